@@ -1,0 +1,6 @@
+//! The CPU backend.
+
+pub(crate) mod simd;
+mod split;
+mod team;
+mod threads;

@@ -1,0 +1,222 @@
+//! One interface over the vector units: [`Simd`], its implementations, and their choice at run time.
+//!
+//! An algorithm is written once, as a [`Kernel`] generic over `S: Simd`. [`Isa::dispatch`] runs it in a
+//! function that is compiled for the instruction set in question; since everything on the way is
+//! `#[inline(always)]`, the kernel's body becomes that set's instructions.
+//!
+//! A value of a type that implements [`Simd`] is a *token*: it can only be had through
+//! [`Isa::detect`] (or the scalar token, which needs nothing), so that holding one proves that the
+//! processor has the instructions, and the trait's methods are safe to call.
+//!
+//! | implementation | lanes | needs |
+//! | --- | --- | --- |
+//! | [`scalar`] | 8, as an array | nothing |
+//! | `avx2` | 8 | AVX2, FMA, F16C |
+//! | `avx512` | 16 | AVX-512 F, BW, VL, DQ |
+//! | `neon` | 4 | NEON (every AArch64) |
+
+// The instruction sets' intrinsics are the reason for this module: see the SAFETY notes.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+/// A vector unit. `F` holds [`Self::LANES`] values of `f32`.
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
+    /// Values in a vector.
+    const LANES: usize;
+    /// Whether there are 32 vector registers (else 16): the size of register tiles.
+    const WIDE: bool;
+    /// A vector.
+    type F: Copy;
+    /// `[f32; LANES]`.
+    type Block: Copy;
+    /// `[u8; 2 * LANES]`: as many halves.
+    type Bytes2: Copy;
+    /// `[u8; 4 * LANES]`: as many floats.
+    type Bytes4: Copy;
+
+    /// Whole blocks, and the rest.
+    fn blocks(x: &[f32]) -> (&[Self::Block], &[f32]);
+    /// Whole blocks, and the rest.
+    fn blocks_mut(x: &mut [f32]) -> (&mut [Self::Block], &mut [f32]);
+    /// Whole blocks of halves, and the rest.
+    fn bytes2(x: &[u8]) -> (&[Self::Bytes2], &[u8]);
+    /// Whole blocks of floats, and the rest.
+    fn bytes4(x: &[u8]) -> (&[Self::Bytes4], &[u8]);
+
+    fn load(self, x: &Self::Block) -> Self::F;
+    fn store(self, v: Self::F, x: &mut Self::Block);
+    /// Little-endian f32 at any address.
+    fn load_f32(self, x: &Self::Bytes4) -> Self::F;
+    /// Little-endian bfloat16 at any address.
+    fn load_bf16(self, x: &Self::Bytes2) -> Self::F;
+    /// Little-endian binary16 at any address.
+    fn load_f16(self, x: &Self::Bytes2) -> Self::F;
+
+    fn splat(self, x: f32) -> Self::F;
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once where the unit can.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// To the nearest whole number.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `2^a` for whole `a` in -126 ..= 127.
+    fn pow2(self, a: Self::F) -> Self::F;
+    /// Lane by lane: `a < b ? yes : no`.
+    fn select_lt(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
+    /// Sum over lanes.
+    fn sum(self, a: Self::F) -> f32;
+    /// Maximum over lanes.
+    fn max_lane(self, a: Self::F) -> f32;
+
+    #[inline(always)]
+    fn zero(self) -> Self::F {
+        self.splat(0.0)
+    }
+
+    /// `x.len() < LANES` values, zeros behind them.
+    #[inline(always)]
+    fn load_partial(self, x: &[f32]) -> Self::F {
+        let mut padded = [0.0f32; 16];
+        for (p, v) in padded.iter_mut().zip(x) {
+            *p = *v;
+        }
+        let (blocks, _) = Self::blocks(&padded);
+        self.load(&blocks[0])
+    }
+
+    /// The first `x.len() < LANES` lanes.
+    #[inline(always)]
+    fn store_partial(self, v: Self::F, x: &mut [f32]) {
+        let mut padded = [0.0f32; 16];
+        let (blocks, _) = Self::blocks_mut(&mut padded);
+        self.store(v, &mut blocks[0]);
+        for (p, v) in x.iter_mut().zip(&padded) {
+            *p = *v;
+        }
+    }
+}
+
+/// Work that is generic over the vector unit. `run` must be `#[inline(always)]`.
+pub(crate) trait Kernel {
+    type Output;
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// An instruction set that this processor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isa(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+impl Isa {
+    /// The best one here; `KINGLET_ISA` (`scalar`, `avx2`, `avx512`, `neon`) asks for another, for tests, and is
+    /// ignored where this processor lacks it.
+    pub fn detect() -> Self {
+        let available = Self::available();
+        let best = available[available.len() - 1];
+        match std::env::var("KINGLET_ISA") {
+            Ok(name) => available.into_iter().find(|isa| isa.name() == name).unwrap_or_else(|| {
+                log::warn!("KINGLET_ISA={name} is not to be had here: using {}", best.name());
+                best
+            }),
+            Err(_) => best,
+        }
+    }
+
+    /// All that this processor has, slowest first; never empty.
+    pub fn available() -> Vec<Self> {
+        #[allow(unused_mut)]
+        let mut all = vec![Self(Kind::Scalar)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if avx2::is_available() {
+                all.push(Self(Kind::Avx2));
+            }
+            if avx512::is_available() {
+                all.push(Self(Kind::Avx512));
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        all.push(Self(Kind::Neon));
+        all
+    }
+
+    /// Its name, as `KINGLET_ISA` takes it.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
+        }
+    }
+
+    /// Runs `kernel` compiled for this instruction set.
+    #[inline]
+    pub(crate) fn dispatch<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.0 {
+            Kind::Scalar => kernel.run(scalar::Scalar),
+            // SAFETY: an `Isa` of these kinds exists only after detection has found the features.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { avx2::dispatch(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => unsafe { avx512::dispatch(kernel) },
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => neon::dispatch(kernel),
+        }
+    }
+}
+
+/// The four methods that cut slices into arrays: the same for every unit but for its width.
+macro_rules! blocks {
+    ($lanes:literal) => {
+        type Block = [f32; $lanes];
+        type Bytes2 = [u8; 2 * $lanes];
+        type Bytes4 = [u8; 4 * $lanes];
+        #[inline(always)]
+        fn blocks(x: &[f32]) -> (&[Self::Block], &[f32]) {
+            x.as_chunks()
+        }
+        #[inline(always)]
+        fn blocks_mut(x: &mut [f32]) -> (&mut [Self::Block], &mut [f32]) {
+            x.as_chunks_mut()
+        }
+        #[inline(always)]
+        fn bytes2(x: &[u8]) -> (&[Self::Bytes2], &[u8]) {
+            x.as_chunks()
+        }
+        #[inline(always)]
+        fn bytes4(x: &[u8]) -> (&[Self::Bytes4], &[u8]) {
+            x.as_chunks()
+        }
+    };
+}
+pub(crate) use blocks;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! A persistent team of threads that is cheap to wake.
+//!
+//! A decode step has about a hundred parallel sections of some tens of microseconds each. The team's
+//! threads therefore spin for a short while after a section before they sleep, and the tasks of
+//! a section are claimed from one counter, so that a thread which the system has taken away holds nobody
+//! up for longer than the task it is in.
+
+// A section borrows from its caller's stack; its lifetime is erased to hand it to threads that outlive it.
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{JoinHandle, Thread};
+
+use super::split::{Split, chunks};
+
+/// Looks at the counter this often before a thread goes to sleep: some 50 microseconds.
+const SPINS: u32 = 4000;
+
+/// A section: called once on each thread with the thread's number.
+type Section = *const (dyn Fn(usize) + Sync);
+
+struct Shared {
+    /// Counts sections; a change is the signal to start.
+    epoch: AtomicU32,
+    /// Written by the leader before `epoch` changes, read by workers after.
+    section: UnsafeCell<Option<Section>>,
+    /// Workers that have not finished the section.
+    pending: AtomicUsize,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+    asleep: Vec<AtomicBool>,
+}
+
+// SAFETY: `section` is written by the one leader (it holds `Team::leader`) while no worker reads it: workers
+// read it between the change of `epoch` and their decrement of `pending`, and the leader waits for `pending`
+// to reach 0 before it returns. The other fields are atomics.
+unsafe impl Sync for Shared {}
+// SAFETY: the pointer in `section` is only followed while the section runs.
+unsafe impl Send for Shared {}
+
+/// Threads that run sections together with the thread that asks.
+pub(crate) struct Team {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    handles: Vec<Thread>,
+    /// One section at a time.
+    leader: Mutex<()>,
+}
+
+impl Team {
+    /// A team of `threads` in all, the caller's included.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
+        let threads = threads.max(1);
+        let shared = Arc::new(Shared {
+            epoch: AtomicU32::new(0),
+            section: UnsafeCell::new(None),
+            pending: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            asleep: (1..threads).map(|_| AtomicBool::new(false)).collect(),
+        });
+        let mut team =
+            Self { shared, workers: Vec::new(), handles: Vec::new(), leader: Mutex::new(()) };
+        for index in 1..threads {
+            let shared = team.shared.clone();
+            let worker = std::thread::Builder::new()
+                .name(format!("kinglet-{index}"))
+                .spawn(move || work(&shared, index))?;
+            team.handles.push(worker.thread().clone());
+            team.workers.push(worker);
+        }
+        Ok(team)
+    }
+
+    /// Threads in all, the caller's included.
+    pub(crate) fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `f(i, part i of split)` for each `i < count`, on whatever thread is free.
+    pub(crate) fn for_each<S: Split>(
+        &self,
+        count: usize,
+        split: S,
+        f: impl Fn(usize, S::Part) + Sync,
+    ) {
+        self.claim(count, |_, index| {
+            // SAFETY: `claim` gives out each index once.
+            f(index, unsafe { split.part(index) });
+        });
+    }
+
+    /// The same with scratch memory that belongs to the thread: `locals` has one for each.
+    pub(crate) fn for_each_with<L: Send, S: Split>(
+        &self,
+        locals: &mut [L],
+        count: usize,
+        split: S,
+        f: impl Fn(&mut L, usize, S::Part) + Sync,
+    ) {
+        assert!(locals.len() >= self.threads(), "scratch for every thread");
+        let locals = chunks(locals, 1);
+        self.claim(count, |thread, index| {
+            // SAFETY: a thread's own number is used by one task at a time; `claim` gives out each index once.
+            let (local, part) = unsafe { (locals.part(thread), split.part(index)) };
+            if let [local] = local {
+                f(local, index, part);
+            }
+        });
+    }
+
+    fn claim(&self, count: usize, task: impl Fn(usize, usize) + Sync) {
+        if count <= 1 || self.workers.is_empty() {
+            return (0..count).for_each(|index| task(0, index));
+        }
+        let next = AtomicUsize::new(0);
+        self.section(&|thread| {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= count {
+                    return;
+                }
+                task(thread, index);
+            }
+        });
+    }
+
+    /// Runs `section` on every thread and waits for all.
+    ///
+    /// # Panics
+    /// When the section panicked on some thread; after all threads have left it.
+    fn section(&self, section: &(dyn Fn(usize) + Sync)) {
+        let guard = self.leader.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let shared = &*self.shared;
+        let section_ptr: *const (dyn Fn(usize) + Sync + '_) = section;
+        // SAFETY: the lifetime is erased; workers follow the pointer only until they have decremented
+        // `pending`, and this function does not return (nor unwind) before `pending` is 0.
+        let erased: Section = unsafe { std::mem::transmute(section_ptr) };
+        // SAFETY: no section runs (we hold `leader`), so that no worker reads this.
+        unsafe { *shared.section.get() = Some(erased) };
+        shared.pending.store(self.workers.len(), Ordering::Relaxed);
+        // SeqCst here and on `asleep`: either the worker sees the new epoch before it sleeps, or we see
+        // that it sleeps.
+        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for (asleep, handle) in shared.asleep.iter().zip(&self.handles) {
+            if asleep.load(Ordering::SeqCst) {
+                handle.unpark();
+            }
+        }
+        let own = catch_unwind(AssertUnwindSafe(|| section(0)));
+        let mut spins = 0u32;
+        while shared.pending.load(Ordering::Acquire) != 0 {
+            spins += 1;
+            if spins < SPINS {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+        let panicked = shared.panicked.swap(false, Ordering::Relaxed);
+        drop(guard);
+        if let Err(panic) = own {
+            std::panic::resume_unwind(panic);
+        }
+        assert!(!panicked, "a worker thread panicked");
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        self.handles.iter().for_each(Thread::unpark);
+        for worker in self.workers.drain(..) {
+            // A worker catches its sections' panics: it ends by returning.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// A worker's life.
+fn work(shared: &Shared, index: usize) {
+    let mut seen = 0;
+    loop {
+        seen = wait(shared, index, seen);
+        if shared.stop.load(Ordering::SeqCst) {
+            return;
+        }
+        // SAFETY: the epoch has changed, so that the leader has written the section and waits for us.
+        let section = unsafe { *shared.section.get() };
+        if let Some(section) = section {
+            // SAFETY: the leader keeps what the pointer points to alive until `pending` is 0.
+            let section = unsafe { &*section };
+            if catch_unwind(AssertUnwindSafe(|| section(index))).is_err() {
+                shared.panicked.store(true, Ordering::Relaxed);
+            }
+        }
+        shared.pending.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Waits until the epoch is no longer `seen`, awake for a while, then asleep.
+fn wait(shared: &Shared, index: usize, seen: u32) -> u32 {
+    for _ in 0..SPINS {
+        let epoch = shared.epoch.load(Ordering::Acquire);
+        if epoch != seen {
+            return epoch;
+        }
+        std::hint::spin_loop();
+    }
+    let asleep = &shared.asleep[index - 1];
+    asleep.store(true, Ordering::SeqCst);
+    let epoch = loop {
+        let epoch = shared.epoch.load(Ordering::SeqCst);
+        if epoch != seen {
+            break epoch;
+        }
+        std::thread::park();
+    };
+    asleep.store(false, Ordering::SeqCst);
+    epoch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn every_task_runs_once_awake_or_asleep() {
+        for threads in [1, 2, 5] {
+            let team = Team::new(threads).unwrap();
+            for round in 0..200 {
+                let mut counts = vec![0u32; 37];
+                let mut locals = vec![0u32; threads];
+                team.for_each_with(&mut locals, 37, chunks(&mut counts, 1), |local, i, part| {
+                    part[0] += i as u32 + round;
+                    *local += 1;
+                });
+                assert!(counts.iter().zip(0..).all(|(&c, i)| c == i + round));
+                assert_eq!(locals.iter().sum::<u32>(), 37);
+                if round % 50 == 0 {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_team_lives_on() {
+        let team = Team::new(3).unwrap();
+        for bad in [0, 17, 63] {
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                team.for_each(64, (), |i, ()| assert!(i != bad, "task {i}"));
+            }));
+            assert!(caught.is_err());
+        }
+        let mut sums = [0usize; 64];
+        team.for_each(64, chunks(&mut sums, 1), |i, part| part[0] = i);
+        assert!(sums.iter().enumerate().all(|(i, &s)| s == i));
+    }
+
+    #[test]
+    fn several_callers_take_turns() {
+        let team = Team::new(2).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let mut counts = [0u8; 16];
+                        team.for_each(16, chunks(&mut counts, 1), |_, part| part[0] += 1);
+                        assert_eq!(counts, [1; 16]);
+                    }
+                });
+            }
+        });
+    }
+}

@@ -1,0 +1,28 @@
+//! `head`: `z = scale * (W n(x) + b)`, capped softly where the model asks for it, for the tokens whose logits are wanted.
+
+use kinglet_models::{self as spec, Norm};
+
+use super::{BufferId, Uses};
+
+/// Logits of some of a step's tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Head {
+    /// `x`, `[T, hidden]`.
+    pub input: BufferId,
+    /// `n`.
+    pub norm: Norm,
+    /// `W`, `[vocab, hidden]`.
+    pub linear: spec::Linear,
+    /// Factor on the logits.
+    pub scale: f32,
+    /// `cap * tanh(z / cap)`.
+    pub soft_cap: Option<f32>,
+}
+
+impl Head {
+    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+        uses.reads.push(self.input);
+        uses.norm(&self.norm);
+        uses.linear(&self.linear);
+    }
+}

@@ -1,0 +1,85 @@
+//! `linear`: `y = W f(x) + b`, with the cheap thing `f` that stands before the projection, stored or added to `y`.
+
+use kinglet_models::{self as spec, Norm};
+
+use super::{BufferId, Slice, Uses};
+
+/// One or several projections of the same input, their outputs side by side.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Linear {
+    /// `x`, `[T, cols]`.
+    pub input: Slice,
+    /// What is done to `x` first.
+    pub prologue: Prologue,
+    /// Matrices of equal `cols`; their rows are stacked in this order.
+    pub parts: Vec<spec::Linear>,
+    /// `y`, `[T, sum of rows]`.
+    pub output: BufferId,
+    /// What happens to the result.
+    pub mode: Output,
+}
+
+/// What stands before a projection.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prologue {
+    /// Nothing.
+    None,
+    /// RMS norm over the input's width.
+    Norm(Norm),
+    /// RMS norm without a weight (FalconMamba's step sizes).
+    PlainNorm {
+        /// Added to the mean square.
+        eps: f32,
+    },
+    /// `x * silu(gate)`.
+    SiluGate {
+        /// As wide as the input.
+        gate: Slice,
+    },
+    /// RMS norm of `x * silu(gate)` over each of `groups` equal parts, times the weight (Mamba-2, section 7.2).
+    GatedNorm {
+        /// As wide as the input.
+        gate: Slice,
+        /// Weight and epsilon.
+        norm: Norm,
+        /// Parts that are normed by themselves.
+        groups: usize,
+    },
+}
+
+/// What happens to a projection's result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Output {
+    /// It replaces what the output held.
+    Store,
+    /// It is added, times `scale`: a residual connection.
+    Add {
+        /// Factor on the result.
+        scale: f32,
+    },
+}
+
+impl Linear {
+    /// Outputs per token.
+    pub fn rows(&self) -> usize {
+        self.parts.iter().map(|part| part.weight.rows).sum()
+    }
+
+    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+        uses.reads.push(self.input.buffer);
+        uses.writes.push(self.output);
+        if let Output::Add { .. } = self.mode {
+            uses.reads.push(self.output);
+        }
+        match &self.prologue {
+            Prologue::None | Prologue::PlainNorm { .. } => {}
+            Prologue::Norm(norm) => uses.norm(norm),
+            Prologue::SiluGate { gate } => uses.reads.push(gate.buffer),
+            Prologue::GatedNorm { gate, norm, .. } => {
+                uses.reads.push(gate.buffer);
+                uses.norm(norm);
+            }
+        }
+        self.parts.iter().for_each(|part| uses.linear(part));
+    }
+}

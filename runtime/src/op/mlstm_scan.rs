@@ -1,0 +1,50 @@
+//! `mlstm_scan`: the matrix-memory recurrence of mLSTM, the norm of its heads and its output gate.
+//!
+//! The input of a token is `[q | k | v | o | i | f]`. For each head, with `i = cap(i)`, `f = logsigmoid(cap(f))`,
+//! `m' = max(f + m, i)`:
+//! `C = e^(f+m-m') C + e^(i-m') k v^T`, `n = e^(f+m-m') n + e^(i-m') k`,
+//! `h = (q^T C / sqrt(dk)) / (max(|q . n| / sqrt(dk), e^-m') + eps)`,
+//! `y = sigmoid(o) * (layer_norm(h) * weight + bias)`
+//! (Beck et al., "xLSTM", 2024, eq. 19 to 27, with the stabilizer of eq. 15; the chunkwise form follows by
+//! unrolling the recurrence over a chunk).
+
+use kinglet_models::Norm;
+
+use super::{BufferId, StateId, Uses};
+
+/// The recurrence of one mLSTM layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MLstmScan {
+    /// `[T, heads * (2 * qk_head_dim + 2 * v_head_dim + 2)]`: q, k, v, output gate, input gate, forget gate.
+    pub input: BufferId,
+    /// Heads.
+    pub heads: usize,
+    /// Width of queries and keys of a head.
+    pub qk_head_dim: usize,
+    /// Width of values of a head.
+    pub v_head_dim: usize,
+    /// `cap * tanh(x / cap)` on the input and forget gates.
+    pub gate_soft_cap: Option<f32>,
+    /// Added to the denominator.
+    pub eps: f32,
+    /// Weight and bias `[heads * v_head_dim]`, and epsilon, of the heads' layer norms.
+    pub head_norm: Norm,
+    /// `[heads, qk_head_dim * v_head_dim + qk_head_dim + 1]`: `C` by rows of keys, `n`, `m`.
+    pub state: StateId,
+    /// `y`, `[T, heads * v_head_dim]`.
+    pub output: BufferId,
+}
+
+impl MLstmScan {
+    /// Elements of a head's state: `C`, `n` and `m`.
+    pub fn head_state(&self) -> usize {
+        self.qk_head_dim * self.v_head_dim + self.qk_head_dim + 1
+    }
+
+    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+        uses.reads.push(self.input);
+        uses.writes.push(self.output);
+        uses.states.push(self.state);
+        uses.norm(&self.head_norm);
+    }
+}

@@ -1,0 +1,158 @@
+//! The ops of a [`Plan`](crate::plan::Plan): what each computes, on which buffers, with which weights and state.
+//!
+//! An op named `x` is described in `op/x.rs`, computed on the CPU by `cpu/x.rs` and tested by
+//! `tests/op/x.rs`. Ops are plain data, the same for every backend. Each is fused as far as
+//! a backend can run it as one dispatch (the scans hold their convolution, the projections their norm).
+//!
+//! Shapes: `T` is the number of tokens of a step, all runs one behind the other. A buffer is a matrix
+//! `[T, width]` of `f32`.
+
+mod attention;
+mod conv1d;
+mod embed;
+mod gated_linear;
+mod head;
+mod linear;
+mod mamba2_scan;
+mod mamba_scan;
+mod mlstm_scan;
+mod moe_down;
+mod moe_route;
+mod moe_up;
+
+pub use attention::Attention;
+pub use conv1d::Conv1d;
+pub use embed::Embed;
+pub use gated_linear::GatedLinear;
+pub use head::Head;
+pub use linear::{Linear, Output, Prologue};
+pub use mamba_scan::MambaScan;
+pub use mamba2_scan::Mamba2Scan;
+pub use mlstm_scan::MLstmScan;
+pub use moe_down::MoeDown;
+pub use moe_route::MoeRoute;
+pub use moe_up::MoeUp;
+
+use kinglet_models::{Matrix, TensorSpec};
+
+/// Names a buffer of a plan: its index in [`Plan::buffers`](crate::plan::Plan::buffers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub usize);
+
+/// Names a state tensor: its index in [`Plan::states`](crate::plan::Plan::states).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StateId(pub usize);
+
+/// Columns `offset .. offset + width` of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slice {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// First column.
+    pub offset: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+/// One op of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Token embedding.
+    Embed(Embed),
+    /// A projection with what comes before and after it.
+    Linear(Linear),
+    /// Two projections, one gating the other.
+    GatedLinear(GatedLinear),
+    /// Softmax attention over a cache.
+    Attention(Attention),
+    /// Depthwise causal convolution.
+    Conv1d(Conv1d),
+    /// Mamba's scan.
+    MambaScan(MambaScan),
+    /// Mamba-2's convolution and scan.
+    Mamba2Scan(Mamba2Scan),
+    /// mLSTM's scan.
+    MLstmScan(MLstmScan),
+    /// Choice of experts.
+    MoeRoute(MoeRoute),
+    /// The experts' first halves.
+    MoeUp(MoeUp),
+    /// The experts' second halves.
+    MoeDown(MoeDown),
+    /// Logits.
+    Head(Head),
+}
+
+impl Op {
+    /// The op's name: that of its files and tests.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Embed(_) => "embed",
+            Op::Linear(_) => "linear",
+            Op::GatedLinear(_) => "gated_linear",
+            Op::Attention(_) => "attention",
+            Op::Conv1d(_) => "conv1d",
+            Op::MambaScan(_) => "mamba_scan",
+            Op::Mamba2Scan(_) => "mamba2_scan",
+            Op::MLstmScan(_) => "mlstm_scan",
+            Op::MoeRoute(_) => "moe_route",
+            Op::MoeUp(_) => "moe_up",
+            Op::MoeDown(_) => "moe_down",
+            Op::Head(_) => "head",
+        }
+    }
+
+    /// What the op touches: the basis of buffer lifetimes, of dependencies and of byte counts.
+    pub fn uses(&self) -> Uses<'_> {
+        let mut uses = Uses::default();
+        match self {
+            Op::Embed(op) => op.uses(&mut uses),
+            Op::Linear(op) => op.uses(&mut uses),
+            Op::GatedLinear(op) => op.uses(&mut uses),
+            Op::Attention(op) => op.uses(&mut uses),
+            Op::Conv1d(op) => op.uses(&mut uses),
+            Op::MambaScan(op) => op.uses(&mut uses),
+            Op::Mamba2Scan(op) => op.uses(&mut uses),
+            Op::MLstmScan(op) => op.uses(&mut uses),
+            Op::MoeRoute(op) => op.uses(&mut uses),
+            Op::MoeUp(op) => op.uses(&mut uses),
+            Op::MoeDown(op) => op.uses(&mut uses),
+            Op::Head(op) => op.uses(&mut uses),
+        }
+        uses
+    }
+}
+
+/// What an op reads and writes.
+#[derive(Clone, Debug, Default)]
+pub struct Uses<'a> {
+    /// Buffers read.
+    pub reads: Vec<BufferId>,
+    /// Buffers written (an accumulating op reads what it writes too, and lists it in both).
+    pub writes: Vec<BufferId>,
+    /// State tensors read and written.
+    pub states: Vec<StateId>,
+    /// Matrices that every token reads.
+    pub matrices: Vec<&'a Matrix>,
+    /// Matrices of which a token reads a share only: experts, with how many of them it uses.
+    pub experts: Vec<(usize, &'a Matrix)>,
+    /// Small tensors.
+    pub vectors: Vec<&'a TensorSpec>,
+}
+
+impl<'a> Uses<'a> {
+    fn linear(&mut self, linear: &'a kinglet_models::Linear) {
+        self.matrices.push(&linear.weight);
+        self.vectors.extend(&linear.bias);
+    }
+
+    fn norm(&mut self, norm: &'a kinglet_models::Norm) {
+        self.vectors.push(&norm.weight);
+        self.vectors.extend(&norm.bias);
+    }
+
+    fn conv(&mut self, conv: &'a kinglet_models::Conv) {
+        self.vectors.push(&conv.weight);
+        self.vectors.extend(&conv.bias);
+    }
+}

@@ -1,0 +1,32 @@
+//! `moe_route`: the experts of each token and their weights: the `top_k` largest of `softmax(R n(x))`, made to sum to 1
+//! where `renormalize` says so (Shazeer et al., 2017, section 2.1; Jiang et al., "Mixtral of Experts", 2024, section 2.1).
+
+use kinglet_models::{self as spec, Norm};
+
+use super::{BufferId, Uses};
+
+/// Choice of experts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MoeRoute {
+    /// `x`, `[T, hidden]`.
+    pub input: BufferId,
+    /// `n`.
+    pub norm: Norm,
+    /// `R`, `[experts, hidden]`.
+    pub router: spec::Linear,
+    /// Experts per token.
+    pub top_k: usize,
+    /// Whether the weights are made to sum to 1.
+    pub renormalize: bool,
+    /// `[T, 2 * top_k]`: the experts' numbers (whole values, largest weight first), then their weights.
+    pub output: BufferId,
+}
+
+impl MoeRoute {
+    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+        uses.reads.push(self.input);
+        uses.writes.push(self.output);
+        uses.norm(&self.norm);
+        uses.linear(&self.router);
+    }
+}
