@@ -1,0 +1,5 @@
+//! The few loops in which nearly all time goes, generic over the vector unit.
+
+pub(crate) mod dot;
+pub(crate) mod elementwise;
+pub(crate) mod gemm;
