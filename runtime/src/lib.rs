@@ -1,5 +1,31 @@
 //! Inference engine for recurrent and hybrid language models.
+//!
+//! ```no_run
+//! use kinglet::{Model, ModelOptions};
+//!
+//! let model = Model::open("path/to/model", &ModelOptions::new())?;
+//! let mut session = model.session()?;
+//! let logits = session.feed(&[1, 2, 3])?;
+//! println!("{} logits", logits.len());
+//! # Ok::<(), kinglet::Error>(())
+//! ```
+//!
+//! The way of the data: `config.json` becomes a [`ModelSpec`] (what to compute), that becomes a
+//! [`Plan`](plan::Plan) (how, for no device in particular), a [`backend`] makes it an executable, and
+//! a [`Session`] owns the state of one sequence.
 
+pub mod backend;
 mod cpu;
+mod error;
+mod model;
 pub mod op;
 pub mod plan;
+mod session;
+pub mod weights;
+
+pub use backend::{Backend, Logits};
+pub use cpu::simd::Isa;
+pub use error::Error;
+pub use kinglet_models::{self as models, ModelSpec};
+pub use model::{Model, ModelOptions, Run, read_spec};
+pub use session::Session;

@@ -1,9 +1,165 @@
-//! The CPU backend.
+//! The CPU backend: every op of a plan on the processor's vector units, by a team of threads.
+//!
+//! `cpu/NAME.rs` computes the op `NAME`. What they share: [`simd`] (vector units), `kernel` (the hot loops),
+//! `team` and `split` (threads and what they may write), `projection` (weight matrices), `state`.
 
+mod attention;
+mod conv1d;
+mod embed;
+mod gated_linear;
+mod head;
 mod kernel;
+mod kv;
+mod linear;
+mod mamba2_scan;
+mod mamba_scan;
+mod mlstm_scan;
+mod moe_down;
+mod moe_route;
+mod moe_up;
+mod projection;
 pub(crate) mod simd;
 mod split;
+mod state;
+mod step;
 mod team;
 #[cfg(test)]
 mod test_util;
 mod threads;
+
+use std::sync::{Arc, Mutex};
+
+use self::simd::Isa;
+use self::state::CpuState;
+use self::step::{Step, StepRun, Workspace};
+use self::team::Team;
+use crate::backend::{BackendRun, Executable, SessionState, StepFuture};
+use crate::op::Op;
+use crate::plan::Plan;
+use crate::weights::Weights;
+use crate::{Error, ModelOptions};
+
+/// Tokens of a step where the caller doesn't say: long enough that weights are read from memory seldom, short
+/// enough that activations stay in cache.
+const DEFAULT_CHUNK: usize = 512;
+
+/// Most threads that are ever useful, and a bound on what a caller's mistake costs.
+const MAX_THREADS: usize = 512;
+
+/// An op with its weights at hand.
+trait CpuOp: Send + Sync {
+    fn run(&self, step: &mut Step<'_>) -> Result<(), Error>;
+}
+
+/// A plan with its weights, ready to run.
+pub(crate) struct CpuExecutable {
+    plan: Arc<Plan>,
+    ops: Vec<Box<dyn CpuOp>>,
+    team: Team,
+    isa: Isa,
+    chunk: usize,
+    /// One step at a time.
+    workspace: Mutex<Workspace>,
+}
+
+impl CpuExecutable {
+    /// Resolves the plan's tensors. Matrices stay where they are mapped; small tensors are decoded.
+    pub(crate) fn new(
+        plan: Arc<Plan>,
+        weights: &Weights,
+        options: &ModelOptions,
+    ) -> Result<Self, Error> {
+        let threads = options.threads.unwrap_or_else(threads::default_threads);
+        if !(1..=MAX_THREADS).contains(&threads) {
+            let (name, value) = ("threads", threads.to_string());
+            return Err(Error::Option { name, value, expected: "from 1 to 512" });
+        }
+        let chunk = options.chunk.unwrap_or(DEFAULT_CHUNK);
+        if !(1..=1 << 16).contains(&chunk) {
+            let (name, value) = ("chunk", chunk.to_string());
+            return Err(Error::Option { name, value, expected: "from 1 to 65536" });
+        }
+        let ops = plan.ops.iter().map(|op| compile(op, weights)).collect::<Result<_, Error>>()?;
+        Ok(Self {
+            ops,
+            team: Team::new(threads).map_err(Error::Threads)?,
+            isa: Isa::detect(),
+            chunk,
+            workspace: Mutex::new(Workspace::new(&plan, threads)),
+            plan,
+        })
+    }
+
+    fn run(&self, runs: Vec<BackendRun<'_>>) -> Result<(), Error> {
+        let mut guard = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let workspace = &mut *guard;
+        let mut tokens = Vec::new();
+        let mut step_runs = Vec::with_capacity(runs.len());
+        for run in runs {
+            let Some(state) = run.state.as_any_mut().downcast_mut::<CpuState>() else {
+                return Err(Error::ForeignSession);
+            };
+            let (start, len) = (tokens.len(), run.tokens.len());
+            tokens.extend_from_slice(run.tokens);
+            step_runs.push(StepRun { start, len, state, wanted: run.wanted, logits: run.logits });
+        }
+        workspace.resize(tokens.len())?;
+        let mut step = Step {
+            team: &self.team,
+            isa: self.isa,
+            tokens: &tokens,
+            runs: &mut step_runs,
+            buffers: &mut workspace.buffers,
+            scratch: &mut workspace.scratch,
+            locals: &mut workspace.locals,
+        };
+        for (index, op) in self.ops.iter().enumerate() {
+            op.run(&mut step)?;
+            if cfg!(debug_assertions) {
+                let uses = self.plan.ops[index].uses();
+                if uses.writes.iter().any(|&id| step.buffers.get(id).iter().any(|x| !x.is_finite())) {
+                    return Err(Error::NonFinite { index, op: self.plan.ops[index].name() });
+                }
+            }
+        }
+        for run in &mut step_runs {
+            run.state.position += run.len;
+        }
+        Ok(())
+    }
+}
+
+fn compile(op: &Op, weights: &Weights) -> Result<Box<dyn CpuOp>, Error> {
+    Ok(match op {
+        Op::Embed(op) => Box::new(embed::Embed::new(op, weights)?),
+        Op::Linear(op) => Box::new(linear::Linear::new(op, weights)?),
+        Op::GatedLinear(op) => Box::new(gated_linear::GatedLinear::new(op, weights)?),
+        Op::Attention(op) => Box::new(attention::Attention::new(op, weights)?),
+        Op::Conv1d(op) => Box::new(conv1d::Conv1d::new(op, weights)?),
+        Op::MambaScan(op) => Box::new(mamba_scan::MambaScan::new(op, weights)?),
+        Op::Mamba2Scan(op) => Box::new(mamba2_scan::Mamba2Scan::new(op, weights)?),
+        Op::MLstmScan(op) => Box::new(mlstm_scan::MLstmScan::new(op, weights)?),
+        Op::MoeRoute(op) => Box::new(moe_route::MoeRoute::new(op, weights)?),
+        Op::MoeUp(op) => Box::new(moe_up::MoeUp::new(op, weights)?),
+        Op::MoeDown(op) => Box::new(moe_down::MoeDown::new(op, weights)?),
+        Op::Head(op) => Box::new(head::Head::new(op, weights)?),
+    })
+}
+
+impl Executable for CpuExecutable {
+    fn new_state(&self) -> Result<Box<dyn SessionState>, Error> {
+        Ok(Box::new(CpuState::new(&self.plan)?))
+    }
+
+    fn step<'a>(&'a self, runs: Vec<BackendRun<'a>>) -> StepFuture<'a> {
+        Box::pin(async move { self.run(runs) })
+    }
+
+    fn describe(&self) -> String {
+        format!("cpu, {}, {} threads", self.isa.name(), self.team.threads())
+    }
+
+    fn max_step_tokens(&self) -> usize {
+        self.chunk
+    }
+}

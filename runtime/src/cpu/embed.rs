@@ -1,0 +1,40 @@
+//! `embed` on the CPU: rows of the table, decoded and scaled.
+
+use super::CpuOp;
+use super::split::chunks;
+use super::step::Step;
+use crate::Error;
+use crate::op::{self, BufferId};
+use crate::weights::{MatrixData, Weights};
+
+pub(super) struct Embed {
+    table: MatrixData,
+    scale: f32,
+    output: BufferId,
+}
+
+impl Embed {
+    pub(super) fn new(op: &op::Embed, weights: &Weights) -> Result<Self, Error> {
+        Ok(Self { table: weights.matrix(&op.table)?, scale: op.scale, output: op.output })
+    }
+}
+
+impl CpuOp for Embed {
+    fn run(&self, step: &mut Step<'_>) -> Result<(), Error> {
+        let width = self.table.cols();
+        let row_bytes = width * self.table.dtype().size();
+        let mut output = step.buffers.take(self.output);
+        let tokens = step.tokens;
+        step.team.for_each(tokens.len(), chunks(output.data(), width), |i, out| {
+            // Ids were checked against the table's rows before the step.
+            let row = &self.table.bytes()[tokens[i] as usize * row_bytes..][..row_bytes];
+            let decoded = kinglet_quant::decode(self.table.dtype(), row, out);
+            debug_assert!(decoded.is_ok());
+            if self.scale != 1.0 {
+                out.iter_mut().for_each(|x| *x *= self.scale);
+            }
+        });
+        step.buffers.put(output);
+        Ok(())
+    }
+}

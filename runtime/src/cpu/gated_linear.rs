@@ -1,0 +1,106 @@
+//! `gated_linear` on the CPU: a task computes the same rows of both projections, then gates them.
+
+use kinglet_models::Activation;
+
+use super::CpuOp;
+use super::kernel::dot::Vectors;
+use super::kernel::elementwise::Gate;
+use super::projection::{Before, Projection, Tiling, prepare, prepare_from};
+use super::simd::Isa;
+use super::split::ColumnBlock;
+use super::step::Step;
+use crate::Error;
+use crate::op::{self, BufferId, Slice};
+use crate::weights::Weights;
+
+pub(super) struct GatedLinear {
+    input: BufferId,
+    before: Before,
+    pair: GatedPair,
+    output: BufferId,
+}
+
+/// Two projections of one shape, the first gating the second.
+pub(super) struct GatedPair {
+    pub gate: Projection,
+    pub up: Projection,
+    pub activation: Activation,
+}
+
+impl GatedPair {
+    pub(super) fn tiling(&self, tokens: usize, threads: usize) -> Tiling {
+        let (rows, cols) = (self.gate.rows(), self.gate.cols());
+        // A row of the pair is two rows of weights.
+        Tiling::new(rows, cols, 2 * self.gate.matrix.dtype().size(), tokens, threads)
+    }
+
+    /// Scratch that [`Self::tile`] needs.
+    pub(super) fn scratch(tiling: Tiling) -> usize {
+        2 * tiling.elements()
+    }
+
+    /// The block's columns of `act(G x) * (U x)` for every token of `x`.
+    pub(super) fn tile(
+        &self,
+        isa: Isa,
+        tiling: Tiling,
+        x: Vectors<'_>,
+        local: &mut [f32],
+        block: &mut ColumnBlock<'_>,
+        out_row: impl Fn(usize) -> usize,
+        first_column: usize,
+    ) {
+        let (first, rows) = (block.range.start - first_column, block.range.len());
+        let (gates, ups) = local.split_at_mut(tiling.elements());
+        for token in (0..x.tokens).step_by(tiling.tokens) {
+            let tokens = tiling.tokens.min(x.tokens - token);
+            let part = Vectors { x: &x.x[token * x.stride..], stride: x.stride, tokens };
+            self.gate.tile(isa, first, rows, part, gates, tiling.rows);
+            self.up.tile(isa, first, rows, part, ups, tiling.rows);
+            for t in 0..tokens {
+                isa.dispatch(Gate {
+                    activation: self.activation,
+                    gate: &gates[t * tiling.rows..][..rows],
+                    up: &ups[t * tiling.rows..][..rows],
+                    out: block.row(out_row(token + t)),
+                });
+            }
+        }
+    }
+}
+
+impl GatedLinear {
+    pub(super) fn new(op: &op::GatedLinear, weights: &Weights) -> Result<Self, Error> {
+        Ok(Self {
+            input: op.input,
+            before: Before::norm(&op.norm, weights)?,
+            pair: GatedPair {
+                gate: Projection::new(&op.gate, weights)?,
+                up: Projection::new(&op.up, weights)?,
+                activation: op.activation,
+            },
+            output: op.output,
+        })
+    }
+}
+
+impl CpuOp for GatedLinear {
+    fn run(&self, step: &mut Step<'_>) -> Result<(), Error> {
+        let (tokens, isa) = (step.tokens.len(), step.isa);
+        let mut output = step.buffers.take(self.output);
+        let width = step.buffers.width(self.input);
+        let slice = Slice { buffer: self.input, offset: 0, width };
+        let input = prepare(&mut prepare_from!(step), slice, &self.before, None)?;
+        let rows = self.pair.gate.rows();
+        let tiling = self.pair.tiling(tokens, step.team.threads());
+        let locals = step.locals.get(GatedPair::scratch(tiling))?;
+        let split = tiling.columns(output.data(), rows, rows);
+        let x = input.vectors();
+        step.team.for_each_with(locals, tiling.tasks(rows), split, |local, _, mut block| {
+            self.pair.tile(isa, tiling, x, local, &mut block, |token| token, 0);
+        });
+        input.end(step.scratch);
+        step.buffers.put(output);
+        Ok(())
+    }
+}

@@ -1,0 +1,271 @@
+//! [`Model`]: a checkpoint made ready to run.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kinglet_models::{Config, ModelSpec};
+
+use crate::Error;
+use crate::backend::{Backend, BackendRun, Executable, Logits};
+use crate::cpu;
+use crate::plan::Plan;
+use crate::session::Session;
+use crate::weights::{CheckOptions, Weights};
+
+/// No `config.json` comes near this; a file that does is something else.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+/// How a model is opened.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ModelOptions {
+    /// Which backend computes.
+    pub backend: Backend,
+    /// Threads of the CPU backend; the physical cores if not given.
+    pub threads: Option<usize>,
+    /// Most tokens that are computed together, a bound on working memory; 512 if not given.
+    pub chunk: Option<usize>,
+    /// Whether tensors that the model has no use for are a warning instead of an error.
+    pub allow_surplus: bool,
+    /// Most tokens that a session may hold; unlimited if not given.
+    pub context_limit: Option<usize>,
+}
+
+impl ModelOptions {
+    /// Backend `auto`, threads on the physical cores.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`Self::backend`].
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// Sets [`Self::threads`].
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Sets [`Self::chunk`].
+    pub fn chunk(mut self, chunk: usize) -> Self {
+        self.chunk = Some(chunk);
+        self
+    }
+
+    /// Sets [`Self::allow_surplus`].
+    pub fn allow_surplus(mut self, allow: bool) -> Self {
+        self.allow_surplus = allow;
+        self
+    }
+
+    /// Sets [`Self::context_limit`].
+    pub fn context_limit(mut self, limit: usize) -> Self {
+        self.context_limit = Some(limit);
+        self
+    }
+}
+
+/// A checkpoint made ready to run. Clones share everything.
+#[derive(Clone)]
+pub struct Model {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    folder: PathBuf,
+    spec: ModelSpec,
+    plan: Arc<Plan>,
+    weights: Weights,
+    executable: Box<dyn Executable>,
+    options: ModelOptions,
+}
+
+/// One session's share of a step.
+pub struct Run<'a> {
+    /// The session that takes the tokens.
+    pub session: &'a mut Session,
+    /// At least one.
+    pub tokens: &'a [u32],
+    /// What [`Session::logits`] holds afterwards.
+    pub logits: Logits,
+}
+
+/// Reads a file of a model folder that is small by nature.
+pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, Error> {
+    let read = |source| Error::Read { path: path.into(), source };
+    let bytes = std::fs::metadata(path).map_err(read)?.len();
+    if bytes > limit {
+        return Err(Error::TooLarge { path: path.into(), bytes, limit });
+    }
+    std::fs::read_to_string(path).map_err(read)
+}
+
+/// Reads `config.json` of `folder` into what the model computes.
+///
+/// # Errors
+/// When the file can't be read, understood, or describes a model that is not supported.
+pub fn read_spec(folder: &Path) -> Result<ModelSpec, Error> {
+    let path = folder.join("config.json");
+    let text = read_text(&path, MAX_CONFIG_BYTES)?;
+    let config = Config::parse(&text);
+    let spec = config.and_then(|config| kinglet_models::spec(&config));
+    spec.map_err(|source| Error::Config { path, source })
+}
+
+impl Model {
+    /// Opens the checkpoint in `folder`: `config.json` and `model.safetensors`, or the shards that
+    /// `model.safetensors.index.json` names. Names, shapes and types of all tensors are checked first.
+    ///
+    /// # Errors
+    /// When a file is missing, broken or doesn't fit the others, or an option is out of range.
+    pub fn open(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, Error> {
+        let folder = folder.as_ref();
+        let spec = read_spec(folder)?;
+        let weights = Weights::open(folder)?;
+        weights.check(&spec, CheckOptions { allow_surplus: options.allow_surplus })?;
+        let plan = Arc::new(Plan::new(&spec));
+        let executable: Box<dyn Executable> = match options.backend {
+            Backend::Auto | Backend::Cpu => {
+                Box::new(cpu::CpuExecutable::new(plan.clone(), &weights, options)?)
+            }
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                folder: folder.into(),
+                spec,
+                plan,
+                weights,
+                executable,
+                options: options.clone(),
+            }),
+        })
+    }
+
+    /// A session without tokens.
+    ///
+    /// # Errors
+    /// When there is no memory for its state.
+    pub fn session(&self) -> Result<Session, Error> {
+        Ok(Session {
+            model: self.clone(),
+            state: self.shared.executable.new_state()?,
+            tokens: Vec::new(),
+            logits: Vec::new(),
+            poisoned: false,
+            context_limit: self.shared.options.context_limit,
+        })
+    }
+
+    /// Runs the tokens of all `runs`, together as far as they fit into a step, and waits for them.
+    ///
+    /// # Errors
+    /// When a run is empty, a token is out of range, a session is full, poisoned or another model's: then
+    /// nothing has changed. When memory runs out or (in debug builds) a result is not finite: then the sessions
+    /// of the runs are poisoned.
+    pub fn step(&self, runs: &mut [Run<'_>]) -> Result<(), Error> {
+        pollster::block_on(self.step_async(runs))
+    }
+
+    /// [`Model::step`] without blocking.
+    ///
+    /// # Errors
+    /// As [`Model::step`].
+    pub async fn step_async(&self, runs: &mut [Run<'_>]) -> Result<(), Error> {
+        for run in runs.iter() {
+            self.check(run)?;
+        }
+        for run in runs.iter_mut() {
+            run.session.logits.clear();
+            // Cleared again only when all has gone well.
+            run.session.poisoned = true;
+        }
+        let most = self.shared.executable.max_step_tokens().max(1);
+        let mut done = vec![0; runs.len()];
+        loop {
+            let mut room = most;
+            let mut batch = Vec::new();
+            for (run, done) in runs.iter_mut().zip(&mut done) {
+                let take = room.min(run.tokens.len() - *done);
+                if take == 0 {
+                    continue;
+                }
+                let tokens = &run.tokens[*done..*done + take];
+                *done += take;
+                room -= take;
+                let wanted = match run.logits {
+                    Logits::Last if *done < run.tokens.len() => Logits::None,
+                    wanted => wanted,
+                };
+                let Session { state, logits, .. } = &mut *run.session;
+                batch.push(BackendRun { tokens, state: &mut **state, wanted, logits });
+            }
+            if batch.is_empty() {
+                break;
+            }
+            self.shared.executable.step(batch).await?;
+        }
+        for run in runs.iter_mut() {
+            run.session.tokens.extend_from_slice(run.tokens);
+            run.session.poisoned = false;
+        }
+        Ok(())
+    }
+
+    fn check(&self, run: &Run<'_>) -> Result<(), Error> {
+        let (session, vocab) = (&*run.session, self.vocab());
+        if !Arc::ptr_eq(&session.model.shared, &self.shared) {
+            return Err(Error::ForeignSession);
+        }
+        if session.poisoned {
+            return Err(Error::PoisonedSession);
+        }
+        if run.tokens.is_empty() {
+            return Err(Error::EmptyRun);
+        }
+        let (held, more) = (session.tokens.len(), run.tokens.len());
+        if let Some(limit) = session.context_limit.filter(|&limit| held + more > limit) {
+            return Err(Error::ContextFull { held, more, limit });
+        }
+        match run.tokens.iter().position(|&id| id as usize >= vocab) {
+            Some(index) => Err(Error::TokenOutOfRange { id: run.tokens[index], index, vocab }),
+            None => Ok(()),
+        }
+    }
+
+    /// The folder that it was opened from.
+    pub fn folder(&self) -> &Path {
+        &self.shared.folder
+    }
+
+    /// What it computes.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.shared.spec
+    }
+
+    /// How it is computed.
+    pub fn plan(&self) -> &Plan {
+        &self.shared.plan
+    }
+
+    /// Its weights.
+    pub fn weights(&self) -> &Weights {
+        &self.shared.weights
+    }
+
+    /// Logits per token; token ids are below this.
+    pub fn vocab(&self) -> usize {
+        self.shared.spec.vocab
+    }
+
+    /// Backend, device, threads: a line for people.
+    pub fn describe(&self) -> String {
+        self.shared.executable.describe()
+    }
+
+    pub(crate) fn executable(&self) -> &dyn Executable {
+        &*self.shared.executable
+    }
+}
