@@ -3,7 +3,7 @@
 use super::CpuOp;
 use super::kernel::elementwise::ScaleAndCap;
 use super::projection::{Before, Projection, prepare, prepare_from, project};
-use super::step::Step;
+use super::step::{Step, StepRun};
 use crate::Error;
 use crate::backend::Logits;
 use crate::error::grow;
@@ -54,21 +54,28 @@ impl CpuOp for Head {
                 isa.dispatch(ScaleAndCap { x: out, scale: self.scale, cap: self.soft_cap });
             }
         };
-        // Each run's logits are appended where its caller wants them.
-        let mut row = 0;
-        for run in step.runs.iter_mut() {
-            let rows = run.wanted.rows(run.len);
-            if rows == 0 {
-                continue;
-            }
+        let rows = |run: &StepRun<'_>| run.wanted.rows(run.len);
+        let x = input.vectors();
+        if let Some(run) = step.runs.iter_mut().find(|run| rows(run) == which.len()) {
+            // All belong to one run: they are computed where its caller wants them.
             let held = run.logits.len();
-            grow(run.logits, held + rows * vocab, "logits")?;
-            let mut x = input.vectors();
-            x.x = &x.x[row * x.stride..];
-            x.tokens = rows;
+            grow(run.logits, held + which.len() * vocab, "logits")?;
             let out = (&mut run.logits[held..], vocab);
             project(step.team, isa, step.locals, &[&self.projection], x, out, finish)?;
-            row += rows;
+        } else {
+            // One product for all runs, so that the weights are read once.
+            let mut all = step.scratch.take(which.len() * vocab)?;
+            let out = (&mut all[..which.len() * vocab], vocab);
+            project(step.team, isa, step.locals, &[&self.projection], x, out, finish)?;
+            let mut left = &all[..];
+            for run in step.runs.iter_mut() {
+                let (own, rest) = left.split_at(rows(run) * vocab);
+                let held = run.logits.len();
+                grow(run.logits, held + own.len(), "logits")?;
+                run.logits[held..].copy_from_slice(own);
+                left = rest;
+            }
+            step.scratch.give(all);
         }
         input.end(step.scratch);
         Ok(())

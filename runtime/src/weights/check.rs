@@ -1,0 +1,234 @@
+//! Holds a checkpoint against the model that it should be the weights of, before anything runs.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use kinglet_models::ModelSpec;
+
+use super::error::{Name, Shape, WeightsError};
+use super::{Weights, dense_dtype};
+
+/// How strict [`Weights::check`] is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// Whether tensors that the model does not need are only warned of. Else they are an error: a
+    /// bias that nobody adds gives wrong numbers without a sign of it.
+    pub allow_surplus: bool,
+}
+
+/// What a check found that is no error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Tensors that the model does not need and that its family is known to have.
+    pub ignored: Vec<String>,
+    /// Other tensors that the model does not need; none unless [`CheckOptions::allow_surplus`].
+    pub surplus: Vec<String>,
+}
+
+/// One way in which a checkpoint does not fit its model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Problem {
+    /// A tensor that the model needs is not there.
+    Missing {
+        /// The tensor.
+        tensor: String,
+        /// The shape it should have.
+        shape: Vec<usize>,
+        /// A tensor that is there, is not needed, and has nearly this name.
+        similar: Option<String>,
+    },
+    /// A tensor has another shape than the model needs.
+    WrongShape {
+        /// The tensor.
+        tensor: String,
+        /// The shape it should have.
+        expected: Vec<usize>,
+        /// The shape it has.
+        found: Vec<usize>,
+    },
+    /// A tensor that the model needs has elements of another type than F32, F16 or BF16.
+    UnsupportedDtype {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        dtype: String,
+    },
+    /// A tensor that the model does not need.
+    Surplus {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { tensor, shape, similar } => {
+                write!(f, "{} of shape {} is missing", Name(tensor), Shape(shape))?;
+                match similar {
+                    Some(similar) => write!(f, "; there is {}", Name(similar)),
+                    None => Ok(()),
+                }
+            }
+            Self::WrongShape { tensor, expected, found } => write!(
+                f,
+                "{} has shape {}, {} was expected",
+                Name(tensor),
+                Shape(found),
+                Shape(expected)
+            ),
+            Self::UnsupportedDtype { tensor, dtype } => {
+                write!(f, "{} has dtype {dtype}; F32, F16 and BF16 can be read", Name(tensor))
+            }
+            Self::Surplus { tensor, shape } => {
+                write!(f, "{} of shape {} is not part of the model", Name(tensor), Shape(shape))
+            }
+        }
+    }
+}
+
+/// All ways in which a checkpoint does not fit its model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// `model_type` of the model.
+    pub model_type: String,
+    /// The problems, never none: missing tensors first, surplus ones last.
+    pub problems: Vec<Problem>,
+}
+
+/// Problems that a message lists; it counts the others.
+const LISTED: usize = 20;
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |of: fn(&Problem) -> bool| self.problems.iter().filter(|p| of(p)).count();
+        let missing = count(|p| matches!(p, Problem::Missing { .. }));
+        let shapes = count(|p| matches!(p, Problem::WrongShape { .. }));
+        let dtypes = count(|p| matches!(p, Problem::UnsupportedDtype { .. }));
+        let surplus = count(|p| matches!(p, Problem::Surplus { .. }));
+        write!(f, "the weights do not fit config.json (a {} model): ", Name(&self.model_type))?;
+        let mut separator = "";
+        for (count, what) in [
+            (missing, "missing"),
+            (shapes, "of wrong shape"),
+            (dtypes, "of a dtype that cannot be read"),
+            (surplus, "not part of the model"),
+        ] {
+            if count > 0 {
+                let s = if count == 1 { "" } else { "s" };
+                write!(f, "{separator}{count} tensor{s} {what}")?;
+                separator = ", ";
+            }
+        }
+        for problem in self.problems.iter().take(LISTED) {
+            write!(f, "\n  {problem}")?;
+        }
+        let more = self.problems.len().saturating_sub(LISTED);
+        if more > 0 { write!(f, "\n  and {more} more") } else { Ok(()) }
+    }
+}
+
+impl Weights {
+    /// Holds names, shapes and dtypes against what `spec` needs, and reports every difference at once.
+    ///
+    /// # Errors
+    /// [`WeightsError::Mismatch`] with all tensors that are missing, misshapen, of a type that
+    /// cannot be read, or (unless allowed) not part of the model.
+    pub fn check(&self, spec: &ModelSpec, options: CheckOptions) -> Result<Checked, WeightsError> {
+        let needed = spec.tensors();
+        let (mut missing, mut problems) = (Vec::new(), Vec::new());
+        for tensor in &needed {
+            let name = &tensor.name;
+            let Some(entry) = self.entry(name) else {
+                missing.push(*tensor);
+                continue;
+            };
+            if *entry.shape != *tensor.shape {
+                problems.push(Problem::WrongShape {
+                    tensor: name.clone(),
+                    expected: tensor.shape.clone(),
+                    found: entry.shape.to_vec(),
+                });
+            }
+            if dense_dtype(entry.dtype).is_none() {
+                let (tensor, dtype) = (name.clone(), entry.dtype.to_string());
+                problems.push(Problem::UnsupportedDtype { tensor, dtype });
+            }
+        }
+
+        let names: HashSet<&str> = needed.iter().map(|tensor| tensor.name.as_str()).collect();
+        let mut checked = Checked::default();
+        let mut surplus = Vec::new();
+        for entry in &self.entries {
+            if names.contains(&*entry.name) {
+                continue;
+            }
+            if spec.ignored.iter().any(|pattern| matches(pattern, &entry.name)) {
+                checked.ignored.push(entry.name.to_string());
+            } else {
+                surplus.push(entry);
+            }
+        }
+
+        let spare: Vec<&str> = surplus.iter().map(|entry| &*entry.name).collect();
+        let missing = missing.into_iter().enumerate().map(|(i, tensor)| Problem::Missing {
+            tensor: tensor.name.clone(),
+            shape: tensor.shape.clone(),
+            // A search through all names, so only where it will be read.
+            similar: if i < LISTED { similar(&tensor.name, &spare) } else { None },
+        });
+        problems.splice(..0, missing);
+        if options.allow_surplus {
+            checked.surplus = spare.iter().map(|name| name.to_string()).collect();
+        } else {
+            problems.extend(surplus.iter().map(|entry| Problem::Surplus {
+                tensor: entry.name.to_string(),
+                shape: entry.shape.to_vec(),
+            }));
+        }
+        if !problems.is_empty() {
+            let model_type = spec.model_type.clone();
+            return Err(WeightsError::Mismatch(Mismatch { model_type, problems }));
+        }
+        if let Some(first) = checked.surplus.first() {
+            log::warn!(
+                "{} tensors of the checkpoint are not part of the model, among them {}",
+                checked.surplus.len(),
+                Name(first)
+            );
+        }
+        Ok(checked)
+    }
+}
+
+/// A name among `spare` that is `name` with another prefix, with one more, or with one less.
+fn similar(name: &str, spare: &[&str]) -> Option<String> {
+    let ends = |long: &str, short: &str| {
+        long.strip_suffix(short).is_some_and(|prefix| prefix.ends_with('.'))
+    };
+    let base = |name: &'_ str| name.split_once('.').map(|(_, rest)| rest.to_string());
+    let wanted = base(name);
+    spare
+        .iter()
+        .find(|other| ends(name, other) || ends(other, name))
+        .or_else(|| spare.iter().find(|other| wanted.is_some() && base(other) == wanted))
+        .map(|other| other.to_string())
+}
+
+/// Whether `text` is what `pattern` describes, in which `*` stands for any run of characters.
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        // The first place is the best: it leaves the most for what follows.
+        let Some(at) = rest.find(part) else { return false };
+        rest = rest.get(at + part.len()..).unwrap_or_default();
+    }
+    rest.ends_with(last)
+}

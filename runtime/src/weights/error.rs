@@ -1,0 +1,343 @@
+//! [`WeightsError`]: all that can be wrong with the weights of a checkpoint.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::check::Mismatch;
+use super::header::HeaderError;
+use super::index::IndexError;
+
+/// What went wrong with the weights. Names of tensors and files come from the checkpoint; the messages
+/// cut long ones and escape what is not printable.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// The folder holds no weights that can be read.
+    NoWeights {
+        /// The folder.
+        folder: PathBuf,
+        /// Weights in other formats that are there.
+        others: Vec<String>,
+    },
+    /// What was given is no folder.
+    NotAFolder {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// The system refused.
+    Io {
+        /// What was tried: a verb.
+        doing: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Where a file should be there is something else.
+    NotAFile {
+        /// Its path.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A symbolic link to nothing.
+    DanglingLink {
+        /// The link.
+        path: PathBuf,
+    },
+    /// A region of a file that the file does not have.
+    Region {
+        /// The file.
+        file: String,
+        /// First byte of the region.
+        offset: u64,
+        /// Its length.
+        len: u64,
+        /// Length of the file.
+        file_len: u64,
+    },
+    /// A file that the machine's addresses do not reach across.
+    TooLargeToMap {
+        /// The file.
+        file: String,
+        /// Its length.
+        len: u64,
+    },
+    /// A file became shorter after it was opened.
+    Shrunk {
+        /// The file.
+        file: String,
+        /// Bytes that it had.
+        expected: u64,
+        /// Bytes that it has.
+        found: u64,
+    },
+    /// A safetensors file is broken.
+    Header {
+        /// The file.
+        file: String,
+        /// In what way.
+        error: HeaderError,
+    },
+    /// `model.safetensors.index.json` is broken.
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// In what way.
+        error: IndexError,
+    },
+    /// A file that the index names is not there.
+    MissingShard {
+        /// The folder.
+        folder: PathBuf,
+        /// The file.
+        shard: String,
+        /// How many tensors should be in it.
+        tensors: usize,
+    },
+    /// A tensor is not in the file where the index has it.
+    NotInShard {
+        /// The tensor.
+        tensor: String,
+        /// The file.
+        shard: String,
+    },
+    /// A tensor is in two files.
+    DuplicateTensor {
+        /// The tensor.
+        tensor: String,
+        /// One file.
+        first: String,
+        /// The other file.
+        second: String,
+    },
+    /// A tensor that was asked for is not there.
+    MissingTensor {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor that was asked for has elements of another type than F32, F16 or BF16.
+    UnsupportedDtype {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        dtype: String,
+    },
+    /// A tensor has another shape than it should.
+    WrongShape {
+        /// The tensor.
+        tensor: String,
+        /// The shape that it should have.
+        expected: Vec<usize>,
+        /// The shape that it has.
+        found: Vec<usize>,
+    },
+    /// Rows were asked for that a tensor does not have.
+    Rows {
+        /// The tensor.
+        tensor: String,
+        /// First row asked for.
+        start: usize,
+        /// Number of rows asked for.
+        rows: usize,
+        /// Columns asked for.
+        cols: usize,
+        /// The tensor's shape.
+        shape: Vec<usize>,
+    },
+    /// A weight is NaN or infinite.
+    NonFinite {
+        /// The tensor.
+        tensor: String,
+        /// Index of the element, counted over the whole tensor in row-major order.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// The checkpoint does not fit the model's configuration.
+    Mismatch(Mismatch),
+    /// There is not enough memory for a decoded tensor.
+    OutOfMemory {
+        /// The tensor.
+        tensor: String,
+        /// Bytes needed.
+        bytes: usize,
+    },
+    /// A progress callback asked to stop.
+    Cancelled,
+}
+
+impl fmt::Display for WeightsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoWeights { folder, others } => no_weights(f, folder, others),
+            Self::NotAFolder { path } => write!(
+                f,
+                "{} is no folder: give the folder that holds config.json and model.safetensors",
+                path.display()
+            ),
+            Self::Io { doing, path, source } => {
+                write!(f, "could not {doing} {}: {source}", path.display())
+            }
+            Self::NotAFile { path, what } => {
+                write!(f, "{} is {what}, where a safetensors file should be", path.display())
+            }
+            Self::DanglingLink { path } => write!(
+                f,
+                "{} is a link to a file that is not there: the download may be incomplete",
+                path.display()
+            ),
+            Self::Region { file, offset, len, file_len } => write!(
+                f,
+                "{}: the {len} bytes from {offset} are not within the file's {file_len}",
+                Name(file)
+            ),
+            Self::TooLargeToMap { file, len } => write!(
+                f,
+                "{}: {len} bytes are more than this machine's {}-bit addresses reach across",
+                Name(file),
+                usize::BITS
+            ),
+            Self::Shrunk { file, expected, found } => write!(
+                f,
+                "{} had {expected} bytes when it was opened and has {found} now: \
+                 somebody changed it, load the model again",
+                Name(file)
+            ),
+            Self::Header { file, error } => write!(f, "{}: {error}", Name(file)),
+            Self::Index { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::MissingShard { folder, shard, tensors } => write!(
+                f,
+                "{} is not in {}, and {tensors} tensors should be in it: \
+                 the download may be incomplete",
+                Name(shard),
+                folder.display()
+            ),
+            Self::NotInShard { tensor, shard } => write!(
+                f,
+                "tensor {} should be in {} by the index, but is not: \
+                 index and files may be of different versions",
+                Name(tensor),
+                Name(shard)
+            ),
+            Self::DuplicateTensor { tensor, first, second } => write!(
+                f,
+                "tensor {} is in {} and in {}: which one counts cannot be told",
+                Name(tensor),
+                Name(first),
+                Name(second)
+            ),
+            Self::MissingTensor { tensor } => {
+                write!(f, "tensor {} is not in the checkpoint", Name(tensor))
+            }
+            Self::UnsupportedDtype { tensor, dtype } => write!(
+                f,
+                "tensor {} has dtype {dtype}; F32, F16 and BF16 can be read",
+                Name(tensor)
+            ),
+            Self::WrongShape { tensor, expected, found } => write!(
+                f,
+                "tensor {} has shape {}, {} was expected",
+                Name(tensor),
+                Shape(found),
+                Shape(expected)
+            ),
+            Self::Rows { tensor, start, rows, cols, shape } => write!(
+                f,
+                "tensor {} of shape {} has no {rows} rows of {cols} from row {start} on",
+                Name(tensor),
+                Shape(shape)
+            ),
+            Self::NonFinite { tensor, index, value } => write!(
+                f,
+                "tensor {} holds {value} at index {index}: the checkpoint is damaged",
+                Name(tensor)
+            ),
+            Self::Mismatch(mismatch) => mismatch.fmt(f),
+            Self::OutOfMemory { tensor, bytes } => {
+                write!(f, "not enough memory for the {bytes} bytes of tensor {}", Name(tensor))
+            }
+            Self::Cancelled => f.write_str("cancelled"),
+        }
+    }
+}
+
+impl std::error::Error for WeightsError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Header { error, .. } => Some(error),
+            Self::Index { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+fn no_weights(
+    f: &mut fmt::Formatter<'_>,
+    folder: &std::path::Path,
+    others: &[String],
+) -> fmt::Result {
+    write!(
+        f,
+        "no weights in {}: neither model.safetensors nor model.safetensors.index.json is there",
+        folder.display()
+    )?;
+    let Some(first) = others.first() else {
+        return f.write_str(
+            "; give the folder that a model was downloaded to, with its *.safetensors files",
+        );
+    };
+    write!(f, ", only {}", Name(first))?;
+    if others.len() > 1 {
+        write!(f, " and {} more files", others.len() - 1)?;
+    }
+    f.write_str(match first.rsplit('.').next() {
+        Some("safetensors") => {
+            "; if that is the whole model, rename it to model.safetensors, \
+             else fetch the index file as well"
+        }
+        Some("gguf") => {
+            "; GGUF files are not read: download the original checkpoint in safetensors format"
+        }
+        _ => {
+            ", which is not read (loading it would run code from the file): \
+             load it with `transformers` and store it with \
+             `model.save_pretrained(folder, safe_serialization=True)`"
+        }
+    })
+}
+
+/// A name out of a file: quoted, escaped, and cut where it is long.
+pub(super) struct Name<'a>(pub(super) &'a str);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LONGEST: usize = 120;
+        let mut chars = self.0.chars();
+        f.write_str("`")?;
+        for c in chars.by_ref().take(LONGEST) {
+            // Quotation marks need no escape inside backquotes.
+            if c == '"' || c == '\'' {
+                write!(f, "{c}")
+            } else {
+                write!(f, "{}", c.escape_debug())
+            }?;
+        }
+        f.write_str(if chars.next().is_some() { "...`" } else { "`" })
+    }
+}
+
+/// A shape: `[2, 3]`.
+pub(super) struct Shape<'a, T>(pub(super) &'a [T]);
+
+impl<T: fmt::Display> fmt::Display for Shape<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (i, dim) in self.0.iter().enumerate() {
+            write!(f, "{}{dim}", if i == 0 { "" } else { ", " })?;
+        }
+        f.write_str("]")
+    }
+}

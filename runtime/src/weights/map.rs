@@ -1,0 +1,173 @@
+//! One file of a checkpoint in memory: mapped read-only, or held in a buffer.
+//!
+//! The only `unsafe` of the weights is here: the mapping itself. A mapping is sound only as long as
+//! nobody writes to the file or cuts it short. No system that Kinglet runs on lets a reader rule that
+//! out, so the risk is stated rather than hidden:
+//!
+//! * a file that is *cut short* while mapped makes a read of the lost pages fault (`SIGBUS` on
+//!   Unix, an in-page error on Windows). [`Part::check_unchanged`] finds that out before the read;
+//!   whoever walks over many pages calls it as it goes, which leaves a small window and no more;
+//! * a file that is *overwritten in place* changes the weights under the reader: the numbers are
+//!   then wrong, but every bit pattern is a valid weight, so nothing worse follows.
+//!
+//! Programs that replace a checkpoint should write a new file and rename it over the old one, as
+//! download tools do: a mapping keeps the old file alive.
+
+use std::fs::File;
+use std::io;
+
+use memmap2::{Mmap, MmapOptions};
+
+use super::error::WeightsError;
+
+/// Where the bytes of one safetensors file come from, for [`Weights::from_sources`].
+///
+/// [`Weights::from_sources`]: super::Weights::from_sources
+#[derive(Debug)]
+pub struct Source {
+    name: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// From `offset`; to the end of the file where `len` is `None`.
+    File {
+        file: File,
+        offset: u64,
+        len: Option<u64>,
+    },
+    Bytes(Vec<u8>),
+}
+
+impl Source {
+    /// A whole open file. `name` is what errors call it.
+    pub fn file(name: impl Into<String>, file: File) -> Self {
+        Self { name: name.into(), kind: Kind::File { file, offset: 0, len: None } }
+    }
+
+    /// `len` bytes of an open file from `offset` on: an asset stored inside an application's
+    /// package. The offset may be any; it need not be aligned to anything.
+    pub fn region(name: impl Into<String>, file: File, offset: u64, len: u64) -> Self {
+        Self { name: name.into(), kind: Kind::File { file, offset, len: Some(len) } }
+    }
+
+    /// Bytes already in memory: where there is no file system, as in a browser.
+    pub fn bytes(name: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Self { name: name.into(), kind: Kind::Bytes(bytes) }
+    }
+}
+
+/// The bytes of one safetensors file.
+#[derive(Debug)]
+pub(super) struct Part {
+    name: String,
+    backing: Backing,
+}
+
+#[derive(Debug)]
+enum Backing {
+    Mapped {
+        map: Mmap,
+        /// Kept open so that its length can be asked for.
+        file: File,
+        /// The length that the file must keep for every mapped byte to exist.
+        end: u64,
+    },
+    Owned(Vec<u8>),
+}
+
+impl Part {
+    /// Maps the file, or takes over the buffer.
+    pub(super) fn new(source: Source) -> Result<Self, WeightsError> {
+        let name = source.name;
+        let backing = match source.kind {
+            Kind::Bytes(bytes) => Backing::Owned(bytes),
+            Kind::File { file, offset, len } => map(&name, file, offset, len)?,
+        };
+        Ok(Self { name, backing })
+    }
+
+    /// What errors call the file.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All of its bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match &self.backing {
+            Backing::Mapped { map, .. } => map,
+            Backing::Owned(bytes) => bytes,
+        }
+    }
+
+    /// Errors if the file has become shorter than what is mapped.
+    pub(super) fn check_unchanged(&self) -> Result<(), WeightsError> {
+        let Backing::Mapped { file, end, .. } = &self.backing else { return Ok(()) };
+        let found = file.metadata().map_err(|source| self.io("read the length of", source))?.len();
+        if found < *end {
+            return Err(WeightsError::Shrunk { file: self.name.clone(), expected: *end, found });
+        }
+        Ok(())
+    }
+
+    /// Passes advice on the order of reads to the system; does nothing where there is no such call.
+    #[cfg_attr(not(unix), allow(unused_variables))]
+    pub(super) fn advise(&self, access: Access) -> Result<(), WeightsError> {
+        #[cfg(unix)]
+        if let Backing::Mapped { map, .. } = &self.backing {
+            let advice = match access {
+                Access::Normal => memmap2::Advice::Normal,
+                Access::Sequential => memmap2::Advice::Sequential,
+                Access::Random => memmap2::Advice::Random,
+                Access::WillNeed => memmap2::Advice::WillNeed,
+            };
+            map.advise(advice).map_err(|source| self.io("advise on the mapping of", source))?;
+        }
+        Ok(())
+    }
+
+    fn io(&self, doing: &'static str, source: io::Error) -> WeightsError {
+        WeightsError::Io { doing, path: self.name.clone().into(), source }
+    }
+}
+
+/// In which order weights will be read: a hint to the system, for [`Weights::advise`].
+///
+/// [`Weights::advise`]: super::Weights::advise
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// No particular order: what a mapping starts with.
+    Normal,
+    /// From front to back, once: read ahead a lot.
+    Sequential,
+    /// Here and there, as experts are: do not read ahead.
+    Random,
+    /// All of it soon: begin to read now.
+    WillNeed,
+}
+
+fn map(name: &str, file: File, offset: u64, len: Option<u64>) -> Result<Backing, WeightsError> {
+    let io = |doing, source| WeightsError::Io { doing, path: name.into(), source };
+    let metadata = file.metadata().map_err(|source| io("read the length of", source))?;
+    if !metadata.is_file() {
+        let what = if metadata.is_dir() { "a folder" } else { "no regular file" };
+        return Err(WeightsError::NotAFile { path: name.into(), what });
+    }
+    let file_len = metadata.len();
+    let available = file_len.saturating_sub(offset);
+    let len = len.unwrap_or(available);
+    if len > available {
+        return Err(WeightsError::Region { file: name.into(), offset, len, file_len });
+    }
+    let too_large = || WeightsError::TooLargeToMap { file: name.into(), len };
+    let map_len = usize::try_from(len).map_err(|_| too_large())?;
+    let mut options = MmapOptions::new();
+    options.offset(offset).len(map_len);
+    // SAFETY: the mapping is read-only and private to this module, its file is a regular file that is
+    // at least `offset + len` long, and the slice handed out never outlives it. What remains is that
+    // somebody else cuts or rewrites the file while it is mapped; see the head of this module for
+    // what happens then and what is done about it.
+    let map = unsafe { options.map(&file) }.map_err(|source| io("map", source))?;
+    Ok(Backing::Mapped { map, file, end: offset.saturating_add(len) })
+}

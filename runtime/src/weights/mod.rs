@@ -1,0 +1,255 @@
+//! The weights of a checkpoint: `model.safetensors`, or the shards that an index names, mapped read-only.
+//!
+//! [`Weights::open`] maps the files and checks their headers; [`Weights::check`] holds what is there
+//! against a [`ModelSpec`]; then [`Weights::vector`] decodes small tensors and
+//! [`Weights::matrix`] refers to large ones where they lie. Nothing is copied, and nothing is aligned: the
+//! bytes of a tensor may begin at any address.
+//!
+//! A file can be anything, so every fact in it is checked: whatever its bytes are, opening it gives
+//! weights or a [`WeightsError`], and takes memory in proportion to its header alone.
+//!
+//! [`ModelSpec`]: kinglet_models::ModelSpec
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use kinglet_models::{Matrix, TensorSpec};
+use kinglet_quant::DType;
+use safetensors::Dtype;
+
+mod check;
+mod error;
+mod header;
+mod index;
+#[allow(unsafe_code)]
+mod map;
+mod tensor;
+
+pub use check::{CheckOptions, Checked, Mismatch, Problem};
+pub use error::WeightsError;
+pub use header::HeaderError;
+pub use index::IndexError;
+pub use map::{Access, Source};
+pub use tensor::{MatrixData, TensorData};
+
+use header::Entry;
+use index::WeightMap;
+use map::Part;
+
+/// The tensors of a checkpoint.
+pub struct Weights {
+    parts: Vec<Arc<Part>>,
+    /// Sorted by name, each name once.
+    entries: Vec<Entry>,
+}
+
+/// A tensor as the checkpoint describes it, of whatever type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorInfo<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its dtype as safetensors calls it: `BF16`, `U32`, ...
+    pub dtype: String,
+    /// Outermost dimension first.
+    pub shape: &'a [usize],
+    /// Its size.
+    pub bytes: u64,
+    /// The file that it lies in.
+    pub file: &'a str,
+}
+
+impl Weights {
+    /// Maps the checkpoint in the folder `folder`: `model.safetensors`, or else the shards of
+    /// `model.safetensors.index.json`.
+    ///
+    /// # Errors
+    /// When there is neither, when a file cannot be opened or is broken, and when the index and the
+    /// shards disagree.
+    pub fn open(folder: &Path) -> Result<Self, WeightsError> {
+        let (sources, index) = index::locate(folder)?;
+        let weights = Self::from_sources(sources)?;
+        if let Some(index) = index {
+            weights.check_index(&index)?;
+        }
+        Ok(weights)
+    }
+
+    /// Maps open safetensors files, each with the name that errors shall call it.
+    ///
+    /// # Errors
+    /// As for [`Weights::from_sources`].
+    pub fn from_files(files: Vec<(String, File)>) -> Result<Self, WeightsError> {
+        Self::from_sources(files.into_iter().map(|(name, file)| Source::file(name, file)).collect())
+    }
+
+    /// Joins the tensors of several safetensors files, regions of files, or buffers.
+    ///
+    /// # Errors
+    /// When one cannot be mapped or is broken, and when a tensor is in two of them.
+    pub fn from_sources(sources: Vec<Source>) -> Result<Self, WeightsError> {
+        let mut parts = Vec::new();
+        let mut entries: Vec<Entry> = Vec::new();
+        for (id, source) in (0u32..).zip(sources) {
+            let part = Part::new(source)?;
+            let found = header::parse(part.bytes())
+                .map_err(|error| WeightsError::Header { file: part.name().to_string(), error })?;
+            entries.extend(found.into_iter().map(|entry| Entry { part: id, ..entry }));
+            parts.push(Arc::new(part));
+        }
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name).then(a.part.cmp(&b.part)));
+        let weights = Self { parts, entries };
+        for pair in weights.entries.windows(2) {
+            if let [a, b] = pair
+                && a.name == b.name
+            {
+                return Err(WeightsError::DuplicateTensor {
+                    tensor: a.name.to_string(),
+                    first: weights.file(a).to_string(),
+                    second: weights.file(b).to_string(),
+                });
+            }
+        }
+        Ok(weights)
+    }
+
+    /// Every tensor that the index names must be in the shard that it names. (A tensor that it does not
+    /// name is left to the check against the model.)
+    fn check_index(&self, index: &WeightMap) -> Result<(), WeightsError> {
+        for (tensor, shard) in &index.tensors {
+            if self.entry(tensor).is_none_or(|entry| entry.part != *shard) {
+                let name = index.shards.get(*shard as usize).cloned().unwrap_or_default();
+                return Err(WeightsError::NotInShard { tensor: tensor.to_string(), shard: name });
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        let at = self.entries.binary_search_by(|entry| (*entry.name).cmp(name)).ok()?;
+        self.entries.get(at)
+    }
+
+    fn file(&self, entry: &Entry) -> &str {
+        self.parts.get(entry.part as usize).map_or("", |part| part.name())
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| &*entry.name)
+    }
+
+    /// All tensors, sorted by name.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorInfo<'_>> {
+        self.entries.iter().map(|entry| TensorInfo {
+            name: &entry.name,
+            dtype: entry.dtype.to_string(),
+            shape: &entry.shape,
+            bytes: entry.range.len() as u64,
+            file: self.file(entry),
+        })
+    }
+
+    /// Size of all tensors.
+    pub fn total_bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.range.len() as u64).sum()
+    }
+
+    /// Size of all tensors of each dtype, by its name in safetensors.
+    pub fn bytes_by_dtype(&self) -> BTreeMap<String, u64> {
+        let mut bytes: BTreeMap<Dtype, u64> = BTreeMap::new();
+        for entry in &self.entries {
+            *bytes.entry(entry.dtype).or_default() += entry.range.len() as u64;
+        }
+        bytes.into_iter().map(|(dtype, bytes)| (dtype.to_string(), bytes)).collect()
+    }
+
+    /// Whether there is a tensor called `name`, of whatever type.
+    pub fn contains(&self, name: &str) -> bool {
+        self.entry(name).is_some()
+    }
+
+    /// The tensor called `name`.
+    ///
+    /// # Errors
+    /// When there is none, and when its elements are of another type than F32, F16 or BF16.
+    pub fn get(&self, name: &str) -> Result<TensorData, WeightsError> {
+        let missing = || WeightsError::MissingTensor { tensor: name.to_string() };
+        let entry = self.entry(name).ok_or_else(missing)?;
+        let part = self.parts.get(entry.part as usize).ok_or_else(missing)?.clone();
+        let Some(dtype) = dense_dtype(entry.dtype) else {
+            let (tensor, dtype) = (name.to_string(), entry.dtype.to_string());
+            return Err(WeightsError::UnsupportedDtype { tensor, dtype });
+        };
+        let Entry { range, name, shape, .. } = entry.clone();
+        Ok(TensorData::new(part, range, name, shape, dtype))
+    }
+
+    /// The tensor that `spec` describes.
+    fn get_shaped(&self, spec: &TensorSpec) -> Result<TensorData, WeightsError> {
+        let tensor = self.get(&spec.name)?;
+        if *tensor.shape() != *spec.shape {
+            return Err(WeightsError::WrongShape {
+                tensor: spec.name.clone(),
+                expected: spec.shape.clone(),
+                found: tensor.shape().to_vec(),
+            });
+        }
+        Ok(tensor)
+    }
+
+    /// All elements of a small tensor, as `f32`.
+    ///
+    /// # Errors
+    /// When the tensor is missing, of another shape or of a type that cannot be read, and when one
+    /// of its elements is NaN or infinite.
+    pub fn vector(&self, spec: &TensorSpec) -> Result<Vec<f32>, WeightsError> {
+        self.get_shaped(spec)?.to_f32()
+    }
+
+    /// A matrix, where it lies. Its values are not looked at.
+    ///
+    /// # Errors
+    /// When its tensor is missing, of another shape or of a type that cannot be read, and when the
+    /// tensor does not have its rows.
+    pub fn matrix(&self, matrix: &Matrix) -> Result<MatrixData, WeightsError> {
+        let Matrix { tensor, row_offset, rows, cols } = matrix;
+        self.get_shaped(tensor)?.matrix(*row_offset, *rows, *cols)
+    }
+
+    /// Errors if a file has become shorter since it was opened, which makes reading from it
+    /// fault. Costs a system call for each file: worth it in front of long passes over the weights.
+    ///
+    /// # Errors
+    /// [`WeightsError::Shrunk`], or [`WeightsError::Io`] where the length cannot be asked for.
+    pub fn check_unchanged(&self) -> Result<(), WeightsError> {
+        self.parts.iter().try_for_each(|part| part.check_unchanged())
+    }
+
+    /// Tells the system in which order the weights will be read.
+    ///
+    /// # Errors
+    /// When the system refuses. It is only advice: going on is fine.
+    pub fn advise(&self, access: Access) -> Result<(), WeightsError> {
+        self.parts.iter().try_for_each(|part| part.advise(access))
+    }
+}
+
+/// The dense type that a stored type is, if it is one that can be computed with.
+fn dense_dtype(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}
+
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tensors, files) = (self.entries.len(), self.parts.len());
+        write!(f, "Weights({tensors} tensors in {files} files, {} bytes)", self.total_bytes())
+    }
+}

@@ -1,0 +1,243 @@
+//! Views of tensors: a reference to the file they lie in, and where in it.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use kinglet_quant::{DType, decode};
+
+use super::error::WeightsError;
+use super::map::Part;
+
+/// Some bytes of a file that stays mapped as long as they are referred to.
+#[derive(Clone)]
+struct Span {
+    part: Arc<Part>,
+    range: Range<usize>,
+}
+
+impl Span {
+    fn bytes(&self) -> &[u8] {
+        let bytes = self.part.bytes().get(self.range.clone());
+        debug_assert!(bytes.is_some(), "a span reaches past its file");
+        bytes.unwrap_or_default()
+    }
+
+    /// Part `range` of this span, in bytes; `None` if it is not within.
+    fn slice(&self, range: Range<usize>) -> Option<Self> {
+        let start = self.range.start.checked_add(range.start)?;
+        let end = self.range.start.checked_add(range.end)?;
+        (start <= end && end <= self.range.end)
+            .then(|| Self { part: self.part.clone(), range: start..end })
+    }
+}
+
+/// A dense tensor of a checkpoint, where it lies in its file. Cheap to clone; keeps the file mapped.
+#[derive(Clone)]
+pub struct TensorData {
+    span: Span,
+    name: Arc<str>,
+    shape: Arc<[usize]>,
+    dtype: DType,
+}
+
+impl TensorData {
+    /// `range` must be within `part` and fit `shape` and `dtype`: headers are checked for it.
+    pub(super) fn new(
+        part: Arc<Part>,
+        range: Range<usize>,
+        name: Arc<str>,
+        shape: Arc<[usize]>,
+        dtype: DType,
+    ) -> Self {
+        Self { span: Span { part, range }, name, shape, dtype }
+    }
+
+    /// Its name in the checkpoint.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Type of its elements.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Outermost dimension first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Its elements, row-major and little-endian, **at any address**: nothing aligns them.
+    pub fn bytes(&self) -> &[u8] {
+        self.span.bytes()
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.span.range.len() / self.dtype.size()
+    }
+
+    /// Rows `rows` of the tensor, seen as `[.., cols]` with its leading dimensions flattened.
+    ///
+    /// # Errors
+    /// When the tensor has no such rows.
+    pub fn rows(&self, rows: Range<usize>) -> Result<MatrixData, WeightsError> {
+        let cols = self.shape.last().copied().unwrap_or(1);
+        self.matrix(rows.start, rows.len(), cols)
+    }
+
+    /// `rows` rows of `cols` from row `start` on. `cols` must be the tensor's last dimension.
+    pub(super) fn matrix(
+        &self,
+        start: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<MatrixData, WeightsError> {
+        let (last, leading) = match self.shape.split_last() {
+            Some((&last, leading)) => (last, leading),
+            None => (1, &[][..]),
+        };
+        let available = leading.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
+        let row_bytes = cols.checked_mul(self.dtype.size());
+        let span = available.zip(row_bytes).zip(start.checked_add(rows)).and_then(
+            |((available, row_bytes), end)| {
+                let range = start.checked_mul(row_bytes)?..end.checked_mul(row_bytes)?;
+                // Compared in rows as well: with no columns, any number of rows has 0 bytes.
+                (cols == last && end <= available).then(|| self.span.slice(range))?
+            },
+        );
+        match span {
+            Some(span) => Ok(MatrixData {
+                span,
+                name: self.name.clone(),
+                dtype: self.dtype,
+                start,
+                rows,
+                cols,
+            }),
+            None => Err(WeightsError::Rows {
+                tensor: self.name.to_string(),
+                start,
+                rows,
+                cols,
+                shape: self.shape.to_vec(),
+            }),
+        }
+    }
+
+    /// All elements as `f32`, none of which is NaN or infinite.
+    ///
+    /// # Errors
+    /// When one is, or when there is no memory for them.
+    pub fn to_f32(&self) -> Result<Vec<f32>, WeightsError> {
+        let elements = self.elements();
+        let no_memory = || WeightsError::OutOfMemory {
+            tensor: self.name.to_string(),
+            bytes: elements.saturating_mul(size_of::<f32>()),
+        };
+        let mut values = Vec::new();
+        values.try_reserve_exact(elements).map_err(|_| no_memory())?;
+        values.resize(elements, 0.0);
+        // Cannot fail: `elements` was computed from the bytes, of which shape and dtype need all.
+        decode(self.dtype, self.bytes(), &mut values).map_err(|_| no_memory())?;
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(index) => Err(self.non_finite(index)),
+            None => Ok(values),
+        }
+    }
+
+    /// The error about element `index`.
+    pub(super) fn non_finite(&self, index: usize) -> WeightsError {
+        let size = self.dtype.size();
+        let at = index.saturating_mul(size);
+        let element = self.bytes().get(at..at.saturating_add(size)).unwrap_or_default();
+        let mut value = [f32::NAN];
+        // On a failure the value stays NaN, which is what it is called then.
+        let _ = decode(self.dtype, element, &mut value);
+        WeightsError::NonFinite { tensor: self.name.to_string(), index, value: value[0] }
+    }
+}
+
+/// A matrix of a checkpoint, where it lies in its file: some rows of a tensor. Cheap to clone; keeps
+/// the file mapped.
+#[derive(Clone)]
+pub struct MatrixData {
+    span: Span,
+    name: Arc<str>,
+    dtype: DType,
+    start: usize,
+    rows: usize,
+    cols: usize,
+}
+
+impl MatrixData {
+    /// Name of the tensor that holds the rows.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Type of its elements.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Rows: the number of outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns: the number of inputs.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Bytes from one row to the next.
+    pub fn row_bytes(&self) -> usize {
+        // A row is part of a file, so this cannot overflow; no row need be, which is why it saturates.
+        self.cols.saturating_mul(self.dtype.size())
+    }
+
+    /// Exactly `rows * cols` elements, row-major and little-endian, **at any address**.
+    pub fn bytes(&self) -> &[u8] {
+        self.span.bytes()
+    }
+
+    /// Rows `rows` of this matrix.
+    ///
+    /// # Errors
+    /// When it has no such rows.
+    pub fn slice(&self, rows: Range<usize>) -> Result<Self, WeightsError> {
+        let row_bytes = self.row_bytes();
+        let range = || {
+            Some(rows.start.checked_mul(row_bytes)?..rows.end.checked_mul(row_bytes)?)
+                .filter(|_| rows.start <= rows.end && rows.end <= self.rows)
+        };
+        match range().and_then(|range| self.span.slice(range)) {
+            Some(span) => {
+                let start = self.start + rows.start;
+                Ok(Self { span, start, rows: rows.len(), ..self.clone() })
+            }
+            None => Err(WeightsError::Rows {
+                tensor: self.name.to_string(),
+                start: rows.start,
+                rows: rows.len(),
+                cols: self.cols,
+                shape: vec![self.rows, self.cols],
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for TensorData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TensorData({} {:?} {})", self.name, self.shape, self.dtype)
+    }
+}
+
+impl fmt::Debug for MatrixData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, start, end) = (&self.name, self.start, self.start + self.rows);
+        write!(f, "MatrixData({name} rows {start}..{end} of {} {})", self.cols, self.dtype)
+    }
+}
