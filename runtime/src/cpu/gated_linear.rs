@@ -7,7 +7,7 @@ use super::kernel::dot::Vectors;
 use super::kernel::elementwise::Gate;
 use super::projection::{Before, Projection, Tiling, prepare, prepare_from};
 use super::simd::Isa;
-use super::split::ColumnBlock;
+use super::split::RowsMut;
 use super::step::Step;
 use crate::Error;
 use crate::op::{self, BufferId, Slice};
@@ -39,18 +39,16 @@ impl GatedPair {
         2 * tiling.elements()
     }
 
-    /// The block's columns of `act(G x) * (U x)` for every token of `x`.
+    /// The block's columns of `act(G x) * (U x)` for every token of `x`, a row each.
     pub(super) fn tile(
         &self,
         isa: Isa,
         tiling: Tiling,
         x: Vectors<'_>,
         local: &mut [f32],
-        block: &mut ColumnBlock<'_>,
-        out_row: impl Fn(usize) -> usize,
-        first_column: usize,
+        block: &mut impl RowsMut,
     ) {
-        let (first, rows) = (block.range.start - first_column, block.range.len());
+        let (first, rows) = (block.range().start, block.range().len());
         let (gates, ups) = local.split_at_mut(tiling.elements());
         for token in (0..x.tokens).step_by(tiling.tokens) {
             let tokens = tiling.tokens.min(x.tokens - token);
@@ -62,7 +60,7 @@ impl GatedPair {
                     activation: self.activation,
                     gate: &gates[t * tiling.rows..][..rows],
                     up: &ups[t * tiling.rows..][..rows],
-                    out: block.row(out_row(token + t)),
+                    out: block.row(token + t),
                 });
             }
         }
@@ -97,7 +95,7 @@ impl CpuOp for GatedLinear {
         let split = tiling.columns(output.data(), rows, rows);
         let x = input.vectors();
         step.team.for_each_with(locals, tiling.tasks(rows), split, |local, _, mut block| {
-            self.pair.tile(isa, tiling, x, local, &mut block, |token| token, 0);
+            self.pair.tile(isa, tiling, x, local, &mut block);
         });
         input.end(step.scratch);
         step.buffers.put(output);

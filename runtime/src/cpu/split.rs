@@ -121,6 +121,116 @@ unsafe impl<'a> Split for Columns<'a> {
     }
 }
 
+/// Rows that a task writes, of whatever matrix.
+pub(crate) trait RowsMut {
+    /// The columns that these are.
+    fn range(&self) -> Range<usize>;
+    /// These columns of row `row`.
+    fn row(&mut self, row: usize) -> &mut [f32];
+}
+
+impl RowsMut for ColumnBlock<'_> {
+    fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+    #[inline(always)]
+    fn row(&mut self, row: usize) -> &mut [f32] {
+        ColumnBlock::row(self, row)
+    }
+}
+
+/// Rows of equal width anywhere in a slice, that are worked on together.
+pub(crate) struct Group {
+    /// Where each row begins.
+    pub offsets: Vec<usize>,
+    /// Elements of a row.
+    pub width: usize,
+    /// Columns of a task.
+    pub block: usize,
+}
+
+impl Group {
+    fn tasks(&self) -> usize {
+        self.width.div_ceil(self.block)
+    }
+}
+
+/// Groups of scattered rows, each group cut into blocks of whole columns.
+pub(crate) struct Scattered<'a> {
+    start: *mut f32,
+    groups: &'a [Group],
+    /// `(group, block)` of each task.
+    tasks: Vec<(usize, usize)>,
+    marker: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it stands for a `&mut [f32]`, whose parts are sent to other threads.
+unsafe impl Sync for Scattered<'_> {}
+
+/// Cuts the rows of `groups` out of `data`.
+///
+/// # Panics
+/// When rows overlap or lie outside: the callers' arithmetic is wrong then.
+pub(crate) fn scattered<'a>(data: &'a mut [f32], groups: &'a [Group]) -> Scattered<'a> {
+    let rows = groups.iter().flat_map(|g| g.offsets.iter().map(|&o| (o, o + g.width)));
+    let mut rows: Vec<(usize, usize)> = rows.collect();
+    rows.sort_unstable();
+    assert!(rows.is_sorted_by(|a, b| a.1 <= b.0), "rows overlap");
+    assert!(rows.last().is_none_or(|last| last.1 <= data.len()), "rows lie outside");
+    let tasks = groups.iter().enumerate();
+    let tasks = tasks.flat_map(|(g, group)| (0..group.tasks()).map(move |block| (g, block)));
+    Scattered {
+        start: data.as_mut_ptr(),
+        groups,
+        tasks: tasks.collect(),
+        marker: PhantomData,
+    }
+}
+
+impl Scattered<'_> {
+    /// Group of each task.
+    pub(crate) fn group_of_tasks(&self) -> Vec<usize> {
+        self.tasks.iter().map(|(group, _)| *group).collect()
+    }
+}
+
+/// Some columns of a group's rows.
+pub(crate) struct ScatteredBlock<'a> {
+    start: *mut f32,
+    offsets: &'a [usize],
+    range: Range<usize>,
+    marker: PhantomData<&'a mut [f32]>,
+}
+
+impl RowsMut for ScatteredBlock<'_> {
+    fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+    #[inline(always)]
+    fn row(&mut self, row: usize) -> &mut [f32] {
+        let first = self.offsets[row] + self.range.start;
+        // SAFETY: rows were checked to lie inside and apart; the columns `range` of this group's rows belong to
+        // this block alone, and the result borrows the block.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(first), self.range.len()) }
+    }
+}
+
+// SAFETY: rows don't overlap (checked), and blocks of one group have different columns.
+unsafe impl<'a> Split for Scattered<'a> {
+    type Part = ScatteredBlock<'a>;
+    unsafe fn part(&self, index: usize) -> ScatteredBlock<'a> {
+        let (group, block) = self.tasks[index];
+        let group = &self.groups[group];
+        let first = block * group.block;
+        ScatteredBlock {
+            start: self.start,
+            offsets: &group.offsets,
+            range: first..group.width.min(first + group.block),
+            marker: PhantomData,
+        }
+    }
+}
+
 /// Task `run * per_run + i` gets part `i` of `splits[run]`.
 pub(crate) struct PerRun<S> {
     splits: Vec<S>,
@@ -192,5 +302,28 @@ mod tests {
             }
         }
         assert_eq!(data[7..14], [11.0, 11.0, 12.0, 12.0, 13.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn scattered_rows_are_covered_once() {
+        let mut data = [0.0f32; 12];
+        let groups = [
+            Group { offsets: vec![9, 0], width: 3, block: 2 },
+            Group { offsets: vec![4], width: 4, block: 4 },
+        ];
+        let split = scattered(&mut data, &groups);
+        assert_eq!(split.group_of_tasks(), [0, 0, 1]);
+        for (i, rows) in [2, 2, 1].into_iter().enumerate() {
+            // SAFETY: each index once.
+            let mut block = unsafe { split.part(i) };
+            (0..rows).for_each(|row| block.row(row).iter_mut().for_each(|x| *x += (10 * row + i + 1) as f32));
+        }
+        assert_eq!(data, [11.0, 11.0, 12.0, 0.0, 3.0, 3.0, 3.0, 3.0, 0.0, 1.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "rows overlap")]
+    fn overlapping_rows_are_refused() {
+        scattered(&mut [0.0; 9], &[Group { offsets: vec![0, 2], width: 3, block: 3 }]);
     }
 }
