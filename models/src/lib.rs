@@ -1,5 +1,82 @@
 //! Model families of the Kinglet inference engine: `config.json` becomes a [`ModelSpec`].
+//!
+//! [`Config`] is the parsed text, [`spec()`] finds the family by `model_type` and has it read the
+//! fields. All that is particular to a family (names of fields and tensors, defaults, switches) is in
+//! the file named like its `model_type`; what families share is in `frame`, `transformer`, `moe` and
+//! `rope`. Nothing here reads a file or knows a device.
+//!
+//! A config is input from outside: every size is bounded, every sum and product checked, and what no
+//! family computes is an error that says so.
 
+mod config;
+mod error;
+mod frame;
+mod moe;
+mod rope;
 mod spec;
+mod transformer;
 
+mod bamba;
+mod falcon_mamba;
+mod granite;
+mod granitemoehybrid;
+mod llama;
+mod mamba;
+mod mamba2;
+mod mistral;
+mod mixtral;
+mod olmoe;
+mod qwen2;
+mod qwen3;
+mod qwen3_moe;
+mod xlstm;
+
+pub use config::Config;
+pub use error::ModelError;
 pub use spec::*;
+
+/// A family: its `model_type`, what `architectures` holds, and the function that reads its config.
+type Family = (&'static str, &'static str, fn(&Config) -> Result<ModelSpec, ModelError>);
+
+/// Every family, in alphabetical order.
+const FAMILIES: &[Family] = &[
+    ("bamba", "BambaForCausalLM", bamba::spec),
+    ("falcon_mamba", "FalconMambaForCausalLM", falcon_mamba::spec),
+    ("granite", "GraniteForCausalLM", granite::spec),
+    ("granitemoehybrid", "GraniteMoeHybridForCausalLM", granitemoehybrid::spec),
+    ("llama", "LlamaForCausalLM", llama::spec),
+    ("mamba", "MambaForCausalLM", mamba::spec),
+    ("mamba2", "Mamba2ForCausalLM", mamba2::spec),
+    ("mistral", "MistralForCausalLM", mistral::spec),
+    ("mixtral", "MixtralForCausalLM", mixtral::spec),
+    ("olmoe", "OlmoeForCausalLM", olmoe::spec),
+    ("qwen2", "Qwen2ForCausalLM", qwen2::spec),
+    ("qwen3", "Qwen3ForCausalLM", qwen3::spec),
+    ("qwen3_moe", "Qwen3MoeForCausalLM", qwen3_moe::spec),
+    ("xlstm", "xLSTMForCausalLM", xlstm::spec),
+];
+
+/// The values of `model_type` that [`spec()`] knows.
+pub fn supported() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().map(|(model_type, ..)| *model_type)
+}
+
+/// What the model that `config` describes computes, and which tensors it needs for that.
+///
+/// # Errors
+/// If the family is not supported, a field is missing or makes no sense, or the config asks for
+/// something that Kinglet does not compute.
+pub fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    let (family, value) = match (config.model_type()?, config.architecture()?) {
+        (Some(name), _) => (FAMILIES.iter().find(|(model_type, ..)| *model_type == name), name),
+        (None, Some(name)) => (FAMILIES.iter().find(|(_, class, _)| *class == name), name),
+        (None, None) => {
+            return Err(ModelError::NoModelType { supported: supported().collect() });
+        }
+    };
+    let Some((.., spec)) = family else {
+        let value = format!("{:?}", config::shorten(value));
+        return Err(ModelError::UnknownModelType { value, supported: supported().collect() });
+    };
+    spec(config)
+}

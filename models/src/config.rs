@@ -1,0 +1,392 @@
+//! [`Config`]: the text of a `config.json`, parsed, with typed and bounded access to its fields.
+//!
+//! Files in the field are not always JSON: `transformers` wrote infinities as the bare word
+//! `Infinity` for years, and writes `{"__float__": "Infinity"}` now. Both are read here. A field that
+//! is `null` counts as absent, but for the few where `null` has a meaning of its own.
+
+use crate::ModelError;
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+
+/// Longest text accepted; real ones have a few kilobytes.
+const MAX_BYTES: usize = 4 << 20;
+
+/// Longest context accepted (`max_position_embeddings` and the like).
+pub(crate) const MAX_POSITIONS: usize = i32::MAX as usize;
+
+/// The tag under which `transformers` 5 writes numbers that JSON lacks.
+const FLOAT_TAG: &str = "__float__";
+
+/// A parsed `config.json`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    root: Map<String, Value>,
+}
+
+impl Config {
+    /// Parses the text of a `config.json`.
+    ///
+    /// # Errors
+    /// If the text is absurdly long, no JSON, or no object.
+    pub fn parse(text: &str) -> Result<Self, ModelError> {
+        if text.len() > MAX_BYTES {
+            return Err(ModelError::TooLong { bytes: text.len(), limit: MAX_BYTES });
+        }
+        match serde_json::from_str(&tag_bare_floats(text)) {
+            Ok(Value::Object(root)) => Ok(Self { root }),
+            Ok(other) => Err(ModelError::NotAnObject { found: describe(&other) }),
+            Err(error) => Err(ModelError::Syntax {
+                line: error.line(),
+                column: error.column(),
+                message: without_position(&error.to_string()).into(),
+            }),
+        }
+    }
+
+    /// `model_type`, if the config has it.
+    ///
+    /// # Errors
+    /// If it is not a string.
+    pub fn model_type(&self) -> Result<Option<&str>, ModelError> {
+        self.fields().str("model_type")
+    }
+
+    /// The first of `architectures`, if the config has it.
+    ///
+    /// # Errors
+    /// If `architectures` is not a list of strings.
+    pub fn architecture(&self) -> Result<Option<&str>, ModelError> {
+        Ok(self.fields().strings("architectures")?.and_then(|names| names.first().copied()))
+    }
+
+    /// The fields of the whole config.
+    pub(crate) fn fields(&self) -> Fields<'_> {
+        Fields { map: &self.root, path: String::new() }
+    }
+}
+
+impl std::str::FromStr for Config {
+    type Err = ModelError;
+
+    fn from_str(text: &str) -> Result<Self, ModelError> {
+        Self::parse(text)
+    }
+}
+
+/// The fields of one object of the config.
+#[derive(Clone, Debug)]
+pub(crate) struct Fields<'a> {
+    map: &'a Map<String, Value>,
+    /// Where the object is, for messages: empty, or with a dot at the end.
+    path: String,
+}
+
+impl<'a> Fields<'a> {
+    /// The full name of a field of this object.
+    pub(crate) fn path(&self, key: &str) -> String {
+        format!("{}{key}", self.path)
+    }
+
+    /// The value of a field; `null` counts as absent.
+    pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Whether a field is given as `null`.
+    pub(crate) fn is_null(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_null)
+    }
+
+    /// Whether this object has no fields.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// The fields whose values are objects, tagged numbers aside.
+    pub(crate) fn nested(&self) -> impl Iterator<Item = &'a str> {
+        let objects = self.map.iter().filter(|(_, value)| value.is_object());
+        objects.filter(|(_, value)| number(value).is_none()).map(|(key, _)| key.as_str())
+    }
+
+    fn wrong_type(&self, key: &str, value: &Value, expected: &'static str) -> ModelError {
+        ModelError::WrongType { field: self.path(key), found: describe(value), expected }
+    }
+
+    fn out_of_range(&self, key: &str, value: &Value, expected: String) -> ModelError {
+        ModelError::OutOfRange {
+            field: self.path(key),
+            value: shorten(&value.to_string()),
+            expected,
+        }
+    }
+
+    /// The error for a field whose value Kinglet does not compute.
+    pub(crate) fn unsupported(&self, key: &str, supported: impl Into<String>) -> ModelError {
+        let value = self.map.get(key).map_or("absent".into(), |v| shorten(&v.to_string()));
+        ModelError::Unsupported { field: self.path(key), value, supported: supported.into() }
+    }
+
+    /// An error if the field is given (and not `null`).
+    pub(crate) fn refuse(&self, key: &str, supported: &str) -> Result<(), ModelError> {
+        if self.get(key).is_some() { Err(self.unsupported(key, supported)) } else { Ok(()) }
+    }
+
+    /// A whole number from `min` to `max`.
+    pub(crate) fn size(
+        &self,
+        key: &str,
+        min: usize,
+        max: usize,
+    ) -> Result<Option<usize>, ModelError> {
+        self.get(key).map(|value| self.as_size(key, value, min, max)).transpose()
+    }
+
+    /// As [`size`](Self::size), with a default.
+    pub(crate) fn size_or(
+        &self,
+        key: &str,
+        default: usize,
+        min: usize,
+        max: usize,
+    ) -> Result<usize, ModelError> {
+        Ok(self.size(key, min, max)?.unwrap_or(default))
+    }
+
+    fn as_size(
+        &self,
+        key: &str,
+        value: &Value,
+        min: usize,
+        max: usize,
+    ) -> Result<usize, ModelError> {
+        let range = || format!("a whole number from {min} to {max}");
+        let whole = match value {
+            Value::Number(n) => n.as_u64().or_else(|| {
+                let x = n.as_f64()?;
+                // Beyond 2^53 a float is no exact count, and beyond every bound used here.
+                (x.fract() == 0.0 && (0.0..=9e15).contains(&x)).then_some(x as u64)
+            }),
+            _ => return Err(self.wrong_type(key, value, "a whole number")),
+        };
+        let whole = whole.and_then(|n| usize::try_from(n).ok());
+        whole
+            .filter(|n| (min..=max).contains(n))
+            .ok_or_else(|| self.out_of_range(key, value, range()))
+    }
+
+    /// A list of whole numbers, each from `min` to `max`.
+    pub(crate) fn sizes(
+        &self,
+        key: &str,
+        min: usize,
+        max: usize,
+    ) -> Result<Option<Vec<usize>>, ModelError> {
+        let Some(list) = self.list(key, "a list of whole numbers")? else { return Ok(None) };
+        list.iter()
+            .map(|value| self.as_size(key, value, min, max))
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// Any number: finite, infinite or NaN.
+    pub(crate) fn float(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        number(value).map(Some).ok_or_else(|| self.wrong_type(key, value, "a number"))
+    }
+
+    /// A number for which `accept` holds; `expected` says what that is.
+    pub(crate) fn float_where(
+        &self,
+        key: &str,
+        expected: &str,
+        accept: impl Fn(f64) -> bool,
+    ) -> Result<Option<f64>, ModelError> {
+        match self.float(key)? {
+            Some(x) if !accept(x) => {
+                let value = self.get(key).unwrap_or(&Value::Null);
+                Err(self.out_of_range(key, value, expected.into()))
+            }
+            x => Ok(x),
+        }
+    }
+
+    /// A finite number.
+    pub(crate) fn finite(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        self.float_where(key, "a finite number of single precision", |x| (x as f32).is_finite())
+    }
+
+    /// A finite number above zero, in single precision too.
+    pub(crate) fn positive(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        self.float_where(key, "a finite number above 0 of single precision", |x| {
+            (x as f32).is_finite() && x as f32 > 0.0
+        })
+    }
+
+    /// The epsilon of a norm: finite, not below zero.
+    pub(crate) fn epsilon(&self, key: &str, default: f64) -> Result<f32, ModelError> {
+        let found = self.float_where(key, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))?;
+        Ok(found.unwrap_or(default) as f32)
+    }
+
+    /// A pair of numbers, either of which may be infinite.
+    pub(crate) fn pair(&self, key: &str) -> Result<Option<(f64, f64)>, ModelError> {
+        let Some(list) = self.list(key, "a list of two numbers")? else { return Ok(None) };
+        let [low, high] = list.as_slice() else {
+            return Err(ModelError::WrongLength {
+                field: self.path(key),
+                found: list.len(),
+                expected: 2,
+                because: "the lower and the upper bound",
+            });
+        };
+        match (number(low), number(high)) {
+            (Some(low), Some(high)) => Ok(Some((low, high))),
+            (None, _) => Err(self.wrong_type(key, low, "a list of two numbers")),
+            (_, None) => Err(self.wrong_type(key, high, "a list of two numbers")),
+        }
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn bool_or(&self, key: &str, default: bool) -> Result<bool, ModelError> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(Value::Bool(b)) => Ok(*b),
+            Some(other) => Err(self.wrong_type(key, other, "true or false")),
+        }
+    }
+
+    /// A string.
+    pub(crate) fn str(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::String(s)) => Ok(Some(s)),
+            Some(other) => Err(self.wrong_type(key, other, "a string")),
+        }
+    }
+
+    /// A list of strings.
+    pub(crate) fn strings(&self, key: &str) -> Result<Option<Vec<&'a str>>, ModelError> {
+        let Some(list) = self.list(key, "a list of strings")? else { return Ok(None) };
+        let strings = list.iter().map(|value| {
+            value.as_str().ok_or_else(|| self.wrong_type(key, value, "a list of strings"))
+        });
+        strings.collect::<Result<_, _>>().map(Some)
+    }
+
+    /// An object; messages about its fields name it too.
+    pub(crate) fn object(&self, key: &str) -> Result<Option<Fields<'a>>, ModelError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Object(map)) => {
+                Ok(Some(Fields { map, path: format!("{}.", self.path(key)) }))
+            }
+            Some(other) => Err(self.wrong_type(key, other, "an object")),
+        }
+    }
+
+    fn list(
+        &self,
+        key: &str,
+        expected: &'static str,
+    ) -> Result<Option<&'a Vec<Value>>, ModelError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Array(list)) => Ok(Some(list)),
+            Some(other) => Err(self.wrong_type(key, other, expected)),
+        }
+    }
+}
+
+/// A number, plain or tagged.
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(n) => n.as_f64(),
+        Value::Object(map) if map.len() == 1 => match map.get(FLOAT_TAG)?.as_str()? {
+            "Infinity" => Some(f64::INFINITY),
+            "-Infinity" => Some(f64::NEG_INFINITY),
+            "NaN" => Some(f64::NAN),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A message of `serde_json` without the position at its end, which the error holds by itself.
+fn without_position(message: &str) -> &str {
+    message.rsplit_once(" at line ").map_or(message, |(message, _)| message)
+}
+
+/// What a value is, in words that fit after "is".
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(b) => format!("the boolean {b}"),
+        Value::Number(n) => format!("the number {n}"),
+        Value::String(s) => format!("the string {}", shorten(&format!("{s:?}"))),
+        Value::Array(list) => format!("a list of {} entries", list.len()),
+        Value::Object(map) => format!("an object of {} fields", map.len()),
+    }
+}
+
+/// The first characters of a text that may be long.
+pub(crate) fn shorten(text: &str) -> String {
+    const MOST: usize = 80;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.into(),
+    }
+}
+
+/// Rewrites the bare words `Infinity`, `-Infinity` and `NaN` outside of strings as tagged numbers.
+fn tag_bare_floats(text: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let mut copied = 0; // bytes of `text` that are in `out`
+    let mut in_string = false;
+    let mut escaped = false;
+    let mut word_before = false; // the byte before belongs to a word or number
+    let mut skip_to = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        if at < skip_to {
+            continue;
+        }
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            word_before = false;
+            continue;
+        }
+        let rest = text.get(at..).unwrap_or_default();
+        let word = ["Infinity", "-Infinity", "NaN"].into_iter().find(|word| {
+            let after = rest.strip_prefix(word).map(|rest| rest.bytes().next());
+            after.is_some_and(|next| !next.is_some_and(is_word))
+        });
+        if let Some(word) = word.filter(|_| !word_before) {
+            out.push_str(text.get(copied..at).unwrap_or_default());
+            out.push_str(&format!("{{\"{FLOAT_TAG}\":\"{word}\"}}"));
+            skip_to = at + word.len();
+            copied = skip_to;
+            word_before = true;
+            continue;
+        }
+        in_string = byte == b'"';
+        word_before = is_word(byte);
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(text.get(copied..).unwrap_or_default());
+    Cow::Owned(out)
+}
+
+/// Whether a byte continues a word or a number.
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'+' | b'.') || !byte.is_ascii()
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

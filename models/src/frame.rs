@@ -1,0 +1,293 @@
+//! What all families share: the model around the blocks, and the bounds on sizes.
+//!
+//! The bounds are far above every real model, and low enough that a spec is small and that no sum or
+//! product of sizes overflows 32 bits where a spec computes one.
+
+use crate::config::{Config, Fields, MAX_POSITIONS};
+use crate::{
+    Activation, Block, Dense, Embedding, Head, Linear, Matrix, Mixer, ModelError, ModelSpec, Norm,
+};
+
+/// Bounds on what a config may ask for.
+pub(crate) mod limit {
+    /// Width of the residual stream, and of what feed-forward networks work in.
+    pub(crate) const WIDTH: usize = 1 << 20;
+    /// Rows of any one projection.
+    pub(crate) const ROWS: usize = 1 << 24;
+    /// Rows of the embedding.
+    pub(crate) const VOCAB: usize = 1 << 24;
+    /// Layers.
+    pub(crate) const LAYERS: usize = 1 << 12;
+    /// Experts of a layer.
+    pub(crate) const EXPERTS: usize = 1 << 12;
+    /// Experts of all layers: each is a few hundred bytes of spec.
+    pub(crate) const ALL_EXPERTS: usize = 1 << 16;
+    /// Heads.
+    pub(crate) const HEADS: usize = 1 << 14;
+    /// Width of an attention head: each layer's spec holds half as many rotary frequencies.
+    pub(crate) const HEAD_DIM: usize = 1 << 12;
+    /// State of a recurrent layer per channel or head element.
+    pub(crate) const STATE: usize = 1 << 14;
+    /// Taps of a convolution.
+    pub(crate) const KERNEL: usize = 1 << 8;
+    /// Rows of a stack of experts, which a spec counts through.
+    pub(crate) const STACKED_ROWS: usize = i32::MAX as usize;
+}
+
+/// The product of sizes, if it is at most `max`.
+pub(crate) fn product(
+    quantity: &'static str,
+    factors: &[usize],
+    max: usize,
+) -> Result<usize, ModelError> {
+    let product = factors.iter().try_fold(1usize, |n, &f| n.checked_mul(f));
+    product.filter(|&n| n <= max).ok_or_else(|| {
+        let factors: Vec<_> = factors.iter().map(ToString::to_string).collect();
+        ModelError::TooLarge { quantity, value: factors.join(" * "), limit: max }
+    })
+}
+
+/// `value / divisor`, which must be exact.
+pub(crate) fn divide(
+    field: &'static str,
+    value: usize,
+    by: &'static str,
+    divisor: usize,
+) -> Result<usize, ModelError> {
+    match value.checked_rem(divisor) {
+        Some(0) => Ok(value / divisor),
+        _ => Err(ModelError::NotDivisible { field, value, by, divisor }),
+    }
+}
+
+/// An error unless both quantities are equal.
+pub(crate) fn equal(
+    left: &'static str,
+    left_value: usize,
+    right: &'static str,
+    right_value: usize,
+) -> Result<(), ModelError> {
+    if left_value == right_value {
+        return Ok(());
+    }
+    Err(ModelError::Mismatch {
+        left,
+        left_value: left_value.to_string(),
+        right,
+        right_value: right_value.to_string(),
+    })
+}
+
+/// What a family has for fields that the config lacks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrameDefaults {
+    pub(crate) hidden: usize,
+    pub(crate) vocab: usize,
+    pub(crate) layers: usize,
+    pub(crate) eps: f64,
+    pub(crate) tied: bool,
+}
+
+/// The names of the tensors around the blocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrameNames {
+    pub(crate) embedding: &'static str,
+    pub(crate) norm: &'static str,
+    /// The field of the norms' epsilon.
+    pub(crate) eps: &'static str,
+    /// Whether the family has attention: a longest context, and rotary buffers in old checkpoints.
+    pub(crate) attention: bool,
+}
+
+/// The names in most transformers.
+pub(crate) const MODEL: FrameNames = FrameNames {
+    embedding: "model.embed_tokens",
+    norm: "model.norm",
+    eps: "rms_norm_eps",
+    attention: true,
+};
+
+/// The names in the recurrent models that came after `state-spaces/mamba`.
+pub(crate) const BACKBONE: FrameNames = FrameNames {
+    embedding: "backbone.embeddings",
+    norm: "backbone.norm_f",
+    eps: "layer_norm_epsilon",
+    attention: false,
+};
+
+/// The model around the blocks: sizes, embedding, final norm, head.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame<'a> {
+    pub(crate) fields: Fields<'a>,
+    pub(crate) hidden: usize,
+    pub(crate) layers: usize,
+    /// Epsilon of the norms.
+    pub(crate) eps: f32,
+    vocab: usize,
+    tied: bool,
+    names: FrameNames,
+}
+
+impl<'a> Frame<'a> {
+    /// Reads the sizes, and refuses what no family here computes.
+    pub(crate) fn read(
+        config: &'a Config,
+        names: FrameNames,
+        defaults: FrameDefaults,
+    ) -> Result<Self, ModelError> {
+        let fields = config.fields();
+        for key in ["quantization_config", "quantization", "compression_config"] {
+            fields.refuse(key, "only checkpoints in f32, f16 and bf16 are")?;
+        }
+        fields.refuse("per_layer_config", "the layers of one kind must have one shape")?;
+        if !fields.bool_or("is_causal", true)? {
+            return Err(fields.unsupported("is_causal", "only causal models are"));
+        }
+        Ok(Self {
+            hidden: fields.size_or("hidden_size", defaults.hidden, 1, limit::WIDTH)?,
+            layers: fields.size_or("num_hidden_layers", defaults.layers, 1, limit::LAYERS)?,
+            vocab: fields.size_or("vocab_size", defaults.vocab, 1, limit::VOCAB)?,
+            eps: fields.epsilon(names.eps, defaults.eps)?,
+            tied: fields.bool_or("tie_word_embeddings", defaults.tied)?,
+            names,
+            fields,
+        })
+    }
+
+    /// Disregards `tie_word_embeddings`.
+    pub(crate) fn untie(&mut self) {
+        self.tied = false;
+    }
+
+    /// A norm over the residual stream.
+    pub(crate) fn norm(&self, prefix: &str) -> Norm {
+        Norm::new(prefix, self.hidden, self.eps)
+    }
+
+    /// The block of one mixer behind the norm `norm`.
+    pub(crate) fn block(&self, layer: usize, norm: &str, mixer: Mixer) -> Block {
+        let norm = self.norm(norm);
+        Block { layer, norm, branches: vec![mixer.into()], residual_scale: 1.0 }
+    }
+
+    /// The model with these blocks, without Granite's factors.
+    pub(crate) fn model(
+        &self,
+        model_type: &str,
+        blocks: Vec<Block>,
+    ) -> Result<ModelSpec, ModelError> {
+        let embedding = format!("{}.weight", self.names.embedding);
+        let table = Matrix::whole(embedding, self.vocab, self.hidden);
+        let (mut ignored, mut max_positions) = (Vec::new(), None);
+        if self.names.attention {
+            max_positions = self.fields.size("max_position_embeddings", 1, MAX_POSITIONS)?;
+            // Buffers that old versions saved.
+            ignored.push("*.rotary_emb.inv_freq".into());
+        }
+        let linear = if self.tied {
+            ignored.push("lm_head.weight".into());
+            Linear::from(table.clone())
+        } else {
+            Linear::new("lm_head", self.vocab, self.hidden, false)
+        };
+        Ok(ModelSpec {
+            model_type: model_type.into(),
+            hidden: self.hidden,
+            vocab: self.vocab,
+            max_positions,
+            embedding: Embedding { table, scale: 1.0 },
+            blocks,
+            head: Head { norm: self.norm(self.names.norm), linear, scale: 1.0, soft_cap: None },
+            ignored,
+        })
+    }
+
+    /// The activation of the feed-forward networks.
+    pub(crate) fn activation(&self) -> Result<Activation, ModelError> {
+        const KEY: &str = "hidden_act";
+        match self.fields.str(KEY)?.unwrap_or("silu") {
+            "silu" | "swish" => Ok(Activation::Silu),
+            "gelu" | "gelu_python" => Ok(Activation::Gelu),
+            "gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh"
+            | "gelu_python_tanh" => Ok(Activation::GeluTanh),
+            "relu" => Ok(Activation::Relu),
+            _ => Err(self.fields.unsupported(
+                KEY,
+                "supported are silu, swish, gelu, gelu_python, gelu_new, gelu_fast, gelu_accurate, \
+                 gelu_pytorch_tanh, gelu_python_tanh, relu",
+            )),
+        }
+    }
+
+    /// An error unless the activation is SiLU, which is what the convolutions of recurrent layers use.
+    pub(crate) fn require_silu(&self) -> Result<(), ModelError> {
+        match self.activation() {
+            Ok(Activation::Silu) => Ok(()),
+            _ => Err(self.fields.unsupported("hidden_act", "layers with a convolution take silu")),
+        }
+    }
+
+    /// The inner width of feed-forward networks, from the field `key`.
+    pub(crate) fn inner(&self, key: &str, default: usize) -> Result<usize, ModelError> {
+        self.fields.size_or(key, default, 1, limit::WIDTH)
+    }
+
+    /// The feed-forward network `PREFIX.{gate,up,down}_proj`.
+    pub(crate) fn dense(&self, prefix: &str, inner: usize, act: Activation, bias: bool) -> Dense {
+        Dense {
+            gate: Linear::new(&format!("{prefix}.gate_proj"), inner, self.hidden, bias),
+            up: Linear::new(&format!("{prefix}.up_proj"), inner, self.hidden, bias),
+            down: Linear::new(&format!("{prefix}.down_proj"), self.hidden, inner, bias),
+            activation: act,
+        }
+    }
+
+    /// Refuses a sliding window in a family whose reference knows none.
+    pub(crate) fn refuse_window(&self) -> Result<(), ModelError> {
+        if self.fields.bool_or("use_sliding_window", true)? {
+            self.fields.refuse("sliding_window", "this family has no sliding window")?;
+        }
+        Ok(())
+    }
+
+    /// A sliding window, if the config has one; `default` where the field is absent and not `null`.
+    pub(crate) fn window(&self, default: Option<usize>) -> Result<Option<usize>, ModelError> {
+        const KEY: &str = "sliding_window";
+        let found = self.fields.size(KEY, 1, MAX_POSITIONS)?;
+        Ok(if self.fields.is_null(KEY) { None } else { found.or(default) })
+    }
+
+    /// The kind of each layer, from the first of `keys` that the config has; older names are
+    /// brought to newer ones.
+    pub(crate) fn layer_types(&self, keys: &[&str]) -> Result<Option<Vec<&'a str>>, ModelError> {
+        let Some(key) = keys.iter().find(|key| self.fields.get(key).is_some()) else {
+            return Ok(None);
+        };
+        let Some(mut types) = self.fields.strings(key)? else { return Ok(None) };
+        if types.len() != self.layers {
+            return Err(ModelError::WrongLength {
+                field: self.fields.path(key),
+                found: types.len(),
+                expected: self.layers,
+                because: "num_hidden_layers",
+            });
+        }
+        for name in &mut types {
+            *name = match *name {
+                "mamba" => "linear_attention",
+                "attention" => "full_attention",
+                other => other,
+            };
+        }
+        Ok(Some(types))
+    }
+
+    /// The error for a kind of layer that the family does not have.
+    pub(crate) fn unknown_layer(&self, layer: usize, found: &str, known: &[&str]) -> ModelError {
+        ModelError::Unsupported {
+            field: format!("layer_types[{layer}]"),
+            value: format!("{:?}", crate::config::shorten(found)),
+            supported: format!("supported are {}", known.join(", ")),
+        }
+    }
+}

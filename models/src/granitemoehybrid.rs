@@ -1,0 +1,145 @@
+//! Granite 4 (IBM, 2025): layers of Mamba-2 or attention, each followed by experts beside a shared
+//! expert, or by the shared expert alone.
+
+use crate::frame::{Frame, FrameDefaults, MODEL, limit, product};
+use crate::granite::Factors;
+use crate::mamba2::Mamba2Shape;
+use crate::moe::{CountDefaults, Counts, stacked_experts};
+use crate::rope::{RopeDefaults, rope};
+use crate::transformer::{HeadDefaults, Heads};
+use crate::{Activation, Config, Dense, Linear, Matrix, Mixer, ModelError, ModelSpec, Moe};
+
+const EXPERTS: CountDefaults = CountDefaults { experts: 8, top_k: 2 };
+
+/// The model that `config` describes.
+pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    let frame = Frame::read(
+        config,
+        MODEL,
+        FrameDefaults { hidden: 4096, vocab: 32000, layers: 32, eps: 1e-6, tied: false },
+    )?;
+    frame.refuse_window()?;
+    let fields = &frame.fields;
+    if fields.str("normalization_function")?.is_some_and(|name| name != "rmsnorm") {
+        return Err(fields.unsupported("normalization_function", "rmsnorm is"));
+    }
+    let types = frame
+        .layer_types(&["layer_types", "layers_block_type"])?
+        .unwrap_or_else(|| vec!["linear_attention"; frame.layers]);
+
+    // Fields of a kind of layer that the model does not have may hold anything.
+    let mamba = match types.contains(&"linear_attention") {
+        true => Some(Mamba2Shape::hybrid(&frame)?),
+        false => None,
+    };
+    let attention = match types.contains(&"full_attention") {
+        true => Some(AttentionFields::read(&frame)?),
+        false => None,
+    };
+    let feed_forward = FeedForward::read(&frame)?;
+
+    let mut blocks = Vec::new();
+    for (layer, name) in types.iter().enumerate() {
+        let prefix = format!("model.layers.{layer}");
+        let mixer = match (*name, &mamba, &attention) {
+            ("linear_attention", Some(mamba), _) => mamba.mixer(&format!("{prefix}.mamba")),
+            ("full_attention", _, Some(attention)) => attention.mixer(&frame, &prefix),
+            _ => {
+                let known = ["linear_attention (mamba)", "full_attention (attention)"];
+                return Err(frame.unknown_layer(layer, name, &known));
+            }
+        };
+        blocks.push(frame.block(layer, &format!("{prefix}.input_layernorm"), mixer));
+        let norm = format!("{prefix}.post_attention_layernorm");
+        blocks.push(frame.block(layer, &norm, feed_forward.mixer(&frame, &prefix)));
+    }
+    Ok(Factors::read(&frame)?.apply(frame.model("granitemoehybrid", blocks)?))
+}
+
+/// The fields of the attention layers.
+struct AttentionFields {
+    heads: Heads,
+    /// None: no position encoding at all.
+    rope: Option<crate::Rope>,
+    bias: bool,
+}
+
+impl AttentionFields {
+    fn read(frame: &Frame<'_>) -> Result<Self, ModelError> {
+        let fields = &frame.fields;
+        let defaults = HeadDefaults { heads: 32, kv_heads: None, head_dim: None };
+        let heads = Heads::read(frame, defaults)?;
+        // Anything but "rope" means none in the reference; hub checkpoints say "nope".
+        let rope = match fields.str("position_embedding_type")? {
+            Some("rope") => {
+                let defaults = RopeDefaults { theta: 10000.0, partial: None, max_positions: 2048 };
+                Some(rope(fields, heads.head_dim, defaults)?)
+            }
+            _ => None,
+        };
+        Ok(Self { heads, rope, bias: fields.bool_or("attention_bias", false)? })
+    }
+
+    fn mixer(&self, frame: &Frame<'_>, prefix: &str) -> Mixer {
+        let (prefix, bias) = (format!("{prefix}.self_attn"), (self.bias, self.bias));
+        Mixer::Attention(self.heads.attention(&prefix, frame.hidden, bias, self.rope.clone()))
+    }
+}
+
+/// The fields of what follows each mixer.
+struct FeedForward {
+    activation: Activation,
+    /// Inner width of the shared expert.
+    shared: usize,
+    /// Number and inner width of the other experts, where there are any.
+    experts: Option<(Counts, usize)>,
+}
+
+impl FeedForward {
+    fn read(frame: &Frame<'_>) -> Result<Self, ModelError> {
+        let experts = match Counts::any(frame, EXPERTS)? {
+            true => {
+                let counts = Counts::read(frame, frame.layers, EXPERTS)?;
+                let inner = frame.inner("intermediate_size", 11008)?;
+                let rows = [counts.experts, 2, inner.max(frame.hidden)];
+                product("experts * the rows of each", &rows, limit::STACKED_ROWS)?;
+                Some((counts, inner))
+            }
+            false => None,
+        };
+        Ok(Self {
+            activation: frame.activation()?,
+            shared: frame.inner("shared_intermediate_size", 1024)?,
+            experts,
+        })
+    }
+
+    fn mixer(&self, frame: &Frame<'_>, prefix: &str) -> Mixer {
+        let (hidden, inner) = (frame.hidden, self.shared);
+        let prefix_shared = format!("{prefix}.shared_mlp");
+        let gate_up =
+            Matrix::whole(format!("{prefix_shared}.input_linear.weight"), 2 * inner, hidden);
+        let shared = Dense {
+            gate: gate_up.rows(0, inner).into(),
+            up: gate_up.rows(inner, inner).into(),
+            down: Linear::new(&format!("{prefix_shared}.output_linear"), hidden, inner, false),
+            activation: self.activation,
+        };
+        let Some((counts, inner)) = self.experts else { return Mixer::Dense(shared) };
+        let prefix = format!("{prefix}.block_sparse_moe");
+        let names = ["input_linear", "output_linear"].map(|name| format!("{prefix}.{name}.weight"));
+        let names = names.each_ref().map(String::as_str);
+        Mixer::Moe(Moe {
+            router: Linear::new(&format!("{prefix}.router.layer"), counts.experts, hidden, false),
+            // The reference takes the softmax over the chosen logits alone, which is the same.
+            renormalize: true,
+            top_k: counts.top_k,
+            experts: stacked_experts(names, counts.experts, [hidden, inner], self.activation),
+            shared: Some(shared),
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "granitemoehybrid_tests.rs"]
+mod tests;

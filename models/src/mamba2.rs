@@ -1,0 +1,161 @@
+//! Mamba-2 (Dao and Gu, "Transformers are SSMs", 2024), and its mixer for the hybrids that have it.
+
+use crate::config::Fields;
+use crate::frame::{BACKBONE, Frame, FrameDefaults, divide, equal, limit, product};
+use crate::{
+    Config, Conv, Linear, Mamba2, Mamba2Gate, Mixer, ModelError, ModelSpec, Norm, TensorSpec,
+};
+
+/// The model that `config` describes.
+pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    let frame = Frame::read(
+        config,
+        BACKBONE,
+        FrameDefaults { hidden: 4096, vocab: 32768, layers: 64, eps: 1e-5, tied: false },
+    )?;
+    frame.require_silu()?;
+    let fields = &frame.fields;
+    let inner = inner(fields, "expand", frame.hidden)?;
+    let mixer = Mamba2Shape {
+        hidden: frame.hidden,
+        inner,
+        heads: fields.size_or("num_heads", 128, 1, limit::HEADS)?,
+        head_dim: fields.size_or("head_dim", 64, 1, limit::ROWS)?,
+        groups: fields.size_or("n_groups", 8, 1, limit::HEADS)?,
+        state: fields.size_or("state_size", 128, 1, limit::STATE)?,
+        kernel: fields.size_or("conv_kernel", 4, 1, limit::KERNEL)?,
+        bias: fields.bool_or("use_bias", false)?,
+        conv_bias: fields.bool_or("use_conv_bias", true)?,
+        dt_limit: dt_limit(fields)?,
+        eps: frame.eps,
+    };
+    mixer.check()?;
+    let blocks = (0..frame.layers).map(|layer| {
+        let prefix = format!("backbone.layers.{layer}");
+        let mixer = mixer.mixer(&format!("{prefix}.mixer"));
+        frame.block(layer, &format!("{prefix}.norm"), mixer)
+    });
+    frame.model("mamba2", blocks.collect())
+}
+
+/// Sizes and switches of a Mamba-2 mixer, from whatever fields a family has them in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mamba2Shape {
+    pub(crate) hidden: usize,
+    /// `expand * hidden`.
+    pub(crate) inner: usize,
+    pub(crate) heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) groups: usize,
+    pub(crate) state: usize,
+    pub(crate) kernel: usize,
+    /// Of both projections.
+    pub(crate) bias: bool,
+    pub(crate) conv_bias: bool,
+    pub(crate) dt_limit: (f32, f32),
+    /// Of the gated norm.
+    pub(crate) eps: f32,
+}
+
+impl Mamba2Shape {
+    /// Reads the `mamba_*` fields that the hybrids have.
+    pub(crate) fn hybrid(frame: &Frame<'_>) -> Result<Self, ModelError> {
+        let fields = &frame.fields;
+        let inner = inner(fields, "mamba_expand", frame.hidden)?;
+        let heads = fields.size_or("mamba_n_heads", 128, 1, limit::HEADS)?;
+        const HEAD_DIM: &str = "mamba_d_head";
+        let auto = fields.get(HEAD_DIM).is_none_or(|value| value.as_str() == Some("auto"));
+        let shape = Self {
+            hidden: frame.hidden,
+            inner,
+            heads,
+            head_dim: if auto {
+                divide("mamba_expand * hidden_size", inner, "mamba_n_heads", heads)?
+            } else {
+                fields.size_or(HEAD_DIM, 1, 1, limit::ROWS)?
+            },
+            groups: fields.size_or("mamba_n_groups", 1, 1, limit::HEADS)?,
+            state: fields.size_or("mamba_d_state", 256, 1, limit::STATE)?,
+            kernel: fields.size_or("mamba_d_conv", 4, 1, limit::KERNEL)?,
+            bias: fields.bool_or("mamba_proj_bias", false)?,
+            conv_bias: fields.bool_or("mamba_conv_bias", true)?,
+            dt_limit: dt_limit(fields)?,
+            eps: frame.eps,
+        };
+        shape.check()?;
+        frame.require_silu()?;
+        Ok(shape)
+    }
+
+    /// An error unless the sizes fit together.
+    fn check(&self) -> Result<(), ModelError> {
+        let Self { inner, heads, head_dim, groups, state, .. } = *self;
+        let wide = product("heads * head_dim of Mamba-2", &[heads, head_dim], limit::ROWS)?;
+        equal("heads * head_dim of Mamba-2", wide, "expand * hidden_size", inner)?;
+        divide("the number of Mamba-2 heads", heads, "the number of groups", groups)?;
+        product("groups * state of Mamba-2", &[groups, state], limit::ROWS)?;
+        Ok(())
+    }
+
+    /// The mixer whose tensors are `PREFIX.*`. Only where [`check`](Self::check) found no error.
+    pub(crate) fn mixer(&self, prefix: &str) -> Mixer {
+        let Self { hidden, inner, heads, head_dim, groups, state, .. } = *self;
+        let channels = inner + 2 * groups * state;
+        let per_head = |name: &str| TensorSpec::new(format!("{prefix}.{name}"), [heads]);
+        let in_proj = format!("{prefix}.in_proj");
+        Mixer::Mamba2(Mamba2 {
+            in_proj: Linear::new(&in_proj, inner + channels + heads, hidden, self.bias),
+            conv: Conv::new(&format!("{prefix}.conv1d"), channels, self.kernel, self.conv_bias),
+            a_log: per_head("A_log"),
+            d: per_head("D"),
+            dt_bias: per_head("dt_bias"),
+            dt_limit: self.dt_limit,
+            heads,
+            head_dim,
+            groups,
+            state,
+            // Always behind the gate, and over each group by itself, whatever old configs say in
+            // `norm_before_gate` and `rms_norm`: the reference reads neither.
+            gate: Mamba2Gate::NormAfter {
+                norm: Norm::new(&format!("{prefix}.norm"), inner, self.eps),
+                groups,
+            },
+            out_proj: Linear::new(&format!("{prefix}.out_proj"), hidden, inner, self.bias),
+        })
+    }
+}
+
+/// The number of channels: `hidden` times the factor in the field `key`, 2 where it is absent.
+pub(crate) fn inner(fields: &Fields<'_>, key: &str, hidden: usize) -> Result<usize, ModelError> {
+    let expand = fields.positive(key)?.unwrap_or(2.0);
+    let inner = expand * hidden as f64;
+    if !(1.0..=limit::ROWS as f64).contains(&inner) {
+        return Err(ModelError::OutOfRange {
+            field: fields.path(key),
+            value: expand.to_string(),
+            expected: format!(
+                "a factor that makes 1 to {} channels of hidden_size = {hidden}",
+                limit::ROWS
+            ),
+        });
+    }
+    Ok(inner as usize)
+}
+
+/// The bounds on the step size.
+fn dt_limit(fields: &Fields<'_>) -> Result<(f32, f32), ModelError> {
+    const KEY: &str = "time_step_limit";
+    let (low, high) = fields.pair(KEY)?.unwrap_or((0.0, f64::INFINITY));
+    if low.is_nan() || high.is_nan() || low > high || !(low as f32).is_finite() {
+        return Err(ModelError::OutOfRange {
+            field: fields.path(KEY),
+            value: format!("[{low}, {high}]"),
+            expected: "a finite number, and one that is not below it".into(),
+        });
+    }
+    Ok((low as f32, high as f32))
+}
+
+#[cfg(test)]
+#[path = "mamba2_tests.rs"]
+mod tests;

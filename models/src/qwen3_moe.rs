@@ -1,0 +1,56 @@
+//! Qwen 3 with experts ("Qwen3 Technical Report", 2025), in all layers or in some.
+
+use crate::frame::{FrameDefaults, MODEL};
+use crate::moe::{CountDefaults, Counts, named_experts};
+use crate::qwen3::head_norms;
+use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
+use crate::{Attention, Config, Mixer, ModelError, ModelSpec};
+
+const DEFAULTS: TransformerDefaults = TransformerDefaults {
+    frame: FrameDefaults { hidden: 2048, vocab: 151936, layers: 24, eps: 1e-6, tied: false },
+    heads: HeadDefaults { heads: 32, kv_heads: Some(4), head_dim: None },
+    theta: 10000.0,
+    max_positions: 32768,
+};
+
+const EXPERTS: CountDefaults = CountDefaults { experts: 128, top_k: 8 };
+
+/// The model that `config` describes.
+pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    let model = Transformer::read(config, MODEL, DEFAULTS)?;
+    let (frame, fields) = (&model.frame, &model.frame.fields);
+    let bias = fields.bool_or("attention_bias", false)?;
+    let window = model.switched_window()?; // in every layer, unlike Qwen 2 and 3
+    let dense_inner = frame.inner("intermediate_size", 6144)?;
+    let inner = frame.inner("moe_intermediate_size", 768)?;
+    let renormalize = fields.bool_or("norm_topk_prob", false)?;
+
+    let step = fields.size_or("decoder_sparse_step", 1, 1, usize::MAX)?;
+    let dense_layers = fields.sizes("mlp_only_layers", 0, usize::MAX)?.unwrap_or_default();
+    let any = Counts::any(frame, EXPERTS)?;
+    let has_experts =
+        |layer: usize| any && (layer + 1).is_multiple_of(step) && !dense_layers.contains(&layer);
+    let moe_layers = (0..frame.layers).filter(|&layer| has_experts(layer)).count();
+    let counts = match moe_layers {
+        0 => None,
+        layers => Some(Counts::read(frame, layers, EXPERTS)?),
+    };
+
+    let blocks = model.blocks(|layer, prefix| {
+        let qk_norm = Some(head_norms(frame, prefix, model.heads.head_dim));
+        let attention = model.attention(prefix, (bias, bias));
+        let feed_forward = match counts.filter(|_| has_experts(layer)) {
+            Some(counts) => {
+                let sizes = [frame.hidden, inner];
+                Mixer::Moe(named_experts(prefix, counts, sizes, model.activation, renormalize))
+            }
+            None => model.mlp(prefix, dense_inner, false),
+        };
+        (Attention { window, qk_norm, ..attention }, feed_forward)
+    });
+    frame.model("qwen3_moe", blocks)
+}
+
+#[cfg(test)]
+#[path = "qwen3_moe_tests.rs"]
+mod tests;

@@ -1,0 +1,279 @@
+//! Rotary position encoding from a config: [`Rope`] of the types `default`, `linear`, `llama3`, `yarn`.
+//!
+//! Two spellings are read: `rope_parameters` with everything in it (`transformers` 5), and
+//! `rope_theta` beside `rope_scaling` (before). The frequencies are computed in the order and the
+//! precision of the reference, f32 tensors with f64 scalars, because an error in a frequency grows
+//! with the position: half an ulp at position 100,000 is 0.006 radians.
+
+use crate::config::{Fields, MAX_POSITIONS};
+use crate::{ModelError, Rope};
+use std::f64::consts::PI;
+
+/// What the family says about its rotary encoding.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RopeDefaults {
+    /// `rope_theta` where the config has none.
+    pub(crate) theta: f64,
+    /// Whether a head may be rotated in part, and by which factor where the config has none.
+    pub(crate) partial: Option<f64>,
+    /// `max_position_embeddings` where the config has none.
+    pub(crate) max_positions: usize,
+}
+
+/// The fields that all types share, from wherever the config has them.
+struct Source<'a> {
+    /// The object that holds the type and its fields; none where the config has no such object.
+    scaling: Option<Fields<'a>>,
+    /// The whole config.
+    root: Fields<'a>,
+    /// `rope_theta`, the base of the frequencies.
+    theta: f64,
+    /// Elements of a head that take part.
+    rotated: usize,
+    max_positions: usize,
+}
+
+/// The rotary encoding for heads of `head_dim`.
+pub(crate) fn rope(
+    root: &Fields<'_>,
+    head_dim: usize,
+    defaults: RopeDefaults,
+) -> Result<Rope, ModelError> {
+    // An empty `rope_scaling` is no `rope_scaling`.
+    let legacy = root.object("rope_scaling")?.filter(|fields| !fields.is_empty());
+    let scaling = match legacy {
+        Some(fields) => Some(fields),
+        None => root.object("rope_parameters")?,
+    };
+    if let Some(fields) = &scaling
+        && let Some(key) = fields.nested().next()
+    {
+        return Err(fields.unsupported(key, "one set of rotary parameters for all layers is"));
+    }
+    let rope_type = match &scaling {
+        Some(fields) => fields.str("rope_type")?.or(fields.str("type")?),
+        None => None,
+    };
+    let rope_type = rope_type.unwrap_or("default");
+
+    let theta = match &scaling {
+        Some(fields) => fields.positive("rope_theta")?,
+        None => None,
+    };
+    let theta = theta.or(root.positive("rope_theta")?).unwrap_or(defaults.theta);
+    let rotated = rotated(root, scaling.as_ref(), head_dim, rope_type, defaults)?;
+    let max_positions =
+        root.size_or("max_position_embeddings", defaults.max_positions, 1, MAX_POSITIONS)?;
+    let source = Source { scaling, root: root.clone(), theta, rotated, max_positions };
+
+    let rope = match (rope_type, &source.scaling) {
+        ("default", _) => Rope { inv_freq: source.inv_freq(), attention_factor: 1.0 },
+        ("linear", Some(fields)) => source.linear(fields)?,
+        ("llama3", Some(fields)) => source.llama3(fields)?,
+        ("yarn", Some(fields)) => source.yarn(fields)?,
+        (_, fields) => {
+            let fields = fields.as_ref().unwrap_or(root);
+            let key = if fields.get("rope_type").is_some() { "rope_type" } else { "type" };
+            return Err(fields.unsupported(key, "supported are default, linear, llama3, yarn"));
+        }
+    };
+    match rope.inv_freq.iter().find(|f| !f.is_finite()) {
+        None => Ok(rope),
+        Some(f) => Err(ModelError::OutOfRange {
+            field: "rope_theta".into(),
+            value: format!("{theta}, by which a rotary frequency of type {rope_type} is {f}"),
+            expected: "finite frequencies".into(),
+        }),
+    }
+}
+
+/// How many elements of a head take part, before rounding up to pairs.
+fn rotated(
+    root: &Fields<'_>,
+    scaling: Option<&Fields<'_>>,
+    head_dim: usize,
+    rope_type: &str,
+    defaults: RopeDefaults,
+) -> Result<usize, ModelError> {
+    const KEY: &str = "partial_rotary_factor";
+    let accept = |x: f64| x > 0.0 && x <= 1.0;
+    const EXPECTED: &str = "a number above 0, at most 1";
+    let inner = match scaling {
+        Some(fields) => fields.float_where(KEY, EXPECTED, accept)?,
+        None => None,
+    };
+    let rotated = match defaults.partial {
+        // The reference of these families fixes the outer field and lets the inner one overrule it.
+        Some(factor) => (head_dim as f64 * inner.unwrap_or(factor)) as usize,
+        None => {
+            let factor = inner.or(root.float_where(KEY, EXPECTED, accept)?).unwrap_or(1.0);
+            // Models that always rotate whole heads disregard the factor in their own frequencies,
+            // and fail in those of the other types.
+            if factor != 1.0 && rope_type != "default" {
+                let holder = scaling.filter(|fields| fields.get(KEY).is_some()).unwrap_or(root);
+                return Err(holder.unsupported(KEY, "this family rotates whole heads"));
+            }
+            head_dim
+        }
+    };
+    if rotated == 0 || rotated.div_ceil(2) * 2 > head_dim {
+        return Err(ModelError::OutOfRange {
+            field: "head_dim".into(),
+            value: head_dim.to_string(),
+            expected: format!("enough for pairs of rotated elements; {rotated} are to be rotated"),
+        });
+    }
+    Ok(rotated)
+}
+
+impl Source<'_> {
+    /// `theta^(2i / rotated)` for each pair.
+    ///
+    /// The power is taken in f64 and rounded: that is the f32 nearest to the true power of the f32
+    /// exponent, on every platform. The reference's own is within an ulp of it.
+    fn wavelengths(&self) -> Vec<f32> {
+        let (theta, rotated) = (f64::from(self.theta as f32), self.rotated as f32);
+        let exponents = (0..self.rotated).step_by(2).map(|i| i as f32 / rotated);
+        exponents.map(|exponent| theta.powf(f64::from(exponent)) as f32).collect()
+    }
+
+    /// `theta^(-2i / rotated)` (Su et al., "RoFormer", 2021, section 3.2.2).
+    fn inv_freq(&self) -> Vec<f32> {
+        self.wavelengths().into_iter().map(f32::recip).collect()
+    }
+
+    /// A context `factor` times as long, by positions `factor` times as dense
+    /// (Chen et al., "Extending Context Window of Large Language Models via Positional Interpolation", 2023).
+    fn linear(&self, fields: &Fields<'_>) -> Result<Rope, ModelError> {
+        let factor = required(fields, "factor")? as f32;
+        let inv_freq = self.inv_freq().into_iter().map(|f| f / factor).collect();
+        Ok(Rope { inv_freq, attention_factor: 1.0 })
+    }
+
+    /// Low frequencies divided by `factor`, high ones kept, a ramp between
+    /// ("The Llama 3 Herd of Models", 2024, section 3.4.2; constants in its reference code).
+    fn llama3(&self, fields: &Fields<'_>) -> Result<Rope, ModelError> {
+        let factor = required(fields, "factor")? as f32;
+        let low = required(fields, "low_freq_factor")?;
+        let high = required(fields, "high_freq_factor")?;
+        if high <= low {
+            return Err(ModelError::OutOfRange {
+                field: fields.path("high_freq_factor"),
+                value: high.to_string(),
+                expected: format!("more than low_freq_factor, {low}"),
+            });
+        }
+        let old = self.original_max_positions(fields)? as f64;
+        let (low_wavelength, high_wavelength) = ((old / low) as f32, (old / high) as f32);
+        let scaled = |f: f32| {
+            let wavelength = f.recip() * (2.0 * PI) as f32;
+            if wavelength > low_wavelength {
+                f / factor
+            } else if wavelength < high_wavelength {
+                f
+            } else {
+                let smooth = (wavelength.recip() * old as f32 - low as f32) / (high - low) as f32;
+                (1.0 - smooth) * f / factor + smooth * f
+            }
+        };
+        let inv_freq = self.inv_freq().into_iter().map(scaled).collect();
+        Ok(Rope { inv_freq, attention_factor: 1.0 })
+    }
+
+    /// "NTK by parts" with a factor on cosine and sine
+    /// (Peng et al., "YaRN: Efficient Context Window Extension of Large Language Models", 2023, section 3).
+    fn yarn(&self, fields: &Fields<'_>) -> Result<Rope, ModelError> {
+        let original = self.original_max_positions(fields)? as f64;
+        let factor = match fields.is_null("factor") {
+            true => self.max_positions as f64 / original,
+            false => required(fields, "factor")?,
+        };
+        let attention_factor = match fields.positive("attention_factor")? {
+            Some(attention_factor) => attention_factor,
+            None => {
+                let mscale = fields.finite("mscale")?.filter(|&x| x != 0.0);
+                let mscale_all_dim = fields.finite("mscale_all_dim")?.filter(|&x| x != 0.0);
+                match (mscale, mscale_all_dim) {
+                    (Some(one), Some(all)) => temperature(factor, one) / temperature(factor, all),
+                    _ => temperature(factor, 1.0),
+                }
+            }
+        } as f32;
+        if !(attention_factor.is_finite() && attention_factor > 0.0) {
+            return Err(ModelError::OutOfRange {
+                field: fields.path("mscale"),
+                value: format!("such that the attention factor is {attention_factor}"),
+                expected: "a finite attention factor above 0".into(),
+            });
+        }
+        if self.theta <= 1.0 {
+            return Err(ModelError::OutOfRange {
+                field: fields.path("rope_theta"),
+                value: self.theta.to_string(),
+                expected: "more than 1 (rope type yarn takes its logarithm)".into(),
+            });
+        }
+        if !self.rotated.is_multiple_of(2) {
+            return Err(ModelError::NotDivisible {
+                field: "the rotated part of head_dim",
+                value: self.rotated,
+                by: "a pair (rope type yarn)",
+                divisor: 2,
+            });
+        }
+
+        // Zero stands for the default too.
+        let rotations = |key, default| -> Result<f64, ModelError> {
+            let found = fields
+                .float_where(key, "a finite number, at least 0", |x| x.is_finite() && x >= 0.0)?;
+            Ok(found.filter(|&x| x != 0.0).unwrap_or(default))
+        };
+        let (fast, slow) = (rotations("beta_fast", 32.0)?, rotations("beta_slow", 1.0)?);
+        // The pair whose frequency turns `rotations` times within the original context.
+        let pair = |rotations: f64| {
+            self.rotated as f64 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * self.theta.ln())
+        };
+        let (mut low, mut high) = (pair(fast), pair(slow));
+        if fields.bool_or("truncate", true)? {
+            (low, high) = (low.floor(), high.ceil());
+        }
+        let (low, mut high) = (low.max(0.0), high.min(self.rotated as f64 - 1.0));
+        if low == high {
+            high += 0.001;
+        }
+        let (low, range) = (low as f32, (high - low) as f32);
+
+        let scaled = |(i, wavelength): (usize, f32)| {
+            let interpolated = (factor as f32 * wavelength).recip();
+            let kept = 1.0 - ((i as f32 - low) / range).clamp(0.0, 1.0);
+            interpolated * (1.0 - kept) + wavelength.recip() * kept
+        };
+        let inv_freq: Vec<f32> = self.wavelengths().into_iter().enumerate().map(scaled).collect();
+        Ok(Rope { inv_freq, attention_factor })
+    }
+
+    /// The context that the frequencies were trained on. A field beside the object of the rotary
+    /// parameters overrules the one inside.
+    fn original_max_positions(&self, fields: &Fields<'_>) -> Result<usize, ModelError> {
+        const KEY: &str = "original_max_position_embeddings";
+        let inner = fields.size(KEY, 1, MAX_POSITIONS)?;
+        Ok(self.root.size(KEY, 1, MAX_POSITIONS)?.or(inner).unwrap_or(self.max_positions))
+    }
+}
+
+/// A positive number that has no default.
+fn required(fields: &Fields<'_>, key: &str) -> Result<f64, ModelError> {
+    fields.positive(key)?.ok_or_else(|| ModelError::Missing {
+        field: fields.path(key),
+        expected: "a number above 0",
+    })
+}
+
+/// Yarn's factor on cosine and sine for a context `scale` times as long (Peng et al., 2023, eq. 22).
+fn temperature(scale: f64, mscale: f64) -> f64 {
+    if scale <= 1.0 { 1.0 } else { 0.1 * mscale * scale.ln() + 1.0 }
+}
+
+#[cfg(test)]
+#[path = "rope_tests.rs"]
+mod tests;
