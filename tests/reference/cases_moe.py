@@ -1,0 +1,3 @@
+"""Mixture-of-experts attention families: mixtral, qwen3_moe, olmoe."""
+
+CASES = []
