@@ -54,3 +54,13 @@ def variant(case, name, **changes):
     if "config" in changes:
         changes["config"] = {**case.config, **changes["config"]}
     return replace(case, name=name, **changes)
+
+
+def zero(*fragments):
+    """An ablation: zero every parameter whose name holds one of the fragments."""
+
+    def change(model):
+        hit = [p.zero_() for name, p in model.named_parameters() if any(f in name for f in fragments)]
+        assert hit, f"no parameter is called {fragments}"
+
+    return change

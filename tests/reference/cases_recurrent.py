@@ -2,19 +2,9 @@
 
 import torch
 
-from cases import Case, variant
+from cases import Case, variant, zero
 
 # ---------------------------------------------------------------------------------------------- ablations
-
-
-def zero(*fragments):
-    """Zero every parameter whose name holds one of the fragments."""
-
-    def change(model):
-        hit = [p.zero_() for name, p in model.named_parameters() if any(f in name for f in fragments)]
-        assert hit, f"no parameter is called {fragments}"
-
-    return change
 
 
 def _mixers(model):
@@ -142,10 +132,10 @@ _MULTIPLIERS = {
 }
 _GRANITE = Case(
     "granitemoehybrid", "plain",
-    dict(vocab_size=112, hidden_size=48, intermediate_size=16, shared_intermediate_size=24, num_hidden_layers=3,
+    dict(vocab_size=112, hidden_size=48, intermediate_size=12, shared_intermediate_size=16, num_hidden_layers=3,
          layer_types=["linear_attention", "full_attention", "linear_attention"], num_attention_heads=4,
          num_key_value_heads=2, max_position_embeddings=256, rms_norm_eps=1e-5, tie_word_embeddings=True,
-         position_embedding_type="nope", num_local_experts=6, num_experts_per_tok=2, mamba_n_heads=6,
+         position_embedding_type="nope", num_local_experts=4, num_experts_per_tok=2, mamba_n_heads=6,
          mamba_d_head=16, mamba_d_state=16, mamba_n_groups=1, mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=32,
          embedding_multiplier=6.0, attention_multiplier=0.5, residual_multiplier=0.4, logits_scaling=3.0),
     length=96,
@@ -251,7 +241,7 @@ XLSTM = [
 
 _BAMBA = Case(
     "bamba", "plain",
-    dict(vocab_size=112, hidden_size=48, intermediate_size=64, num_hidden_layers=3, attn_layer_indices=[1],
+    dict(vocab_size=112, hidden_size=48, intermediate_size=40, num_hidden_layers=3, attn_layer_indices=[1],
          num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, mamba_n_heads=6, mamba_d_head=16,
          mamba_d_state=16, mamba_n_groups=1, mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=32,
          rope_parameters={**_ROPE, "partial_rotary_factor": 0.5}),
