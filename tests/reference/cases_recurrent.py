@@ -246,7 +246,10 @@ _BAMBA = Case(
          mamba_d_state=16, mamba_n_groups=1, mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=32,
          rope_parameters={**_ROPE, "partial_rotary_factor": 0.5}),
     length=96,
-    ablations={"rope_theta": {"rope_parameters": {**_ROPE, "rope_theta": 100.0, "partial_rotary_factor": 0.5}}},
+    ablations={
+        "rope_theta": {"rope_parameters": {**_ROPE, "rope_theta": 100.0, "partial_rotary_factor": 0.5}},
+        "partial_rotary_factor": {"rope_parameters": {**_ROPE, "partial_rotary_factor": 1.0}},
+    },
 )
 _BAMBA_ODD = dict(
     vocab_size=97, hidden_size=36, intermediate_size=40, num_attention_heads=3, num_key_value_heads=1,

@@ -73,7 +73,7 @@ def _experts(config):
 def _granitemoehybrid(config):
     old = {"linear_attention": "mamba", "full_attention": "attention"}
     config["layer_types"] = [old[kind] for kind in config["layer_types"]]
-    _drop(config, time_step_limit=[0.0, float("inf")])
+    _drop(config, time_step_limit=[0.0, float("inf")], layer_types=["mamba"] * config["num_hidden_layers"])
     config.update(init_method="mup", normalization_function="rmsnorm", rope_scaling=config.get("rope_scaling"))
 
 

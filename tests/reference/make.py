@@ -10,6 +10,7 @@ rounding, or when float32 itself is too far from float64. See README.md for what
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -221,11 +222,22 @@ def make(case):
         {"tokens": torch.tensor(tokens), "logits": logits.contiguous(), "greedy": torch.tensor(greedy)},
         folder / "reference.safetensors", metadata=metadata,
     )
+    sort_header(folder / "reference.safetensors")
     for file in folder.iterdir():
         file.chmod(0o644)
     size = sum(f.stat().st_size for f in folder.iterdir()) // 1024
     print(f"{case.path}: seed {seed}, {size} KiB, f64 {error:.1e}, "
           + ", ".join(f"{k} {v:.1e}" for k, v in moved.items()), flush=True)
+
+
+def sort_header(path):
+    """Write the header of a safetensors file in sorted order: the library's order of metadata is random."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + size])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size:])
 
 
 def check(case):
@@ -238,6 +250,13 @@ def check(case):
     return error <= 1e-6
 
 
+def assert_plain_paths():
+    """The reference is the plain PyTorch code: refuse to run beside packages that would replace it."""
+    for package in ("mamba_ssm", "causal_conv1d", "mambapy", "kernels", "xlstm", "mlstm_kernels", "flash_attn"):
+        if importlib.util.find_spec(package):
+            sys.exit(f"`{package}` is installed: transformers would use it in place of its own PyTorch code")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", help="families or family/case; default: all")
@@ -245,6 +264,7 @@ def main():
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
+    assert_plain_paths()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
