@@ -1,8 +1,8 @@
 //! [`Session`]: one sequence of tokens and the state that it has left behind.
 
+use crate::Error;
 use crate::backend::{Logits, SessionState};
 use crate::model::{Model, Run};
-use crate::Error;
 
 /// The state of one sequence: recurrent tensors, key/value cache, tokens, last logits.
 ///

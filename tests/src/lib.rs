@@ -1,1 +1,94 @@
-//! Placeholder.
+//! What the tests that cross crates share: the fixtures and how results are compared.
+
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+
+/// `tests/fixtures`.
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+/// A tiny random checkpoint with what the reference implementation makes of it.
+pub struct Case {
+    /// `family/case`.
+    pub name: String,
+    /// The model folder.
+    pub folder: PathBuf,
+    /// Input tokens.
+    pub tokens: Vec<u32>,
+    /// Logits after each token, `[tokens, vocab]`.
+    pub logits: Vec<f32>,
+    /// What follows the first [`Case::prompt`] tokens greedily.
+    pub greedy: Vec<u32>,
+    /// Length of the prompt of `greedy`.
+    pub prompt: usize,
+}
+
+impl Case {
+    /// Logits per token.
+    pub fn vocab(&self) -> usize {
+        self.logits.len() / self.tokens.len()
+    }
+}
+
+/// Every committed case, by name. Panics when there are suspiciously few.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for family in folders(&fixtures()) {
+        for folder in folders(&family) {
+            let reference = folder.join("reference.safetensors");
+            if let Ok(bytes) = std::fs::read(&reference) {
+                let name = folder.strip_prefix(fixtures()).unwrap().display().to_string();
+                cases.push(case(name, folder, &bytes));
+            }
+        }
+    }
+    assert!(cases.len() >= 70, "only {} cases in {}", cases.len(), fixtures().display());
+    cases.sort_by(|a, b| a.name.cmp(&b.name));
+    cases
+}
+
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
+}
+
+fn case(name: String, folder: PathBuf, bytes: &[u8]) -> Case {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).unwrap();
+    let info = metadata.metadata().as_ref().unwrap();
+    let prompt = info["prompt_length"].parse().unwrap();
+    let file = SafeTensors::deserialize(bytes).unwrap();
+    let ids = |name: &str| {
+        let view = file.tensor(name).unwrap();
+        let (ids, _) = view.data().as_chunks::<8>();
+        ids.iter().map(|id| i64::from_le_bytes(*id) as u32).collect()
+    };
+    let view = file.tensor("logits").unwrap();
+    let (floats, _) = view.data().as_chunks::<4>();
+    let logits = floats.iter().map(|x| f32::from_le_bytes(*x)).collect();
+    Case { name, folder, tokens: ids("tokens"), logits, greedy: ids("greedy"), prompt }
+}
+
+/// `|got - expected| / |expected|` in the Euclidean norm; infinite when the lengths differ or something is not finite.
+pub fn relative_l2(got: &[f32], expected: &[f32]) -> f64 {
+    if got.len() != expected.len() || got.iter().any(|x| !x.is_finite()) {
+        return f64::INFINITY;
+    }
+    let square = |x: f64| x * x;
+    let pairs = got.iter().zip(expected);
+    let error: f64 = pairs.map(|(&g, &e)| square(f64::from(g) - f64::from(e))).sum();
+    let size: f64 = expected.iter().map(|&e| square(f64::from(e))).sum();
+    (error / size).sqrt()
+}
+
+/// Index of the largest element; the first of equals.
+pub fn argmax(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (i, x) in logits.iter().enumerate() {
+        if *x > logits[best] {
+            best = i;
+        }
+    }
+    best as u32
+}

@@ -45,7 +45,7 @@ impl Attention {
 }
 
 impl CpuOp for Attention {
-    fn run(&self, step: &mut Step<'_>) -> Result<(), Error> {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let op = &self.op;
         let (heads, kv_heads, dim) = (op.heads, op.kv_heads, op.head_dim);
         let (tokens, width, group) = (step.tokens.len(), heads * dim, heads / kv_heads);
@@ -67,8 +67,11 @@ impl CpuOp for Attention {
         let queries_used = &queries[..tokens * width];
 
         let spans: Vec<_> = step.runs.iter().map(|run| (run.start, run.len)).collect();
-        let caches: Vec<_> =
-            step.runs.iter_mut().map(|run| chunks(&mut run.state.cache(op.cache).heads, 1)).collect();
+        let caches: Vec<_> = step
+            .runs
+            .iter_mut()
+            .map(|run| chunks(&mut run.state.cache(op.cache).heads, 1))
+            .collect();
         let split = per_run(caches, kv_heads);
         let locals = step.locals.get(dim)?;
         step.team.for_each_with(locals, spans.len() * kv_heads, split, |local, task, cache| {
@@ -92,9 +95,8 @@ impl CpuOp for Attention {
                     let (first_page, end_page) = (oldest / PAGE, positions[to - 1] / PAGE + 1);
                     let shares = shares.min(end_page - first_page);
                     for share in 0..shares {
-                        let at = |share: usize| {
-                            first_page + (end_page - first_page) * share / shares
-                        };
+                        let at =
+                            |share: usize| first_page + (end_page - first_page) * share / shares;
                         let pages = at(share)..at(share + 1);
                         tasks.push(Task { run, kv, from, to, pages, shares });
                     }

@@ -146,7 +146,7 @@ impl Conv1d {
 }
 
 impl CpuOp for Conv1d {
-    fn run(&self, step: &mut Step<'_>) -> Result<(), Error> {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let mut output = step.buffers.take(self.output);
         let input = step.buffers.slice(self.input);
         self.conv.run(step.team, step.isa, step.runs, self.state, input, output.data());

@@ -20,7 +20,7 @@ impl Embed {
 }
 
 impl CpuOp for Embed {
-    fn run(&self, step: &mut Step<'_>) -> Result<(), Error> {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let width = self.table.cols();
         let row_bytes = width * self.table.dtype().size();
         let mut output = step.buffers.take(self.output);

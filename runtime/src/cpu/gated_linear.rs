@@ -83,7 +83,7 @@ impl GatedLinear {
 }
 
 impl CpuOp for GatedLinear {
-    fn run(&self, step: &mut Step<'_>) -> Result<(), Error> {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let (tokens, isa) = (step.tokens.len(), step.isa);
         let mut output = step.buffers.take(self.output);
         let width = step.buffers.width(self.input);

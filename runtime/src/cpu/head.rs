@@ -31,7 +31,7 @@ impl Head {
 }
 
 impl CpuOp for Head {
-    fn run(&self, step: &mut Step<'_>) -> Result<(), Error> {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let mut which = Vec::new();
         for run in step.runs.iter() {
             match run.wanted {

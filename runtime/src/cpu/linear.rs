@@ -30,7 +30,7 @@ impl Linear {
 }
 
 impl CpuOp for Linear {
-    fn run(&self, step: &mut Step<'_>) -> Result<(), Error> {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let mut output = step.buffers.take(self.output);
         let stride = step.buffers.width(self.output);
         let input = prepare(&mut prepare_from!(step), self.input, &self.before, None)?;

@@ -50,10 +50,11 @@ impl Mamba2Scan {
 }
 
 impl CpuOp for Mamba2Scan {
-    fn run(&self, step: &mut Step<'_>) -> Result<(), Error> {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let op = &self.op;
         let (isa, tokens) = (step.isa, step.tokens.len());
         let (inner, channels, n) = (op.inner(), op.conv.channels, op.state_dim);
+        let mut output = step.buffers.take(op.output);
         let mut xbc = step.scratch.take(tokens * channels)?;
         let xbc_used = &mut xbc[..tokens * channels];
         let (input, stride) = (step.buffers.get(op.input), op.input_width());
@@ -92,7 +93,6 @@ impl CpuOp for Mamba2Scan {
             });
         }
 
-        let mut output = step.buffers.take(op.output);
         let mut out = output.data();
         let mut splits = Vec::with_capacity(spans.len());
         for run in step.runs.iter_mut() {

@@ -57,7 +57,7 @@ impl MambaScan {
 }
 
 impl CpuOp for MambaScan {
-    fn run(&self, step: &mut Step<'_>) -> Result<(), Error> {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let (isa, inner, n) = (step.isa, self.inner, self.state_dim);
         let tokens = step.tokens.len();
         // B and C of every token, side by side.

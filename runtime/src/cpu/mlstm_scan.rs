@@ -53,7 +53,7 @@ impl MLstmScan {
 }
 
 impl CpuOp for MLstmScan {
-    fn run(&self, step: &mut Step<'_>) -> Result<(), Error> {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let op = &self.op;
         let (isa, heads) = (step.isa, op.heads);
         let width = heads * op.v_head_dim;

@@ -48,7 +48,7 @@ const MAX_THREADS: usize = 512;
 
 /// An op with its weights at hand.
 trait CpuOp: Send + Sync {
-    fn run(&self, step: &mut Step<'_>) -> Result<(), Error>;
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error>;
 }
 
 /// A plan with its weights, ready to run.
@@ -117,7 +117,8 @@ impl CpuExecutable {
             op.run(&mut step)?;
             if cfg!(debug_assertions) {
                 let uses = self.plan.ops[index].uses();
-                if uses.writes.iter().any(|&id| step.buffers.get(id).iter().any(|x| !x.is_finite())) {
+                if uses.writes.iter().any(|&id| step.buffers.get(id).iter().any(|x| !x.is_finite()))
+                {
                     return Err(Error::NonFinite { index, op: self.plan.ops[index].name() });
                 }
             }

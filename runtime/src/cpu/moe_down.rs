@@ -42,7 +42,7 @@ impl MoeDown {
 }
 
 impl CpuOp for MoeDown {
-    fn run(&self, step: &mut Step<'_>) -> Result<(), Error> {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         if step.tokens.len() <= 2 { self.few(step) } else { self.many(step) }
     }
 }
@@ -53,7 +53,7 @@ impl MoeDown {
         Vectors { x: &input[self.top_k * self.inner..], stride, tokens }
     }
 
-    fn few(&self, step: &mut Step<'_>) -> Result<(), Error> {
+    fn few(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let (tokens, isa, team) = (step.tokens.len(), step.isa, step.team);
         let mut output = step.buffers.take(self.output);
         let hidden = step.buffers.width(self.output);
@@ -90,7 +90,7 @@ impl MoeDown {
         Ok(())
     }
 
-    fn many(&self, step: &mut Step<'_>) -> Result<(), Error> {
+    fn many(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let (tokens, isa, team) = (step.tokens.len(), step.isa, step.team);
         let mut output = step.buffers.take(self.output);
         let hidden = step.buffers.width(self.output);

@@ -30,16 +30,24 @@ impl MoeRoute {
 }
 
 impl CpuOp for MoeRoute {
-    fn run(&self, step: &mut Step<'_>) -> Result<(), Error> {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let (tokens, experts) = (step.tokens.len(), self.router.rows());
         let mut logits = step.scratch.take(tokens * experts)?;
         let width = step.buffers.width(self.input);
         let slice = Slice { buffer: self.input, offset: 0, width };
         let input = prepare(&mut prepare_from!(step), slice, &self.before, None)?;
         let out = (&mut logits[..tokens * experts], experts);
-        project(step.team, step.isa, step.locals, &[&self.router], input.vectors(), out, |o, r| {
-            o.copy_from_slice(r);
-        })?;
+        project(
+            step.team,
+            step.isa,
+            step.locals,
+            &[&self.router],
+            input.vectors(),
+            out,
+            |o, r| {
+                o.copy_from_slice(r);
+            },
+        )?;
         input.end(step.scratch);
         let mut output = step.buffers.take(self.output);
         let rows = output.data().chunks_mut(2 * self.top_k);

@@ -77,7 +77,7 @@ impl Grouping {
 }
 
 impl CpuOp for MoeUp {
-    fn run(&self, step: &mut Step<'_>) -> Result<(), Error> {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let (tokens, isa, team) = (step.tokens.len(), step.isa, step.team);
         let width = step.buffers.width(self.input);
         let stride = step.buffers.width(self.output);
@@ -116,14 +116,15 @@ impl CpuOp for MoeUp {
         }
         // The groups share the threads between them.
         let threads = team.threads().div_ceil(work.len().max(1));
-        let tilings: Vec<_> =
-            work.iter().map(|(pair, x)| pair.tiling(x.tokens, threads)).collect();
+        let tilings: Vec<_> = work.iter().map(|(pair, x)| pair.tiling(x.tokens, threads)).collect();
         let rows: Vec<Group> = work
             .iter()
             .zip(&tilings)
             .zip(places)
-            .map(|(((pair, _), tiling), offsets)| {
-                Group { offsets, width: pair.gate.rows(), block: tiling.rows }
+            .map(|(((pair, _), tiling), offsets)| Group {
+                offsets,
+                width: pair.gate.rows(),
+                block: tiling.rows,
             })
             .collect();
         let scratch = tilings.iter().map(|tiling| GatedPair::scratch(*tiling)).max().unwrap_or(0);

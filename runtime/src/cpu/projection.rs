@@ -104,7 +104,12 @@ impl Tiling {
     }
 
     /// Cuts `out`, `[tokens, stride]`, into the tasks' columns.
-    pub(super) fn columns<'a>(&self, out: &'a mut [f32], stride: usize, rows: usize) -> Columns<'a> {
+    pub(super) fn columns<'a>(
+        &self,
+        out: &'a mut [f32],
+        stride: usize,
+        rows: usize,
+    ) -> Columns<'a> {
         columns(out, stride, rows, self.rows)
     }
 }
@@ -291,4 +296,3 @@ macro_rules! prepare_from {
     };
 }
 pub(super) use prepare_from;
-

@@ -179,12 +179,7 @@ pub(crate) fn scattered<'a>(data: &'a mut [f32], groups: &'a [Group]) -> Scatter
     assert!(rows.last().is_none_or(|last| last.1 <= data.len()), "rows lie outside");
     let tasks = groups.iter().enumerate();
     let tasks = tasks.flat_map(|(g, group)| (0..group.tasks()).map(move |block| (g, block)));
-    Scattered {
-        start: data.as_mut_ptr(),
-        groups,
-        tasks: tasks.collect(),
-        marker: PhantomData,
-    }
+    Scattered { start: data.as_mut_ptr(), groups, tasks: tasks.collect(), marker: PhantomData }
 }
 
 impl Scattered<'_> {
@@ -316,7 +311,9 @@ mod tests {
         for (i, rows) in [2, 2, 1].into_iter().enumerate() {
             // SAFETY: each index once.
             let mut block = unsafe { split.part(i) };
-            (0..rows).for_each(|row| block.row(row).iter_mut().for_each(|x| *x += (10 * row + i + 1) as f32));
+            (0..rows).for_each(|row| {
+                block.row(row).iter_mut().for_each(|x| *x += (10 * row + i + 1) as f32)
+            });
         }
         assert_eq!(data, [11.0, 11.0, 12.0, 0.0, 3.0, 3.0, 3.0, 3.0, 0.0, 1.0, 1.0, 2.0]);
     }

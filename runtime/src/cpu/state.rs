@@ -47,11 +47,6 @@ impl CpuState {
         }
     }
 
-    /// A recurrent tensor, taken out to be written beside others; to be put back.
-    pub(super) fn take(&mut self, id: StateId) -> Vec<f32> {
-        std::mem::take(self.dense(id))
-    }
-
     /// A key/value cache.
     pub(super) fn cache(&mut self, id: StateId) -> &mut KvCache {
         match &mut self.tensors[id.0] {

@@ -18,15 +18,15 @@ pub(super) struct StepRun<'a> {
     pub logits: &'a mut Vec<f32>,
 }
 
-pub(super) struct Step<'a> {
-    pub team: &'a Team,
+pub(super) struct Step<'s, 'r> {
+    pub team: &'s Team,
     pub isa: Isa,
     /// All runs' tokens, one behind the other.
-    pub tokens: &'a [u32],
-    pub runs: &'a mut [StepRun<'a>],
-    pub buffers: &'a mut Buffers,
-    pub scratch: &'a mut Scratch,
-    pub locals: &'a mut Locals,
+    pub tokens: &'s [u32],
+    pub runs: &'s mut [StepRun<'r>],
+    pub buffers: &'s mut Buffers,
+    pub scratch: &'s mut Scratch,
+    pub locals: &'s mut Locals,
 }
 
 /// Memory that lives from step to step.

@@ -43,7 +43,7 @@ impl MoeUp {
         for (gate, up) in &self.experts {
             uses.experts.extend([(self.top_k, gate), (self.top_k, up)]);
         }
-        for (gate, up) in &self.shared {
+        if let Some((gate, up)) = &self.shared {
             uses.matrices.extend([gate, up]);
         }
     }

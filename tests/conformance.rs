@@ -1,0 +1,90 @@
+//! Every family against the reference implementation: logits and greedy tokens of tiny random checkpoints,
+//! for prefill in one go, in chunks and token by token, on one thread and two.
+
+use kinglet::{Model, ModelOptions};
+use kinglet_tests::{Case, argmax, cases, relative_l2};
+
+/// The bound on the relative L2 error of f32 logits on the CPU.
+const BOUND: f64 = 1e-5;
+
+fn open(case: &Case, options: &ModelOptions) -> Model {
+    Model::open(&case.folder, options).unwrap_or_else(|e| panic!("{}: {e}", case.name))
+}
+
+/// Logits of all tokens, fed `chunk` at a time.
+fn logits(model: &Model, tokens: &[u32], chunk: usize) -> Vec<f32> {
+    let mut session = model.session().unwrap();
+    let mut all = Vec::new();
+    for chunk in tokens.chunks(chunk) {
+        all.extend_from_slice(session.feed_all(chunk).unwrap());
+    }
+    all
+}
+
+/// Collects failures, so that one run shows them all.
+fn for_each_case(check: impl Fn(&Case) -> Vec<String>) {
+    let failures: Vec<String> = cases().iter().flat_map(check).collect();
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn logits_equal_the_reference_for_every_chunk_length_and_thread_count() {
+    for_each_case(|case| {
+        let mut failures = Vec::new();
+        for threads in [1, 2] {
+            let model = open(case, &ModelOptions::new().threads(threads));
+            for chunk in [case.tokens.len(), 64, 7, 3, 1] {
+                let error = relative_l2(&logits(&model, &case.tokens, chunk), &case.logits);
+                if error > BOUND {
+                    failures.push(format!(
+                        "{} chunk {chunk} threads {threads}: {error:.2e}",
+                        case.name
+                    ));
+                }
+            }
+        }
+        failures
+    });
+}
+
+#[test]
+fn logits_equal_the_reference_when_steps_are_cut_by_the_model() {
+    for_each_case(|case| {
+        let model = open(case, &ModelOptions::new().threads(2).chunk(29));
+        let error = relative_l2(&logits(&model, &case.tokens, case.tokens.len()), &case.logits);
+        if error > BOUND { vec![format!("{}: {error:.2e}", case.name)] } else { vec![] }
+    });
+}
+
+#[test]
+fn greedy_tokens_equal_the_reference() {
+    for_each_case(|case| {
+        let model = open(case, &ModelOptions::new().threads(1));
+        let mut session = model.session().unwrap();
+        let mut next = argmax(session.feed(&case.tokens[..case.prompt]).unwrap());
+        let mut greedy = vec![next];
+        while greedy.len() < case.greedy.len() {
+            next = argmax(session.feed(&[next]).unwrap());
+            greedy.push(next);
+        }
+        if greedy == case.greedy {
+            vec![]
+        } else {
+            vec![format!("{}: {greedy:?}, not {:?}", case.name, case.greedy)]
+        }
+    });
+}
+
+#[test]
+fn the_older_spelling_of_a_config_means_the_same_model() {
+    for_each_case(|case| {
+        let text = std::fs::read_to_string(case.folder.join("config.legacy.json")).unwrap();
+        let config = kinglet::models::Config::parse(&text).unwrap();
+        let older = kinglet::models::spec(&config).unwrap();
+        if older == kinglet::read_spec(&case.folder).unwrap() {
+            vec![]
+        } else {
+            vec![case.name.clone()]
+        }
+    });
+}
