@@ -310,6 +310,21 @@ fn indexes_that_are_not_what_they_should_be() {
 }
 
 #[test]
+fn a_tensor_in_another_shard_than_the_index_says() {
+    let dir = TempDir::new();
+    let one = |name: &str| raw(format!("{{{}}}", entry(name, "U8", &[1], 0, 1)), &[0]);
+    dir.write("s", one("a"));
+    dir.write("t", one("b"));
+    dir.write("model.safetensors.index.json", index(&[("a", "s"), ("b", "t")]));
+    dir.open().unwrap();
+    dir.write("model.safetensors.index.json", index(&[("a", "t"), ("b", "t")]));
+    match dir.open().unwrap_err() {
+        WeightsError::NotInShard { tensor, shard } => assert_eq!((&*tensor, &*shard), ("a", "t")),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
 fn a_tensor_in_two_shards_is_named_with_both() {
     let dir = TempDir::new();
     dir.write("model.safetensors.index.json", index(&[("b", "s"), ("a.weight", "t")]));
