@@ -315,9 +315,12 @@ fn a_tensor_in_another_shard_than_the_index_says() {
     let one = |name: &str| raw(format!("{{{}}}", entry(name, "U8", &[1], 0, 1)), &[0]);
     dir.write("s", one("a"));
     dir.write("t", one("b"));
-    dir.write("model.safetensors.index.json", index(&[("a", "s"), ("b", "t")]));
+    dir.write("u", one("c"));
+    dir.write("model.safetensors.index.json", index(&[("c", "u"), ("a", "s"), ("b", "t")]));
     dir.open().unwrap();
-    dir.write("model.safetensors.index.json", index(&[("a", "t"), ("b", "t")]));
+    // All three files are opened in both cases, so `a` is there, only not where it should be.
+    let elsewhere = index(&[("c", "u"), ("gone", "s"), ("a", "t"), ("b", "t")]);
+    dir.write("model.safetensors.index.json", elsewhere);
     match dir.open().unwrap_err() {
         WeightsError::NotInShard { tensor, shard } => assert_eq!((&*tensor, &*shard), ("a", "t")),
         other => panic!("{other}"),
