@@ -232,3 +232,51 @@ fn matches(pattern: &str, text: &str) -> bool {
     }
     rest.ends_with(last)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_run_of_characters() {
+        for (pattern, text) in [
+            ("", ""),
+            ("*", ""),
+            ("*", "a.b"),
+            ("a.b", "a.b"),
+            ("lm_head.*", "lm_head.weight"),
+            ("*.inv_freq", "model.layers.0.rotary_emb.inv_freq"),
+            ("model.layers.*.rotary_emb.*", "model.layers.11.rotary_emb.inv_freq"),
+            ("a*b*c", "abbc"),
+            ("a*bc*bc", "abcbc"),
+            ("**a**", "bab"),
+        ] {
+            assert!(matches(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [
+            ("", "a"),
+            ("a", ""),
+            ("a", "ab"),
+            ("a*", "ba"),
+            ("*a", "ab"),
+            ("a*a", "a"),
+            ("a*b*c", "acb"),
+            ("a*bc*bc", "abc"),
+            ("a.b", "axb"),
+        ] {
+            assert!(!matches(pattern, text), "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_similar_name_differs_in_its_prefix() {
+        let spare = ["transformer.wte.weight", "layers.0.norm.weight", "backbone.norm_f.weight"];
+        let similar = |name| similar(name, &spare);
+        assert_eq!(similar("model.layers.0.norm.weight").as_deref(), Some("layers.0.norm.weight"));
+        assert_eq!(similar("wte.weight").as_deref(), Some("transformer.wte.weight"));
+        assert_eq!(similar("model.norm_f.weight").as_deref(), Some("backbone.norm_f.weight"));
+        assert_eq!(similar("model.layers.10.norm.weight"), None);
+        assert_eq!(similar("weight"), Some("transformer.wte.weight".into()));
+        assert_eq!(similar("te.weight"), None);
+    }
+}

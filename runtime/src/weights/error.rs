@@ -329,6 +329,22 @@ impl fmt::Display for Name<'_> {
     }
 }
 
+/// What a JSON error says, cut: it may quote a string of any length out of the file.
+pub(super) fn json_message(error: &serde_json::Error) -> String {
+    const LONGEST: usize = 240;
+    let message = error.to_string();
+    match message.char_indices().nth(LONGEST) {
+        // The place is at the end of the message, so it is put back.
+        Some((cut, _)) => format!(
+            "{}... at line {} column {}",
+            message.get(..cut).unwrap_or_default(),
+            error.line(),
+            error.column()
+        ),
+        None => message,
+    }
+}
+
 /// A shape: `[2, 3]`.
 pub(super) struct Shape<'a, T>(pub(super) &'a [T]);
 

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::error::{Name, Shape};
+use super::error::{Name, Shape, json_message};
 
 /// Longest header that is read, as in the reference implementation.
 pub(super) const MAX_HEADER: u64 = 100_000_000;
@@ -295,7 +295,7 @@ fn read_json(json: &str) -> Result<Vec<Entry>, HeaderError> {
     let read = deserializer
         .deserialize_map(HeaderVisitor { problem: &mut problem })
         .and_then(|entries| deserializer.end().map(|()| entries));
-    read.map_err(|error| problem.unwrap_or_else(|| HeaderError::Json(error.to_string())))
+    read.map_err(|error| problem.unwrap_or_else(|| HeaderError::Json(json_message(&error))))
 }
 
 /// The value of one tensor's key.

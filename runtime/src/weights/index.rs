@@ -14,7 +14,7 @@ use std::path::Path;
 
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use super::error::{Name, WeightsError};
+use super::error::{Name, WeightsError, json_message};
 use super::header::Text;
 use super::map::Source;
 
@@ -26,6 +26,8 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 const MAX_INDEX: u64 = 100_000_000;
 /// Most shards; each is a file kept open.
 const MAX_SHARDS: usize = 4096;
+/// Longest name of a file, in bytes, on any common file system.
+const MAX_SHARD_NAME: usize = 255;
 /// Weights in other formats that an error names.
 const MAX_OTHERS: usize = 8;
 
@@ -170,7 +172,7 @@ fn parse(json: &[u8]) -> Result<WeightMap, IndexError> {
         .deserialize_map(IndexVisitor { problem: &mut problem })
         .and_then(|index| deserializer.end().map(|()| index));
     let mut index =
-        read.map_err(|error| problem.unwrap_or_else(|| IndexError::Json(error.to_string())))?;
+        read.map_err(|error| problem.unwrap_or_else(|| IndexError::Json(json_message(&error))))?;
     index.tensors.sort_unstable();
     for pair in index.tensors.windows(2) {
         if let [a, b] = pair
@@ -185,7 +187,10 @@ fn parse(json: &[u8]) -> Result<WeightMap, IndexError> {
 /// Whether `name` can only be a file of the folder that it is looked for in, on any system.
 fn is_plain(name: &str) -> bool {
     let separates = |c: char| matches!(c, '/' | '\\' | ':') || c.is_control();
-    !name.is_empty() && name != "." && name != ".." && !name.contains(separates)
+    (1..=MAX_SHARD_NAME).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name.contains(separates)
 }
 
 struct IndexVisitor<'p> {

@@ -22,10 +22,12 @@ use safetensors::Dtype;
 
 mod check;
 mod error;
+mod fingerprint;
 mod header;
 mod index;
 #[allow(unsafe_code)]
 mod map;
+mod scan;
 mod tensor;
 
 pub use check::{CheckOptions, Checked, Mismatch, Problem};
@@ -33,6 +35,7 @@ pub use error::WeightsError;
 pub use header::HeaderError;
 pub use index::IndexError;
 pub use map::{Access, Source};
+pub use scan::Progress;
 pub use tensor::{MatrixData, TensorData};
 
 use header::Entry;

@@ -129,8 +129,9 @@ impl TensorData {
     /// All elements as `f32`, none of which is NaN or infinite.
     ///
     /// # Errors
-    /// When one is, or when there is no memory for them.
+    /// When one is, when there is no memory for them, or when the file was cut short.
     pub fn to_f32(&self) -> Result<Vec<f32>, WeightsError> {
+        self.check_unchanged()?;
         let elements = self.elements();
         let no_memory = || WeightsError::OutOfMemory {
             tensor: self.name.to_string(),
@@ -145,6 +146,11 @@ impl TensorData {
             Some(index) => Err(self.non_finite(index)),
             None => Ok(values),
         }
+    }
+
+    /// Errors if the file has become too short to hold what is mapped.
+    pub(super) fn check_unchanged(&self) -> Result<(), WeightsError> {
+        self.span.part.check_unchanged()
     }
 
     /// The error about element `index`.

@@ -1,0 +1,147 @@
+//! Passes over all bytes of the weights: fetching them into memory, and looking for NaN and infinity.
+//!
+//! Both walk in pieces of [`PIECE`] bytes. Between pieces they report progress, can be stopped, and
+//! make sure that the file still has its bytes: a mapped file that was cut short faults when read.
+
+use std::hint::black_box;
+
+use kinglet_models::ModelSpec;
+use kinglet_quant::DType;
+
+use super::Weights;
+use super::error::WeightsError;
+
+/// Bytes between two reports of progress: a few milliseconds' worth from memory.
+const PIECE: usize = 16 << 20;
+/// The smallest page of any system: to read a byte of each is to read every page.
+const PAGE: usize = 4096;
+/// Bytes scanned before looking whether one was found; they stay in the first-level cache.
+const BLOCK: usize = 16 << 10;
+
+/// Called with the bytes done and the bytes in all; `false` stops the pass.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
+
+impl Weights {
+    /// Reads a byte of every page, so that the weights are in memory as far as they fit: what a
+    /// progress bar at loading shows. Not needed for correctness.
+    ///
+    /// # Errors
+    /// [`WeightsError::Cancelled`] when `progress` says to stop, [`WeightsError::Shrunk`] when a file
+    /// was cut short.
+    pub fn touch(&self, progress: Progress<'_>) -> Result<(), WeightsError> {
+        let total = self.parts.iter().map(|part| part.bytes().len() as u64).sum();
+        let mut done = 0;
+        for part in &self.parts {
+            for piece in part.bytes().chunks(PIECE) {
+                part.check_unchanged()?;
+                black_box(piece.iter().step_by(PAGE).fold(0u8, |sum, byte| sum ^ byte));
+                done += piece.len() as u64;
+                if !progress(done, total) {
+                    return Err(WeightsError::Cancelled);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at every element of every tensor that `spec` needs, in order of use, for NaN and
+    /// infinity. Reads all of the weights, so it is for a check that was asked for, not for loading.
+    ///
+    /// # Errors
+    /// [`WeightsError::NonFinite`] for the first one found; else as for [`Weights::touch`] and
+    /// [`Weights::get`].
+    pub fn scan_non_finite(
+        &self,
+        spec: &ModelSpec,
+        progress: Progress<'_>,
+    ) -> Result<(), WeightsError> {
+        let tensors =
+            spec.tensors().iter().map(|t| self.get(&t.name)).collect::<Result<Vec<_>, _>>()?;
+        let total = tensors.iter().map(|tensor| tensor.bytes().len() as u64).sum();
+        let mut done = 0;
+        for tensor in tensors {
+            let mut before = 0;
+            for piece in tensor.bytes().chunks(PIECE) {
+                tensor.check_unchanged()?;
+                if let Some(at) = first_non_finite(tensor.dtype(), piece) {
+                    return Err(tensor.non_finite(before + at));
+                }
+                before += piece.len() / tensor.dtype().size();
+                done += piece.len() as u64;
+                if !progress(done, total) {
+                    return Err(WeightsError::Cancelled);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Index of the first element of `bytes` that is NaN or infinite, which is to say, whose exponent
+/// is all ones.
+fn first_non_finite(dtype: DType, bytes: &[u8]) -> Option<usize> {
+    match dtype {
+        DType::F32 => first(bytes, |b: [u8; 4]| {
+            let mask = 0x7f80_0000;
+            u32::from_le_bytes(b) & mask == mask
+        }),
+        DType::F16 => first(bytes, |b: [u8; 2]| {
+            let mask = 0x7c00;
+            u16::from_le_bytes(b) & mask == mask
+        }),
+        DType::BF16 => first(bytes, |b: [u8; 2]| {
+            let mask = 0x7f80;
+            u16::from_le_bytes(b) & mask == mask
+        }),
+    }
+}
+
+/// Index of the first element that is `bad`. Whole blocks are tested without a branch in the loop, so
+/// that the compiler makes vector code of it.
+fn first<const N: usize>(bytes: &[u8], bad: impl Fn([u8; N]) -> bool + Copy) -> Option<usize> {
+    let (elements, _) = bytes.as_chunks::<N>();
+    for (i, block) in elements.chunks(BLOCK / N).enumerate() {
+        if block.iter().fold(false, |any, &element| any | bad(element)) {
+            return block.iter().position(|&element| bad(element)).map(|at| i * (BLOCK / N) + at);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_is_non_finite_exactly_where_its_float_is() {
+        for dtype in [DType::F16, DType::BF16] {
+            for bits in 0..=u16::MAX {
+                let bytes = bits.to_le_bytes();
+                let mut value = [0.0];
+                kinglet_quant::decode(dtype, &bytes, &mut value).unwrap();
+                let expected = (!value[0].is_finite()).then_some(0);
+                assert_eq!(first_non_finite(dtype, &bytes), expected, "{dtype} {bits:#06x}");
+            }
+        }
+        for value in [0.0, f32::MAX, f32::MIN_POSITIVE, 1e-45, f32::INFINITY, -f32::NAN] {
+            let expected = (!value.is_finite()).then_some(0);
+            assert_eq!(first_non_finite(DType::F32, &value.to_le_bytes()), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_several_is_found_at_any_address_and_across_blocks() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let per_block = BLOCK / dtype.size();
+            for index in [0, 1, per_block - 1, per_block, 2 * per_block + 77] {
+                // One byte in front, so that elements lie at odd addresses.
+                let mut bytes = vec![0; 1 + 3 * BLOCK];
+                for at in [index, 3 * per_block - 1] {
+                    let end = 1 + (at + 1) * dtype.size();
+                    bytes[end - 2..end].copy_from_slice(&[0xff, 0xff]);
+                }
+                assert_eq!(first_non_finite(dtype, &bytes[1..]), Some(index), "{dtype}");
+            }
+        }
+    }
+}
