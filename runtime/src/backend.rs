@@ -7,7 +7,12 @@ use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::Error;
+use std::sync::Arc;
+
+use crate::cpu::CpuExecutable;
+use crate::plan::Plan;
+use crate::weights::Weights;
+use crate::{Error, ModelOptions};
 
 /// Which logits of a run are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +62,21 @@ impl std::str::FromStr for Backend {
             value: name.into(),
             expected: "one of auto, cpu",
         })
+    }
+}
+
+/// Makes `plan` ready to run with `weights` on the backend that `options` name. [`Model`](crate::Model) does this for
+/// a checkpoint; a plan of one's own can be run the same way.
+///
+/// # Errors
+/// When a tensor of the plan is not among the weights, an option is out of range, or the device refuses.
+pub fn compile(
+    plan: Arc<Plan>,
+    weights: &Weights,
+    options: &ModelOptions,
+) -> Result<Box<dyn Executable>, Error> {
+    match options.backend {
+        Backend::Auto | Backend::Cpu => Ok(Box::new(CpuExecutable::new(plan, weights, options)?)),
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use kinglet_models::{Config, ModelSpec};
 
 use crate::Error;
-use crate::backend::{Backend, BackendRun, Executable, Logits};
-use crate::cpu;
+use crate::backend::{self, Backend, BackendRun, Executable, Logits};
+use crate::cpu::simd::Isa;
 use crate::plan::Plan;
 use crate::session::Session;
 use crate::weights::{CheckOptions, Weights};
@@ -23,6 +23,8 @@ pub struct ModelOptions {
     pub backend: Backend,
     /// Threads of the CPU backend; the physical cores if not given.
     pub threads: Option<usize>,
+    /// Instruction set of the CPU backend; the best one if not given.
+    pub isa: Option<Isa>,
     /// Most tokens that are computed together, a bound on working memory; 512 if not given.
     pub chunk: Option<usize>,
     /// Whether tensors that the model has no use for are a warning instead of an error.
@@ -46,6 +48,12 @@ impl ModelOptions {
     /// Sets [`Self::threads`].
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
+        self
+    }
+
+    /// Sets [`Self::isa`].
+    pub fn isa(mut self, isa: Isa) -> Self {
+        self.isa = Some(isa);
         self
     }
 
@@ -127,11 +135,7 @@ impl Model {
         let weights = Weights::open(folder)?;
         weights.check(&spec, CheckOptions { allow_surplus: options.allow_surplus })?;
         let plan = Arc::new(Plan::new(&spec));
-        let executable: Box<dyn Executable> = match options.backend {
-            Backend::Auto | Backend::Cpu => {
-                Box::new(cpu::CpuExecutable::new(plan.clone(), &weights, options)?)
-            }
-        };
+        let executable = backend::compile(plan.clone(), &weights, options)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 folder: folder.into(),

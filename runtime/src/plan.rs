@@ -95,7 +95,7 @@ impl Plan {
         }
         builder.ops.push(Op::Head(op::Head {
             input: x,
-            norm: spec.head.norm.clone(),
+            norm: Some(spec.head.norm.clone()),
             linear: spec.head.linear.clone(),
             scale: spec.head.scale,
             soft_cap: spec.head.soft_cap,

@@ -22,7 +22,10 @@ impl Head {
     pub(super) fn new(op: &op::Head, weights: &Weights) -> Result<Self, Error> {
         Ok(Self {
             input: op.input,
-            before: Before::norm(&op.norm, weights)?,
+            before: match &op.norm {
+                Some(norm) => Before::norm(norm, weights)?,
+                None => Before::Nothing,
+            },
             projection: Projection::new(&op.linear, weights)?,
             scale: op.scale,
             soft_cap: op.soft_cap,

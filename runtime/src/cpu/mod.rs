@@ -83,7 +83,7 @@ impl CpuExecutable {
         Ok(Self {
             ops,
             team: Team::new(threads).map_err(Error::Threads)?,
-            isa: Isa::detect(),
+            isa: options.isa.unwrap_or_else(Isa::detect),
             chunk,
             workspace: Mutex::new(Workspace::new(&plan, threads)),
             plan,

@@ -9,8 +9,8 @@ use super::{BufferId, Uses};
 pub struct Head {
     /// `x`, `[T, hidden]`.
     pub input: BufferId,
-    /// `n`.
-    pub norm: Norm,
+    /// `n`; without it the input as it is.
+    pub norm: Option<Norm>,
     /// `W`, `[vocab, hidden]`.
     pub linear: spec::Linear,
     /// Factor on the logits.
@@ -22,7 +22,9 @@ pub struct Head {
 impl Head {
     pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input);
-        uses.norm(&self.norm);
+        if let Some(norm) = &self.norm {
+            uses.norm(norm);
+        }
         uses.linear(&self.linear);
     }
 }
