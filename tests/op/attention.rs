@@ -51,7 +51,7 @@ fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
     let Shape { heads, kv_heads, dim } = shape;
     let Choices { window, clip, rope: pairs, norm, sharp } = choices;
     // Errors of a score are errors of an exponent.
-    let factor = 2.0 * sharp.unwrap_or(1.0);
+    let factor = sharp.map_or(2.0, |sharp| sharp / 2.0);
     let mut rig =
         Rig::new(format!("attention {shape:?} {choices:?}"), stored, lengths).bound(factor);
     let width = (heads + 2 * kv_heads) * dim;

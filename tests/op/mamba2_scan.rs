@@ -44,7 +44,7 @@ const USUAL: Steps = Steps { name: "usual", dt: (-1.0, 1.5), limit: (0.0, f32::I
 fn check(shape: Shape, steps: Steps, bias: bool, stored: Stored, lengths: &[usize]) {
     let Shape { heads, head_dim, groups, state_dim, kernel } = shape;
     let name = format!("mamba2_scan {shape:?} {} bias {bias}", steps.name);
-    let mut rig = Rig::new(name, stored, lengths).bound(4.0);
+    let mut rig = Rig::new(name, stored, lengths).bound(2.0);
     let inner = heads * head_dim;
     let channels = inner + 2 * groups * state_dim;
     let first_dt = inner + channels;

@@ -22,7 +22,7 @@ fn check(
     lengths: &[usize],
 ) {
     let name = format!("mamba_scan {inner} x {state_dim} {name} norm {bc_norm_eps:?}");
-    let mut rig = Rig::new(name, stored, lengths).bound(3.0);
+    let mut rig = Rig::new(name, stored, lengths).bound(2.0);
     let x = rig.input(inner, Random::normal);
     let z_offset = rig.random.between(0, 7);
     let z = rig.input(z_offset + inner + 2, Random::normal);

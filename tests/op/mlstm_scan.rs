@@ -29,12 +29,15 @@ struct Gates {
     i: (f64, f64),
     f: (f64, f64),
     cap: Option<f32>,
+    /// Mean of queries and keys. Where only the present token counts, `q . k` must not cancel: the norm that follows
+    /// would make rounding errors large.
+    qk: f64,
     /// Factor on the bound.
     bound: f64,
 }
 
 const USUAL: Gates =
-    Gates { name: "usual", i: (-1.0, 2.0), f: (3.0, 2.0), cap: Some(15.0), bound: 10.0 };
+    Gates { name: "usual", i: (-1.0, 2.0), f: (3.0, 2.0), cap: Some(15.0), qk: 0.0, bound: 10.0 };
 
 /// `(h - mean) / sqrt(variance + eps)`, before weight and bias.
 fn layer_norm(h: &[f64], eps: f32) -> Vec<f64> {
@@ -56,6 +59,7 @@ fn check(shape: Shape, gates: Gates, bias: bool, stored: Stored, lengths: &[usiz
         let (mean, spread) = match column % width {
             at if at >= f_at => gates.f,
             at if at >= i_at => gates.i,
+            at if at < v_at => (gates.qk, 1.0),
             _ => (0.0, 1.0),
         };
         column += 1;
@@ -149,10 +153,10 @@ fn gates_far_out() {
     let all = [
         Gates { name: "no cap", cap: None, ..USUAL },
         Gates { name: "forgets nothing", f: (60.0, 5.0), cap: None, ..USUAL },
-        Gates { name: "forgets all", f: (-20.0, 5.0), cap: None, ..USUAL },
-        Gates { name: "huge inputs", i: (60.0, 30.0), cap: None, ..USUAL },
+        Gates { name: "forgets all", f: (-20.0, 5.0), qk: 2.0, cap: None, ..USUAL },
+        Gates { name: "huge inputs", i: (60.0, 30.0), cap: None, qk: 2.0, ..USUAL },
         Gates { name: "nearly no input", i: (-60.0, 20.0), f: (5.0, 1.0), cap: None, ..USUAL },
-        Gates { name: "a tight cap", i: (0.0, 9.0), f: (0.0, 9.0), cap: Some(2.5), ..USUAL },
+        Gates { name: "a tight cap", i: (0.0, 9.0), f: (0.0, 9.0), cap: Some(2.5), qk: 2.0, ..USUAL },
     ];
     for gates in all {
         for lengths in [&[5][..], &[64], &[130], &[9, 70]] {

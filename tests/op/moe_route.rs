@@ -36,7 +36,7 @@ fn the_largest_probabilities_in_order() {
         for renormalize in [false, true] {
             let name =
                 format!("moe_route {top_k} of {experts} x {hidden} renormalize {renormalize}");
-            let mut rig = Rig::new(name, stored, lengths).bound(2.0);
+            let mut rig = Rig::new(name, stored, lengths);
             let (norm, n) = rig.norm(hidden, 1e-5, hidden % 2 == 0);
             let (router, r) = rig.linear(experts, hidden, experts % 2 == 0);
             let tokens = rig.tokens();
