@@ -1,5 +1,7 @@
 //! [`Model`]: a checkpoint made ready to run.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -104,11 +106,21 @@ pub struct Run<'a> {
 /// Reads a file of a model folder that is small by nature.
 pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, Error> {
     let read = |source| Error::Read { path: path.into(), source };
-    let bytes = std::fs::metadata(path).map_err(read)?.len();
-    if bytes > limit {
-        return Err(Error::TooLarge { path: path.into(), bytes, limit });
+    let metadata = std::fs::metadata(path).map_err(read)?;
+    // Asked before opening: to open a named pipe would wait for somebody to write to it.
+    if !metadata.is_file() {
+        let what = if metadata.is_dir() { "it is a folder" } else { "it is no regular file" };
+        return Err(read(io::Error::new(io::ErrorKind::InvalidInput, what)));
     }
-    std::fs::read_to_string(path).map_err(read)
+    let too_large = |bytes| Error::TooLarge { path: path.into(), bytes, limit };
+    if metadata.len() > limit {
+        return Err(too_large(metadata.len()));
+    }
+    let mut text = String::new();
+    // The length is what the file had, and no bound on what comes out of it.
+    let file = File::open(path).map_err(read)?;
+    let bytes = file.take(limit + 1).read_to_string(&mut text).map_err(read)? as u64;
+    if bytes > limit { Err(too_large(bytes)) } else { Ok(text) }
 }
 
 /// Reads `config.json` of `folder` into what the model computes.

@@ -156,7 +156,14 @@ fn gates_far_out() {
         Gates { name: "forgets all", f: (-20.0, 5.0), qk: 2.0, cap: None, ..USUAL },
         Gates { name: "huge inputs", i: (60.0, 30.0), cap: None, qk: 2.0, ..USUAL },
         Gates { name: "nearly no input", i: (-60.0, 20.0), f: (5.0, 1.0), cap: None, ..USUAL },
-        Gates { name: "a tight cap", i: (0.0, 9.0), f: (0.0, 9.0), cap: Some(2.5), qk: 2.0, ..USUAL },
+        Gates {
+            name: "a tight cap",
+            i: (0.0, 9.0),
+            f: (0.0, 9.0),
+            cap: Some(2.5),
+            qk: 2.0,
+            ..USUAL
+        },
     ];
     for gates in all {
         for lengths in [&[5][..], &[64], &[130], &[9, 70]] {

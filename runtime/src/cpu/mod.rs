@@ -116,10 +116,13 @@ impl CpuExecutable {
         for (index, op) in self.ops.iter().enumerate() {
             op.run(&mut step)?;
             if cfg!(debug_assertions) {
-                let uses = self.plan.ops[index].uses();
-                if uses.writes.iter().any(|&id| step.buffers.get(id).iter().any(|x| !x.is_finite()))
+                let broken = |values: &[f32]| values.iter().any(|x| !x.is_finite());
+                let op = &self.plan.ops[index];
+                let written = op.uses().writes;
+                if written.iter().any(|&id| broken(step.buffers.get(id)))
+                    || matches!(op, Op::Head(_)) && step.runs.iter().any(|run| broken(run.logits))
                 {
-                    return Err(Error::NonFinite { index, op: self.plan.ops[index].name() });
+                    return Err(Error::NonFinite { index, op: op.name() });
                 }
             }
         }
