@@ -21,6 +21,7 @@ mod model;
 pub mod op;
 pub mod plan;
 mod session;
+mod traffic;
 pub mod weights;
 
 pub use backend::{Backend, Logits};
@@ -29,3 +30,4 @@ pub use error::Error;
 pub use kinglet_models::{self as models, ModelSpec};
 pub use model::{Model, ModelOptions, Run, read_spec};
 pub use session::Session;
+pub use traffic::Traffic;
