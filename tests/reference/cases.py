@@ -1,0 +1,66 @@
+"""What a fixture case is, and the list of all of them.
+
+The cases themselves stand in `cases_dense.py`, `cases_moe.py` and `cases_recurrent.py`, one list per family.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+
+@dataclass
+class Case:
+    """One checkpoint with its reference outputs: `tests/fixtures/<family>/<name>/`."""
+
+    family: str  # the `model_type` of config.json
+    name: str
+    config: dict[str, Any]  # what is given to the config class
+    length: int = 80  # reference tokens
+    seed: int = 0  # the first seed tried
+    # What must matter: label -> config fields to change, or a function that changes a loaded model in place.
+    # The logits with the change must differ by at least `ablation_floor` (relative L2).
+    ablations: dict[str, dict[str, Any] | Callable] = field(default_factory=dict)
+    ablation_floor: float = 1e-3
+    dtype: str = "float32"  # of the stored weights; the reference is always f32 arithmetic
+    keep_f32: tuple[str, ...] = ()  # name endings of the tensors that stay f32 in a half-precision case
+    shard: str | None = None  # `max_shard_size` of save_pretrained
+    # What the cached decode of transformers must do: give the "same" greedy tokens as full recomputation, give
+    # "other" ones (a known defect, see `note`), or be "unsupported" for this config.
+    cached: str = "same"
+    gains: dict[str, float] = field(default_factory=dict)  # name fragment -> factor on the random weight's scale
+    logit_std: float = 2.0
+    note: str = ""
+
+    @property
+    def path(self):
+        return f"{self.family}/{self.name}"
+
+
+def all_cases():
+    """Every case, in the order in which they are made."""
+    import cases_dense
+    import cases_moe
+    import cases_recurrent
+
+    cases = cases_dense.CASES + cases_moe.CASES + cases_recurrent.CASES
+    paths = [case.path for case in cases]
+    assert len(paths) == len(set(paths)), "two cases share a name"
+    return cases
+
+
+def variant(case, name, **changes):
+    """A copy of `case` under another name with some fields replaced; `config` is merged."""
+    from dataclasses import replace
+
+    if "config" in changes:
+        changes["config"] = {**case.config, **changes["config"]}
+    return replace(case, name=name, **changes)
+
+
+def zero(*fragments):
+    """An ablation: zero every parameter whose name holds one of the fragments."""
+
+    def change(model):
+        hit = [p.zero_() for name, p in model.named_parameters() if any(f in name for f in fragments)]
+        assert hit, f"no parameter is called {fragments}"
+
+    return change

@@ -1,0 +1,136 @@
+"""config.json as transformers 4.x wrote it, from the one that transformers 5 writes.
+
+The checkpoints on the hub were mostly saved by 4.x: other names, values left out where they were the default
+or did not exist yet, infinity as a bare `Infinity`, and fields that mean nothing to the model. Every
+`config.legacy.json` is loaded by `transformers` again and must give the same logits.
+"""
+
+
+def _drop(config, **defaults):
+    """Leave out what equals its default."""
+    for key, default in defaults.items():
+        if key in config and config[key] == default:
+            del config[key]
+
+
+def _plain_floats(value):
+    """`{"__float__": "Infinity"}` -> inf, which `json` writes as a bare Infinity."""
+    if isinstance(value, dict):
+        if set(value) == {"__float__"}:
+            return float(value["__float__"])
+        return {key: _plain_floats(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_plain_floats(v) for v in value]
+    return value
+
+
+def _rope(config):
+    """rope_parameters -> rope_theta and rope_scaling (null, or with `type` / `rope_type`)."""
+    rope = config.pop("rope_parameters", None)
+    if rope is None:
+        return
+    rope = dict(rope)
+    config["rope_theta"] = rope.pop("rope_theta")
+    rope.pop("partial_rotary_factor", None)  # bamba: fixed by the family
+    kind = rope.pop("rope_type")
+    if kind == "default":
+        config["rope_scaling"] = None
+        return
+    if kind == "yarn":
+        _drop(rope, beta_fast=32.0, beta_slow=1.0)
+    # `type` is the older spelling; llama3 came with `rope_type`.
+    config["rope_scaling"] = {("rope_type" if kind == "llama3" else "type"): kind, **rope}
+
+
+def _llama(config):
+    _drop(config, attention_bias=False, mlp_bias=False, num_key_value_heads=config["num_attention_heads"],
+          head_dim=config["hidden_size"] // config["num_attention_heads"])
+    if config.get("rope_theta") == 10000.0 and config["rope_scaling"] is None:
+        del config["rope_theta"], config["rope_scaling"]
+
+
+def _mistral(config):
+    _drop(config, head_dim=config["hidden_size"] // config["num_attention_heads"])
+
+
+def _qwen(config):
+    config.pop("layer_types", None)
+    # The hub's Qwen configs name a window and switch it off: it must not be applied.
+    if not config["use_sliding_window"]:
+        config["sliding_window"] = 8
+
+
+def _mixtral(config):
+    if config.get("head_dim") is None:
+        config.pop("head_dim", None)
+
+
+def _experts(config):
+    if "num_local_experts" in config:
+        config["num_experts"] = config.pop("num_local_experts")
+
+
+def _granitemoehybrid(config):
+    old = {"linear_attention": "mamba", "full_attention": "attention"}
+    config["layer_types"] = [old[kind] for kind in config["layer_types"]]
+    _drop(config, time_step_limit=[0.0, float("inf")], layer_types=["mamba"] * config["num_hidden_layers"])
+    config.update(init_method="mup", normalization_function="rmsnorm", rope_scaling=config.get("rope_scaling"))
+
+
+def _bamba(config):
+    for key in ("layer_types", "layers_block_type"):
+        config.pop(key, None)
+    _drop(config, time_step_limit=[0.0, float("inf")], attention_bias=False, mlp_bias=False)
+    config["attn_rotary_emb"] = config["hidden_size"] // config["num_attention_heads"] // 2
+
+
+def _mamba(config):
+    _drop(config, tie_word_embeddings=True, time_step_rank=-(-config["hidden_size"] // 16), mixer_rms_eps=1e-6)
+    config.pop("use_associative_scan")
+    if config["model_type"] == "mamba":
+        config.update(
+            d_inner=config["intermediate_size"], d_model=config["hidden_size"], n_layer=config["num_hidden_layers"],
+            fused_add_norm=True, rms_norm=True, pad_vocab_size_multiple=8, ssm_cfg={},
+        )
+
+
+def _mamba2(config):
+    # In 4.x a Mamba2Config wrote its limit always, with a bare Infinity.
+    _drop(config, tie_word_embeddings=False)
+    config.update(norm_before_gate=True, rms_norm=True)
+
+
+def _xlstm(config):
+    head_dim = int(config["hidden_size"] * config["v_dim_factor"]) // config["num_heads"]
+    config.update(
+        add_embedding_dropout=False, add_qk_norm=False, head_dim=head_dim, cell_norm_eps=config["norm_eps"],
+        chunkwise_kernel="chunkwise--triton_xl_chunk", sequence_kernel="native_sequence__triton",
+        step_kernel="triton", mode="inference", norm_type="rmsnorm",
+    )
+
+
+_RULES = {
+    "llama": _llama, "mistral": _mistral, "qwen2": _qwen, "qwen3": _qwen, "mixtral": _mixtral,
+    "qwen3_moe": lambda c: (_qwen(c), _experts(c)), "olmoe": _experts,
+    "granite": lambda c: _drop(c, head_dim=None), "granitemoehybrid": _granitemoehybrid, "bamba": _bamba,
+    "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm,
+}
+
+
+def legacy_config(config):
+    """The 4.x spelling of a config.json (a dict)."""
+    config = _plain_floats(dict(config))
+    config["torch_dtype"] = config.pop("dtype")
+    config["transformers_version"] = "4.46.0"
+    _drop(config, pad_token_id=None, bos_token_id=None, eos_token_id=None)
+    _rope(config)
+    _RULES[config["model_type"]](config)
+    return config
+
+
+def loadable(config):
+    """The part of a legacy config that `transformers` checks against the kernels that are installed, undone."""
+    if config["model_type"] != "xlstm":
+        return config
+    kernels = ("chunkwise_kernel", "sequence_kernel", "step_kernel")
+    return {key: value for key, value in config.items() if key not in kernels}
