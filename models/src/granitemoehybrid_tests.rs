@@ -46,7 +46,8 @@ fn experts_are_rows_of_two_tensors() {
     let rows = [&last.gate, &last.up, &last.down].map(|l| (l.weight.row_offset, l.weight.rows));
     assert_eq!(rows, [(20, 5), (25, 5), (48, 24)]);
     let shared = experts.shared.as_ref().expect("a shared expert");
-    assert_eq!((shared.up.weight.row_offset, shared.up.weight.rows), (7, 7));
+    let rows = [&shared.gate, &shared.up].map(|l| (l.weight.row_offset, l.weight.rows));
+    assert_eq!(rows, [(0, 7), (7, 7)]);
     assert_eq!(shape(&model, "model.layers.1.shared_mlp.input_linear.weight"), [14, 24]);
     assert_eq!(shape(&model, "model.layers.1.shared_mlp.output_linear.weight"), [24, 7]);
 }

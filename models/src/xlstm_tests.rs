@@ -77,6 +77,8 @@ fn the_head_is_never_tied() {
 fn what_is_not_computed_is_refused() {
     for (patch, part) in [
         (json!({"weight_mode": "fused"}), "weight_mode"),
+        (json!({"add_qk_norm": true}), "add_qk_norm"),
+        (json!({"norm_type": "layernorm"}), "norm_type"),
         (json!({"qk_dim_factor": 0.2}), "hidden_size * qk_dim_factor"),
         (json!({"ffn_proj_factor": 1e30}), "ffn_proj_factor"),
         (json!({"gate_soft_cap": 0.0}), "gate_soft_cap"),
