@@ -1,6 +1,6 @@
 //! `kinglet bench`: prefill and decode speed, as tokens per second and as a share of what the memory gives.
 //!
-//! Every round measures the read bandwidth of the memory and each test once, one after the other, so that a machine
+//! Every round runs each test once and measures the memory's read bandwidth before and after it, so that a machine
 //! whose speed drifts is compared with itself; medians over the rounds are reported.
 
 use std::time::Instant;
@@ -10,22 +10,22 @@ use serde_json::json;
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
-pub struct BenchArgs {
+pub(crate) struct BenchArgs {
     /// Tokens of a prefill test; 0 for none
     #[arg(long, default_value_t = 512, value_name = "TOKENS")]
-    pub prefill: usize,
+    pub(crate) prefill: usize,
     /// Tokens of a decode test; 0 for none
     #[arg(long, default_value_t = 128, value_name = "TOKENS")]
-    pub decode: usize,
+    pub(crate) decode: usize,
     /// Tokens already in the context, for each of which decode is measured
     #[arg(long, default_value = "0", value_delimiter = ',', value_name = "TOKENS,..")]
-    pub depth: Vec<usize>,
+    pub(crate) depth: Vec<usize>,
     /// Rounds; the median is reported
     #[arg(long, default_value_t = 5)]
-    pub rounds: usize,
+    pub(crate) rounds: usize,
     /// One JSON object a line
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// One measured thing.
@@ -51,7 +51,7 @@ fn token(index: usize, vocab: usize) -> u32 {
 ///
 /// # Errors
 /// What the engine reports: a context that doesn't fit into memory, say.
-pub fn run(model: &Model, threads: usize, args: &BenchArgs) -> Result<(), Error> {
+pub(crate) fn run(model: &Model, threads: usize, args: &BenchArgs) -> Result<(), Error> {
     let vocab = model.vocab();
     let memory = Memory::new(threads);
     let mut tests = Vec::new();
@@ -77,20 +77,21 @@ pub fn run(model: &Model, threads: usize, args: &BenchArgs) -> Result<(), Error>
     // The first round warms caches and page tables, and is not counted.
     let mut bandwidths = Vec::new();
     for round in 0..=args.rounds.max(1) {
-        let bandwidth = memory.read();
+        let mut before = memory.read();
         for (test, start) in tests.iter_mut().zip(&sessions) {
             let rate = match start {
                 None => prefill(model, test.tokens)?,
                 Some(session) => decode(&mut session.fork()?, test.tokens)?,
             };
+            let after = memory.read();
             if round > 0 {
                 test.rates.push(rate);
                 let moved = test.bytes_per_token.unwrap_or(0) as f64 * rate;
+                let bandwidth = (before + after) / 2.0;
                 test.shares.push(moved / bandwidth);
+                bandwidths.push(bandwidth);
             }
-        }
-        if round > 0 {
-            bandwidths.push(bandwidth);
+            before = after;
         }
     }
     let bandwidth = median(&bandwidths);
@@ -201,7 +202,7 @@ impl Memory {
         Self { words: (0..(512usize << 20) / 8).map(|i| i as u64).collect(), threads }
     }
 
-    /// Bytes per second of reading all of it: the best of three passes.
+    /// Bytes per second of reading all of it: the median of three passes.
     fn read(&self) -> f64 {
         let share = self.words.len().div_ceil(self.threads);
         let pass = || {
@@ -213,7 +214,7 @@ impl Memory {
             });
             (8 * self.words.len()) as f64 / start.elapsed().as_secs_f64()
         };
-        (0..3).map(|_| pass()).fold(0.0, f64::max)
+        median(&[pass(), pass(), pass()])
     }
 }
 
