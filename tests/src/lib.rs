@@ -1,5 +1,12 @@
 //! What the tests that cross crates share: the fixtures and how results are compared.
 
+pub mod oracle;
+pub mod random;
+pub mod rig;
+pub mod schedule;
+pub mod target;
+pub mod tensors;
+
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;

@@ -1,0 +1,214 @@
+//! `attention`: `o_i = sum_j softmax_j(scale * q_i . k_j) v_j` over `j` in `max(0, i - window + 1) ..= i`, queries and keys
+//! normed, clipped and rotated before.
+
+use std::ops::Range;
+
+use kinglet::models::{QkNorm, Rope};
+use kinglet::op::{Attention, Op};
+use kinglet_tests::oracle::Norm;
+use kinglet_tests::rig::Rig;
+use kinglet_tests::tensors::Stored;
+
+use crate::each;
+
+/// Sequences around the length of a cache page, 64, and of a block of queries.
+const SEQUENCES: &[&[usize]] =
+    &[&[1], &[2], &[40], &[64], &[65], &[130], &[200], &[70, 3, 20], &[5, 90], &[1, 1, 1]];
+
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    heads: usize,
+    kv_heads: usize,
+    dim: usize,
+}
+
+const fn shape(heads: usize, kv_heads: usize, dim: usize) -> Shape {
+    Shape { heads, kv_heads, dim }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Choices {
+    window: Option<usize>,
+    clip: Option<f32>,
+    /// Pairs that are rotated.
+    rope: usize,
+    /// Whether each head is normed by itself.
+    norm: Option<bool>,
+    /// Factor on the queries, to make the softmax sharp.
+    sharp: Option<f64>,
+}
+
+const PLAIN: Choices = Choices { window: None, clip: None, rope: 0, norm: None, sharp: None };
+
+/// Angles that are exact products in `f32`, so that there is one right answer.
+fn inv_freq(pairs: usize) -> Vec<f32> {
+    (0..pairs)
+        .map(|i| ((1024.0 * 100f64.powf(-(i as f64) / pairs as f64)).round() / 1024.0) as f32)
+        .collect()
+}
+
+fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
+    let Shape { heads, kv_heads, dim } = shape;
+    let Choices { window, clip, rope: pairs, norm, sharp } = choices;
+    // Errors of a score are errors of an exponent.
+    let factor = 2.0 * sharp.unwrap_or(1.0);
+    let mut rig =
+        Rig::new(format!("attention {shape:?} {choices:?}"), stored, lengths).bound(factor);
+    let width = (heads + 2 * kv_heads) * dim;
+    let mut column = 0;
+    let input = rig.input(width, |random| {
+        let is_query = column % width < heads * dim;
+        column += 1;
+        if is_query { sharp.unwrap_or(1.0) * random.normal() } else { random.normal() }
+    });
+    let scale = (dim as f32).powf(-0.5);
+    let eps = 1e-3;
+    let (q_width, k_width) =
+        if norm == Some(true) { (dim, dim) } else { (heads * dim, kv_heads * dim) };
+    let (q_norm, q_values) = rig.norm(q_width, eps, false);
+    let (k_norm, k_values) = rig.norm(k_width, eps, false);
+    let rope = (pairs > 0).then(|| Rope { inv_freq: inv_freq(pairs), attention_factor: 1.25 });
+    let cache = rig.cache(kv_heads, dim, window);
+    let output = rig.buffer("attended", heads * dim);
+    rig.op(Op::Attention(Attention {
+        input: input.buffer,
+        heads,
+        kv_heads,
+        head_dim: dim,
+        scale,
+        qk_norm: norm.map(|per_head| QkNorm { q: q_norm, k: k_norm, per_head }),
+        clip,
+        rope: rope.clone(),
+        window,
+        cache,
+        output,
+    }));
+
+    let normed = |x: &[f64], norm: &Norm, per_head: bool| -> Vec<f64> {
+        if per_head { x.chunks(dim).flat_map(|x| norm.apply(x)).collect() } else { norm.apply(x) }
+    };
+    let clipped = |x: Vec<f64>| -> Vec<f64> {
+        let Some(clip) = clip.map(f64::from) else { return x };
+        x.iter().map(|x| x.clamp(-clip, clip)).collect()
+    };
+    let rotated = |mut x: Vec<f64>, position: usize| {
+        let Some(rope) = &rope else { return x };
+        for head in x.chunks_mut(dim) {
+            for (i, &inv) in rope.inv_freq.iter().enumerate() {
+                let (sin, cos) = (position as f64 * f64::from(inv)).sin_cos();
+                let (a, b) = (head[i], head[i + pairs]);
+                head[i] = (a * cos - b * sin) * f64::from(rope.attention_factor);
+                head[i + pairs] = (b * cos + a * sin) * f64::from(rope.attention_factor);
+            }
+        }
+        x
+    };
+    rig.check(output, |session: Range<usize>| {
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let mut all = Vec::new();
+        for (position, i) in session.enumerate() {
+            let row = &input.rows[i];
+            let (mut q, rest) = (row[..heads * dim].to_vec(), &row[heads * dim..]);
+            let (k, v) = rest.split_at(kv_heads * dim);
+            let mut k = k.to_vec();
+            if let Some(per_head) = norm {
+                (q, k) = (normed(&q, &q_values, per_head), normed(&k, &k_values, per_head));
+            }
+            let q = rotated(clipped(q), position);
+            keys.push(rotated(clipped(k), position));
+            values.push(clipped(v.to_vec()));
+            let oldest = window.map_or(0, |window| (position + 1).saturating_sub(window));
+            let mut out = Vec::new();
+            for head in 0..heads {
+                let kv = head / (heads / kv_heads);
+                let q = &q[head * dim..][..dim];
+                let score = |key: &Vec<f64>| -> f64 {
+                    let key = &key[kv * dim..][..dim];
+                    f64::from(scale) * q.iter().zip(key).map(|(q, k)| q * k).sum::<f64>()
+                };
+                let scores: Vec<f64> = keys[oldest..].iter().map(score).collect();
+                let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+                let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for d in 0..dim {
+                    let weighted = weights.iter().zip(&values[oldest..]);
+                    out.push(weighted.map(|(w, v)| w * v[kv * dim + d]).sum::<f64>() / total);
+                }
+            }
+            all.push(out);
+        }
+        all
+    });
+}
+
+#[test]
+fn every_shape_of_heads() {
+    let shapes = [
+        shape(1, 1, 3),
+        shape(2, 1, 4),
+        shape(3, 3, 5),
+        shape(4, 2, 16),
+        shape(6, 2, 17),
+        shape(8, 1, 32),
+        shape(5, 5, 33),
+        shape(4, 2, 64),
+        shape(2, 1, 80),
+        shape(40, 1, 6),
+        shape(12, 4, 8),
+    ];
+    each(&shapes, SEQUENCES, |shape, stored, lengths| check(shape, PLAIN, stored, lengths));
+}
+
+#[test]
+fn with_windows() {
+    let lengths = [&[40][..], &[200], &[70, 3, 120], &[130]];
+    for (turn, window) in [1, 2, 5, 63, 64, 65, 100, 1000].into_iter().enumerate() {
+        for lengths in lengths {
+            let shape = [shape(4, 2, 16), shape(3, 1, 7)][turn % 2];
+            check(shape, Choices { window: Some(window), ..PLAIN }, Stored::F32, lengths);
+        }
+    }
+}
+
+#[test]
+fn rotated() {
+    // All of the head, a part of it, one pair.
+    for (shape, rope) in
+        [(shape(4, 2, 16), 8), (shape(4, 2, 16), 4), (shape(3, 1, 7), 3), (shape(2, 2, 80), 1)]
+    {
+        for lengths in SEQUENCES {
+            check(shape, Choices { rope, ..PLAIN }, Stored::F32, lengths);
+        }
+    }
+}
+
+#[test]
+fn normed_and_clipped() {
+    let shapes = [shape(1, 1, 1), shape(4, 2, 16), shape(6, 3, 7), shape(2, 1, 66)];
+    each(&shapes, SEQUENCES, |shape, stored, lengths| {
+        for norm in [None, Some(true), Some(false)] {
+            for clip in [None, Some(0.7)] {
+                let choices = Choices { clip, norm, rope: shape.dim / 2, ..PLAIN };
+                check(shape, choices, stored, lengths);
+            }
+        }
+    });
+}
+
+#[test]
+fn sharp_scores() {
+    for sharp in [8.0, 60.0] {
+        for lengths in [&[200][..], &[5, 90]] {
+            check(shape(4, 2, 16), Choices { sharp: Some(sharp), ..PLAIN }, Stored::F32, lengths);
+        }
+    }
+}
+
+#[test]
+fn all_at_once() {
+    let choices =
+        Choices { window: Some(37), clip: Some(1.1), rope: 5, norm: Some(true), sharp: None };
+    for (stored, lengths) in Stored::ALL.into_iter().zip([&[200][..], &[70, 3, 20], &[5, 90]]) {
+        check(shape(6, 2, 14), choices, stored, lengths);
+    }
+}

@@ -1,0 +1,95 @@
+//! `gated_linear`: `h = act(G n(x) + b_g) * (U n(x) + b_u)`.
+
+use kinglet::models::Activation;
+use kinglet::op::{GatedLinear, Op};
+use kinglet_tests::oracle::activation;
+use kinglet_tests::random::Random;
+use kinglet_tests::rig::Rig;
+use kinglet_tests::tensors::Stored;
+
+use crate::{TOKENS, each};
+
+fn check(
+    act: Activation,
+    (inner, hidden): (usize, usize),
+    bias: bool,
+    stored: Stored,
+    lengths: &[usize],
+) {
+    let name = format!("gated_linear {act:?} {inner} x {hidden} bias {bias}");
+    let mut rig = Rig::new(name, stored, lengths);
+    let input = rig.input(hidden, Random::normal);
+    let (norm, n) = rig.norm(hidden, 1e-5, bias);
+    let (gate, g) = rig.linear(inner, hidden, bias);
+    // Gate and up are stored apart, in whatever types.
+    rig.stored = Stored::ALL[(inner + hidden) % 3];
+    let (up, u) = rig.linear(inner, hidden, bias);
+    let output = rig.buffer("h", inner);
+    let input_id = input.buffer;
+    rig.op(Op::GatedLinear(GatedLinear {
+        input: input_id,
+        norm,
+        gate,
+        up,
+        activation: act,
+        output,
+    }));
+    rig.check(output, |session| {
+        let one = |i: usize| {
+            let x = n.apply(&input.rows[i]);
+            let pairs = g.apply(&x).into_iter().zip(u.apply(&x));
+            pairs.map(|(g, u)| activation(act, g) * u).collect()
+        };
+        session.map(one).collect()
+    });
+}
+
+#[test]
+fn every_activation_and_shape() {
+    use Activation::{Gelu, GeluTanh, Relu, Silu};
+    let shapes = [(1, 1), (3, 5), (16, 8), (33, 31), (64, 96), (130, 65), (257, 40), (90, 514)];
+    for act in [Silu, Gelu, GeluTanh, Relu] {
+        each(&shapes, TOKENS, |shape, stored, lengths| {
+            check(act, shape, shape.0 % 2 == 0, stored, lengths);
+        });
+    }
+}
+
+#[test]
+fn every_number_of_tokens_around_the_tiles() {
+    for tokens in 1..=14 {
+        check(Activation::Silu, (37, 45), true, Stored::ALL[tokens % 3], &[tokens]);
+    }
+}
+
+#[test]
+fn far_out_gates_stay_finite() {
+    // Gates of some hundreds: exp overflows where it isn't guarded.
+    for act in [Activation::Silu, Activation::Gelu, Activation::GeluTanh] {
+        let mut rig = Rig::new(format!("gated_linear {act:?} far out"), Stored::F32, &[33]);
+        let input = rig.input(20, Random::normal);
+        let (mut norm, mut n) = rig.norm(20, 1e-5, false);
+        let (weight, values) = rig.tensor(&[20], |random| 300.0 * random.normal());
+        (norm.weight, n.weight) = (weight, values);
+        let (gate, g) = rig.linear(35, 20, false);
+        let (up, u) = rig.linear(35, 20, false);
+        let output = rig.buffer("h", 35);
+        let input_id = input.buffer;
+        rig.op(Op::GatedLinear(GatedLinear {
+            input: input_id,
+            norm,
+            gate,
+            up,
+            activation: act,
+            output,
+        }));
+        rig.check(output, |session| {
+            let one = |i: usize| {
+                let x = n.apply(&input.rows[i]);
+                let pairs = g.apply(&x).into_iter().zip(u.apply(&x));
+                pairs.map(|(g, u)| activation(act, g) * u).collect()
+            };
+            session.map(one).collect()
+        });
+    }
+}

@@ -1,0 +1,164 @@
+//! `linear`: `y = W f(x) + b`, with every `f`, stored and added, with one matrix and several.
+
+use kinglet::models::Norm;
+use kinglet::op::{Linear, Op, Output, Prologue, Slice};
+use kinglet_tests::oracle::{self, plain_norm, silu};
+use kinglet_tests::random::Random;
+use kinglet_tests::rig::{Input, Rig};
+use kinglet_tests::tensors::Stored;
+
+use crate::{TOKENS, each};
+
+/// Which prologue, and with what.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    None,
+    Norm { bias: bool },
+    PlainNorm,
+    SiluGate,
+    GatedNorm { groups: usize },
+}
+
+const SHAPES: &[(usize, usize)] = &[
+    (1, 1),
+    (3, 2),
+    (5, 7),
+    (4, 16),
+    (31, 33),
+    (64, 64),
+    (65, 130),
+    (257, 19),
+    (12, 300),
+    (130, 1030),
+];
+
+/// A linear op of `parts` rows by `cols`, checked.
+fn check(
+    kind: Kind,
+    parts: &[usize],
+    cols: usize,
+    mode: Output,
+    stored: Stored,
+    lengths: &[usize],
+) {
+    let name = format!("linear {kind:?} {parts:?} x {cols} {mode:?}");
+    let mut rig = Rig::new(name, stored, lengths);
+    let eps = 1e-3;
+    let mut side = |extra: usize| -> (Input, Slice) {
+        // The input is some columns of a wider buffer.
+        let offset = rig.random.between(0, extra);
+        let input = rig.input(cols + extra, Random::normal);
+        let slice = Slice { buffer: input.buffer, offset, width: cols };
+        (input, slice)
+    };
+    let (x, input) = side(5);
+    let (gate_rows, gate) = side(3);
+    let columns =
+        |input: &Input, slice: Slice, i: usize| input.rows[i][slice.offset..][..cols].to_vec();
+    let (norm, norm_values): (Norm, oracle::Norm) =
+        rig.norm(cols, eps, kind == Kind::Norm { bias: true });
+    let prologue = match kind {
+        Kind::None => Prologue::None,
+        Kind::Norm { .. } => Prologue::Norm(norm),
+        Kind::PlainNorm => Prologue::PlainNorm { eps },
+        Kind::SiluGate => Prologue::SiluGate { gate },
+        Kind::GatedNorm { groups } => Prologue::GatedNorm { gate, norm, groups },
+    };
+    let (specs, matrices): (Vec<_>, Vec<_>) = parts
+        .iter()
+        .enumerate()
+        .map(|(i, &rows)| {
+            // The matrices of one op need not be stored alike.
+            rig.stored = Stored::ALL[(stored as usize + i) % 3];
+            rig.linear(rows, cols, i % 2 == 0)
+        })
+        .unzip();
+    let rows: usize = parts.iter().sum();
+    let before = rig.input(rows, Random::normal);
+    let output = match mode {
+        Output::Store => rig.buffer("y", rows),
+        Output::Add { .. } => before.buffer,
+    };
+    rig.op(Op::Linear(Linear { input, prologue, parts: specs, output, mode }));
+    rig.check(output, |session| {
+        let one = |i: usize| {
+            let x = columns(&x, input, i);
+            let gated = || {
+                let gate = columns(&gate_rows, gate, i);
+                x.iter().zip(&gate).map(|(x, z)| x * silu(*z)).collect::<Vec<_>>()
+            };
+            let x = match kind {
+                Kind::None => x,
+                Kind::Norm { .. } => norm_values.apply(&x),
+                Kind::PlainNorm => plain_norm(&x, eps),
+                Kind::SiluGate => gated(),
+                Kind::GatedNorm { groups } => {
+                    let gated = gated();
+                    let parts = gated.chunks(cols / groups).flat_map(|part| plain_norm(part, eps));
+                    parts.zip(&norm_values.weight).map(|(x, w)| x * w).collect()
+                }
+            };
+            let y = matrices.iter().flat_map(|matrix| matrix.apply(&x));
+            match mode {
+                Output::Store => y.collect(),
+                Output::Add { scale } => {
+                    y.zip(&before.rows[i]).map(|(y, x)| x + f64::from(scale) * y).collect()
+                }
+            }
+        };
+        session.map(one).collect()
+    });
+}
+
+#[test]
+fn without_prologue_of_every_shape() {
+    each(SHAPES, TOKENS, |(rows, cols), stored, lengths| {
+        check(Kind::None, &[rows], cols, Output::Store, stored, lengths);
+    });
+}
+
+#[test]
+fn every_number_of_tokens_around_the_tiles() {
+    for tokens in 1..=14 {
+        let stored = Stored::ALL[tokens % 3];
+        check(Kind::None, &[37], 45, Output::Store, stored, &[tokens]);
+    }
+    check(Kind::Norm { bias: false }, &[70], 70, Output::Store, Stored::Bf16, &[97]);
+    check(Kind::Norm { bias: false }, &[70], 70, Output::Store, Stored::F16, &[193]);
+}
+
+#[test]
+fn behind_a_norm() {
+    each(&[(5, 1), (8, 12), (33, 67), (130, 258)], TOKENS, |(rows, cols), stored, lengths| {
+        check(Kind::Norm { bias: false }, &[rows], cols, Output::Store, stored, lengths);
+        check(Kind::Norm { bias: true }, &[rows], cols, Output::Store, stored, lengths);
+        check(Kind::PlainNorm, &[rows], cols, Output::Store, stored, lengths);
+    });
+}
+
+#[test]
+fn behind_a_gate() {
+    let shapes = [(6, 1, 1), (9, 15, 1), (9, 15, 5), (40, 64, 2), (17, 264, 8), (17, 264, 264)];
+    each(&shapes, TOKENS, |(rows, cols, groups), stored, lengths| {
+        let add = Output::Add { scale: 0.22 };
+        check(Kind::SiluGate, &[rows], cols, add, stored, lengths);
+        check(Kind::GatedNorm { groups }, &[rows], cols, add, stored, lengths);
+    });
+}
+
+#[test]
+fn several_matrices_side_by_side() {
+    let shapes = [vec![1, 1, 1], vec![64, 16, 16], vec![5, 3], vec![33, 1, 70, 2, 2, 9]];
+    each(&shapes, TOKENS, |parts, stored, lengths| {
+        check(Kind::Norm { bias: false }, &parts, 65, Output::Store, stored, lengths);
+    });
+}
+
+#[test]
+fn added_to_what_is_there() {
+    each(&[(1, 4), (7, 9), (96, 40), (258, 70)], TOKENS, |(rows, cols), stored, lengths| {
+        for scale in [1.0, -0.5] {
+            check(Kind::None, &[rows], cols, Output::Add { scale }, stored, lengths);
+        }
+    });
+}

@@ -1,0 +1,116 @@
+//! `mamba_scan`: `h[c,n] = exp(dt[c] A[c,n]) h[c,n] + dt[c] B[n] x[c]`,
+//! `y[c] = (sum_n C[n] h[c,n] + d[c] x[c]) * silu(z[c])`.
+
+use std::ops::Range;
+
+use kinglet::op::{MambaScan, Op, Slice};
+use kinglet_tests::oracle::{plain_norm, silu, softplus};
+use kinglet_tests::random::Random;
+use kinglet_tests::rig::Rig;
+use kinglet_tests::tensors::Stored;
+
+use crate::{SEQUENCES, each};
+
+/// How the step sizes are drawn before their softplus.
+type Draw = fn(&mut Random) -> f64;
+
+fn check(
+    (inner, state_dim): (usize, usize),
+    bc_norm_eps: Option<f32>,
+    (name, draw_dt): (&str, Draw),
+    stored: Stored,
+    lengths: &[usize],
+) {
+    let name = format!("mamba_scan {inner} x {state_dim} {name} norm {bc_norm_eps:?}");
+    let mut rig = Rig::new(name, stored, lengths).bound(3.0);
+    let x = rig.input(inner, Random::normal);
+    let z_offset = rig.random.between(0, 7);
+    let z = rig.input(z_offset + inner + 2, Random::normal);
+    let dt = rig.input(inner, draw_dt);
+    // B and C lie side by side behind something else, as they do behind the low-rank step sizes.
+    let b_offset = rig.random.between(0, 5);
+    let c_offset = b_offset + state_dim;
+    let bc = rig.input(c_offset + state_dim + 1, Random::normal);
+    let (a_log, a_values) = rig.tensor(&[inner, state_dim], |random| random.uniform(-1.0, 2.8));
+    let (d, d_values) = rig.tensor(&[inner], Random::normal);
+    let state = rig.state(&[state_dim, inner]);
+    let output = rig.buffer("y", inner);
+    rig.op(Op::MambaScan(MambaScan {
+        x: x.buffer,
+        z: Slice { buffer: z.buffer, offset: z_offset, width: inner },
+        dt: dt.buffer,
+        b: Slice { buffer: bc.buffer, offset: b_offset, width: state_dim },
+        c: Slice { buffer: bc.buffer, offset: c_offset, width: state_dim },
+        bc_norm_eps,
+        a_log,
+        d,
+        inner,
+        state_dim,
+        state,
+        output,
+    }));
+    rig.check(output, |session: Range<usize>| {
+        let mut h = vec![0.0; inner * state_dim];
+        let mut one = |i: usize| {
+            let normed = |offset: usize| {
+                let part = &bc.rows[i][offset..][..state_dim];
+                bc_norm_eps.map_or(part.to_vec(), |eps| plain_norm(part, eps))
+            };
+            let (b, c) = (normed(b_offset), normed(c_offset));
+            let mut row = Vec::new();
+            for ch in 0..inner {
+                let (x, step) = (x.rows[i][ch], softplus(dt.rows[i][ch]));
+                let mut y = d_values[ch] * x;
+                for n in 0..state_dim {
+                    let h = &mut h[ch * state_dim + n];
+                    let a = -a_values[ch * state_dim + n].exp();
+                    *h = (step * a).exp() * *h + step * b[n] * x;
+                    y += c[n] * *h;
+                }
+                row.push(y * silu(z.rows[i][z_offset + ch]));
+            }
+            row
+        };
+        session.map(&mut one).collect()
+    });
+}
+
+const USUAL: (&str, Draw) = ("usual", |random| -2.0 + 1.5 * random.normal());
+
+#[test]
+fn every_width_and_state() {
+    let shapes = [
+        (1, 1),
+        (3, 2),
+        (8, 16),
+        (17, 16),
+        (63, 5),
+        (64, 4),
+        (65, 16),
+        (130, 3),
+        (257, 8),
+        (20, 33),
+        (6, 128),
+    ];
+    let mut turn = 0;
+    each(&shapes, SEQUENCES, |shape, stored, lengths| {
+        turn += 1;
+        let norm = (turn % 2 == 0).then_some(1e-3);
+        check(shape, norm, USUAL, stored, lengths);
+    });
+}
+
+#[test]
+fn step_sizes_from_nearly_none_to_long() {
+    // Tiny steps: the state forgets nothing. Long ones: it forgets all at once.
+    let draws: [(&str, Draw); 3] = [
+        ("tiny steps", |random| -20.0 + random.normal()),
+        ("long steps", |random| 30.0 + 10.0 * random.normal()),
+        ("mixed steps", |random| 25.0 * random.normal()),
+    ];
+    for draw in draws {
+        for lengths in [&[64][..], &[130], &[9, 70]] {
+            check((33, 16), None, draw, Stored::F32, lengths);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! `mlstm_scan`: with `i = cap(i)`, `f = logsigmoid(cap(f))`, `m' = max(f + m, i)`:
+//! `C = e^(f+m-m') C + e^(i-m') k v^T`, `n = e^(f+m-m') n + e^(i-m') k`,
+//! `h = (q^T C / sqrt(dk)) / (max(|q . n| / sqrt(dk), e^-m') + eps)`, `y = sigmoid(o) * (layer_norm(h) * weight + bias)`.
+
+use std::ops::Range;
+
+use kinglet::op::{MLstmScan, Op};
+use kinglet_tests::oracle::{log_sigmoid, sigmoid, soft_cap};
+use kinglet_tests::rig::Rig;
+use kinglet_tests::tensors::Stored;
+
+use crate::{SEQUENCES, each};
+
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    heads: usize,
+    qk: usize,
+    v: usize,
+}
+
+const fn shape(heads: usize, qk: usize, v: usize) -> Shape {
+    Shape { heads, qk, v }
+}
+
+/// How the gates are drawn: mean and spread of the input gate and of the forget gate.
+#[derive(Clone, Copy, Debug)]
+struct Gates {
+    name: &'static str,
+    i: (f64, f64),
+    f: (f64, f64),
+    cap: Option<f32>,
+    /// Factor on the bound.
+    bound: f64,
+}
+
+const USUAL: Gates =
+    Gates { name: "usual", i: (-1.0, 2.0), f: (3.0, 2.0), cap: Some(15.0), bound: 10.0 };
+
+/// `(h - mean) / sqrt(variance + eps)`, before weight and bias.
+fn layer_norm(h: &[f64], eps: f32) -> Vec<f64> {
+    let mean = h.iter().sum::<f64>() / h.len() as f64;
+    let variance = h.iter().map(|h| (h - mean).powi(2)).sum::<f64>() / h.len() as f64;
+    h.iter().map(|h| (h - mean) / (variance + f64::from(eps)).sqrt()).collect()
+}
+
+fn check(shape: Shape, gates: Gates, bias: bool, stored: Stored, lengths: &[usize]) {
+    let Shape { heads, qk, v } = shape;
+    let name = format!("mlstm_scan {shape:?} {} bias {bias}", gates.name);
+    let mut rig = Rig::new(name, stored, lengths).bound(gates.bound);
+    // Columns of the input: q, k, v, output gate, input gate, forget gate.
+    let (k_at, v_at) = (heads * qk, 2 * heads * qk);
+    let (o_at, i_at) = (v_at + heads * v, v_at + 2 * heads * v);
+    let (f_at, width) = (i_at + heads, i_at + 2 * heads);
+    let mut column = 0;
+    let input = rig.input(width, |random| {
+        let (mean, spread) = match column % width {
+            at if at >= f_at => gates.f,
+            at if at >= i_at => gates.i,
+            _ => (0.0, 1.0),
+        };
+        column += 1;
+        mean + spread * random.normal()
+    });
+    let norm_eps = 1e-6;
+    let (head_norm, norm) = rig.norm(heads * v, norm_eps, bias);
+    let state = rig.state(&[heads, qk * v + qk + 1]);
+    let output = rig.buffer("y", heads * v);
+    let eps = 1e-6;
+    rig.op(Op::MLstmScan(MLstmScan {
+        input: input.buffer,
+        heads,
+        qk_head_dim: qk,
+        v_head_dim: v,
+        gate_soft_cap: gates.cap,
+        eps,
+        head_norm,
+        state,
+        output,
+    }));
+    rig.check(output, |session: Range<usize>| {
+        let mut c = vec![0.0; heads * qk * v];
+        let mut n = vec![0.0; heads * qk];
+        let mut m = vec![0.0f64; heads];
+        let mut one = |row: &Vec<f64>| {
+            let mut y = Vec::new();
+            for head in 0..heads {
+                let (query, key) = (&row[head * qk..][..qk], &row[k_at + head * qk..][..qk]);
+                let value = &row[v_at + head * v..][..v];
+                let i = soft_cap(row[i_at + head], gates.cap);
+                let f = log_sigmoid(soft_cap(row[f_at + head], gates.cap));
+                let new_m = (f + m[head]).max(i);
+                let (keep, take) = ((f + m[head] - new_m).exp(), (i - new_m).exp());
+                m[head] = new_m;
+                for a in 0..qk {
+                    for b in 0..v {
+                        let c = &mut c[(head * qk + a) * v + b];
+                        *c = keep * *c + take * key[a] * value[b];
+                    }
+                    let n = &mut n[head * qk + a];
+                    *n = keep * *n + take * key[a];
+                }
+                let root = (qk as f64).sqrt();
+                let dot: f64 = (0..qk).map(|a| query[a] * n[head * qk + a]).sum();
+                let below = (dot.abs() / root).max((-new_m).exp()) + f64::from(eps);
+                let column = |b| (0..qk).map(|a| query[a] * c[(head * qk + a) * v + b]).sum();
+                let h: Vec<f64> = (0..v).map(column).map(|sum: f64| sum / root / below).collect();
+                for (b, h) in layer_norm(&h, norm_eps).into_iter().enumerate() {
+                    let at = head * v + b;
+                    let bias = norm.bias.as_ref().map_or(0.0, |bias| bias[at]);
+                    y.push(sigmoid(row[o_at + at]) * (h * norm.weight[at] + bias));
+                }
+            }
+            y
+        };
+        input.rows[session].iter().map(&mut one).collect()
+    });
+}
+
+#[test]
+fn every_shape() {
+    let shapes = [
+        shape(1, 1, 2),
+        shape(2, 3, 5),
+        shape(3, 4, 8),
+        shape(4, 8, 16),
+        shape(2, 17, 33),
+        shape(1, 64, 128),
+        shape(2, 80, 80),
+        shape(5, 33, 7),
+        shape(1, 130, 66),
+        shape(7, 2, 1),
+    ];
+    let mut turn = 0;
+    each(&shapes, SEQUENCES, |shape, stored, lengths| {
+        turn += 1;
+        check(shape, USUAL, turn % 2 == 0, stored, lengths);
+    });
+}
+
+#[test]
+fn every_length_around_a_chunk() {
+    for length in [2, 7, 10, 63, 66, 127, 128, 129, 193] {
+        check(shape(2, 9, 11), USUAL, true, Stored::F32, &[length]);
+    }
+}
+
+#[test]
+fn gates_far_out() {
+    let all = [
+        Gates { name: "no cap", cap: None, ..USUAL },
+        Gates { name: "forgets nothing", f: (60.0, 5.0), cap: None, ..USUAL },
+        Gates { name: "forgets all", f: (-20.0, 5.0), cap: None, ..USUAL },
+        Gates { name: "huge inputs", i: (60.0, 30.0), cap: None, ..USUAL },
+        Gates { name: "nearly no input", i: (-60.0, 20.0), f: (5.0, 1.0), cap: None, ..USUAL },
+        Gates { name: "a tight cap", i: (0.0, 9.0), f: (0.0, 9.0), cap: Some(2.5), ..USUAL },
+    ];
+    for gates in all {
+        for lengths in [&[5][..], &[64], &[130], &[9, 70]] {
+            check(shape(3, 12, 14), gates, false, Stored::F32, lengths);
+        }
+    }
+}

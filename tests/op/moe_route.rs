@@ -1,0 +1,80 @@
+//! `moe_route`: the `top_k` largest of `softmax(R n(x))`, largest first, made to sum to 1 where asked.
+
+use kinglet::op::{MoeRoute, Op};
+use kinglet_tests::oracle::{Linear, Norm};
+use kinglet_tests::rig::Rig;
+use kinglet_tests::tensors::Stored;
+
+use crate::{TOKENS, each};
+
+/// Probabilities of all experts, largest first.
+fn ranked(x: &[f64], norm: &Norm, router: &Linear) -> Vec<(usize, f64)> {
+    let logits = router.apply(&norm.apply(x));
+    let largest = logits.iter().copied().fold(f64::MIN, f64::max);
+    let total: f64 = logits.iter().map(|z| (z - largest).exp()).sum();
+    let probabilities = logits.iter().map(|z| (z - largest).exp() / total);
+    let mut ranked: Vec<_> = probabilities.enumerate().collect();
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    ranked
+}
+
+#[test]
+fn the_largest_probabilities_in_order() {
+    // Experts, experts used, width.
+    let shapes = [
+        (1, 1, 4),
+        (2, 1, 3),
+        (4, 4, 17),
+        (5, 2, 1),
+        (8, 2, 33),
+        (17, 3, 64),
+        (64, 8, 130),
+        (130, 6, 40),
+        (33, 33, 20),
+    ];
+    each(&shapes, TOKENS, |(experts, top_k, hidden), stored, lengths| {
+        for renormalize in [false, true] {
+            let name =
+                format!("moe_route {top_k} of {experts} x {hidden} renormalize {renormalize}");
+            let mut rig = Rig::new(name, stored, lengths).bound(2.0);
+            let (norm, n) = rig.norm(hidden, 1e-5, hidden % 2 == 0);
+            let (router, r) = rig.linear(experts, hidden, experts % 2 == 0);
+            let tokens = rig.tokens();
+            // Inputs whose experts are a clear choice: of two that are nearly equal either is right.
+            let mut row = || {
+                for _ in 0..10_000 {
+                    let x: Vec<f64> =
+                        (0..hidden).map(|_| Stored::F32.round(rig.random.normal())).collect();
+                    let ranked = ranked(&x, &n, &r);
+                    let clear = |pair: &[(usize, f64)]| pair[0].1 > 1.0001 * pair[1].1;
+                    if ranked.windows(2).take(top_k).all(clear) {
+                        return x;
+                    }
+                }
+                panic!("no input with a clear choice of {top_k} of {experts}")
+            };
+            let rows = (0..tokens).map(|_| row()).collect();
+            let input = rig.input_rows(rows);
+            let output = rig.buffer("routes", 2 * top_k);
+            rig.op(Op::MoeRoute(MoeRoute {
+                input: input.buffer,
+                norm,
+                router,
+                top_k,
+                renormalize,
+                output,
+            }));
+            rig.check(output, |session| {
+                let one = |i: usize| {
+                    let mut chosen = ranked(&input.rows[i], &n, &r);
+                    chosen.truncate(top_k);
+                    let total: f64 = chosen.iter().map(|(_, p)| p).sum();
+                    let weight = |p: f64| if renormalize { p / total } else { p };
+                    let experts = chosen.iter().map(|(expert, _)| *expert as f64);
+                    experts.chain(chosen.iter().map(|(_, p)| weight(*p))).collect()
+                };
+                session.map(one).collect()
+            });
+        }
+    });
+}

@@ -1,0 +1,114 @@
+//! `moe_up`: `h_e = act(G_e n(x)) * (U_e n(x))` for each chosen expert of a token, and for the shared expert.
+
+use kinglet::models::{Activation, Matrix};
+use kinglet::op::{MoeUp, Op};
+use kinglet_tests::oracle::{Linear, activation};
+use kinglet_tests::random::Random;
+use kinglet_tests::rig::Rig;
+use kinglet_tests::tensors::Stored;
+
+use crate::{TOKENS, each};
+
+/// Numbers of a token's experts, all different, then their weights: what `moe_route` writes.
+pub(crate) fn routes(random: &mut Random, experts: usize, top_k: usize, skew: bool) -> Vec<f64> {
+    let mut all: Vec<usize> = (0..experts).collect();
+    random.shuffle(&mut all);
+    if skew {
+        // Every token chooses expert 0, and the last expert is chosen by none where that can be.
+        all.retain(|&expert| expert != 0 && (expert + 1 < experts || top_k == experts));
+        all.insert(0, 0);
+    }
+    let experts = all[..top_k].iter().map(|&expert| expert as f64);
+    let experts: Vec<f64> = experts.collect();
+    experts.into_iter().chain((0..top_k).map(|_| random.uniform(0.05, 1.0))).collect()
+}
+
+/// Experts, experts used, width of an expert, of the shared one, of the model.
+pub(crate) const SHAPES: &[[usize; 5]] = &[
+    [1, 1, 1, 0, 1],
+    [2, 1, 3, 0, 5],
+    [4, 2, 16, 0, 17],
+    [4, 4, 7, 9, 16],
+    [8, 2, 33, 65, 40],
+    [16, 3, 20, 12, 66],
+    [5, 3, 130, 1, 9],
+    [3, 1, 66, 0, 258],
+    [40, 8, 5, 24, 12],
+];
+
+fn check(
+    [experts, top_k, inner, shared_inner, hidden]: [usize; 5],
+    (act, skew): (Activation, bool),
+    stored: Stored,
+    lengths: &[usize],
+) {
+    let name = format!(
+        "moe_up {top_k} of {experts}, {inner} + {shared_inner} x {hidden} {act:?} skew {skew}"
+    );
+    let mut rig = Rig::new(name, stored, lengths);
+    let input = rig.input(hidden, Random::normal);
+    let tokens = rig.tokens();
+    let rows = (0..tokens).map(|_| routes(&mut rig.random, experts, top_k, skew)).collect();
+    let chosen = rig.input_rows(rows);
+    let (norm, n) = rig.norm(hidden, 1e-5, false);
+    // Gate and up of all experts in one tensor, as several families store them: [experts, 2 inner, hidden].
+    let size = (hidden as f64).powf(-0.5);
+    let (tensor, values) =
+        rig.tensor(&[experts, 2 * inner, hidden], |random| size * random.normal());
+    let part = |first: usize| {
+        let weight = values[first * hidden..][..inner * hidden].to_vec();
+        let matrix =
+            Matrix { tensor: tensor.clone(), row_offset: first, rows: inner, cols: hidden };
+        (matrix, Linear { weight, bias: None, rows: inner, cols: hidden })
+    };
+    let (mut specs, mut pairs) = (Vec::new(), Vec::new());
+    for expert in 0..experts {
+        let ((gate, g), (up, u)) = (part(2 * expert * inner), part((2 * expert + 1) * inner));
+        specs.push((gate, up));
+        pairs.push((g, u));
+    }
+    let shared = (shared_inner > 0).then(|| {
+        let (gate, g) = rig.linear(shared_inner, hidden, false);
+        let (up, u) = rig.linear(shared_inner, hidden, false);
+        ((gate.weight, up.weight), (g, u))
+    });
+    let (shared, shared_pair) = shared.unzip();
+    let output = rig.buffer("inner", top_k * inner + shared_inner);
+    let (x, routes) = (input.buffer, chosen.buffer);
+    rig.op(Op::MoeUp(MoeUp {
+        input: x,
+        norm,
+        routes,
+        top_k,
+        experts: specs,
+        shared,
+        activation: act,
+        output,
+    }));
+    rig.check(output, |session| {
+        let one = |i: usize| {
+            let x = n.apply(&input.rows[i]);
+            let h = |(g, u): &(Linear, Linear)| -> Vec<f64> {
+                let both = g.apply(&x).into_iter().zip(u.apply(&x));
+                both.map(|(g, u)| activation(act, g) * u).collect()
+            };
+            let chosen = chosen.rows[i][..top_k].iter().map(|&expert| &pairs[expert as usize]);
+            chosen.chain(&shared_pair).flat_map(h).collect()
+        };
+        session.map(one).collect()
+    });
+}
+
+#[test]
+fn every_shape() {
+    each(SHAPES, TOKENS, |shape, stored, lengths| {
+        check(shape, (Activation::Silu, false), stored, lengths);
+    });
+}
+
+#[test]
+fn an_expert_of_all_tokens_and_one_of_none() {
+    each(SHAPES, &[&[3], &[4], &[130], &[40, 2]], |shape, stored, lengths| {
+        check(shape, (Activation::GeluTanh, true), stored, lengths);
+    });
+}

@@ -1,0 +1,60 @@
+//! One op, one name: an op has a file of its name in every place that knows ops.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Names of the files in `folder` (from the repository's root) that end in `.EXTENSION`, without it; empty if there
+/// is no such folder.
+fn names(folder: &str, extension: &str) -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let Ok(entries) = std::fs::read_dir(root.join(folder)) else { return BTreeSet::new() };
+    let names = entries.filter_map(|entry| {
+        let path = entry.unwrap().path();
+        let name = path.file_stem()?.to_str()?.to_string();
+        (path.extension()? == extension).then_some(name)
+    });
+    names.collect()
+}
+
+/// The ops: files of `runtime/src/op`.
+fn ops() -> BTreeSet<String> {
+    let mut ops = names("runtime/src/op", "rs");
+    assert!(ops.remove("mod"), "runtime/src/op/mod.rs should describe the ops");
+    ops
+}
+
+#[test]
+fn every_op_has_its_siblings() {
+    let ops = ops();
+    assert!(ops.len() >= 12, "only {ops:?}");
+    // A folder that is required from the beginning, and those that must be complete once they hold any op.
+    let places = [
+        ("runtime/src/cpu", "rs", true),
+        ("tests/op", "rs", true),
+        ("shaders/src", "wgsl", false),
+        ("kernels-cuda/src", "cu", false),
+    ];
+    let mut missing = Vec::new();
+    for (folder, extension, required) in places {
+        let there = names(folder, extension);
+        if required || ops.iter().any(|op| there.contains(op)) {
+            let lacking = ops.difference(&there);
+            missing.extend(lacking.map(|op| format!("{folder}/{op}.{extension}")));
+        }
+    }
+    assert!(missing.is_empty(), "ops without siblings: {missing:#?}");
+}
+
+#[test]
+fn every_op_file_is_compiled_and_named_as_its_op() {
+    let text = |path: &str| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        std::fs::read_to_string(root.join(path)).unwrap()
+    };
+    let (ops_module, tests) = (text("runtime/src/op/mod.rs"), text("tests/op/main.rs"));
+    for op in ops() {
+        assert!(ops_module.contains(&format!("mod {op};")), "{op} is no module of the ops");
+        assert!(ops_module.contains(&format!("=> \"{op}\"")), "no op calls itself {op}");
+        assert!(tests.contains(&format!("mod {op};")), "tests/op/{op}.rs is not compiled");
+    }
+}

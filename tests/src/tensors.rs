@@ -1,0 +1,84 @@
+//! Tensors in memory as a safetensors file, for models and ops that are made up by a test.
+
+use half::{bf16, f16};
+use kinglet::weights::{Source, Weights};
+
+/// How the elements of a tensor are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// binary32.
+    F32,
+    /// binary16.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Stored {
+    /// Every way that matrices can be stored.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
+
+    /// Its name in a safetensors header.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+        }
+    }
+
+    /// The value that is stored for `x`.
+    pub fn round(self, x: f64) -> f64 {
+        match self {
+            Self::F32 => f64::from(x as f32),
+            Self::F16 => f16::from_f64(x).to_f64(),
+            Self::Bf16 => bf16::from_f64(x).to_f64(),
+        }
+    }
+
+    fn bytes(self, values: &[f64]) -> Vec<u8> {
+        match self {
+            Self::F32 => values.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
+            Self::F16 => values.iter().flat_map(|&x| f16::from_f64(x).to_le_bytes()).collect(),
+            Self::Bf16 => values.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect(),
+        }
+    }
+}
+
+/// Tensors that will be a file.
+#[derive(Clone, Debug, Default)]
+pub struct Tensors {
+    entries: Vec<String>,
+    data: Vec<u8>,
+}
+
+impl Tensors {
+    /// Adds a tensor.
+    pub fn push(&mut self, name: &str, shape: &[usize], stored: Stored, values: &[f64]) {
+        let begin = self.data.len();
+        self.data.extend(stored.bytes(values));
+        let (dtype, end) = (stored.name(), self.data.len());
+        self.entries.push(format!(
+            r#""{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#
+        ));
+    }
+
+    /// The file; its data begins at an offset that is 1 more than a multiple of 64, as nothing may rely on
+    /// alignment.
+    pub fn file(&self) -> Vec<u8> {
+        let mut header = format!("{{{}}}", self.entries.join(","));
+        while (8 + header.len()) % 64 != 1 {
+            header.push(' ');
+        }
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file.extend(&self.data);
+        file
+    }
+
+    /// The file, opened.
+    pub fn weights(&self) -> Weights {
+        let source = Source::bytes("test.safetensors", self.file());
+        Weights::from_sources(vec![source]).unwrap()
+    }
+}
