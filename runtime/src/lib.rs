@@ -1,1 +1,3 @@
 //! Placeholder.
+pub mod sampling;
+pub mod text;
