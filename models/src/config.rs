@@ -33,7 +33,7 @@ impl Config {
             return Err(ModelError::TooLong { bytes: text.len(), limit: MAX_BYTES });
         }
         match serde_json::from_str(&tag_bare_floats(text)) {
-            Ok(Value::Object(root)) => Ok(Self { root }),
+            Ok(Value::Object(root)) if tag(&root).is_none() => Ok(Self { root }),
             Ok(other) => Err(ModelError::NotAnObject { found: describe(&other) }),
             Err(error) => Err(ModelError::Syntax {
                 line: error.line(),
@@ -301,7 +301,7 @@ impl<'a> Fields<'a> {
 fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Number(n) => n.as_f64(),
-        Value::Object(map) if map.len() == 1 => match map.get(FLOAT_TAG)?.as_str()? {
+        Value::Object(map) => match tag(map)? {
             "Infinity" => Some(f64::INFINITY),
             "-Infinity" => Some(f64::NEG_INFINITY),
             "NaN" => Some(f64::NAN),
@@ -309,6 +309,11 @@ fn number(value: &Value) -> Option<f64> {
         },
         _ => None,
     }
+}
+
+/// The word of a tagged number, if the object is one.
+fn tag(map: &Map<String, Value>) -> Option<&str> {
+    map.get(FLOAT_TAG).filter(|_| map.len() == 1)?.as_str()
 }
 
 /// A message of `serde_json` without the position at its end, which the error holds by itself.
@@ -324,7 +329,10 @@ fn describe(value: &Value) -> String {
         Value::Number(n) => format!("the number {n}"),
         Value::String(s) => format!("the string {}", shorten(&format!("{s:?}"))),
         Value::Array(list) => format!("a list of {} entries", list.len()),
-        Value::Object(map) => format!("an object of {} fields", map.len()),
+        Value::Object(map) => match tag(map) {
+            Some(word) => format!("the number {}", shorten(word)),
+            None => format!("an object of {} fields", map.len()),
+        },
     }
 }
 

@@ -16,6 +16,11 @@ mod rope;
 mod spec;
 mod transformer;
 
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod testing;
+
 mod bamba;
 mod falcon_mamba;
 mod granite;

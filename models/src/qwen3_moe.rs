@@ -26,12 +26,15 @@ pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let renormalize = fields.bool_or("norm_topk_prob", false)?;
 
     let step = fields.size_or("decoder_sparse_step", 1, 1, usize::MAX)?;
-    let dense_layers = fields.sizes("mlp_only_layers", 0, usize::MAX)?.unwrap_or_default();
     let any = Counts::any(frame, EXPERTS)?;
-    let has_experts =
-        |layer: usize| any && (layer + 1).is_multiple_of(step) && !dense_layers.contains(&layer);
-    let moe_layers = (0..frame.layers).filter(|&layer| has_experts(layer)).count();
-    let counts = match moe_layers {
+    let mut has_experts: Vec<bool> =
+        (1..=frame.layers).map(|number| any && number.is_multiple_of(step)).collect();
+    for layer in fields.sizes("mlp_only_layers", 0, usize::MAX)?.unwrap_or_default() {
+        if let Some(has_experts) = has_experts.get_mut(layer) {
+            *has_experts = false;
+        }
+    }
+    let counts = match has_experts.iter().filter(|&&has_experts| has_experts).count() {
         0 => None,
         layers => Some(Counts::read(frame, layers, EXPERTS)?),
     };
@@ -39,7 +42,7 @@ pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let blocks = model.blocks(|layer, prefix| {
         let qk_norm = Some(head_norms(frame, prefix, model.heads.head_dim));
         let attention = model.attention(prefix, (bias, bias));
-        let feed_forward = match counts.filter(|_| has_experts(layer)) {
+        let feed_forward = match counts.filter(|_| has_experts.get(layer) == Some(&true)) {
             Some(counts) => {
                 let sizes = [frame.hidden, inner];
                 Mixer::Moe(named_experts(prefix, counts, sizes, model.activation, renormalize))

@@ -1,1 +1,206 @@
+//! The frequencies below are those of `transformers` 5.23.0 on the CPU.
 
+use crate::testing::*;
+use crate::{ModelError, Rope};
+use serde_json::{Value, json};
+
+fn config() -> Value {
+    json!({
+        "model_type": "llama", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 20,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 4096
+    })
+}
+
+fn yarn() -> Value {
+    json!({
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0,
+        "original_max_position_embeddings": 1024
+    })
+}
+
+fn rope(config: &Value) -> Rope {
+    attention(&spec_of(config), 0).rope.clone().expect("rope")
+}
+
+fn rope_of(parameters: Value) -> Rope {
+    rope(&with(&config(), json!({"rope_parameters": parameters})))
+}
+
+/// An error unless all frequencies are within an ulp of those expected.
+#[track_caller]
+fn check(rope: &Rope, inv_freq: &[f32], attention_factor: f32) {
+    assert_eq!(rope.inv_freq.len(), inv_freq.len());
+    for (found, expected) in rope.inv_freq.iter().zip(inv_freq) {
+        let ulps = found.to_bits().abs_diff(expected.to_bits());
+        assert!(ulps <= 1, "{found} instead of {expected}: {ulps} ulps");
+    }
+    assert_eq!(rope.attention_factor, attention_factor);
+}
+
+const DEFAULT: [f32; 8] =
+    [1.0, 0.316_227_76, 0.1, 0.031_622_78, 0.01, 0.003_162_277_9, 0.001, 0.000_316_227_76];
+
+const YARN: [f32; 8] = [
+    1.0,
+    0.316_227_76,
+    0.081_250_004,
+    0.019_764_237,
+    0.004_375,
+    0.000_790_569_47,
+    0.000_25,
+    7.905_695e-5,
+];
+
+#[test]
+fn default() {
+    check(&rope(&config()), &DEFAULT, 1.0);
+    check(&rope_of(json!({"rope_type": "default", "rope_theta": 10000.0})), &DEFAULT, 1.0);
+    check(&rope_of(json!({"rope_theta": 10000})), &DEFAULT, 1.0);
+    check(&rope(&with(&config(), json!({"rope_theta": 1e4, "rope_scaling": null}))), &DEFAULT, 1.0);
+    check(&rope(&with(&config(), json!({"rope_theta": 1e4, "rope_scaling": {}}))), &DEFAULT, 1.0);
+}
+
+#[test]
+fn linear() {
+    let expected = [
+        0.333_333_34,
+        0.105_409_26,
+        0.033_333_335,
+        0.010_540_926,
+        0.003_333_333_2,
+        0.001_054_092_7,
+        0.000_333_333_36,
+        0.000_105_409_264,
+    ];
+    check(
+        &rope_of(json!({"rope_type": "linear", "rope_theta": 10000.0, "factor": 3.0})),
+        &expected,
+        1.0,
+    );
+    let older = json!({"rope_theta": 10000.0, "rope_scaling": {"type": "linear", "factor": 3}});
+    check(&rope(&with(&config(), older)), &expected, 1.0);
+}
+
+#[test]
+fn llama3() {
+    let expected = [
+        1.0,
+        0.193_922_76,
+        0.037_606_03,
+        0.007_292_665,
+        0.000_524_846,
+        3.428_102_4e-5,
+        6.647_87e-6,
+        1.289_173_2e-6,
+    ];
+    let parameters = json!({
+        "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192
+    });
+    check(&rope_of(parameters.clone()), &expected, 1.0);
+    let older = json!({"rope_theta": 500000.0, "rope_scaling": without(&parameters, "rope_theta")});
+    check(&rope(&with(&config(), older)), &expected, 1.0);
+}
+
+#[test]
+fn yarn_by_default() {
+    check(&rope_of(yarn()), &YARN, 1.138_629_4);
+    // No factor: the ratio of the contexts, which is 4 too.
+    check(&rope_of(with(&yarn(), json!({"factor": null}))), &YARN, 1.138_629_4);
+    check(&rope_of(with(&yarn(), json!({"beta_fast": null, "beta_slow": 0}))), &YARN, 1.138_629_4);
+    // One of the two scales alone, or zero, counts for nothing.
+    let zero = json!({"mscale": 0.5, "mscale_all_dim": 0.0});
+    check(&rope_of(with(&yarn(), zero)), &YARN, 1.138_629_4);
+    let older = without(&with(&yarn(), json!({"type": "yarn"})), "rope_type");
+    let older = json!({"rope_theta": 10000.0, "rope_scaling": older});
+    check(&rope(&with(&config(), older)), &YARN, 1.138_629_4);
+}
+
+#[test]
+fn yarn_with_every_field() {
+    let fields = json!({
+        "mscale": 1.0, "mscale_all_dim": 0.5, "beta_fast": 16.0, "beta_slow": 2.0,
+        "truncate": false
+    });
+    let expected =
+        [1.0, 0.316_227_76, 0.1, 0.018_701_805, 0.002_5, 0.000_790_569_47, 0.000_25, 7.905_695e-5];
+    check(&rope_of(with(&yarn(), fields)), &expected, 1.064_821_6);
+}
+
+#[test]
+fn yarn_takes_the_original_context_from_outside_first() {
+    let expected = [
+        1.0,
+        0.316_227_76,
+        0.1,
+        0.025_693_506,
+        0.006_249_999_6,
+        0.001_383_496_6,
+        0.000_25,
+        7.905_695e-5,
+    ];
+    let outside = json!({"original_max_position_embeddings": 2048, "rope_parameters": yarn()});
+    check(&rope(&with(&config(), outside)), &expected, 1.138_629_4);
+    let inside = json!({"original_max_position_embeddings": 2048, "attention_factor": 0.7});
+    check(&rope_of(with(&yarn(), inside)), &expected, 0.7);
+    // Nowhere: the context of the config.
+    let nowhere = with(&yarn(), json!({"original_max_position_embeddings": 4096}));
+    assert_eq!(rope_of(without(&yarn(), "original_max_position_embeddings")), rope_of(nowhere));
+}
+
+#[test]
+fn part_of_a_head() {
+    let bamba = json!({
+        "model_type": "bamba", "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1,
+        "num_key_value_heads": 2, "attn_layer_indices": [0], "rope_theta": 10000.0
+    });
+    check(&rope(&bamba), &[1.0, 0.1, 0.01, 0.001], 1.0);
+    let quarter = json!({"rope_parameters": {"partial_rotary_factor": 0.25}});
+    check(&rope(&with(&bamba, quarter)), &[1.0, 0.01], 1.0);
+    // 5 of 10 elements are rounded up to 3 pairs.
+    check(
+        &rope(&with(&bamba, json!({"hidden_size": 20}))),
+        &[1.0, 0.025_118_863, 0.000_630_957_3],
+        1.0,
+    );
+}
+
+#[test]
+fn a_family_without_partial_rotation_disregards_it_or_refuses() {
+    let partial = json!({"partial_rotary_factor": 0.5});
+    check(&rope(&with(&config(), partial.clone())), &DEFAULT, 1.0);
+    let error = try_spec(&with(&config(), json!({"rope_parameters": with(&yarn(), partial)})));
+    assert!(matches!(error, Err(ModelError::Unsupported { .. })), "{error:?}");
+}
+
+#[test]
+fn errors() {
+    for (parameters, part) in [
+        (json!({"rope_type": "dynamic", "factor": 2.0}), "default, linear, llama3, yarn"),
+        (json!({"rope_type": "longrope"}), "\"longrope\""),
+        (json!({"type": "su"}), "rope_parameters.type"),
+        (json!({"rope_type": "linear"}), "rope_parameters.factor` is missing"),
+        (json!({"rope_type": "linear", "factor": 0}), "rope_parameters.factor` is 0"),
+        (json!({"rope_type": "llama3", "factor": 8.0}), "low_freq_factor` is missing"),
+        (
+            json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4, "high_freq_factor": 1}),
+            "high_freq_factor` is 1; expected more than low_freq_factor, 4",
+        ),
+        (without(&yarn(), "factor"), "rope_parameters.factor` is missing"),
+        (with(&yarn(), json!({"rope_theta": 1.0})), "rope_theta` is 1"),
+        (with(&yarn(), json!({"beta_fast": -1})), "beta_fast"),
+        (with(&yarn(), json!({"beta_fast": 1e-320, "beta_slow": 1e-320})), "rope_theta"),
+        (with(&yarn(), json!({"mscale": 1e38, "mscale_all_dim": -1e38})), "mscale"),
+        (with(&yarn(), json!({"original_max_position_embeddings": 0})), "original_max_position"),
+        (json!({"rope_theta": 0}), "rope_theta"),
+        (json!({"rope_theta": 1.4e-45}), "rope_theta"),
+        (json!({"partial_rotary_factor": 2}), "partial_rotary_factor"),
+        (json!({"full_attention": {"rope_theta": 1e4}}), "rope_parameters.full_attention"),
+        (json!([1]), "rope_parameters"),
+    ] {
+        let error = error_of(&with(&config(), json!({"rope_parameters": parameters})));
+        assert!(error.contains(part), "{error}");
+    }
+    let error = error_of(&with(&config(), json!({"head_dim": 7})));
+    assert!(error.contains("head_dim"), "{error}");
+}

@@ -28,6 +28,13 @@ pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     if fields.str("weight_mode")?.is_some_and(|mode| mode != "single") {
         return Err(fields.unsupported("weight_mode", "single is"));
     }
+    // Fields of early checkpoints for parts that neither this nor the reference computes.
+    if fields.bool_or("add_qk_norm", false)? {
+        return Err(fields.unsupported("add_qk_norm", "queries and keys without a norm are"));
+    }
+    if fields.str("norm_type")?.is_some_and(|name| name != "rmsnorm") {
+        return Err(fields.unsupported("norm_type", "rmsnorm is"));
+    }
 
     let shape = Shape::read(&frame)?;
     let mut blocks = Vec::new();

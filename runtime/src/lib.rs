@@ -20,7 +20,10 @@ mod error;
 mod model;
 pub mod op;
 pub mod plan;
+pub mod sampling;
 mod session;
+pub mod text;
+mod traffic;
 pub mod weights;
 
 pub use backend::{Backend, Logits};
@@ -29,3 +32,4 @@ pub use error::Error;
 pub use kinglet_models::{self as models, ModelSpec};
 pub use model::{Model, ModelOptions, Run, read_spec};
 pub use session::Session;
+pub use traffic::Traffic;

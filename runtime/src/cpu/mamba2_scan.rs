@@ -388,9 +388,11 @@ impl HeadStep<'_> {
         let (width, len) = (self.x.len(), V * S::LANES);
         let (decay, dt, d) = (s.splat(self.decay), s.splat(self.dt), s.splat(self.d));
         let blocks = &S::blocks(&self.x[start..start + len]).0[..V];
-        let x: [S::F; V] = std::array::from_fn(|v| s.load(&blocks[v]));
-        let mut y: [S::F; V] = std::array::from_fn(|v| s.mul(d, x[v]));
-        let x: [S::F; V] = std::array::from_fn(|v| s.mul(x[v], dt));
+        let (mut x, mut y) = ([s.zero(); V], [s.zero(); V]);
+        for v in 0..V {
+            let value = s.load(&blocks[v]);
+            (x[v], y[v]) = (s.mul(value, dt), s.mul(d, value));
+        }
         for ((row, &b), &c) in self.state.chunks_mut(width).zip(self.b).zip(self.c) {
             let (b, c) = (s.splat(b), s.splat(c));
             let row = &mut S::blocks_mut(&mut row[start..start + len]).0[..V];

@@ -342,7 +342,10 @@ impl HeadStep<'_> {
         let (width, len) = (self.v.len(), V * S::LANES);
         let forget = s.splat(self.forget);
         let blocks = &S::blocks(&self.v[start..start + len]).0[..V];
-        let v: [S::F; V] = std::array::from_fn(|i| s.load(&blocks[i]));
+        let mut v = [s.zero(); V];
+        for i in 0..V {
+            v[i] = s.load(&blocks[i]);
+        }
         let mut sums = [s.zero(); V];
         for ((row, &k), &q) in self.c.chunks_mut(width).zip(self.k).zip(self.q) {
             let (k, q) = (s.splat(self.input * k), s.splat(q));

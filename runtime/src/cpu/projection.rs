@@ -82,7 +82,7 @@ impl Tiling {
         threads: usize,
     ) -> Self {
         // A task of a decode step should stream at least this much, or claiming it costs more than it gives.
-        const TASK_BYTES: usize = 128 << 10;
+        const TASK_BYTES: usize = 256 << 10;
         const ACTIVATION_BYTES: usize = 384 << 10;
         let by_bytes = TASK_BYTES / (cols * element).max(1);
         let wanted = if tokens < 8 { by_bytes } else { 64 };

@@ -191,9 +191,18 @@ fn tile<S: Simd, D: Dense, const R: usize, const M: usize>(
     let w: [&[D::Block<S>]; R] = std::array::from_fn(|r| &D::blocks::<S>(rows[r]).0[..whole]);
     let x: [&[S::Block]; M] = std::array::from_fn(|m| &S::blocks(xs[m]).0[..whole]);
     let mut sums = [[s.zero(); M]; R];
+    let ahead = R * job.weight.stride;
+    let mut xv = [s.zero(); M];
     for i in 0..whole {
-        let xv: [S::F; M] = std::array::from_fn(|m| s.load(&x[m][i]));
+        for m in 0..M {
+            xv[m] = s.load(&x[m][i]);
+        }
         for r in 0..R {
+            if M == 1 {
+                // Rows are short for the processor's own prefetcher, which begins anew with each: ask for the
+                // same place in the rows that come next.
+                s.prefetch(w[r].as_ptr().wrapping_add(i).cast::<u8>().wrapping_add(ahead));
+            }
             let wv = D::load(s, &w[r][i]);
             for m in 0..M {
                 sums[r][m] = s.fma(wv, xv[m], sums[r][m]);

@@ -25,6 +25,21 @@ macro_rules! each_vector {
     }};
 }
 
+/// Replaces every element of a row, `$x` being a vector of them, by `$body`.
+macro_rules! in_place {
+    ($s:ident, $row:expr, $x:ident, $body:expr) => {{
+        let (blocks, rest) = S::blocks_mut($row);
+        for block in blocks {
+            let $x = $s.load(block);
+            let value = $body;
+            $s.store(value, block);
+        }
+        let $x = $s.load_partial(rest);
+        let value = $body;
+        $s.store_partial(value, rest);
+    }};
+}
+
 /// `sum x^2`.
 pub(crate) struct SumOfSquares<'a>(pub &'a [f32]);
 
@@ -159,23 +174,13 @@ impl Kernel for ScaleAndCap<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (blocks, rest) = S::blocks_mut(self.x);
         let scale = s.splat(self.scale);
-        let apply = |x: S::F| {
-            let x = s.mul(x, scale);
-            match self.cap {
-                Some(cap) => {
-                    let cap = s.splat(cap);
-                    s.mul(cap, math::tanh(s, s.div(x, cap)))
-                }
-                None => x,
+        match self.cap.map(|cap| s.splat(cap)) {
+            Some(cap) => {
+                in_place!(s, self.x, x, { s.mul(cap, math::tanh(s, s.div(s.mul(x, scale), cap))) })
             }
-        };
-        for block in blocks {
-            s.store(apply(s.load(block)), block);
+            None => in_place!(s, self.x, x, s.mul(x, scale)),
         }
-        let x = apply(s.load_partial(rest));
-        s.store_partial(x, rest);
     }
 }
 
@@ -190,16 +195,8 @@ impl Kernel for StepSize<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (blocks, rest) = S::blocks_mut(self.x);
-        let apply = |x: S::F| {
-            let dt = math::softplus(s, s.add(x, s.splat(self.bias)));
-            s.min(s.max(dt, s.splat(self.limit.0)), s.splat(self.limit.1))
-        };
-        for block in blocks {
-            s.store(apply(s.load(block)), block);
-        }
-        let x = apply(s.load_partial(rest));
-        s.store_partial(x, rest);
+        let (bias, low, high) = (s.splat(self.bias), s.splat(self.limit.0), s.splat(self.limit.1));
+        in_place!(s, self.x, x, { s.min(s.max(math::softplus(s, s.add(x, bias)), low), high) });
     }
 }
 

@@ -87,10 +87,13 @@ fn tile<S: Simd, const R: usize, const V: usize>(
 ) {
     let width = V * S::LANES;
     let mut sums = [[s.zero(); V]; R];
+    let mut bv = [s.zero(); V];
     for k in 0..job.k {
         let start = k * job.b_row + column;
         let b = &S::blocks(&job.b[start..start + width]).0[..V];
-        let bv: [S::F; V] = std::array::from_fn(|v| s.load(&b[v]));
+        for v in 0..V {
+            bv[v] = s.load(&b[v]);
+        }
         for r in 0..R {
             let a = s.splat(job.a[(row + r) * job.a_row + k * job.a_col]);
             for v in 0..V {

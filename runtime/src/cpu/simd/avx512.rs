@@ -147,4 +147,9 @@ impl Simd for Avx512 {
         // SAFETY: see above.
         unsafe { _mm512_reduce_max_ps(a) }
     }
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: a prefetch of an invalid address does nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
 }

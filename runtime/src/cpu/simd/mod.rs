@@ -80,6 +80,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Maximum over lanes.
     fn max_lane(self, a: Self::F) -> f32;
 
+    /// A hint that the memory at `address`, which may be any, will be read soon.
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        let _ = address;
+    }
+
     #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat(0.0)

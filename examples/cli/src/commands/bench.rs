@@ -1,0 +1,230 @@
+//! `kinglet bench`: prefill and decode speed, as tokens per second and as a share of what the memory gives.
+//!
+//! Every round runs each test once and measures the memory's read bandwidth before and after it, so that a machine
+//! whose speed drifts is compared with itself; medians over the rounds are reported.
+
+use std::time::Instant;
+
+use kinglet::{Error, Logits, Model, Run, Session, Traffic};
+use serde_json::json;
+
+/// What to measure.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct BenchArgs {
+    /// Tokens of a prefill test; 0 for none
+    #[arg(long, default_value_t = 512, value_name = "TOKENS")]
+    pub(crate) prefill: usize,
+    /// Tokens of a decode test; 0 for none
+    #[arg(long, default_value_t = 128, value_name = "TOKENS")]
+    pub(crate) decode: usize,
+    /// Tokens already in the context, for each of which decode is measured
+    #[arg(long, default_value = "0", value_delimiter = ',', value_name = "TOKENS,..")]
+    pub(crate) depth: Vec<usize>,
+    /// Rounds; the median is reported
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: usize,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// One measured thing.
+struct Test {
+    name: &'static str,
+    tokens: usize,
+    depth: usize,
+    /// Bytes that a token must move; for prefill none are stated, since it computes.
+    bytes_per_token: Option<u64>,
+    /// Tokens per second of each round.
+    rates: Vec<f64>,
+    /// Share of the bandwidth of each round.
+    shares: Vec<f64>,
+}
+
+/// Token ids that look like text in that they vary: experts and embedding rows are not always the same.
+fn token(index: usize, vocab: usize) -> u32 {
+    let mixed = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+    (mixed % vocab as u64) as u32
+}
+
+/// Runs the measurements and prints a row a test.
+///
+/// # Errors
+/// What the engine reports: a context that doesn't fit into memory, say.
+pub(crate) fn run(model: &Model, threads: usize, args: &BenchArgs) -> Result<(), Error> {
+    let vocab = model.vocab();
+    let memory = Memory::new(threads);
+    let mut tests = Vec::new();
+    let mut sessions: Vec<Option<Session>> = Vec::new();
+    if args.prefill > 0 {
+        tests.push(Test::new("prefill", args.prefill, 0, None));
+        sessions.push(None);
+    }
+    for &depth in &args.depth {
+        if args.decode == 0 {
+            continue;
+        }
+        let bytes = Traffic::of_decode(model.plan(), model.weights(), depth + args.decode / 2)?;
+        tests.push(Test::new("decode", args.decode, depth, Some(bytes.total())));
+        let mut session = model.session()?;
+        if depth > 0 {
+            let context: Vec<u32> = (0..depth).map(|i| token(i, vocab)).collect();
+            let run = Run { session: &mut session, tokens: &context, logits: Logits::None };
+            model.step(&mut [run])?;
+        }
+        sessions.push(Some(session));
+    }
+    // The first round warms caches and page tables, and is not counted.
+    let mut bandwidths = Vec::new();
+    for round in 0..=args.rounds.max(1) {
+        let mut before = memory.read();
+        for (test, start) in tests.iter_mut().zip(&sessions) {
+            let rate = match start {
+                None => prefill(model, test.tokens)?,
+                Some(session) => decode(&mut session.fork()?, test.tokens)?,
+            };
+            let after = memory.read();
+            if round > 0 {
+                test.rates.push(rate);
+                let moved = test.bytes_per_token.unwrap_or(0) as f64 * rate;
+                let bandwidth = (before + after) / 2.0;
+                test.shares.push(moved / bandwidth);
+                bandwidths.push(bandwidth);
+            }
+            before = after;
+        }
+    }
+    let bandwidth = median(&bandwidths);
+    if !args.json {
+        println!("{}: {}", model.folder().display(), model.describe());
+        println!(
+            "memory read bandwidth {:.1} GB/s, {} rounds",
+            bandwidth / 1e9,
+            args.rounds.max(1)
+        );
+        println!(
+            "test       tokens   depth      tokens/s  (min .. max)            MB/token     GB/s   share"
+        );
+    }
+    for test in &tests {
+        test.print(args.json, bandwidth);
+    }
+    Ok(())
+}
+
+fn prefill(model: &Model, tokens: usize) -> Result<f64, Error> {
+    let ids: Vec<u32> = (0..tokens).map(|i| token(i, model.vocab())).collect();
+    let mut session = model.session()?;
+    let start = Instant::now();
+    session.feed(&ids)?;
+    Ok(tokens as f64 / start.elapsed().as_secs_f64())
+}
+
+fn decode(session: &mut Session, tokens: usize) -> Result<f64, Error> {
+    let vocab = session.model().vocab();
+    let first = session.position();
+    let start = Instant::now();
+    for i in 0..tokens {
+        session.feed(&[token(first + i, vocab)])?;
+    }
+    Ok(tokens as f64 / start.elapsed().as_secs_f64())
+}
+
+impl Test {
+    fn new(name: &'static str, tokens: usize, depth: usize, bytes_per_token: Option<u64>) -> Self {
+        Self { name, tokens, depth, bytes_per_token, rates: Vec::new(), shares: Vec::new() }
+    }
+
+    fn print(&self, as_json: bool, bandwidth: f64) {
+        let rate = median(&self.rates);
+        let least = self.rates.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = self.rates.iter().copied().fold(0.0, f64::max);
+        let moved = self.bytes_per_token.map(|bytes| bytes as f64 * rate / 1e9);
+        let share = self.bytes_per_token.map(|_| median(&self.shares));
+        if as_json {
+            let row = json!({
+                "test": self.name,
+                "tokens": self.tokens,
+                "depth": self.depth,
+                "tokens_per_second": rate,
+                "tokens_per_second_min": least,
+                "tokens_per_second_max": most,
+                "rounds": self.rates.len(),
+                "bytes_per_token": self.bytes_per_token,
+                "gb_per_second": moved,
+                "read_bandwidth_gb_per_second": bandwidth / 1e9,
+                "bandwidth_fraction": share,
+                "peak_rss_bytes": peak_rss(),
+            });
+            println!("{row}");
+            return;
+        }
+        let number = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.1}"));
+        println!(
+            "{:<10} {:>6} {:>7} {:>13.1}  ({least:.1} .. {most:.1}){:>16} {:>8} {:>7}",
+            self.name,
+            self.tokens,
+            self.depth,
+            rate,
+            number(self.bytes_per_token.map(|bytes| bytes as f64 / 1e6)),
+            number(moved),
+            share.map_or("-".into(), |share| format!("{:.0} %", 100.0 * share)),
+        );
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+    }
+}
+
+/// Peak resident memory of this process, where the system tells.
+fn peak_rss() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Memory far larger than any cache, read by as many threads as the model uses.
+struct Memory {
+    words: Vec<u64>,
+    threads: usize,
+}
+
+impl Memory {
+    fn new(threads: usize) -> Self {
+        // Written, so that every page is there.
+        Self { words: (0..(512usize << 20) / 8).map(|i| i as u64).collect(), threads }
+    }
+
+    /// Bytes per second of reading all of it: the median of three passes.
+    fn read(&self) -> f64 {
+        let share = self.words.len().div_ceil(self.threads);
+        let pass = || {
+            let start = Instant::now();
+            std::thread::scope(|scope| {
+                for part in self.words.chunks(share) {
+                    scope.spawn(move || std::hint::black_box(sum(part)));
+                }
+            });
+            (8 * self.words.len()) as f64 / start.elapsed().as_secs_f64()
+        };
+        median(&[pass(), pass(), pass()])
+    }
+}
+
+fn sum(words: &[u64]) -> u64 {
+    let mut sums = [0u64; 32];
+    let (blocks, rest) = words.as_chunks::<32>();
+    for block in blocks {
+        for (sum, word) in sums.iter_mut().zip(block) {
+            *sum = sum.wrapping_add(*word);
+        }
+    }
+    rest.iter().chain(&sums).fold(0, |a, b| a.wrapping_add(*b))
+}

@@ -1,0 +1,98 @@
+//! Each small checkpoint in `tests/fixtures` (made with `transformers`) against the spec of its config:
+//! the tensors that the spec names are exactly those of the file, with their shapes, and the older
+//! spelling of the config gives the same spec.
+
+use kinglet_models::{Config, ModelSpec, spec};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// Every `tests/fixtures/FAMILY/CASE` of the workspace.
+fn cases() -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
+    let mut cases = Vec::new();
+    for family in fs::read_dir(root)? {
+        let family = family?.path();
+        if !family.is_dir() {
+            continue;
+        }
+        for case in fs::read_dir(family)? {
+            let case = case?.path();
+            if case.join("config.json").is_file() {
+                cases.push(case);
+            }
+        }
+    }
+    cases.sort();
+    Ok(cases)
+}
+
+fn read_spec(path: &Path) -> Result<ModelSpec, Box<dyn Error>> {
+    let model = spec(&Config::parse(&fs::read_to_string(path)?)?);
+    model.map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+/// Names and shapes in all the safetensors files of a case but the reference's.
+fn shapes(case: &Path) -> Result<Shapes, Box<dyn Error>> {
+    let mut shapes = Shapes::new();
+    for file in fs::read_dir(case)? {
+        let file = file?.path();
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !(name.starts_with("model") && name.ends_with(".safetensors")) {
+            continue;
+        }
+        let bytes = fs::read(&file)?;
+        let (length, rest) = bytes.split_first_chunk::<8>().ok_or("no header length")?;
+        let length = usize::try_from(u64::from_le_bytes(*length))?;
+        let header = rest.get(..length).ok_or("header cut off")?;
+        let header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header)?;
+        for (name, entry) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
+            shapes.insert(name, serde_json::from_value(entry["shape"].clone())?);
+        }
+    }
+    Ok(shapes)
+}
+
+/// Whether `name` matches `pattern`, in which `*` stands for any run of characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, rest)) => name.strip_prefix(start).is_some_and(|name| {
+            (0..=name.len()).any(|cut| name.get(cut..).is_some_and(|name| matches(rest, name)))
+        }),
+    }
+}
+
+#[test]
+fn specs_name_the_tensors_of_the_files() -> Result<(), Box<dyn Error>> {
+    let cases = cases()?;
+    assert!(!cases.is_empty(), "no fixtures");
+    for case in &cases {
+        let model = read_spec(&case.join("config.json"))?;
+        let wanted: Shapes =
+            model.tensors().into_iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
+        assert_eq!(wanted.len(), model.tensors().len(), "{}: a name twice", case.display());
+        let mut found = shapes(case)?;
+        found.retain(|name, _| !model.ignored.iter().any(|pattern| matches(pattern, name)));
+        assert_eq!(wanted, found, "{}", case.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn older_spellings_give_the_same_spec() -> Result<(), Box<dyn Error>> {
+    let mut compared = 0;
+    for case in &cases()? {
+        let older = case.join("config.legacy.json");
+        if older.is_file() {
+            let (older, newer) = (read_spec(&older)?, read_spec(&case.join("config.json"))?);
+            assert_eq!(older, newer, "{}", case.display());
+            compared += 1;
+        }
+    }
+    assert!(compared > 0, "no fixture has an older spelling");
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! How many bytes a decoded token must move: the yardstick of decode speed.
+
+use crate::Error;
+use crate::op::Op;
+use crate::plan::{Plan, StateKind};
+use crate::weights::Weights;
+
+/// Bytes that decoding one token moves at least, each counted once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Weights read: all matrices, of the experts only those that a token uses.
+    pub weights: u64,
+    /// Recurrent state, read and written.
+    pub state: u64,
+    /// Keys and values read.
+    pub key_value: u64,
+}
+
+impl Traffic {
+    /// Of one token of `plan` at position `depth`.
+    ///
+    /// # Errors
+    /// When a tensor of the plan is not among the weights.
+    pub fn of_decode(plan: &Plan, weights: &Weights, depth: usize) -> Result<Self, Error> {
+        let mut traffic = Self::default();
+        for op in &plan.ops {
+            let uses = op.uses();
+            for matrix in &uses.matrices {
+                let data = weights.matrix(matrix)?;
+                traffic.weights += data.bytes().len() as u64;
+            }
+            // A token uses `top_k` of the experts: that share of the stack's bytes.
+            let stack = match op {
+                Op::MoeUp(op) => Some((op.top_k, op.experts.len())),
+                Op::MoeDown(op) => Some((op.top_k, op.experts.len())),
+                _ => None,
+            };
+            if let Some((used, count)) = stack {
+                let mut all = 0;
+                for (_, matrix) in &uses.experts {
+                    all += weights.matrix(matrix)?.bytes().len() as u64;
+                }
+                traffic.weights += all * used as u64 / count.max(1) as u64;
+            }
+            for vector in &uses.vectors {
+                let tensor = weights.get(&vector.name)?;
+                traffic.weights += tensor.bytes().len() as u64;
+            }
+            if let Op::Embed(embed) = op {
+                let table = weights.matrix(&embed.table)?;
+                traffic.weights += (table.cols() * table.dtype().size()) as u64;
+            }
+        }
+        for state in &plan.states {
+            let bytes = 4 * state.elements(depth) as u64;
+            match state.kind {
+                StateKind::Tensor { .. } => traffic.state += 2 * bytes,
+                StateKind::KeyValue { .. } => traffic.key_value += bytes,
+            }
+        }
+        Ok(traffic)
+    }
+
+    /// All together.
+    pub fn total(&self) -> u64 {
+        self.weights + self.state + self.key_value
+    }
+}
