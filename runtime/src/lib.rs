@@ -20,7 +20,9 @@ mod error;
 mod model;
 pub mod op;
 pub mod plan;
+pub mod sampling;
 mod session;
+pub mod text;
 pub mod weights;
 
 pub use backend::{Backend, Logits};

@@ -1,0 +1,224 @@
+//! The tokens that can still be chosen, and the stages that cut them down.
+//!
+//! Nothing here sorts the whole vocabulary: the most probable tokens are selected in linear time
+//! and only they are sorted, as many as a stage turns out to need.
+
+use std::cmp::Ordering;
+
+use super::math;
+
+/// A token with its logit, which is relative to the largest: at most 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Candidate {
+    pub(super) id: u32,
+    pub(super) logit: f32,
+}
+
+impl Candidate {
+    fn weight(&self) -> f64 {
+        f64::from(math::exp(self.logit))
+    }
+}
+
+/// More probable tokens first; of equals, those with lower ids.
+fn by_logit(a: &Candidate, b: &Candidate) -> Ordering {
+    b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
+}
+
+/// Candidates, with buffers that are kept from token to token. There is at least one, unless
+/// [`Candidates::fill`] was given none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Candidates {
+    items: Vec<Candidate>,
+    /// So many of `items` are sorted, and before all others.
+    sorted: usize,
+    /// For the typical stage: distance and candidate.
+    distances: Vec<(f64, Candidate)>,
+}
+
+impl Candidates {
+    /// Takes the tokens whose logit is not negative infinity; `max` is the largest logit.
+    pub(super) fn fill(&mut self, logits: &[f32], max: f32, temperature: f32) {
+        self.items.clear();
+        self.sorted = 0;
+        self.items.extend(
+            logits
+                .iter()
+                .zip(0u32..)
+                .filter(|(logit, _)| **logit > f32::NEG_INFINITY)
+                .map(|(logit, id)| Candidate { id, logit: (logit - max) / temperature }),
+        );
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacities(&self) -> [usize; 2] {
+        [self.items.capacity(), self.distances.capacity()]
+    }
+
+    /// Sorts at least the `count` most probable candidates to the front.
+    fn sort_front(&mut self, count: usize) {
+        let count = count.min(self.items.len());
+        let Some(rest) = self.items.get_mut(self.sorted..) else { return };
+        let wanted = count.saturating_sub(self.sorted);
+        if wanted == 0 {
+            return;
+        }
+        if wanted < rest.len() {
+            rest.select_nth_unstable_by(wanted - 1, by_logit);
+        }
+        if let Some(front) = rest.get_mut(..wanted) {
+            front.sort_unstable_by(by_logit);
+        }
+        self.sorted = count;
+    }
+
+    fn truncate(&mut self, count: usize) {
+        self.items.truncate(count.max(1));
+        self.sorted = self.sorted.min(self.items.len());
+    }
+
+    /// The sum of the weights of all candidates.
+    fn total(&self) -> f64 {
+        self.items.iter().map(Candidate::weight).sum()
+    }
+
+    /// Keeps the `k` most probable.
+    pub(super) fn top_k(&mut self, k: usize) {
+        if k > 0 && k < self.items.len() {
+            self.sort_front(k);
+            self.truncate(k);
+        }
+    }
+
+    /// Keeps the most probable that together have probability `p`.
+    pub(super) fn top_p(&mut self, p: f32) {
+        if p >= 1.0 {
+            return;
+        }
+        let wanted = f64::from(p) * self.total();
+        let mut sum = 0.0;
+        let mut count = 0;
+        while count < self.items.len() {
+            if count == self.sorted {
+                self.sort_front((self.sorted * 4).max(64));
+            }
+            sum += self.items.get(count).map_or(0.0, Candidate::weight);
+            count += 1;
+            if sum >= wanted {
+                break;
+            }
+        }
+        self.truncate(count);
+    }
+
+    /// Keeps those with at least the share `min_p` of the largest probability.
+    pub(super) fn min_p(&mut self, min_p: f32) {
+        if min_p <= 0.0 {
+            return;
+        }
+        let max = self.max();
+        // By probabilities, not logits: `min_p` 1 keeps all that are as probable as the first.
+        self.items.retain(|item| math::exp(item.logit - max) >= min_p);
+        self.sorted = self.sorted.min(self.items.len());
+    }
+
+    fn max(&self) -> f32 {
+        self.items.iter().map(|item| item.logit).fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    /// Keeps those whose information is closest to the expected one, together of probability
+    /// `mass`.
+    pub(super) fn typical(&mut self, mass: f32) {
+        if mass >= 1.0 {
+            return;
+        }
+        let total = self.total();
+        let log_total = total.ln();
+        // The entropy: the mean of -ln(probability).
+        let entropy: f64 = self
+            .items
+            .iter()
+            .map(|item| item.weight() / total * (log_total - f64::from(item.logit)))
+            .sum();
+        self.distances.clear();
+        self.distances.extend(self.items.iter().map(|item| {
+            let information = log_total - f64::from(item.logit);
+            ((information - entropy).abs(), *item)
+        }));
+        let wanted = f64::from(mass) * total;
+        let order = |a: &(f64, Candidate), b: &(f64, Candidate)| {
+            a.0.total_cmp(&b.0).then_with(|| by_logit(&a.1, &b.1))
+        };
+        let (mut sum, mut count, mut sorted) = (0.0, 0, 0);
+        while count < self.distances.len() {
+            if count == sorted {
+                let step = (sorted * 4).max(64).min(self.distances.len()) - sorted;
+                let Some(rest) = self.distances.get_mut(sorted..) else { break };
+                if step < rest.len() {
+                    rest.select_nth_unstable_by(step - 1, order);
+                }
+                if let Some(front) = rest.get_mut(..step) {
+                    front.sort_unstable_by(order);
+                }
+                sorted += step;
+            }
+            sum += self.distances.get(count).map_or(0.0, |(_, item)| item.weight());
+            count += 1;
+            if sum >= wanted {
+                break;
+            }
+        }
+        self.items.clear();
+        self.items.extend(self.distances.iter().take(count).map(|(_, item)| *item));
+        self.items.sort_unstable_by(by_logit);
+        self.sorted = self.items.len();
+    }
+
+    /// Of those with at least the probability `threshold`, keeps only the least probable.
+    pub(super) fn exclude_top(&mut self, threshold: f32) {
+        let least = f64::from(threshold) * self.total();
+        let is_top = |item: &Candidate| item.weight() >= least;
+        let Some(kept) = self.items.iter().filter(|item| is_top(item)).copied().max_by(by_logit)
+        else {
+            return;
+        };
+        let mut removed = 0;
+        self.items.retain(|item| {
+            let keep = !is_top(item) || item.id == kept.id;
+            removed += usize::from(!keep);
+            keep
+        });
+        self.sorted = self.sorted.saturating_sub(removed);
+    }
+
+    /// Chooses by a number from 0 to below 1: the place in the cumulated probabilities at this
+    /// temperature.
+    pub(super) fn draw(&self, temperature: f32, number: f64) -> Option<u32> {
+        let max = self.max();
+        let weight = |item: &Candidate| f64::from(math::exp((item.logit - max) / temperature));
+        let total: f64 = self.items.iter().map(weight).sum();
+        let place = number * total;
+        let mut sum = 0.0;
+        let mut last = None;
+        for item in &self.items {
+            let weight = weight(item);
+            if weight > 0.0 {
+                sum += weight;
+                last = Some(item.id);
+                if sum > place {
+                    break;
+                }
+            }
+        }
+        last
+    }
+
+    /// The probabilities at this temperature, most probable first.
+    pub(super) fn probabilities(&mut self, temperature: f32) -> Vec<(u32, f32)> {
+        self.sort_front(self.items.len());
+        let max = self.max();
+        let weight = |item: &Candidate| f64::from(math::exp((item.logit - max) / temperature));
+        let total: f64 = self.items.iter().map(weight).sum();
+        self.items.iter().map(|item| (item.id, (weight(item) / total) as f32)).collect()
+    }
+}

@@ -1,0 +1,230 @@
+//! Choosing the next token from a model's logits.
+//!
+//! A [`Sampler`] is [`SamplingOptions`], which may change from token to token, and a
+//! [`SamplerState`] (random numbers and history), which belongs to one sequence. Neither touches
+//! the state of the model. After the first tokens, no memory is allocated for a token.
+//!
+//! ```
+//! use kinglet::sampling::{Sampler, SamplingOptions};
+//!
+//! # fn main() -> Result<(), kinglet::sampling::SamplingError> {
+//! let options = SamplingOptions { temperature: 0.7, top_p: 0.9, ..Default::default() };
+//! let mut sampler = Sampler::new(options, 42)?;
+//! let logits = [0.1, 2.0, -1.0, 1.5];
+//! let token = sampler.sample(&logits)?;
+//! sampler.accept(token);
+//! # Ok(()) }
+//! ```
+
+mod candidates;
+mod dry;
+mod error;
+mod log_probs;
+mod math;
+mod options;
+mod penalties;
+mod rng;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use error::SamplingError;
+pub use log_probs::{LogProb, LogProbs, log_probs};
+pub use options::{DryOptions, SamplingOptions, StageOrder, XtcOptions};
+pub use rng::Rng;
+pub use state::SamplerState;
+
+use std::cmp::Ordering;
+
+use candidates::Candidates;
+
+/// Chooses tokens for one sequence.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    options: SamplingOptions,
+    state: SamplerState,
+    // What follows is kept only so that it need not be allocated again.
+    logits: Vec<f32>,
+    candidates: Candidates,
+    counts: penalties::Counts,
+    dry: dry::Scratch,
+}
+
+impl Sampler {
+    /// A sampler with an empty history and the random numbers of a seed.
+    ///
+    /// # Errors
+    /// As [`SamplingOptions::validate`].
+    pub fn new(options: SamplingOptions, seed: u64) -> Result<Self, SamplingError> {
+        Self::with_state(options, SamplerState::new(seed))
+    }
+
+    /// A sampler that goes on from a state.
+    ///
+    /// # Errors
+    /// As [`SamplingOptions::validate`].
+    pub fn with_state(
+        options: SamplingOptions,
+        state: SamplerState,
+    ) -> Result<Self, SamplingError> {
+        options.validate()?;
+        Ok(Self {
+            options,
+            state,
+            logits: Vec::new(),
+            candidates: Candidates::default(),
+            counts: penalties::Counts::default(),
+            dry: dry::Scratch::default(),
+        })
+    }
+
+    /// The options.
+    pub fn options(&self) -> &SamplingOptions {
+        &self.options
+    }
+
+    /// Changes the options from the next token on. On an error they stay as they were.
+    ///
+    /// # Errors
+    /// As [`SamplingOptions::validate`].
+    pub fn set_options(&mut self, options: SamplingOptions) -> Result<(), SamplingError> {
+        options.validate()?;
+        self.options = options;
+        Ok(())
+    }
+
+    /// The state: to be saved, or cloned for a fork.
+    pub fn state(&self) -> &SamplerState {
+        &self.state
+    }
+
+    /// The state: to add a prompt to the history, to rewind, to reseed, or to restore.
+    pub fn state_mut(&mut self) -> &mut SamplerState {
+        &mut self.state
+    }
+
+    /// Records a token that is in the text now: one that was sampled and is used.
+    pub fn accept(&mut self, token: u32) {
+        self.state.accept(token);
+    }
+
+    /// Chooses a token. `logits` is `[vocabulary]`. The token is not recorded: see
+    /// [`Self::accept`].
+    ///
+    /// # Errors
+    /// Logits that are NaN or positive infinity; no token that can be chosen; a logit bias for a
+    /// token that the model does not have.
+    pub fn sample(&mut self, logits: &[f32]) -> Result<u32, SamplingError> {
+        if self.options.temperature == 0.0 {
+            let options = &self.options;
+            let plain = options.logit_bias.is_empty()
+                && options.dry.multiplier == 0.0
+                && !options.has_penalties();
+            return if plain {
+                check(logits).map(|(best, _)| best)
+            } else {
+                self.modify(logits).map(|(best, _)| best)
+            };
+        }
+        self.cut(logits)?;
+        let number = self.state.rng().next_f64();
+        let none = SamplingError::NoCandidates { logits: logits.len() };
+        self.candidates.draw(self.final_temperature(), number).ok_or(none)
+    }
+
+    /// The tokens that can be drawn and their probabilities, most probable first. XTC, which is
+    /// itself drawn by lot, is applied as it would be for the next token; the state does not
+    /// change.
+    ///
+    /// # Errors
+    /// As [`Self::sample`].
+    pub fn distribution(&mut self, logits: &[f32]) -> Result<Vec<(u32, f32)>, SamplingError> {
+        if self.options.temperature == 0.0 {
+            return Ok(vec![(self.sample(logits)?, 1.0)]);
+        }
+        let rng = self.state.rng().clone();
+        let cut = self.cut(logits);
+        *self.state.rng() = rng;
+        cut?;
+        let temperature = self.final_temperature();
+        Ok(self.candidates.probabilities(temperature))
+    }
+
+    /// What the candidates' logits are still to be divided by.
+    fn final_temperature(&self) -> f32 {
+        match self.options.order {
+            StageOrder::TemperatureFirst => 1.0,
+            StageOrder::TemperatureLast => self.options.temperature,
+        }
+    }
+
+    /// Bias and penalties, on a copy of the logits; gives the best token and its logit.
+    fn modify(&mut self, logits: &[f32]) -> Result<(u32, f32), SamplingError> {
+        check(logits)?;
+        self.logits.clear();
+        self.logits.extend_from_slice(logits);
+        for &(id, bias) in &self.options.logit_bias {
+            let place = usize::try_from(id).ok().and_then(|place| self.logits.get_mut(place));
+            *place.ok_or(SamplingError::Token {
+                name: "logit_bias",
+                id,
+                vocabulary: logits.len(),
+            })? += bias;
+        }
+        let history = self.state.last(self.options.penalty_last_n);
+        penalties::apply(&self.options, history, &mut self.counts, &mut self.logits);
+        if self.options.dry.multiplier > 0.0 {
+            let history = self.state.last(self.options.dry.last_n);
+            dry::apply(&self.options.dry, history, &mut self.dry, &mut self.logits);
+        }
+        check(&self.logits)
+    }
+
+    /// All stages up to the draw: leaves the candidates.
+    fn cut(&mut self, logits: &[f32]) -> Result<(), SamplingError> {
+        let (_, max) = self.modify(logits)?;
+        let options = &self.options;
+        let candidates = &mut self.candidates;
+        let top_k = usize::try_from(options.top_k).unwrap_or(usize::MAX);
+        match options.order {
+            StageOrder::TemperatureFirst => {
+                candidates.fill(&self.logits, max, options.temperature);
+                candidates.top_k(top_k);
+                candidates.top_p(options.top_p);
+                candidates.min_p(options.min_p);
+                candidates.typical(options.typical_p);
+            }
+            StageOrder::TemperatureLast => {
+                candidates.fill(&self.logits, max, 1.0);
+                candidates.top_k(top_k);
+                candidates.typical(options.typical_p);
+                candidates.top_p(options.top_p);
+                candidates.min_p(options.min_p);
+            }
+        }
+        if options.xtc.probability > 0.0
+            && self.state.rng().next_f64() < f64::from(options.xtc.probability)
+        {
+            candidates.exclude_top(options.xtc.threshold);
+        }
+        Ok(())
+    }
+}
+
+/// Checks logits and finds the largest, of equals the first: its token and its value.
+fn check(logits: &[f32]) -> Result<(u32, f32), SamplingError> {
+    let mut best = None;
+    let mut max = f32::NEG_INFINITY;
+    for (place, &logit) in logits.iter().enumerate() {
+        // One comparison for most logits: NaN is neither greater nor less nor equal.
+        if logit.partial_cmp(&max).is_none_or(Ordering::is_gt) {
+            if logit.is_nan() || logit == f32::INFINITY {
+                return Err(SamplingError::NotFinite { id: place, value: logit });
+            }
+            max = logit;
+            best = u32::try_from(place).ok();
+        }
+    }
+    let best = best.ok_or(SamplingError::NoCandidates { logits: logits.len() })?;
+    Ok((best, max))
+}

@@ -1,0 +1,228 @@
+//! Chat templates: a conversation to the text that the model was trained on.
+//!
+//! Templates are programs in Jinja that come with a model. They are rendered by minijinja, set up
+//! as `transformers` sets up Jinja (`utils/chat_template_utils.py`): `trim_blocks` and
+//! `lstrip_blocks`, `raise_exception`, `strftime_now`, Python's `tojson`, `break` and `continue`,
+//! `{% generation %}`, Python's methods of strings, lists and dictionaries. A template is not
+//! trusted: its size, its nesting, its work and its output are bounded.
+//!
+//! Known differences from Jinja: a namespace cannot be stored in a namespace, loops cannot be
+//! `recursive`, an attribute of a dictionary is never a method that is not called (`{{ d.items }}`
+//! is the item), floats from 1e16 on or below 1e-4 are written without an exponent where they are
+//! joined with `~` or inside of a container, and `strftime_now` is in UTC if no time is given.
+
+mod environment;
+mod guard;
+mod json;
+mod lexer;
+mod message;
+mod methods;
+mod render;
+mod strftime;
+
+use std::path::Path;
+
+use minijinja::Environment;
+use serde_json::{Map, Value};
+
+pub use message::{ChatOptions, DateTime, Message, RenderLimits};
+
+use super::files::{self, field_error, kind, read_optional_object};
+use super::{SpecialTokens, TextError};
+
+/// The largest template file that is read; larger ones are refused when they are compiled too.
+const MAX_FILE_BYTES: u64 = guard::MAX_BYTES as u64;
+/// The most templates of one model.
+const MAX_TEMPLATES: usize = 64;
+const DEFAULT: &str = "default";
+const TOOL_USE: &str = "tool_use";
+
+/// The chat templates of a model, compiled: usually one, `default`.
+#[derive(Clone)]
+pub struct ChatTemplate {
+    env: Environment<'static>,
+    names: Vec<String>,
+    special: SpecialTokens,
+}
+
+impl std::fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChatTemplate").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl ChatTemplate {
+    /// Compiles one template. `special` are the tokens that it sees as `bos_token`, ...
+    ///
+    /// # Errors
+    /// [`TextError::TemplateSyntax`] and [`TextError::TemplateTooComplex`].
+    pub fn new(source: &str, special: SpecialTokens) -> Result<Self, TextError> {
+        Self::with_names([(DEFAULT.to_string(), source.to_string())], special)
+    }
+
+    /// Compiles several templates, of which one is chosen by name.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_names(
+        templates: impl IntoIterator<Item = (String, String)>,
+        special: SpecialTokens,
+    ) -> Result<Self, TextError> {
+        let mut env = environment::environment().map_err(|error| render::convert(&error, 0))?;
+        let mut names: Vec<String> = Vec::new();
+        for (name, source) in templates {
+            if names.len() >= MAX_TEMPLATES {
+                return Err(TextError::TemplateTooComplex {
+                    line: 0,
+                    problem: format!("there are more than {MAX_TEMPLATES} templates"),
+                });
+            }
+            env.add_template_owned(name.clone(), guard::prepare(&source)?)
+                .map_err(|error| render::convert_syntax(&error))?;
+            // A name that comes again replaces the template.
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Ok(Self { env, names, special })
+    }
+
+    /// Loads the templates of a model folder, from the first of these that exists, as
+    /// `transformers` does: `chat_template.jinja` (with more in `additional_chat_templates/`),
+    /// `chat_template` in `tokenizer_config.json` (a template, or a list of named ones),
+    /// `chat_template.json`.
+    ///
+    /// # Errors
+    /// [`TextError::NoChatTemplate`] if there is none; files that are not what they should be;
+    /// those of [`Self::new`].
+    pub fn from_folder(folder: &Path) -> Result<Self, TextError> {
+        let special = SpecialTokens::from_folder(folder)?;
+        let mut templates = template_files(folder)?;
+        for file in ["tokenizer_config.json", "chat_template.json"] {
+            if templates.is_empty() {
+                let path = folder.join(file);
+                let config = read_optional_object(&path)?.unwrap_or_default();
+                templates = templates_in(&path, &config)?;
+            }
+        }
+        if templates.is_empty() {
+            return Err(TextError::NoChatTemplate { folder: folder.to_path_buf() });
+        }
+        Self::with_names(templates, special)
+    }
+
+    /// The names of the templates.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The name of the template to use.
+    fn choose(&self, options: &ChatOptions) -> Result<&str, TextError> {
+        let find = |wanted: &str| self.names.iter().find(|name| *name == wanted);
+        let tools = options.tools.is_some();
+        let found = match &options.template {
+            Some(name) => find(name),
+            None => tools.then(|| find(TOOL_USE)).flatten().or_else(|| find(DEFAULT)),
+        };
+        found.map(String::as_str).ok_or_else(|| TextError::NoSuchChatTemplate {
+            name: options.template.clone().unwrap_or_else(|| DEFAULT.into()),
+            available: self.names.clone(),
+        })
+    }
+
+    /// Renders a conversation.
+    ///
+    /// # Errors
+    /// What the template refuses ([`TextError::TemplateRefused`]), fails on
+    /// ([`TextError::TemplateRender`]) or does too much of ([`TextError::TemplateWork`],
+    /// [`TextError::TemplateOutput`]).
+    pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<String, TextError> {
+        let messages = messages.iter().map(|message| Value::Object(message.to_object())).collect();
+        self.render_values(messages, options)
+    }
+
+    /// Renders a conversation given as JSON: a list of objects with `role`, `content`, ...
+    ///
+    /// # Errors
+    /// As [`Self::render`]; [`TextError::Conversation`] if the JSON is no list of objects.
+    pub fn render_json(
+        &self,
+        messages: &Value,
+        options: &ChatOptions,
+    ) -> Result<String, TextError> {
+        match messages {
+            Value::Array(messages) => self.render_values(messages.clone(), options),
+            other => Err(TextError::Conversation {
+                problem: format!("expected a list of messages, found {}", kind(other)),
+            }),
+        }
+    }
+}
+
+/// `chat_template.jinja` and `additional_chat_templates/*.jinja`, by name.
+fn template_files(folder: &Path) -> Result<Vec<(String, String)>, TextError> {
+    let mut templates = Vec::new();
+    let path = folder.join("chat_template.jinja");
+    if let Some(source) = files::read_optional_text(&path, MAX_FILE_BYTES)? {
+        templates.push((DEFAULT.to_string(), source));
+    }
+    let path = folder.join("additional_chat_templates");
+    let Ok(entries) = std::fs::read_dir(&path) else { return Ok(templates) };
+    let mut named: Vec<_> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jinja"))
+        .take(MAX_TEMPLATES)
+        .collect();
+    named.sort();
+    for path in named {
+        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        if let (Some(name), Some(source)) =
+            (name, files::read_optional_text(&path, MAX_FILE_BYTES)?)
+        {
+            templates.push((name, source));
+        }
+    }
+    Ok(templates)
+}
+
+/// The field `chat_template` of a configuration: a template, or a list of `{name, template}`.
+fn templates_in(
+    path: &Path,
+    config: &Map<String, Value>,
+) -> Result<Vec<(String, String)>, TextError> {
+    const FIELD: &str = "chat_template";
+    match config.get(FIELD) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::String(source)) => Ok(vec![(DEFAULT.to_string(), source.clone())]),
+        Some(Value::Object(named)) => named
+            .iter()
+            .map(|(name, source)| match source {
+                Value::String(source) => Ok((name.clone(), source.clone())),
+                other => Err(field_error(
+                    path,
+                    &format!("{FIELD}.{name}"),
+                    format!("expected a template, found {}", kind(other)),
+                )),
+            })
+            .collect(),
+        Some(Value::Array(named)) => named
+            .iter()
+            .enumerate()
+            .map(|(index, entry)| match (entry.get("name"), entry.get("template")) {
+                (Some(Value::String(name)), Some(Value::String(source))) => {
+                    Ok((name.clone(), source.clone()))
+                }
+                _ => Err(field_error(
+                    path,
+                    &format!("{FIELD}.{index}"),
+                    "expected an object with the strings `name` and `template`",
+                )),
+            })
+            .collect(),
+        Some(other) => {
+            let problem = format!("expected a template or a list of them, found {}", kind(other));
+            Err(field_error(path, FIELD, problem))
+        }
+    }
+}

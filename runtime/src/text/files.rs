@@ -1,0 +1,99 @@
+//! Reading the text files of a model folder: bounded sizes, errors that name file and field.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::TextError;
+
+/// The largest `tokenizer.json` that is read; the largest on the hub are near 35 MB.
+pub(crate) const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
+/// The largest other JSON file that is read; `tokenizer_config.json` reaches some hundred kB.
+pub(crate) const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+/// Reads a whole file, or says that it is not there (`None`).
+pub(crate) fn read_optional(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TextError> {
+    let io = |source| TextError::Io { path: path.to_path_buf(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let too_large = |bytes| TextError::FileTooLarge { path: path.to_path_buf(), bytes, limit };
+    let bytes = file.metadata().map_err(io)?.len();
+    if bytes > limit {
+        return Err(too_large(bytes));
+    }
+    // The limit holds also for what has no honest size (a pipe, a file that grows).
+    let mut contents = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut contents).map_err(io)?;
+    if contents.len() as u64 > limit {
+        return Err(too_large(contents.len() as u64));
+    }
+    Ok(Some(contents))
+}
+
+/// Reads a whole file that has to be there.
+pub(crate) fn read_required(path: &Path, limit: u64) -> Result<Vec<u8>, TextError> {
+    read_optional(path, limit)?.ok_or_else(|| TextError::Io {
+        path: path.to_path_buf(),
+        source: std::io::ErrorKind::NotFound.into(),
+    })
+}
+
+/// Reads UTF-8 text, or says that the file is not there.
+#[cfg_attr(not(feature = "chat-template"), allow(dead_code))]
+pub(crate) fn read_optional_text(path: &Path, limit: u64) -> Result<Option<String>, TextError> {
+    let Some(bytes) = read_optional(path, limit)? else { return Ok(None) };
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) => Err(TextError::Io {
+            path: path.to_path_buf(),
+            source: std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error()),
+        }),
+    }
+}
+
+/// Reads a JSON object; a missing file is `None`.
+pub(crate) fn read_optional_object(path: &Path) -> Result<Option<Map<String, Value>>, TextError> {
+    let Some(bytes) = read_optional(path, MAX_CONFIG_BYTES)? else { return Ok(None) };
+    let value: Value = serde_json::from_slice(&bytes)
+        .map_err(|source| TextError::Json { path: path.to_path_buf(), source })?;
+    match value {
+        Value::Object(map) => Ok(Some(map)),
+        other => Err(field_error(path, "", format!("expected an object, found {}", kind(&other)))),
+    }
+}
+
+/// An error about one field of a file.
+pub(crate) fn field_error(path: &Path, field: &str, problem: impl Into<String>) -> TextError {
+    TextError::Field { path: path.to_path_buf(), field: field.to_string(), problem: problem.into() }
+}
+
+/// A short description of a JSON value for messages: its kind, and the value where it is short.
+pub(crate) fn kind(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(text) if text.len() <= 40 => format!("{text:?}"),
+        Value::String(text) => format!("a string of {} bytes", text.len()),
+        Value::Array(items) => format!("a list of {}", items.len()),
+        Value::Object(map) => format!("an object of {} fields", map.len()),
+    }
+}
+
+/// Takes a token id or a list of them (`eos_token_id` comes as either); null is an empty list.
+pub(crate) fn token_ids(path: &Path, field: &str, value: &Value) -> Result<Vec<u32>, TextError> {
+    let one = |value: &Value| {
+        value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
+            field_error(path, field, format!("expected a token id, found {}", kind(value)))
+        })
+    };
+    match value {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(items) => items.iter().map(one).collect(),
+        other => Ok(vec![one(other)?]),
+    }
+}

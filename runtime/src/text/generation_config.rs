@@ -1,0 +1,182 @@
+//! What a model's authors set for generation: `generation_config.json`.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::TextError;
+use super::files::{field_error, kind, read_optional_object, token_ids};
+
+/// The contents of `generation_config.json`, as far as they concern sampling and stopping.
+///
+/// A field that the file does not have is `None`: the engine's default holds. Values are read, not
+/// judged; [`SamplingOptions::validate`](crate::sampling::SamplingOptions::validate) judges them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GenerationConfig {
+    /// Draw tokens at random; otherwise the most probable token is taken (greedy).
+    pub do_sample: Option<bool>,
+    /// Divisor of the logits.
+    pub temperature: Option<f32>,
+    /// Only so many of the most probable tokens; 0 is no limit.
+    pub top_k: Option<u32>,
+    /// Only the most probable tokens that make up this probability.
+    pub top_p: Option<f32>,
+    /// Only tokens at least this probable, relative to the most probable one.
+    pub min_p: Option<f32>,
+    /// Only the most typical tokens that make up this probability.
+    pub typical_p: Option<f32>,
+    /// Penalty on tokens that are in the text already (1 is none).
+    pub repetition_penalty: Option<f32>,
+    /// The most tokens to generate.
+    pub max_new_tokens: Option<u32>,
+    /// The most tokens of prompt and answer together.
+    pub max_length: Option<u32>,
+    /// Strings that end the answer.
+    pub stop_strings: Vec<String>,
+    /// The tokens that end the answer; empty where the file names none.
+    pub eos_token_ids: Vec<u32>,
+    /// The token that begins a text.
+    pub bos_token_id: Option<u32>,
+    /// The token that fills a batch.
+    pub pad_token_id: Option<u32>,
+}
+
+impl GenerationConfig {
+    /// Reads the file of a model folder. Without the file, nothing is set.
+    ///
+    /// # Errors
+    /// A file that is no JSON object, or a field of the wrong type or range, by name.
+    pub fn from_folder(folder: &Path) -> Result<Self, TextError> {
+        let path = folder.join("generation_config.json");
+        match read_optional_object(&path)? {
+            Some(map) => Self::from_object(&map, &path),
+            None => Ok(Self::default()),
+        }
+    }
+
+    /// Reads a parsed file. `path` is for messages only.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`].
+    pub fn from_object(map: &Map<String, Value>, path: &Path) -> Result<Self, TextError> {
+        let reader = Reader { map, path };
+        Ok(Self {
+            do_sample: reader.bool("do_sample")?,
+            temperature: reader.float("temperature")?,
+            top_k: reader.integer("top_k")?,
+            top_p: reader.float("top_p")?,
+            min_p: reader.float("min_p")?,
+            typical_p: reader.float("typical_p")?,
+            repetition_penalty: reader.float("repetition_penalty")?,
+            max_new_tokens: reader.integer("max_new_tokens")?,
+            max_length: reader.integer("max_length")?,
+            stop_strings: reader.strings("stop_strings")?,
+            eos_token_ids: reader.ids("eos_token_id")?,
+            bos_token_id: reader.ids("bos_token_id")?.first().copied(),
+            pad_token_id: reader.ids("pad_token_id")?.first().copied(),
+        })
+    }
+}
+
+/// Typed access to the fields of one file; null is like an absent field.
+struct Reader<'a> {
+    map: &'a Map<String, Value>,
+    path: &'a Path,
+}
+
+impl<'a> Reader<'a> {
+    fn get(&self, field: &str) -> Option<&'a Value> {
+        self.map.get(field).filter(|value| !value.is_null())
+    }
+
+    fn wrong(&self, field: &str, wanted: &str, found: &Value) -> TextError {
+        field_error(self.path, field, format!("expected {wanted}, found {}", kind(found)))
+    }
+
+    fn bool(&self, field: &str) -> Result<Option<bool>, TextError> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        value.as_bool().map(Some).ok_or_else(|| self.wrong(field, "true or false", value))
+    }
+
+    fn float(&self, field: &str) -> Result<Option<f32>, TextError> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        let number = value.as_f64().map(|number| number as f32).filter(|number| number.is_finite());
+        number.map(Some).ok_or_else(|| self.wrong(field, "a number", value))
+    }
+
+    fn integer(&self, field: &str) -> Result<Option<u32>, TextError> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        // Some files have 50.0 for 50.
+        let whole = value.as_u64().or_else(|| {
+            let number = value.as_f64()?;
+            (number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number))
+                .then_some(number as u64)
+        });
+        let number = whole.and_then(|number| u32::try_from(number).ok());
+        number.map(Some).ok_or_else(|| self.wrong(field, "a whole number from 0", value))
+    }
+
+    fn ids(&self, field: &str) -> Result<Vec<u32>, TextError> {
+        self.get(field).map_or(Ok(Vec::new()), |value| token_ids(self.path, field, value))
+    }
+
+    fn strings(&self, field: &str) -> Result<Vec<String>, TextError> {
+        let Some(value) = self.get(field) else { return Ok(Vec::new()) };
+        let one = |value: &Value| {
+            let text = value.as_str().map(str::to_string);
+            text.ok_or_else(|| self.wrong(field, "a string", value))
+        };
+        match value {
+            Value::Array(items) => items.iter().map(one).collect(),
+            other => Ok(vec![one(other)?]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<GenerationConfig, TextError> {
+        let value: Value = serde_json::from_str(json).expect("the test's JSON");
+        GenerationConfig::from_object(value.as_object().expect("an object"), Path::new("g.json"))
+    }
+
+    #[test]
+    fn reads_what_hub_files_have() {
+        let config = read(
+            r#"{"do_sample": true, "temperature": 1, "top_k": 20.0, "top_p": 0.95, "min_p": null,
+                "eos_token_id": [151645, 151643], "pad_token_id": 151643, "bos_token_id": 1,
+                "stop_strings": "\n\n", "transformers_version": "4.51.0"}"#,
+        )
+        .expect("a usual file");
+        assert_eq!(config.temperature, Some(1.0));
+        assert_eq!(config.top_k, Some(20));
+        assert_eq!(config.top_p, Some(0.95));
+        assert_eq!(config.min_p, None);
+        assert_eq!(config.eos_token_ids, [151645, 151643]);
+        assert_eq!(config.bos_token_id, Some(1));
+        assert_eq!(config.stop_strings, ["\n\n"]);
+        assert_eq!(read(r#"{"eos_token_id": 2}"#).expect("one id").eos_token_ids, [2]);
+        assert_eq!(read("{}").expect("an empty file"), GenerationConfig::default());
+    }
+
+    #[test]
+    fn a_wrong_field_is_named() {
+        for (json, field) in [
+            (r#"{"temperature": "hot"}"#, "temperature"),
+            (r#"{"temperature": 1e300}"#, "temperature"),
+            (r#"{"top_k": -1}"#, "top_k"),
+            (r#"{"top_k": 1.5}"#, "top_k"),
+            (r#"{"do_sample": 1}"#, "do_sample"),
+            (r#"{"eos_token_id": [1, -2]}"#, "eos_token_id"),
+            (r#"{"eos_token_id": 4294967296}"#, "eos_token_id"),
+            (r#"{"stop_strings": [1]}"#, "stop_strings"),
+        ] {
+            match read(json) {
+                Err(TextError::Field { field: found, .. }) => assert_eq!(found, field),
+                other => panic!("{json}: {other:?}"),
+            }
+        }
+    }
+}

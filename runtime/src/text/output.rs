@@ -1,0 +1,71 @@
+//! An answer as it is generated: tokens in, text out, and when it is over.
+
+use super::{StopMatcher, StopTokens, StreamDecoder, TextError};
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A stop token came: its id.
+    StopToken(u32),
+    /// A stop string appeared: its index in the list.
+    StopString(usize),
+}
+
+/// What one token brings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Text to be shown now; may be empty.
+    pub text: String,
+    /// Why the answer ends with this token, if it does. Nothing more is to be pushed then.
+    pub finish: Option<FinishReason>,
+}
+
+/// Joins a [`StreamDecoder`] with stop tokens and stop strings.
+#[derive(Clone, Debug)]
+pub struct OutputStream {
+    decoder: StreamDecoder,
+    tokens: StopTokens,
+    strings: StopMatcher,
+}
+
+impl OutputStream {
+    /// A stream for one answer.
+    pub fn new(decoder: StreamDecoder, tokens: StopTokens, strings: StopMatcher) -> Self {
+        Self { decoder, tokens, strings }
+    }
+
+    /// Takes a token. A stop token gives no text of its own; what was held back comes with it.
+    ///
+    /// # Errors
+    /// [`TextError::Decode`].
+    pub fn push(&mut self, id: u32) -> Result<Output, TextError> {
+        if self.tokens.contains(id) {
+            let mut output = self.finish()?;
+            // A stop string that was complete only with the held text came first.
+            output.finish = output.finish.or(Some(FinishReason::StopToken(id)));
+            return Ok(output);
+        }
+        let mut piece = String::new();
+        self.decoder.push_to(id, &mut piece)?;
+        Ok(self.match_strings(&piece))
+    }
+
+    /// Ends the answer from outside (a limit of tokens, the user): gives the text held back.
+    ///
+    /// # Errors
+    /// [`TextError::Decode`].
+    pub fn finish(&mut self) -> Result<Output, TextError> {
+        let mut piece = String::new();
+        self.decoder.finish_to(&mut piece)?;
+        let mut output = self.match_strings(&piece);
+        if output.finish.is_none() {
+            output.text.push_str(&self.strings.finish());
+        }
+        Ok(output)
+    }
+
+    fn match_strings(&mut self, piece: &str) -> Output {
+        let matched = self.strings.push(piece);
+        Output { text: matched.text, finish: matched.stop.map(FinishReason::StopString) }
+    }
+}
