@@ -109,6 +109,9 @@ pub trait Executable: Send + Sync {
     /// Backend, device, threads: a line for people.
     fn describe(&self) -> String;
 
+    /// Threads of the host that compute.
+    fn threads(&self) -> usize;
+
     /// Most tokens that a step may have in all its runs together.
     fn max_step_tokens(&self) -> usize;
 }

@@ -281,6 +281,11 @@ impl Model {
         self.shared.executable.describe()
     }
 
+    /// Threads of the host that compute.
+    pub fn threads(&self) -> usize {
+        self.shared.executable.threads()
+    }
+
     pub(crate) fn executable(&self) -> &dyn Executable {
         &*self.shared.executable
     }

@@ -163,6 +163,10 @@ impl Executable for CpuExecutable {
         format!("cpu, {}, {} threads", self.isa.name(), self.team.threads())
     }
 
+    fn threads(&self) -> usize {
+        self.team.threads()
+    }
+
     fn max_step_tokens(&self) -> usize {
         self.chunk
     }

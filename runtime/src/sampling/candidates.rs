@@ -39,15 +39,70 @@ pub(super) struct Candidates {
 impl Candidates {
     /// Takes the tokens whose logit is not negative infinity; `max` is the largest logit.
     pub(super) fn fill(&mut self, logits: &[f32], max: f32, temperature: f32) {
+        self.fill_above(logits, max, temperature, f32::NEG_INFINITY);
+    }
+
+    /// Takes the tokens whose logit, relative to `max` and divided by the temperature, is above
+    /// `least`.
+    fn fill_above(&mut self, logits: &[f32], max: f32, temperature: f32, least: f32) {
         self.items.clear();
         self.sorted = 0;
-        self.items.extend(
-            logits
-                .iter()
-                .zip(0u32..)
-                .filter(|(logit, _)| **logit > f32::NEG_INFINITY)
-                .map(|(logit, id)| Candidate { id, logit: (logit - max) / temperature }),
-        );
+        for (id, logit) in (0u32..).zip(logits) {
+            let logit = (logit - max) / temperature;
+            if logit > least {
+                self.items.push(Candidate { id, logit });
+            }
+        }
+    }
+
+    /// Takes the `k` most probable tokens, sorted. As [`Self::fill`] and [`Self::top_k`], but most
+    /// logits cost one comparison.
+    pub(super) fn fill_top_k(&mut self, logits: &[f32], max: f32, temperature: f32, k: usize) {
+        if k >= logits.len() {
+            return self.fill(logits, max, temperature);
+        }
+        self.items.clear();
+        self.sorted = 0;
+        // With k better tokens at hand, a logit up to the worst of theirs is out: of equals the
+        // earlier ones are kept.
+        let room = k.saturating_mul(4).max(256);
+        let mut least = f32::NEG_INFINITY;
+        for (id, logit) in (0u32..).zip(logits) {
+            if *logit > least {
+                self.items.push(Candidate { id, logit: *logit });
+                if self.items.len() == room {
+                    self.items.select_nth_unstable_by(k - 1, by_logit);
+                    self.items.truncate(k);
+                    least = self.items.last().map_or(least, |item| item.logit);
+                }
+            }
+        }
+        self.top_k(k);
+        self.items.iter_mut().for_each(|item| item.logit = (item.logit - max) / temperature);
+    }
+
+    /// Takes the most probable tokens that together have probability `p`. As [`Self::fill`] and
+    /// [`Self::top_p`], but without looking at tokens that are far from being among them.
+    pub(super) fn fill_top_p(&mut self, logits: &[f32], max: f32, temperature: f32, p: f32) {
+        let wanted = f64::from(p) * math::exp_sum(logits, max, temperature);
+        for k in [256, 4096] {
+            if k < logits.len() {
+                self.fill_top_k(logits, max, temperature, k);
+                if self.keep_mass(wanted) {
+                    return;
+                }
+            }
+        }
+        self.fill(logits, max, temperature);
+        self.keep_mass(wanted);
+    }
+
+    /// Takes the tokens with at least the share `min_p` of the largest probability. As
+    /// [`Self::fill`] and [`Self::min_p`], but most logits cost one comparison.
+    pub(super) fn fill_min_p(&mut self, logits: &[f32], max: f32, temperature: f32, min_p: f32) {
+        // A little too low, and then exactly.
+        self.fill_above(logits, max, temperature, min_p.ln() - 1e-3);
+        self.min_p(min_p);
     }
 
     #[cfg(test)]
@@ -96,19 +151,26 @@ impl Candidates {
             return;
         }
         let wanted = f64::from(p) * self.total();
+        self.keep_mass(wanted);
+    }
+
+    /// Keeps the most probable whose weights together are `wanted`. False if all are less.
+    fn keep_mass(&mut self, wanted: f64) -> bool {
         let mut sum = 0.0;
         let mut count = 0;
         while count < self.items.len() {
             if count == self.sorted {
-                self.sort_front((self.sorted * 4).max(64));
+                // Each step looks at all that is left, so that there should be few.
+                self.sort_front((self.sorted * 4).max(64).max(self.items.len() / 16));
             }
             sum += self.items.get(count).map_or(0.0, Candidate::weight);
             count += 1;
             if sum >= wanted {
-                break;
+                self.truncate(count);
+                return true;
             }
         }
-        self.truncate(count);
+        false
     }
 
     /// Keeps those with at least the share `min_p` of the largest probability.
@@ -152,7 +214,8 @@ impl Candidates {
         let (mut sum, mut count, mut sorted) = (0.0, 0, 0);
         while count < self.distances.len() {
             if count == sorted {
-                let step = (sorted * 4).max(64).min(self.distances.len()) - sorted;
+                let step = (sorted * 4).max(64).max(self.distances.len() / 16);
+                let step = step.min(self.distances.len()) - sorted;
                 let Some(rest) = self.distances.get_mut(sorted..) else { break };
                 if step < rest.len() {
                     rest.select_nth_unstable_by(step - 1, order);

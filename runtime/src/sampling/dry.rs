@@ -40,10 +40,11 @@ pub(super) fn apply(
     let continued = || (1..history.len()).zip(history.iter().rev());
     for (back, &next) in continued() {
         let length = scratch.matches.get(back).copied().unwrap_or(0).min(reach);
-        if length >= allowed.max(1) {
-            if let Some(longest) = scratch.longest.get_mut(place(next)) {
-                *longest = length.max(*longest);
-            }
+        if length < allowed.max(1) {
+            continue;
+        }
+        if let Some(longest) = scratch.longest.get_mut(place(next)) {
+            *longest = length.max(*longest);
         }
     }
     for (_, &next) in continued() {

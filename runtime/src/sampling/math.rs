@@ -14,14 +14,16 @@ pub(super) fn exp(x: f32) -> f32 {
     // A smaller x would have no normal result.
     let small = x < -87.3;
     let x = if small { 0.0 } else { x };
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = x - n * LN2_HIGH - n * LN2_LOW;
     let mut p = 1.0 / 5040.0;
     for term in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = p * r + term;
     }
-    // 2^n by its exponent; n is in -126..=0.
-    let scale = f32::from_bits((((n as i32) + 127) as u32) << 23);
+    // 2^n by its exponent; n, in -126..=0, is also the last bits of the rounded number.
+    let exponent = rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
+    let scale = f32::from_bits(exponent << 23);
     if small { 0.0 } else { p * scale }
 }
 
@@ -40,6 +42,40 @@ pub(super) fn exp_sum(logits: &[f32], max: f32, temperature: f32) -> f64 {
         *sum += f64::from(exp((logit - max) / temperature));
     }
     sums.iter().sum()
+}
+
+/// Draws a place by a number from 0 to below 1: where it falls in the cumulated weights, [`exp`] of
+/// `(logit - max) / temperature`. `None` if there is no weight at all.
+pub(super) fn draw(logits: &[f32], max: f32, temperature: f32, number: f64) -> Option<usize> {
+    // By blocks first, so that most weights are summed several at a time.
+    const BLOCK: usize = 256;
+    let target = number * exp_sum(logits, max, temperature);
+    let mut sum = 0.0;
+    let mut last = None;
+    for (block, logits) in logits.chunks(BLOCK).enumerate() {
+        let mass = exp_sum(logits, max, temperature);
+        if mass == 0.0 {
+            continue;
+        }
+        if sum + mass <= target {
+            // The last block may miss the target by rounding; then its last token is taken.
+            last = logits.iter().rposition(|&logit| exp((logit - max) / temperature) > 0.0);
+            last = last.map(|place| block * BLOCK + place);
+            sum += mass;
+            continue;
+        }
+        for (place, logit) in logits.iter().enumerate() {
+            let weight = f64::from(exp((logit - max) / temperature));
+            if weight > 0.0 {
+                sum += weight;
+                last = Some(block * BLOCK + place);
+                if sum > target {
+                    return last;
+                }
+            }
+        }
+    }
+    last
 }
 
 #[cfg(test)]

@@ -126,9 +126,15 @@ impl Sampler {
                 self.modify(logits).map(|(best, _)| best)
             };
         }
+        let none = SamplingError::NoCandidates { logits: logits.len() };
+        if !self.options.cuts() {
+            let (_, max) = self.modify(logits)?;
+            let number = self.state.rng().next_f64();
+            let drawn = math::draw(&self.logits, max, self.options.temperature, number);
+            return drawn.and_then(|place| u32::try_from(place).ok()).ok_or(none);
+        }
         self.cut(logits)?;
         let number = self.state.rng().next_f64();
-        let none = SamplingError::NoCandidates { logits: logits.len() };
         self.candidates.draw(self.final_temperature(), number).ok_or(none)
     }
 
@@ -185,22 +191,34 @@ impl Sampler {
         let (_, max) = self.modify(logits)?;
         let options = &self.options;
         let candidates = &mut self.candidates;
+        let logits = &self.logits;
         let top_k = usize::try_from(options.top_k).unwrap_or(usize::MAX);
-        match options.order {
-            StageOrder::TemperatureFirst => {
-                candidates.fill(&self.logits, max, options.temperature);
-                candidates.top_k(top_k);
-                candidates.top_p(options.top_p);
-                candidates.min_p(options.min_p);
+        let temperature = match options.order {
+            StageOrder::TemperatureFirst => options.temperature,
+            StageOrder::TemperatureLast => 1.0,
+        };
+        // The first stage that cuts need not take all tokens first.
+        let typical_first = options.order == StageOrder::TemperatureLast && options.typical_p < 1.0;
+        if top_k > 0 {
+            candidates.fill_top_k(logits, max, temperature, top_k);
+            if typical_first {
                 candidates.typical(options.typical_p);
             }
-            StageOrder::TemperatureLast => {
-                candidates.fill(&self.logits, max, 1.0);
-                candidates.top_k(top_k);
-                candidates.typical(options.typical_p);
-                candidates.top_p(options.top_p);
-                candidates.min_p(options.min_p);
-            }
+            candidates.top_p(options.top_p);
+        } else if typical_first {
+            candidates.fill(logits, max, temperature);
+            candidates.typical(options.typical_p);
+            candidates.top_p(options.top_p);
+        } else if options.top_p < 1.0 {
+            candidates.fill_top_p(logits, max, temperature, options.top_p);
+        } else if options.min_p > 0.0 {
+            candidates.fill_min_p(logits, max, temperature, options.min_p);
+        } else {
+            candidates.fill(logits, max, temperature);
+        }
+        candidates.min_p(options.min_p);
+        if options.order == StageOrder::TemperatureFirst {
+            candidates.typical(options.typical_p);
         }
         if options.xtc.probability > 0.0
             && self.state.rng().next_f64() < f64::from(options.xtc.probability)

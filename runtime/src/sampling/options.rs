@@ -167,6 +167,15 @@ impl SamplingOptions {
         Ok(options)
     }
 
+    /// Whether any stage can rule out tokens.
+    pub(super) fn cuts(&self) -> bool {
+        self.top_k > 0
+            || self.top_p < 1.0
+            || self.min_p > 0.0
+            || self.typical_p < 1.0
+            || self.xtc.probability > 0.0
+    }
+
     /// Checks that each option is in its range.
     ///
     /// # Errors

@@ -97,7 +97,7 @@ mod tests {
         let mut logits = [1.5, -0.5, 2.25, 0.75, -3.0];
         let options = SamplingOptions { repetition_penalty: 1.3, ..Default::default() };
         apply(&options, &[1, 3, 3, 0], &mut Counts::default(), &mut logits);
-        let expected = [1.153_846_1, -0.65, 2.25, 0.576_923_07, -3.0];
+        let expected = [1.153_846_1, -0.65, 2.25, 0.576_923_1, -3.0];
         for (logit, expected) in logits.iter().zip(expected) {
             assert!((logit - expected).abs() < 1e-6, "{logits:?}");
         }

@@ -17,7 +17,7 @@ use super::tokenizer::guarded;
 #[derive(Clone)]
 pub(crate) enum Pipeline {
     Stages(Vec<Stage>),
-    Window(Window),
+    Window(Box<Window>),
 }
 
 impl Pipeline {
@@ -32,7 +32,7 @@ impl Pipeline {
         if flatten(decoder, &mut parts, 0) && stages_of(&parts, &mut stages).is_some() {
             Self::Stages(stages)
         } else {
-            Self::Window(Window::new(decoder.clone()))
+            Self::Window(Box::new(Window::new(decoder.clone())))
         }
     }
 

@@ -35,14 +35,6 @@ pub(crate) fn read_optional(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, 
     Ok(Some(contents))
 }
 
-/// Reads a whole file that has to be there.
-pub(crate) fn read_required(path: &Path, limit: u64) -> Result<Vec<u8>, TextError> {
-    read_optional(path, limit)?.ok_or_else(|| TextError::Io {
-        path: path.to_path_buf(),
-        source: std::io::ErrorKind::NotFound.into(),
-    })
-}
-
 /// Reads UTF-8 text, or says that the file is not there.
 #[cfg_attr(not(feature = "chat-template"), allow(dead_code))]
 pub(crate) fn read_optional_text(path: &Path, limit: u64) -> Result<Option<String>, TextError> {

@@ -67,7 +67,17 @@ impl Tokenizer {
     /// Missing, truncated and malformed files, each with its path; never a panic.
     pub fn from_folder(folder: &Path) -> Result<Self, TextError> {
         let path = folder.join("tokenizer.json");
-        let json = files::read_required(&path, files::MAX_TOKENIZER_BYTES)?;
+        let Some(json) = files::read_optional(&path, files::MAX_TOKENIZER_BYTES)? else {
+            let other = ["tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model"];
+            let other = other.into_iter().find(|name| folder.join(name).exists());
+            let problem = match other {
+                Some(name) => format!(
+                    "the file is missing and {name} cannot be used in its place: save the                      tokenizer once with `transformers` (`save_pretrained`), which writes it"
+                ),
+                None => "the file is missing: is this the folder of a model?".into(),
+            };
+            return Err(TextError::Tokenizer { path, problem });
+        };
         let special = SpecialTokens::from_folder(folder)?;
         let config_path = folder.join("tokenizer_config.json");
         let config = files::read_optional_object(&config_path)?.unwrap_or_default();

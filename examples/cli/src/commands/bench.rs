@@ -8,6 +8,10 @@ use std::time::Instant;
 use kinglet::{Error, Logits, Model, Run, Session, Traffic};
 use serde_json::json;
 
+use crate::args::GlobalArgs;
+use crate::error::CliError;
+use crate::load;
+
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct BenchArgs {
@@ -51,9 +55,10 @@ fn token(index: usize, vocab: usize) -> u32 {
 ///
 /// # Errors
 /// What the engine reports: a context that doesn't fit into memory, say.
-pub(crate) fn run(model: &Model, threads: usize, args: &BenchArgs) -> Result<(), Error> {
+pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<(), CliError> {
+    let model = &load::model(global, |options| options)?;
     let vocab = model.vocab();
-    let memory = Memory::new(threads);
+    let memory = Memory::new(model.threads());
     let mut tests = Vec::new();
     let mut sessions: Vec<Option<Session>> = Vec::new();
     if args.prefill > 0 {

@@ -10,6 +10,8 @@ use super::{DateTime, guard, json, methods};
 
 /// Values that a template stores may be containers in containers so deep.
 const MAX_DEPTH: usize = 200;
+/// How deep loops and macros may be in each other, in minijinja's measure.
+const RECURSION_LIMIT: usize = 250;
 /// The variable in which the time of a rendering is handed in.
 pub(super) const NOW: &str = "__kinglet_now";
 
@@ -32,6 +34,8 @@ impl Object for DateTime {}
 pub(super) fn environment() -> Result<Environment<'static>, Error> {
     let mut env = Environment::new();
     env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    // A macro that calls itself may do so some hundred times; more would need a larger stack.
+    env.set_recursion_limit(RECURSION_LIMIT);
     env.set_unknown_method_callback(methods::call);
     env.set_formatter(|out, _state, value| {
         if value.is_undefined() {

@@ -20,8 +20,9 @@ use crate::text::TextError;
 
 /// The largest template; the largest on the hub are below 100 kB.
 pub(super) const MAX_BYTES: usize = 512 << 10;
-/// The most operators in one tag. Each can be a level of the syntax tree.
-pub(super) const MAX_OPERATORS: usize = 400;
+/// The most operators in one tag. Each can be a level of the syntax tree; the longest tags on the
+/// hub have about 30.
+pub(super) const MAX_OPERATORS: usize = 160;
 /// The most `elif`s of one `if`. Each is a level of the syntax tree.
 const MAX_ELIFS: usize = 200;
 

@@ -6,10 +6,17 @@
 //! `{% generation %}`, Python's methods of strings, lists and dictionaries. A template is not
 //! trusted: its size, its nesting, its work and its output are bounded.
 //!
-//! Known differences from Jinja: a namespace cannot be stored in a namespace, loops cannot be
-//! `recursive`, an attribute of a dictionary is never a method that is not called (`{{ d.items }}`
-//! is the item), floats from 1e16 on or below 1e-4 are written without an exponent where they are
-//! joined with `~` or inside of a container, and `strftime_now` is in UTC if no time is given.
+//! Known differences from Jinja:
+//! - a namespace cannot be stored in a namespace, loops cannot be `recursive`, a tag can have 160
+//!   operators, macros can call themselves some hundred times;
+//! - what is `|safe` does not make `+` escape the other side for HTML;
+//! - the operator `%` does not format text (the filter `format` and the method do);
+//! - an attribute of a dictionary is never a method that is not called (`{{ d.items }}` is the
+//!   item), `map` and `select` give lists once they are stored, not generators;
+//! - the filters for HTML and prose (`truncate`, `urlize`, `wordcount`, ...) are not there;
+//! - floats from 1e16 on or below 1e-4 are written without an exponent where they are joined with
+//!   `~` or inside of a container;
+//! - `strftime_now` is in UTC if no time is given, and in English.
 
 mod environment;
 mod guard;

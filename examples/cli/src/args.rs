@@ -1,0 +1,33 @@
+//! Options of every command.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
+use kinglet::Backend;
+
+/// Options of every command.
+#[derive(Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct GlobalArgs {
+    /// Folder of the model (config.json, *.safetensors, tokenizer.json); the demo model if not given
+    #[arg(long, short, global = true, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// What computes
+    #[arg(long, global = true, value_name = "NAME", default_value = "auto", value_parser = backend())]
+    pub(crate) backend: Backend,
+
+    /// Threads of the processor; its physical cores if not given
+    #[arg(long, short, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub(crate) threads: Option<u16>,
+
+    /// Say more on standard error: the whole of an error, what is going on (-vv: more)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+fn backend() -> ValueParser {
+    let names = Backend::NAMES.iter().map(|(name, _)| *name);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Backend>()).into()
+}

@@ -1,0 +1,126 @@
+//! Files that are written whole or not at all: into a temporary file beside them, then renamed.
+
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::error::CliError;
+
+/// A file in the making. Dropped before [`AtomicFile::commit`], it leaves nothing behind.
+pub(crate) struct AtomicFile {
+    path: PathBuf,
+    file: BufWriter<NamedTempFile>,
+}
+
+impl AtomicFile {
+    /// Begins a file that will be `path`; what is there stays until [`AtomicFile::commit`].
+    ///
+    /// # Errors
+    /// When the folder cannot be written to, or `path` is something else than a file.
+    pub(crate) fn create(path: &Path) -> Result<Self, CliError> {
+        let fail = |source| CliError::Write { path: path.into(), source };
+        // A link stays a link: what it points to is replaced.
+        let target = match fs::canonicalize(path) {
+            Ok(target) => target,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => path.into(),
+            Err(error) => return Err(fail(error)),
+        };
+        // To rename over /dev/null would replace it for everybody.
+        if fs::metadata(&target).is_ok_and(|metadata| !metadata.is_file()) {
+            let problem = "it exists and is not a regular file".to_string();
+            return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, problem)));
+        }
+        let name = target.file_name();
+        let name = name.ok_or_else(|| fail(io::ErrorKind::InvalidFilename.into()))?;
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut builder = tempfile::Builder::new();
+        let mut prefix = std::ffi::OsString::from(".");
+        prefix.push(name);
+        builder.prefix(&prefix).suffix(".tmp");
+        // As any new file: what the umask leaves.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let file = builder.tempfile_in(folder.unwrap_or(Path::new("."))).map_err(|error| {
+            // Its message names the temporary file, which means nothing to anybody.
+            fail(error.kind().into())
+        })?;
+        Ok(Self { path: target, file: BufWriter::with_capacity(1 << 20, file) })
+    }
+
+    /// Appends to the file.
+    ///
+    /// # Errors
+    /// When the disk is full, for example.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.file.write_all(bytes).map_err(|source| self.fail(source))
+    }
+
+    /// Puts the file in its place.
+    ///
+    /// # Errors
+    /// When what is buffered cannot be written, or the file not be renamed.
+    pub(crate) fn commit(mut self) -> Result<(), CliError> {
+        self.file.flush().map_err(|source| self.fail(source))?;
+        let path = self.path;
+        let fail = |source| CliError::Write { path: path.clone(), source };
+        let file = self.file.into_inner().map_err(|error| fail(error.into_error()))?;
+        file.as_file().sync_all().map_err(fail)?;
+        file.persist(&path).map_err(|error| fail(error.error))?;
+        Ok(())
+    }
+
+    fn fail(&self, source: io::Error) -> CliError {
+        CliError::Write { path: self.path.clone(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_old_file_stays_until_the_new_one_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "old").unwrap();
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write(b"half").unwrap();
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["file"]);
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write(b"new").unwrap();
+        file.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(AtomicFile::create(folder.path()), Err(CliError::Write { .. })));
+        let missing = folder.path().join("no/such/file");
+        assert!(matches!(AtomicFile::create(&missing), Err(CliError::Write { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        fs::write(&real, "old").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let mut file = AtomicFile::create(&link).unwrap();
+        file.write(b"new").unwrap();
+        file.commit().unwrap();
+        assert_eq!(fs::read(&real).unwrap(), b"new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+}

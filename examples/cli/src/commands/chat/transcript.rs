@@ -1,0 +1,102 @@
+//! The file that a conversation is saved to: JSON with the messages.
+//!
+//! `{"format": "kinglet-conversation", "version": 1, "model": "...", "messages": [{"role": "user",
+//! "content": "..."}]}`; a bare list of messages, as many tools write it, is read as well.
+
+use std::path::Path;
+
+use kinglet::text::Message;
+use serde_json::{Value, json};
+
+use crate::atomic::AtomicFile;
+use crate::error::CliError;
+use crate::tokens;
+
+const FORMAT: &str = "kinglet-conversation";
+const VERSION: u64 = 1;
+
+/// Writes a conversation, whole or not at all.
+///
+/// # Errors
+/// When the file cannot be written.
+pub(crate) fn save(path: &Path, model: &str, messages: &[Message]) -> Result<(), CliError> {
+    let value =
+        json!({ "format": FORMAT, "version": VERSION, "model": model, "messages": messages });
+    let mut file = AtomicFile::create(path)?;
+    file.write(format!("{value:#}\n").as_bytes())?;
+    file.commit()
+}
+
+/// Reads a conversation.
+///
+/// # Errors
+/// When the file cannot be read or is no conversation, with the place in it.
+pub(crate) fn load(path: &Path) -> Result<Vec<Message>, CliError> {
+    let text = tokens::read_text(path)?;
+    parse(&text).map_err(|problem| CliError::Contents { path: path.into(), problem })
+}
+
+fn parse(text: &str) -> Result<Vec<Message>, String> {
+    let value: Value = serde_json::from_str(text)
+        .map_err(|error| format!("no saved conversation, as it is not JSON: {error}"))?;
+    let list = match &value {
+        Value::Array(list) => list,
+        Value::Object(map) => {
+            if let Some(version) = map.get("version").filter(|version| **version != VERSION) {
+                return Err(format!(
+                    "version {version} of the format is not known, only {VERSION}: use a newer Kinglet"
+                ));
+            }
+            let list = map.get("messages").and_then(Value::as_array);
+            list.ok_or("no saved conversation: it has no list `messages`")?
+        }
+        _ => return Err("no saved conversation: expected an object with `messages`".into()),
+    };
+    let message = |(index, value): (usize, &Value)| {
+        let message: Message = serde_json::from_value(value.clone())
+            .map_err(|error| format!("message {index}: {error}"))?;
+        match &message.content {
+            Some(Value::String(_) | Value::Array(_)) => Ok(message),
+            _ => Err(format!("message {index}: `content` is no text")),
+        }
+    };
+    list.iter().enumerate().map(message).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("talk.json");
+        let messages = vec![
+            Message::system("Be brief."),
+            Message::user("Hi \"you\"\n"),
+            Message::assistant("é"),
+        ];
+        save(&path, "demo", &messages).unwrap();
+        assert_eq!(load(&path).unwrap(), messages);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(r#""model": "demo""#), "{text}");
+    }
+
+    #[test]
+    fn a_bare_list_is_read_and_what_is_no_conversation_is_refused() {
+        let list = parse(r#"[{"role": "user", "content": "Hi"}]"#).unwrap();
+        assert_eq!(list, [Message::user("Hi")]);
+        for (text, part) in [
+            ("", "not JSON"),
+            ("3", "an object"),
+            (r#"{"text": 1}"#, "`messages`"),
+            (r#"{"version": 2, "messages": []}"#, "version 2"),
+            (r#"[{"content": "Hi"}]"#, "message 0: missing field `role`"),
+            (r#"[{"role": "user", "content": "Hi"}, {"role": "user"}]"#, "message 1"),
+            (r#"[{"role": "user", "content": 3}]"#, "message 0"),
+        ] {
+            let problem = parse(text).unwrap_err();
+            assert!(problem.contains(part), "{text}: {problem}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `kinglet generate`: continues a text or a sequence of tokens as it is, without a chat template.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use kinglet::sampling::Sampler;
+use kinglet::text::{EncodeOptions, OutputStream, StopMatcher, StopTokens, StreamDecoder};
+
+use crate::args::GlobalArgs;
+use crate::error::CliError;
+use crate::generation::{self, Decode, Generation, Limits, StopReason};
+use crate::output::{Format, Output};
+use crate::sampling_args::{SamplingArgs, StopArgs};
+use crate::stats::Stats;
+use crate::{interrupt, load, report, tokens};
+
+/// Tokens of an answer where neither the command line nor the model says how many.
+const MAX_TOKENS: usize = 256;
+
+const EXAMPLES: &str = "\
+Only the continuation is printed, as it is generated. A model without tokenizer.json takes
+--tokens, and token ids are printed.
+
+Examples:
+  kinglet generate --prompt \"Once upon a time\" --max-tokens 100
+  kinglet generate --prompt-file notes.txt --temperature 0.7 --top-p 0.9 --seed 1
+  kinglet generate --tokens 1,2,3 --greedy --json";
+
+/// Options of `generate`.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct GenerateArgs {
+    #[command(flatten)]
+    prompt: Prompt,
+    /// Show special tokens in the text
+    #[arg(long)]
+    special: bool,
+    /// Tell tokens per second and time to the first token, on standard error
+    #[arg(long)]
+    stats: bool,
+    /// One JSON object per line: an event for each token, then one with text, counts and times
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    stop: StopArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Prompt {
+    /// The text to continue
+    #[arg(long, short, value_name = "TEXT", allow_hyphen_values = true)]
+    prompt: Option<String>,
+    /// A file with the text to continue; - is standard input
+    #[arg(long, short = 'f', value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+    /// The tokens to continue, as in 1,2,3
+    #[arg(long, value_name = "IDS")]
+    tokens: Option<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What is wrong with options, files or model; [`CliError::Interrupted`] after Ctrl-C.
+pub(crate) fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<(), CliError> {
+    let begun = Instant::now();
+    let text = match (&args.prompt.prompt, &args.prompt.prompt_file) {
+        (Some(text), _) => Some(text.clone()),
+        (None, Some(path)) => Some(tokens::read_text(path)?),
+        (None, None) => None,
+    };
+    let ids = args.prompt.tokens.as_deref().map(tokens::parse).transpose();
+    let ids = ids.map_err(|problem| CliError::Usage(format!("--tokens: {problem}")))?;
+    let model = load::model(global, |options| options)?;
+    let context = load::context_limit(&model, args.stop.context);
+    let tokenizer = match text.is_some() || load::has_tokenizer(model.folder()) {
+        true => Some(load::tokenizer(&model)?),
+        false => None,
+    };
+    let (config, mut stop) = load::defaults(model.folder(), tokenizer.as_ref())?;
+    if args.stop.ignore_eos {
+        stop = StopTokens::default();
+    }
+    let prompt = match (&text, &tokenizer, ids) {
+        (Some(text), Some(tokenizer), _) => tokenizer.encode(text, EncodeOptions::default())?,
+        (_, _, ids) => ids.unwrap_or_default(),
+    };
+    let stops = load::stop_strings(&config, &args.stop.stop);
+    let decode = match &tokenizer {
+        Some(tokenizer) => {
+            let decoder = StreamDecoder::continuing(tokenizer.clone(), !args.special, &prompt)?;
+            let stream = OutputStream::new(decoder, stop, StopMatcher::new(&stops)?);
+            Decode::Text { stream: Box::new(stream), stops }
+        }
+        None if args.stop.stop.is_empty() => Decode::Ids { stop, begun: false },
+        None => {
+            let message = "--stop is text, but the model has no tokenizer.json";
+            return Err(CliError::Usage(message.into()));
+        }
+    };
+    let options = args.sampling.options(&config, tokenizer.as_ref(), model.folder())?;
+    let seed = args.sampling.seed();
+    let mut sampler = Sampler::new(options, seed)?;
+    sampler.state_mut().accept_all(&prompt);
+    let limits =
+        Limits { max_tokens: load::max_tokens(&config, args.stop.max_tokens, MAX_TOKENS), context };
+    limits.check(prompt.len())?;
+
+    let _guard = interrupt::guard();
+    let mut session = model.session()?;
+    log::info!("loaded and tokenized in {:.2} s", begun.elapsed().as_secs_f64());
+    let begun = Instant::now();
+    if !generation::prefill(&mut session, &prompt, &mut generation::prefill_progress())? {
+        return Err(CliError::Interrupted);
+    }
+    let stats = Stats {
+        prompt: prompt.len(),
+        computed: prompt.len(),
+        prefill: begun.elapsed(),
+        ..Stats::default()
+    };
+    let mut output = Output::new(if args.json { Format::Json } else { Format::Text });
+    let generation = Generation {
+        session: &mut session,
+        sampler: &mut sampler,
+        decode,
+        limits,
+        begun,
+        stats,
+        seed,
+    };
+    let answer = generation.run(&mut output)?;
+    if args.stats {
+        report::tell(&answer.stats.to_string());
+    }
+    match answer.stop {
+        StopReason::Interrupted => Err(CliError::Interrupted),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,7 @@
+//! One file (or folder) per command, each with its options and a function `run`.
+
+pub(crate) mod bench;
+pub(crate) mod chat;
+pub(crate) mod generate;
+pub(crate) mod logits;
+pub(crate) mod tokenize;

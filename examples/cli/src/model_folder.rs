@@ -1,0 +1,184 @@
+//! Which model a command uses: the folder that was named, else the demo model, wherever that is.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::CliError;
+
+/// Names a model folder where `--model` does not.
+const VARIABLE: &str = "KINGLET_MODEL";
+/// The demo model in the source tree.
+const IN_SOURCE: &str = "models/demo/hybrid";
+/// The demo model beside an installed program: `PREFIX/bin/kinglet`, `PREFIX/share/kinglet/demo`.
+const INSTALLED: &str = "share/kinglet/demo";
+
+/// Where the demo model is looked for.
+struct Places {
+    /// The folder of the executable.
+    executable: Option<PathBuf>,
+    /// The root of the source tree that this program was built from.
+    source: PathBuf,
+    /// The current folder.
+    current: PathBuf,
+}
+
+/// The model folder to use: `given`, or what `KINGLET_MODEL` names, or the demo model.
+///
+/// # Errors
+/// When what was named is no model folder, or nothing was named and the demo model is nowhere.
+pub(crate) fn find(given: Option<&Path>) -> Result<PathBuf, CliError> {
+    let variable = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let executable = std::env::current_exe().ok().map(|path| path.canonicalize().unwrap_or(path));
+    let places = Places {
+        executable: executable.as_deref().and_then(Path::parent).map(Path::to_path_buf),
+        source: Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."),
+        current: PathBuf::from("."),
+    };
+    choose(given, variable.as_deref(), &places)
+}
+
+fn choose(
+    given: Option<&Path>,
+    variable: Option<&Path>,
+    places: &Places,
+) -> Result<PathBuf, CliError> {
+    if let Some(path) = given {
+        return named(path, "given with --model");
+    }
+    if let Some(path) = variable {
+        return named(path, "given in KINGLET_MODEL");
+    }
+    let found = places.candidates().into_iter().find(|path| path.join("config.json").is_file());
+    if let Some(path) = found {
+        return Ok(path);
+    }
+    // Many programs have a config.json; weights beside it make it a model.
+    if is_checkpoint(&places.current) {
+        return Ok(places.current.clone());
+    }
+    Err(CliError::NoModel { looked: places.describe() })
+}
+
+/// Checks a folder that was named. What is in its files is the engine's business.
+fn named(path: &Path, origin: &'static str) -> Result<PathBuf, CliError> {
+    let problem = if !path.exists() {
+        "does not exist"
+    } else if path.is_file() {
+        "is a file"
+    } else {
+        return Ok(path.into());
+    };
+    Err(CliError::NotAModel { path: path.into(), origin, problem })
+}
+
+fn is_checkpoint(folder: &Path) -> bool {
+    let has = |name: &str| folder.join(name).is_file();
+    has("config.json") && (has("model.safetensors") || has("model.safetensors.index.json"))
+}
+
+impl Places {
+    /// Folders that may be the demo model, the likeliest first.
+    fn candidates(&self) -> Vec<PathBuf> {
+        let mut candidates = Vec::new();
+        // From target/release up to the root of a source tree, and from bin to its prefix.
+        for folder in self.executable.iter().flat_map(|folder| folder.ancestors()) {
+            candidates.extend([folder.join(IN_SOURCE), folder.join(INSTALLED)]);
+        }
+        candidates.extend([self.source.join(IN_SOURCE), self.current.join(IN_SOURCE)]);
+        candidates
+    }
+
+    fn describe(&self) -> String {
+        let executable = self.executable.as_deref().unwrap_or(Path::new("."));
+        format!(
+            "at {IN_SOURCE} or {INSTALLED} in {} or a folder above it, nor at {IN_SOURCE} in {} or the current folder",
+            executable.display(),
+            self.source.display()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use tempfile::TempDir;
+
+    /// A tree with an executable's folder, a source tree and a current folder, all without a model.
+    fn tree() -> (TempDir, Places) {
+        let root = tempfile::tempdir().unwrap();
+        let folder = |name: &str| {
+            let path = root.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            path
+        };
+        let places = Places {
+            executable: Some(folder("checkout/target/release")),
+            source: folder("source"),
+            current: folder("current"),
+        };
+        (root, places)
+    }
+
+    fn put_model(folder: &Path) {
+        fs::create_dir_all(folder).unwrap();
+        fs::write(folder.join("config.json"), "{}").unwrap();
+    }
+
+    #[test]
+    fn the_demo_model_is_found_in_each_place_and_the_nearest_wins() {
+        let (root, places) = tree();
+        // From the least to the most preferred, so that each must win over all before it.
+        let order = [
+            "current/models/demo/hybrid",
+            "source/models/demo/hybrid",
+            "checkout/share/kinglet/demo",
+            "checkout/models/demo/hybrid",
+            "checkout/target/share/kinglet/demo",
+            "checkout/target/release/models/demo/hybrid",
+        ];
+        for place in order {
+            let model = root.path().join(place);
+            put_model(&model);
+            assert_eq!(choose(None, None, &places).unwrap(), model);
+        }
+    }
+
+    #[test]
+    fn what_is_named_wins_and_is_not_replaced_by_the_demo_model() {
+        let (root, places) = tree();
+        put_model(&places.source.join(IN_SOURCE));
+        let (a, b) = (root.path().join("a"), root.path().join("b"));
+        for (given, variable, origin) in
+            [(Some(&a), Some(&b), "given with --model"), (None, Some(&b), "given in KINGLET_MODEL")]
+        {
+            let expected = given.or(variable).unwrap();
+            match choose(given.map(PathBuf::as_path), variable.map(PathBuf::as_path), &places) {
+                Err(CliError::NotAModel { path, origin: found, problem }) => {
+                    assert_eq!((&path, found, problem), (expected, origin, "does not exist"));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        fs::write(&b, "").unwrap();
+        let error = choose(None, Some(&b), &places).unwrap_err();
+        assert!(matches!(error, CliError::NotAModel { problem: "is a file", .. }), "{error}");
+        fs::create_dir(&a).unwrap();
+        assert_eq!(choose(Some(&a), Some(&b), &places).unwrap(), a);
+    }
+
+    #[test]
+    fn a_checkpoint_in_the_current_folder_is_the_last_resort() {
+        let (_root, places) = tree();
+        put_model(&places.current);
+        match choose(None, None, &places) {
+            Err(CliError::NoModel { looked }) => {
+                for place in [&places.source, places.executable.as_ref().unwrap()] {
+                    assert!(looked.contains(&place.display().to_string()), "{looked}");
+                }
+            }
+            other => panic!("a config.json alone is no model: {other:?}"),
+        }
+        fs::write(places.current.join("model.safetensors"), "").unwrap();
+        assert_eq!(choose(None, None, &places).unwrap(), places.current);
+    }
+}

@@ -1,0 +1,116 @@
+//! Standard output: text as it is generated, or one JSON object per line.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
+
+use serde_json::{Value, json};
+
+use crate::error::CliError;
+use crate::generation::Answer;
+
+/// How answers are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// The text alone.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Standard output.
+pub(crate) struct Output {
+    format: Format,
+    /// A model's text must not steer the terminal that shows it.
+    escape: bool,
+    /// Whether the last text ended with a line break (or there was none).
+    at_line_start: bool,
+}
+
+impl Output {
+    /// Standard output in a format.
+    pub(crate) fn new(format: Format) -> Self {
+        Self { format, escape: io::stdout().is_terminal(), at_line_start: true }
+    }
+
+    /// The format.
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// What one token brought: its id (`None` at the end of the text) and the text that is certain now.
+    ///
+    /// # Errors
+    /// [`CliError::BrokenPipe`] where nobody reads any more, [`CliError::Stdout`] otherwise.
+    pub(crate) fn token(&mut self, id: Option<u32>, text: &str) -> Result<(), CliError> {
+        match self.format {
+            Format::Text if text.is_empty() => Ok(()),
+            Format::Text => self.text(text),
+            Format::Json if id.is_none() && text.is_empty() => Ok(()),
+            Format::Json => self.event(&json!({ "event": "token", "id": id, "text": text })),
+        }
+    }
+
+    /// The end of an answer: the line's end, or the event with all there is to know.
+    ///
+    /// # Errors
+    /// As [`Output::token`].
+    pub(crate) fn done(&mut self, answer: &Answer) -> Result<(), CliError> {
+        match self.format {
+            Format::Text if self.at_line_start => Ok(()),
+            Format::Text => self.text("\n"),
+            Format::Json => self.event(&answer.to_json()),
+        }
+    }
+
+    /// Plain text, shown at once.
+    ///
+    /// # Errors
+    /// As [`Output::token`].
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), CliError> {
+        let shown = if self.escape { escape(text) } else { Cow::Borrowed(text) };
+        self.at_line_start = text.ends_with('\n');
+        let mut out = io::stdout().lock();
+        out.write_all(shown.as_bytes()).and_then(|()| out.flush()).map_err(failed)
+    }
+
+    /// A JSON object on a line of its own.
+    ///
+    /// # Errors
+    /// As [`Output::token`].
+    pub(crate) fn event(&mut self, event: &Value) -> Result<(), CliError> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{event}").and_then(|()| out.flush()).map_err(failed)
+    }
+}
+
+fn failed(error: io::Error) -> CliError {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => CliError::BrokenPipe,
+        _ => CliError::Stdout(error),
+    }
+}
+
+/// Makes control characters visible (as the symbols of U+2400), except for tab and line break.
+fn escape(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let visible = |c: char| match c {
+        '\u{7f}' => '\u{2421}',
+        c if !steers(c) => c,
+        c => char::from_u32(0x2400 + u32::from(c)).filter(|_| c < ' ').unwrap_or('\u{fffd}'),
+    };
+    Cow::Owned(text.chars().map(visible).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_shown_not_obeyed() {
+        assert_eq!(escape("a\tb\nü"), "a\tb\nü");
+        assert_eq!(escape("\x1b[2J\x07\x7f\u{9b}1m\r"), "␛[2J␇␡\u{fffd}1m␍");
+    }
+}

@@ -1,0 +1,63 @@
+//! A progress bar for what takes more than a second, on terminals only.
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Nothing is shown before this.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a bar counts.
+#[derive(Clone, Copy)]
+pub(crate) enum Unit {
+    /// Bytes, shown as MB or GB.
+    Bytes,
+    /// Tokens.
+    Tokens,
+}
+
+/// A bar on standard error that appears after a second, and goes away when it is dropped.
+pub(crate) struct Progress {
+    what: &'static str,
+    unit: Unit,
+    begun: Instant,
+    bar: Option<ProgressBar>,
+    enabled: bool,
+}
+
+impl Progress {
+    /// A bar that is not shown yet.
+    pub(crate) fn new(what: &'static str, unit: Unit) -> Self {
+        let enabled = io::stderr().is_terminal();
+        Self { what, unit, begun: Instant::now(), bar: None, enabled }
+    }
+
+    /// Shows that `done` of `total` are done.
+    pub(crate) fn set(&mut self, done: u64, total: u64) {
+        if !self.enabled || (self.bar.is_none() && self.begun.elapsed() < PATIENCE) {
+            return;
+        }
+        let (what, unit) = (self.what, self.unit);
+        let bar = self.bar.get_or_insert_with(|| {
+            let template = match unit {
+                Unit::Bytes => "{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left",
+                Unit::Tokens => "{msg} [{bar:30}] {pos} of {len} tokens, {eta} left",
+            };
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar.with_message(what)
+        });
+        bar.set_position(done);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! How errors are told: one line on standard error.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use clap::error::ErrorKind;
+
+use crate::error::CliError;
+
+static LAST_PANIC: Mutex<Option<String>> = Mutex::new(None);
+
+/// Keeps panics off standard error: those that are caught become errors, which are told in one line.
+pub(crate) fn keep_panics_quiet() {
+    std::panic::set_hook(Box::new(|info| {
+        log::debug!("{info}");
+        let mut last = LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(info.to_string());
+    }));
+}
+
+/// Message and place of the last panic.
+pub(crate) fn last_panic() -> String {
+    let last = LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner);
+    last.clone().unwrap_or_else(|| "no message".into())
+}
+
+/// Tells an error: its first line, with `--verbose` all of it.
+pub(crate) fn error(error: &CliError, verbose: u8) -> ExitCode {
+    match error {
+        // Silence is what a reader that has gone expects, and Ctrl-C needs no explanation.
+        CliError::BrokenPipe | CliError::Interrupted => {}
+        CliError::Usage(message) => tell(&format!("error: {} (see --help)", one_line(message))),
+        error => tell(&format!("error: {}", message(error, verbose))),
+    }
+    ExitCode::from(error.exit_code())
+}
+
+/// An error's message: its first line, with `verbose` all of it.
+pub(crate) fn message(error: &CliError, verbose: u8) -> String {
+    let text = error.to_string();
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    if verbose > 0 {
+        return lines.map(clean).collect::<Vec<_>>().join("\n");
+    }
+    let mut message = clean(lines.next().unwrap_or("unknown error"));
+    if lines.next().is_some() {
+        message.push_str(" (all of it with --verbose)");
+    }
+    message
+}
+
+/// Tells what clap found wrong in one line, or prints the help that was asked for.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Help into a pipe that closes early is no error.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(2)
+        }
+        _ => {
+            let text = error.render().to_string();
+            let wanted = text.lines().take_while(|line| !line.starts_with("Usage:"));
+            let joined = wanted.collect::<Vec<_>>().join(" ");
+            tell(&format!("{} (see --help)", one_line(&joined)));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// A line on standard error. Where that is closed there is nobody to tell.
+pub(crate) fn tell(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Joins lines, and runs of spaces within them.
+fn one_line(text: &str) -> String {
+    clean(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// Escapes control characters: a message may quote a file, and a file must not steer the terminal.
+fn clean(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\t' {
+            let _ = write!(clean, "{}", c.escape_default());
+        } else {
+            clean.push(c);
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_unless_more_is_asked_for() {
+        let error = CliError::Usage("one\n\n  two\x1b[2J".into());
+        assert_eq!(message(&error, 0), "one (all of it with --verbose)");
+        assert_eq!(message(&error, 1), "one\n  two\\u{1b}[2J");
+        assert_eq!(one_line("a\n  b\tc"), "a b c");
+    }
+}

@@ -1,0 +1,92 @@
+//! Token ids as text: `1,2,3`.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::CliError;
+
+/// The largest file of a prompt or of tokens that is read.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// Reads ids separated by commas or white space; brackets around them, as in JSON, don't matter.
+///
+/// # Errors
+/// The part that is no id, with its place.
+pub(crate) fn parse(text: &str) -> Result<Vec<u32>, String> {
+    let text = text.trim();
+    let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let parts =
+        inner.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
+    let ids = parts.enumerate().map(|(index, part)| {
+        part.parse().map_err(|_| {
+            let part: String = part.chars().take(40).collect();
+            format!("{part:?} (number {index}) is no token id: ids are whole numbers from 0, as in 1,2,3")
+        })
+    });
+    let ids = ids.collect::<Result<Vec<_>, _>>()?;
+    if ids.is_empty() { Err("no token ids: give them as in 1,2,3".into()) } else { Ok(ids) }
+}
+
+/// Reads the ids in a file.
+///
+/// # Errors
+/// When it can't be read or holds something else.
+pub(crate) fn from_file(path: &Path) -> Result<Vec<u32>, CliError> {
+    let text = read_text(path)?;
+    parse(&text).map_err(|problem| CliError::Contents { path: path.into(), problem })
+}
+
+/// Reads a text file, or standard input for `-`.
+///
+/// # Errors
+/// When it can't be read, is absurdly large or not UTF-8.
+pub(crate) fn read_text(path: &Path) -> Result<String, CliError> {
+    if path == Path::new("-") {
+        return read_stdin();
+    }
+    let file = File::open(path).map_err(|source| CliError::Read { path: path.into(), source })?;
+    read_all(file, path)
+}
+
+/// Reads all of standard input.
+///
+/// # Errors
+/// As [`read_text`].
+pub(crate) fn read_stdin() -> Result<String, CliError> {
+    read_all(std::io::stdin().lock(), Path::new("standard input"))
+}
+
+fn read_all(from: impl Read, path: &Path) -> Result<String, CliError> {
+    let mut bytes = Vec::new();
+    let read = from.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
+    read.map_err(|source| CliError::Read { path: path.into(), source })?;
+    let contents = |problem: String| CliError::Contents { path: path.into(), problem };
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(contents(format!("more than {MAX_FILE_BYTES} bytes: give a smaller text")));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        contents(format!("byte {at} is not UTF-8: convert the text to UTF-8"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_come_in_several_shapes() {
+        for text in ["1,2,30", " 1 2\n30\n", "[1, 2, 30]", "1,2,30,"] {
+            assert_eq!(parse(text).unwrap(), [1, 2, 30], "{text:?}");
+        }
+        for (text, part) in
+            [("1,x", "\"x\" (number 1)"), ("-1", "\"-1\" (number 0)"), ("4294967296", "4294967296")]
+        {
+            let problem = parse(text).unwrap_err();
+            assert!(problem.contains(part), "{problem}");
+        }
+        assert!(parse(" ,[]").is_err());
+        assert!(parse("").is_err());
+    }
+}
