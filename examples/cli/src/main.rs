@@ -37,6 +37,7 @@ Examples:
   kinglet generate --prompt \"Once upon a time\"  continue a text
   kinglet tokenize \"Hello there\"                text to token ids
   kinglet logits --tokens 1,2,3 --out l.safetensors
+  kinglet inspect --context 32768               what a model is made of, and the memory it takes
 
 A model is a folder as it comes from the hub: config.json, *.safetensors, tokenizer.json.
 Without --model, the folder in the environment variable KINGLET_MODEL is used, else the demo
@@ -66,6 +67,8 @@ enum Command {
     Logits(commands::logits::LogitsArgs),
     /// Turn text into token ids, or token ids into text
     Tokenize(commands::tokenize::TokenizeArgs),
+    /// Say what a model is made of: blocks, parameters, memory, the ops that it runs as
+    Inspect(commands::inspect::InspectArgs),
     /// Measure prefill and decode, in tokens per second and as a share of the memory's bandwidth
     Bench(commands::bench::BenchArgs),
 }
@@ -78,6 +81,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Generate(args) => commands::generate::run(global, args),
         Command::Logits(args) => commands::logits::run(global, &args),
         Command::Tokenize(args) => commands::tokenize::run(global, args),
+        Command::Inspect(args) => commands::inspect::run(global, &args),
         Command::Bench(args) => commands::bench::run(global, &args),
     }
 }

@@ -3,5 +3,6 @@
 pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod generate;
+pub(crate) mod inspect;
 pub(crate) mod logits;
 pub(crate) mod tokenize;

@@ -1,0 +1,219 @@
+//! `kinglet inspect`: what a model is made of, how much memory it takes and what it runs as. Reads `config.json` and the
+//! headers of the weights; the weights themselves only for `--check`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use kinglet::ModelSpec;
+use kinglet::plan::{Plan, StateKind};
+use kinglet::weights::{CheckOptions, Checked, Weights, WeightsError};
+
+use crate::args::GlobalArgs;
+use crate::error::CliError;
+use crate::output::{Format, Output};
+use crate::progress::{Progress, Unit};
+use crate::{interrupt, model_folder};
+
+mod blocks;
+mod json;
+mod parameters;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use blocks::LayerRun;
+use parameters::Parameters;
+
+/// Tokens of a prefill step, whose buffers count as working memory.
+const STEP: usize = 512;
+
+const EXAMPLES: &str = "\
+Weights are not loaded, only their headers are read; config.json alone is enough for all but the
+sizes in bytes.
+
+Active parameters are all but those of the experts that a token does not use. A head that is tied
+to the embedding counts once, as embedding. Memory is that of one session.
+
+Examples:
+  kinglet inspect --model DIR --context 131072
+  kinglet inspect --model DIR --plan
+  kinglet inspect --model DIR --check          look for NaN and infinity in all weights
+  kinglet inspect --model DIR --json | jq .parameters";
+
+/// Options of `inspect`.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct InspectArgs {
+    /// Memory and traffic are those of a context of so many tokens
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    context: u32,
+    /// List the ops that the model runs as
+    #[arg(long)]
+    plan: bool,
+    /// Look at all weights for NaN and infinity
+    #[arg(long)]
+    check: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What there is to say about a model.
+struct Report {
+    folder: PathBuf,
+    spec: ModelSpec,
+    plan: Plan,
+    layers: Vec<LayerRun>,
+    parameters: Parameters,
+    stored: Option<Stored>,
+    memory: Memory,
+}
+
+/// What the headers of the weights say.
+struct Stored {
+    bytes: u64,
+    by_dtype: Vec<(String, u64)>,
+    tensors: usize,
+    files: usize,
+    checked: Checked,
+    traffic: kinglet::Traffic,
+}
+
+/// Bytes that one session takes, and what it shares with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Memory {
+    context: usize,
+    /// `None` without weights.
+    weights: Option<u64>,
+    recurrent: u64,
+    key_value: u64,
+    prefill_tokens: usize,
+    prefill_buffers: u64,
+    decode_buffers: u64,
+}
+
+impl Memory {
+    fn new(plan: &Plan, context: usize, weights: Option<u64>) -> Self {
+        let (mut recurrent, mut key_value) = (0u64, 0u64);
+        for state in &plan.states {
+            let bytes = (state.elements(context) as u64).saturating_mul(4);
+            let sum = match state.kind {
+                StateKind::Tensor { .. } => &mut recurrent,
+                StateKind::KeyValue { .. } => &mut key_value,
+            };
+            *sum = sum.saturating_add(bytes);
+        }
+        let prefill_tokens = context.min(STEP);
+        Self {
+            context,
+            weights,
+            recurrent,
+            key_value,
+            prefill_tokens,
+            prefill_buffers: plan.buffer_bytes(prefill_tokens) as u64,
+            decode_buffers: plan.buffer_bytes(1) as u64,
+        }
+    }
+
+    /// All of it, at its most: while a prompt is read.
+    fn total(&self) -> Option<u64> {
+        let parts = [self.recurrent, self.key_value, self.prefill_buffers];
+        parts.into_iter().try_fold(self.weights?, u64::checked_add)
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When there is no model, it is broken or not supported, or `--check` finds what it looks for;
+/// [`CliError::Interrupted`] after Ctrl-C.
+pub(crate) fn run(global: &GlobalArgs, args: &InspectArgs) -> Result<(), CliError> {
+    let folder = model_folder::find(global.model.as_deref())?;
+    let spec = kinglet::read_spec(&folder)?;
+    let weights = match Weights::open(&folder) {
+        Ok(weights) => Some(weights),
+        // A config by itself describes a model as well.
+        Err(WeightsError::NoWeights { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if args.check && weights.is_none() {
+        let problem = "there are no weights to --check".into();
+        return Err(CliError::Contents { path: folder, problem });
+    }
+    let context = usize::try_from(args.context).unwrap_or(usize::MAX);
+    let report = Report::new(folder, spec, weights.as_ref(), context)?;
+    let format = if args.json { Format::Json } else { Format::Text };
+    let mut output = Output::new(format);
+    // The tables come first: the check may take minutes.
+    if format == Format::Text {
+        output.text(&tables::report(&report, args.plan))?;
+    }
+    let scanned = match weights.filter(|_| args.check) {
+        Some(weights) => Some(scan(&weights, &report.spec)?),
+        None => None,
+    };
+    match (format, scanned) {
+        (Format::Text, Some(bytes)) => {
+            output.text(&format!("\nNo NaN and no infinity in {}.\n", tables::bytes(bytes)))
+        }
+        (Format::Text, None) => Ok(()),
+        (Format::Json, scanned) => output.event(&json::report(&report, args.plan, scanned)),
+    }
+}
+
+impl Report {
+    fn new(
+        folder: PathBuf,
+        spec: ModelSpec,
+        weights: Option<&Weights>,
+        context: usize,
+    ) -> Result<Self, CliError> {
+        let plan = Plan::new(&spec);
+        let stored =
+            weights.map(|weights| Stored::new(weights, &spec, &plan, context)).transpose()?;
+        let memory = Memory::new(&plan, context, stored.as_ref().map(|stored| stored.bytes));
+        Ok(Self {
+            layers: blocks::layers(&spec),
+            parameters: Parameters::of(&spec),
+            folder,
+            spec,
+            plan,
+            stored,
+            memory,
+        })
+    }
+}
+
+impl Stored {
+    fn new(
+        weights: &Weights,
+        spec: &ModelSpec,
+        plan: &Plan,
+        context: usize,
+    ) -> Result<Self, CliError> {
+        let checked = weights.check(spec, CheckOptions { allow_surplus: true })?;
+        let files: std::collections::BTreeSet<&str> =
+            weights.tensors().map(|tensor| tensor.file).collect();
+        Ok(Self {
+            bytes: weights.total_bytes(),
+            by_dtype: weights.bytes_by_dtype().into_iter().collect(),
+            tensors: weights.names().count(),
+            files: files.len(),
+            checked,
+            traffic: kinglet::Traffic::of_decode(plan, weights, context)?,
+        })
+    }
+}
+
+/// Looks at every weight; the bytes that were looked at.
+fn scan(weights: &Weights, spec: &ModelSpec) -> Result<u64, CliError> {
+    let _guard = interrupt::guard();
+    let mut progress = Progress::new("checking", Unit::Bytes);
+    let mut seen = 0;
+    weights.scan_non_finite(spec, &mut |done, total| {
+        seen = done;
+        progress.set(done, total);
+        !interrupt::hit()
+    })?;
+    Ok(seen)
+}

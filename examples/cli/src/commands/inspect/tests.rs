@@ -1,0 +1,170 @@
+use std::path::{Path, PathBuf};
+
+use kinglet::models::{Config, spec};
+use serde_json::Value;
+
+use super::parameters::Component;
+use super::*;
+
+/// Every model folder of the fixtures.
+fn fixtures() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+    let folders = |path: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.is_dir()).collect()
+    };
+    let mut all: Vec<_> = folders(&root).iter().flat_map(|family| folders(family)).collect();
+    all.retain(|folder| folder.join("config.json").is_file());
+    all.sort();
+    assert!(all.len() >= 70, "only {} fixtures", all.len());
+    all
+}
+
+fn report_of(folder: &Path, context: usize) -> Report {
+    let spec = kinglet::read_spec(folder).unwrap();
+    let weights = Weights::open(folder).unwrap();
+    Report::new(folder.into(), spec, Some(&weights), context).unwrap()
+}
+
+#[test]
+fn every_fixture_has_as_many_parameters_as_its_tensors_have_elements() {
+    for folder in fixtures() {
+        let report = report_of(&folder, 100);
+        let weights = Weights::open(&folder).unwrap();
+        let ignored = &report.stored.as_ref().unwrap().checked.ignored;
+        let needed = weights.tensors().filter(|tensor| !ignored.iter().any(|i| i == tensor.name));
+        let elements: u64 =
+            needed.map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum();
+        assert_eq!(report.parameters.total(), elements, "{}", folder.display());
+        let blocks = report
+            .layers
+            .iter()
+            .flat_map(|run| run.blocks.iter().map(|block| block.parameters * run.layers() as u64));
+        let outside = |c: &Component| matches!(c, Component::Embedding | Component::Head);
+        let around = report.parameters.components.iter().filter(|(c, _)| outside(c));
+        let around: u64 = around.map(|(_, count)| count.total).sum();
+        let sum = blocks.sum::<u64>() + around + report.spec.hidden as u64;
+        // The final norm has no bias in any family.
+        assert_eq!(sum, elements, "{}: blocks, embedding, head, final norm", folder.display());
+    }
+}
+
+#[test]
+fn what_is_moved_and_held_is_what_the_plan_says() {
+    for folder in fixtures() {
+        let report = report_of(&folder, 1000);
+        let state = report.memory.recurrent + report.memory.key_value;
+        assert_eq!(state, report.plan.state_bytes(1000) as u64);
+        let stored = report.stored.as_ref().unwrap();
+        assert_eq!(stored.by_dtype.iter().map(|(_, bytes)| bytes).sum::<u64>(), stored.bytes);
+        let sum = stored.bytes + state + report.memory.prefill_buffers;
+        assert_eq!(report.memory.total(), Some(sum));
+        assert_eq!(stored.traffic.state, 2 * report.memory.recurrent);
+        let dispatches: usize = report
+            .layers
+            .iter()
+            .map(|run| run.layers() * run.blocks.iter().map(|b| b.dispatches).sum::<usize>())
+            .sum();
+        // Embedding and head are around the blocks.
+        assert_eq!(dispatches + 2, report.plan.ops.len(), "{}", folder.display());
+    }
+}
+
+/// What `config.json` describes.
+fn parameters(config: &str) -> Parameters {
+    Parameters::of(&spec(&Config::parse(config).unwrap()).unwrap())
+}
+
+#[test]
+fn known_models_have_their_known_sizes() {
+    // Counts that the hub shows for the checkpoints (safetensors metadata).
+    let mixtral = parameters(
+        r#"{"model_type": "mixtral", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "num_local_experts": 8,
+            "num_experts_per_tok": 2, "vocab_size": 32000, "tie_word_embeddings": false}"#,
+    );
+    assert_eq!(mixtral.total(), 46_702_792_704);
+    // Six of eight experts of 3 * 4096 * 14336 in 32 layers are idle.
+    assert_eq!(mixtral.active(), 46_702_792_704 - 6 * 32 * 3 * 4096 * 14336);
+
+    let qwen2 = parameters(
+        r#"{"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+            "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936,
+            "tie_word_embeddings": true}"#,
+    );
+    assert_eq!(qwen2.total(), 494_032_768);
+    assert!(qwen2.tied && !qwen2.components.contains_key(&Component::Head));
+
+    let mamba = parameters(
+        r#"{"model_type": "mamba", "hidden_size": 768, "num_hidden_layers": 24, "state_size": 16, "expand": 2,
+            "conv_kernel": 4, "time_step_rank": 48, "vocab_size": 50280, "use_bias": false,
+            "use_conv_bias": true, "tie_word_embeddings": true}"#,
+    );
+    assert_eq!(mamba.total(), 129_135_360);
+}
+
+#[test]
+fn equal_layers_are_one_row() {
+    let spec_of = |types: &[&str]| {
+        let config = serde_json::json!({
+            "model_type": "granitemoehybrid", "hidden_size": 64, "num_hidden_layers": types.len(),
+            "layer_types": types, "mamba_n_heads": 8, "mamba_d_head": 16, "num_local_experts": 0,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100,
+        });
+        spec(&Config::parse(&config.to_string()).unwrap()).unwrap()
+    };
+    let (m, a) = ("mamba", "attention");
+    let runs = blocks::layers(&spec_of(&[m, m, m, a, m, a, a]));
+    let found: Vec<_> = runs.iter().map(|r| (r.first, r.last, r.blocks[0].kind.as_str())).collect();
+    let expected = [(0, 2, "mamba2"), (3, 3, "attention"), (4, 4, "mamba2"), (5, 6, "attention")];
+    assert_eq!(found, expected);
+    for run in &runs {
+        assert_eq!(run.blocks.len(), 2);
+        let most = if run.blocks[0].kind == "mamba2" { 3 } else { 4 };
+        assert!(run.blocks[0].dispatches <= most && run.blocks[1].dispatches <= 2);
+    }
+}
+
+#[test]
+fn both_reports_show_every_part() {
+    for folder in fixtures() {
+        let report = report_of(&folder, 32_768);
+        let text = tables::report(&report, true);
+        for part in ["32,768 tokens", "recurrent state", "F", "moved per token", "embed", "head"] {
+            assert!(text.contains(part), "{}: no {part} in\n{text}", folder.display());
+        }
+        let json: Value = json::report(&report, true, Some(5));
+        assert_eq!(json["parameters"]["total"], report.parameters.total());
+        assert_eq!(json["plan"].as_array().unwrap().len(), report.plan.ops.len());
+        assert_eq!(json["check"]["bytes"], 5);
+        assert!(json["decode_traffic"]["total"].as_u64().unwrap() > 0);
+    }
+}
+
+#[test]
+fn a_config_alone_is_enough() {
+    for folder in fixtures() {
+        let spec = kinglet::read_spec(&folder).unwrap();
+        let report = Report::new(folder.clone(), spec, None, 4096).unwrap();
+        assert_eq!(report.parameters, report_of(&folder, 4096).parameters);
+        assert!(tables::report(&report, false).contains("No weights in the folder"));
+        let json = json::report(&report, false, None);
+        assert!(json["weights"].is_null() && json["memory"]["total"].is_null());
+        assert!(json.get("plan").is_none() && json.get("check").is_none());
+    }
+}
+
+#[test]
+fn numbers_are_readable() {
+    assert_eq!(tables::grouped(0), "0");
+    assert_eq!(tables::grouped(999), "999");
+    assert_eq!(tables::grouped(1000), "1,000");
+    assert_eq!(tables::grouped(1_234_567), "1,234,567");
+    assert_eq!(tables::bytes(999), "999 B");
+    assert_eq!(tables::bytes(1000), "1.00 kB");
+    assert_eq!(tables::bytes(999_499), "999 kB");
+    assert_eq!(tables::bytes(999_999), "1.00 MB");
+    assert_eq!(tables::bytes(12_345_678_901), "12.3 GB");
+    assert_eq!(tables::short(46_702_792_704), "46.7 B");
+    assert_eq!(tables::bytes(u64::MAX), "18.4 EB");
+}
