@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, Table, TableComponent, presets};
 
 use super::{Report, Stored};
 
@@ -27,9 +27,11 @@ fn heading(report: &Report) -> String {
     let layers: usize = report.layers.iter().map(super::LayerRun::layers).sum();
     let positions = spec.max_positions.map_or("any number".into(), grouped_usize);
     format!(
-        "{}\n{}: {layers} layers, width {}, vocabulary {}, made for {positions} tokens\n",
+        "{}\n{}: {} parameters ({} active), {layers} layers, width {}, vocabulary {}, made for {positions} tokens\n",
         report.folder.display(),
         spec.model_type,
+        short(report.parameters.total()),
+        short(report.parameters.active()),
         grouped_usize(spec.hidden),
         grouped_usize(spec.vocab),
     )
@@ -38,6 +40,9 @@ fn heading(report: &Report) -> String {
 fn table(header: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    // Lines around the table and below its header, none between rows.
+    table.remove_style(TableComponent::HorizontalLines);
+    table.remove_style(TableComponent::MiddleIntersections);
     for &column in right {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -88,7 +93,7 @@ fn parameters(report: &Report) -> String {
         "all".to_string(),
         grouped(total),
         grouped(parameters.active()),
-        format!("{} ", short(total)),
+        "100.0 %".to_string(),
     ]);
     format!("{table}\n")
 }
@@ -102,7 +107,8 @@ fn weights(report: &Report) -> String {
         let share = 100.0 * *size as f64 / stored.bytes.max(1) as f64;
         table.add_row([dtype.clone(), grouped(*size), bytes(*size), format!("{share:.1} %")]);
     }
-    let mut text = format!("{table}\n{} tensors in {} files", stored.tensors, stored.files);
+    let files = if stored.files == 1 { "file" } else { "files" };
+    let mut text = format!("{table}\n{} tensors in {} {files}", stored.tensors, stored.files);
     for (names, what) in [
         (&stored.checked.ignored, "not needed"),
         (&stored.checked.surplus, "not part of the model"),
