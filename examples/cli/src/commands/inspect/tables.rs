@@ -25,7 +25,7 @@ pub(super) fn report(report: &Report, with_plan: bool) -> String {
 fn heading(report: &Report) -> String {
     let spec = &report.spec;
     let layers: usize = report.layers.iter().map(super::LayerRun::layers).sum();
-    let positions = spec.max_positions.map_or("any number".into(), grouped_usize);
+    let positions = spec.max_positions.map_or("any number of".into(), grouped_usize);
     format!(
         "{}\n{}: {} parameters ({} active), {layers} layers, width {}, vocabulary {}, made for {positions} tokens\n",
         report.folder.display(),
