@@ -5,6 +5,7 @@ pub mod random;
 pub mod rig;
 pub mod schedule;
 pub mod target;
+pub mod temp;
 pub mod tensors;
 
 use std::path::{Path, PathBuf};

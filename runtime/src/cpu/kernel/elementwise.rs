@@ -196,7 +196,7 @@ impl Kernel for StepSize<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (bias, low, high) = (s.splat(self.bias), s.splat(self.limit.0), s.splat(self.limit.1));
-        in_place!(s, self.x, x, { s.min(s.max(math::softplus(s, s.add(x, bias)), low), high) });
+        in_place!(s, self.x, x, { s.min(high, s.max(low, math::softplus(s, s.add(x, bias)))) });
     }
 }
 

@@ -9,7 +9,8 @@ use super::Simd;
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     const LOWEST: f32 = -87.3;
-    let clamped = s.min(s.max(x, s.splat(LOWEST)), s.splat(88.0));
+    // `x` comes second: of a NaN, minimum and maximum give the second operand, and a NaN must not get lost.
+    let clamped = s.min(s.splat(88.0), s.max(s.splat(LOWEST), x));
     let n = s.round(s.mul(clamped, s.splat(std::f32::consts::LOG2_E)));
     // ln 2 in two parts, the first with few enough bits that `n * HI` is exact.
     const HI: f32 = 0.693_359_4;
@@ -60,7 +61,7 @@ pub(crate) fn softplus<S: Simd>(s: S, x: S::F) -> S::F {
     for c in [1.0 / 13.0, 1.0 / 11.0, 1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0, 1.0] {
         p = s.fma(p, square, s.splat(c));
     }
-    s.fma(s.mul(s.splat(2.0), t), p, s.max(x, s.zero()))
+    s.fma(s.mul(s.splat(2.0), t), p, s.max(s.zero(), x))
 }
 
 /// The error function, in f64: its Maclaurin series up to 3, a continued fraction of `erfc` beyond.

@@ -67,7 +67,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`, rounded once where the unit can.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The smaller; `b` where either is NaN, or NaN.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The larger; `b` where either is NaN, or NaN.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// To the nearest whole number.
     fn round(self, a: Self::F) -> Self::F;

@@ -24,6 +24,7 @@ impl Kernel for Map<'_> {
             let v = match self.name {
                 "exp" => math::exp(s, v),
                 "silu" => math::silu(s, v),
+                "clamp" => s.min(s.splat(2.0), s.max(s.splat(1.0), v)),
                 "tanh" => math::tanh(s, v),
                 _ => math::softplus(s, v),
             };
@@ -31,6 +32,18 @@ impl Kernel for Map<'_> {
         }
         out
     }
+}
+
+#[test]
+fn a_nan_stays_one() {
+    each_isa(|isa| {
+        for name in ["exp", "silu", "tanh", "softplus", "clamp"] {
+            let x = [0.5, f32::NAN, 1.5, -f32::NAN, 3.0];
+            let y = isa.dispatch(Map { x: &x, name });
+            let nan: Vec<bool> = y.iter().map(|y| y.is_nan()).collect();
+            assert_eq!(nan, [false, true, false, true, false], "{name} on {}", isa.name());
+        }
+    });
 }
 
 #[test]
