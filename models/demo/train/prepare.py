@@ -20,8 +20,8 @@ import stories
 from tokenizer import END_OF_TEXT, chat_text, train_tokenizer
 
 SYSTEM = ["You are a helpful assistant.", "You are a friendly assistant.", "You are a storyteller.", "Be kind and short.", "Answer in simple words."]
-STORY_VARIANTS = 6  # rewritten copies of a story, both plain and as an answer
-STORY_CHAT_VARIANTS = 8
+STORY_VARIANTS = 2  # rewritten copies of a story, both plain and as an answer
+STORY_CHAT_VARIANTS = 10
 
 
 def _plain_variants(args: tuple[list[str], int]) -> list[str]:
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--prose-percent", type=int, default=45, help="share of the old books that is used")
+    parser.add_argument("--prose-percent", type=int, default=25, help="share of the old books that is used")
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -71,6 +71,7 @@ def main() -> None:
 
     short, children = corpus.stories(args.corpus)
     kept = [t for t in short if not corpus.held_out(t)]
+    stories.learn_nouns(kept)  # before the worker processes start, which inherit the list
     held = {"stories": [t for t in short if corpus.held_out(t)]}
     train = {}
     train["books"], held["books"] = corpus.books(children)

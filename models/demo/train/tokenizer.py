@@ -52,7 +52,7 @@ def write_files(folder: Path, tokenizer: Tokenizer, context: int) -> None:
             for i, t in enumerate(SPECIAL)},
     }
     generation = {
-        "do_sample": True, "temperature": 0.7, "top_k": 40, "top_p": 0.9, "repetition_penalty": 1.1,
+        "do_sample": True, "temperature": 0.6, "top_k": 40, "top_p": 0.9,
         "max_new_tokens": 400, "eos_token_id": [SPECIAL.index(END_OF_TURN), SPECIAL.index(END_OF_TEXT)],
         "pad_token_id": SPECIAL.index(END_OF_TEXT),
     }

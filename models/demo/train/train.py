@@ -20,10 +20,10 @@ from optim import make_optimizers
 from mlstm import Xlstm, XlstmShape
 
 RECIPES = {
-    "hybrid": {"steps": 3600, "rows": 128, "length": 1024, "muon_lr": 0.02, "adam_lr": 2e-3, "weight_decay": 0.05, "dropout": 0.05},
-    "xlstm": {"steps": 3600, "rows": 128, "length": 1024, "muon_lr": 0.02, "adam_lr": 2e-3, "weight_decay": 0.05, "dropout": 0.0},
+    "hybrid": {"steps": 2600, "rows": 64, "length": 1024, "muon_lr": 0.015, "adam_lr": 2e-3, "weight_decay": 0.1, "dropout": 0.15},
+    "xlstm": {"steps": 2200, "rows": 128, "length": 1024, "muon_lr": 0.02, "adam_lr": 2e-3, "weight_decay": 0.05, "dropout": 0.05},
 }
-LAST_STAGE_BEGINS = 0.7  # of the steps
+LAST_STAGE_BEGINS = 0.75  # of the steps
 DECAY_BEGINS = 0.4
 WARM_UP = 100  # steps
 CHECK_KINDS = ["stories", "books", "prose", "story_chat", "service", "question"]
@@ -86,6 +86,7 @@ def main() -> None:
             optimizer.load_state_dict(state)
         step = saved["step"]
     if not args.no_compile:
+        torch._dynamo.config.recompile_limit = 32
         model.compile_parts()
     streams = Streams(args.data, device)
     held = {k: held_rows(args.data / f"{k}.held.npz", recipe["length"], recipe["rows"]) for k in CHECK_KINDS}
