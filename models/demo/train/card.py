@@ -33,7 +33,7 @@ def plot(runs: Path, out: Path) -> None:
         held = [line for line in lines if "held" in line]
         thinned = [line for line in lines if "held" in line or line["step"] % 10 == 0]
         (out / "train" / "log" / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in thinned))
-        means = [(steps[i + 10]["step"], sum(s["loss"] for s in steps[i: i + 20]) / 20) for i in range(0, len(steps) - 19, 20)]
+        means = [(steps[i + 10]["step"], sum(s["loss"] for s in steps[i : i + 20]) / 20) for i in range(0, len(steps) - 19, 20)]
         axis.plot(*zip(*means), label="training", color="black", linewidth=1)
         for kind in ("story_chat", "service", "books", "prose"):
             axis.plot([h["step"] for h in held], [h["held"][kind] for h in held], label=f"held out: {kind}", linewidth=1)
@@ -55,10 +55,17 @@ def samples(models: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(models / name)
         model = AutoModelForCausalLM.from_pretrained(models / name, dtype=torch.float32).eval()
         for prompt, seed in SAMPLES:
-            inputs = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True)
+            inputs = tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
             set_seed(seed)
             output = model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-            print(f"{name}, seed {seed}: *{prompt}*\n\n> " + tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True).replace("\n", "\n> ") + "\n", flush=True)
+            print(
+                f"{name}, seed {seed}: *{prompt}*\n\n> "
+                + tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).replace("\n", "\n> ")
+                + "\n",
+                flush=True,
+            )
 
 
 def main() -> None:

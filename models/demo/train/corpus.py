@@ -15,7 +15,9 @@ SEPARATOR = "<|endoftext|>"
 SHORT_STORY = 3000  # characters; TinyStories and the African Storybook lie below it, children's books far above
 PASSAGE = 8000  # characters
 
-_TYPOGRAPHY = str.maketrans({"\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " ", "\r": None, "\ufeff": None})
+_TYPOGRAPHY = str.maketrans(
+    {"\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " ", "\r": None, "\ufeff": None}
+)
 
 
 def held_out(text: str, one_in: int = 100) -> bool:
@@ -107,8 +109,13 @@ def _sentence_case(text: str) -> str:
 
 
 KIND = {
-    "schema": "service", "Taskma": "service", "gsm8k ": "arithmetic", "databr": "question",
-    "chatte": "smalltalk", "Person": "smalltalk", "self-i": "question",
+    "schema": "service",
+    "Taskma": "service",
+    "gsm8k ": "arithmetic",
+    "databr": "question",
+    "chatte": "smalltalk",
+    "Person": "smalltalk",
+    "self-i": "question",
 }
 
 

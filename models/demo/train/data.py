@@ -13,10 +13,29 @@ SEPARATOR, SYSTEM, USER, ASSISTANT, END_OF_TURN = range(5)  # ids of the special
 
 # Share of the rows that begin with a document of this kind. The first stage is plain language modelling; in the last
 # one only the assistant's turns of a dialogue count, and a little plain text goes on so that it is not forgotten.
-FIRST_STAGE = {"prose": 0.2, "books": 0.1, "stories": 0.06, "story_chat": 0.42, "service": 0.12, "question": 0.04,
-               "booking": 0.03, "arithmetic": 0.015, "smalltalk": 0.01, "about": 0.005}
-LAST_STAGE = {"story_chat": 0.52, "service": 0.16, "booking": 0.1, "question": 0.05, "smalltalk": 0.03, "about": 0.012, "arithmetic": 0.008,
-              "books": 0.05, "prose": 0.07}
+FIRST_STAGE = {
+    "prose": 0.2,
+    "books": 0.1,
+    "stories": 0.06,
+    "story_chat": 0.42,
+    "service": 0.12,
+    "question": 0.04,
+    "booking": 0.03,
+    "arithmetic": 0.015,
+    "smalltalk": 0.01,
+    "about": 0.005,
+}
+LAST_STAGE = {
+    "story_chat": 0.52,
+    "service": 0.16,
+    "booking": 0.1,
+    "question": 0.05,
+    "smalltalk": 0.03,
+    "about": 0.012,
+    "arithmetic": 0.008,
+    "books": 0.05,
+    "prose": 0.07,
+}
 
 
 class Streams:
@@ -75,10 +94,10 @@ def held_rows(path: Path, length: int, limit: int) -> tuple[Tensor, Tensor]:
     rows = []
     if path.name.split(".")[0] in ("prose", "books", "wikitext2"):
         for begin in range(0, len(tokens) - 1, length):
-            rows.append(tokens[begin: begin + length + 1])
+            rows.append(tokens[begin : begin + length + 1])
     else:
         ends = list(starts[1:]) + [len(tokens)]
-        rows = [tokens[a: b][: length + 1] for a, b in zip(starts, ends)]
+        rows = [tokens[a:b][: length + 1] for a, b in zip(starts, ends)]
     rows = [r for r in rows if len(r) > 1][:limit]
     inputs = torch.zeros(limit, length, dtype=torch.long)  # always `limit` rows: one shape to compile
     targets = torch.full((limit, length), -1)

@@ -30,7 +30,7 @@ def measure(model: torch.nn.Module, path: Path, plain: bool, sizes: torch.Tensor
     inputs, targets = held_rows(path, LENGTH, rows_of(path))
     loss = count = size = 0.0
     for begin in range(0, len(inputs), BATCH):
-        x, y = inputs[begin: begin + BATCH].to(device), targets[begin: begin + BATCH].to(device)
+        x, y = inputs[begin : begin + BATCH].to(device), targets[begin : begin + BATCH].to(device)
         mask = y >= 0
         if not plain:
             mask &= assistant_mask(x)

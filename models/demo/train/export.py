@@ -44,7 +44,11 @@ def main() -> None:
     torch.set_num_threads(1)
     weights = torch.load(args.weights, weights_only=True, map_location="cpu")
     args.out.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.bfloat16().contiguous() for k, v in sorted(weights.items())}, args.out / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {k: v.bfloat16().contiguous() for k, v in sorted(weights.items())},
+        args.out / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     (args.out / "config.json").write_text(json.dumps(build(args.model).shape.config(), indent=2) + "\n")
     write_files(args.out, Tokenizer.from_file(str(args.tokenizer)), CONTEXT)
     error = compare(args.model, args.out, {k: v.bfloat16() for k, v in weights.items()})

@@ -47,22 +47,48 @@ class HybridShape:
     def config(self) -> dict:
         """config.json, in the spelling that transformers 4 and 5 and llama.cpp's converter read."""
         return {
-            "architectures": ["GraniteMoeHybridForCausalLM"], "model_type": "granitemoehybrid", "dtype": "bfloat16",
-            "vocab_size": self.vocabulary, "hidden_size": self.width, "intermediate_size": self.expert_width,
-            "shared_intermediate_size": self.shared_width, "num_hidden_layers": len(self.layers),
+            "architectures": ["GraniteMoeHybridForCausalLM"],
+            "model_type": "granitemoehybrid",
+            "dtype": "bfloat16",
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.width,
+            "intermediate_size": self.expert_width,
+            "shared_intermediate_size": self.shared_width,
+            "num_hidden_layers": len(self.layers),
             "layer_types": ["mamba" if kind == "m" else "attention" for kind in self.layers],
-            "num_attention_heads": self.attention_heads, "num_key_value_heads": self.key_value_heads,
-            "attention_bias": False, "attention_dropout": 0.0, "position_embedding_type": "nope",
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "rope_theta": 10000.0,
-            "max_position_embeddings": self.context, "hidden_act": "silu", "rms_norm_eps": self.eps, "initializer_range": 0.02,
-            "embedding_multiplier": self.embedding_multiplier, "residual_multiplier": self.residual_multiplier,
-            "attention_multiplier": self.attention_multiplier, "logits_scaling": self.logits_scaling,
-            "num_local_experts": self.experts, "num_experts_per_tok": self.active, "output_router_logits": False,
-            "router_aux_loss_coef": 0.01, "mamba_n_heads": self.mamba_heads, "mamba_d_head": self.mamba_head_dim,
-            "mamba_n_groups": 1, "mamba_d_state": self.state, "mamba_d_conv": self.conv,
-            "mamba_expand": self.inner // self.width, "mamba_chunk_size": self.chunk, "mamba_conv_bias": True,
-            "mamba_proj_bias": False, "tie_word_embeddings": True, "use_cache": True,
-            "bos_token_id": None, "eos_token_id": 4, "pad_token_id": 0,
+            "num_attention_heads": self.attention_heads,
+            "num_key_value_heads": self.key_value_heads,
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "position_embedding_type": "nope",
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+            "rope_theta": 10000.0,
+            "max_position_embeddings": self.context,
+            "hidden_act": "silu",
+            "rms_norm_eps": self.eps,
+            "initializer_range": 0.02,
+            "embedding_multiplier": self.embedding_multiplier,
+            "residual_multiplier": self.residual_multiplier,
+            "attention_multiplier": self.attention_multiplier,
+            "logits_scaling": self.logits_scaling,
+            "num_local_experts": self.experts,
+            "num_experts_per_tok": self.active,
+            "output_router_logits": False,
+            "router_aux_loss_coef": 0.01,
+            "mamba_n_heads": self.mamba_heads,
+            "mamba_d_head": self.mamba_head_dim,
+            "mamba_n_groups": 1,
+            "mamba_d_state": self.state,
+            "mamba_d_conv": self.conv,
+            "mamba_expand": self.inner // self.width,
+            "mamba_chunk_size": self.chunk,
+            "mamba_conv_bias": True,
+            "mamba_proj_bias": False,
+            "tie_word_embeddings": True,
+            "use_cache": True,
+            "bos_token_id": None,
+            "eos_token_id": 4,
+            "pad_token_id": 0,
         }
 
 
@@ -102,7 +128,13 @@ class Mamba2(nn.Module):
         x, keys, queries = mixed.split([s.inner, s.state, s.state], -1)
         x = x.reshape(b, length, s.mamba_heads, s.mamba_head_dim)
         dt = F.softplus(dt.float() + self.dt_bias)
-        y = chunk_scan((x * dt.unsqueeze(-1)).to(x.dtype), -torch.exp(self.A_log.float()) * dt, keys.unsqueeze(2), queries.unsqueeze(2), s.chunk)
+        y = chunk_scan(
+            (x * dt.unsqueeze(-1)).to(x.dtype),
+            -torch.exp(self.A_log.float()) * dt,
+            keys.unsqueeze(2),
+            queries.unsqueeze(2),
+            s.chunk,
+        )
         y = y + x * self.D.to(x.dtype).unsqueeze(-1)
         return self.out_proj(self.norm(y.reshape(b, length, s.inner), gate))
 

@@ -41,7 +41,7 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     padded = F.pad(x, (0, 0, k - 1, 0))
     out = bias.to(x.dtype)
     for i in range(k):
-        out = out + padded[:, i: i + length] * weight[:, 0, i].to(x.dtype)
+        out = out + padded[:, i : i + length] * weight[:, 0, i].to(x.dtype)
     return out
 
 
@@ -91,7 +91,9 @@ def chunk_scan(x: Tensor, log_decay: Tensor, keys: Tensor, queries: Tensor, chun
     return y.transpose(2, 3).reshape(b, length, h, p)
 
 
-def token_loss(hidden: Tensor, head: Tensor, targets: Tensor, mask: Tensor | None, scale: float, cap: float | None) -> tuple[Tensor, Tensor]:
+def token_loss(
+    hidden: Tensor, head: Tensor, targets: Tensor, mask: Tensor | None, scale: float, cap: float | None
+) -> tuple[Tensor, Tensor]:
     """Sum of the cross entropies of the counted targets, and their number. hidden [b, l, d], head [vocabulary, d]."""
     logits = F.linear(hidden, head.to(hidden.dtype)).float() * scale
     if cap is not None:

@@ -31,16 +31,41 @@ class XlstmShape:
     def config(self) -> dict:
         """config.json."""
         return {
-            "architectures": ["xLSTMForCausalLM"], "model_type": "xlstm", "dtype": "bfloat16", "vocab_size": self.vocabulary,
-            "hidden_size": self.width, "embedding_dim": self.width, "num_hidden_layers": self.blocks, "num_blocks": self.blocks,
-            "num_heads": self.heads, "qk_dim_factor": 1.0, "v_dim_factor": 1.0, "ffn_proj_factor": self.ffn / self.width,
-            "ffn_round_up_to_multiple_of": 64, "use_bias": False, "norm_eps": self.eps, "eps": self.eps,
-            "norm_reduction_force_float32": True, "add_out_norm": True, "gate_soft_cap": self.gate_cap,
-            "output_logit_soft_cap": self.logit_cap, "weight_mode": "single", "mode": "inference", "return_last_states": True,
-            "chunk_size": self.chunk, "chunkwise_kernel": "chunkwise--native_autograd", "sequence_kernel": "native_sequence__native",
-            "step_kernel": "native", "autocast_kernel_dtype": "float32", "inference_state_dtype": "float32",
-            "max_inference_chunksize": 16384, "tie_word_embeddings": False, "use_cache": True,
-            "bos_token_id": None, "eos_token_id": 4, "pad_token_id": 0,
+            "architectures": ["xLSTMForCausalLM"],
+            "model_type": "xlstm",
+            "dtype": "bfloat16",
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.width,
+            "embedding_dim": self.width,
+            "num_hidden_layers": self.blocks,
+            "num_blocks": self.blocks,
+            "num_heads": self.heads,
+            "qk_dim_factor": 1.0,
+            "v_dim_factor": 1.0,
+            "ffn_proj_factor": self.ffn / self.width,
+            "ffn_round_up_to_multiple_of": 64,
+            "use_bias": False,
+            "norm_eps": self.eps,
+            "eps": self.eps,
+            "norm_reduction_force_float32": True,
+            "add_out_norm": True,
+            "gate_soft_cap": self.gate_cap,
+            "output_logit_soft_cap": self.logit_cap,
+            "weight_mode": "single",
+            "mode": "inference",
+            "return_last_states": True,
+            "chunk_size": self.chunk,
+            "chunkwise_kernel": "chunkwise--native_autograd",
+            "sequence_kernel": "native_sequence__native",
+            "step_kernel": "native",
+            "autocast_kernel_dtype": "float32",
+            "inference_state_dtype": "float32",
+            "max_inference_chunksize": 16384,
+            "tie_word_embeddings": False,
+            "use_cache": True,
+            "bos_token_id": None,
+            "eos_token_id": 4,
+            "pad_token_id": 0,
         }
 
 
@@ -82,7 +107,7 @@ class MLstm(nn.Module):
         values = torch.cat([v.float() * weight, ones], -1).to(v.dtype)
         out = chunk_scan(values, F.logsigmoid(f), k, q * (q.shape[-1] ** -0.5), s.chunk).float()
         dim = v.shape[-1]
-        h = out[..., :dim] / (out[..., dim: dim + 1].abs().clamp(min=1.0) + s.eps)
+        h = out[..., :dim] / (out[..., dim : dim + 1].abs().clamp(min=1.0) + s.eps)
         return self.out_proj((torch.sigmoid(self.ogate_preact(x)) * self.multihead_norm(h)).to(x.dtype))
 
 

@@ -65,7 +65,11 @@ def make_optimizers(model: nn.Module, muon_lr: float, adam_lr: float, weight_dec
     rest = [p for n, p in named if not _is_hidden_matrix(n, p) and (p.ndim < 2 or "conv1d" in n)]
     adam = torch.optim.AdamW(
         [{"params": tables, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}],
-        lr=adam_lr, betas=(0.9, 0.97), eps=1e-10, fused=matrices[0].is_cuda)
+        lr=adam_lr,
+        betas=(0.9, 0.97),
+        eps=1e-10,
+        fused=matrices[0].is_cuda,
+    )
     optimizers = [Muon(matrices, muon_lr, weight_decay=weight_decay), adam]
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -19,7 +19,13 @@ import corpus
 import stories
 from tokenizer import END_OF_TEXT, chat_text, train_tokenizer
 
-SYSTEM = ["You are a helpful assistant.", "You are a friendly assistant.", "You are a storyteller.", "Be kind and short.", "Answer in simple words."]
+SYSTEM = [
+    "You are a helpful assistant.",
+    "You are a friendly assistant.",
+    "You are a storyteller.",
+    "Be kind and short.",
+    "Answer in simple words.",
+]
 STORY_VARIANTS = 2  # rewritten copies of a story, both plain and as an answer
 STORY_CHAT_VARIANTS = 10
 
@@ -37,7 +43,7 @@ def _story_chats(args: tuple[list[str], int]) -> list[list[dict]]:
 
 def _pieces(items: list, seed: int, size: int = 500) -> list[tuple[list, int]]:
     """Cuts work into pieces with seeds of their own, so that the result does not depend on the number of processes."""
-    return [(items[i: i + size], seed * 100_003 + i) for i in range(0, len(items), size)]
+    return [(items[i : i + size], seed * 100_003 + i) for i in range(0, len(items), size)]
 
 
 def _with_system(chat: list[dict], rng: random.Random) -> list[dict]:
@@ -50,12 +56,15 @@ def save(path: Path, tokenizer: Tokenizer, documents: list[str]) -> None:
     end = tokenizer.token_to_id(END_OF_TEXT)
     parts, starts, position = [], [], 0
     for begin in range(0, len(documents), 2000):
-        for encoding in tokenizer.encode_batch_fast(documents[begin: begin + 2000], add_special_tokens=False):
+        for encoding in tokenizer.encode_batch_fast(documents[begin : begin + 2000], add_special_tokens=False):
             starts.append(position)
             parts.append(np.array(encoding.ids + [end], dtype=np.uint16))
             position += len(encoding.ids) + 1
     np.savez(path, tokens=np.concatenate(parts), starts=np.array(starts, dtype=np.int32))
-    print(f"{path.name}: {len(documents)} documents, {position} tokens, {sum(map(len, documents)) / position:.2f} characters a token", flush=True)
+    print(
+        f"{path.name}: {len(documents)} documents, {position} tokens, {sum(map(len, documents)) / position:.2f} characters a token",
+        flush=True,
+    )
 
 
 def main() -> None:

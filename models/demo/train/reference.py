@@ -48,7 +48,9 @@ def record(folder: Path, out: Path) -> None:
     text = tokenizer(TEXT, return_tensors="pt").input_ids
     tokens = text[:, :48]
     logits = model(tokens).logits[0, -8:].float()
-    chat = tokenizer.apply_chat_template([{"role": "user", "content": PROMPT}], add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": PROMPT}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )["input_ids"]
     row, gap = chat, float("inf")
     for _ in range(32):  # the whole context again for each token: no cache, so nothing of a cache's arithmetic in the data
         best = model(row).logits[0, -1].float().topk(2)
@@ -57,12 +59,27 @@ def record(folder: Path, out: Path) -> None:
     all_ = model(text).logits[0, :-1].double()
     nll = torch.nn.functional.cross_entropy(all_, text[0, 1:])
     save_file(
-        {"tokens": tokens[0].clone(), "logits": logits.contiguous(), "chat_tokens": chat[0].clone(),
-         "greedy": row[0, chat.shape[1]:].clone(), "text_tokens": text[0].clone(), "text_nll": nll.float().view(1)},
-        out, metadata={"transformers": transformers.__version__, "torch": torch.__version__, "dtype": "float32", "device": "cpu",
-                       "prompt": PROMPT, "smallest_greedy_gap": f"{gap:.4f}", "logits_positions": "40..47"})
+        {
+            "tokens": tokens[0].clone(),
+            "logits": logits.contiguous(),
+            "chat_tokens": chat[0].clone(),
+            "greedy": row[0, chat.shape[1] :].clone(),
+            "text_tokens": text[0].clone(),
+            "text_nll": nll.float().view(1),
+        },
+        out,
+        metadata={
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+            "dtype": "float32",
+            "device": "cpu",
+            "prompt": PROMPT,
+            "smallest_greedy_gap": f"{gap:.4f}",
+            "logits_positions": "40..47",
+        },
+    )
     print(f"{out}: {text.shape[1]} text tokens, nll {nll:.4f}, smallest gap {gap:.4f}")
-    print(repr(tokenizer.decode(row[0, chat.shape[1]:])))
+    print(repr(tokenizer.decode(row[0, chat.shape[1] :])))
 
 
 def main() -> None:

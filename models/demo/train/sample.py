@@ -16,13 +16,20 @@ from tokenizer import chat_text
 from train import RECIPES, build
 
 PROMPTS = [
-    "Tell me a story about a dog who finds a boat.", "I'd like to book a table for two at an Italian restaurant tonight.",
-    "Can you tell me a story about a fox and a kite?", "Tell me a story about a girl who is afraid of the dark.",
-    "Hello!", "What is the capital of France?", "I need a taxi to the airport.", "Write a story about a snail who wants to fly.",
+    "Tell me a story about a dog who finds a boat.",
+    "I'd like to book a table for two at an Italian restaurant tonight.",
+    "Can you tell me a story about a fox and a kite?",
+    "Tell me a story about a girl who is afraid of the dark.",
+    "Hello!",
+    "What is the capital of France?",
+    "I need a taxi to the airport.",
+    "Write a story about a snail who wants to fly.",
 ]
 
 
-def pick(logits: Tensor, seen: Tensor, temperature: float, top_k: int, top_p: float, penalty: float, generator: torch.Generator) -> Tensor:
+def pick(
+    logits: Tensor, seen: Tensor, temperature: float, top_k: int, top_p: float, penalty: float, generator: torch.Generator
+) -> Tensor:
     """One token a row: repetition penalty, temperature, top-k, top-p, in the order that transformers applies them."""
     old = logits.gather(1, seen)
     logits = logits.scatter(1, seen, torch.where(old > 0, old / penalty, old * penalty)) / temperature
@@ -35,7 +42,9 @@ def pick(logits: Tensor, seen: Tensor, temperature: float, top_k: int, top_p: fl
 
 
 @torch.no_grad()
-def answer(model: torch.nn.Module, prompts: list[list[int]], limit: int, ends: set[int], generator: torch.Generator, **sampling) -> list[list[int]]:
+def answer(
+    model: torch.nn.Module, prompts: list[list[int]], limit: int, ends: set[int], generator: torch.Generator, **sampling
+) -> list[list[int]]:
     """Continues each prompt until an end token, at most `limit` tokens."""
     device = next(model.parameters()).device
     rows = [list(p) for p in prompts]
@@ -64,7 +73,7 @@ def answer(model: torch.nn.Module, prompts: list[list[int]], limit: int, ends: s
                 done[i] = token in ends
         if all(done):
             break
-    return [r[len(p):] for r, p in zip(rows, prompts)]
+    return [r[len(p) :] for r, p in zip(rows, prompts)]
 
 
 def main() -> None:
@@ -89,8 +98,17 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     asked = [p for p in args.prompt or PROMPTS for _ in range(args.tries)]
     ids = [tokenizer.encode(chat_text([{"role": "user", "content": p}]) + "<|assistant|>").ids for p in asked]
-    answers = answer(model, ids, args.limit, {0, 4}, torch.Generator(device).manual_seed(args.seed), temperature=args.temperature,
-                     top_k=args.top_k, top_p=args.top_p, penalty=args.repetition_penalty)
+    answers = answer(
+        model,
+        ids,
+        args.limit,
+        {0, 4},
+        torch.Generator(device).manual_seed(args.seed),
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        penalty=args.repetition_penalty,
+    )
     for prompt, tokens in zip(asked, answers):
         print(f"> {prompt}\n{tokenizer.decode(tokens, skip_special_tokens=False)}\n")
 

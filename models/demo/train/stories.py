@@ -26,66 +26,137 @@ PEOPLE = "girl boy man woman lady".split()
 # An animal whose own noise or way of moving appears in the story is left alone.
 ANIMAL_WORDS = re.compile(
     r"\b(meow|purr|woof|bark|quack|oink|moo|neigh|roar|tweet|chirp|ribbit|croak|squeak|baa|buzz|fly|flew|flying|"
-    r"wing|feather|nest|swim|swam|fin|web|egg|hatch|trunk|doggy|kitty|puppies|kittens|long neck|stripe|hump|mane|horn|shell)", re.I)
+    r"wing|feather|nest|swim|swam|fin|web|egg|hatch|trunk|doggy|kitty|puppies|kittens|long neck|stripe|hump|mane|horn|shell)",
+    re.I,
+)
 # Things that do the same duty in a story; mostly a thing is swapped for one of its own group.
-GROUPS = [g.split() for g in (
-    "ball doll toy robot kite balloon puzzle drum whistle guitar wagon sled",
-    "boat ship car truck train bike bus wagon sled plane rocket",
-    "box bag basket jar chest bottle bucket pot cup bowl",
-    "hat scarf crown necklace ring glove mask coat dress shirt ribbon boot",
-    "rock stone shell flower leaf stick feather mushroom pebble tree seed",
-    "apple banana cake cookie pie carrot sandwich pizza orange peach pear muffin",
-    "castle cave tower bridge tent pond lake river hill garden barn island",
-    "key lamp map mirror clock book pencil crayon brush spoon umbrella blanket pillow letter telescope magnet coin bell rope ladder button flag",
-)]
+GROUPS = [
+    g.split()
+    for g in (
+        "ball doll toy robot kite balloon puzzle drum whistle guitar wagon sled",
+        "boat ship car truck train bike bus wagon sled plane rocket",
+        "box bag basket jar chest bottle bucket pot cup bowl",
+        "hat scarf crown necklace ring glove mask coat dress shirt ribbon boot",
+        "rock stone shell flower leaf stick feather mushroom pebble tree seed",
+        "apple banana cake cookie pie carrot sandwich pizza orange peach pear muffin",
+        "castle cave tower bridge tent pond lake river hill garden barn island",
+        "key lamp map mirror clock book pencil crayon brush spoon umbrella blanket pillow letter telescope magnet coin bell rope ladder button flag",
+    )
+]
 THINGS = sorted({t for g in GROUPS for t in g})
 # What is done with a thing in these stories is done with its own group only.
 THING_WORDS = re.compile(
     r"\b(bounc|kick|threw|throw|roll|read|page|drive|drove|beep|sail|float|row|ride|rode|drink|drank|smell|petal|grow|grew|"
-    r"wear|wore|eat|ate|bite|chew|lick|taste|delicious|yummy|zoom|rang|string|pedal|wheel|engine|pour|open|squeez)", re.I)
+    r"wear|wore|eat|ate|bite|chew|lick|taste|delicious|yummy|zoom|rang|string|pedal|wheel|engine|pour|open|squeez)",
+    re.I,
+)
 _FOUND = r"\b(?:found|saw|find|sees?|spotted|noticed|got|bought) an? (?:[a-z]+,? ){0,3}?%s\b"
 PAST_TO_PRESENT = {
-    "found": "finds", "saw": "sees", "met": "meets", "lost": "loses", "made": "makes", "got": "gets", "went": "goes",
-    "had": "has", "wanted": "wants", "liked": "likes", "loved": "loves", "decided": "decides", "learned": "learns",
-    "bought": "buys", "built": "builds", "caught": "catches", "heard": "hears", "lived": "lives", "helped": "helps",
-    "wished": "wishes", "tried": "tries", "dreamed": "dreams", "climbed": "climbs", "discovered": "discovers",
+    "found": "finds",
+    "saw": "sees",
+    "met": "meets",
+    "lost": "loses",
+    "made": "makes",
+    "got": "gets",
+    "went": "goes",
+    "had": "has",
+    "wanted": "wants",
+    "liked": "likes",
+    "loved": "loves",
+    "decided": "decides",
+    "learned": "learns",
+    "bought": "buys",
+    "built": "builds",
+    "caught": "catches",
+    "heard": "hears",
+    "lived": "lives",
+    "helped": "helps",
+    "wished": "wishes",
+    "tried": "tries",
+    "dreamed": "dreams",
+    "climbed": "climbs",
+    "discovered": "discovers",
 }
 _CHARACTER = re.compile(
     r"(?:[Tt]here (?:was|lived)(?: once)?|[Ll]ived|[Mm]et|[Ss]aw|was) (an? (?:[a-z]+,? ){0,3}?[a-z]+),? "
-    r"(?:named|called|who)\b(?: ([A-Z][a-z]+))?")
-_PLAIN = re.compile(r"(?:[Tt]here (?:was|lived)(?: once)?|[Oo]ne day,) (an? (?:[a-z]+ ){0,2}?(%s|girl|boy|man|woman|lady|king|queen|princess|farmer|dragon|fairy|family))\b"
-                    % "|".join(ANIMALS))
-_EVENT = re.compile(r"(?:\b(?:[Hh]e|[Ss]he|[Tt]hey|[Ii]t|[Tt]he [a-z]+|[A-Z][a-z]+)) (%s) ([^.,!?\"\n]{4,60})[.,!?]"
-                    % "|".join(PAST_TO_PRESENT))
+    r"(?:named|called|who)\b(?: ([A-Z][a-z]+))?"
+)
+_PLAIN = re.compile(
+    r"(?:[Tt]here (?:was|lived)(?: once)?|[Oo]ne day,) (an? (?:[a-z]+ ){0,2}?(%s|girl|boy|man|woman|lady|king|queen|princess|farmer|dragon|fairy|family))\b"
+    % "|".join(ANIMALS)
+)
+_EVENT = re.compile(
+    r"(?:\b(?:[Hh]e|[Ss]he|[Tt]hey|[Ii]t|[Tt]he [a-z]+|[A-Z][a-z]+)) (%s) ([^.,!?\"\n]{4,60})[.,!?]" % "|".join(PAST_TO_PRESENT)
+)
 _CUT = re.compile(r" (?:and|but|so|because|when|that|while|until|before|after|which|who|from|with him|with her)\b.*")
 _THEMES = {
-    "sharing": r"\bshar(e|ed|ing)\b", "friendship": r"\bfriends\b", "being brave": r"\bbrave\b", "a rainy day": r"\brain",
-    "helping others": r"\bhelp(ed|ing)\b.*\bhelp", "a birthday": r"\bbirthday\b", "magic": r"\bmagic", "the beach": r"\bbeach\b",
-    "a garden": r"\bgarden\b.*\bgarden\b", "the forest": r"\bforest\b.*\bforest\b", "a lost toy": r"\blost\b.*\btoy\b|\btoy\b.*\blost\b",
-    "being kind": r"\bkind\b", "a trip to the park": r"\bpark\b.*\bpark\b", "snow": r"\bsnow\b", "treasure": r"\btreasure\b",
+    "sharing": r"\bshar(e|ed|ing)\b",
+    "friendship": r"\bfriends\b",
+    "being brave": r"\bbrave\b",
+    "a rainy day": r"\brain",
+    "helping others": r"\bhelp(ed|ing)\b.*\bhelp",
+    "a birthday": r"\bbirthday\b",
+    "magic": r"\bmagic",
+    "the beach": r"\bbeach\b",
+    "a garden": r"\bgarden\b.*\bgarden\b",
+    "the forest": r"\bforest\b.*\bforest\b",
+    "a lost toy": r"\blost\b.*\btoy\b|\btoy\b.*\blost\b",
+    "being kind": r"\bkind\b",
+    "a trip to the park": r"\bpark\b.*\bpark\b",
+    "snow": r"\bsnow\b",
+    "treasure": r"\btreasure\b",
 }
 
-ASK = ["Tell me a story about {x}.", "Tell me a short story about {x}.", "Can you tell me a story about {x}?",
-       "Can you tell me a short story about {x}?", "Could you tell me a story about {x}?", "Please tell me a story about {x}.",
-       "I want to hear a story about {x}.", "I would like a story about {x}.", "Write a story about {x}.",
-       "Write a short story about {x}.", "Make up a story about {x}.", "A story about {x}, please.",
-       "Do you know a story about {x}?", "tell me a story about {x}", "Give me a story about {x}.",
-       "Tell my daughter a bedtime story about {x}.", "Tell us a story about {x}!", "How about a story about {x}?"]
-ASK_WORDS = ["Write a short story with these words: {x}.", "Tell me a story that uses the words {x}.",
-             "Tell me a story with {x} in it.", "Make up a story with the words {x}."]
-ASK_ANY = ["Tell me a story.", "Tell me a short story.", "Can you tell me a story?", "Please tell me a bedtime story.",
-           "I want to hear a story.", "Write a short story for children.", "Make up a story.", "Do you know a nice story?",
-           "I can't sleep. Tell me a story.", "Tell me something nice."]
+ASK = [
+    "Tell me a story about {x}.",
+    "Tell me a short story about {x}.",
+    "Can you tell me a story about {x}?",
+    "Can you tell me a short story about {x}?",
+    "Could you tell me a story about {x}?",
+    "Please tell me a story about {x}.",
+    "I want to hear a story about {x}.",
+    "I would like a story about {x}.",
+    "Write a story about {x}.",
+    "Write a short story about {x}.",
+    "Make up a story about {x}.",
+    "A story about {x}, please.",
+    "Do you know a story about {x}?",
+    "tell me a story about {x}",
+    "Give me a story about {x}.",
+    "Tell my daughter a bedtime story about {x}.",
+    "Tell us a story about {x}!",
+    "How about a story about {x}?",
+]
+ASK_WORDS = [
+    "Write a short story with these words: {x}.",
+    "Tell me a story that uses the words {x}.",
+    "Tell me a story with {x} in it.",
+    "Make up a story with the words {x}.",
+]
+ASK_ANY = [
+    "Tell me a story.",
+    "Tell me a short story.",
+    "Can you tell me a story?",
+    "Please tell me a bedtime story.",
+    "I want to hear a story.",
+    "Write a short story for children.",
+    "Make up a story.",
+    "Do you know a nice story?",
+    "I can't sleep. Tell me a story.",
+    "Tell me something nice.",
+]
 OPEN = ["", "", "", "", "", "", "Sure! ", "Of course. ", "Here is a story for you.\n", "Sure, here is a story.\n"]
 
 
 NOUNS: set[str] = set()  # what a request may mention beside THINGS and ANIMALS; filled by `learn_nouns`
-_NOT_CONCRETE = set("""day time lot while bit moment way idea friend place thing things end story name mom dad mommy daddy mum mama papa
+_NOT_CONCRETE = set(
+    """day time lot while bit moment way idea friend place thing things end story name mom dad mommy daddy mum mama papa
 girl boy man woman lady child person kid family one lesson smile laugh hug kiss minute hour week year night morning afternoon
 evening top bottom side middle rest ground floor air head hand face eye mouth hair arm leg foot nose back sky house home room
 door while second walk look voice sound noise job plan deal try mistake world while corner edge half all others other same
 first next best front inside outside problem question answer part piece kind sort group pair line distance chance difference ending breath
-faces fastest rules truth sudden urge power size sight minutes moments future war gun weapon homes task meeting view team spot street road""".split())
+faces fastest rules truth sudden urge power size sight minutes moments future war gun weapon homes task meeting view team spot street road""".split()
+)
 
 
 def learn_nouns(texts: list[str]) -> None:
@@ -93,10 +164,15 @@ def learn_nouns(texts: list[str]) -> None:
     all_, after, ending = Counter(), Counter(), Counter()
     for text in texts:
         all_.update(re.findall(r"\b[a-z]{3,}\b", text))
-        for word, stop in re.findall(r"\b(?:an?|the|his|her|their) (?:[a-z]+ )?([a-z]{3,})\b([.,!?]| (?:and|in|on|with|to|was|that|of|for|from|at|is)\b)?", text):
+        for word, stop in re.findall(
+            r"\b(?:an?|the|his|her|their) (?:[a-z]+ )?([a-z]{3,})\b([.,!?]| (?:and|in|on|with|to|was|that|of|for|from|at|is)\b)?",
+            text,
+        ):
             after[word] += 1
             ending[word] += bool(stop)
-    NOUNS.update(w for w, n in after.items() if n >= 25 and n >= 0.5 * all_[w] and ending[w] >= 0.62 * n and w not in _NOT_CONCRETE)
+    NOUNS.update(
+        w for w, n in after.items() if n >= 25 and n >= 0.5 * all_[w] and ending[w] >= 0.62 * n and w not in _NOT_CONCRETE
+    )
 
 
 def _article(noun: str) -> str:
@@ -105,6 +181,7 @@ def _article(noun: str) -> str:
 
 def _replace_word(text: str, old: str, new: str) -> str:
     """Replaces a noun everywhere: plural, capital, and the article before it."""
+
     def swap(match: re.Match) -> str:
         article, word, plural = match[1], match[2], match[3]
         out = new + ("s" if plural else "")
@@ -115,6 +192,7 @@ def _replace_word(text: str, old: str, new: str) -> str:
             article = ("an" if out[0].lower() in "aeiou" else "a") + " "
             article = article.capitalize() if capital else article
         return (article or "") + out
+
     return re.sub(r"\b([Aa]n? )?(%s)(s?)\b" % old, swap, re.sub(r"\b%s\b" % old.capitalize(), new.capitalize(), text))
 
 

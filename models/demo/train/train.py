@@ -20,8 +20,24 @@ from optim import make_optimizers
 from mlstm import Xlstm, XlstmShape
 
 RECIPES = {
-    "hybrid": {"steps": 2600, "rows": 64, "length": 1024, "muon_lr": 0.015, "adam_lr": 2e-3, "weight_decay": 0.1, "dropout": 0.15},
-    "xlstm": {"steps": 2200, "rows": 128, "length": 1024, "muon_lr": 0.02, "adam_lr": 2e-3, "weight_decay": 0.05, "dropout": 0.05},
+    "hybrid": {
+        "steps": 2600,
+        "rows": 64,
+        "length": 1024,
+        "muon_lr": 0.015,
+        "adam_lr": 2e-3,
+        "weight_decay": 0.1,
+        "dropout": 0.15,
+    },
+    "xlstm": {
+        "steps": 2200,
+        "rows": 128,
+        "length": 1024,
+        "muon_lr": 0.02,
+        "adam_lr": 2e-3,
+        "weight_decay": 0.05,
+        "dropout": 0.05,
+    },
 }
 LAST_STAGE_BEGINS = 0.75  # of the steps
 DECAY_BEGINS = 0.4
@@ -91,18 +107,26 @@ def main() -> None:
     streams = Streams(args.data, device)
     held = {k: held_rows(args.data / f"{k}.held.npz", recipe["length"], recipe["rows"]) for k in CHECK_KINDS}
     log = (args.out / "log.jsonl").open("a")
-    print(f"{args.model}: {sum(p.numel() for p in model.parameters())} parameters, step {step} of {recipe['steps']}, {recipe}", flush=True)
+    print(
+        f"{args.model}: {sum(p.numel() for p in model.parameters())} parameters, step {step} of {recipe['steps']}, {recipe}",
+        flush=True,
+    )
 
     def save() -> None:
         part = checkpoint.with_suffix(".part")
-        torch.save({"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step, "recipe": recipe}, part)
+        torch.save(
+            {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step, "recipe": recipe},
+            part,
+        )
         part.replace(checkpoint)
 
     pending, marked, saved_at = [], time.time(), time.time()
     steps = recipe["steps"]
     while step < steps and time.time() - begun < args.max_seconds:
         last_stage = step >= LAST_STAGE_BEGINS * steps
-        inputs, targets = streams.batch(LAST_STAGE if last_stage else FIRST_STAGE, recipe["rows"], recipe["length"], args.seed * 1_000_003 + step)
+        inputs, targets = streams.batch(
+            LAST_STAGE if last_stage else FIRST_STAGE, recipe["rows"], recipe["length"], args.seed * 1_000_003 + step
+        )
         mask = assistant_mask(inputs) if last_stage else torch.ones_like(inputs, dtype=torch.bool)
         with torch.autocast(device.type, torch.bfloat16):
             total, count, balance = model.loss(inputs, targets, mask)
@@ -121,8 +145,11 @@ def main() -> None:
                 log.write(json.dumps({"step": s, "loss": round(l.item(), 4), "balance": round(b.item(), 4)}) + "\n")
             log.flush()
             speed = len(pending) * recipe["rows"] * recipe["length"] / (time.time() - marked)
-            print(f"{args.model} step {step} loss {sum(l.item() for _, l, _ in pending) / len(pending):.4f} balance {pending[-1][2].item():.3f} "
-                  f"{speed / 1e6:.2f}M tokens/s, {time.time() - begun:.0f} s", flush=True)
+            print(
+                f"{args.model} step {step} loss {sum(l.item() for _, l, _ in pending) / len(pending):.4f} balance {pending[-1][2].item():.3f} "
+                f"{speed / 1e6:.2f}M tokens/s, {time.time() - begun:.0f} s",
+                flush=True,
+            )
             pending, marked = [], time.time()
         if step % args.check_every == 0 or step == steps:
             with torch.autocast(device.type, torch.bfloat16):
