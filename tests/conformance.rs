@@ -1,7 +1,7 @@
 //! Every family against the reference implementation: logits and greedy tokens of tiny random checkpoints,
 //! for prefill in one go, in chunks and token by token, on one thread and two.
 
-use kinglet::{Model, ModelOptions};
+use kinglet::{Isa, Model, ModelOptions};
 use kinglet_tests::{Case, argmax, cases, relative_l2};
 
 /// The bound on the relative L2 error of f32 logits on the CPU.
@@ -53,6 +53,27 @@ fn logits_equal_the_reference_when_steps_are_cut_by_the_model() {
         let model = open(case, &ModelOptions::new().threads(2).chunk(29));
         let error = relative_l2(&logits(&model, &case.tokens, case.tokens.len()), &case.logits);
         if error > BOUND { vec![format!("{}: {error:.2e}", case.name)] } else { vec![] }
+    });
+}
+
+#[test]
+fn logits_equal_the_reference_on_every_instruction_set() {
+    for_each_case(|case| {
+        let mut failures = Vec::new();
+        for isa in Isa::available() {
+            let model = open(case, &ModelOptions::new().threads(1).isa(isa));
+            for chunk in [case.tokens.len(), 5] {
+                let error = relative_l2(&logits(&model, &case.tokens, chunk), &case.logits);
+                if error > BOUND {
+                    failures.push(format!(
+                        "{} chunk {chunk} {}: {error:.2e}",
+                        case.name,
+                        isa.name()
+                    ));
+                }
+            }
+        }
+        failures
     });
 }
 

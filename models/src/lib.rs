@@ -14,6 +14,7 @@ mod frame;
 mod moe;
 mod rope;
 mod spec;
+mod tensors;
 mod transformer;
 
 #[cfg(test)]

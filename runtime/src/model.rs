@@ -193,6 +193,8 @@ impl Model {
         for run in runs.iter() {
             self.check(run)?;
         }
+        // A mapped file that was cut short would end the process where it is read: an error is better.
+        self.shared.weights.check_unchanged()?;
         for run in runs.iter_mut() {
             run.session.logits.clear();
             // Cleared again only when all has gone well.

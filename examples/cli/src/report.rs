@@ -65,7 +65,9 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         }
         _ => {
             let text = error.render().to_string();
-            let wanted = text.lines().take_while(|line| !line.starts_with("Usage:"));
+            let wanted = text.lines().take_while(|line| {
+                !line.starts_with("Usage:") && !line.starts_with("For more information")
+            });
             let joined = wanted.collect::<Vec<_>>().join(" ");
             tell(&format!("{} (see --help)", one_line(&joined)));
             ExitCode::from(2)

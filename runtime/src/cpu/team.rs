@@ -1,16 +1,16 @@
 //! A persistent team of threads that is cheap to wake.
 //!
 //! A decode step has about a hundred parallel sections of some tens of microseconds each. The team's
-//! threads therefore spin for a short while after a section before they sleep, and the tasks of
-//! a section are claimed from one counter, so that a thread which the system has taken away holds nobody
-//! up for longer than the task it is in.
+//! threads therefore spin for a short while after a section before they sleep, and the tasks of a section are claimed
+//! from one counter. A section waits only for the threads that have entered it: a thread that the system has given to
+//! another program in the meantime holds nobody up, the others do its share.
 
 // A section borrows from its caller's stack; its lifetime is erased to hand it to threads that outlive it.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, Thread};
 
@@ -23,20 +23,26 @@ const SPINS: u32 = 4000;
 type Section = *const (dyn Fn(usize) + Sync);
 
 struct Shared {
-    /// Counts sections; a change is the signal to start.
-    epoch: AtomicU32,
-    /// Written by the leader before `epoch` changes, read by workers after.
+    /// What threads may do, in one word: how many workers are in the section (low 16 bits), whether more may enter
+    /// ([`OPEN`]), and the section's number (the bits above).
+    gate: AtomicU64,
+    /// Written by the leader while the gate is closed and nobody is inside.
     section: UnsafeCell<Option<Section>>,
-    /// Workers that have not finished the section.
-    pending: AtomicUsize,
     panicked: AtomicBool,
     stop: AtomicBool,
     asleep: Vec<AtomicBool>,
 }
 
-// SAFETY: `section` is written by the one leader (it holds `Team::leader`) while no worker reads it: workers
-// read it between the change of `epoch` and their decrement of `pending`, and the leader waits for `pending`
-// to reach 0 before it returns. The other fields are atomics.
+/// Set in [`Shared::gate`] while workers may enter the section.
+const OPEN: u64 = 1 << 16;
+/// The number of workers inside.
+const INSIDE: u64 = OPEN - 1;
+/// One section further.
+const NEXT: u64 = 1 << 17;
+
+// SAFETY: `section` is written by the one leader (it holds `Team::leader`) while the gate is closed and nobody is
+// inside; workers read it only between entering (possible while the gate is open) and leaving, and the leader
+// closes the gate and waits until nobody is inside before it returns. The other fields are atomics.
 unsafe impl Sync for Shared {}
 // SAFETY: the pointer in `section` is only followed while the section runs.
 unsafe impl Send for Shared {}
@@ -58,9 +64,8 @@ impl Team {
     pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {
-            epoch: AtomicU32::new(0),
+            gate: AtomicU64::new(0),
             section: UnsafeCell::new(None),
-            pending: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             asleep: (1..threads).map(|_| AtomicBool::new(false)).collect(),
@@ -131,7 +136,7 @@ impl Team {
         });
     }
 
-    /// Runs `section` on every thread and waits for all.
+    /// Runs `section` on this thread and on every worker that comes in time, and waits for those that came.
     ///
     /// # Panics
     /// When the section panicked on some thread; after all threads have left it.
@@ -139,23 +144,23 @@ impl Team {
         let guard = self.leader.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let shared = &*self.shared;
         let section_ptr: *const (dyn Fn(usize) + Sync + '_) = section;
-        // SAFETY: the lifetime is erased; workers follow the pointer only until they have decremented
-        // `pending`, and this function does not return (nor unwind) before `pending` is 0.
+        // SAFETY: the lifetime is erased; workers follow the pointer only while they are inside, and this function
+        // does not return (nor unwind) before the gate is closed and nobody is inside.
         let erased: Section = unsafe { std::mem::transmute(section_ptr) };
-        // SAFETY: no section runs (we hold `leader`), so that no worker reads this.
+        // SAFETY: the gate is closed and nobody is inside: we hold `leader`, and the last leader waited for that.
         unsafe { *shared.section.get() = Some(erased) };
-        shared.pending.store(self.workers.len(), Ordering::Relaxed);
-        // SeqCst here and on `asleep`: either the worker sees the new epoch before it sleeps, or we see
-        // that it sleeps.
-        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        // SeqCst here and on `asleep`: either a worker sees the open gate before it sleeps, or we see that it sleeps.
+        let gate = shared.gate.load(Ordering::Relaxed);
+        shared.gate.store((gate & !INSIDE).wrapping_add(NEXT) | OPEN, Ordering::SeqCst);
         for (asleep, handle) in shared.asleep.iter().zip(&self.handles) {
             if asleep.load(Ordering::SeqCst) {
                 handle.unpark();
             }
         }
         let own = catch_unwind(AssertUnwindSafe(|| section(0)));
+        shared.gate.fetch_and(!OPEN, Ordering::AcqRel);
         let mut spins = 0u32;
-        while shared.pending.load(Ordering::Acquire) != 0 {
+        while shared.gate.load(Ordering::Acquire) & INSIDE != 0 {
             spins += 1;
             if spins < SPINS {
                 std::hint::spin_loop();
@@ -175,7 +180,6 @@ impl Team {
 impl Drop for Team {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
         self.handles.iter().for_each(Thread::unpark);
         for worker in self.workers.drain(..) {
             // A worker catches its sections' panics: it ends by returning.
@@ -186,45 +190,50 @@ impl Drop for Team {
 
 /// A worker's life.
 fn work(shared: &Shared, index: usize) {
+    // Number of the last section that this worker was in.
     let mut seen = 0;
-    loop {
-        seen = wait(shared, index, seen);
-        if shared.stop.load(Ordering::SeqCst) {
-            return;
-        }
-        // SAFETY: the epoch has changed, so that the leader has written the section and waits for us.
+    while let Some(number) = enter(shared, index, seen) {
+        seen = number;
+        // SAFETY: we are inside, so that the leader has written the section and waits for us.
         let section = unsafe { *shared.section.get() };
         if let Some(section) = section {
-            // SAFETY: the leader keeps what the pointer points to alive until `pending` is 0.
+            // SAFETY: the leader keeps what the pointer points to alive while somebody is inside.
             let section = unsafe { &*section };
             if catch_unwind(AssertUnwindSafe(|| section(index))).is_err() {
                 shared.panicked.store(true, Ordering::Relaxed);
             }
         }
-        shared.pending.fetch_sub(1, Ordering::Release);
+        shared.gate.fetch_sub(1, Ordering::Release);
     }
 }
 
-/// Waits until the epoch is no longer `seen`, awake for a while, then asleep.
-fn wait(shared: &Shared, index: usize, seen: u32) -> u32 {
-    for _ in 0..SPINS {
-        let epoch = shared.epoch.load(Ordering::Acquire);
-        if epoch != seen {
-            return epoch;
-        }
-        std::hint::spin_loop();
-    }
+/// Waits for a section other than `seen` and enters it, awake for a while, then asleep. `None`: the team is at its end.
+fn enter(shared: &Shared, index: usize, seen: u64) -> Option<u64> {
     let asleep = &shared.asleep[index - 1];
-    asleep.store(true, Ordering::SeqCst);
-    let epoch = loop {
-        let epoch = shared.epoch.load(Ordering::SeqCst);
-        if epoch != seen {
-            break epoch;
+    let mut spins = 0;
+    loop {
+        let gate = shared.gate.load(Ordering::SeqCst);
+        if gate & OPEN != 0 && gate / NEXT != seen {
+            let inside = gate + 1;
+            let entered =
+                shared.gate.compare_exchange(gate, inside, Ordering::Acquire, Ordering::Relaxed);
+            if entered.is_ok() {
+                asleep.store(false, Ordering::SeqCst);
+                return Some(gate / NEXT);
+            }
+            continue;
         }
-        std::thread::park();
-    };
-    asleep.store(false, Ordering::SeqCst);
-    epoch
+        if shared.stop.load(Ordering::SeqCst) {
+            return None;
+        }
+        spins += 1;
+        if spins < SPINS {
+            std::hint::spin_loop();
+        } else if asleep.swap(true, Ordering::SeqCst) {
+            std::thread::park();
+        }
+        // After announcing that it sleeps, a worker looks at the gate once more before it does.
+    }
 }
 
 #[cfg(test)]

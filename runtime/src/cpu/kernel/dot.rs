@@ -80,53 +80,34 @@ impl Kernel for MatMul<'_, '_> {
 /// How a dense type is read.
 trait Dense {
     type Block<S: Simd>: Copy;
+    const DTYPE: DType;
+    /// Whole blocks of a row's bytes, and the rest.
     fn blocks<S: Simd>(row: &[u8]) -> (&[Self::Block<S>], &[u8]);
     fn load<S: Simd>(s: S, block: &Self::Block<S>) -> S::F;
-    const DTYPE: DType;
 }
 
-struct F32;
-struct F16;
-struct BF16;
+macro_rules! dense {
+    ($name:ident, $dtype:expr, $block:ident, $blocks:ident, $load:ident) => {
+        struct $name;
 
-impl Dense for F32 {
-    type Block<S: Simd> = S::Bytes4;
-    #[inline(always)]
-    fn blocks<S: Simd>(row: &[u8]) -> (&[S::Bytes4], &[u8]) {
-        S::bytes4(row)
-    }
-    #[inline(always)]
-    fn load<S: Simd>(s: S, block: &S::Bytes4) -> S::F {
-        s.load_f32(block)
-    }
-    const DTYPE: DType = DType::F32;
+        impl Dense for $name {
+            type Block<S: Simd> = S::$block;
+            const DTYPE: DType = $dtype;
+            #[inline(always)]
+            fn blocks<S: Simd>(row: &[u8]) -> (&[S::$block], &[u8]) {
+                S::$blocks(row)
+            }
+            #[inline(always)]
+            fn load<S: Simd>(s: S, block: &S::$block) -> S::F {
+                s.$load(block)
+            }
+        }
+    };
 }
 
-impl Dense for F16 {
-    type Block<S: Simd> = S::Bytes2;
-    #[inline(always)]
-    fn blocks<S: Simd>(row: &[u8]) -> (&[S::Bytes2], &[u8]) {
-        S::bytes2(row)
-    }
-    #[inline(always)]
-    fn load<S: Simd>(s: S, block: &S::Bytes2) -> S::F {
-        s.load_f16(block)
-    }
-    const DTYPE: DType = DType::F16;
-}
-
-impl Dense for BF16 {
-    type Block<S: Simd> = S::Bytes2;
-    #[inline(always)]
-    fn blocks<S: Simd>(row: &[u8]) -> (&[S::Bytes2], &[u8]) {
-        S::bytes2(row)
-    }
-    #[inline(always)]
-    fn load<S: Simd>(s: S, block: &S::Bytes2) -> S::F {
-        s.load_bf16(block)
-    }
-    const DTYPE: DType = DType::BF16;
-}
+dense!(F32, DType::F32, Bytes4, bytes4, load_f32);
+dense!(F16, DType::F16, Bytes2, bytes2, load_f16);
+dense!(BF16, DType::BF16, Bytes2, bytes2, load_bf16);
 
 #[inline(always)]
 fn matmul<S: Simd, D: Dense>(s: S, job: MatMul<'_, '_>) {

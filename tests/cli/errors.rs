@@ -1,0 +1,153 @@
+//! Models that are missing or broken: one line that says what was wrong and what to do.
+
+use crate::support::{TextModel, command, fixture, kinglet, run};
+
+#[test]
+fn a_model_that_is_not_there() {
+    let model = TextModel::new();
+    let file = model.path().join("config.json");
+    for (path, part) in
+        [("/no/such/model", "does not exist"), (file.to_str().unwrap(), "is a file")]
+    {
+        for line in
+            [&["generate", "--prompt", "a"][..], &["tokenize", "a"], &["chat", "--prompt", "a"]]
+        {
+            let message = kinglet(&[line, &["--model", path]].concat()).error(1);
+            for part in [path, part, "--model", "config.json"] {
+                assert!(message.contains(part), "{message}");
+            }
+        }
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let dir = empty.path().to_str().unwrap();
+    let message = kinglet(&["generate", "--prompt", "a", "--model", dir]).error(1);
+    assert!(message.contains("config.json"), "{message}");
+}
+
+#[test]
+fn the_environment_names_a_model_and_is_named_in_the_error() {
+    let model = TextModel::new();
+    let mut line = command(&["tokenize", "Hi"]);
+    line.env("KINGLET_MODEL", model.path());
+    assert_eq!(run(line, b"").ok(), model.run("tokenize", &["Hi"]).ok());
+    let mut line = command(&["tokenize", "Hi"]);
+    line.env("KINGLET_MODEL", "/no/such/model");
+    let message = run(line, b"").error(1);
+    assert!(message.contains("KINGLET_MODEL") && message.contains("/no/such/model"), "{message}");
+}
+
+#[test]
+fn broken_files_are_named() {
+    let replace = |file: &str, contents: &[u8]| {
+        let model = TextModel::new();
+        std::fs::write(model.path().join(file), contents).unwrap();
+        let message = model.run("chat", &["--prompt", "Hi", "-n", "2"]).error(1);
+        assert!(!message.contains("bug"), "{message}");
+        message
+    };
+    for (file, contents, part) in [
+        ("config.json", &b"{"[..], "config.json"),
+        ("config.json", b"{\"model_type\": \"gpt9\"}", "gpt9"),
+        ("config.json", b"\xff\xfe", "config.json"),
+        ("model.safetensors", b"", "model.safetensors"),
+        ("model.safetensors", b"\xff\xff\xff\xff\xff\xff\xff\x7f{}", "model.safetensors"),
+        ("tokenizer.json", b"{\"model\": 3}", "tokenizer.json"),
+        ("tokenizer.json", b"", "tokenizer.json"),
+        ("chat_template.jinja", b"{{ messages ", "template"),
+        (
+            "chat_template.jinja",
+            b"{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
+            "template",
+        ),
+        ("generation_config.json", b"[]", "generation_config.json"),
+        ("generation_config.json", b"{\"eos_token_id\": \"x\"}", "eos_token_id"),
+    ] {
+        let message = replace(file, contents);
+        assert!(message.contains(part), "{file}: {message}");
+    }
+    let model = TextModel::new();
+    std::fs::remove_file(model.path().join("model.safetensors")).unwrap();
+    let message = model.run("generate", &["--prompt", "Hi"]).error(1);
+    assert!(message.contains("model.safetensors"), "{message}");
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused() {
+    let model = TextModel::new();
+    let path = model.path().join("tokenizer.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let id = model.id("<|end|>");
+    std::fs::write(&path, text.replace("\"!\":0", "\"!\":5000")).unwrap();
+    let message = model.run("generate", &["--prompt", "Hi"]).error(1);
+    assert!(message.contains("5000") && message.contains("112"), "{message}");
+    assert!(id < 112);
+}
+
+#[test]
+fn options_out_of_range_are_wrong_usage() {
+    let model = TextModel::new();
+    for (option, value) in [
+        ("--temperature", "-1"),
+        ("--temperature", "nan"),
+        ("--top-p", "0"),
+        ("--top-p", "1.5"),
+        ("--min-p", "-0.1"),
+        ("--typical-p", "0"),
+        ("--repetition-penalty", "0"),
+        ("--presence-penalty", "inf"),
+        ("--dry-base", "0.5"),
+        ("--xtc-probability", "2"),
+        ("--logit-bias", "3=nan"),
+    ] {
+        let message = model.run("generate", &["--prompt", "Hi", option, value]).error(2);
+        let name = option.trim_start_matches('-').split('-').next().unwrap();
+        assert!(message.contains(name), "{option} {value}: {message}");
+    }
+    let message = model.run("generate", &["--prompt", "Hi", "--logit-bias", "112=1"]).error(1);
+    assert!(message.contains("112"), "{message}");
+    let message = model.run("generate", &["--prompt", "Hi", "--stop", ""]).error(1);
+    assert!(message.contains("empty"), "{message}");
+}
+
+#[test]
+fn tokens_that_the_model_lacks_are_refused() {
+    let model = fixture("mamba2/plain");
+    let message = kinglet(&["generate", "--model", &model, "--tokens", "5,500"]).error(1);
+    assert!(message.contains("500") && message.contains("111"), "{message}");
+    let message = kinglet(&["generate", "--model", &model, "--prompt", "text"]).error(1);
+    assert!(message.contains("tokenizer.json"), "{message}");
+    let message =
+        kinglet(&["generate", "--model", &model, "--tokens", "5", "--stop", "x"]).error(2);
+    assert!(message.contains("--stop"), "{message}");
+    let text = TextModel::new();
+    let message = text.run("generate", &["--prompt", ""]).error(1);
+    assert!(message.contains("empty"), "{message}");
+}
+
+#[test]
+fn broken_weights_are_an_error_and_not_an_answer() {
+    let model = TextModel::new();
+    let path = model.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for value in bytes[8 + header..].chunks_exact_mut(4) {
+        value.copy_from_slice(&f32::NAN.to_le_bytes());
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    let message = model.run("generate", &["--prompt", "Hi"]).error(1);
+    assert!(message.contains("NaN"), "{message}");
+}
+
+#[test]
+fn more_of_a_long_error_comes_with_verbose() {
+    let model = TextModel::new();
+    let config = std::fs::read_to_string(model.path().join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    // Every tensor of the embedding's width is misshapen then.
+    config["hidden_size"] = 2048.into();
+    model.write("config.json", &config.to_string());
+    let short = model.run("generate", &["--prompt", "Hi"]).error(1);
+    let long = model.run("generate", &["--prompt", "Hi", "--verbose"]);
+    assert_eq!(long.code, 1);
+    assert!(long.stderr.lines().count() >= short.lines().count(), "{long:?}");
+}
