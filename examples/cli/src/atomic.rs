@@ -32,13 +32,9 @@ impl AtomicFile {
             let problem = "it exists and is not a regular file".to_string();
             return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, problem)));
         }
-        let name = target.file_name();
-        let name = name.ok_or_else(|| fail(io::ErrorKind::InvalidFilename.into()))?;
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
         let mut builder = tempfile::Builder::new();
-        let mut prefix = std::ffi::OsString::from(".");
-        prefix.push(name);
-        builder.prefix(&prefix).suffix(".tmp");
+        builder.prefix(".kinglet-").suffix(".tmp");
         // As any new file: what the umask leaves.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));

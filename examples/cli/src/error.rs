@@ -87,6 +87,11 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
+    /// Whether somebody ended it, and nothing went wrong.
+    pub(crate) fn is_stop(&self) -> bool {
+        matches!(self, Self::Interrupted | Self::BrokenPipe)
+    }
+
     /// As listed in `kinglet --help`.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {

@@ -1,11 +1,11 @@
 //! Ctrl-C: it stops what is going on where that can be stopped, else the program.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::error::CliError;
 
-/// Whether somebody watches [`HIT`].
-static ARMED: AtomicBool = AtomicBool::new(false);
+/// How many guards are held: whether somebody watches [`HIT`].
+static GUARDS: AtomicUsize = AtomicUsize::new(0);
 static HIT: AtomicBool = AtomicBool::new(false);
 
 /// Installs the handler. Until [`guard`] is held, Ctrl-C ends the program.
@@ -15,26 +15,28 @@ static HIT: AtomicBool = AtomicBool::new(false);
 pub(crate) fn install() -> Result<(), CliError> {
     ctrlc::set_handler(|| {
         // A second Ctrl-C before the first was noticed means it.
-        if !ARMED.load(Ordering::SeqCst) || HIT.swap(true, Ordering::SeqCst) {
+        if GUARDS.load(Ordering::SeqCst) == 0 || HIT.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
     })
     .map_err(CliError::Signals)
 }
 
-/// While it is held, Ctrl-C only makes [`hit`] true.
+/// While it is held, Ctrl-C only makes [`hit`] true; a second one ends the program all the same.
 pub(crate) struct Guard(());
 
-/// Begins to watch for Ctrl-C.
+/// Begins to watch for Ctrl-C. What came before is forgotten, and what came meanwhile when it is dropped: a guard for a
+/// conversation can hold others for its answers.
 pub(crate) fn guard() -> Guard {
     HIT.store(false, Ordering::SeqCst);
-    ARMED.store(true, Ordering::SeqCst);
+    GUARDS.fetch_add(1, Ordering::SeqCst);
     Guard(())
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        ARMED.store(false, Ordering::SeqCst);
+        HIT.store(false, Ordering::SeqCst);
+        GUARDS.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

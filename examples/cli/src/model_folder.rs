@@ -30,10 +30,15 @@ pub(crate) fn find(given: Option<&Path>) -> Result<PathBuf, CliError> {
     let executable = std::env::current_exe().ok().map(|path| path.canonicalize().unwrap_or(path));
     let places = Places {
         executable: executable.as_deref().and_then(Path::parent).map(Path::to_path_buf),
-        source: Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."),
+        source: root_of(Path::new(env!("CARGO_MANIFEST_DIR"))),
         current: PathBuf::from("."),
     };
     choose(given, variable.as_deref(), &places)
+}
+
+/// The root of the source tree, from the folder of this crate in it.
+fn root_of(manifest: &Path) -> PathBuf {
+    manifest.ancestors().nth(2).unwrap_or(manifest).to_path_buf()
 }
 
 fn choose(

@@ -71,8 +71,9 @@ pub(crate) struct SamplingArgs {
     /// Add a number to a token's logit, as in 42=-5 or 42=-inf (repeatable)
     #[arg(long, value_name = "ID=X", value_delimiter = ',', allow_hyphen_values = true)]
     pub(crate) logit_bias: Vec<Bias>,
-    /// In which order the distribution is cut
-    #[arg(long, value_name = "NAME", value_enum)]
+    /// In which order the distribution is cut: temperature-first as transformers does (the default),
+    /// temperature-last as llama.cpp does
+    #[arg(long, value_name = "ORDER", value_enum, hide_possible_values = true)]
     pub(crate) stage_order: Option<Order>,
     /// Same seed, same options, same answer; a random one if not given
     #[arg(long, value_name = "N")]
@@ -100,9 +101,7 @@ pub(crate) struct StopArgs {
 /// The order of the stages that cut the distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Order {
-    /// Temperature first, as in transformers
     TemperatureFirst,
-    /// Temperature last, as in llama.cpp
     TemperatureLast,
 }
 

@@ -13,7 +13,7 @@ use super::transcript;
 use crate::error::CliError;
 use crate::generation::Answer;
 use crate::output::{Format, Output};
-use crate::report;
+use crate::{interrupt, report};
 
 /// Lines of earlier input that are kept.
 const HISTORY: usize = 1000;
@@ -201,6 +201,8 @@ pub(crate) fn run(
     options: Options,
     output: &mut Output,
 ) -> Result<(), CliError> {
+    // Ctrl-C that comes a moment too late for an answer must not end the conversation.
+    let _guard = interrupt::guard();
     let mut input = Input::new(history)?;
     if matches!(input, Input::Terminal { .. }) {
         report::tell(&conversation.describe());

@@ -10,6 +10,7 @@ use clap::Args;
 use kinglet::text::{ChatTemplate, SpecialTokens, StopTokens};
 
 use crate::args::GlobalArgs;
+use crate::atomic::AtomicFile;
 use crate::error::CliError;
 use crate::generation::{Limits, StopReason};
 use crate::output::{Format, Output};
@@ -111,6 +112,10 @@ pub(crate) fn run(global: &GlobalArgs, args: ChatArgs) -> Result<(), CliError> {
         let message = "there is no message to answer: give one with --prompt or on standard input";
         return Err(CliError::Usage(message.into()));
     }
+    if let Some(path) = &args.save {
+        // A conversation is not to be lost because it has no place.
+        AtomicFile::create(path)?;
+    }
     let mut conversation = Conversation::new(setup(global, &args)?)?;
     if let Some(messages) = loaded {
         conversation.replace(messages);
@@ -123,6 +128,7 @@ pub(crate) fn run(global: &GlobalArgs, args: ChatArgs) -> Result<(), CliError> {
         // The line break at the end of a pipe is not part of the message.
         Some(message) => {
             let message = message.strip_suffix('\n').unwrap_or(&message);
+            let message = message.strip_suffix('\r').unwrap_or(message);
             one_shot(&mut conversation, message, args.stats, &mut output)
         }
         None => {
@@ -131,7 +137,9 @@ pub(crate) fn run(global: &GlobalArgs, args: ChatArgs) -> Result<(), CliError> {
             interactive::run(&mut conversation, history.as_deref(), options, &mut output)
         }
     };
-    if let Some(path) = &args.save {
+    // A message that got no answer must not replace what was saved before.
+    let failed = result.as_ref().is_err_and(|error| !error.is_stop());
+    if let Some(path) = args.save.as_ref().filter(|_| interactive || !failed) {
         transcript::save(path, conversation.model_name(), conversation.messages())?;
     }
     result
