@@ -1,6 +1,7 @@
 //! Every family against the reference implementation: logits and greedy tokens of tiny random checkpoints,
 //! for prefill in one go, in chunks and token by token, on one thread and two.
 
+use kinglet::text::StopTokens;
 use kinglet::{Isa, Model, ModelOptions};
 use kinglet_tests::{Case, argmax, cases, relative_l2};
 
@@ -106,6 +107,21 @@ fn the_older_spelling_of_a_config_means_the_same_model() {
             vec![]
         } else {
             vec![case.name.clone()]
+        }
+    });
+}
+
+#[test]
+fn what_ends_a_text_is_read_from_either_spelling_of_a_config() {
+    for_each_case(|case| {
+        let read = |spelling: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::copy(case.folder.join(spelling), folder.path().join("config.json")).unwrap();
+            StopTokens::from_folder(folder.path(), None).map(|stop| stop.ids().to_vec())
+        };
+        match (read("config.json"), read("config.legacy.json")) {
+            (Ok(new), Ok(old)) if new == old => vec![],
+            other => vec![format!("{}: {other:?}", case.name)],
         }
     });
 }

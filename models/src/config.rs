@@ -345,8 +345,9 @@ pub(crate) fn shorten(text: &str) -> String {
     }
 }
 
-/// Rewrites the bare words `Infinity`, `-Infinity` and `NaN` outside of strings as tagged numbers.
-fn tag_bare_floats(text: &str) -> Cow<'_, str> {
+/// Rewrites the bare words `Infinity`, `-Infinity` and `NaN` outside of strings as tagged numbers: what Python writes
+/// into JSON files becomes JSON.
+pub fn tag_bare_floats(text: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let mut copied = 0; // bytes of `text` that are in `out`
     let mut in_string = false;

@@ -37,7 +37,7 @@ mod qwen3;
 mod qwen3_moe;
 mod xlstm;
 
-pub use config::Config;
+pub use config::{Config, tag_bare_floats};
 pub use error::ModelError;
 pub use spec::*;
 

@@ -51,8 +51,14 @@ pub(crate) fn read_optional_text(path: &Path, limit: u64) -> Result<Option<Strin
 /// Reads a JSON object; a missing file is `None`.
 pub(crate) fn read_optional_object(path: &Path) -> Result<Option<Map<String, Value>>, TextError> {
     let Some(bytes) = read_optional(path, MAX_CONFIG_BYTES)? else { return Ok(None) };
-    let value: Value = serde_json::from_slice(&bytes)
-        .map_err(|source| TextError::Json { path: path.to_path_buf(), source })?;
+    // Python writes infinities into such files as bare words.
+    let value = match std::str::from_utf8(&bytes) {
+        Ok(text) => serde_json::from_str(&kinglet_models::tag_bare_floats(text)),
+        // The parser says where it stops being text.
+        Err(_) => serde_json::from_slice(&bytes),
+    };
+    let value: Value =
+        value.map_err(|source| TextError::Json { path: path.to_path_buf(), source })?;
     match value {
         Value::Object(map) => Ok(Some(map)),
         other => Err(field_error(path, "", format!("expected an object, found {}", kind(&other)))),
