@@ -25,22 +25,28 @@ pub(crate) fn install() -> Result<(), CliError> {
 /// While it is held, Ctrl-C only makes [`hit`] true; a second one ends the program all the same.
 pub(crate) struct Guard(());
 
-/// Begins to watch for Ctrl-C. What came before is forgotten, and what came meanwhile when it is dropped: a guard for a
-/// conversation can hold others for its answers.
+/// Begins to watch for Ctrl-C. A guard for a conversation can hold others for its answers: only the outermost forgets what
+/// came before.
 pub(crate) fn guard() -> Guard {
-    HIT.store(false, Ordering::SeqCst);
+    if GUARDS.load(Ordering::SeqCst) == 0 {
+        forget();
+    }
     GUARDS.fetch_add(1, Ordering::SeqCst);
     Guard(())
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        HIT.store(false, Ordering::SeqCst);
         GUARDS.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// Whether Ctrl-C was pressed since [`guard`].
+/// Makes [`hit`] false.
+pub(crate) fn forget() {
+    HIT.store(false, Ordering::SeqCst);
+}
+
+/// Whether Ctrl-C was pressed since [`guard`] or [`forget`].
 pub(crate) fn hit() -> bool {
     HIT.load(Ordering::SeqCst)
 }

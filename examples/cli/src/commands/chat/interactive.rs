@@ -222,7 +222,10 @@ fn talk(
     let mut last = None;
     let mut interrupted = false;
     loop {
-        let line = match input.read_message()? {
+        let read = input.read_message()?;
+        // What was pressed for the last answer is not for the next one; from here on it is.
+        interrupt::forget();
+        let line = match read {
             Read::Line(line) => line,
             Read::Interrupted if !interrupted => {
                 interrupted = true;
