@@ -1,4 +1,4 @@
-//! What a backend is: it turns a [`Plan`](crate::plan::Plan) into an [`Executable`] once, which then only runs it.
+//! What a backend is: it turns a [`Plan`] into an [`Executable`] once, which then only runs it.
 //!
 //! Device work is asynchronous in the browser, so a step is a future; on the CPU it is ready when it is
 //! first polled. [`Model`](crate::Model) has blocking and asynchronous calls over this.
