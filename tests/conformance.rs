@@ -3,6 +3,9 @@
 
 use kinglet::text::StopTokens;
 use kinglet::{Isa, Model, ModelOptions};
+use safetensors::SafeTensors;
+use tempfile::TempDir;
+
 use kinglet_tests::{Case, argmax, cases, relative_l2};
 
 /// The bound on the relative L2 error of f32 logits on the CPU.
@@ -124,4 +127,43 @@ fn what_ends_a_text_is_read_from_either_spelling_of_a_config() {
             other => vec![format!("{}: {other:?}", case.name)],
         }
     });
+}
+
+/// `llama/CASE` in a folder of its own, with changed config and weights.
+fn changed(case: &str, config: impl Fn(String) -> String, rename: (&str, &str)) -> (TempDir, Case) {
+    let mut case = cases().into_iter().find(|c| c.name == format!("llama/{case}")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(case.folder.join("config.json")).unwrap();
+    std::fs::write(folder.path().join("config.json"), config(text)).unwrap();
+    let bytes = std::fs::read(case.folder.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
+    let renamed = tensors
+        .into_iter()
+        .map(|(name, view)| (if name == rename.0 { rename.1.to_string() } else { name }, view));
+    let bytes = safetensors::serialize(renamed, None).unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+    case.folder = folder.path().to_path_buf();
+    (folder, case)
+}
+
+#[test]
+fn a_head_of_its_own_is_used_although_the_config_ties_it() {
+    let tie = |text: String| {
+        let tied = text.replace("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+        assert_ne!(tied, text);
+        tied
+    };
+    let (_folder, case) = changed("plain", tie, ("", ""));
+    let model = open(&case, &ModelOptions::new());
+    let error = relative_l2(&logits(&model, &case.tokens, 100), &case.logits);
+    assert!(error <= BOUND, "{error:.2e}");
+}
+
+#[test]
+fn a_head_alone_serves_as_embedding_where_they_are_tied() {
+    let rename = ("model.embed_tokens.weight", "lm_head.weight");
+    let (_folder, case) = changed("tied", |text| text, rename);
+    let model = open(&case, &ModelOptions::new());
+    let error = relative_l2(&logits(&model, &case.tokens, 100), &case.logits);
+    assert!(error <= BOUND, "{error:.2e}");
 }

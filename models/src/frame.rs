@@ -184,11 +184,12 @@ impl<'a> Frame<'a> {
             // Buffers that old versions saved.
             ignored.push("*.rotary_emb.inv_freq".into());
         }
-        let linear = if self.tied {
+        let own = Linear::new("lm_head", self.vocab, self.hidden, false);
+        let (linear, untied) = if self.tied {
             ignored.push("lm_head.weight".into());
-            Linear::from(table.clone())
+            (Linear::from(table.clone()), Some(own))
         } else {
-            Linear::new("lm_head", self.vocab, self.hidden, false)
+            (own, None)
         };
         Ok(ModelSpec {
             model_type: model_type.into(),
@@ -197,7 +198,13 @@ impl<'a> Frame<'a> {
             max_positions,
             embedding: Embedding { table, scale: 1.0 },
             blocks,
-            head: Head { norm: self.norm(self.names.norm), linear, scale: 1.0, soft_cap: None },
+            head: Head {
+                norm: self.norm(self.names.norm),
+                linear,
+                scale: 1.0,
+                soft_cap: None,
+                untied,
+            },
             ignored,
         })
     }

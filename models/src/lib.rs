@@ -40,6 +40,7 @@ mod xlstm;
 pub use config::{Config, tag_bare_floats};
 pub use error::ModelError;
 pub use spec::*;
+pub use tensors::Tie;
 
 /// A family: its `model_type`, what `architectures` holds, and the function that reads its config.
 type Family = (&'static str, &'static str, fn(&Config) -> Result<ModelSpec, ModelError>);

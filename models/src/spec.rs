@@ -171,6 +171,9 @@ pub struct Head {
     pub scale: f32,
     /// xLSTM's `output_logit_soft_cap`.
     pub soft_cap: Option<f32>,
+    /// Where the config ties head and embedding: the name under which a checkpoint may hold a head all the same.
+    /// See [`ModelSpec::settle_tie`].
+    pub untied: Option<Linear>,
 }
 
 /// One residual block: `x += residual_scale * sum of branch.scale * mixer(norm(x))`.

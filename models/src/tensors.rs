@@ -4,7 +4,31 @@ use std::collections::HashSet;
 
 use crate::spec::{Conv, Dense, Linear, Mamba2Gate, Mixer, ModelSpec, Norm, TensorSpec};
 
+/// What a checkpoint holds of the two matrices that a config ties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tie {
+    /// Only the embedding, or both with equal values: they are one.
+    Same,
+    /// Both, with different values: `transformers` keeps both, whatever the config says.
+    Different,
+    /// Only the head: it serves as embedding too.
+    HeadAlone,
+}
+
 impl ModelSpec {
+    /// Fits a spec whose config ties head and embedding to what the checkpoint holds. Nothing happens to others.
+    pub fn settle_tie(&mut self, tie: Tie) {
+        let Some(untied) = self.head.untied.take() else { return };
+        match tie {
+            Tie::Same => {}
+            Tie::Different => self.head.linear = untied,
+            Tie::HeadAlone => {
+                self.embedding.table = untied.weight.clone();
+                self.head.linear = untied;
+            }
+        }
+    }
+
     /// Every tensor that the model needs, in order of first use, each once.
     pub fn tensors(&self) -> Vec<&TensorSpec> {
         let mut all = Vec::new();

@@ -96,7 +96,10 @@ impl fmt::Display for Error {
                 "{} has {bytes} bytes; at most {limit} are read: is it the right file?",
                 path.display()
             ),
-            Self::Config { path, source } => write!(f, "{}: {source}", path.display()),
+            // The source names the file.
+            Self::Config { path, source } => {
+                write!(f, "{}: {source}", path.parent().unwrap_or(path).display())
+            }
             Self::Weights(source) => source.fmt(f),
             Self::TokenOutOfRange { id, index, vocab } => write!(
                 f,

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kinglet_models::{Config, ModelSpec};
+use kinglet_models::{Config, ModelSpec, Tie};
 
 use crate::Error;
 use crate::backend::{self, Backend, BackendRun, Executable, Logits};
@@ -135,6 +135,17 @@ pub fn read_spec(folder: &Path) -> Result<ModelSpec, Error> {
     spec.map_err(|source| Error::Config { path, source })
 }
 
+/// What the weights hold of the two matrices that `spec` ties.
+fn tie(spec: &ModelSpec, weights: &Weights) -> Tie {
+    let Some(untied) = &spec.head.untied else { return Tie::Same };
+    let (head, embedding) = (&untied.weight.tensor.name, &spec.embedding.table.tensor.name);
+    match (weights.get(head), weights.get(embedding)) {
+        (Ok(head), Ok(embedding)) if head.bytes() != embedding.bytes() => Tie::Different,
+        (Ok(_), Err(_)) if !weights.contains(embedding) => Tie::HeadAlone,
+        _ => Tie::Same,
+    }
+}
+
 impl Model {
     /// Opens the checkpoint in `folder`: `config.json` and `model.safetensors`, or the shards that
     /// `model.safetensors.index.json` names. Names, shapes and types of all tensors are checked first.
@@ -143,8 +154,9 @@ impl Model {
     /// When a file is missing, broken or doesn't fit the others, or an option is out of range.
     pub fn open(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, Error> {
         let folder = folder.as_ref();
-        let spec = read_spec(folder)?;
+        let mut spec = read_spec(folder)?;
         let weights = Weights::open(folder)?;
+        spec.settle_tie(tie(&spec, &weights));
         weights.check(&spec, CheckOptions { allow_surplus: options.allow_surplus })?;
         let plan = Arc::new(Plan::new(&spec));
         let executable = backend::compile(plan.clone(), &weights, options)?;

@@ -38,6 +38,7 @@ fn spec() -> ModelSpec {
             linear: Matrix::whole("model.embed.weight", 3, 2).into(),
             scale: 1.0,
             soft_cap: None,
+            untied: None,
         },
         ignored: vec!["lm_head.*".into(), "*.inv_freq".into()],
     }

@@ -123,7 +123,11 @@ impl fmt::Display for Mismatch {
                 separator = ", ";
             }
         }
-        for problem in self.problems.iter().take(LISTED) {
+        // The first one stands on the first line, for those who print no more than that.
+        if let Some(first) = self.problems.first() {
+            write!(f, ": {first}")?;
+        }
+        for problem in self.problems.iter().take(LISTED).skip(1) {
             write!(f, "\n  {problem}")?;
         }
         let more = self.problems.len().saturating_sub(LISTED);
