@@ -119,7 +119,7 @@ fn heads_that_do_not_divide() {
         ),
         ("mamba2/plain", vec![("n_groups", json!(4))], &["groups", "4", "6"]),
         ("mamba2/plain", vec![("num_heads", json!(5))], &["heads", "80", "96"]),
-        ("bamba/plain", vec![("mamba_n_heads", json!(7))], &["heads", "7"]),
+        ("bamba/plain", vec![("mamba_n_heads", json!(7))], &["heads", "112", "96"]),
         ("granitemoehybrid/plain", vec![("mamba_n_groups", json!(5))], &["groups", "5"]),
         ("xlstm/plain", vec![("num_heads", json!(5))], &["num_heads", "5"]),
         ("mixtral/plain", vec![("num_experts_per_tok", json!(99))], &["num_experts_per_tok", "99"]),
