@@ -22,6 +22,7 @@ pub mod op;
 pub mod plan;
 pub mod sampling;
 mod session;
+mod small_file;
 pub mod text;
 mod traffic;
 pub mod weights;

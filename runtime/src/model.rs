@@ -1,7 +1,6 @@
 //! [`Model`]: a checkpoint made ready to run.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use crate::backend::{self, Backend, BackendRun, Executable, Logits};
 use crate::cpu::simd::Isa;
 use crate::plan::Plan;
 use crate::session::Session;
+use crate::small_file::{self, Failure};
 use crate::weights::{CheckOptions, Weights};
 
 /// No `config.json` comes near this; a file that does is something else.
@@ -103,33 +103,24 @@ pub struct Run<'a> {
     pub logits: Logits,
 }
 
-/// Reads a file of a model folder that is small by nature.
-pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, Error> {
-    let read = |source| Error::Read { path: path.into(), source };
-    let metadata = std::fs::metadata(path).map_err(read)?;
-    // Asked before opening: to open a named pipe would wait for somebody to write to it.
-    if !metadata.is_file() {
-        let what = if metadata.is_dir() { "it is a folder" } else { "it is no regular file" };
-        return Err(read(io::Error::new(io::ErrorKind::InvalidInput, what)));
-    }
-    let too_large = |bytes| Error::TooLarge { path: path.into(), bytes, limit };
-    if metadata.len() > limit {
-        return Err(too_large(metadata.len()));
-    }
-    let mut text = String::new();
-    // The length is what the file had, and no bound on what comes out of it.
-    let file = File::open(path).map_err(read)?;
-    let bytes = file.take(limit + 1).read_to_string(&mut text).map_err(read)? as u64;
-    if bytes > limit { Err(too_large(bytes)) } else { Ok(text) }
-}
-
 /// Reads `config.json` of `folder` into what the model computes.
 ///
 /// # Errors
 /// When the file can't be read, understood, or describes a model that is not supported.
 pub fn read_spec(folder: &Path) -> Result<ModelSpec, Error> {
     let path = folder.join("config.json");
-    let text = read_text(&path, MAX_CONFIG_BYTES)?;
+    let bytes = small_file::read(&path, MAX_CONFIG_BYTES).map_err(|failure| match failure {
+        Failure::NotFound(source) | Failure::Io(source) => {
+            Error::Read { path: path.clone(), source }
+        }
+        Failure::TooLarge(bytes) => {
+            Error::TooLarge { path: path.clone(), bytes, limit: MAX_CONFIG_BYTES }
+        }
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let source = io::Error::new(io::ErrorKind::InvalidData, error.utf8_error());
+        Error::Read { path: path.clone(), source }
+    })?;
     let config = Config::parse(&text);
     let spec = config.and_then(|config| kinglet_models::spec(&config));
     spec.map_err(|source| Error::Config { path, source })

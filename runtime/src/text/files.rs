@@ -1,12 +1,11 @@
 //! Reading the text files of a model folder: bounded sizes, errors that name file and field.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::TextError;
+use crate::small_file::{self, Failure};
 
 /// The largest `tokenizer.json` that is read; the largest on the hub are near 35 MB.
 pub(crate) const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
@@ -15,24 +14,14 @@ pub(crate) const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// Reads a whole file, or says that it is not there (`None`).
 pub(crate) fn read_optional(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TextError> {
-    let io = |source| TextError::Io { path: path.to_path_buf(), source };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
-    };
-    let too_large = |bytes| TextError::FileTooLarge { path: path.to_path_buf(), bytes, limit };
-    let bytes = file.metadata().map_err(io)?.len();
-    if bytes > limit {
-        return Err(too_large(bytes));
+    match small_file::read(path, limit) {
+        Ok(contents) => Ok(Some(contents)),
+        Err(Failure::NotFound(_)) => Ok(None),
+        Err(Failure::Io(source)) => Err(TextError::Io { path: path.to_path_buf(), source }),
+        Err(Failure::TooLarge(bytes)) => {
+            Err(TextError::FileTooLarge { path: path.to_path_buf(), bytes, limit })
+        }
     }
-    // The limit holds also for what has no honest size (a pipe, a file that grows).
-    let mut contents = Vec::new();
-    file.take(limit.saturating_add(1)).read_to_end(&mut contents).map_err(io)?;
-    if contents.len() as u64 > limit {
-        return Err(too_large(contents.len() as u64));
-    }
-    Ok(Some(contents))
 }
 
 /// Reads UTF-8 text, or says that the file is not there.
