@@ -33,6 +33,8 @@ impl Object for DateTime {}
 /// The environment, without a template.
 pub(super) fn environment() -> Result<Environment<'static>, Error> {
     let mut env = Environment::new();
+    // So that an error names the expression; by default only debug builds do.
+    env.set_debug(true);
     env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     // A macro that calls itself may do so some hundred times; more would need a larger stack.
     env.set_recursion_limit(RECURSION_LIMIT);
