@@ -179,13 +179,15 @@ impl HeadTask<'_> {
     fn step(&self, t: usize, dt: f32, out: &mut [f32], state: &mut [f32]) {
         let op = &self.scan.op;
         let (x, b, c) = self.token(t);
+        let (b, c) = (&b[..op.state_dim], &c[..op.state_dim]);
+        let own: f32 = b.iter().zip(c).map(|(b, c)| b * c).sum();
         self.isa.dispatch(HeadStep {
             x: &x[..op.head_dim],
-            b: &b[..op.state_dim],
-            c: &c[..op.state_dim],
+            b,
+            c,
             dt,
             decay: (dt * self.scan.a[self.head]).exp(),
-            d: self.scan.d[self.head],
+            own: dt * own + self.scan.d[self.head],
             out,
             state,
         });
@@ -338,14 +340,15 @@ impl Kernel for DecayRow<'_> {
     }
 }
 
-/// `S = decay S + dt B x^T`, `out = C^T S + d x`.
+/// `out = decay C^T S + own x`, then `S = decay S + dt B x^T`; `own` is `dt C . B + d`: the token's own share is one factor
+/// for the whole head, as in the chunkwise form.
 struct HeadStep<'a> {
     x: &'a [f32],
     b: &'a [f32],
     c: &'a [f32],
     dt: f32,
     decay: f32,
-    d: f32,
+    own: f32,
     out: &'a mut [f32],
     /// `[state, head_dim]`.
     state: &'a mut [f32],
@@ -368,15 +371,15 @@ impl Kernel for HeadStep<'_> {
         }
         if start < width {
             let x = s.load_partial(&self.x[start..]);
-            let mut y = s.mul(s.splat(self.d), x);
-            let x = s.mul(x, s.splat(self.dt));
+            let (input, mut y) = (s.mul(x, s.splat(self.dt)), s.zero());
             for (i, row) in self.state.chunks_mut(width).enumerate() {
                 let row = &mut row[start..];
-                let decayed = s.mul(s.splat(self.decay), s.load_partial(row));
-                let h = s.fma(s.splat(self.b[i]), x, decayed);
-                s.store_partial(h, row);
-                y = s.fma(s.splat(self.c[i]), h, y);
+                let held = s.load_partial(row);
+                y = s.fma(s.splat(self.c[i]), held, y);
+                let decayed = s.mul(s.splat(self.decay), held);
+                s.store_partial(s.fma(s.splat(self.b[i]), input, decayed), row);
             }
+            let y = s.fma(s.splat(self.decay), y, s.mul(s.splat(self.own), x));
             s.store_partial(y, &mut self.out[start..]);
         }
     }
@@ -386,25 +389,25 @@ impl HeadStep<'_> {
     #[inline(always)]
     fn block<S: Simd, const V: usize>(&mut self, s: S, start: usize) {
         let (width, len) = (self.x.len(), V * S::LANES);
-        let (decay, dt, d) = (s.splat(self.decay), s.splat(self.dt), s.splat(self.d));
+        let (decay, dt, own) = (s.splat(self.decay), s.splat(self.dt), s.splat(self.own));
         let blocks = &S::blocks(&self.x[start..start + len]).0[..V];
-        let (mut x, mut y) = ([s.zero(); V], [s.zero(); V]);
+        let (mut x, mut mine, mut y) = ([s.zero(); V], [s.zero(); V], [s.zero(); V]);
         for v in 0..V {
             let value = s.load(&blocks[v]);
-            (x[v], y[v]) = (s.mul(value, dt), s.mul(d, value));
+            (x[v], mine[v]) = (s.mul(value, dt), s.mul(own, value));
         }
         for ((row, &b), &c) in self.state.chunks_mut(width).zip(self.b).zip(self.c) {
             let (b, c) = (s.splat(b), s.splat(c));
             let row = &mut S::blocks_mut(&mut row[start..start + len]).0[..V];
             for v in 0..V {
-                let h = s.fma(b, x[v], s.mul(decay, s.load(&row[v])));
-                s.store(h, &mut row[v]);
-                y[v] = s.fma(c, h, y[v]);
+                let held = s.load(&row[v]);
+                y[v] = s.fma(c, held, y[v]);
+                s.store(s.fma(b, x[v], s.mul(decay, held)), &mut row[v]);
             }
         }
         let out = &mut S::blocks_mut(&mut self.out[start..start + len]).0[..V];
         for v in 0..V {
-            s.store(y[v], &mut out[v]);
+            s.store(s.fma(decay, y[v], mine[v]), &mut out[v]);
         }
     }
 }

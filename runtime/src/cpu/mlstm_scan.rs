@@ -150,13 +150,17 @@ impl HeadTask<'_> {
         *state.m = m;
         let (q, k, v) = (&self.part(0, t)[..dk], &self.part(1, t)[..dk], &self.part(2, t)[..dv]);
         let scale = 1.0 / (dk as f32).sqrt();
-        let mut dot = 0.0;
+        // The token's own share is one factor `q . k` in numerator and denominator alike: where it cancels to little, its
+        // rounding is common to the whole head, and the head's norm removes it.
+        let (mut held, mut own) = (0.0, 0.0);
         for ((n, k), q) in state.n.iter_mut().zip(k).zip(q) {
+            held += *n * q;
+            own += k * q;
             *n = forget * *n + input * k;
-            dot += *n * (q * scale);
         }
-        let divisor = dot.abs().max((-m).exp()) + op.eps;
-        self.isa.dispatch(HeadStep { q, k, v, forget, input, out: &mut *out, c: state.c });
+        let own = input * own;
+        let divisor = ((forget * held + own) * scale).abs().max((-m).exp()) + op.eps;
+        self.isa.dispatch(HeadStep { q, k, v, forget, input, own, out: &mut *out, c: state.c });
         out.iter_mut().for_each(|o| *o = *o * scale / divisor);
     }
 
@@ -293,13 +297,14 @@ impl HeadTask<'_> {
     }
 }
 
-/// `C = forget C + input k v^T`, `out = q^T C`.
+/// `out = forget q^T C + own v`, then `C = forget C + input k v^T`; `own` is `input q . k`.
 struct HeadStep<'a> {
     q: &'a [f32],
     k: &'a [f32],
     v: &'a [f32],
     forget: f32,
     input: f32,
+    own: f32,
     out: &'a mut [f32],
     /// `[dk, dv]`.
     c: &'a mut [f32],
@@ -325,12 +330,13 @@ impl Kernel for HeadStep<'_> {
             let mut sum = s.zero();
             for (i, row) in self.c.chunks_mut(width).enumerate() {
                 let row = &mut row[start..end];
-                let kept = s.mul(s.splat(self.forget), load(s, row));
-                let value = s.fma(s.splat(self.input * self.k[i]), v, kept);
-                store(s, value, row);
-                sum = s.fma(s.splat(self.q[i]), value, sum);
+                let held = load(s, row);
+                sum = s.fma(s.splat(self.q[i]), held, sum);
+                let kept = s.mul(s.splat(self.forget), held);
+                store(s, s.fma(s.splat(self.input * self.k[i]), v, kept), row);
             }
-            store(s, sum, &mut self.out[start..end]);
+            let own = s.mul(s.splat(self.own), v);
+            store(s, s.fma(s.splat(self.forget), sum, own), &mut self.out[start..end]);
             start = end;
         }
     }
@@ -351,14 +357,15 @@ impl HeadStep<'_> {
             let (k, q) = (s.splat(self.input * k), s.splat(q));
             let row = &mut S::blocks_mut(&mut row[start..start + len]).0[..V];
             for i in 0..V {
-                let value = s.fma(k, v[i], s.mul(forget, s.load(&row[i])));
-                s.store(value, &mut row[i]);
-                sums[i] = s.fma(q, value, sums[i]);
+                let held = s.load(&row[i]);
+                sums[i] = s.fma(q, held, sums[i]);
+                s.store(s.fma(k, v[i], s.mul(forget, held)), &mut row[i]);
             }
         }
         let out = &mut S::blocks_mut(&mut self.out[start..start + len]).0[..V];
+        let own = s.splat(self.own);
         for i in 0..V {
-            s.store(sums[i], &mut out[i]);
+            s.store(s.fma(forget, sums[i], s.mul(own, v[i])), &mut out[i]);
         }
     }
 }
