@@ -112,7 +112,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<(), CliError>
         );
     }
     for test in &tests {
-        test.print(args.json, bandwidth);
+        test.print(args.json, bandwidth, &memory);
     }
     Ok(())
 }
@@ -140,7 +140,7 @@ impl Test {
         Self { name, tokens, depth, bytes_per_token, rates: Vec::new(), shares: Vec::new() }
     }
 
-    fn print(&self, as_json: bool, bandwidth: f64) {
+    fn print(&self, as_json: bool, bandwidth: f64, memory: &Memory) {
         let rate = median(&self.rates);
         let least = self.rates.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.rates.iter().copied().fold(0.0, f64::max);
@@ -159,7 +159,7 @@ impl Test {
                 "gb_per_second": moved,
                 "read_bandwidth_gb_per_second": bandwidth / 1e9,
                 "bandwidth_fraction": share,
-                "peak_rss_bytes": peak_rss(),
+                "peak_rss_bytes": peak_rss().map(|peak| peak.saturating_sub(memory.bytes())),
             });
             println!("{row}");
             return;
@@ -188,7 +188,7 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Peak resident memory of this process, where the system tells.
+/// Peak resident memory of this process, the measurement's own included, where the system tells.
 fn peak_rss() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
@@ -205,6 +205,11 @@ impl Memory {
     fn new(threads: usize) -> Self {
         // Written, so that every page is there.
         Self { words: (0..(512usize << 20) / 8).map(|i| i as u64).collect(), threads }
+    }
+
+    /// Its size, resident from beginning to end: no part of what the model needs.
+    fn bytes(&self) -> u64 {
+        8 * self.words.len() as u64
     }
 
     /// Bytes per second of reading all of it: the median of three passes.
