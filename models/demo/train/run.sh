@@ -1,6 +1,7 @@
 #!/bin/sh
 # From the corpus to both model folders: ./run.sh CORPUS WORK
 # CORPUS holds stories.txt.xz, prose.txt.xz, chat.jsonl.xz and wikitext2.test.txt.xz; WORK is for everything in between.
+# TRAIN_OPTIONS is passed to train.py: TRAIN_OPTIONS="--steps 4 --rows 2 --length 256 --no-compile" tries the whole way out.
 # Interrupted, it goes on from the last checkpoint when started again (the data is made anew only if it is missing).
 set -eu
 [ $# -eq 2 ] || { echo "usage: ./run.sh CORPUS WORK" >&2; exit 2; }
@@ -10,7 +11,7 @@ work=$(cd "$2" && pwd)
 cd "$(dirname "$0")"
 [ -f "$work/data/complete" ] || { python prepare.py --corpus "$corpus" --out "$work/data" --seed 1 && touch "$work/data/complete"; }
 for model in hybrid xlstm; do
-    [ -f "$work/runs/$model/final.pt" ] || python train.py $model --data "$work/data" --out "$work/runs/$model" --seed 1
+    [ -f "$work/runs/$model/final.pt" ] || python train.py $model --data "$work/data" --out "$work/runs/$model" --seed 1 ${TRAIN_OPTIONS:-}
     python export.py $model --weights "$work/runs/$model/final.pt" --tokenizer "$work/data/tokenizer.json" --out ../$model
     python evaluate.py $model --weights "$work/runs/$model/final.pt" --data "$work/data" --out "$work/runs/$model/perplexity.json"
 done
