@@ -7,11 +7,10 @@
 use kinglet_models::Rope;
 
 use super::CpuOp;
-use super::conv1d::{load, store};
 use super::kernel::elementwise::{RmsNorm, SumOfSquares};
 use super::kernel::gemm::Gemm;
 use super::kv::{HeadCache, PAGE};
-use super::simd::{Isa, Kernel, Simd, math};
+use super::simd::{Isa, Kernel, Simd, load, math, store};
 use super::split::{chunks, per_run};
 use super::step::Step;
 use crate::Error;

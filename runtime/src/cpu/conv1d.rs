@@ -4,7 +4,7 @@ use kinglet_models as spec;
 
 use super::CpuOp;
 use super::projection::vector;
-use super::simd::{Isa, Kernel, Simd, math};
+use super::simd::{Isa, Kernel, Simd, load, math, store};
 use super::split::{ColumnBlock, columns};
 use super::step::{Step, StepRun};
 use super::team::Team;
@@ -111,23 +111,6 @@ impl Kernel for ConvTask<'_, '_> {
                 }
             }
         }
-    }
-}
-
-#[inline(always)]
-pub(super) fn load<S: Simd>(s: S, x: &[f32]) -> S::F {
-    match S::blocks(x).0.first() {
-        Some(block) => s.load(block),
-        None => s.load_partial(x),
-    }
-}
-
-#[inline(always)]
-pub(super) fn store<S: Simd>(s: S, v: S::F, x: &mut [f32]) {
-    if x.len() < S::LANES {
-        s.store_partial(v, x);
-    } else if let Some(block) = S::blocks_mut(x).0.first_mut() {
-        s.store(v, block);
     }
 }
 

@@ -11,11 +11,11 @@
 //! All exponents are at most 0. The state of a head is `[state, head_dim]`, so that both forms run along `head_dim`.
 
 use super::CpuOp;
-use super::conv1d::{Conv, load, store};
+use super::conv1d::Conv;
 use super::kernel::dot::{MatMul, Rows, Vectors};
 use super::kernel::elementwise::{AddScaled, StepSize};
 use super::kernel::gemm::Gemm;
-use super::simd::{Isa, Kernel, Simd, math};
+use super::simd::{Isa, Kernel, Simd, load, math, store};
 use super::split::{ColumnBlock, chunks, columns, per_run};
 use super::step::Step;
 use crate::Error;

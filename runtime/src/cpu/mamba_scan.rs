@@ -4,9 +4,8 @@
 //! product; what a chunk gains is that its state is read and written once.
 
 use super::CpuOp;
-use super::conv1d::{load, store};
 use super::kernel::elementwise::RmsNorm;
-use super::simd::{Kernel, Simd, math};
+use super::simd::{Kernel, Simd, load, math, store};
 use super::split::{ColumnBlock, columns, per_run};
 use super::step::Step;
 use crate::Error;

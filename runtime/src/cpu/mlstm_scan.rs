@@ -13,12 +13,11 @@
 //! with queries scaled by `1 / sqrt(dk)`: the recurrence of the op, unrolled. All exponents are at most 0.
 
 use super::CpuOp;
-use super::conv1d::{load, store};
 use super::kernel::dot::{MatMul, Rows, Vectors};
 use super::kernel::elementwise::AddScaled;
 use super::kernel::gemm::Gemm;
 use super::projection::vector;
-use super::simd::{Isa, Kernel, Simd};
+use super::simd::{Isa, Kernel, Simd, load, store};
 use super::split::{ColumnBlock, chunks, columns, per_run};
 use super::step::Step;
 use crate::Error;

@@ -116,6 +116,25 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     }
 }
 
+/// `x.len()` values, at most a vector, zeros behind them.
+#[inline(always)]
+pub(crate) fn load<S: Simd>(s: S, x: &[f32]) -> S::F {
+    match S::blocks(x).0.first() {
+        Some(block) => s.load(block),
+        None => s.load_partial(x),
+    }
+}
+
+/// The first `x.len()` lanes, at most all.
+#[inline(always)]
+pub(crate) fn store<S: Simd>(s: S, v: S::F, x: &mut [f32]) {
+    if x.len() < S::LANES {
+        s.store_partial(v, x);
+    } else if let Some(block) = S::blocks_mut(x).0.first_mut() {
+        s.store(v, block);
+    }
+}
+
 /// Work that is generic over the vector unit. `run` must be `#[inline(always)]`.
 pub(crate) trait Kernel {
     type Output;
