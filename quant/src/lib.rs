@@ -1,9 +1,17 @@
 //! Weight formats of the Kinglet inference engine: what the bytes of a tensor mean.
 //!
-//! This crate knows layouts and nothing else: no model family, no device, no file. Today it holds
-//! the dense element types; [`DType`] is what a checkpoint's header names, and [`decode`] turns
-//! bytes into `f32` wherever a small tensor is wanted in full precision.
+//! This crate knows layouts and nothing else: no model family, no device, no file. [`DType`] is a dense
+//! element type as a checkpoint's header names it; [`Format`] is a quantized layout, in which a matrix is codes,
+//! scales and biases, and [`Blocks`] is a view of such a matrix where it lies.
+//!
+//! The quantized layouts are those that MLX writes, so that checkpoints can be exchanged with it.
 
+mod blocks;
 mod dense;
+mod float;
+mod format;
 
+pub use blocks::{Blocks, BlocksError};
 pub use dense::{DType, DecodeError, decode};
+pub use float::{e2m1, e4m3, e8m0};
+pub use format::{Format, FormatError, Mode, ScaleType};
