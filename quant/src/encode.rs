@@ -68,6 +68,13 @@ pub enum EncodeError {
         /// The weight.
         value: f32,
     },
+    /// An importance is NaN, infinite or negative.
+    Importance {
+        /// Whose.
+        column: usize,
+        /// The importance.
+        value: f32,
+    },
     /// The spread of a group's weights is beyond the type of the scales.
     Overflow {
         /// The group's first column.
@@ -96,6 +103,10 @@ impl fmt::Display for EncodeError {
                     "the weight in column {column} is {value}: only finite weights can be quantized"
                 )
             }
+            Self::Importance { column, value } => write!(
+                f,
+                "the importance of column {column} is {value}: it must be finite and not negative"
+            ),
             Self::Overflow { column, scale } => write!(
                 f,
                 "the weights from column {column} on are so large that their scale overflows \

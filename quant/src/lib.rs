@@ -15,6 +15,7 @@ mod format;
 pub mod layout;
 mod matrix;
 mod measure;
+mod search;
 
 pub use blocks::{Blocks, BlocksError};
 pub use dense::{DType, DecodeError, decode, encode};
