@@ -288,7 +288,7 @@ pub(crate) enum Scaling {
     Affine { scale: f32, bias: f32 },
 }
 
-fn check_finite(weights: &[f32], column: usize) -> Result<(), EncodeError> {
+pub(crate) fn check_finite(weights: &[f32], column: usize) -> Result<(), EncodeError> {
     // Without an early exit the loop is vectorised; the search for the culprit happens once.
     if weights.iter().fold(true, |finite, w| finite & w.is_finite()) {
         return Ok(());
