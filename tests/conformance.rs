@@ -10,7 +10,7 @@ use kinglet::{Isa, Model, ModelOptions};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
 
-use kinglet_tests::{Case, argmax, cases, quantized_cases, relative_l2};
+use kinglet_tests::{Case, argmax, case_named, cases, quantized_cases, relative_l2};
 
 /// The bound on the relative L2 error of f32 logits on the CPU.
 const BOUND: f64 = 1e-5;
@@ -236,7 +236,7 @@ fn codes_scales_biases_and_factors_all_matter() {
         ("quantized/qwen3-nvfp4", "model.layers.0.mlp.up_proj.scales"),
         ("quantized/qwen3-mxfp8", "model.layers.0.mlp.up_proj.scales"),
     ] {
-        let mut case = quantized_cases().into_iter().find(|case| case.name == name).unwrap();
+        let mut case = case_named(name);
         let file = case.folder.join("model.safetensors");
         let mut bytes = std::fs::read(&file).unwrap();
         let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();

@@ -60,6 +60,15 @@ pub fn quantized_cases() -> Vec<Case> {
     cases
 }
 
+/// The case in the folder `tests/fixtures/NAME`.
+pub fn case_named(name: &str) -> Case {
+    let folder = fixtures().join(name);
+    let reference = folder.join("reference.safetensors");
+    let bytes =
+        std::fs::read(&reference).unwrap_or_else(|e| panic!("{}: {e}", reference.display()));
+    case(name.into(), folder, &bytes)
+}
+
 fn in_folders(parents: impl IntoIterator<Item = PathBuf>) -> Vec<Case> {
     let mut cases = Vec::new();
     for folder in parents.into_iter().flat_map(|parent| folders(&parent)) {
