@@ -31,6 +31,6 @@ pub use backend::{Backend, Logits};
 pub use cpu::simd::Isa;
 pub use error::Error;
 pub use kinglet_models::{self as models, ModelSpec};
-pub use model::{Model, ModelOptions, Run, read_spec};
+pub use model::{Activations, Model, ModelOptions, Run, read_spec};
 pub use session::Session;
 pub use traffic::Traffic;
