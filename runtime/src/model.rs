@@ -13,6 +13,35 @@ use crate::plan::Plan;
 use crate::session::Session;
 use crate::weights::{CheckOptions, Weights};
 
+/// What quantized matrices are multiplied with. Dense ones always take activations as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Activations {
+    /// What is fastest within the stated bound: on the CPU, activations in eight bits with a scale for every 32 of them, so that each
+    /// is off by at most 1/254 of the largest among its 32.
+    #[default]
+    Auto,
+    /// Activations as they are.
+    F32,
+}
+
+impl Activations {
+    /// Every choice by the name that command lines use.
+    pub const NAMES: &[(&str, Self)] = &[("auto", Self::Auto), ("f32", Self::F32)];
+}
+
+impl std::str::FromStr for Activations {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let found = Self::NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, activations)| *activations).ok_or_else(|| Error::Option {
+            name: "activations",
+            value: name.into(),
+            expected: "one of auto, f32",
+        })
+    }
+}
+
 /// How a model is opened.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -25,6 +54,8 @@ pub struct ModelOptions {
     pub isa: Option<Isa>,
     /// Most tokens that are computed together, a bound on working memory; 512 if not given.
     pub chunk: Option<usize>,
+    /// What quantized matrices are multiplied with.
+    pub activations: Activations,
     /// Whether tensors that the model has no use for are a warning instead of an error.
     pub allow_surplus: bool,
     /// Most tokens that a session may hold; unlimited if not given.
@@ -58,6 +89,12 @@ impl ModelOptions {
     /// Sets [`Self::chunk`].
     pub fn chunk(mut self, chunk: usize) -> Self {
         self.chunk = Some(chunk);
+        self
+    }
+
+    /// Sets [`Self::activations`].
+    pub fn activations(mut self, activations: Activations) -> Self {
+        self.activations = activations;
         self
     }
 
