@@ -17,6 +17,7 @@
 pub mod backend;
 mod cpu;
 mod error;
+pub mod eval;
 mod model;
 pub mod op;
 pub mod plan;

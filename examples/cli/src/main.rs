@@ -69,6 +69,8 @@ enum Command {
     Tokenize(commands::tokenize::TokenizeArgs),
     /// Say what a model is made of: blocks, parameters, memory, the ops that it runs as
     Inspect(commands::inspect::InspectArgs),
+    /// Say how well a model predicts a text, and how far it is from a reference
+    Eval(commands::eval::EvalArgs),
     /// Measure prefill and decode, in tokens per second and as a share of the memory's bandwidth
     Bench(commands::bench::BenchArgs),
 }
@@ -82,6 +84,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Logits(args) => commands::logits::run(global, &args),
         Command::Tokenize(args) => commands::tokenize::run(global, args),
         Command::Inspect(args) => commands::inspect::run(global, &args),
+        Command::Eval(args) => commands::eval::run(global, &args),
         Command::Bench(args) => commands::bench::run(global, &args),
     }
 }
