@@ -8,10 +8,14 @@
 
 mod blocks;
 mod dense;
+mod encode;
 mod float;
 mod format;
+mod matrix;
 
 pub use blocks::{Blocks, BlocksError};
-pub use dense::{DType, DecodeError, decode};
-pub use float::{e2m1, e4m3, e8m0};
+pub use dense::{DType, DecodeError, decode, encode};
+pub use encode::{EncodeError, Encoder, RowMut};
+pub use float::{e2m1, e4m3, e8m0, to_e2m1, to_e4m3};
 pub use format::{Format, FormatError, Mode, ScaleType};
+pub use matrix::Quantized;
