@@ -20,6 +20,7 @@ mod error;
 mod model;
 pub mod op;
 pub mod plan;
+pub mod quantize;
 pub mod sampling;
 mod session;
 mod small_file;
