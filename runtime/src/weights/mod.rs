@@ -32,6 +32,7 @@ mod quantized;
 mod scan;
 mod tensor;
 
+pub(crate) use check::matches as glob;
 pub use check::{CheckOptions, Checked, Mismatch, Problem};
 pub use error::WeightsError;
 pub use header::HeaderError;
