@@ -140,9 +140,6 @@ impl<'a> Frame<'a> {
         defaults: FrameDefaults,
     ) -> Result<Self, ModelError> {
         let fields = config.fields();
-        for key in ["quantization_config", "quantization", "compression_config"] {
-            fields.refuse(key, "only checkpoints in f32, f16 and bf16 are")?;
-        }
         fields.refuse("per_layer_config", "the layers of one kind must have one shape")?;
         if !fields.bool_or("is_causal", true)? {
             return Err(fields.unsupported("is_causal", "only causal models are"));

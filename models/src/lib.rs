@@ -13,6 +13,7 @@ mod error;
 mod frame;
 mod layout;
 mod moe;
+mod quantization;
 mod rope;
 mod spec;
 mod tensors;
@@ -41,6 +42,7 @@ mod xlstm;
 pub use config::{Config, tag_bare_floats};
 pub use error::ModelError;
 pub use layout::Layout;
+pub use quantization::{Gptq, MlxQuantization, Quantization, Stated};
 pub use spec::*;
 pub use tensors::{TensorKind, Tie};
 
@@ -99,5 +101,7 @@ pub fn spec_in(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError>
         let value = format!("{:?}", config::shorten(value));
         return Err(ModelError::UnknownModelType { value, supported: supported().collect() });
     };
+    // Refused here, so that nobody takes packed words for something else.
+    config.quantization()?;
     spec(config, layout)
 }
