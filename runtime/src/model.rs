@@ -127,7 +127,7 @@ pub fn read_spec(folder: &Path) -> Result<ModelSpec, Error> {
 }
 
 /// What the weights hold of the two matrices that `spec` ties.
-fn tie(spec: &ModelSpec, weights: &Weights) -> Tie {
+pub(crate) fn tie(spec: &ModelSpec, weights: &Weights) -> Tie {
     let Some(untied) = &spec.head.untied else { return Tie::Same };
     let (head, embedding) = (&untied.weight.tensor.name, &spec.embedding.table.tensor.name);
     match (weights.get(head), weights.get(embedding)) {

@@ -40,15 +40,6 @@ pub enum QuantizeError {
         /// What is wrong with it, and where.
         problem: String,
     },
-    /// A rule of a recipe matches no tensor.
-    UnusedRule {
-        /// The rule, counted from 1.
-        rule: usize,
-        /// Its pattern.
-        pattern: String,
-        /// A path that the model has.
-        example: String,
-    },
     /// A row cannot be encoded.
     Encode {
         /// The tensor of the new checkpoint.
@@ -108,11 +99,6 @@ impl fmt::Display for QuantizeError {
                 write!(f, "rule {rule} of the recipe names {path}: {source}")
             }
             Self::Recipe { problem } => write!(f, "the recipe: {problem}"),
-            Self::UnusedRule { rule, pattern, example } => write!(
-                f,
-                "rule {rule} of the recipe, {pattern:?}, names no matrix that an earlier rule leaves: \
-                 matrices are called like {example}"
-            ),
             Self::Encode { tensor, row, source } => {
                 write!(f, "tensor {tensor}, rows from {row} on: {source}")
             }

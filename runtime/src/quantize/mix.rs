@@ -9,19 +9,19 @@ use super::roles::Role;
 
 /// A matrix that formats are to be found for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Candidate {
+pub(super) struct Candidate {
     /// Its weights.
-    pub weights: u64,
+    pub(super) weights: u64,
     /// The type of its scales.
-    pub dtype: DType,
+    pub(super) dtype: DType,
     /// Weights of a row: formats whose groups do not divide it are left out.
-    pub cols: usize,
+    pub(super) cols: usize,
     /// How much an error in one of its weights matters, beside others; not negative.
-    pub sensitivity: f64,
+    pub(super) sensitivity: f64,
 }
 
 /// The formats that a matrix of base format `base` can have, with rising bits; `base` is the first.
-pub fn ladder(base: Format) -> Vec<Format> {
+pub(super) fn ladder(base: Format) -> Vec<Format> {
     let wider = match base.mode() {
         Mode::Affine => {
             let wider = Format::AFFINE_BITS.into_iter().filter(|&bits| bits > base.bits());
@@ -34,7 +34,7 @@ pub fn ladder(base: Format) -> Vec<Format> {
 }
 
 /// A format for each candidate: at least `base`, and in all at most `budget` bits, if `base` leaves any.
-pub fn mix(candidates: &[Candidate], base: Format, budget: f64) -> Vec<Format> {
+pub(super) fn mix(candidates: &[Candidate], base: Format, budget: f64) -> Vec<Format> {
     let ladder = ladder(base);
     let bits = |candidate: &Candidate, format: &Format| {
         format.bits_per_weight(candidate.dtype) * candidate.weights as f64

@@ -79,8 +79,7 @@ impl Recipe {
             return Err(wrong("not a list of rules, [{\"match\": .., \"bits\": ..}, ..]".into()));
         };
         let parsed = rules.iter().enumerate().map(|(index, value)| {
-            rule(value, default)
-                .map_err(|problem| wrong(format!("rule {}: {problem}", index + 1)))
+            rule(value, default).map_err(|problem| wrong(format!("rule {}: {problem}", index + 1)))
         });
         Ok(Self::Rules(parsed.collect::<Result<_, _>>()?))
     }
@@ -97,7 +96,9 @@ fn rule(value: &Value, default: Format) -> Result<Rule, String> {
         Some(Value::Array(patterns)) => {
             let text = |value: &Value| value.as_str().map(String::from);
             let patterns: Option<Vec<String>> = patterns.iter().map(text).collect();
-            patterns.filter(|patterns| !patterns.is_empty()).ok_or("match is no list of patterns")?
+            patterns
+                .filter(|patterns| !patterns.is_empty())
+                .ok_or("match is no list of patterns")?
         }
         _ => return Err("match must be a pattern or a list of patterns".into()),
     };
@@ -191,7 +192,8 @@ mod tests {
             (r#"[{"match": "a", "bit": 4}]"#, &["\"bit\"", "bits"]),
             (r#"[{"match": "lm_head.weight", "bits": 4}]"#, &["lm_head.weight"]),
         ] {
-            let error = Recipe::parse(json, Format::affine(4, 64).unwrap()).unwrap_err().to_string();
+            let error =
+                Recipe::parse(json, Format::affine(4, 64).unwrap()).unwrap_err().to_string();
             assert!(parts.iter().all(|part| error.contains(part)), "{json}: {error}");
         }
     }

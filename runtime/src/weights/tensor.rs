@@ -150,7 +150,7 @@ impl TensorData {
     }
 
     /// Errors if the file has become too short to hold what is mapped.
-    pub(super) fn check_unchanged(&self) -> Result<(), WeightsError> {
+    pub(crate) fn check_unchanged(&self) -> Result<(), WeightsError> {
         self.span.part.check_unchanged()
     }
 
