@@ -15,6 +15,7 @@
 //! a [`Session`] owns the state of one sequence.
 
 pub mod backend;
+mod checkpoint;
 mod cpu;
 mod error;
 mod model;
@@ -29,9 +30,10 @@ mod traffic;
 pub mod weights;
 
 pub use backend::{Backend, Logits};
+pub use checkpoint::{Checkpoint, read_config, read_spec};
 pub use cpu::simd::Isa;
 pub use error::Error;
 pub use kinglet_models::{self as models, ModelSpec};
-pub use model::{Model, ModelOptions, Run, read_spec};
+pub use model::{Model, ModelOptions, Run};
 pub use session::Session;
 pub use traffic::Traffic;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kinglet_models::{Config, Layout, ModelSpec, Tie, spec_in};
-use kinglet_quant::{DType, Format};
+use kinglet_quant::Format;
 use serde_json::{Map, Value, json};
 
 use super::config_json::ConfigText;
@@ -12,7 +12,7 @@ use super::mix::{Candidate, mix, prior};
 use super::pair::pair;
 use super::recipe::{Recipe, Rule};
 use super::target::{Kept, TargetTensor};
-use crate::model::tie;
+use crate::checkpoint::Checkpoint;
 use crate::small_file::{self, Failure};
 use crate::weights::{CheckOptions, Encoding, Weights};
 use crate::{Error, quantize::mlx_config};
@@ -83,16 +83,15 @@ impl Job {
             tensor: "config.json".into(),
             problem: "it is no object".into(),
         })?;
-        let weights = Weights::open(folder)?;
-        refuse_quantized(folder, &config_text, &weights)?;
-        let (mut source, mut target) =
-            (source_spec(&config, &weights)?, spec_in(&config, Layout::Mlx).map_err(refused)?);
-        let tie = tie(&source, &weights);
-        let untie = source.head.untied.is_some() && tie == Tie::Different;
-        source.settle_tie(tie);
-        // One table under the name of the embedding is what everybody reads.
+        let checkpoint = Checkpoint::open(folder, CheckOptions::default())?;
+        refuse_quantized(&checkpoint)?;
+        let Checkpoint { spec: source, weights, .. } = checkpoint;
+        let mut target = spec_in(&config, Layout::Mlx).map_err(refused)?;
+        // The config ties head and embedding, and the checkpoint has both, with different weights.
+        let untie =
+            target.head.untied.is_some() && source.head.linear.weight != source.embedding.table;
+        // Where they are one, one table under the name of the embedding is what everybody reads.
         target.settle_tie(if untie { Tie::Different } else { Tie::Same });
-        weights.check(&source, CheckOptions::default())?;
         let tensors = pair(&source, &target, &weights)?;
         let mut job = Self {
             folder: folder.into(),
@@ -280,41 +279,22 @@ fn read_text(path: &Path) -> Result<String, Error> {
 }
 
 /// An error if the checkpoint holds codes instead of weights.
-fn refuse_quantized(folder: &Path, config: &ConfigText, weights: &Weights) -> Result<(), Error> {
-    let value = config.value();
-    let keys = ["quantization", "quantization_config", "compression_config"];
-    let stated = |value: &Value| keys.into_iter().find(|key| !value[*key].is_null());
-    let found = stated(&value)
-        .or_else(|| stated(&value["text_config"]))
-        .map(|key| format!("config.json has {key}"));
-    let dense = [DType::F32, DType::F16, DType::BF16].map(DType::name);
-    let found = found.or_else(|| {
-        let codes = weights.tensors().find(|tensor| {
-            let scaled = ["scales", "weight_scale", "weight_scale_inv", "qzeros"];
-            let prefix = tensor.name.rsplit_once('.').map_or("", |(prefix, _)| prefix);
-            !dense.contains(&tensor.dtype.as_str())
-                && scaled.iter().any(|name| weights.contains(&format!("{prefix}.{name}")))
+fn refuse_quantized(checkpoint: &Checkpoint) -> Result<(), Error> {
+    let Checkpoint { folder, spec, weights, quantization, .. } = checkpoint;
+    let stated = quantization.is_some().then(|| "config.json says so".to_string());
+    let found = stated.or_else(|| {
+        let codes = spec.tensors().into_iter().find_map(|tensor| {
+            match weights.stored(tensor).map(|stored| stored.encoding) {
+                Ok(Encoding::Quantized(format)) => Some((tensor, format)),
+                _ => None,
+            }
         });
-        codes.map(|tensor| format!("{} is {} with scales", tensor.name, tensor.dtype))
+        codes.map(|(tensor, format)| format!("{} is {format}", tensor.name))
     });
     match found {
-        Some(found) => Err(QuantizeError::AlreadyQuantized { folder: folder.into(), found }.into()),
+        Some(found) => {
+            Err(QuantizeError::AlreadyQuantized { folder: folder.clone(), found }.into())
+        }
         None => Ok(()),
     }
-}
-
-/// The spec in whichever layout the weights fit.
-fn source_spec(config: &Config, weights: &Weights) -> Result<ModelSpec, Error> {
-    let path = || PathBuf::from("config.json");
-    let read =
-        |layout| spec_in(config, layout).map_err(|source| Error::Config { path: path(), source });
-    let as_saved = read(Layout::Transformers)?;
-    let as_mlx = read(Layout::Mlx)?;
-    let fits = |spec: &ModelSpec| {
-        let mut spec = spec.clone();
-        spec.settle_tie(tie(&spec, weights));
-        weights.check(&spec, CheckOptions { allow_surplus: true }).is_ok()
-    };
-    // Where neither fits, the check that follows says what is wrong.
-    Ok(if !fits(&as_saved) && fits(&as_mlx) { as_mlx } else { as_saved })
 }

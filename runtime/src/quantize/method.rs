@@ -66,6 +66,28 @@ impl Method for Round {
     }
 }
 
+/// Scale and bias of each group searched for the least squared error of its weights: nearer than [`Round`] in the same bits, and read in the
+/// same way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Search;
+
+impl Method for Search {
+    fn name(&self) -> &str {
+        "search"
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        _: &TargetTensor,
+        _: &Piece,
+        encoder: Encoder,
+    ) -> Result<Box<dyn RowEncoder + 'a>, QuantizeError> {
+        Ok(Box::new(EachRow(move |weights: &[f32], out: &mut RowMut<'_>| {
+            encoder.search_row(weights, None, out)
+        })))
+    }
+}
+
 /// Encodes rows one by one, without regard for which row it is.
 pub struct EachRow<F>(pub F);
 

@@ -5,10 +5,10 @@
 //! holds a few blocks whatever the size of the model, and puts the new folder in its place when all of it is on the disk.
 //!
 //! ```no_run
-//! use kinglet::quantize::{Format, Job, JobOptions, Round, WriteOptions};
+//! use kinglet::quantize::{Format, Job, JobOptions, Search, WriteOptions};
 //!
 //! let job = Job::open("model".as_ref(), &JobOptions::new(Format::affine(4, 64)?))?;
-//! let report = job.write("model-4bit".as_ref(), &Round, &WriteOptions::new(), &mut |_, _| true)?;
+//! let report = job.write("model-4bit".as_ref(), &Search, &WriteOptions::new(), &mut |_, _| true)?;
 //! println!("{:.2} bits per weight", report.bits_per_weight());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -36,7 +36,7 @@ pub use error::QuantizeError;
 pub use folder::Refused;
 pub use job::{DEFAULT_SHARD_BYTES, Job, JobOptions};
 pub use kinglet_quant::{Encoder, ErrorMeasure, Format, FormatError, Mode};
-pub use method::{EachRow, Method, Round, RowEncoder};
+pub use method::{EachRow, Method, Round, RowEncoder, Search};
 pub use mix::prior;
 pub use recipe::{Recipe, Rule};
 pub use report::{Report, TensorReport};

@@ -22,7 +22,7 @@ use super::report::{Report, TensorReport};
 use super::shards::{self, Place, Shard};
 use super::target::{Piece, TargetTensor};
 use crate::Error;
-use crate::weights::{Access, Encoding, MatrixData, Progress};
+use crate::weights::{Access, Encoding, MatrixData, MatrixView, Progress};
 
 /// Weights of a block, as far as rows are not longer: 4 MiB as f32.
 const BLOCK_WEIGHTS: usize = 1 << 20;
@@ -278,7 +278,7 @@ impl<'a> Worker<'a, '_> {
         };
         if let Some(source) = &target.copy_of {
             let data = self.job.weights.get(source)?;
-            data.check_unchanged()?;
+            self.job.weights.check_unchanged()?;
             let end = block.start.saturating_add(block.len);
             let bytes = data.bytes().get(block.start..end).unwrap_or_default();
             write(0, block.start, bytes)?;
@@ -293,7 +293,9 @@ impl<'a> Worker<'a, '_> {
         let bytes = rows.byte_len() as u64;
         let first = piece.first_row.saturating_add(block.start);
         let Encoding::Quantized(format) = target.encoding else {
-            write(0, first.saturating_mul(rows.row_bytes()), rows.dense_bytes())?;
+            if let MatrixView::Dense { bytes, .. } = rows.view() {
+                write(0, first.saturating_mul(rows.row_bytes()), bytes)?;
+            }
             return Ok((bytes, ErrorMeasure::new()));
         };
         decode(&rows, &mut buffers.weights)?;

@@ -133,14 +133,6 @@ impl MatrixData {
         }
     }
 
-    /// The bytes of all rows, if they are dense; none otherwise.
-    pub(crate) fn dense_bytes(&self) -> &[u8] {
-        match &self.storage {
-            Storage::Dense { span, .. } => span.bytes(),
-            Storage::Quantized { .. } => &[],
-        }
-    }
-
     /// Decodes row `row` into `out`, exactly in f32.
     ///
     /// # Errors

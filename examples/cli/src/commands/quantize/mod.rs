@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
 use kinglet::quantize::{
     DEFAULT_SHARD_BYTES, Format, Job, JobOptions, Method, Mode, QuantizeError, Recipe, Round,
-    WriteOptions,
+    Search, WriteOptions,
 };
 
 use crate::args::GlobalArgs;
@@ -66,8 +66,8 @@ pub(crate) struct QuantizeArgs {
     /// Bits per weight of the whole checkpoint with --recipe mixed; 0.3 more than without it if not given
     #[arg(long, value_name = "X", value_parser = target_bits)]
     target_bits: Option<f64>,
-    /// How codes and scales are chosen: round, as MLX does
-    #[arg(long, value_name = "NAME", default_value = "round", value_parser = ["round"])]
+    /// How codes and scales are chosen: search, for the least error, or round, as MLX does
+    #[arg(long, value_name = "NAME", default_value = "search", value_parser = ["search", "round"])]
     method: String,
     /// Largest file of weights, as in 500MB or 5GB (powers of 1024; 5GB if not given)
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -138,7 +138,10 @@ pub(crate) fn run(global: &GlobalArgs, args: &QuantizeArgs) -> Result<(), CliErr
             false => output.text(&tables::plan(&job)),
         };
     };
-    let method: Box<dyn Method> = Box::new(Round);
+    let method: Box<dyn Method> = match args.method.as_str() {
+        "round" => Box::new(Round),
+        _ => Box::new(Search),
+    };
     let report = write(global, args, &job, out, &*method)?;
     match args.json {
         true => output.event(&json::report(&job, &report, out)),
