@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kinglet_models::{Config, Layout, ModelSpec, Tie, spec_in};
+use kinglet_models::{Config, Layout, ModelSpec, Tie, mlx_fields, spec_in};
 use kinglet_quant::Format;
 use serde_json::{Map, Value, json};
 
@@ -12,10 +12,10 @@ use super::mix::{Candidate, mix, prior};
 use super::pair::pair;
 use super::recipe::{Recipe, Rule};
 use super::target::{Kept, TargetTensor};
+use crate::Error;
 use crate::checkpoint::Checkpoint;
 use crate::small_file::{self, Failure};
 use crate::weights::{CheckOptions, Encoding, Weights};
-use crate::{Error, quantize::mlx_config};
 
 /// Longest `config.json` that is read.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
@@ -65,6 +65,8 @@ pub struct Job {
     source: ModelSpec,
     /// Whether config.json must say that head and embedding are not tied.
     untie: bool,
+    /// What mlx-lm needs of config.json besides.
+    mlx_fields: Vec<(&'static str, Value)>,
     pub(super) tensors: Vec<TargetTensor>,
     unused_rules: Vec<String>,
 }
@@ -100,6 +102,7 @@ impl Job {
             options: options.clone(),
             source,
             untie,
+            mlx_fields: mlx_fields(&config),
             tensors,
             unused_rules: Vec::new(),
         };
@@ -238,7 +241,9 @@ impl Job {
         if self.untie {
             config.set("tie_word_embeddings", &Value::Bool(false));
         }
-        mlx_config::add_old_spellings(&mut config);
+        for (key, value) in &self.mlx_fields {
+            config.set(key, value);
+        }
         let default = self.options.format;
         let mut quantization = entry(default);
         for tensor in &self.tensors {

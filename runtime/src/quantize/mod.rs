@@ -23,7 +23,6 @@ mod folder;
 mod job;
 mod method;
 mod mix;
-mod mlx_config;
 mod pair;
 mod recipe;
 mod report;
