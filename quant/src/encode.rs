@@ -68,6 +68,13 @@ pub enum EncodeError {
         /// The weight.
         value: f32,
     },
+    /// An importance is NaN, infinite or negative.
+    Importance {
+        /// Whose.
+        column: usize,
+        /// The importance.
+        value: f32,
+    },
     /// The spread of a group's weights is beyond the type of the scales.
     Overflow {
         /// The group's first column.
@@ -96,6 +103,10 @@ impl fmt::Display for EncodeError {
                     "the weight in column {column} is {value}: only finite weights can be quantized"
                 )
             }
+            Self::Importance { column, value } => write!(
+                f,
+                "the importance of column {column} is {value}: it must be finite and not negative"
+            ),
             Self::Overflow { column, scale } => write!(
                 f,
                 "the weights from column {column} on are so large that their scale overflows \
@@ -277,7 +288,7 @@ pub(crate) enum Scaling {
     Affine { scale: f32, bias: f32 },
 }
 
-fn check_finite(weights: &[f32], column: usize) -> Result<(), EncodeError> {
+pub(crate) fn check_finite(weights: &[f32], column: usize) -> Result<(), EncodeError> {
     // Without an early exit the loop is vectorised; the search for the culprit happens once.
     if weights.iter().fold(true, |finite, w| finite & w.is_finite()) {
         return Ok(());

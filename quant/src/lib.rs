@@ -10,16 +10,22 @@
 mod blocks;
 mod dense;
 mod encode;
+mod feedback;
 mod float;
 mod format;
+mod hessian;
 pub mod layout;
 mod matrix;
 mod measure;
+mod search;
+mod triangle;
 
 pub use blocks::{Blocks, BlocksError};
 pub use dense::{DType, DecodeError, decode, encode};
 pub use encode::{EncodeError, Encoder, RowMut};
+pub use feedback::{Feedback, FeedbackError};
 pub use float::{e2m1, e4m3, e8m0, to_e2m1, to_e4m3};
 pub use format::{Format, FormatError, Mode, ScaleType};
+pub use hessian::Hessian;
 pub use matrix::Quantized;
 pub use measure::ErrorMeasure;

@@ -15,12 +15,14 @@
 //! a [`Session`] owns the state of one sequence.
 
 pub mod backend;
+mod checkpoint;
 mod cpu;
 mod error;
 pub mod eval;
 mod model;
 pub mod op;
 pub mod plan;
+pub mod quantize;
 pub mod sampling;
 mod session;
 mod small_file;
@@ -29,9 +31,10 @@ mod traffic;
 pub mod weights;
 
 pub use backend::{Backend, Logits};
+pub use checkpoint::{Checkpoint, read_config, read_spec};
 pub use cpu::simd::Isa;
 pub use error::Error;
 pub use kinglet_models::{self as models, ModelSpec};
-pub use model::{Model, ModelOptions, Run, read_spec};
+pub use model::{Model, ModelOptions, Run};
 pub use session::Session;
 pub use traffic::Traffic;

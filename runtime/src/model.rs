@@ -1,21 +1,17 @@
 //! [`Model`]: a checkpoint made ready to run.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kinglet_models::{Config, ModelSpec, Tie};
+use kinglet_models::ModelSpec;
 
 use crate::Error;
 use crate::backend::{self, Backend, BackendRun, Executable, Logits};
+use crate::checkpoint::Checkpoint;
 use crate::cpu::simd::Isa;
 use crate::plan::Plan;
 use crate::session::Session;
-use crate::small_file::{self, Failure};
 use crate::weights::{CheckOptions, Weights};
-
-/// No `config.json` comes near this; a file that does is something else.
-const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// How a model is opened.
 #[derive(Clone, Debug, Default)]
@@ -103,40 +99,6 @@ pub struct Run<'a> {
     pub logits: Logits,
 }
 
-/// Reads `config.json` of `folder` into what the model computes.
-///
-/// # Errors
-/// When the file can't be read, understood, or describes a model that is not supported.
-pub fn read_spec(folder: &Path) -> Result<ModelSpec, Error> {
-    let path = folder.join("config.json");
-    let bytes = small_file::read(&path, MAX_CONFIG_BYTES).map_err(|failure| match failure {
-        Failure::NotFound(source) | Failure::Io(source) => {
-            Error::Read { path: path.clone(), source }
-        }
-        Failure::TooLarge(bytes) => {
-            Error::TooLarge { path: path.clone(), bytes, limit: MAX_CONFIG_BYTES }
-        }
-    })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let source = io::Error::new(io::ErrorKind::InvalidData, error.utf8_error());
-        Error::Read { path: path.clone(), source }
-    })?;
-    let config = Config::parse(&text);
-    let spec = config.and_then(|config| kinglet_models::spec(&config));
-    spec.map_err(|source| Error::Config { path, source })
-}
-
-/// What the weights hold of the two matrices that `spec` ties.
-fn tie(spec: &ModelSpec, weights: &Weights) -> Tie {
-    let Some(untied) = &spec.head.untied else { return Tie::Same };
-    let (head, embedding) = (&untied.weight.tensor.name, &spec.embedding.table.tensor.name);
-    match (weights.get(head), weights.get(embedding)) {
-        (Ok(head), Ok(embedding)) if head.bytes() != embedding.bytes() => Tie::Different,
-        (Ok(_), Err(_)) if !weights.contains(embedding) => Tie::HeadAlone,
-        _ => Tie::Same,
-    }
-}
-
 impl Model {
     /// Opens the checkpoint in `folder`: `config.json` and `model.safetensors`, or the shards that
     /// `model.safetensors.index.json` names. Names, shapes and types of all tensors are checked first.
@@ -144,16 +106,13 @@ impl Model {
     /// # Errors
     /// When a file is missing, broken or doesn't fit the others, or an option is out of range.
     pub fn open(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, Error> {
-        let folder = folder.as_ref();
-        let mut spec = read_spec(folder)?;
-        let weights = Weights::open(folder)?;
-        spec.settle_tie(tie(&spec, &weights));
-        weights.check(&spec, CheckOptions { allow_surplus: options.allow_surplus })?;
+        let check = CheckOptions { allow_surplus: options.allow_surplus };
+        let Checkpoint { folder, spec, weights, .. } = Checkpoint::open(folder, check)?;
         let plan = Arc::new(Plan::new(&spec));
         let executable = backend::compile(plan.clone(), &weights, options)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                folder: folder.into(),
+                folder,
                 spec,
                 plan,
                 weights,

@@ -28,6 +28,11 @@ impl Span {
         bytes.unwrap_or_default()
     }
 
+    /// Errors if the file has become too short to hold what is mapped.
+    pub(super) fn check_unchanged(&self) -> Result<(), WeightsError> {
+        self.part.check_unchanged()
+    }
+
     /// Part `range` of this span, in bytes; `None` if it is not within.
     pub(super) fn slice(&self, range: Range<usize>) -> Option<Self> {
         let start = self.range.start.checked_add(range.start)?;
@@ -151,7 +156,7 @@ impl TensorData {
 
     /// Errors if the file has become too short to hold what is mapped.
     pub(super) fn check_unchanged(&self) -> Result<(), WeightsError> {
-        self.span.part.check_unchanged()
+        self.span.check_unchanged()
     }
 
     /// The error about element `index`.

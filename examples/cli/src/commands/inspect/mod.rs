@@ -17,7 +17,7 @@ use crate::{interrupt, model_folder};
 mod blocks;
 mod json;
 mod parameters;
-mod tables;
+pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 
