@@ -15,6 +15,7 @@
 //! a [`Session`] owns the state of one sequence.
 
 pub mod backend;
+pub mod calibrate;
 mod checkpoint;
 mod cpu;
 mod error;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use kinglet_quant::{EncodeError, FormatError};
+use kinglet_quant::{EncodeError, FeedbackError, FormatError};
 
 use super::folder::Refused;
 
@@ -58,6 +58,15 @@ pub enum QuantizeError {
         /// What it needs.
         problem: String,
     },
+    /// The text to calibrate with does not fill one window.
+    CalibrationText {
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens of a window.
+        context: usize,
+    },
+    /// What a matrix reads can't be used.
+    Feedback(FeedbackError),
     /// The folder to write to is refused.
     Out {
         /// The folder.
@@ -105,6 +114,11 @@ impl fmt::Display for QuantizeError {
             Self::Method { method, tensor, problem } => {
                 write!(f, "{method} can't quantize tensor {tensor}: {problem}")
             }
+            Self::CalibrationText { tokens, context } => write!(
+                f,
+                "the calibration text has {tokens} tokens, fewer than one window of {context}: give a longer one"
+            ),
+            Self::Feedback(source) => source.fmt(f),
             Self::Out { path, problem } => write!(f, "{} {problem}", path.display()),
             Self::Io { doing, path, source } => {
                 write!(f, "could not {doing} {}: {source}", path.display())
@@ -124,6 +138,7 @@ impl std::error::Error for QuantizeError {
         match self {
             Self::Ragged { source, .. } => Some(source),
             Self::Encode { source, .. } => Some(source),
+            Self::Feedback(source) => Some(source),
             Self::Io { source, .. } => Some(source),
             _ => None,
         }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
+use kinglet::calibrate::{Calibration, CalibrationOptions};
+use kinglet::eval::TextTokens;
 use kinglet::quantize::{
     DEFAULT_SHARD_BYTES, Format, Job, JobOptions, Method, Mode, QuantizeError, Recipe, Round,
     Search, WriteOptions,
@@ -15,7 +17,7 @@ use crate::error::CliError;
 use crate::output::{self, Output};
 use crate::progress::{Progress, Unit};
 use crate::report::tell;
-use crate::{interrupt, model_folder};
+use crate::{interrupt, load, model_folder, tokens};
 
 mod json;
 mod tables;
@@ -39,6 +41,7 @@ and what writes to the residual stream.
 
 Examples:
   kinglet quantize --model DIR --out DIR-4bit
+  kinglet quantize --model DIR --out DIR-4bit --calibrate text.txt    about half of the error
   kinglet quantize --model DIR --out DIR-4.8bit --recipe mixed --target-bits 4.8
   kinglet quantize --model DIR --out DIR-mxfp4 --mode mxfp4
   kinglet quantize --model DIR --bits 3 --dry-run     what would be written, and how large it is
@@ -69,6 +72,15 @@ pub(crate) struct QuantizeArgs {
     /// How codes and scales are chosen: search, for the least error, or round, as MLX does
     #[arg(long, value_name = "NAME", default_value = "search", value_parser = ["search", "round"])]
     method: String,
+    /// A text like those that the model is for: codes are chosen for the least error of what matrices make of it
+    #[arg(long, value_name = "TEXT", conflicts_with = "method")]
+    calibrate: Option<PathBuf>,
+    /// Most tokens of that text that are read
+    #[arg(long, value_name = "N", default_value_t = CalibrationOptions::default().tokens, requires = "calibrate")]
+    calibrate_tokens: usize,
+    /// Memory for what is gathered from it at a time; where it doesn't suffice, the text is read again (2GB if not given)
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "calibrate")]
+    calibration_memory: Option<u64>,
     /// Largest file of weights, as in 500MB or 5GB (powers of 1024; 5GB if not given)
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_shard_size: Option<u64>,
@@ -138,9 +150,14 @@ pub(crate) fn run(global: &GlobalArgs, args: &QuantizeArgs) -> Result<(), CliErr
             false => output.text(&tables::plan(&job)),
         };
     };
-    let method: Box<dyn Method> = match args.method.as_str() {
-        "round" => Box::new(Round),
-        _ => Box::new(Search),
+    let method: Box<dyn Method> = match (&args.calibrate, args.method.as_str()) {
+        (Some(text), _) => {
+            // Before minutes of work rather than after them.
+            job.check_out(out, args.force).map_err(kinglet::Error::from)?;
+            Box::new(calibration(global, args, &job, text)?)
+        }
+        (None, "round") => Box::new(Round),
+        (None, _) => Box::new(Search),
     };
     let report = write(global, args, &job, out, &*method)?;
     match args.json {
@@ -170,6 +187,43 @@ fn recipe(args: &QuantizeArgs, format: Format) -> Result<Recipe, CliError> {
     }
 }
 
+fn calibration(
+    global: &GlobalArgs,
+    args: &QuantizeArgs,
+    job: &Job,
+    text: &Path,
+) -> Result<Calibration<'static>, CliError> {
+    let model = load::model(global, |options| options)?;
+    let text = TextTokens::new(&load::tokenizer(&model)?, &tokens::read_text(text)?)?;
+    let mut options = CalibrationOptions { tokens: args.calibrate_tokens, ..Default::default() };
+    if let Some(memory) = args.calibration_memory {
+        options.memory = memory;
+    }
+    let _guard = interrupt::guard();
+    let mut bar = Some(Progress::new("reading the text", Unit::Tokens));
+    let progress = move |done, total| {
+        if let Some(shown) = &mut bar {
+            shown.set(done, total);
+        }
+        // Later passes happen while the bar of the whole is shown.
+        if done >= total {
+            bar = None;
+        }
+        !interrupt::hit()
+    };
+    let calibration = Calibration::new(&model, job, &text, options, Box::new(progress))?;
+    calibration.gather().map_err(stopped)?;
+    Ok(calibration)
+}
+
+/// Only Ctrl-C cancels.
+fn stopped(error: kinglet::Error) -> CliError {
+    match error {
+        kinglet::Error::Quantize(QuantizeError::Cancelled) => CliError::Interrupted,
+        error => error.into(),
+    }
+}
+
 fn write(
     global: &GlobalArgs,
     args: &QuantizeArgs,
@@ -187,10 +241,7 @@ fn write(
         progress.set(done, total);
         !interrupt::hit()
     });
-    written.map_err(|error| match error {
-        kinglet::Error::Quantize(QuantizeError::Cancelled) => CliError::Interrupted,
-        error => error.into(),
-    })
+    written.map_err(stopped)
 }
 
 #[cfg(test)]
