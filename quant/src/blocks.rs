@@ -249,7 +249,7 @@ fn part(bytes: &[u8], index: usize, size: usize) -> &[u8] {
 }
 
 /// `out[i] = value(code i)` for codes of `bits` bits, packed from the lowest bit on.
-fn unpack(codes: &[u8], bits: usize, out: &mut [f32], value: impl Fn(u8) -> f32) {
+pub(crate) fn unpack(codes: &[u8], bits: usize, out: &mut [f32], value: impl Fn(u8) -> f32) {
     let mask = (1u32 << bits) - 1;
     let (mut held, mut count) = (0u32, 0);
     let mut bytes = codes.iter();

@@ -12,6 +12,7 @@ mod dense;
 mod encode;
 mod feedback;
 mod float;
+pub mod foreign;
 mod format;
 mod hessian;
 pub mod layout;

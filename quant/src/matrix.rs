@@ -86,6 +86,14 @@ impl Quantized {
         (self.codes, self.scales, self.biases)
     }
 
+    /// Takes over codes that are already packed. What is of another length than that shape has is not taken.
+    pub(crate) fn set_codes(&mut self, codes: Vec<u8>) {
+        debug_assert_eq!(codes.len(), self.codes.len());
+        if codes.len() == self.codes.len() {
+            self.codes = codes;
+        }
+    }
+
     /// All rows, to be written; they can be handed to different threads.
     pub fn rows_mut(&mut self) -> impl ExactSizeIterator<Item = RowMut<'_>> {
         let code_bytes = self.format.row_bytes(self.cols);

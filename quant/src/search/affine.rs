@@ -92,7 +92,8 @@ pub(super) fn search(
             // The first round fits the bias to the rounded scale, the second its codes to both.
             for _ in 0..2 {
                 let (error, offset) = fill(weights, shares, total, max, scale, bias, other);
-                if result.is_none_or(|(least, _)| error < least) {
+                // Not if a bias overflowed.
+                if error.is_finite() && result.is_none_or(|(least, _)| error < least) {
                     result = Some((error, Scaling::Affine { scale, bias }));
                     codes.copy_from_slice(other);
                 }

@@ -28,7 +28,7 @@ pub(super) fn search(
         let scaling = Scaling::Code(code);
         let grid = encoder.grid(scaling);
         let error = fill(&grid, weights, shares, other);
-        if best.is_none_or(|(least, _)| error < least) {
+        if error.is_finite() && best.is_none_or(|(least, _)| error < least) {
             best = Some((error, scaling));
             codes.copy_from_slice(other);
         }

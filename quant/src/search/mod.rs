@@ -59,8 +59,8 @@ impl Encoder {
         let rounded = self.rounded(scaling);
         let before = self.grid(rounded).error(weights, shares, codes);
         let after = self.grid(found).error(weights, shares, other);
-        // Not so if plain rounding overflowed to NaN.
-        if before <= after {
+        // The scale of plain rounding may have overflowed.
+        if before.is_finite() && before <= after {
             return scaling;
         }
         codes.copy_from_slice(other);
