@@ -25,6 +25,11 @@ pub fn mlx_fields(config: &Config) -> Vec<(&'static str, Value)> {
             let newer = types.filter(|types| types.iter().any(|kind| older(kind) != *kind));
             let types = newer.map(|types| types.iter().map(older).collect::<Value>());
             fields.extend(types.map(|types| ("layer_types", types)));
+            // Of a model without experts, mlx-lm takes the width of the one feed-forward network from the experts' field.
+            let dense = present(root, "num_local_experts").is_some_and(|count| *count == 0);
+            let width = present(root, "shared_intermediate_size").filter(|_| dense);
+            let width = width.filter(|width| root.get("intermediate_size") != Some(*width));
+            fields.extend(width.map(|width| ("intermediate_size", width.clone())));
         }
         // The field is required there; the inner width is always that of all heads.
         "mamba2" if lacks(root, "intermediate_size") => {
@@ -93,6 +98,9 @@ mod tests {
         assert_eq!(fields(experts), [("num_experts", json!(6))]);
         let layers = r#"{"model_type": "granitemoehybrid", "layer_types": ["linear_attention", "full_attention"]}"#;
         assert_eq!(fields(layers), [("layer_types", json!(["mamba", "attention"]))]);
+        let dense = r#"{"model_type": "granitemoehybrid", "num_local_experts": 0,
+            "intermediate_size": 5, "shared_intermediate_size": 7}"#;
+        assert_eq!(fields(dense), [("intermediate_size", json!(7))]);
         let mamba2 = r#"{"model_type": "mamba2", "num_heads": 4, "head_dim": 64}"#;
         assert_eq!(fields(mamba2), [("intermediate_size", json!(256))]);
     }

@@ -36,6 +36,7 @@ pub use checkpoint::{Checkpoint, read_config, read_spec};
 pub use cpu::simd::Isa;
 pub use error::Error;
 pub use kinglet_models::{self as models, ModelSpec};
+pub use kinglet_quant as quant;
 pub use model::{Model, ModelOptions, Run};
 pub use session::Session;
 pub use traffic::Traffic;

@@ -7,6 +7,7 @@ mod generate;
 mod help;
 mod interactive;
 mod logits;
+mod quantize;
 #[cfg(unix)]
 mod signals;
 mod support;

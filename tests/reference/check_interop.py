@@ -10,6 +10,10 @@ For every checkpoint and every way to quantize it:
 - mlx-lm loads the result, and with every float widened to f32 gives the logits of `kinglet logits` (relative L2).
 
 Families that mlx-lm lacks are only quantized and run. Exits with 1 if anything differs.
+
+    python check_interop.py --save KINGLET ../fixtures ../fixtures/quantize
+
+writes what mlx-lm makes of some fixtures, for the tests of the command line.
 """
 
 import argparse
@@ -17,6 +21,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import mlx.core as mx
@@ -47,6 +52,12 @@ RULES = [
     {"match": ["*.layers.0.*", "*.blocks.0.*"], "bits": 6, "group_size": 32},
     {"match": ["*down_proj", "*out_proj"], "mode": "nvfp4"},
 ]
+SAVED = {
+    "llama/plain": ["--bits", "4", "--group-size", "32"],
+    "mixtral/plain": ["--mode", "nvfp4"],
+    "granitemoehybrid/plain": ["--mode", "nvfp4"],
+    "mamba/plain": ["--mode", "nvfp4"],
+}
 LACKING = ("xlstm", "bamba")  # what mlx-lm does not have
 
 
@@ -102,6 +113,19 @@ def same_tensors(ours, theirs):
     return wrong
 
 
+def save(kinglet, fixtures, out):
+    out.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        for name, way in SAVED.items():
+            ours = Path(work) / "ours"
+            shutil.rmtree(ours, ignore_errors=True)
+            run(kinglet, "quantize", "--model", fixtures / name, "--out", ours, "--method", "round", *way)
+            theirs = by_mlx(fixtures / name, ours, Path(work))
+            wrong = same_tensors(tensors(ours), theirs)
+            mx.save_safetensors(str(out / f"{name.split('/')[0]}.safetensors"), theirs, metadata={"format": "mlx"})
+            print(f"{name}: {len(theirs)} tensors, {len(wrong)} differ {wrong[:4]}")
+
+
 def relative_l2(a, b):
     return float(np.linalg.norm(a.astype(np.float64) - b) / np.linalg.norm(b.astype(np.float64)))
 
@@ -111,11 +135,14 @@ def main():
     parser.add_argument("kinglet", type=Path)
     parser.add_argument("models", type=Path)
     parser.add_argument("work", type=Path)
+    parser.add_argument("--save", action="store_true", help="write what mlx-lm makes of fixtures")
     parser.add_argument("--only", default="", help="part of a checkpoint's name")
     parser.add_argument("--ways", nargs="*", default=list(WAYS))
     parser.add_argument("--tolerance", type=float, default=1e-5)
     options = parser.parse_args()
     mx.set_default_device(mx.cpu)
+    if options.save:
+        return save(options.kinglet, options.models, options.work)
     options.work.mkdir(parents=True, exist_ok=True)
     rules = options.work / "rules.json"
     rules.write_text(json.dumps(RULES))

@@ -40,19 +40,35 @@ impl Case {
     }
 }
 
-/// Every committed case, by name. Panics when there are suspiciously few.
+/// Folders of fixtures that are no family: quantized checkpoints, by who quantized them.
+const NO_FAMILIES: [&str; 2] = ["quantized", "foreign"];
+
+/// Every committed unquantized case, by name. Panics when there are suspiciously few.
 pub fn cases() -> Vec<Case> {
+    let families = folders(&fixtures()).into_iter();
+    let families = families.filter(|f| !NO_FAMILIES.iter().any(|name| f.ends_with(name)));
+    let cases = in_folders(families);
+    assert!(cases.len() >= 70, "only {} cases in {}", cases.len(), fixtures().display());
+    cases
+}
+
+/// Every checkpoint that MLX converted, most of them quantized: `quantized/FAMILY-CASE`. The reference is `transformers` on the
+/// dequantized weights, in f32.
+pub fn quantized_cases() -> Vec<Case> {
+    let cases = in_folders([fixtures().join("quantized")]);
+    assert!(cases.len() >= 50, "only {} quantized cases in {}", cases.len(), fixtures().display());
+    cases
+}
+
+fn in_folders(parents: impl IntoIterator<Item = PathBuf>) -> Vec<Case> {
     let mut cases = Vec::new();
-    for family in folders(&fixtures()) {
-        for folder in folders(&family) {
-            let reference = folder.join("reference.safetensors");
-            if let Ok(bytes) = std::fs::read(&reference) {
-                let name = folder.strip_prefix(fixtures()).unwrap().display().to_string();
-                cases.push(case(name, folder, &bytes));
-            }
+    for folder in parents.into_iter().flat_map(|parent| folders(&parent)) {
+        let reference = folder.join("reference.safetensors");
+        if let Ok(bytes) = std::fs::read(&reference) {
+            let name = folder.strip_prefix(fixtures()).unwrap().display().to_string();
+            cases.push(case(name, folder, &bytes));
         }
     }
-    assert!(cases.len() >= 70, "only {} cases in {}", cases.len(), fixtures().display());
     cases.sort_by(|a, b| a.name.cmp(&b.name));
     cases
 }

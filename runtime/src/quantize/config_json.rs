@@ -32,11 +32,6 @@ impl ConfigText {
         self.text
     }
 
-    /// The fields, parsed.
-    pub(super) fn value(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_default()
-    }
-
     /// Sets the field `key`: where it stands (for the first time, should it stand there twice), else at the end.
     pub(super) fn set(&mut self, key: &str, value: &Value) {
         let value = indented(value);

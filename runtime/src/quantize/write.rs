@@ -282,6 +282,7 @@ impl<'a> Worker<'a, '_> {
             let end = block.start.saturating_add(block.len);
             let bytes = data.bytes().get(block.start..end).unwrap_or_default();
             write(0, block.start, bytes)?;
+            data.release(block.start..end);
             return Ok((block.len as u64, ErrorMeasure::new()));
         }
         let Some(piece) = target.pieces.get(block.piece) else {
@@ -296,9 +297,11 @@ impl<'a> Worker<'a, '_> {
             if let MatrixView::Dense { bytes, .. } = rows.view() {
                 write(0, first.saturating_mul(rows.row_bytes()), bytes)?;
             }
+            rows.release();
             return Ok((bytes, ErrorMeasure::new()));
         };
         decode(&rows, &mut buffers.weights)?;
+        rows.release();
         if let Some(index) = buffers.weights.iter().position(|weight| !weight.is_finite()) {
             let start = piece.source.row_offset.saturating_add(block.start);
             return Err(Error::Weights(crate::weights::WeightsError::NonFinite {

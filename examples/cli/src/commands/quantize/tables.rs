@@ -93,7 +93,7 @@ fn tensor_table<'a>(
 
 fn kept_because(kept: Kept) -> String {
     match kept {
-        Kept::Gate => "decides, kept".into(),
+        Kept::Gate => "router or gate".into(),
         Kept::Ragged { cols, format } => format!("{cols} is no multiple of {}", format.group()),
         kept => kept.name().into(),
     }
