@@ -142,6 +142,11 @@ impl Hessian {
         Ok(sum.max(0.0))
     }
 
+    /// Its upper triangle, `[cols, cols]`.
+    pub(crate) fn sums(&self) -> &[f64] {
+        &self.sums
+    }
+
     /// Its upper triangle, `[cols, cols]`, to be factored in place.
     pub(crate) fn into_sums(self) -> Vec<f64> {
         self.sums

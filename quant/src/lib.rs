@@ -18,6 +18,7 @@ mod hessian;
 pub mod layout;
 mod matrix;
 mod measure;
+mod refine;
 mod search;
 mod triangle;
 
@@ -30,3 +31,4 @@ pub use format::{Format, FormatError, Mode, ScaleType};
 pub use hessian::Hessian;
 pub use matrix::Quantized;
 pub use measure::ErrorMeasure;
+pub use refine::Refinement;

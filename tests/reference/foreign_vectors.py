@@ -112,24 +112,24 @@ def fp8(random, rows, cols, block, kind, powers, exact):
 def make():
     random = np.random.default_rng(4)
     layers = {
-        "gptq.plain": gptq(random, 32, 128, 4, 32, 1, 1),
-        "gptq.symmetric": gptq(random, 24, 128, 4, 64, 1, 1, zero=8),
-        "gptq.v2": gptq(random, 32, 128, 4, 128, 2, 2),
+        "gptq.plain": gptq(random, 16, 128, 4, 32, 1, 1),
+        "gptq.symmetric": gptq(random, 8, 128, 4, 64, 1, 1, zero=8),
+        "gptq.v2": gptq(random, 8, 128, 4, 128, 2, 2),
         "gptq.column": gptq(random, 16, 96, 4, -1, 1, 1),
         "gptq.shuffled": gptq(random, 32, 128, 4, 32, 1, 1, "shuffled"),
-        "gptq.runs": gptq(random, 40, 192, 4, 64, 1, 2, "runs"),
+        "gptq.runs": gptq(random, 24, 192, 4, 64, 1, 2, "runs"),
         "gptq.narrow": gptq(random, 16, 64, 4, 32, 0, 1, zero=8),
         "gptq.2bits": gptq(random, 16, 64, 2, 32, 1, 1),
         "gptq.3bits": gptq(random, 32, 64, 3, 32, 1, 1),
         "gptq.8bits": gptq(random, 20, 64, 8, 64, 1, 1),
-        "awq.128": awq(random, 24, 256, 128, 1),
-        "awq.32": awq(random, 64, 96, 32, 2),
-        "fp8.tensor": fp8(random, 24, 64, (24, 64), 0, False, False),
-        "fp8.rows": fp8(random, 24, 64, (1, 64), 2, False, False),
-        "fp8.rows_powers": fp8(random, 24, 64, (1, 64), 2, True, True),
-        "fp8.blocks": fp8(random, 40, 160, (32, 64), 0, False, False),
-        "fp8.blocks_powers": fp8(random, 40, 160, (32, 64), 0, True, True),
-        "fp8.blocks_128": fp8(random, 130, 160, (128, 128), 0, True, True),
+        "awq.128": awq(random, 8, 256, 128, 1),
+        "awq.32": awq(random, 24, 96, 32, 2),
+        "fp8.tensor": fp8(random, 8, 64, (8, 64), 0, False, False),
+        "fp8.rows": fp8(random, 8, 64, (1, 64), 2, False, False),
+        "fp8.rows_powers": fp8(random, 8, 64, (1, 64), 2, True, True),
+        "fp8.blocks": fp8(random, 40, 96, (32, 64), 0, False, False),
+        "fp8.blocks_powers": fp8(random, 40, 96, (32, 64), 0, True, True),
+        "fp8.blocks_128": fp8(random, 5, 160, (128, 128), 0, True, True),
     }
     tensors = {}
     for name, parts in layers.items():
