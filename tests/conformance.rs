@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kinglet::quant::{Format, Mode};
 use kinglet::text::StopTokens;
+use kinglet::weights::CheckOptions;
 use kinglet::weights::MatrixView;
-use kinglet::{Isa, Model, ModelOptions};
+use kinglet::{Checkpoint, Isa, Model, ModelOptions};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
 
-use kinglet_tests::{Case, argmax, cases, quantized_cases, relative_l2};
+use kinglet_tests::{Case, argmax, case_named, cases, foreign_cases, quantized_cases, relative_l2};
 
 /// The bound on the relative L2 error of f32 logits on the CPU.
 const BOUND: f64 = 1e-5;
@@ -236,7 +237,7 @@ fn codes_scales_biases_and_factors_all_matter() {
         ("quantized/qwen3-nvfp4", "model.layers.0.mlp.up_proj.scales"),
         ("quantized/qwen3-mxfp8", "model.layers.0.mlp.up_proj.scales"),
     ] {
-        let mut case = quantized_cases().into_iter().find(|case| case.name == name).unwrap();
+        let mut case = case_named(name);
         let file = case.folder.join("model.safetensors");
         let mut bytes = std::fs::read(&file).unwrap();
         let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
@@ -256,4 +257,37 @@ fn codes_scales_biases_and_factors_all_matter() {
         let error = relative_l2(&logits(&model, &case.tokens, 100), &case.logits);
         assert!(error > 2.0 * BOUND, "{name}: {part} does not matter: {error:.1e}");
     }
+}
+
+/// The bound where weights had to be encoded anew in 8 bits: 2 or 3 bits more than those that the layouts themselves keep.
+const ENCODED_ANEW: f64 = 1.5e-2;
+
+/// GPTQ, AWQ and FP8 checkpoints, converted while they are loaded: exact where a format here holds the same weights.
+#[test]
+fn foreign_layouts_are_converted() {
+    let (mut exact, mut inexact, mut failures) = (0, 0, Vec::new());
+    for case in foreign_cases() {
+        let model = open(&case, &ModelOptions::new().threads(1));
+        let error = relative_l2(&logits(&model, &case.tokens, 7), &case.logits);
+        let checkpoint = Checkpoint::open(&case.folder, CheckOptions::default()).unwrap();
+        let conversion = checkpoint.conversion;
+        assert!(conversion.matrices > 0, "{}", case.name);
+        let is_exact = case.info["exact"] == "true";
+        if is_exact != conversion.inexact.is_empty() {
+            failures.push(format!("{}: {:?}", case.name, conversion));
+        }
+        let bound = if is_exact { BOUND } else { ENCODED_ANEW };
+        if error > bound {
+            failures.push(format!("{}: {error:.2e}", case.name));
+        }
+        if is_exact {
+            exact += 1;
+        } else {
+            inexact += 1;
+            // Less than the bound of exact ones would show that nothing was rounded.
+            assert!(error > BOUND, "{}: {error:.2e}", case.name);
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(exact >= 10 && inexact >= 3, "{exact} exact, {inexact} not");
 }

@@ -30,6 +30,8 @@ pub enum Quantization {
     Awq {
         /// Bits of a code.
         bits: usize,
+        /// Inputs of a group; `None` for all of them.
+        group: Option<usize>,
     },
     /// F8 E4M3 weights with `weight_scale` or `weight_scale_inv` beside them.
     Fp8 {
@@ -87,6 +89,8 @@ impl MlxQuantization {
 pub struct Gptq {
     /// Bits of a code: 2, 3, 4 or 8.
     pub bits: usize,
+    /// Inputs of a group; `None` for all of them.
+    pub group: Option<usize>,
     /// Whether stored zero points are one below the real ones (all but `"checkpoint_format": "gptq_v2"`).
     pub zeros_minus_one: bool,
 }
@@ -194,7 +198,7 @@ fn gptq(stated: &Fields<'_>) -> Result<Quantization, ModelError> {
         Some("gptq_v2") => false,
         Some(_) => return Err(stated.unsupported(FORMAT, "gptq and gptq_v2 are")),
     };
-    Ok(Quantization::Gptq(Gptq { bits, zeros_minus_one }))
+    Ok(Quantization::Gptq(Gptq { bits, group: group(stated)?, zeros_minus_one }))
 }
 
 fn awq(stated: &Fields<'_>) -> Result<Quantization, ModelError> {
@@ -203,7 +207,7 @@ fn awq(stated: &Fields<'_>) -> Result<Quantization, ModelError> {
         None | Some("gemm") => {}
         Some(_) => return Err(stated.unsupported(VERSION, "gemm is")),
     }
-    Ok(Quantization::Awq { bits: bits(stated, &[4])? })
+    Ok(Quantization::Awq { bits: bits(stated, &[4])?, group: group(stated)? })
 }
 
 /// `bits` (`w_bit` in old files), which must be one of `known`.
@@ -220,6 +224,15 @@ fn bits(stated: &Fields<'_>, known: &[usize]) -> Result<usize, ModelError> {
         return Err(stated.unsupported(key, format!("supported are {} bits", known.join(", "))));
     }
     Ok(bits)
+}
+
+/// `group_size` (`q_group_size` in old files); -1 stands for all inputs.
+fn group(stated: &Fields<'_>) -> Result<Option<usize>, ModelError> {
+    let key = if stated.get("group_size").is_some() { "group_size" } else { "q_group_size" };
+    match stated.get(key).and_then(Value::as_i64) {
+        Some(-1) => Ok(None),
+        _ => stated.size(key, 1, limit::WIDTH),
+    }
 }
 
 fn fp8(stated: &Fields<'_>) -> Result<Quantization, ModelError> {

@@ -79,19 +79,19 @@ fn other_methods_are_told_apart() {
         of(
             json!({"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": true, "sym": false})
         ),
-        Quantization::Gptq(Gptq { bits: 4, zeros_minus_one: true })
+        Quantization::Gptq(Gptq { bits: 4, group: Some(128), zeros_minus_one: true })
     );
     assert_eq!(
         of(
             json!({"quant_method": "gptq", "bits": 8, "group_size": -1, "checkpoint_format": "gptq_v2"})
         ),
-        Quantization::Gptq(Gptq { bits: 8, zeros_minus_one: false })
+        Quantization::Gptq(Gptq { bits: 8, group: None, zeros_minus_one: false })
     );
     for stated in [
-        json!({"quant_method": "awq", "bits": 4, "version": "GEMM", "modules_to_not_convert": null}),
+        json!({"quant_method": "awq", "bits": 4, "version": "GEMM", "group_size": 128, "modules_to_not_convert": null}),
         json!({"quant_method": "awq", "w_bit": 4, "q_group_size": 128}),
     ] {
-        assert_eq!(of(stated), Quantization::Awq { bits: 4 });
+        assert_eq!(of(stated), Quantization::Awq { bits: 4, group: Some(128) });
     }
     assert_eq!(
         of(json!({"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]})),

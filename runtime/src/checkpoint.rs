@@ -12,7 +12,7 @@ use kinglet_models::{
 
 use crate::Error;
 use crate::small_file::{self, Failure};
-use crate::weights::{CheckOptions, Checked, Encoding, MatrixView, Weights};
+use crate::weights::{CheckOptions, Checked, Conversion, Encoding, MatrixView, Weights};
 
 /// No `config.json` comes near this; a file that does is something else.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -31,6 +31,8 @@ pub struct Checkpoint {
     pub quantization: Option<Quantization>,
     /// The tensors.
     pub weights: Weights,
+    /// What was converted from a layout that is not computed on.
+    pub conversion: Conversion,
     /// What else the checkpoint holds.
     pub checked: Checked,
 }
@@ -48,7 +50,11 @@ impl Checkpoint {
         let refused = |source| Error::Config { path: path.clone(), source };
         let quantization = config.quantization().map_err(refused)?;
         let mut spec = spec_in(&config, Layout::default()).map_err(refused)?;
-        let weights = Weights::open(folder)?;
+        let mut weights = Weights::open(folder)?;
+        let conversion = match &quantization {
+            Some(stated) => weights.convert(stated)?,
+            None => Conversion::default(),
+        };
         let mut layout = Layout::default();
         let lacking = missing(&spec, &weights);
         if lacking > 0 {
@@ -62,7 +68,7 @@ impl Checkpoint {
         if let Some(Quantization::Mlx(stated)) = &quantization {
             compare(&spec, &weights, stated);
         }
-        Ok(Self { folder: folder.into(), spec, layout, quantization, weights, checked })
+        Ok(Self { folder: folder.into(), spec, layout, quantization, weights, conversion, checked })
     }
 }
 

@@ -23,6 +23,7 @@ use safetensors::Dtype;
 mod check;
 mod error;
 mod fingerprint;
+mod foreign;
 mod header;
 mod index;
 #[allow(unsafe_code)]
@@ -35,6 +36,7 @@ mod tensor;
 pub(crate) use check::matches as glob;
 pub use check::{CheckOptions, Checked, Mismatch, Problem};
 pub use error::WeightsError;
+pub use foreign::{Conversion, ConversionError};
 pub use header::HeaderError;
 pub use index::IndexError;
 pub use map::{Access, Source};
@@ -52,6 +54,8 @@ pub struct Weights {
     parts: Vec<Arc<Part>>,
     /// Sorted by name, each name once.
     entries: Vec<Entry>,
+    /// What all weights of a converted matrix are multiplied with, where that is not 1, by its name.
+    factors: BTreeMap<String, f32>,
 }
 
 /// A tensor as the checkpoint describes it, of whatever type.
@@ -117,7 +121,7 @@ impl Weights {
             parts.push(Arc::new(part));
         }
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name).then(a.part.cmp(&b.part)));
-        let weights = Self { parts, entries };
+        let weights = Self { parts, entries, factors: BTreeMap::new() };
         for pair in weights.entries.windows(2) {
             if let [a, b] = pair
                 && a.name == b.name

@@ -180,6 +180,9 @@ impl Weights {
         // The shape fits a tensor of the file, so that this cannot overflow; a count of zero is fine.
         let rows = leading.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(0);
         let factors = match (format.mode(), self.entry(&global)) {
+            _ if self.factors.contains_key(&spec.name) => {
+                self.factors.get(&spec.name).copied().into_iter().collect()
+            }
             (Mode::NvFp4, Some(entry)) => self.global_scales(entry).map_err(refuse)?,
             _ => Vec::new(),
         };
