@@ -59,6 +59,11 @@ impl Config {
         Ok(self.fields().strings("architectures")?.and_then(|names| names.first().copied()))
     }
 
+    /// The whole config.
+    pub(crate) fn root(&self) -> &Map<String, Value> {
+        &self.root
+    }
+
     /// The fields of the whole config.
     pub(crate) fn fields(&self) -> Fields<'_> {
         Fields { map: &self.root, path: String::new() }

@@ -29,6 +29,20 @@ impl Hessian {
         Ok(Self { cols, count: 0, sums })
     }
 
+    /// Of `count` inputs whose products were summed elsewhere: `sums`, `[cols, cols]` (what lies left of the diagonal is not read).
+    ///
+    /// # Errors
+    /// When `sums` has another length.
+    pub fn from_sums(cols: usize, count: u64, sums: Vec<f64>) -> Result<Self, FeedbackError> {
+        match cols.checked_mul(cols).filter(|&needed| needed == sums.len()) {
+            Some(_) => Ok(Self { cols, count, sums }),
+            None => {
+                let needed = cols.saturating_mul(cols);
+                Err(FeedbackError::Length { part: "sums", found: sums.len(), needed })
+            }
+        }
+    }
+
     /// Inputs of the layer.
     pub fn cols(&self) -> usize {
         self.cols

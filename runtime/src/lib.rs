@@ -15,12 +15,15 @@
 //! a [`Session`] owns the state of one sequence.
 
 pub mod backend;
+pub mod calibrate;
 mod checkpoint;
 mod cpu;
 mod error;
+pub mod eval;
 mod model;
 pub mod op;
 pub mod plan;
+pub mod quantize;
 pub mod sampling;
 mod session;
 mod small_file;

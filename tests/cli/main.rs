@@ -2,10 +2,12 @@
 
 mod chat;
 mod errors;
+mod eval;
 mod generate;
 mod help;
 mod interactive;
 mod logits;
+mod quantize;
 #[cfg(unix)]
 mod signals;
 mod support;

@@ -22,12 +22,24 @@ pub(crate) fn model(
     adjust: impl FnOnce(ModelOptions) -> ModelOptions,
 ) -> Result<Model, CliError> {
     let folder = model_folder::find(global.model.as_deref())?;
+    model_in(&folder, global, adjust)
+}
+
+/// Opens the model in `folder`, otherwise as the options say.
+///
+/// # Errors
+/// As [`model`].
+pub(crate) fn model_in(
+    folder: &Path,
+    global: &GlobalArgs,
+    adjust: impl FnOnce(ModelOptions) -> ModelOptions,
+) -> Result<Model, CliError> {
     let mut options = ModelOptions::new().backend(global.backend);
     if let Some(threads) = global.threads {
         options = options.threads(usize::from(threads));
     }
     let begun = Instant::now();
-    let model = Model::open(&folder, &adjust(options))?;
+    let model = Model::open(folder, &adjust(options))?;
     log::info!("{}: {}, {}", folder.display(), model.spec().model_type, model.describe());
     fetch(&model)?;
     log::info!("loaded in {:.2} s", begun.elapsed().as_secs_f64());

@@ -18,6 +18,7 @@ mod mlstm_scan;
 mod moe_down;
 mod moe_route;
 mod moe_up;
+pub(crate) mod observe;
 mod projection;
 pub(crate) mod simd;
 mod split;

@@ -300,7 +300,7 @@ fn similar(name: &str, spare: &[&str]) -> Option<String> {
 }
 
 /// Whether `text` is what `pattern` describes, in which `*` stands for any run of characters.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
         return false;

@@ -33,6 +33,7 @@ mod quantized;
 mod scan;
 mod tensor;
 
+pub(crate) use check::matches as glob;
 pub use check::{CheckOptions, Checked, Mismatch, Problem};
 pub use error::WeightsError;
 pub use foreign::{Conversion, ConversionError};

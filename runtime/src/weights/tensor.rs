@@ -33,6 +33,11 @@ impl Span {
         self.part.check_unchanged()
     }
 
+    /// Lets go of the memory of these bytes, which are read again when they are touched.
+    pub(super) fn release(&self) {
+        self.part.release(self.range.clone());
+    }
+
     /// Part `range` of this span, in bytes; `None` if it is not within.
     pub(super) fn slice(&self, range: Range<usize>) -> Option<Self> {
         let start = self.range.start.checked_add(range.start)?;
@@ -151,6 +156,13 @@ impl TensorData {
         match values.iter().position(|value| !value.is_finite()) {
             Some(index) => Err(self.non_finite(index)),
             None => Ok(values),
+        }
+    }
+
+    /// Lets go of the memory of bytes `range`, which are read again when they are touched.
+    pub(crate) fn release(&self, range: Range<usize>) {
+        if let Some(span) = self.span.slice(range) {
+            span.release();
         }
     }
 

@@ -2,7 +2,9 @@
 
 pub(crate) mod bench;
 pub(crate) mod chat;
+pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod logits;
+pub(crate) mod quantize;
 pub(crate) mod tokenize;

@@ -18,7 +18,7 @@ mod blocks;
 mod formats;
 mod json;
 mod parameters;
-mod tables;
+pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 

@@ -40,7 +40,8 @@ fn heading(report: &Report) -> String {
     )
 }
 
-fn table(header: &[&str], right: &[usize]) -> Table {
+/// A table with lines around it and below its header; the columns `right` are aligned to the right.
+pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
     // Lines around the table and below its header, none between rows.
@@ -201,7 +202,7 @@ fn grouped_usize(count: usize) -> String {
 }
 
 /// `1234567` as `1,234,567`.
-pub(super) fn grouped(count: u64) -> String {
+pub(crate) fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -236,7 +237,7 @@ fn scaled(count: u64, units: &[&str]) -> String {
 }
 
 /// `1234567` as `1.23 MB`.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     scaled(count, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
 }
 
