@@ -36,11 +36,7 @@ pub use checkpoint::{Checkpoint, read_config, read_spec};
 pub use cpu::simd::Isa;
 pub use error::Error;
 pub use kinglet_models::{self as models, ModelSpec};
-<<<<<<< HEAD
 pub use kinglet_quant as quant;
-pub use model::{Model, ModelOptions, Run};
-=======
-pub use model::{Activations, Model, ModelOptions, Run, read_spec};
->>>>>>> packed
+pub use model::{Activations, Model, ModelOptions, Run};
 pub use session::Session;
 pub use traffic::Traffic;

@@ -34,7 +34,7 @@ pub(crate) fn model_in(
     global: &GlobalArgs,
     adjust: impl FnOnce(ModelOptions) -> ModelOptions,
 ) -> Result<Model, CliError> {
-    let mut options = ModelOptions::new().backend(global.backend);
+    let mut options = ModelOptions::new().backend(global.backend).activations(global.activations);
     if let Some(threads) = global.threads {
         options = options.threads(usize::from(threads));
     }
