@@ -15,12 +15,12 @@ use super::split::chunks;
 use super::state::CpuState;
 use super::step::{Step, StepRun};
 use super::team::Team;
-use crate::Error;
 use crate::backend::Logits;
 use crate::error::grow;
 use crate::op::{BufferId, Op, Slice};
 use crate::plan::Plan;
 use crate::weights::Weights;
+use crate::{Activations, Error};
 
 /// An input of projections: several matrices can read the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -229,6 +229,8 @@ impl CpuExecutable {
                 buffers: &mut workspace.buffers,
                 scratch: &mut workspace.scratch,
                 locals: &mut workspace.locals,
+                // What is observed should be exact.
+                activations: Activations::F32,
             };
             for (index, (op, plan)) in self.ops.iter().zip(&self.plan.ops).enumerate() {
                 if !observer.look(index, plan, &mut step)? {
