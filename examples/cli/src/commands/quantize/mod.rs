@@ -26,18 +26,20 @@ mod tables;
 const MIXED: &str = "mixed";
 
 const EXAMPLES: &str = "\
-The new folder is a checkpoint like any other: Kinglet and mlx-lm load it. It appears when it is whole;
-a run that fails or is stopped leaves nothing. Memory is a few megabytes per thread, whatever the model.
+The new folder is a checkpoint like any other: Kinglet and mlx-lm load it. It appears when it
+is whole; a run that fails or is stopped leaves nothing. Memory is a few megabytes per thread,
+whatever the model.
 
-Norms, biases, convolutions, A_log, D, dt_bias, routers and the gates of mLSTM keep their type and bytes,
-and so do matrices whose rows are not whole groups (the table says which).
+Norms, biases, convolutions, A_log, D, dt_bias, routers and the gates of mLSTM keep their type
+and bytes, and so do matrices whose rows are not whole groups (the table says which).
 
-A recipe is a JSON list of rules; the first that matches a module's path counts, * stands for anything:
+A recipe is a JSON list of rules; the first that matches a module's path counts, and * stands
+for anything:
   [ {\"match\": \"*.down_proj\", \"bits\": 6}, {\"match\": \"lm_head\", \"mode\": \"mxfp8\"},
     {\"match\": [\"*.layers.0.*\", \"model.embed_tokens\"], \"bits\": 8, \"group_size\": 32},
     {\"match\": \"*.x_proj\", \"keep\": true} ]
-`--recipe mixed` gives more bits to what matters most: head and embedding, first and last layer, values
-and what writes to the residual stream.
+`--recipe mixed` gives more bits to what matters most: head and embedding, first and last layer,
+values and what writes to the residual stream.
 
 Examples:
   kinglet quantize --model DIR --out DIR-4bit
