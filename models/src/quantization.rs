@@ -47,6 +47,8 @@ pub struct MlxQuantization {
     default: Option<Format>,
     /// Entries of single layers by module path; `None` says that the layer is not quantized.
     layers: BTreeMap<String, Option<Format>>,
+    /// The first statement of a format that does not exist, which counts as no statement.
+    impossible: Option<String>,
 }
 
 /// What MLX's `quantization` says of one layer.
@@ -76,6 +78,12 @@ impl MlxQuantization {
     /// The format of layers without an entry.
     pub fn default_format(&self) -> Option<Format> {
         self.default
+    }
+
+    /// What the first statement says, and why it cannot be, where the config states a format that does not exist (a mode got lost,
+    /// say). Such a statement counts as none: the shapes tell.
+    pub fn impossible(&self) -> Option<&str> {
+        self.impossible.as_deref()
     }
 
     /// The modules that have an entry of their own, with their formats; `None` for those that are not quantized.
@@ -144,12 +152,15 @@ fn method(stated: &Fields<'_>) -> Result<Quantization, ModelError> {
 fn mlx(stated: &Fields<'_>) -> Result<MlxQuantization, ModelError> {
     let mut found = MlxQuantization::default();
     if ["group_size", "bits", "mode"].iter().any(|key| stated.get(key).is_some()) {
-        found.default = Some(format(stated)?);
+        found.default = format(stated, &mut found.impossible)?;
     }
     for (path, value) in stated.entries() {
         let entry = match value {
             Value::Object(_) => match stated.object(path)? {
-                Some(fields) => Some(format(&fields)?),
+                Some(fields) => match format(&fields, &mut found.impossible)? {
+                    Some(format) => Some(format),
+                    None => continue,
+                },
                 None => continue,
             },
             Value::Bool(false) => None,
@@ -165,8 +176,11 @@ fn mlx(stated: &Fields<'_>) -> Result<MlxQuantization, ModelError> {
 }
 
 /// The format of an object with `group_size`, `bits` and `mode`, each of which may be missing or `null`. Without a mode it is
-/// affine, whatever the mode of the other layers.
-fn format(stated: &Fields<'_>) -> Result<Format, ModelError> {
+/// affine, whatever the mode of the other layers. `None` and a message in `impossible` where there is no such format.
+fn format(
+    stated: &Fields<'_>,
+    impossible: &mut Option<String>,
+) -> Result<Option<Format>, ModelError> {
     const MODE: &str = "mode";
     let mode: Mode = match stated.str(MODE)? {
         None => Mode::Affine,
@@ -176,10 +190,13 @@ fn format(stated: &Fields<'_>) -> Result<Format, ModelError> {
     };
     let bits = stated.size("bits", 1, 64)?;
     let group = stated.size("group_size", 1, limit::WIDTH)?;
-    Format::new(mode, bits, group).map_err(|error| {
-        let key = if bits.is_some() { "bits" } else { "group_size" };
-        stated.unsupported(key, error.to_string())
-    })
+    match Format::new(mode, bits, group) {
+        Ok(format) => Ok(Some(format)),
+        Err(error) => {
+            impossible.get_or_insert_with(|| format!("`{}`: {error}", stated.path("bits")));
+            Ok(None)
+        }
+    }
 }
 
 fn too_many(stated: &Fields<'_>, path: &str, found: usize) -> ModelError {

@@ -158,19 +158,12 @@ fn what_is_not_supported_is_named_with_what_is() {
             json!({"config_groups": {"a": {"weights": {"strategy": "block"}}}}),
             ["block_structure", "absent"],
         ),
-        (json!({"group_size": 64, "bits": 7}), ["quantization_config.bits", "2, 3, 4, 5, 6 or 8"]),
-        (json!({"group_size": 65}), ["group_size", "32, 64 or 128"]),
         (json!({"group_size": 0, "bits": 4}), ["group_size", "from 1"]),
         (json!({"group_size": 1e300, "bits": 4}), ["group_size", "from 1"]),
         (json!({"bits": -4}), ["bits", "from 1"]),
         (json!({"bits": [4]}), ["bits", "a whole number"]),
         (json!({"mode": "mxfp5"}), ["mode", "nvfp4"]),
-        (
-            json!({"mode": "nvfp4", "group_size": 32}),
-            ["group_size", "nvfp4 has 4 bits and groups of 16"],
-        ),
         (json!({"mode": ["affine"]}), ["mode", "a string"]),
-        (json!({"bits": 4, "model.layers.0": {"bits": 9}}), ["model.layers.0.bits", "not 9"]),
         (json!({"bits": 4, "a": {"mode": "int4"}}), ["a.mode", "affine"]),
     ] {
         let error =
@@ -179,6 +172,27 @@ fn what_is_not_supported_is_named_with_what_is() {
         assert!(error.len() < 400, "{error}");
     }
     // A name out of the file is cut.
-    let long = json!({"quantization": {"x".repeat(100_000): {"bits": 9}}});
+    let long = json!({"quantization": {"x".repeat(100_000): {"bits": 900}}});
     assert!(quantization(long).unwrap_err().to_string().len() < 400);
+}
+
+#[test]
+fn a_format_that_does_not_exist_is_no_statement() {
+    for (stated, path, part) in [
+        (json!({"group_size": 64, "bits": 7}), "a", "2, 3, 4, 5, 6 or 8"),
+        (json!({"group_size": 65}), "a", "32, 64 or 128"),
+        // The mode got lost, or the group is another mode's.
+        (json!({"group_size": 16, "bits": 4}), "a", "groups of 16"),
+        (json!({"mode": "nvfp4", "group_size": 32}), "a", "nvfp4 has 4 bits and groups of 16"),
+        (json!({"a.b": {"bits": 9}}), "a.b", "`quantization.a.b.bits`"),
+    ] {
+        let mlx = mlx_of(stated.clone());
+        assert_eq!(mlx.stated(path), Stated::Nothing, "{stated}");
+        assert!(mlx.impossible().is_some_and(|why| why.contains(part)), "{:?}", mlx.impossible());
+    }
+    let mlx = mlx_of(json!({"group_size": 16, "bits": 4, "a": {"bits": 8}, "b": false}));
+    assert_eq!(mlx.stated("a"), Stated::Format(affine(8, 64)));
+    assert_eq!((mlx.stated("b"), mlx.stated("c")), (Stated::Dense, Stated::Nothing));
+    assert_eq!(mlx_of(json!({"bits": 4})).impossible(), None);
+    assert!(mlx_of(json!({"x".repeat(100_000): {"bits": 9}})).impossible().unwrap().len() < 400);
 }

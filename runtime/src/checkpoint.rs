@@ -145,6 +145,11 @@ fn same(one: MatrixView<'_>, other: MatrixView<'_>) -> bool {
 
 /// Warns where config and tensors disagree about a format. The tensors are followed: they can be read in one way only.
 fn compare(spec: &ModelSpec, weights: &Weights, stated: &MlxQuantization) {
+    if let Some(why) = stated.impossible() {
+        log::warn!(
+            "config.json states a format that does not exist, and the shapes are followed: {why}"
+        );
+    }
     let mut wrong: Option<(String, String)> = None;
     let mut count = 0;
     for (tensor, kind) in spec.tensors_by_kind() {

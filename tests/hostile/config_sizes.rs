@@ -277,7 +277,7 @@ fn quantization_that_is_not_supported_is_refused_and_not_misread() {
     let folder = copy("llama/plain");
     let config: Value = serde_json::from_str(&folder.read("config.json")).unwrap();
     for field in ["quantization", "quantization_config"] {
-        set(&folder, &config, &[(field, json!({"group_size": 64, "bits": 7}))]);
+        set(&folder, &config, &[(field, json!({"quant_method": "bitsandbytes"}))]);
         let error = refused(folder.path(), &[field]);
         assert!(matches!(error, Error::Config { source: ModelError::Unsupported { .. }, .. }));
     }
