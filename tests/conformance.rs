@@ -112,8 +112,6 @@ fn logits_with_activations_in_eight_bits_are_within_their_bound_of_the_reference
             let model = open(case, &ModelOptions::new().threads(2).isa(isa));
             for chunk in [case.tokens.len(), 3, 1] {
                 let error = relative_l2(&logits(&model, &case.tokens, chunk), &case.logits);
-                    eprintln!("{} {} {chunk} {error:.4}", case.name, isa.name());
-                }
                 if error.is_nan() || error > INT8_BOUND {
                     failures.push(format!(
                         "{} chunk {chunk} {}: {error:.2e}",
