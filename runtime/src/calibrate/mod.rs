@@ -10,11 +10,15 @@
 //! part. The model stays mapped beside them.
 
 mod sites;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
-use kinglet_quant::{EncodeError, Encoder, Feedback, FeedbackError, Hessian, Quantized, RowMut};
+use kinglet_quant::{
+    EncodeError, Encoder, Feedback, FeedbackError, Hessian, Quantized, Refinement, RowMut,
+};
 
 use crate::cpu::CpuExecutable;
 use crate::cpu::observe::{Moments, Observer, Site};
@@ -37,11 +41,13 @@ pub struct CalibrationOptions {
     pub tokens: usize,
     /// Bytes of moments that are held at a time; one layer's are held whatever it says.
     pub memory: u64,
+    /// How often codes and scales are gone over once they are chosen, each in view of all others of its row.
+    pub sweeps: usize,
 }
 
 impl Default for CalibrationOptions {
     fn default() -> Self {
-        Self { context: 512, tokens: 1 << 17, memory: 2 << 30 }
+        Self { context: 512, tokens: 1 << 17, memory: 2 << 30, sweeps: 2 }
     }
 }
 
@@ -257,7 +263,16 @@ impl Method for Calibration<'_> {
         let mut damping = DAMPING;
         loop {
             match Feedback::new(hessian.clone(), damping) {
-                Ok(feedback) => return Ok(Box::new(FeedbackRows { feedback, encoder })),
+                Ok(feedback) => {
+                    let refinement = match self.options.sweeps {
+                        0 => None,
+                        _ => Some(Refinement::new(&hessian, damping)),
+                    };
+                    let refinement = refinement.transpose();
+                    let refinement = refinement.map_err(|error| failed(error.to_string()))?;
+                    let sweeps = self.options.sweeps;
+                    return Ok(Box::new(FeedbackRows { feedback, refinement, sweeps, encoder }));
+                }
                 Err(FeedbackError::NotPositive { .. }) if damping < 1.0 => damping *= 10.0,
                 Err(error) => return Err(failed(error.to_string())),
             }
@@ -267,13 +282,22 @@ impl Method for Calibration<'_> {
 
 struct FeedbackRows {
     feedback: Feedback,
+    refinement: Option<Refinement>,
+    sweeps: usize,
     encoder: Encoder,
 }
 
 impl RowEncoder for FeedbackRows {
     fn encode(&self, _: usize, weights: &[f32], out: &mut Quantized) -> Result<(), EncodeError> {
         let mut rows: Vec<RowMut<'_>> = out.rows_mut().collect();
-        self.feedback.encode_rows(&self.encoder, weights, &mut rows).map_err(|error| match error {
+        let fed_back = self.feedback.encode_rows(&self.encoder, weights, &mut rows);
+        let refined = fed_back.and_then(|()| match &self.refinement {
+            Some(refinement) => {
+                refinement.refine_rows(&self.encoder, weights, &mut rows, self.sweeps)
+            }
+            None => Ok(()),
+        });
+        refined.map_err(|error| match error {
             FeedbackError::Encode(error) => error,
             // The Hessian has as many columns as the matrix, and the pipeline hands over whole rows.
             FeedbackError::Length { part, found, needed } => {

@@ -11,6 +11,7 @@ use super::error::QuantizeError;
 use super::mix::{Candidate, mix, prior};
 use super::pair::pair;
 use super::recipe::{Recipe, Rule};
+use super::roles;
 use super::target::{Kept, TargetTensor};
 use crate::Error;
 use crate::checkpoint::Checkpoint;
@@ -113,9 +114,13 @@ impl Job {
                 job.apply(&[])?;
                 let target = bits_per_weight.unwrap_or(job.bits_per_weight() + MIXED_EXTRA);
                 let last = job.source.blocks.iter().map(|block| block.layer).max();
+                let tied = job.source.head.linear.weight == job.source.embedding.table;
+                let seen = roles::share_of_tokens(&job.source);
                 job.mix(target, &|tensor| {
-                    let edge = tensor.layer.is_some_and(|layer| layer == 0 || Some(layer) == last);
-                    tensor.role.map_or(0.0, |role| prior(role, edge))
+                    let in_last = tensor.layer.is_some() && tensor.layer == last;
+                    let first = tensor.pieces.first().map(|piece| &piece.source);
+                    let seen = first.and_then(|matrix| seen.get(matrix)).copied().unwrap_or(1.0);
+                    tensor.role.map_or(0.0, |role| prior(role, tied, in_last, seen))
                 });
             }
         }
@@ -162,8 +167,8 @@ impl Job {
         Ok(())
     }
 
-    /// Gives the matrices that are quantized the default format or a wider one, so that the checkpoint has on average at most
-    /// `bits_per_weight` (unless it has more without any wider one). `sensitivity` says how much an error in one weight of a
+    /// Gives the matrices that are quantized the default format, one with a bit less, or wider ones, so that the checkpoint has on average at
+    /// most `bits_per_weight` (unless the narrowest have more). `sensitivity` says how much an error in one weight of a
     /// tensor matters, beside others.
     pub fn mix(&mut self, bits_per_weight: f64, sensitivity: &dyn Fn(&TargetTensor) -> f64) {
         let mut candidates = Vec::new();

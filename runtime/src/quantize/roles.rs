@@ -1,5 +1,7 @@
 //! What each matrix is in its model: which are gates, which write to the residual stream.
 
+use std::collections::HashMap;
+
 use kinglet_models::{Dense, Matrix, Mixer, ModelSpec};
 
 /// What a matrix does in its model.
@@ -63,6 +65,21 @@ impl Role {
     pub fn is_gate(self) -> bool {
         matches!(self, Self::Router | Self::CellGate)
     }
+}
+
+/// The share of the tokens that each expert's matrices see, if the router spreads them evenly.
+pub(super) fn share_of_tokens(spec: &ModelSpec) -> HashMap<Matrix, f64> {
+    let mut shares = HashMap::new();
+    for branch in spec.blocks.iter().flat_map(|block| &block.branches) {
+        let Mixer::Moe(moe) = &branch.mixer else { continue };
+        let share = moe.top_k as f64 / moe.experts.len().max(1) as f64;
+        for expert in &moe.experts {
+            for linear in [&expert.gate, &expert.up, &expert.down] {
+                shares.insert(linear.weight.clone(), share);
+            }
+        }
+    }
+    shares
 }
 
 /// A matrix of a model in its place.

@@ -1,0 +1,92 @@
+//! Calibration: it comes nearer to the model than a search without it, on other text, and needs no more memory than allowed.
+
+use std::path::{Path, PathBuf};
+
+use kinglet::calibrate::{Calibration, CalibrationOptions};
+use kinglet::eval::{EvalOptions, TextTokens, evaluate};
+use kinglet::quantize::{Format, Job, JobOptions, Method, Search, WriteOptions};
+use kinglet::sampling::{Sampler, SamplingOptions};
+use kinglet::{Model, ModelOptions};
+use kinglet_tests::fixtures;
+use safetensors::SafeTensors;
+
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo/xlstm")
+}
+
+/// What the model says by itself.
+fn spoken(model: &Model, tokens: usize) -> TextTokens {
+    let mut sampler =
+        Sampler::new(SamplingOptions { temperature: 1.0, ..Default::default() }, 7).unwrap();
+    let mut session = model.session().unwrap();
+    let mut text = vec![0];
+    session.feed(&text).unwrap();
+    while text.len() < tokens {
+        let next = sampler.sample(session.last_logits().unwrap()).unwrap();
+        sampler.accept(next);
+        text.push(next);
+        session.feed(&[next]).unwrap();
+    }
+    TextTokens { tokens: text, begin: None }
+}
+
+/// Text that was written for the tests.
+fn held_out() -> TextTokens {
+    let bytes = std::fs::read(fixtures().join("demo/xlstm.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let ids = file.tensor("text_tokens").unwrap().data().as_chunks::<8>().0.iter();
+    TextTokens { tokens: ids.map(|id| i64::from_le_bytes(*id) as u32).collect(), begin: None }
+}
+
+#[test]
+fn feedback_halves_the_divergence_and_more_passes_change_nothing() {
+    let model = Model::open(demo(), &ModelOptions::new()).unwrap();
+    let job = Job::open(&demo(), &JobOptions::new(Format::affine(3, 64).unwrap())).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, method: &dyn Method| {
+        let out = folder.path().join(name);
+        job.write(&out, method, &WriteOptions::new(), &mut |_, _| true).unwrap();
+        out
+    };
+    let text = spoken(&model, 1024);
+    let calibrated = |name: &str, memory| {
+        let options = CalibrationOptions { context: 256, memory, ..Default::default() };
+        let progress = Box::new(|_, _| true);
+        let method = Calibration::new(&model, &job, &text, options, progress).unwrap();
+        method.gather().unwrap();
+        (write(name, &method), method.passes())
+    };
+    let (at_once, passes) = calibrated("at once", 1 << 30);
+    assert_eq!(passes, 1);
+    let (in_parts, passes) = calibrated("in parts", 1 << 20);
+    assert!(passes > 2, "{passes}");
+    let bytes = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
+    assert!(bytes(&at_once) == bytes(&in_parts), "the order of the passes shows");
+
+    let searched = write("searched", &Search);
+    let held_out = held_out();
+    let options = EvalOptions { context: held_out.tokens.len().min(256), ..Default::default() };
+    let divergence = |folder: &Path| {
+        let quantized = Model::open(folder, &ModelOptions::new()).unwrap();
+        let result = evaluate(&quantized, Some(&model), &held_out, &options, &mut |_, _| true);
+        result.unwrap().comparison.unwrap().divergence.mean
+    };
+    let (searched, calibrated) = (divergence(&searched), divergence(&at_once));
+    assert!(calibrated < 0.8 * searched, "{searched} became {calibrated}");
+}
+
+#[test]
+fn a_text_that_is_too_short_and_a_stop_are_told() {
+    let model = Model::open(demo(), &ModelOptions::new()).unwrap();
+    let job = Job::open(&demo(), &JobOptions::new(Format::affine(4, 64).unwrap())).unwrap();
+    let text = TextTokens { tokens: vec![5; 600], begin: None };
+    let make = |options, go| {
+        let progress = Box::new(move |_, _| go);
+        Calibration::new(&model, &job, &text, options, progress)
+    };
+    let short = CalibrationOptions { tokens: 500, ..Default::default() };
+    let error = make(short, true).err().unwrap().to_string();
+    assert!(error.contains("500 tokens") && error.contains("512"), "{error}");
+    let stopped = make(CalibrationOptions::default(), false).unwrap().gather().unwrap_err();
+    assert_eq!(stopped.to_string(), "cancelled");
+}
