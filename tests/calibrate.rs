@@ -6,7 +6,7 @@ use kinglet::calibrate::{Calibration, CalibrationOptions};
 use kinglet::eval::{EvalOptions, TextTokens, evaluate};
 use kinglet::quantize::{Format, Job, JobOptions, Method, Search, WriteOptions};
 use kinglet::sampling::{Sampler, SamplingOptions};
-use kinglet::{Model, ModelOptions};
+use kinglet::{Activations, Model, ModelOptions};
 use kinglet_tests::fixtures;
 use safetensors::SafeTensors;
 
@@ -67,7 +67,8 @@ fn feedback_halves_the_divergence_and_more_passes_change_nothing() {
     let held_out = held_out();
     let options = EvalOptions { context: held_out.tokens.len().min(256), ..Default::default() };
     let divergence = |folder: &Path| {
-        let quantized = Model::open(folder, &ModelOptions::new()).unwrap();
+        let quantized =
+            Model::open(folder, &ModelOptions::new().activations(Activations::F32)).unwrap();
         let result = evaluate(&quantized, Some(&model), &held_out, &options, &mut |_, _| true);
         result.unwrap().comparison.unwrap().divergence.mean
     };

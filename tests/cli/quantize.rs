@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kinglet::weights::{Encoding, MatrixView};
-use kinglet::{Checkpoint, Model, ModelOptions};
+use kinglet::{Activations, Checkpoint, Model, ModelOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -70,7 +70,8 @@ fn tensors(file: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
 }
 
 fn logits(folder: &Path, tokens: &[u32]) -> Vec<f32> {
-    let model = Model::open(folder, &ModelOptions::new().threads(1)).unwrap();
+    let model =
+        Model::open(folder, &ModelOptions::new().threads(1).activations(Activations::F32)).unwrap();
     model.session().unwrap().feed_all(tokens).unwrap().to_vec()
 }
 

@@ -221,7 +221,9 @@ fn blend(
         let factor = weight / trace;
         sums.iter_mut().zip(&moments.sum).for_each(|(sum, x)| *sum += factor * f64::from(*x));
     }
-    Hessian::from_sums(cols, tokens, sums)
+    // What all inputs show is known even where no token came by here.
+    let known = own.or(all).is_some();
+    Hessian::from_sums(cols, tokens.max(u64::from(known)), sums)
 }
 
 /// Moments of any tokens, with their trace.

@@ -38,8 +38,9 @@ for anything:
   [ {\"match\": \"*.down_proj\", \"bits\": 6}, {\"match\": \"lm_head\", \"mode\": \"mxfp8\"},
     {\"match\": [\"*.layers.0.*\", \"model.embed_tokens\"], \"bits\": 8, \"group_size\": 32},
     {\"match\": \"*.x_proj\", \"keep\": true} ]
-`--recipe mixed` gives more bits to what matters most, by measurements on the demo models: an embedding that is
-the head too, values, what writes to the residual stream, the last layer; and fewer to experts.
+`--recipe mixed` gives more bits to what matters most, by measurements on the demo models: an
+embedding that is the head too, values, what writes to the residual stream, the last layer; and
+fewer to experts.
 
 Examples:
   kinglet quantize --model DIR --out DIR-4bit
