@@ -16,7 +16,7 @@ mod weights;
 
 use std::path::Path;
 
-use kinglet::{Error, Model, ModelOptions};
+use kinglet::{Activations, Error, Model, ModelOptions};
 use kinglet_tests::temp::TempDir;
 use kinglet_tests::{Case, cases};
 
@@ -38,7 +38,7 @@ fn open_with(folder: &Path, options: &ModelOptions) -> Result<Model, Error> {
 }
 
 fn open(folder: &Path) -> Result<Model, Error> {
-    open_with(folder, &ModelOptions::new().threads(1))
+    open_with(folder, &ModelOptions::new().threads(1).activations(Activations::F32))
 }
 
 /// The error of opening `folder`, and its message, which must name each of `parts`.
