@@ -32,5 +32,5 @@ pub use cpu::simd::Isa;
 pub use error::Error;
 pub use kinglet_models::{self as models, ModelSpec};
 pub use model::{Model, ModelOptions, Run, read_spec};
-pub use session::Session;
+pub use session::{Reach, Retain, Session, Snapshot};
 pub use traffic::Traffic;

@@ -10,7 +10,7 @@ use crate::Error;
 use crate::backend::{self, Backend, BackendRun, Executable, Logits};
 use crate::cpu::simd::Isa;
 use crate::plan::Plan;
-use crate::session::Session;
+use crate::session::{Retained, Session, SharedState};
 use crate::small_file::{self, Failure};
 use crate::weights::{CheckOptions, Weights};
 
@@ -173,6 +173,7 @@ impl Model {
             state: self.shared.executable.new_state()?,
             tokens: Vec::new(),
             logits: Vec::new(),
+            retained: Retained::default(),
             poisoned: false,
             context_limit: self.shared.options.context_limit,
         })
@@ -203,15 +204,38 @@ impl Model {
             // Cleared again only when all has gone well.
             run.session.poisoned = true;
         }
+        let result = self.steps(runs).await;
+        for run in runs.iter_mut() {
+            let session = &mut *run.session;
+            match &result {
+                Ok(()) => {
+                    session.tokens.extend_from_slice(run.tokens);
+                    session.poisoned = false;
+                }
+                // What was retained on the way belongs to tokens that the session does not have.
+                Err(_) => session.retained.forget_after(session.tokens.len()),
+            }
+        }
+        result
+    }
+
+    /// Cuts the runs into steps, at the length that the executable takes and where a session retains its state.
+    async fn steps(&self, runs: &mut [Run<'_>]) -> Result<(), Error> {
         let most = self.shared.executable.max_step_tokens().max(1);
         let mut done = vec![0; runs.len()];
         loop {
             let mut room = most;
             let mut batch = Vec::new();
-            for (run, done) in runs.iter_mut().zip(&mut done) {
-                let take = room.min(run.tokens.len() - *done);
+            let mut retain = vec![false; runs.len()];
+            for ((run, done), retain) in runs.iter_mut().zip(&mut done).zip(&mut retain) {
+                let mut take = room.min(run.tokens.len() - *done);
                 if take == 0 {
                     continue;
+                }
+                let session = &mut *run.session;
+                if let Some(next) = session.retained.until_next(session.tokens.len() + *done) {
+                    take = take.min(next);
+                    *retain = take == next;
                 }
                 let tokens = &run.tokens[*done..*done + take];
                 *done += take;
@@ -220,24 +244,27 @@ impl Model {
                     Logits::Last if *done < run.tokens.len() => Logits::None,
                     wanted => wanted,
                 };
-                let Session { state, logits, .. } = &mut *run.session;
+                let Session { state, logits, .. } = session;
                 batch.push(BackendRun { tokens, state: &mut **state, wanted, logits });
             }
             if batch.is_empty() {
-                break;
+                return Ok(());
             }
             self.shared.executable.step(batch).await?;
+            for ((run, done), _) in runs.iter_mut().zip(&done).zip(retain).filter(|(_, r)| *r) {
+                let session = &mut *run.session;
+                let state = SharedState::new(session.state.snapshot()?);
+                // Logits of this position, unless only later ones were asked for.
+                let last = session.logits.len().checked_sub(self.vocab());
+                let logits = last.and_then(|last| session.logits.get(last..));
+                session.retained.push(session.tokens.len() + done, state, logits);
+            }
         }
-        for run in runs.iter_mut() {
-            run.session.tokens.extend_from_slice(run.tokens);
-            run.session.poisoned = false;
-        }
-        Ok(())
     }
 
     fn check(&self, run: &Run<'_>) -> Result<(), Error> {
         let (session, vocab) = (&*run.session, self.vocab());
-        if !Arc::ptr_eq(&session.model.shared, &self.shared) {
+        if !self.is(&session.model) {
             return Err(Error::ForeignSession);
         }
         if session.poisoned {
@@ -289,6 +316,11 @@ impl Model {
     /// Threads of the host that compute.
     pub fn threads(&self) -> usize {
         self.shared.executable.threads()
+    }
+
+    /// Whether the other one shares everything with this.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     pub(crate) fn executable(&self) -> &dyn Executable {

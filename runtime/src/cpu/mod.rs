@@ -99,6 +99,7 @@ impl CpuExecutable {
             let Some(state) = run.state.as_any_mut().downcast_mut::<CpuState>() else {
                 return Err(Error::ForeignSession);
             };
+            state.unshare()?;
             let (start, len) = (tokens.len(), run.tokens.len());
             tokens.extend_from_slice(run.tokens);
             step_runs.push(StepRun { start, len, state, wanted: run.wanted, logits: run.logits });

@@ -1,15 +1,17 @@
 //! The state of one sequence in the processor's memory.
 
 use std::any::Any;
+use std::sync::Arc;
 
-use super::kv::KvCache;
+use super::kv::{KvCache, unshare};
 use crate::Error;
-use crate::backend::SessionState;
+use crate::backend::{ExportFuture, PortableState, SessionState};
 use crate::error::grow;
 use crate::op::StateId;
 use crate::plan::{Plan, StateKind};
 
-/// Recurrent tensors and key/value caches, in the plan's order.
+/// Recurrent tensors and key/value caches, in the plan's order. A snapshot shares all memory with it; a tensor is
+/// copied when the next step comes, a page of a cache when it is written to.
 #[derive(Clone)]
 pub(super) struct CpuState {
     tensors: Vec<StateTensor>,
@@ -19,7 +21,7 @@ pub(super) struct CpuState {
 
 #[derive(Clone)]
 enum StateTensor {
-    Dense(Vec<f32>),
+    Dense(Arc<Vec<f32>>),
     KeyValue(KvCache),
 }
 
@@ -29,7 +31,7 @@ impl CpuState {
             StateKind::Tensor { shape } => {
                 let mut tensor = Vec::new();
                 grow(&mut tensor, shape.iter().product(), "a session's state")?;
-                Ok(StateTensor::Dense(tensor))
+                Ok(StateTensor::Dense(Arc::new(tensor)))
             }
             StateKind::KeyValue { kv_heads, head_dim, window } => {
                 Ok(StateTensor::KeyValue(KvCache::new(*kv_heads, *head_dim, *window)))
@@ -38,10 +40,21 @@ impl CpuState {
         Ok(Self { tensors: tensors.collect::<Result<_, Error>>()?, position: 0 })
     }
 
+    /// Makes the recurrent tensors nobody else's, so that a step can write to them.
+    pub(super) fn unshare(&mut self) -> Result<(), Error> {
+        for tensor in &mut self.tensors {
+            if let StateTensor::Dense(tensor) = tensor {
+                unshare(tensor, "a session's state")?;
+            }
+        }
+        Ok(())
+    }
+
     /// A recurrent tensor.
     pub(super) fn dense(&mut self, id: StateId) -> &mut Vec<f32> {
         match &mut self.tensors[id.0] {
-            StateTensor::Dense(tensor) => tensor,
+            // Copies nothing: the step began with `unshare`.
+            StateTensor::Dense(tensor) => Arc::make_mut(tensor),
             // The plan made both the op and the state.
             StateTensor::KeyValue(_) => unreachable!("state {} is a cache", id.0),
         }
@@ -53,6 +66,26 @@ impl CpuState {
             StateTensor::KeyValue(cache) => cache,
             // The plan made both the op and the state.
             StateTensor::Dense(_) => unreachable!("state {} is a tensor", id.0),
+        }
+    }
+
+    fn caches(&self) -> impl Iterator<Item = &KvCache> {
+        self.tensors.iter().filter_map(|tensor| match tensor {
+            StateTensor::KeyValue(cache) => Some(cache),
+            StateTensor::Dense(_) => None,
+        })
+    }
+
+    fn exported(&self, id: StateId) -> Result<PortableState, Error> {
+        match self.tensors.get(id.0) {
+            Some(StateTensor::Dense(tensor)) => {
+                let mut copy = Vec::new();
+                grow(&mut copy, tensor.len(), "a copy of a session's state")?;
+                copy.copy_from_slice(tensor);
+                Ok(PortableState::Tensor(copy))
+            }
+            Some(StateTensor::KeyValue(cache)) => cache.export(self.position),
+            None => Err(Error::StateForm { id: id.0 }),
         }
     }
 }
@@ -68,6 +101,60 @@ impl SessionState for CpuState {
             StateTensor::KeyValue(cache) => cache.bytes(),
         };
         self.tensors.iter().map(bytes).sum()
+    }
+
+    fn blocks(&self, visit: &mut dyn FnMut(usize, usize)) {
+        for tensor in &self.tensors {
+            match tensor {
+                StateTensor::Dense(tensor) => visit(Arc::as_ptr(tensor).addr(), 4 * tensor.len()),
+                StateTensor::KeyValue(cache) => cache.blocks(visit),
+            }
+        }
+    }
+
+    fn attention_floor(&self) -> usize {
+        self.caches().map(KvCache::floor).max().unwrap_or(0)
+    }
+
+    fn cut_attention(&mut self, position: usize) -> Result<(), Error> {
+        if position < self.attention_floor() || position > self.position {
+            return Err(Error::CutOutOfRange { position, held: self.position });
+        }
+        for tensor in &mut self.tensors {
+            if let StateTensor::KeyValue(cache) = tensor {
+                cache.cut(position);
+            }
+        }
+        self.position = position;
+        Ok(())
+    }
+
+    fn export(&self, id: StateId) -> ExportFuture<'_> {
+        Box::pin(async move { self.exported(id) })
+    }
+
+    fn import(&mut self, position: usize, id: StateId, state: PortableState) -> Result<(), Error> {
+        let form = Error::StateForm { id: id.0 };
+        match (self.tensors.get_mut(id.0), state) {
+            (Some(StateTensor::Dense(tensor)), PortableState::Tensor(values)) => {
+                if values.len() != tensor.len() {
+                    return Err(form);
+                }
+                *tensor = Arc::new(values);
+            }
+            (
+                Some(StateTensor::KeyValue(cache)),
+                PortableState::KeyValue { first, keys, values },
+            ) => {
+                if !cache.fits((first, position), keys.len()) || keys.len() != values.len() {
+                    return Err(form);
+                }
+                cache.import((first, position), &keys, &values)?;
+            }
+            _ => return Err(form),
+        }
+        self.position = position;
+        Ok(())
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {
