@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use kinglet_models::ModelError;
 
+use crate::saved_state::SavedStateError;
 use crate::weights::WeightsError;
 
 /// What can go wrong between a model folder and its logits.
@@ -83,6 +84,13 @@ pub enum Error {
         /// Its place in the plan's states.
         id: usize,
     },
+    /// A saved session can't be loaded, or a session not be saved.
+    SavedState {
+        /// The file, if it is one.
+        path: Option<PathBuf>,
+        /// Why.
+        source: SavedStateError,
+    },
     /// The backend can't do this yet.
     Unsupported {
         /// What.
@@ -158,6 +166,10 @@ impl fmt::Display for Error {
             Self::StateForm { id } => {
                 write!(f, "state {id} is not of the form that the plan gives it")
             }
+            Self::SavedState { path: Some(path), source } => {
+                write!(f, "saved session {}: {source}", path.display())
+            }
+            Self::SavedState { path: None, source } => write!(f, "saved session: {source}"),
             Self::Unsupported { what } => write!(f, "{what} is not possible on this backend"),
             Self::PoisonedSession => f.write_str(
                 "an earlier step of this session failed half-way: start a new session or go back to a snapshot",
@@ -186,6 +198,7 @@ impl std::error::Error for Error {
             Self::Read { source, .. } | Self::Threads(source) => Some(source),
             Self::Config { source, .. } => Some(source),
             Self::Weights(source) => Some(source),
+            Self::SavedState { source, .. } => Some(source),
             _ => None,
         }
     }

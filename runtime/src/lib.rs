@@ -14,6 +14,7 @@
 //! [`Plan`](plan::Plan) (how, for no device in particular), a [`backend`] makes it an executable, and
 //! a [`Session`] owns the state of one sequence.
 
+mod atomic_file;
 pub mod backend;
 mod cpu;
 mod error;
@@ -21,6 +22,7 @@ mod model;
 pub mod op;
 pub mod plan;
 pub mod sampling;
+pub mod saved_state;
 mod session;
 mod small_file;
 pub mod text;
@@ -32,5 +34,6 @@ pub use cpu::simd::Isa;
 pub use error::Error;
 pub use kinglet_models::{self as models, ModelSpec};
 pub use model::{Model, ModelOptions, Run, read_spec};
+pub use saved_state::{SavedSession, SavedStateError};
 pub use session::{Reach, Retain, Session, Snapshot};
 pub use traffic::Traffic;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kinglet_models::{Config, ModelSpec, Tie};
 
@@ -10,6 +10,7 @@ use crate::Error;
 use crate::backend::{self, Backend, BackendRun, Executable, Logits};
 use crate::cpu::simd::Isa;
 use crate::plan::Plan;
+use crate::saved_state::Identity;
 use crate::session::{Retained, Session, SharedState};
 use crate::small_file::{self, Failure};
 use crate::weights::{CheckOptions, Weights};
@@ -91,6 +92,7 @@ struct Shared {
     weights: Weights,
     executable: Box<dyn Executable>,
     options: ModelOptions,
+    identity: OnceLock<Identity>,
 }
 
 /// One session's share of a step.
@@ -159,6 +161,7 @@ impl Model {
                 weights,
                 executable,
                 options: options.clone(),
+                identity: OnceLock::new(),
             }),
         })
     }
@@ -321,6 +324,16 @@ impl Model {
     /// Whether the other one shares everything with this.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// What must be the same for a saved state to be this model's.
+    pub(crate) fn identity(&self) -> Result<Identity, Error> {
+        let Shared { spec, plan, weights, identity, .. } = &*self.shared;
+        if let Some(identity) = identity.get() {
+            return Ok(*identity);
+        }
+        let new = Identity::new(spec, plan, weights)?;
+        Ok(*identity.get_or_init(|| new))
     }
 
     pub(crate) fn executable(&self) -> &dyn Executable {

@@ -1,6 +1,8 @@
 //! Sessions, and all that keeps, brings back, saves and reuses their state.
 
 mod going_back;
+mod saved;
+mod saved_hostile;
 mod sessions;
 
 use kinglet::{Model, ModelOptions};
