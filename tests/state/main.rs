@@ -1,6 +1,8 @@
 //! Sessions, and all that keeps, brings back, saves and reuses their state.
 
 mod going_back;
+mod prefix_cache;
+mod prefix_disk;
 mod saved;
 mod saved_hostile;
 mod sessions;

@@ -55,7 +55,7 @@ impl Reach {
     }
 
     /// The last position up to `position` that the session can go back to: 0 if there is no other.
-    pub(super) fn at_most(&self, position: usize) -> usize {
+    pub(crate) fn at_most(&self, position: usize) -> usize {
         let position = position.min(self.held);
         if self.contains(position) {
             return position;
