@@ -23,6 +23,10 @@ use radix::{NodeId, RadixTree};
 /// Tokens that are computed between two looks at whether to go on.
 const PIECE: usize = 512;
 
+/// A boundary that has the next one, or the prompt's end, so near is passed over, unless it is the last: to compute so
+/// few tokens again costs less than a step of their own.
+const NEAR: usize = 64;
+
 /// How much a [`PrefixCache`] keeps, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -179,7 +183,7 @@ impl PrefixCache {
 
     /// Brings `session` to the end of `prompt`, from the longest beginning of it whose state is there: in the session itself, in
     /// memory or on disk. The session has the logits of the last token afterwards. Snapshots are taken at `boundaries` (positions
-    /// in the prompt, in any order: where messages end), at its end, and at every so many tokens.
+    /// in the prompt, in any order: where messages end; of several close together the last), at its end, and at every so many tokens.
     ///
     /// # Errors
     /// When the prompt is empty; when the session is another model's; those of [`Session::feed`].
@@ -207,6 +211,7 @@ impl PrefixCache {
     ) -> Result<PrefixUse, Error> {
         let reused = self.resume(session, prompt)?;
         let total = prompt.len() - reused;
+        let boundaries = &spread(boundaries, prompt.len());
         let mut done = PrefixUse { reused, computed: 0, complete: total == 0 };
         while !done.complete {
             if !progress(done.computed, total) {
@@ -490,5 +495,34 @@ impl PrefixCache {
             written += usize::from(self.write(node));
         }
         written
+    }
+}
+
+/// The boundaries within a prompt of `length` that are worth a step of their own, ascending.
+fn spread(boundaries: &[usize], length: usize) -> Vec<usize> {
+    let mut sorted: Vec<usize> =
+        boundaries.iter().copied().filter(|at| (1..length).contains(at)).collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let mut kept: Vec<usize> = Vec::new();
+    for at in sorted.into_iter().rev() {
+        if kept.last().is_none_or(|next| next - at >= NEAR) {
+            kept.push(at);
+        }
+    }
+    kept.reverse();
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn boundaries_close_together_are_one() {
+        assert_eq!(spread(&[], 10), []);
+        assert_eq!(spread(&[0, 9, 10, 11, usize::MAX], 10), [9]);
+        assert_eq!(spread(&[150, 20, 150], 200), [20, 150]);
+        assert_eq!(spread(&[10, 100, 120, 198], 200), [10, 120, 198]);
     }
 }
