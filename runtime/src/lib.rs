@@ -34,7 +34,7 @@ pub use backend::{Backend, Logits};
 pub use cpu::simd::Isa;
 pub use error::Error;
 pub use kinglet_models::{self as models, ModelSpec};
-pub use model::{Model, ModelOptions, Run, read_spec};
+pub use model::{Model, ModelOptions, Run, StateType, read_spec};
 pub use prefix_cache::{PrefixCache, PrefixCacheOptions, PrefixCacheStats, PrefixUse};
 pub use saved_state::{SavedSession, SavedStateError};
 pub use session::{Reach, Retain, Session, Snapshot};

@@ -18,6 +18,17 @@ use crate::weights::{CheckOptions, Weights};
 /// No `config.json` comes near this; a file that does is something else.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
+/// In what precision a session's recurrent tensors are stored between steps. Keys and values are not among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StateType {
+    /// Single precision, as computed.
+    #[default]
+    F32,
+    /// Half precision: half the memory, and an error that each step adds to. Numbers above 65504 are stored as that.
+    F16,
+}
+
 /// How a model is opened.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -34,6 +45,8 @@ pub struct ModelOptions {
     pub allow_surplus: bool,
     /// Most tokens that a session may hold; unlimited if not given.
     pub context_limit: Option<usize>,
+    /// In what precision recurrent tensors are stored.
+    pub state_type: StateType,
 }
 
 impl ModelOptions {
@@ -69,6 +82,12 @@ impl ModelOptions {
     /// Sets [`Self::allow_surplus`].
     pub fn allow_surplus(mut self, allow: bool) -> Self {
         self.allow_surplus = allow;
+        self
+    }
+
+    /// Sets [`Self::state_type`].
+    pub fn state_type(mut self, state_type: StateType) -> Self {
+        self.state_type = state_type;
         self
     }
 

@@ -1,11 +1,14 @@
 //! Sessions, and all that keeps, brings back, saves and reuses their state.
 
 mod going_back;
+mod half;
 mod prefix_cache;
 mod prefix_disk;
 mod saved;
 mod saved_hostile;
+mod sequences;
 mod sessions;
+mod soak;
 
 use kinglet::{Model, ModelOptions};
 use kinglet_tests::random::Random;

@@ -177,10 +177,10 @@ impl HeadCache {
 }
 
 /// Makes `memory` nobody else's: a copy, if it is shared.
-pub(super) fn unshare(memory: &mut Arc<Vec<f32>>, what: &'static str) -> Result<(), Error> {
+pub(super) fn unshare<T: Copy>(memory: &mut Arc<Vec<T>>, what: &'static str) -> Result<(), Error> {
     if Arc::get_mut(memory).is_none() {
         let mut copy = Vec::new();
-        let bytes = 4 * memory.len();
+        let bytes = size_of::<T>() * memory.len();
         copy.try_reserve_exact(memory.len()).map_err(|_| Error::OutOfMemory { what, bytes })?;
         copy.extend_from_slice(memory);
         *memory = Arc::new(copy);

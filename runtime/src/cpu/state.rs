@@ -3,10 +3,15 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
 use super::kv::{KvCache, unshare};
+use super::step::Scratch;
 use crate::Error;
 use crate::backend::{ExportFuture, PortableState, SessionState};
 use crate::error::grow;
+use crate::model::StateType;
 use crate::op::StateId;
 use crate::plan::{Plan, StateKind};
 
@@ -22,16 +27,48 @@ pub(super) struct CpuState {
 #[derive(Clone)]
 enum StateTensor {
     Dense(Arc<Vec<f32>>),
+    /// Stored in half precision; within an op that uses it, `values` are what it computes with.
+    Half {
+        stored: Arc<Vec<f16>>,
+        values: Vec<f32>,
+    },
     KeyValue(KvCache),
 }
 
+/// What is stored of a tensor in half precision. What is too large becomes the largest number that there is: an infinity would
+/// never go away again.
+fn narrow(values: &mut [f32], stored: &mut [f16]) {
+    let most = f16::MAX.to_f32();
+    values.iter_mut().for_each(|x| *x = x.clamp(-most, most));
+    stored.convert_from_f32_slice(values);
+}
+
+/// `len` times `value`.
+fn filled<T: Clone>(len: usize, value: T, what: &'static str) -> Result<Vec<T>, Error> {
+    let mut vec = Vec::new();
+    let bytes = len.saturating_mul(size_of::<T>());
+    vec.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { what, bytes })?;
+    vec.resize(len, value);
+    Ok(vec)
+}
+
 impl CpuState {
-    pub(super) fn new(plan: &Plan) -> Result<Self, Error> {
+    pub(super) fn new(plan: &Plan, of_type: StateType) -> Result<Self, Error> {
+        let what = "a session's state";
         let tensors = plan.states.iter().map(|state| match &state.kind {
             StateKind::Tensor { shape } => {
-                let mut tensor = Vec::new();
-                grow(&mut tensor, shape.iter().product(), "a session's state")?;
-                Ok(StateTensor::Dense(Arc::new(tensor)))
+                let len = shape.iter().product();
+                Ok(match of_type {
+                    StateType::F32 => {
+                        let mut tensor = Vec::new();
+                        grow(&mut tensor, len, what)?;
+                        StateTensor::Dense(Arc::new(tensor))
+                    }
+                    StateType::F16 => {
+                        let stored = Arc::new(filled(len, f16::ZERO, what)?);
+                        StateTensor::Half { stored, values: Vec::new() }
+                    }
+                })
             }
             StateKind::KeyValue { kv_heads, head_dim, window } => {
                 Ok(StateTensor::KeyValue(KvCache::new(*kv_heads, *head_dim, *window)))
@@ -43,11 +80,34 @@ impl CpuState {
     /// Makes the recurrent tensors nobody else's, so that a step can write to them.
     pub(super) fn unshare(&mut self) -> Result<(), Error> {
         for tensor in &mut self.tensors {
-            if let StateTensor::Dense(tensor) = tensor {
-                unshare(tensor, "a session's state")?;
+            match tensor {
+                StateTensor::Dense(tensor) => unshare(tensor, "a session's state")?,
+                StateTensor::Half { stored, .. } => unshare(stored, "a session's state")?,
+                StateTensor::KeyValue(_) => {}
             }
         }
         Ok(())
+    }
+
+    /// Makes a tensor ready to be computed with, in memory from `scratch` if it is stored in half precision.
+    pub(super) fn widen(&mut self, id: StateId, scratch: &mut Scratch) -> Result<(), Error> {
+        if let Some(StateTensor::Half { stored, values }) = self.tensors.get_mut(id.0) {
+            let mut wide = scratch.take(stored.len())?;
+            wide.truncate(stored.len());
+            stored.convert_to_f32_slice(&mut wide);
+            *values = wide;
+        }
+        Ok(())
+    }
+
+    /// Stores what was computed since [`Self::widen`].
+    pub(super) fn narrow(&mut self, id: StateId, scratch: &mut Scratch) {
+        if let Some(StateTensor::Half { stored, values }) = self.tensors.get_mut(id.0) {
+            // Copies nothing: the step began with `unshare`.
+            let stored: &mut Vec<f16> = Arc::make_mut(stored);
+            narrow(values, stored);
+            scratch.give(std::mem::take(values));
+        }
     }
 
     /// A recurrent tensor.
@@ -55,6 +115,7 @@ impl CpuState {
         match &mut self.tensors[id.0] {
             // Copies nothing: the step began with `unshare`.
             StateTensor::Dense(tensor) => Arc::make_mut(tensor),
+            StateTensor::Half { values, .. } => values,
             // The plan made both the op and the state.
             StateTensor::KeyValue(_) => unreachable!("state {} is a cache", id.0),
         }
@@ -65,14 +126,16 @@ impl CpuState {
         match &mut self.tensors[id.0] {
             StateTensor::KeyValue(cache) => cache,
             // The plan made both the op and the state.
-            StateTensor::Dense(_) => unreachable!("state {} is a tensor", id.0),
+            StateTensor::Dense(_) | StateTensor::Half { .. } => {
+                unreachable!("state {} is a tensor", id.0)
+            }
         }
     }
 
     fn caches(&self) -> impl Iterator<Item = &KvCache> {
         self.tensors.iter().filter_map(|tensor| match tensor {
             StateTensor::KeyValue(cache) => Some(cache),
-            StateTensor::Dense(_) => None,
+            StateTensor::Dense(_) | StateTensor::Half { .. } => None,
         })
     }
 
@@ -83,6 +146,12 @@ impl CpuState {
                 grow(&mut copy, tensor.len(), "a copy of a session's state")?;
                 copy.copy_from_slice(tensor);
                 Ok(PortableState::Tensor(copy))
+            }
+            Some(StateTensor::Half { stored, .. }) => {
+                let mut wide = Vec::new();
+                grow(&mut wide, stored.len(), "a copy of a session's state")?;
+                stored.convert_to_f32_slice(&mut wide);
+                Ok(PortableState::Tensor(wide))
             }
             Some(StateTensor::KeyValue(cache)) => cache.export(self.position),
             None => Err(Error::StateForm { id: id.0 }),
@@ -98,6 +167,7 @@ impl SessionState for CpuState {
     fn bytes(&self) -> usize {
         let bytes = |tensor: &StateTensor| match tensor {
             StateTensor::Dense(tensor) => 4 * tensor.len(),
+            StateTensor::Half { stored, .. } => 2 * stored.len(),
             StateTensor::KeyValue(cache) => cache.bytes(),
         };
         self.tensors.iter().map(bytes).sum()
@@ -107,6 +177,9 @@ impl SessionState for CpuState {
         for tensor in &self.tensors {
             match tensor {
                 StateTensor::Dense(tensor) => visit(Arc::as_ptr(tensor).addr(), 4 * tensor.len()),
+                StateTensor::Half { stored, .. } => {
+                    visit(Arc::as_ptr(stored).addr(), 2 * stored.len());
+                }
                 StateTensor::KeyValue(cache) => cache.blocks(visit),
             }
         }
@@ -141,6 +214,14 @@ impl SessionState for CpuState {
                     return Err(form);
                 }
                 *tensor = Arc::new(values);
+            }
+            (Some(StateTensor::Half { stored, .. }), PortableState::Tensor(mut values)) => {
+                if values.len() != stored.len() {
+                    return Err(form);
+                }
+                let mut halves = filled(values.len(), f16::ZERO, "a session's state")?;
+                narrow(&mut values, &mut halves);
+                *stored = Arc::new(halves);
             }
             (
                 Some(StateTensor::KeyValue(cache)),
