@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use kinglet_models::ModelError;
 
 use crate::quantize::QuantizeError;
+use crate::saved_state::SavedStateError;
 use crate::weights::WeightsError;
 
 /// What can go wrong between a model folder and its logits.
@@ -50,7 +51,7 @@ pub enum Error {
     },
     /// A run without tokens.
     EmptyRun,
-    /// A session was given to a model that it was not made by.
+    /// A session or a snapshot was given to a model that it was not made by.
     ForeignSession,
     /// A step failed half-way: the session's state is no longer that of any sequence of tokens.
     PoisonedSession,
@@ -62,6 +63,41 @@ pub enum Error {
         more: usize,
         /// The limit.
         limit: usize,
+    },
+    /// A session was to go back to a position that its state can't be brought to.
+    NotReachable {
+        /// The position.
+        position: usize,
+        /// Tokens that it holds.
+        held: usize,
+        /// The last position before it that can be reached.
+        below: Option<usize>,
+        /// The first position after it that can be reached.
+        above: Option<usize>,
+    },
+    /// A key/value cache was to be cut where it does not reach.
+    CutOutOfRange {
+        /// The position.
+        position: usize,
+        /// Positions that it reaches to.
+        held: usize,
+    },
+    /// A state that was given is not what the plan has in its place.
+    StateForm {
+        /// Its place in the plan's states.
+        id: usize,
+    },
+    /// A saved session can't be loaded, or a session not be saved.
+    SavedState {
+        /// The file, if it is one.
+        path: Option<PathBuf>,
+        /// Why.
+        source: SavedStateError,
+    },
+    /// The backend can't do this yet.
+    Unsupported {
+        /// What.
+        what: &'static str,
     },
     /// The system has no memory for this.
     OutOfMemory {
@@ -112,6 +148,33 @@ impl fmt::Display for Error {
             ),
             Self::EmptyRun => f.write_str("a run needs at least one token"),
             Self::ForeignSession => f.write_str("the session belongs to another model"),
+            Self::NotReachable { position, held, .. } if position > held => {
+                write!(f, "the session holds {held} tokens: it can't go back to {position}")
+            }
+            Self::NotReachable { position, held, below, above } => {
+                write!(f, "the session can't go back to {position} of its {held} tokens: no state was retained there")?;
+                match (below, above) {
+                    (Some(below), Some(above)) => {
+                        write!(f, "; the nearest that it can go back to are {below} and {above}")
+                    }
+                    (Some(near), None) | (None, Some(near)) => {
+                        write!(f, "; the nearest that it can go back to is {near}")
+                    }
+                    (None, None) => Ok(()),
+                }
+            }
+            Self::CutOutOfRange { position, held } => write!(
+                f,
+                "a key/value cache of {held} positions can't be cut at {position}: that is not held"
+            ),
+            Self::StateForm { id } => {
+                write!(f, "state {id} is not of the form that the plan gives it")
+            }
+            Self::SavedState { path: Some(path), source } => {
+                write!(f, "saved session {}: {source}", path.display())
+            }
+            Self::SavedState { path: None, source } => write!(f, "saved session: {source}"),
+            Self::Unsupported { what } => write!(f, "{what} is not possible on this backend"),
             Self::PoisonedSession => f.write_str(
                 "an earlier step of this session failed half-way: start a new session or go back to a snapshot",
             ),
@@ -140,6 +203,7 @@ impl std::error::Error for Error {
             Self::Config { source, .. } => Some(source),
             Self::Weights(source) => Some(source),
             Self::Quantize(source) => Some(source),
+            Self::SavedState { source, .. } => Some(source),
             _ => None,
         }
     }

@@ -14,6 +14,7 @@
 //! [`Plan`](plan::Plan) (how, for no device in particular), a [`backend`] makes it an executable, and
 //! a [`Session`] owns the state of one sequence.
 
+mod atomic_file;
 pub mod backend;
 pub mod calibrate;
 mod checkpoint;
@@ -23,8 +24,10 @@ pub mod eval;
 mod model;
 pub mod op;
 pub mod plan;
+mod prefix_cache;
 pub mod quantize;
 pub mod sampling;
+pub mod saved_state;
 mod session;
 mod small_file;
 pub mod text;
@@ -37,6 +40,8 @@ pub use cpu::simd::Isa;
 pub use error::Error;
 pub use kinglet_models::{self as models, ModelSpec};
 pub use kinglet_quant as quant;
-pub use model::{Activations, Model, ModelOptions, Run};
-pub use session::Session;
+pub use model::{Activations, Model, ModelOptions, Run, StateType};
+pub use prefix_cache::{PrefixCache, PrefixCacheOptions, PrefixCacheStats, PrefixUse};
+pub use saved_state::{SavedSession, SavedStateError};
+pub use session::{Reach, Retain, Session, Snapshot};
 pub use traffic::Traffic;

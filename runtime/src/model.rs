@@ -1,7 +1,7 @@
 //! [`Model`]: a checkpoint made ready to run.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kinglet_models::ModelSpec;
 
@@ -10,7 +10,8 @@ use crate::backend::{self, Backend, BackendRun, Executable, Logits};
 use crate::checkpoint::Checkpoint;
 use crate::cpu::simd::Isa;
 use crate::plan::Plan;
-use crate::session::Session;
+use crate::saved_state::Identity;
+use crate::session::{Retained, Session, SharedState};
 use crate::weights::{CheckOptions, Weights};
 
 /// What quantized matrices are multiplied with. Dense ones always take activations as they are.
@@ -42,6 +43,17 @@ impl std::str::FromStr for Activations {
     }
 }
 
+/// In what precision a session's recurrent tensors are stored between steps. Keys and values are not among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StateType {
+    /// Single precision, as computed.
+    #[default]
+    F32,
+    /// Half precision: half the memory, and an error that each step adds to. Numbers above 65504 are stored as that.
+    F16,
+}
+
 /// How a model is opened.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -60,6 +72,8 @@ pub struct ModelOptions {
     pub allow_surplus: bool,
     /// Most tokens that a session may hold; unlimited if not given.
     pub context_limit: Option<usize>,
+    /// In what precision recurrent tensors are stored.
+    pub state_type: StateType,
 }
 
 impl ModelOptions {
@@ -104,6 +118,12 @@ impl ModelOptions {
         self
     }
 
+    /// Sets [`Self::state_type`].
+    pub fn state_type(mut self, state_type: StateType) -> Self {
+        self.state_type = state_type;
+        self
+    }
+
     /// Sets [`Self::context_limit`].
     pub fn context_limit(mut self, limit: usize) -> Self {
         self.context_limit = Some(limit);
@@ -124,6 +144,7 @@ struct Shared {
     weights: Weights,
     executable: Box<dyn Executable>,
     options: ModelOptions,
+    identity: OnceLock<Identity>,
 }
 
 /// One session's share of a step.
@@ -155,6 +176,7 @@ impl Model {
                 weights,
                 executable,
                 options: options.clone(),
+                identity: OnceLock::new(),
             }),
         })
     }
@@ -169,6 +191,7 @@ impl Model {
             state: self.shared.executable.new_state()?,
             tokens: Vec::new(),
             logits: Vec::new(),
+            retained: Retained::default(),
             poisoned: false,
             context_limit: self.shared.options.context_limit,
         })
@@ -199,15 +222,38 @@ impl Model {
             // Cleared again only when all has gone well.
             run.session.poisoned = true;
         }
+        let result = self.steps(runs).await;
+        for run in runs.iter_mut() {
+            let session = &mut *run.session;
+            match &result {
+                Ok(()) => {
+                    session.tokens.extend_from_slice(run.tokens);
+                    session.poisoned = false;
+                }
+                // What was retained on the way belongs to tokens that the session does not have.
+                Err(_) => session.retained.forget_after(session.tokens.len()),
+            }
+        }
+        result
+    }
+
+    /// Cuts the runs into steps, at the length that the executable takes and where a session retains its state.
+    async fn steps(&self, runs: &mut [Run<'_>]) -> Result<(), Error> {
         let most = self.shared.executable.max_step_tokens().max(1);
         let mut done = vec![0; runs.len()];
         loop {
             let mut room = most;
             let mut batch = Vec::new();
-            for (run, done) in runs.iter_mut().zip(&mut done) {
-                let take = room.min(run.tokens.len() - *done);
+            let mut retain = vec![false; runs.len()];
+            for ((run, done), retain) in runs.iter_mut().zip(&mut done).zip(&mut retain) {
+                let mut take = room.min(run.tokens.len() - *done);
                 if take == 0 {
                     continue;
+                }
+                let session = &mut *run.session;
+                if let Some(next) = session.retained.until_next(session.tokens.len() + *done) {
+                    take = take.min(next);
+                    *retain = take == next;
                 }
                 let tokens = &run.tokens[*done..*done + take];
                 *done += take;
@@ -216,24 +262,27 @@ impl Model {
                     Logits::Last if *done < run.tokens.len() => Logits::None,
                     wanted => wanted,
                 };
-                let Session { state, logits, .. } = &mut *run.session;
+                let Session { state, logits, .. } = session;
                 batch.push(BackendRun { tokens, state: &mut **state, wanted, logits });
             }
             if batch.is_empty() {
-                break;
+                return Ok(());
             }
             self.shared.executable.step(batch).await?;
+            for ((run, done), _) in runs.iter_mut().zip(&done).zip(retain).filter(|(_, r)| *r) {
+                let session = &mut *run.session;
+                let state = SharedState::new(session.state.snapshot()?);
+                // Logits of this position, unless only later ones were asked for.
+                let last = session.logits.len().checked_sub(self.vocab());
+                let logits = last.and_then(|last| session.logits.get(last..));
+                session.retained.push(session.tokens.len() + done, state, logits);
+            }
         }
-        for run in runs.iter_mut() {
-            run.session.tokens.extend_from_slice(run.tokens);
-            run.session.poisoned = false;
-        }
-        Ok(())
     }
 
     fn check(&self, run: &Run<'_>) -> Result<(), Error> {
         let (session, vocab) = (&*run.session, self.vocab());
-        if !Arc::ptr_eq(&session.model.shared, &self.shared) {
+        if !self.is(&session.model) {
             return Err(Error::ForeignSession);
         }
         if session.poisoned {
@@ -285,6 +334,21 @@ impl Model {
     /// Threads of the host that compute.
     pub fn threads(&self) -> usize {
         self.shared.executable.threads()
+    }
+
+    /// Whether the other one shares everything with this.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// What must be the same for a saved state to be this model's.
+    pub(crate) fn identity(&self) -> Result<Identity, Error> {
+        let Shared { spec, plan, weights, identity, .. } = &*self.shared;
+        if let Some(identity) = identity.get() {
+            return Ok(*identity);
+        }
+        let new = Identity::new(spec, plan, weights)?;
+        Ok(*identity.get_or_init(|| new))
     }
 
     pub(crate) fn executable(&self) -> &dyn Executable {
