@@ -16,9 +16,12 @@
 
 mod atomic_file;
 pub mod backend;
+mod cancel;
 mod cpu;
 mod error;
+mod estimate;
 mod model;
+mod mounted;
 pub mod op;
 pub mod plan;
 mod prefix_cache;
@@ -31,10 +34,13 @@ mod traffic;
 pub mod weights;
 
 pub use backend::{Backend, Logits};
+pub use cancel::Cancel;
 pub use cpu::simd::Isa;
 pub use error::Error;
+pub use estimate::{MemoryEstimate, estimate};
 pub use kinglet_models::{self as models, ModelSpec};
 pub use model::{Model, ModelOptions, Run, read_spec};
+pub use mounted::{ModelFiles, Mounted};
 pub use prefix_cache::{PrefixCache, PrefixCacheOptions, PrefixCacheStats, PrefixUse};
 pub use saved_state::{SavedSession, SavedStateError};
 pub use session::{Reach, Retain, Session, Snapshot};

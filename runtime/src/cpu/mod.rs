@@ -34,6 +34,7 @@ use self::state::CpuState;
 use self::step::{Step, StepRun, Workspace};
 use self::team::Team;
 use crate::backend::{BackendRun, Executable, SessionState, StepFuture};
+use crate::cancel::Cancel;
 use crate::op::Op;
 use crate::plan::Plan;
 use crate::weights::Weights;
@@ -90,7 +91,7 @@ impl CpuExecutable {
         })
     }
 
-    fn run(&self, runs: Vec<BackendRun<'_>>) -> Result<(), Error> {
+    fn run(&self, runs: Vec<BackendRun<'_>>, cancels: &[Cancel]) -> Result<(), Error> {
         let mut guard = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let workspace = &mut *guard;
         let mut tokens = Vec::new();
@@ -115,6 +116,9 @@ impl CpuExecutable {
             locals: &mut workspace.locals,
         };
         for (index, op) in self.ops.iter().enumerate() {
+            if cancels.iter().any(Cancel::is_set) {
+                return Err(Error::Cancelled);
+            }
             op.run(&mut step)?;
             if cfg!(debug_assertions) {
                 let broken = |values: &[f32]| values.iter().any(|x| !x.is_finite());
@@ -157,7 +161,15 @@ impl Executable for CpuExecutable {
     }
 
     fn step<'a>(&'a self, runs: Vec<BackendRun<'a>>) -> StepFuture<'a> {
-        Box::pin(async move { self.run(runs) })
+        Box::pin(async move { self.run(runs, &[]) })
+    }
+
+    fn step_until<'a>(
+        &'a self,
+        runs: Vec<BackendRun<'a>>,
+        cancels: &'a [Cancel],
+    ) -> StepFuture<'a> {
+        Box::pin(async move { self.run(runs, cancels) })
     }
 
     fn describe(&self) -> String {
