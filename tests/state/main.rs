@@ -1,5 +1,6 @@
 //! Sessions, and all that keeps, brings back, saves and reuses their state.
 
+mod cancel;
 mod going_back;
 mod prefix_cache;
 mod prefix_disk;
