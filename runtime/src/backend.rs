@@ -9,6 +9,7 @@ use std::pin::Pin;
 
 use std::sync::Arc;
 
+use crate::cancel::Cancel;
 use crate::cpu::CpuExecutable;
 use crate::op::StateId;
 use crate::plan::Plan;
@@ -106,6 +107,17 @@ pub trait Executable: Send + Sync {
 
     /// Runs all runs together. After an error the states that took part are undefined.
     fn step<'a>(&'a self, runs: Vec<BackendRun<'a>>) -> StepFuture<'a>;
+
+    /// As [`Executable::step`], but ends early with [`Error::Cancelled`] where one of `cancels` is set and the backend can stop
+    /// on the way.
+    fn step_until<'a>(
+        &'a self,
+        runs: Vec<BackendRun<'a>>,
+        cancels: &'a [Cancel],
+    ) -> StepFuture<'a> {
+        let _ = cancels;
+        self.step(runs)
+    }
 
     /// Backend, device, threads: a line for people.
     fn describe(&self) -> String;

@@ -99,6 +99,8 @@ pub enum Error {
         /// What.
         what: &'static str,
     },
+    /// The step was stopped by a [`Cancel`](crate::Cancel): the sessions are what they were before.
+    Cancelled,
     /// The system has no memory for this.
     OutOfMemory {
         /// What for.
@@ -175,6 +177,7 @@ impl fmt::Display for Error {
             }
             Self::SavedState { path: None, source } => write!(f, "saved session: {source}"),
             Self::Unsupported { what } => write!(f, "{what} is not possible on this backend"),
+            Self::Cancelled => f.write_str("cancelled"),
             Self::PoisonedSession => f.write_str(
                 "an earlier step of this session failed half-way: start a new session or go back to a snapshot",
             ),

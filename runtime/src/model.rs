@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use kinglet_models::ModelSpec;
 
 use crate::Error;
-use crate::backend::{self, Backend, BackendRun, Executable, Logits};
+use crate::backend::{self, Backend, BackendRun, Executable, Logits, SessionState};
+use crate::cancel::Cancel;
 use crate::checkpoint::Checkpoint;
 use crate::cpu::simd::Isa;
 use crate::plan::Plan;
@@ -157,6 +158,14 @@ pub struct Run<'a> {
     pub logits: Logits,
 }
 
+/// What the sessions of `runs` are, to come back to: nothing where every run is a single token.
+fn before(runs: &[Run<'_>]) -> Result<Vec<(Box<dyn SessionState>, Vec<f32>)>, Error> {
+    if runs.iter().all(|run| run.tokens.len() == 1) {
+        return Ok(Vec::new());
+    }
+    runs.iter().map(|run| Ok((run.session.state.snapshot()?, run.session.logits.clone()))).collect()
+}
+
 impl Model {
     /// Opens the checkpoint in `folder`: `config.json` and `model.safetensors`, or the shards that
     /// `model.safetensors.index.json` names. Names, shapes and types of all tensors are checked first.
@@ -194,6 +203,7 @@ impl Model {
             retained: Retained::default(),
             poisoned: false,
             context_limit: self.shared.options.context_limit,
+            cancel: None,
         })
     }
 
@@ -202,7 +212,7 @@ impl Model {
     /// # Errors
     /// When a run is empty, a token is out of range, a session is full, poisoned or another model's: then
     /// nothing has changed. When memory runs out or (in debug builds) a result is not finite: then the sessions
-    /// of the runs are poisoned.
+    /// of the runs are poisoned. [`Error::Cancelled`] by a session's [`Cancel`]: then nothing has changed either.
     pub fn step(&self, runs: &mut [Run<'_>]) -> Result<(), Error> {
         pollster::block_on(self.step_async(runs))
     }
@@ -217,12 +227,20 @@ impl Model {
         }
         // A mapped file that was cut short would end the process where it is read: an error is better.
         self.shared.weights.check_unchanged()?;
+        let cancels: Vec<Cancel> =
+            runs.iter().filter_map(|run| run.session.cancel.clone()).collect();
+        if cancels.iter().any(Cancel::is_set) {
+            return Err(Error::Cancelled);
+        }
+        let before = if cancels.is_empty() { Vec::new() } else { before(runs)? };
         for run in runs.iter_mut() {
             run.session.logits.clear();
             // Cleared again only when all has gone well.
             run.session.poisoned = true;
         }
-        let result = self.steps(runs).await;
+        // A single token is not stopped on the way: it would cost a copy of the state for each.
+        let within = if before.is_empty() { &[][..] } else { &cancels };
+        let result = self.steps(runs, within).await;
         for run in runs.iter_mut() {
             let session = &mut *run.session;
             match &result {
@@ -234,11 +252,18 @@ impl Model {
                 Err(_) => session.retained.forget_after(session.tokens.len()),
             }
         }
+        if let Err(Error::Cancelled) = &result {
+            for (run, (state, logits)) in runs.iter_mut().zip(before) {
+                run.session.state = state;
+                run.session.logits = logits;
+                run.session.poisoned = false;
+            }
+        }
         result
     }
 
     /// Cuts the runs into steps, at the length that the executable takes and where a session retains its state.
-    async fn steps(&self, runs: &mut [Run<'_>]) -> Result<(), Error> {
+    async fn steps(&self, runs: &mut [Run<'_>], cancels: &[Cancel]) -> Result<(), Error> {
         let most = self.shared.executable.max_step_tokens().max(1);
         let mut done = vec![0; runs.len()];
         loop {
@@ -268,7 +293,10 @@ impl Model {
             if batch.is_empty() {
                 return Ok(());
             }
-            self.shared.executable.step(batch).await?;
+            if cancels.iter().any(Cancel::is_set) {
+                return Err(Error::Cancelled);
+            }
+            self.shared.executable.step_until(batch, cancels).await?;
             for ((run, done), _) in runs.iter_mut().zip(&done).zip(retain).filter(|(_, r)| *r) {
                 let session = &mut *run.session;
                 let state = SharedState::new(session.state.snapshot()?);

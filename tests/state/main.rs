@@ -1,5 +1,6 @@
 //! Sessions, and all that keeps, brings back, saves and reuses their state.
 
+mod cancel;
 mod going_back;
 mod half;
 mod prefix_cache;

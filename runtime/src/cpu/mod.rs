@@ -36,6 +36,7 @@ use self::state::CpuState;
 use self::step::{Step, StepRun, Workspace};
 use self::team::Team;
 use crate::backend::{BackendRun, Executable, SessionState, StepFuture};
+use crate::cancel::Cancel;
 use crate::model::StateType;
 use crate::op::{Op, StateId};
 use crate::plan::Plan;
@@ -105,7 +106,7 @@ impl CpuExecutable {
         })
     }
 
-    fn run(&self, runs: Vec<BackendRun<'_>>) -> Result<(), Error> {
+    fn run(&self, runs: Vec<BackendRun<'_>>, cancels: &[Cancel]) -> Result<(), Error> {
         let mut guard = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let workspace = &mut *guard;
         let mut tokens = Vec::new();
@@ -131,6 +132,9 @@ impl CpuExecutable {
             activations: self.activations,
         };
         for (index, (op, stored)) in self.ops.iter().zip(&self.stored).enumerate() {
+            if cancels.iter().any(Cancel::is_set) {
+                return Err(Error::Cancelled);
+            }
             for &id in stored {
                 let scratch = &mut *step.scratch;
                 step.runs.iter_mut().try_for_each(|run| run.state.widen(id, scratch))?;
@@ -181,7 +185,15 @@ impl Executable for CpuExecutable {
     }
 
     fn step<'a>(&'a self, runs: Vec<BackendRun<'a>>) -> StepFuture<'a> {
-        Box::pin(async move { self.run(runs) })
+        Box::pin(async move { self.run(runs, &[]) })
+    }
+
+    fn step_until<'a>(
+        &'a self,
+        runs: Vec<BackendRun<'a>>,
+        cancels: &'a [Cancel],
+    ) -> StepFuture<'a> {
+        Box::pin(async move { self.run(runs, cancels) })
     }
 
     fn describe(&self) -> String {

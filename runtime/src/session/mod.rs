@@ -5,6 +5,7 @@ mod snapshot;
 
 use crate::Error;
 use crate::backend::{Logits, SessionState};
+use crate::cancel::Cancel;
 use crate::model::{Model, Run};
 use crate::plan::StateKind;
 
@@ -31,6 +32,7 @@ pub struct Session {
     pub(crate) retained: Retained,
     pub(crate) poisoned: bool,
     pub(crate) context_limit: Option<usize>,
+    pub(crate) cancel: Option<Cancel>,
 }
 
 impl Session {
@@ -52,6 +54,17 @@ impl Session {
         let model = self.model.clone();
         model.step(&mut [Run { session: self, tokens, logits: Logits::All }])?;
         Ok(&self.logits)
+    }
+
+    /// Lets `cancel` stop the steps that this session takes part in; `None`: nothing does. A step of several sessions is stopped
+    /// by any of theirs. A fork begins without one.
+    pub fn set_cancel(&mut self, cancel: Option<Cancel>) {
+        self.cancel = cancel;
+    }
+
+    /// The most tokens that it may hold; `None` is no limit.
+    pub fn context_limit(&self) -> Option<usize> {
+        self.context_limit
     }
 
     /// The model that the session belongs to.
@@ -139,6 +152,8 @@ impl Session {
             retained: self.retained.clone(),
             poisoned: false,
             context_limit: self.context_limit,
+            // Whoever stops the one need not mean the other.
+            cancel: None,
         })
     }
 
