@@ -1,0 +1,111 @@
+// `mamba_scan`: h[c,n] = exp(dt[c] A[c,n]) h[c,n] + dt[c] B[n] x[c], y[c] = (sum_n C[n] h[c,n] + d[c] x[c]) * silu(z[c]).
+// A thread takes a channel of a run through all its tokens, 16 states at a time in registers. A token's own share
+// of y, dt x (B . C), is kept apart from what the state carries.
+//# use math
+//# use step
+
+const THREADS: u32 = 64u;
+const HELD: u32 = 16u;
+
+struct Params {
+    inner: u32,
+    state_dim: u32,
+    z_offset: u32,
+    z_stride: u32,
+    b_offset: u32,
+    c_offset: u32,
+    bc_stride: u32,
+    /// a_log, [inner, state_dim], in `vectors`.
+    a_log: u32,
+    /// d, [inner], in `vectors`.
+    d: u32,
+    /// Whether B and C are normed.
+    norm: u32,
+    eps: f32,
+}
+
+@group(0) @binding(_) var<uniform> params: Params;
+/// x, [T, inner].
+@group(0) @binding(_) var<storage, read> x: array<f32>;
+/// z, [T, z_stride].
+@group(0) @binding(_) var<storage, read> z: array<f32>;
+/// dt before its softplus, [T, inner].
+@group(0) @binding(_) var<storage, read> dt: array<f32>;
+/// B and C, [T, bc_stride].
+@group(0) @binding(_) var<storage, read> bc: array<f32>;
+/// The op's small tensors, one behind the other.
+@group(0) @binding(_) var<storage, read> vectors: array<f32>;
+/// h, [state_dim, inner].
+@group(0) @binding(_) var<storage, read_write> state: array<f32>;
+/// y, [T, inner].
+@group(0) @binding(_) var<storage, read_write> output: array<f32>;
+
+/// The norm's factor on the state_dim elements of `bc` from `first` on.
+fn factor(first: u32) -> f32 {
+    if params.norm == 0u {
+        return 1.0;
+    }
+    var squares = 0.0;
+    for (var n = 0u; n < params.state_dim; n += 1u) {
+        squares += bc[first + n] * bc[first + n];
+    }
+    return inverseSqrt(squares / f32(params.state_dim) + params.eps);
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let channel = id.x;
+    if channel >= params.inner {
+        return;
+    }
+    var h: array<f32, HELD>;
+    var a: array<f32, HELD>;
+    for (var first = 0u; first < params.state_dim; first += HELD) {
+        let held = min(HELD, params.state_dim - first);
+        for (var n = 0u; n < HELD; n += 1u) {
+            h[n] = 0.0;
+            a[n] = 0.0;
+            if n < held {
+                h[n] = state[(first + n) * params.inner + channel];
+                a[n] = -exp(vectors[params.a_log + channel * params.state_dim + first + n]);
+            }
+        }
+        let last = first + HELD >= params.state_dim;
+        for (var t = 0u; t < step.tokens; t += 1u) {
+            let token = step.start + t;
+            let b_at = token * params.bc_stride + params.b_offset;
+            let c_at = token * params.bc_stride + params.c_offset;
+            let b_factor = factor(b_at);
+            let c_factor = factor(c_at);
+            let input = x[token * params.inner + channel];
+            let width = softplus(dt[token * params.inner + channel]);
+            let drive = width * input * b_factor;
+            var carried = 0.0;
+            var own = 0.0;
+            for (var n = 0u; n < HELD; n += 1u) {
+                if n < held {
+                    let b = bc[b_at + first + n];
+                    let c = bc[c_at + first + n];
+                    let decayed = exp(width * a[n]) * h[n];
+                    carried += c * decayed;
+                    own += c * b;
+                    h[n] = decayed + drive * b;
+                }
+            }
+            var y = c_factor * (carried + drive * own);
+            let at = token * params.inner + channel;
+            if first > 0u {
+                y += output[at];
+            }
+            if last {
+                y = (y + vectors[params.d + channel] * input) * silu(z[token * params.z_stride + params.z_offset + channel]);
+            }
+            output[at] = y;
+        }
+        for (var n = 0u; n < HELD; n += 1u) {
+            if n < held {
+                state[(first + n) * params.inner + channel] = h[n];
+            }
+        }
+    }
+}
