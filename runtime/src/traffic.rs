@@ -27,7 +27,7 @@ impl Traffic {
             let uses = op.uses();
             for matrix in &uses.matrices {
                 let data = weights.matrix(matrix)?;
-                traffic.weights += data.bytes().len() as u64;
+                traffic.weights += data.byte_len() as u64;
             }
             // A token uses `top_k` of the experts: that share of the stack's bytes.
             let stack = match op {
@@ -38,7 +38,7 @@ impl Traffic {
             if let Some((used, count)) = stack {
                 let mut all = 0;
                 for (_, matrix) in &uses.experts {
-                    all += weights.matrix(matrix)?.bytes().len() as u64;
+                    all += weights.matrix(matrix)?.byte_len() as u64;
                 }
                 traffic.weights += all * used as u64 / count.max(1) as u64;
             }
@@ -48,7 +48,7 @@ impl Traffic {
             }
             if let Op::Embed(embed) = op {
                 let table = weights.matrix(&embed.table)?;
-                traffic.weights += (table.cols() * table.dtype().size()) as u64;
+                traffic.weights += table.row_bytes() as u64;
             }
         }
         for state in &plan.states {

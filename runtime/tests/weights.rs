@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 
-use kinglet::weights::{Access, CheckOptions, Problem, Source, Weights, WeightsError};
+use kinglet::weights::{
+    Access, CheckOptions, Encoding, MatrixData, MatrixView, Problem, Source, Weights, WeightsError,
+};
 use kinglet_models::{
     Activation, Block, Dense, Embedding, Head, Linear, Matrix, Mixer, ModelSpec, Norm, TensorSpec,
 };
@@ -11,6 +13,14 @@ use kinglet_quant::DType;
 
 mod safetensors_files;
 use safetensors_files::{TempDir, f32s, file, in_memory, index, raw};
+
+/// The bytes of a dense matrix.
+fn dense(matrix: &MatrixData) -> Vec<u8> {
+    match matrix.view() {
+        MatrixView::Dense { bytes, .. } => bytes.to_vec(),
+        MatrixView::Quantized(blocks) => panic!("{blocks:?}"),
+    }
+}
 
 /// Embedding `[3, 2]`, one feed-forward block of width 4 whose gate and up are fused, a head.
 fn spec() -> ModelSpec {
@@ -84,15 +94,15 @@ fn vectors_and_matrices_are_read_where_they_lie_at_any_address() {
 
         let whole = Matrix::whole("model.layers.0.input.weight", 8, 2);
         let up = weights.matrix(&whole.rows(4, 4)).unwrap();
-        assert_eq!((up.rows(), up.cols(), up.dtype()), (4, 2, DType::F32));
-        assert_eq!(up.bytes(), &numbers(16)[32..]);
-        assert_eq!(up.slice(1..3).unwrap().bytes(), &numbers(16)[40..56]);
-        assert_eq!(up.slice(4..4).unwrap().bytes(), b"");
+        assert_eq!((up.rows(), up.cols(), up.encoding()), (4, 2, Encoding::Dense(DType::F32)));
+        assert_eq!(dense(&up), &numbers(16)[32..]);
+        assert_eq!(dense(&up.slice(1..3).unwrap()), &numbers(16)[40..56]);
+        assert_eq!(dense(&up.slice(4..4).unwrap()), b"");
         assert!(up.slice(3..5).is_err());
 
         let embed = weights.get("model.embed.weight").unwrap();
         assert_eq!((embed.shape(), embed.dtype()), (&[3, 2][..], DType::BF16));
-        assert_eq!(embed.rows(1..3).unwrap().bytes(), (4..12).collect::<Vec<u8>>());
+        assert_eq!(dense(&embed.rows(1..3).unwrap()), (4..12).collect::<Vec<u8>>());
         // The mapping outlives the weights and the name of the file.
         drop(weights);
         drop(dir);
@@ -108,9 +118,9 @@ fn rows_are_counted_over_the_leading_dimensions() {
     let empty = ("z", "F32", &[3u64, 0][..], vec![]);
     let weights = in_memory(file(&[stack, vector, scalar, empty], 0)).unwrap();
     let expert = weights.matrix(&Matrix::stacked("e", 2, 3, 2, 1)).unwrap();
-    assert_eq!(expert.bytes(), &numbers(12)[24..]);
-    assert_eq!(weights.get("v").unwrap().rows(0..1).unwrap().bytes(), numbers(4));
-    assert_eq!(weights.get("s").unwrap().rows(0..1).unwrap().bytes(), numbers(1));
+    assert_eq!(dense(&expert), &numbers(12)[24..]);
+    assert_eq!(dense(&weights.get("v").unwrap().rows(0..1).unwrap()), numbers(4));
+    assert_eq!(dense(&weights.get("s").unwrap().rows(0..1).unwrap()), numbers(1));
     assert_eq!(weights.get("z").unwrap().rows(1..3).unwrap().rows(), 2);
 
     for (rows, cols, row_offset) in

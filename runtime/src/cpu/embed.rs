@@ -22,13 +22,11 @@ impl Embed {
 impl CpuOp for Embed {
     fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let width = self.table.cols();
-        let row_bytes = width * self.table.dtype().size();
         let mut output = step.buffers.take(self.output);
         let tokens = step.tokens;
         step.team.for_each(tokens.len(), chunks(output.data(), width), |i, out| {
             // Ids were checked against the table's rows before the step.
-            let row = &self.table.bytes()[tokens[i] as usize * row_bytes..][..row_bytes];
-            let decoded = kinglet_quant::decode(self.table.dtype(), row, out);
+            let decoded = self.table.decode_row(tokens[i] as usize, out);
             debug_assert!(decoded.is_ok());
             if self.scale != 1.0 {
                 out.iter_mut().for_each(|x| *x *= self.scale);

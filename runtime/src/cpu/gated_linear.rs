@@ -31,7 +31,7 @@ impl GatedPair {
     pub(super) fn tiling(&self, tokens: usize, threads: usize) -> Tiling {
         let (rows, cols) = (self.gate.rows(), self.gate.cols());
         // A row of the pair is two rows of weights.
-        Tiling::new(rows, cols, 2 * self.gate.matrix.dtype().size(), tokens, threads)
+        Tiling::new(rows, cols, 2 * self.gate.matrix.row_bytes(), tokens, threads)
     }
 
     /// Scratch that [`Self::tile`] needs.

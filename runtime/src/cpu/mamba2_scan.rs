@@ -15,6 +15,7 @@ use super::conv1d::Conv;
 use super::kernel::dot::{MatMul, Rows, Vectors};
 use super::kernel::elementwise::{AddScaled, StepSize};
 use super::kernel::gemm::Gemm;
+use super::kernel::memory_step::MemoryStep;
 use super::simd::{Isa, Kernel, Simd, load, math, store};
 use super::split::{ColumnBlock, chunks, columns, per_run};
 use super::step::Step;
@@ -181,12 +182,12 @@ impl HeadTask<'_> {
         let (x, b, c) = self.token(t);
         let (b, c) = (&b[..op.state_dim], &c[..op.state_dim]);
         let own: f32 = b.iter().zip(c).map(|(b, c)| b * c).sum();
-        self.isa.dispatch(HeadStep {
-            x: &x[..op.head_dim],
-            b,
-            c,
-            dt,
+        self.isa.dispatch(MemoryStep {
+            query: c,
+            key: b,
+            value: &x[..op.head_dim],
             decay: (dt * self.scan.a[self.head]).exp(),
+            input: dt,
             own: dt * own + self.scan.d[self.head],
             out,
             state,
@@ -337,77 +338,5 @@ impl Kernel for DecayRow<'_> {
             store(s, value, &mut self.row[start..end]);
         }
         self.row[seen..].fill(0.0);
-    }
-}
-
-/// `out = decay C^T S + own x`, then `S = decay S + dt B x^T`; `own` is `dt C . B + d`: the token's own share is one factor
-/// for the whole head, as in the chunkwise form.
-struct HeadStep<'a> {
-    x: &'a [f32],
-    b: &'a [f32],
-    c: &'a [f32],
-    dt: f32,
-    decay: f32,
-    own: f32,
-    out: &'a mut [f32],
-    /// `[state, head_dim]`.
-    state: &'a mut [f32],
-}
-
-impl Kernel for HeadStep<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        let width = self.x.len();
-        let mut start = 0;
-        // Blocks of four vectors keep x and y in registers while the state streams through.
-        while start + 4 * S::LANES <= width {
-            self.block::<S, 4>(s, start);
-            start += 4 * S::LANES;
-        }
-        while start + S::LANES <= width {
-            self.block::<S, 1>(s, start);
-            start += S::LANES;
-        }
-        if start < width {
-            let x = s.load_partial(&self.x[start..]);
-            let (input, mut y) = (s.mul(x, s.splat(self.dt)), s.zero());
-            for (i, row) in self.state.chunks_mut(width).enumerate() {
-                let row = &mut row[start..];
-                let held = s.load_partial(row);
-                y = s.fma(s.splat(self.c[i]), held, y);
-                let decayed = s.mul(s.splat(self.decay), held);
-                s.store_partial(s.fma(s.splat(self.b[i]), input, decayed), row);
-            }
-            let y = s.fma(s.splat(self.decay), y, s.mul(s.splat(self.own), x));
-            s.store_partial(y, &mut self.out[start..]);
-        }
-    }
-}
-
-impl HeadStep<'_> {
-    #[inline(always)]
-    fn block<S: Simd, const V: usize>(&mut self, s: S, start: usize) {
-        let (width, len) = (self.x.len(), V * S::LANES);
-        let (decay, dt, own) = (s.splat(self.decay), s.splat(self.dt), s.splat(self.own));
-        let blocks = &S::blocks(&self.x[start..start + len]).0[..V];
-        let (mut x, mut mine, mut y) = ([s.zero(); V], [s.zero(); V], [s.zero(); V]);
-        for v in 0..V {
-            let value = s.load(&blocks[v]);
-            (x[v], mine[v]) = (s.mul(value, dt), s.mul(own, value));
-        }
-        for ((row, &b), &c) in self.state.chunks_mut(width).zip(self.b).zip(self.c) {
-            let (b, c) = (s.splat(b), s.splat(c));
-            let row = &mut S::blocks_mut(&mut row[start..start + len]).0[..V];
-            for v in 0..V {
-                let held = s.load(&row[v]);
-                y[v] = s.fma(c, held, y[v]);
-                s.store(s.fma(b, x[v], s.mul(decay, held)), &mut row[v]);
-            }
-        }
-        let out = &mut S::blocks_mut(&mut self.out[start..start + len]).0[..V];
-        for v in 0..V {
-            s.store(s.fma(decay, y[v], mine[v]), &mut out[v]);
-        }
     }
 }

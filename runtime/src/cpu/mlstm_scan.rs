@@ -16,8 +16,9 @@ use super::CpuOp;
 use super::kernel::dot::{MatMul, Rows, Vectors};
 use super::kernel::elementwise::AddScaled;
 use super::kernel::gemm::Gemm;
+use super::kernel::memory_step::MemoryStep;
 use super::projection::vector;
-use super::simd::{Isa, Kernel, Simd, load, store};
+use super::simd::Isa;
 use super::split::{ColumnBlock, chunks, columns, per_run};
 use super::step::Step;
 use crate::Error;
@@ -159,7 +160,16 @@ impl HeadTask<'_> {
         }
         let own = input * own;
         let divisor = ((forget * held + own) * scale).abs().max((-m).exp()) + op.eps;
-        self.isa.dispatch(HeadStep { q, k, v, forget, input, own, out: &mut *out, c: state.c });
+        self.isa.dispatch(MemoryStep {
+            query: q,
+            key: k,
+            value: v,
+            decay: forget,
+            input,
+            own,
+            out: &mut *out,
+            state: state.c,
+        });
         out.iter_mut().for_each(|o| *o = *o * scale / divisor);
     }
 
@@ -292,79 +302,6 @@ impl HeadTask<'_> {
             let normed = (*h - mean as f32) * scale * self.scan.weight[first + j];
             let value = normed + bias.map_or(0.0, |bias| bias[j]);
             *h = value / (1.0 + (-gate[j]).exp());
-        }
-    }
-}
-
-/// `out = forget q^T C + own v`, then `C = forget C + input k v^T`; `own` is `input q . k`.
-struct HeadStep<'a> {
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
-    forget: f32,
-    input: f32,
-    own: f32,
-    out: &'a mut [f32],
-    /// `[dk, dv]`.
-    c: &'a mut [f32],
-}
-
-impl Kernel for HeadStep<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        let width = self.v.len();
-        let mut start = 0;
-        while start + 8 * S::LANES <= width && S::WIDE {
-            self.block::<S, 8>(s, start);
-            start += 8 * S::LANES;
-        }
-        while start + 4 * S::LANES <= width {
-            self.block::<S, 4>(s, start);
-            start += 4 * S::LANES;
-        }
-        while start < width {
-            let end = (start + S::LANES).min(width);
-            let v = load(s, &self.v[start..end]);
-            let mut sum = s.zero();
-            for (i, row) in self.c.chunks_mut(width).enumerate() {
-                let row = &mut row[start..end];
-                let held = load(s, row);
-                sum = s.fma(s.splat(self.q[i]), held, sum);
-                let kept = s.mul(s.splat(self.forget), held);
-                store(s, s.fma(s.splat(self.input * self.k[i]), v, kept), row);
-            }
-            let own = s.mul(s.splat(self.own), v);
-            store(s, s.fma(s.splat(self.forget), sum, own), &mut self.out[start..end]);
-            start = end;
-        }
-    }
-}
-
-impl HeadStep<'_> {
-    #[inline(always)]
-    fn block<S: Simd, const V: usize>(&mut self, s: S, start: usize) {
-        let (width, len) = (self.v.len(), V * S::LANES);
-        let forget = s.splat(self.forget);
-        let blocks = &S::blocks(&self.v[start..start + len]).0[..V];
-        let mut v = [s.zero(); V];
-        for i in 0..V {
-            v[i] = s.load(&blocks[i]);
-        }
-        let mut sums = [s.zero(); V];
-        for ((row, &k), &q) in self.c.chunks_mut(width).zip(self.k).zip(self.q) {
-            let (k, q) = (s.splat(self.input * k), s.splat(q));
-            let row = &mut S::blocks_mut(&mut row[start..start + len]).0[..V];
-            for i in 0..V {
-                let held = s.load(&row[i]);
-                sums[i] = s.fma(q, held, sums[i]);
-                s.store(s.fma(k, v[i], s.mul(forget, held)), &mut row[i]);
-            }
-        }
-        let out = &mut S::blocks_mut(&mut self.out[start..start + len]).0[..V];
-        let own = s.splat(self.own);
-        for i in 0..V {
-            s.store(s.fma(forget, sums[i], s.mul(own, v[i])), &mut out[i]);
         }
     }
 }

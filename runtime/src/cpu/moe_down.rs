@@ -61,8 +61,8 @@ impl MoeDown {
         let routes = step.buffers.get(self.routes);
         let Some(first) = self.experts.first() else { return Ok(()) };
         let cols = self.top_k * self.inner + self.shared.as_ref().map_or(0, Projection::cols);
-        let element = first.matrix.dtype().size();
-        let tiling = Tiling::new(hidden, cols, element, tokens, team.threads());
+        let row_bytes = first.matrix.row_bytes() * cols / first.cols().max(1);
+        let tiling = Tiling::new(hidden, cols, row_bytes, tokens, team.threads());
         let locals = step.locals.get(tiling.rows)?;
         let split = tiling.columns(output.data(), hidden, hidden);
         team.for_each_with(locals, tiling.tasks(hidden), split, |local, _, mut block| {
@@ -111,8 +111,8 @@ impl MoeDown {
         let tilings: Vec<_> = groups
             .iter()
             .map(|&(expert, first, end)| {
-                let element = self.experts[expert].matrix.dtype().size();
-                Tiling::new(hidden, inner, element, end - first, threads)
+                let row_bytes = self.experts[expert].matrix.row_bytes();
+                Tiling::new(hidden, inner, row_bytes, end - first, threads)
             })
             .collect();
         let rows: Vec<Group> = groups

@@ -8,7 +8,7 @@ use super::step::{Buffers, Locals, Scratch};
 use super::team::Team;
 use crate::Error;
 use crate::op::{Prologue, Slice};
-use crate::weights::{MatrixData, Weights};
+use crate::weights::{MatrixData, MatrixView, Weights};
 use kinglet_models::{self as spec, TensorSpec};
 
 /// `W` and `b` of `y = W x + b`; an empty `b` is none.
@@ -52,9 +52,24 @@ impl Projection {
         out: &mut [f32],
         out_stride: usize,
     ) {
-        let weight = Rows::packed(self.matrix.bytes(), self.matrix.dtype(), self.matrix.cols());
         let tokens = x.tokens;
-        isa.dispatch(MatMul { weight, first_row, rows, x, out: &mut *out, out_stride });
+        match self.matrix.view() {
+            MatrixView::Dense { dtype, bytes } => {
+                let weight = Rows::packed(bytes, dtype, self.matrix.cols());
+                isa.dispatch(MatMul { weight, first_row, rows, x, out: &mut *out, out_stride });
+            }
+            MatrixView::Quantized(blocks) => {
+                // A row at a time is decoded, so that no copy of the matrix is ever made.
+                let mut decoded = vec![0.0; self.matrix.cols()];
+                for row in 0..rows {
+                    let done = blocks.decode_row(first_row + row, &mut decoded);
+                    debug_assert!(done.is_ok());
+                    let weight = Rows::floats(&decoded, decoded.len(), decoded.len());
+                    let out = &mut out[row..];
+                    isa.dispatch(MatMul { weight, first_row: 0, rows: 1, x, out, out_stride });
+                }
+            }
+        }
         if let Some(bias) = self.bias.get(first_row..first_row + rows) {
             for row in out.chunks_mut(out_stride).take(tokens) {
                 row.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
@@ -73,18 +88,18 @@ pub(super) struct Tiling {
 }
 
 impl Tiling {
-    /// For `rows` by `cols` weights of `element` bytes and `tokens` tokens on `threads` threads.
+    /// For `rows` rows of weights of `cols` columns and `row_bytes` bytes and `tokens` tokens on `threads` threads.
     pub(super) fn new(
         rows: usize,
         cols: usize,
-        element: usize,
+        row_bytes: usize,
         tokens: usize,
         threads: usize,
     ) -> Self {
         // A task of a decode step should stream at least this much, or claiming it costs more than it gives.
         const TASK_BYTES: usize = 256 << 10;
         const ACTIVATION_BYTES: usize = 384 << 10;
-        let by_bytes = TASK_BYTES / (cols * element).max(1);
+        let by_bytes = TASK_BYTES / row_bytes.max(1);
         let wanted = if tokens < 8 { by_bytes } else { 64 };
         // At least four tasks a thread, so that a slow thread doesn't hold the others up.
         let fair = rows.div_ceil(4 * threads);
@@ -126,8 +141,8 @@ pub(super) fn project(
 ) -> Result<(), Error> {
     let rows: usize = parts.iter().map(|part| part.rows()).sum();
     let Some(first) = parts.first() else { return Ok(()) };
-    let element = first.matrix.dtype().size();
-    let tiling = Tiling::new(rows, first.cols(), element, x.tokens, team.threads());
+    let row_bytes = first.matrix.row_bytes();
+    let tiling = Tiling::new(rows, first.cols(), row_bytes, x.tokens, team.threads());
     let locals = locals.get(tiling.elements())?;
     let split = tiling.columns(out, out_stride, rows);
     team.for_each_with(locals, tiling.tasks(rows), split, |local, _, mut block| {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::check::Mismatch;
 use super::header::HeaderError;
 use super::index::IndexError;
+use super::quantized::QuantizedError;
 
 /// What went wrong with the weights. Names of tensors and files come from the checkpoint; the messages
 /// cut long ones and escape what is not printable.
@@ -155,6 +156,13 @@ pub enum WeightsError {
         /// Its value.
         value: f32,
     },
+    /// A quantized tensor cannot be read.
+    Quantized {
+        /// The tensor that holds the codes.
+        tensor: String,
+        /// What is wrong.
+        error: QuantizedError,
+    },
     /// The checkpoint does not fit the model's configuration.
     Mismatch(Mismatch),
     /// There is not enough memory for a decoded tensor.
@@ -254,6 +262,9 @@ impl fmt::Display for WeightsError {
                 "tensor {} holds {value} at index {index}: the checkpoint is damaged",
                 Name(tensor)
             ),
+            Self::Quantized { tensor, error } => {
+                write!(f, "quantized tensor {}: {error}", Name(tensor))
+            }
             Self::Mismatch(mismatch) => mismatch.fmt(f),
             Self::OutOfMemory { tensor, bytes } => {
                 write!(f, "not enough memory for the {bytes} bytes of tensor {}", Name(tensor))

@@ -27,6 +27,8 @@ mod header;
 mod index;
 #[allow(unsafe_code)]
 mod map;
+mod matrix;
+mod quantized;
 mod scan;
 mod tensor;
 
@@ -35,8 +37,10 @@ pub use error::WeightsError;
 pub use header::HeaderError;
 pub use index::IndexError;
 pub use map::{Access, Source};
+pub use matrix::{Encoding, MatrixData, MatrixView};
+pub use quantized::QuantizedError;
 pub use scan::Progress;
-pub use tensor::{MatrixData, TensorData};
+pub use tensor::TensorData;
 
 use header::Entry;
 use index::WeightMap;
@@ -212,13 +216,17 @@ impl Weights {
         self.get_shaped(spec)?.to_f32()
     }
 
-    /// A matrix, where it lies. Its values are not looked at.
+    /// A matrix, where it lies: `NAME.weight`, dense, or packed words that `NAME.scales` (and `NAME.biases`) go with. Its values
+    /// are not looked at.
     ///
     /// # Errors
     /// When its tensor is missing, of another shape or of a type that cannot be read, and when the
     /// tensor does not have its rows.
     pub fn matrix(&self, matrix: &Matrix) -> Result<MatrixData, WeightsError> {
         let Matrix { tensor, row_offset, rows, cols } = matrix;
+        if let Some(packed) = self.packed(tensor)? {
+            return packed.matrix(*row_offset, *rows);
+        }
         self.get_shaped(tensor)?.matrix(*row_offset, *rows, *cols)
     }
 

@@ -8,23 +8,28 @@ use kinglet_quant::{DType, decode};
 
 use super::error::WeightsError;
 use super::map::Part;
+use super::matrix::{MatrixData, Storage};
 
 /// Some bytes of a file that stays mapped as long as they are referred to.
 #[derive(Clone)]
-struct Span {
+pub(super) struct Span {
     part: Arc<Part>,
     range: Range<usize>,
 }
 
 impl Span {
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn new(part: Arc<Part>, range: Range<usize>) -> Self {
+        Self { part, range }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
         let bytes = self.part.bytes().get(self.range.clone());
         debug_assert!(bytes.is_some(), "a span reaches past its file");
         bytes.unwrap_or_default()
     }
 
     /// Part `range` of this span, in bytes; `None` if it is not within.
-    fn slice(&self, range: Range<usize>) -> Option<Self> {
+    pub(super) fn slice(&self, range: Range<usize>) -> Option<Self> {
         let start = self.range.start.checked_add(range.start)?;
         let end = self.range.start.checked_add(range.end)?;
         (start <= end && end <= self.range.end)
@@ -108,14 +113,10 @@ impl TensorData {
             },
         );
         match span {
-            Some(span) => Ok(MatrixData {
-                span,
-                name: self.name.clone(),
-                dtype: self.dtype,
-                start,
-                rows,
-                cols,
-            }),
+            Some(span) => {
+                let storage = Storage::Dense { span, dtype: self.dtype };
+                Ok(MatrixData { name: self.name.clone(), storage, start, rows, cols })
+            }
             None => Err(WeightsError::Rows {
                 tensor: self.name.to_string(),
                 start,
@@ -165,85 +166,8 @@ impl TensorData {
     }
 }
 
-/// A matrix of a checkpoint, where it lies in its file: some rows of a tensor. Cheap to clone; keeps
-/// the file mapped.
-#[derive(Clone)]
-pub struct MatrixData {
-    span: Span,
-    name: Arc<str>,
-    dtype: DType,
-    start: usize,
-    rows: usize,
-    cols: usize,
-}
-
-impl MatrixData {
-    /// Name of the tensor that holds the rows.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Type of its elements.
-    pub fn dtype(&self) -> DType {
-        self.dtype
-    }
-
-    /// Rows: the number of outputs.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Columns: the number of inputs.
-    pub fn cols(&self) -> usize {
-        self.cols
-    }
-
-    /// Bytes from one row to the next.
-    pub fn row_bytes(&self) -> usize {
-        // A row is part of a file, so this cannot overflow; no row need be, which is why it saturates.
-        self.cols.saturating_mul(self.dtype.size())
-    }
-
-    /// Exactly `rows * cols` elements, row-major and little-endian, **at any address**.
-    pub fn bytes(&self) -> &[u8] {
-        self.span.bytes()
-    }
-
-    /// Rows `rows` of this matrix.
-    ///
-    /// # Errors
-    /// When it has no such rows.
-    pub fn slice(&self, rows: Range<usize>) -> Result<Self, WeightsError> {
-        let row_bytes = self.row_bytes();
-        let range = || {
-            Some(rows.start.checked_mul(row_bytes)?..rows.end.checked_mul(row_bytes)?)
-                .filter(|_| rows.start <= rows.end && rows.end <= self.rows)
-        };
-        match range().and_then(|range| self.span.slice(range)) {
-            Some(span) => {
-                let start = self.start + rows.start;
-                Ok(Self { span, start, rows: rows.len(), ..self.clone() })
-            }
-            None => Err(WeightsError::Rows {
-                tensor: self.name.to_string(),
-                start: rows.start,
-                rows: rows.len(),
-                cols: self.cols,
-                shape: vec![self.rows, self.cols],
-            }),
-        }
-    }
-}
-
 impl fmt::Debug for TensorData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TensorData({} {:?} {})", self.name, self.shape, self.dtype)
-    }
-}
-
-impl fmt::Debug for MatrixData {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, start, end) = (&self.name, self.start, self.start + self.rows);
-        write!(f, "MatrixData({name} rows {start}..{end} of {} {})", self.cols, self.dtype)
     }
 }

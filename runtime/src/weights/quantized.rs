@@ -1,0 +1,206 @@
+//! Quantized tensors: packed words, and the tensors beside them that say what they mean.
+//!
+//! `NAME.weight` is `U32`, `[.., rows, cols * bits / 32]`; `NAME.scales` is `[.., rows, cols / group]` and, in affine mode, so is
+//! `NAME.biases`. The format is read off these shapes and types: what config.json says of a layer is often missing or
+//! was meant for another (MLX reads checkpoints in the same way). `NAME.global_scale`, one f32 or one for each matrix of a stack,
+//! belongs to NVFP4.
+
+use std::fmt;
+
+use kinglet_models::TensorSpec;
+use kinglet_quant::{DType, Format, FormatError, Mode, decode};
+use safetensors::Dtype;
+
+use super::error::{Name, Shape, WeightsError};
+use super::header::Entry;
+use super::matrix::{MatrixData, Storage};
+use super::tensor::Span;
+use super::{Weights, dense_dtype};
+
+/// NVFP4's factor is relative to the largest product of a scale (448) and a code (6).
+const NVFP4_RANGE: f32 = 448.0 * 6.0;
+
+/// What is wrong with a quantized tensor.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum QuantizedError {
+    /// A tensor that must stand beside the codes is not there.
+    Missing {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor beside the codes has another shape than the codes' rows need.
+    Shape {
+        /// Its name.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape of the codes.
+        codes: Vec<usize>,
+    },
+    /// A tensor beside the codes has a type that it cannot have.
+    Dtype {
+        /// Its name.
+        name: String,
+        /// Its type.
+        found: String,
+        /// What it can have.
+        expected: &'static str,
+    },
+    /// No format has such rows.
+    Format(FormatError),
+}
+
+impl fmt::Display for QuantizedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { name } => write!(f, "{} is missing beside it", Name(name)),
+            Self::Shape { name, found, codes } => write!(
+                f,
+                "{} has shape {}, which does not go with codes of shape {}",
+                Name(name),
+                Shape(found),
+                Shape(codes)
+            ),
+            Self::Dtype { name, found, expected } => {
+                write!(f, "{} has dtype {found}; {expected} was expected", Name(name))
+            }
+            Self::Format(error) => error.fmt(f),
+        }
+    }
+}
+
+/// A quantized tensor as a whole.
+pub(super) struct Packed {
+    matrix: MatrixData,
+    /// One for all, or one for each matrix of the stack.
+    factors: Vec<f32>,
+    rows_per_factor: usize,
+}
+
+impl Packed {
+    /// Rows `start .. start + rows`, counted over the flattened leading dimensions.
+    pub(super) fn matrix(&self, start: usize, rows: usize) -> Result<MatrixData, WeightsError> {
+        let mut matrix = self.matrix.slice(start..start.saturating_add(rows))?;
+        let index = start.checked_div(self.rows_per_factor).unwrap_or(0);
+        if let (Storage::Quantized { factor, .. }, Some(own)) =
+            (&mut matrix.storage, self.factors.get(index))
+        {
+            *factor = *own;
+        }
+        Ok(matrix)
+    }
+}
+
+/// The names of the tensors beside `NAME.weight`.
+pub(super) fn companions(name: &str) -> Option<[String; 3]> {
+    let prefix = name.strip_suffix(".weight")?;
+    Some(["scales", "biases", "global_scale"].map(|part| format!("{prefix}.{part}")))
+}
+
+impl Weights {
+    /// The quantized tensor that stands where `spec` asks for a dense one, if it is one: words of 32 bits with scales beside them.
+    pub(super) fn packed(&self, spec: &TensorSpec) -> Result<Option<Packed>, WeightsError> {
+        let Some(entry) = self.entry(&spec.name).filter(|entry| entry.dtype == Dtype::U32) else {
+            return Ok(None);
+        };
+        let Some([scales, biases, global]) = companions(&spec.name) else { return Ok(None) };
+        let refuse = |error| WeightsError::Quantized { tensor: spec.name.clone(), error };
+        let missing = |name: &String| refuse(QuantizedError::Missing { name: name.clone() });
+        let scale_entry = self.entry(&scales).ok_or_else(|| missing(&scales))?;
+        let wrong_shape = |name: &String, found: &Entry| {
+            let (found, codes) = (found.shape.to_vec(), entry.shape.to_vec());
+            refuse(QuantizedError::Shape { name: name.clone(), found, codes })
+        };
+        let not_the_tensor = || WeightsError::WrongShape {
+            tensor: spec.name.clone(),
+            expected: spec.shape.clone(),
+            found: entry.shape.to_vec(),
+        };
+        let (Some((&cols, leading)), Some((&words, code_leading))) =
+            (spec.shape.split_last(), entry.shape.split_last())
+        else {
+            return Err(not_the_tensor());
+        };
+        if leading != code_leading {
+            return Err(not_the_tensor());
+        }
+        let groups = match scale_entry.shape.split_last() {
+            Some((&groups, leading)) if leading == code_leading => groups,
+            _ => return Err(wrong_shape(&scales, scale_entry)),
+        };
+        let wrong_dtype = |name: &String, found: Dtype, expected| {
+            let found = found.to_string();
+            refuse(QuantizedError::Dtype { name: name.clone(), found, expected })
+        };
+        let float = match (scale_entry.dtype, dense_dtype(scale_entry.dtype)) {
+            (Dtype::U8, _) => None,
+            (_, Some(float)) => Some(float),
+            (other, None) => return Err(wrong_dtype(&scales, other, "F32, F16, BF16 or U8")),
+        };
+        let format = Format::infer(cols, words, groups, float.is_some())
+            .map_err(|error| refuse(QuantizedError::Format(error)))?;
+        let mut bias_span = None;
+        if format.mode() == Mode::Affine {
+            let bias_entry = self.entry(&biases).ok_or_else(|| missing(&biases))?;
+            if bias_entry.shape != scale_entry.shape {
+                return Err(wrong_shape(&biases, bias_entry));
+            }
+            if bias_entry.dtype != scale_entry.dtype {
+                return Err(wrong_dtype(&biases, bias_entry.dtype, "the dtype of the scales"));
+            }
+            bias_span = Some(self.span(bias_entry)?);
+        }
+        // The shape fits a tensor of the file, so that this cannot overflow; a count of zero is fine.
+        let rows = leading.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(0);
+        let factors = match (format.mode(), self.entry(&global)) {
+            (Mode::NvFp4, Some(entry)) => self.global_scales(entry).map_err(refuse)?,
+            _ => Vec::new(),
+        };
+        let stack = if leading.len() > 1 { leading.first().copied().unwrap_or(1) } else { 1 };
+        if !factors.is_empty() && factors.len() != 1 && factors.len() != stack {
+            let entry = self.entry(&global).unwrap_or(entry);
+            return Err(wrong_shape(&global, entry));
+        }
+        let rows_per_factor =
+            if factors.len() > 1 { rows.checked_div(stack).unwrap_or(0) } else { 0 };
+        Ok(Some(Packed {
+            matrix: MatrixData {
+                name: entry.name.clone(),
+                storage: Storage::Quantized {
+                    format,
+                    float: float.unwrap_or(DType::F32),
+                    codes: self.span(entry)?,
+                    scales: self.span(scale_entry)?,
+                    biases: bias_span,
+                    factor: 1.0,
+                },
+                start: 0,
+                rows,
+                cols,
+            },
+            factors,
+            rows_per_factor,
+        }))
+    }
+
+    fn global_scales(&self, entry: &Entry) -> Result<Vec<f32>, QuantizedError> {
+        let name = entry.name.to_string();
+        if entry.dtype != Dtype::F32 {
+            let (found, expected) = (entry.dtype.to_string(), "F32");
+            return Err(QuantizedError::Dtype { name, found, expected });
+        }
+        let span = self.span(entry).map_err(|_| QuantizedError::Missing { name })?;
+        let mut values = vec![0.0; span.bytes().len() / 4];
+        // The length of F32 tensors is checked with the header.
+        let decoded = decode(DType::F32, span.bytes(), &mut values);
+        debug_assert!(decoded.is_ok());
+        Ok(values.into_iter().map(|value| value / NVFP4_RANGE).collect())
+    }
+
+    fn span(&self, entry: &Entry) -> Result<Span, WeightsError> {
+        let missing = || WeightsError::MissingTensor { tensor: entry.name.to_string() };
+        let part = self.parts.get(entry.part as usize).ok_or_else(missing)?.clone();
+        Ok(Span::new(part, entry.range.clone()))
+    }
+}
