@@ -26,6 +26,8 @@ mod small_file;
 pub mod text;
 mod traffic;
 pub mod weights;
+#[cfg(feature = "wgpu")]
+mod wgpu;
 
 pub use backend::{Backend, Logits};
 pub use cpu::simd::Isa;
@@ -34,3 +36,5 @@ pub use kinglet_models::{self as models, ModelSpec};
 pub use model::{Model, ModelOptions, Run, read_spec};
 pub use session::Session;
 pub use traffic::Traffic;
+#[cfg(feature = "wgpu")]
+pub use self::wgpu::adapter::{AdapterInfo, AdapterKind, adapters};

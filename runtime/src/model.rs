@@ -27,6 +27,12 @@ pub struct ModelOptions {
     pub threads: Option<usize>,
     /// Instruction set of the CPU backend; the best one if not given.
     pub isa: Option<Isa>,
+    /// Which adapter the wgpu backend takes, by its number among [`adapters`](crate::adapters); the best one if not given.
+    pub adapter: Option<usize>,
+    /// Whether the wgpu backend's kernels do without subgroups where the adapter has them.
+    pub avoid_subgroups: bool,
+    /// A bound on the buffers that the wgpu backend's kernels see, in bytes, below the adapter's own.
+    pub max_binding: Option<u64>,
     /// Most tokens that are computed together, a bound on working memory; 512 if not given.
     pub chunk: Option<usize>,
     /// Whether tensors that the model has no use for are a warning instead of an error.
@@ -56,6 +62,24 @@ impl ModelOptions {
     /// Sets [`Self::isa`].
     pub fn isa(mut self, isa: Isa) -> Self {
         self.isa = Some(isa);
+        self
+    }
+
+    /// Sets [`Self::adapter`].
+    pub fn adapter(mut self, index: usize) -> Self {
+        self.adapter = Some(index);
+        self
+    }
+
+    /// Sets [`Self::avoid_subgroups`].
+    pub fn avoid_subgroups(mut self, avoid: bool) -> Self {
+        self.avoid_subgroups = avoid;
+        self
+    }
+
+    /// Sets [`Self::max_binding`].
+    pub fn max_binding(mut self, bytes: u64) -> Self {
+        self.max_binding = Some(bytes);
         self
     }
 

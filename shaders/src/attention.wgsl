@@ -82,7 +82,7 @@ fn main(ids: Ids) {
         norm += select(head * params.head_dim, 0u, own);
     }
 
-    let place = (step.position + t) % step.capacity;
+    let place = (step.position + t) % (arrayLength(&keys) / (params.kv_heads * params.head_dim));
     for (var i = thread; i < params.head_dim; i += THREADS) {
         var value = ready(first, i, factor, norm);
         if kind != VALUE && i < 2u * params.pairs {
@@ -160,6 +160,7 @@ fn main(ids: Ids) {
     let position = step.position + ids.group.y;
     let kv = head / (params.heads / params.kv_heads);
     let stride = params.kv_heads * params.head_dim;
+    let capacity = arrayLength(&keys) / stride;
     var oldest = 0u;
     if position >= params.window {
         oldest = position - params.window + 1u;
@@ -179,7 +180,7 @@ fn main(ids: Ids) {
     for (var first = oldest; first <= position; first += THREADS) {
         var score = LOWEST;
         if first + thread <= position {
-            let at = (first + thread) % step.capacity * stride + kv * params.head_dim;
+            let at = (first + thread) % capacity * stride + kv * params.head_dim;
             score = 0.0;
             for (var i = 0u; i < params.head_dim; i += 1u) {
                 score += query[i] * keys[at + i];
@@ -201,7 +202,7 @@ fn main(ids: Ids) {
             if i < params.head_dim {
                 var part = 0.0;
                 for (var k = 0u; k < count; k += 1u) {
-                    part += scores[k] * values[(first + k) % step.capacity * stride + kv * params.head_dim + i];
+                    part += scores[k] * values[(first + k) % capacity * stride + kv * params.head_dim + i];
                 }
                 sum[j] = keep * sum[j] + part;
             }

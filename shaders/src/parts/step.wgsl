@@ -9,11 +9,6 @@ struct Step {
     position: u32,
     /// Which half of a doubled state holds what the step before has left.
     parity: u32,
-    /// Positions that the key/value cache has room for.
-    capacity: u32,
-    unused_0: u32,
-    unused_1: u32,
-    unused_2: u32,
 }
 
 /// One of these for the step and for each of its runs, chosen by a dynamic offset.
