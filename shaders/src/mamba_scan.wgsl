@@ -52,16 +52,17 @@ fn factor(first: u32) -> f32 {
     return inverseSqrt(squares / f32(params.state_dim) + params.eps);
 }
 
+/// [THREADS]: the norms' factors on B and C of the tokens at hand.
+var<workgroup> factors: array<vec2<f32>, THREADS>;
+
 @compute @workgroup_size(THREADS)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let channel = id.x;
-    if channel >= params.inner {
-        return;
-    }
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let channel = group.x * THREADS + thread;
+    let used = channel < params.inner;
     var h: array<f32, HELD>;
     var a: array<f32, HELD>;
     for (var first = 0u; first < params.state_dim; first += HELD) {
-        let held = min(HELD, params.state_dim - first);
+        let held = select(0u, min(HELD, params.state_dim - first), used);
         for (var n = 0u; n < HELD; n += 1u) {
             h[n] = 0.0;
             a[n] = 0.0;
@@ -73,34 +74,45 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         let last = first + HELD >= params.state_dim;
         for (var t = 0u; t < step.tokens; t += 1u) {
             let token = step.start + t;
-            let b_at = token * params.bc_stride + params.b_offset;
-            let c_at = token * params.bc_stride + params.c_offset;
-            let b_factor = factor(b_at);
-            let c_factor = factor(c_at);
-            let input = x[token * params.inner + channel];
-            let width = softplus(dt[token * params.inner + channel]);
-            let drive = width * input * b_factor;
-            var carried = 0.0;
-            var own = 0.0;
-            for (var n = 0u; n < HELD; n += 1u) {
-                if n < held {
-                    let b = bc[b_at + first + n];
-                    let c = bc[c_at + first + n];
-                    let decayed = exp(width * a[n]) * h[n];
-                    carried += c * decayed;
-                    own += c * b;
-                    h[n] = decayed + drive * b;
+            // Each thread finds the factors of one of the next tokens.
+            if t % THREADS == 0u {
+                workgroupBarrier();
+                if t + thread < step.tokens {
+                    let row = (token + thread) * params.bc_stride;
+                    factors[thread] = vec2(factor(row + params.b_offset), factor(row + params.c_offset));
                 }
+                workgroupBarrier();
             }
-            var y = c_factor * (carried + drive * own);
-            let at = token * params.inner + channel;
-            if first > 0u {
-                y += output[at];
+            if used {
+                let found = factors[t % THREADS];
+                let b_at = token * params.bc_stride + params.b_offset + first;
+                let c_at = token * params.bc_stride + params.c_offset + first;
+                let at = token * params.inner + channel;
+                let input = x[at];
+                let width = softplus(dt[at]);
+                let drive = width * input * found.x;
+                var carried = 0.0;
+                var own = 0.0;
+                for (var n = 0u; n < HELD; n += 1u) {
+                    if n < held {
+                        let b = bc[b_at + n];
+                        let c = bc[c_at + n];
+                        let decayed = exp(width * a[n]) * h[n];
+                        carried += c * decayed;
+                        own += c * b;
+                        h[n] = decayed + drive * b;
+                    }
+                }
+                var y = found.y * (carried + drive * own);
+                if first > 0u {
+                    y += output[at];
+                }
+                if last {
+                    y += vectors[params.d + channel] * input;
+                    y *= silu(z[token * params.z_stride + params.z_offset + channel]);
+                }
+                output[at] = y;
             }
-            if last {
-                y = (y + vectors[params.d + channel] * input) * silu(z[token * params.z_stride + params.z_offset + channel]);
-            }
-            output[at] = y;
         }
         for (var n = 0u; n < HELD; n += 1u) {
             if n < held {

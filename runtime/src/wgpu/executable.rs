@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::adapter::AdapterKind;
 use super::device::{Device, DeviceOptions};
 use super::program::{Builder, Dispatch, Memory, Over, Rotation, STEP_BYTES};
 use super::readback::{Readback, Spare};
@@ -19,6 +20,10 @@ const DEFAULT_CHUNK: usize = 512;
 const LOGIT_BYTES: usize = 64 << 20;
 /// Distance of the kernels' `Step`s: what dynamic offsets are aligned to on every device.
 const STEP_STRIDE: usize = 256;
+
+/// Mesa's software adapter leaves any loop when a thread has taken 65535 turns in all of its loops together, without a word:
+/// what a step asks of a thread must stay below.
+const SOFTWARE_TURNS: usize = 60_000;
 
 /// A plan with its weights on a device.
 pub(crate) struct WgpuExecutable {
@@ -62,7 +67,12 @@ impl WgpuExecutable {
         })?;
         let sizes = Sizes::of(&plan);
         let bound = usize::try_from(device.max_binding).unwrap_or(usize::MAX);
+        let most_turns = match device.info.kind {
+            AdapterKind::Software => SOFTWARE_TURNS,
+            _ => usize::MAX,
+        };
         let chunk = asked
+            .min(most_turns / sizes.turns)
             .min(bound / (4 * sizes.widest).max(1))
             .min(device.max_groups as usize / sizes.most_places)
             .max(1);
@@ -261,12 +271,25 @@ struct Sizes {
     queries: usize,
     /// Most workgroups along an axis for a token.
     most_places: usize,
+    /// Most turns that a thread takes in the loops of an op for a token.
+    turns: usize,
 }
 
 impl Sizes {
     fn of(plan: &Plan) -> Self {
-        let (mut prepared, mut queries, mut most_places) = (1, 1, 1);
+        let (mut prepared, mut queries, mut most_places, mut turns) = (1, 1, 1, 1);
         for op in &plan.ops {
+            turns = turns.max(match op {
+                Op::Conv1d(op) => op.conv.kernel + 1,
+                Op::MambaScan(op) => op.state_dim.div_ceil(16) * (17 + op.state_dim / 32),
+                Op::Mamba2Scan(op) => {
+                    op.state_dim.div_ceil(256) * (40 + 3 * (op.conv.kernel + 1))
+                }
+                Op::MLstmScan(op) => {
+                    op.v_head_dim.div_ceil(256) * (op.qk_head_dim + 4) + op.qk_head_dim / 256 + 32
+                }
+                _ => 1,
+            });
             match op {
                 Op::Linear(op) => prepared = prepared.max(op.input.width),
                 Op::GatedLinear(op) => prepared = prepared.max(op.gate.weight.cols),
@@ -278,7 +301,7 @@ impl Sizes {
         }
         let prepared = prepared.next_multiple_of(4);
         let slots = plan.slots.iter().copied().max().unwrap_or(0);
-        Self { widest: slots.max(prepared).max(queries), prepared, queries, most_places }
+        Self { widest: slots.max(prepared).max(queries), prepared, queries, most_places, turns }
     }
 }
 
