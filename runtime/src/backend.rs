@@ -125,6 +125,12 @@ pub trait Executable: Send + Sync {
 
     /// Most tokens that a step may have in all its runs together.
     fn max_step_tokens(&self) -> usize;
+
+    /// Kernels that a step launches for one run of `tokens` and the logits of the last; 0 where nothing is launched.
+    fn dispatches(&self, tokens: usize) -> usize {
+        let _ = tokens;
+        0
+    }
 }
 
 /// The state of one sequence on a backend's device.

@@ -315,6 +315,11 @@ impl Model {
         self.shared.executable.threads()
     }
 
+    /// Kernels that a step launches on a device for one run of `tokens` and the logits of the last; 0 on the CPU.
+    pub fn dispatches(&self, tokens: usize) -> usize {
+        self.shared.executable.dispatches(tokens)
+    }
+
     pub(crate) fn executable(&self) -> &dyn Executable {
         &*self.shared.executable
     }

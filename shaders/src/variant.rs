@@ -124,11 +124,42 @@ pub enum WeightType {
     F16,
     /// bfloat16.
     Bf16,
+    /// Codes of 2 bits with scale and bias.
+    Affine2,
+    /// Codes of 3 bits with scale and bias.
+    Affine3,
+    /// Codes of 4 bits with scale and bias.
+    Affine4,
+    /// Codes of 5 bits with scale and bias.
+    Affine5,
+    /// Codes of 6 bits with scale and bias.
+    Affine6,
+    /// Codes of 8 bits with scale and bias.
+    Affine8,
+    /// OCP MXFP4.
+    MxFp4,
+    /// OCP MXFP8 with E4M3 elements.
+    MxFp8,
+    /// NVIDIA NVFP4.
+    NvFp4,
 }
 
 impl WeightType {
     /// Every type.
-    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
+    pub const ALL: [Self; 12] = [
+        Self::F32,
+        Self::F16,
+        Self::Bf16,
+        Self::Affine2,
+        Self::Affine3,
+        Self::Affine4,
+        Self::Affine5,
+        Self::Affine6,
+        Self::Affine8,
+        Self::MxFp4,
+        Self::MxFp8,
+        Self::NvFp4,
+    ];
 
     /// The part that reads it.
     pub const fn part(self) -> &'static str {
@@ -136,6 +167,15 @@ impl WeightType {
             Self::F32 => "weights_f32",
             Self::F16 => "weights_f16",
             Self::Bf16 => "weights_bf16",
+            Self::Affine2 => "weights_affine2",
+            Self::Affine3 => "weights_affine3",
+            Self::Affine4 => "weights_affine4",
+            Self::Affine5 => "weights_affine5",
+            Self::Affine6 => "weights_affine6",
+            Self::Affine8 => "weights_affine8",
+            Self::MxFp4 => "weights_mxfp4",
+            Self::MxFp8 => "weights_mxfp8",
+            Self::NvFp4 => "weights_nvfp4",
         }
     }
 }

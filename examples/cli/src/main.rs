@@ -71,6 +71,8 @@ enum Command {
     Inspect(commands::inspect::InspectArgs),
     /// Measure prefill and decode, in tokens per second and as a share of the memory's bandwidth
     Bench(commands::bench::BenchArgs),
+    /// Say what can compute here: the processor and the adapters of the wgpu backend
+    Devices(commands::devices::DevicesArgs),
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
@@ -83,6 +85,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Tokenize(args) => commands::tokenize::run(global, args),
         Command::Inspect(args) => commands::inspect::run(global, &args),
         Command::Bench(args) => commands::bench::run(global, &args),
+        Command::Devices(args) => commands::devices::run(&args),
     }
 }
 

@@ -70,6 +70,17 @@ impl AdapterInfo {
         matches!(self.kind, AdapterKind::Discrete | AdapterKind::Integrated)
             && self.unusable.is_none()
     }
+
+    /// Whether kernels will add up within subgroups here.
+    pub fn uses_subgroups(&self) -> bool {
+        reduction(self, without("subgroups")) == Reduction::Subgroup
+    }
+}
+
+/// Whether the environment forbids a capability: `KINGLET_WGPU_WITHOUT=subgroups,...`.
+pub(super) fn without(capability: &str) -> bool {
+    let list = std::env::var("KINGLET_WGPU_WITHOUT").unwrap_or_default();
+    list.split(',').any(|name| name.trim() == capability)
 }
 
 /// `0: NAME (discrete, vulkan)`, and why it can't be used, if so.

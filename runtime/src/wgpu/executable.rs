@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::adapter::AdapterKind;
+use super::adapter::{AdapterKind, without};
 use super::device::{Device, DeviceOptions};
 use super::program::{Builder, Dispatch, Memory, Over, Rotation, STEP_BYTES};
 use super::readback::{Readback, Spare};
@@ -242,12 +242,6 @@ impl WgpuExecutable {
     }
 }
 
-/// Whether the environment forbids a capability: `KINGLET_WGPU_WITHOUT=subgroups,...`.
-fn without(capability: &str) -> bool {
-    let list = std::env::var("KINGLET_WGPU_WITHOUT").unwrap_or_default();
-    list.split(',').any(|name| name.trim() == capability)
-}
-
 fn record(
     pass: &mut wgpu::ComputePass<'_>,
     dispatch: &Dispatch,
@@ -374,5 +368,15 @@ impl Executable for WgpuExecutable {
 
     fn max_step_tokens(&self) -> usize {
         self.program.chunk
+    }
+
+    fn dispatches(&self, tokens: usize) -> usize {
+        let recorded = |dispatch: &&Dispatch| match dispatch.over {
+            Over::Step => dispatch.holds(tokens),
+            Over::Runs => true,
+            // The last token's.
+            Over::Logits => dispatch.holds(1),
+        };
+        self.program.dispatches.iter().filter(recorded).count()
     }
 }

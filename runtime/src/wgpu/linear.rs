@@ -3,8 +3,8 @@
 use kinglet_models as spec;
 use kinglet_shaders::Kernel;
 
+use super::layout::Layout;
 use super::program::{Builder, Over, Projection, Vectors, set_matrix};
-use super::upload::weight_type;
 use crate::Error;
 use crate::op::{self, Output};
 
@@ -12,10 +12,10 @@ pub(super) fn add(op: &op::Linear, builder: &mut Builder<'_>) -> Result<(), Erro
     let mut first = 0;
     let mut rest = &op.parts[..];
     while let Some(part) = rest.first() {
-        let stored = weight_type(&builder.matrix(&part.weight)?);
+        let stored = Layout::of(&builder.matrix(&part.weight)?);
         let mut alike = 1;
         while let Some(part) = rest.get(alike) {
-            if weight_type(&builder.matrix(&part.weight)?) != stored {
+            if Layout::of(&builder.matrix(&part.weight)?) != stored {
                 break;
             }
             alike += 1;

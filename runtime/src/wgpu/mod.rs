@@ -1,7 +1,7 @@
 //! The wgpu backend: every op of a plan as WGSL kernels, on Vulkan, Metal and DX12.
 //!
 //! `wgpu/NAME.rs` turns the op `NAME` into dispatches of the kernels of `shaders/src/NAME.wgsl`. What they share:
-//! [`adapter`] (which devices there are), `device` (one that is open, with its kernels), `upload` (weights),
+//! [`adapter`] (which devices there are), `device` (one that is open, with its kernels), `layout` and `upload` (weights),
 //! `program` (ops as dispatches), `state` (a sequence's memory), `executable` (a step), `readback` (logits).
 //!
 //! All memory of a step is allocated when the plan is compiled. Matrices of up to [`program::FEW`] tokens are read row by
@@ -15,6 +15,7 @@ mod embed;
 mod executable;
 mod gated_linear;
 mod head;
+mod layout;
 mod linear;
 mod mamba2_scan;
 mod mamba_scan;

@@ -3,9 +3,10 @@
 use kinglet_models::Matrix;
 use kinglet_shaders::Kernel;
 
+use super::layout::Layout;
 use super::params::activation;
 use super::program::{Builder, Extent, Over, ROWS, Resource, Vectors, When, set_matrix};
-use super::upload::{Piece, Section, common_type, item_bytes};
+use super::upload::{Piece, Section, bytes_of};
 use crate::Error;
 use crate::op;
 
@@ -23,9 +24,9 @@ pub(super) fn upload(
     shared: Vec<Section>,
     count: usize,
 ) -> Result<Vec<Experts>, Error> {
-    let own = common_type(sections.iter().flat_map(|section| &section.matrices));
-    let other = common_type(shared.iter().flat_map(|section| &section.matrices));
-    let bytes = item_bytes(own, &sections).saturating_mul(count) + item_bytes(own, &shared);
+    let own = Layout::common(sections.iter().flat_map(|section| &section.matrices));
+    let other = Layout::common(shared.iter().flat_map(|section| &section.matrices));
+    let bytes = bytes_of(own, &sections, count) + bytes_of(own, &shared, 1);
     let experts = sections.len();
     if !shared.is_empty() && own == other && bytes as u64 <= builder.device.max_binding {
         // All of it is one item.

@@ -8,7 +8,8 @@ use kinglet_shaders::{Kernel, WeightType};
 
 use super::device::{CompiledKernel, Device};
 use super::params::{ABSENT, Params};
-use super::upload::{Piece, Section, Uploader, common_type};
+use super::layout::Layout;
+use super::upload::{Piece, Section, Uploader};
 use crate::Error;
 use crate::op::{BufferId, Prologue, Slice, StateId};
 use crate::plan::Plan;
@@ -326,19 +327,19 @@ impl<'a> Builder<'a> {
             data.push(Section { matrices, rows_per_item: 1 });
         }
         let rows = sections.first().map_or(0, |s| s.iter().map(|matrix| matrix.rows).sum());
-        let weights = common_type(data.iter().flat_map(|section| &section.matrices));
-        let pieces = self.pieces(weights, &data, rows)?;
+        let layout = Layout::common(data.iter().flat_map(|section| &section.matrices));
+        let pieces = self.pieces(layout, &data, rows)?;
         self.uploaded.insert(key, pieces.clone());
         Ok(pieces)
     }
 
     pub(super) fn pieces(
         &mut self,
-        weights: WeightType,
+        layout: Layout,
         sections: &[Section],
         items: usize,
     ) -> Result<Vec<Piece>, Error> {
-        self.uploader.pieces(weights, sections, items)
+        self.uploader.pieces(layout, sections, items)
     }
 
     /// What stands before a projection of `input`.
@@ -578,8 +579,10 @@ pub(super) fn set_matrix(params: &mut Params, name: &str, piece: &Piece, section
         .set_u32(&format!("{name}.offset"), placed.offset)
         .set_u32(&format!("{name}.stride"), placed.stride)
         .set_u32(&format!("{name}.scales"), placed.scales)
-        .set_u32(&format!("{name}.biases"), placed.biases)
-        .set_u32(&format!("{name}.groups"), placed.groups);
+        .set_u32(&format!("{name}.scale_stride"), placed.scale_stride)
+        .set_u32(&format!("{name}.units"), placed.units)
+        .set_u32(&format!("{name}.kind"), placed.kind)
+        .set_f32(&format!("{name}.factor"), placed.factor);
 }
 
 impl Rotation {

@@ -1,14 +1,18 @@
-// Where a matrix lies in the binding `weights`. A unit is the least part of a row that is read at once: `UNIT` weights.
+// Where a matrix lies in the binding `weights`. A unit is the part of a row that a thread multiplies at once: `UNIT` weights.
 
 struct Matrix {
-    /// First element of the binding, in the binding's own type.
+    /// First code, in elements of the binding (of packed codes: in words).
     offset: u32,
-    /// Elements from one row to the next.
+    /// The same from one row to the next.
     stride: u32,
-    /// First scale, in words.
+    /// First word of scales.
     scales: u32,
-    /// First bias, in words.
-    biases: u32,
-    /// Scales of a row.
-    groups: u32,
+    /// Words of scales from one row to the next.
+    scale_stride: u32,
+    /// Units that share a scale.
+    units: u32,
+    /// How an affine scale and bias are stored: `SCALES_F16`, ...
+    kind: u32,
+    /// What all weights are multiplied with.
+    factor: f32,
 }
