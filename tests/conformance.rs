@@ -110,18 +110,24 @@ fn logits_and_greedy_tokens_on_wgpu_equal_the_reference() {
     let targets = wgpu_targets();
     for_each_case(|case| {
         let mut failures = Vec::new();
-        for (turn, target) in targets.iter().enumerate() {
+        for (place, target) in targets.iter().enumerate() {
             let model = open(case, &target.options);
-            // Token by token takes long: one target does it.
-            let chunks: &[usize] = if turn == 0 { &[case.tokens.len(), 7, 1] } else { &[33, 3] };
-            for &chunk in chunks {
-                let error = relative_l2(&logits(&model, &case.tokens, chunk), &case.logits);
+            // Devices that are played by the processor are slow: each case is fed in every way on one target.
+            let first = (place + case.name.len()).is_multiple_of(targets.len());
+            let chunks: &[(usize, usize)] =
+                if first { &[(usize::MAX, 64), (usize::MAX, 7), (14, 1)] } else { &[(30, 3)] };
+            for &(tokens, chunk) in chunks {
+                let tokens = &case.tokens[..tokens.min(case.tokens.len())];
+                let expected = &case.logits[..tokens.len() * case.vocab()];
+                let error = relative_l2(&logits(&model, tokens, chunk), expected);
                 if error > WGPU_BOUND {
                     let (case, target) = (&case.name, &target.name);
                     failures.push(format!("{case} chunk {chunk} {target}: {error:.2e}"));
                 }
             }
-            failures.extend(check_greedy(case, &model));
+            if first {
+                failures.extend(check_greedy(case, &model));
+            }
         }
         failures
     });

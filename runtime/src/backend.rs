@@ -52,7 +52,7 @@ pub enum Backend {
 
 impl Backend {
     /// Every backend by the name that command lines use.
-    pub const NAMES: &[(&str, Self)] = 
+    pub const NAMES: &[(&str, Self)] =
         &[("auto", Self::Auto), ("cpu", Self::Cpu), ("wgpu", Self::Wgpu)];
 }
 

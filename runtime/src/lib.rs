@@ -29,6 +29,8 @@ pub mod weights;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
+#[cfg(feature = "wgpu")]
+pub use self::wgpu::adapter::{AdapterInfo, AdapterKind, adapters};
 pub use backend::{Backend, Logits};
 pub use cpu::simd::Isa;
 pub use error::Error;
@@ -36,5 +38,3 @@ pub use kinglet_models::{self as models, ModelSpec};
 pub use model::{Model, ModelOptions, Run, read_spec};
 pub use session::Session;
 pub use traffic::Traffic;
-#[cfg(feature = "wgpu")]
-pub use self::wgpu::adapter::{AdapterInfo, AdapterKind, adapters};

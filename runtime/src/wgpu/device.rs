@@ -232,9 +232,7 @@ impl Device {
                 ty: wgpu::BindingType::Buffer {
                     ty: match binding.kind {
                         BindingKind::Uniform => wgpu::BufferBindingType::Uniform,
-                        BindingKind::Read => {
-                            wgpu::BufferBindingType::Storage { read_only: true }
-                        }
+                        BindingKind::Read => wgpu::BufferBindingType::Storage { read_only: true },
                         BindingKind::ReadWrite => {
                             wgpu::BufferBindingType::Storage { read_only: false }
                         }

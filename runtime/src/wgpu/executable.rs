@@ -276,9 +276,7 @@ impl Sizes {
             turns = turns.max(match op {
                 Op::Conv1d(op) => op.conv.kernel + 1,
                 Op::MambaScan(op) => op.state_dim.div_ceil(16) * (17 + op.state_dim / 32),
-                Op::Mamba2Scan(op) => {
-                    op.state_dim.div_ceil(256) * (40 + 3 * (op.conv.kernel + 1))
-                }
+                Op::Mamba2Scan(op) => op.state_dim.div_ceil(256) * (40 + 3 * (op.conv.kernel + 1)),
                 Op::MLstmScan(op) => {
                     op.v_head_dim.div_ceil(256) * (op.qk_head_dim + 4) + op.qk_head_dim / 256 + 32
                 }

@@ -101,9 +101,7 @@ impl Layout {
         let groups = cols.checked_div(self.group).unwrap_or(0);
         match self.weights {
             WeightType::F32 | WeightType::F16 | WeightType::Bf16 => 0,
-            WeightType::MxFp4 | WeightType::MxFp8 | WeightType::NvFp4 => {
-                groups.next_multiple_of(4)
-            }
+            WeightType::MxFp4 | WeightType::MxFp8 | WeightType::NvFp4 => groups.next_multiple_of(4),
             _ => groups * 2 * self.float.size(),
         }
     }

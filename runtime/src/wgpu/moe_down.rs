@@ -8,11 +8,11 @@ use crate::Error;
 use crate::op;
 
 pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Error> {
-    let experts = section(builder, op.experts.iter())?;
+    let experts = section(builder, &[op.experts.iter().collect()])?;
     let rows = experts.rows_per_item;
     let mut shared = Vec::new();
     if let Some(down) = &op.shared {
-        shared.push(section(builder, std::iter::once(down))?);
+        shared.push(section(builder, &[vec![down]])?);
     }
     let shared_cols = op.shared.as_ref().map_or(0, |down| down.cols);
     for Experts { piece, has_experts, shared } in

@@ -24,8 +24,8 @@ pub(super) fn upload(
     shared: Vec<Section>,
     count: usize,
 ) -> Result<Vec<Experts>, Error> {
-    let own = Layout::common(sections.iter().flat_map(|section| &section.matrices));
-    let other = Layout::common(shared.iter().flat_map(|section| &section.matrices));
+    let own = Layout::common(sections.iter().flat_map(Section::matrices));
+    let other = Layout::common(shared.iter().flat_map(Section::matrices));
     let bytes = bytes_of(own, &sections, count) + bytes_of(own, &shared, 1);
     let experts = sections.len();
     if !shared.is_empty() && own == other && bytes as u64 <= builder.device.max_binding {
@@ -54,26 +54,24 @@ pub(super) fn upload(
     Ok(all)
 }
 
-/// A section of equal matrices, one for each item.
-pub(super) fn section<'a>(
-    builder: &Builder<'_>,
-    matrices: impl Iterator<Item = &'a Matrix>,
-) -> Result<Section, Error> {
-    let matrices = matrices.map(|m| builder.matrix(m)).collect::<Result<Vec<_>, Error>>()?;
-    let rows_per_item = matrices.first().map_or(0, |matrix| matrix.rows());
-    Ok(Section { matrices, rows_per_item })
+/// A section of stacks of equal matrices, one of each stack for each item.
+pub(super) fn section(builder: &Builder<'_>, stacks: &[Vec<&Matrix>]) -> Result<Section, Error> {
+    let mut data = Vec::new();
+    for stack in stacks {
+        data.push(stack.iter().map(|m| builder.matrix(m)).collect::<Result<Vec<_>, Error>>()?);
+    }
+    let first = stacks.first().and_then(|stack| stack.first());
+    Ok(Section { stacks: data, rows_per_item: first.map_or(0, |matrix| matrix.rows) })
 }
 
 pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error> {
-    let gates = section(builder, op.experts.iter().map(|(gate, _)| gate))?;
-    let ups = section(builder, op.experts.iter().map(|(_, up)| up))?;
+    let (gates, ups) = op.experts.iter().map(|(gate, up)| (gate, up)).unzip();
+    let experts = section(builder, &[gates, ups])?;
     let mut shared = Vec::new();
     if let Some((gate, up)) = &op.shared {
-        for matrix in [gate, up] {
-            shared.push(section(builder, std::iter::once(matrix))?);
-        }
+        shared.push(section(builder, &[vec![gate], vec![up]])?);
     }
-    let pieces = upload(builder, vec![gates, ups], shared, op.experts.len())?;
+    let pieces = upload(builder, vec![experts], shared, op.experts.len())?;
     let mut vectors = Vectors::default();
     let before = builder.norm(&mut vectors, builder.whole(op.input), Some(&op.norm))?;
     let vectors = builder.vectors(&vectors)?;

@@ -21,8 +21,7 @@ impl Params {
     }
 
     fn write(&mut self, name: &str, float: bool, value: [u8; 4]) {
-        let index =
-            self.fields.iter().position(|field| field.name == name && field.float == float);
+        let index = self.fields.iter().position(|field| field.name == name && field.float == float);
         let place = index.and_then(|index| {
             let start = self.fields[index].offset as usize;
             self.set[index] = true;

@@ -7,8 +7,8 @@ use kinglet_models::{self as spec, Norm, TensorSpec};
 use kinglet_shaders::{Kernel, WeightType};
 
 use super::device::{CompiledKernel, Device};
-use super::params::{ABSENT, Params};
 use super::layout::Layout;
+use super::params::{ABSENT, Params};
 use super::upload::{Piece, Section, Uploader};
 use crate::Error;
 use crate::op::{BufferId, Prologue, Slice, StateId};
@@ -260,11 +260,7 @@ impl<'a> Builder<'a> {
         Slice { buffer, offset: 0, width: self.width(buffer) }
     }
 
-    pub(super) fn vector(
-        &self,
-        vectors: &mut Vectors,
-        tensor: &TensorSpec,
-    ) -> Result<u32, Error> {
+    pub(super) fn vector(&self, vectors: &mut Vectors, tensor: &TensorSpec) -> Result<u32, Error> {
         Ok(vectors.push(&self.weights.vector(tensor)?))
     }
 
@@ -309,26 +305,27 @@ impl<'a> Builder<'a> {
         Ok(self.weights.matrix(matrix)?)
     }
 
-    /// Uploads sections of which each item takes one row (see [`Uploader::pieces`]), unless they are there already.
-    pub(super) fn rows(&mut self, sections: &[&[spec::Matrix]]) -> Result<Vec<Piece>, Error> {
-        let key: Vec<_> = sections
+    /// Uploads a section of which each item takes one row of each of `stacks` (see [`Section`]), unless it is there already.
+    pub(super) fn rows(&mut self, stacks: &[&[spec::Matrix]]) -> Result<Vec<Piece>, Error> {
+        let key: Vec<_> = stacks
             .iter()
-            .flat_map(|section| {
-                section.iter().map(|m| (m.tensor.name.clone(), m.row_offset, m.rows))
+            .flat_map(|stack| {
+                // A mark between stacks, which no tensor is called.
+                let names = stack.iter().map(|m| (m.tensor.name.clone(), m.row_offset, m.rows));
+                names.chain([(String::new(), 0, 0)])
             })
-            .chain([(String::new(), sections.len(), 0)])
             .collect();
         if let Some(pieces) = self.uploaded.get(&key) {
             return Ok(pieces.clone());
         }
         let mut data = Vec::new();
-        for section in sections {
-            let matrices = section.iter().map(|m| self.matrix(m)).collect::<Result<_, Error>>()?;
-            data.push(Section { matrices, rows_per_item: 1 });
+        for stack in stacks {
+            data.push(stack.iter().map(|m| self.matrix(m)).collect::<Result<_, Error>>()?);
         }
-        let rows = sections.first().map_or(0, |s| s.iter().map(|matrix| matrix.rows).sum());
-        let layout = Layout::common(data.iter().flat_map(|section| &section.matrices));
-        let pieces = self.pieces(layout, &data, rows)?;
+        let rows = stacks.first().map_or(0, |stack| stack.iter().map(|matrix| matrix.rows).sum());
+        let section = Section { stacks: data, rows_per_item: 1 };
+        let layout = Layout::common(section.matrices());
+        let pieces = self.pieces(layout, &[section], rows)?;
         self.uploaded.insert(key, pieces.clone());
         Ok(pieces)
     }

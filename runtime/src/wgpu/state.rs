@@ -78,7 +78,8 @@ impl WgpuState {
             if dispatch.over != Over::Runs {
                 continue;
             }
-            let touched = grown.is_some_and(|grown| dispatch.states().any(|id| grown.contains(&id)));
+            let touched =
+                grown.is_some_and(|grown| dispatch.states().any(|id| grown.contains(&id)));
             if self.bind_groups[index].is_some() && !touched {
                 continue;
             }

@@ -16,15 +16,20 @@ const WRITE: usize = 4 << 20;
 /// Bytes in flight after which the device is waited for, so that staging memory stays small.
 const IN_FLIGHT: u64 = 64 << 20;
 
-/// Matrices of equal width, one below the other, of which each item of an op takes `rows_per_item` rows.
+/// Matrices of equal width that kernels see as one. In each stack they stand one below the other; an item of an op takes
+/// `rows_per_item` rows of every stack. A piece has its items' rows of the first stack, then those of the next.
 pub(super) struct Section {
-    pub matrices: Vec<MatrixData>,
+    pub stacks: Vec<Vec<MatrixData>>,
     pub rows_per_item: usize,
 }
 
 impl Section {
+    pub(super) fn matrices(&self) -> impl Iterator<Item = &MatrixData> {
+        self.stacks.iter().flatten()
+    }
+
     fn cols(&self) -> usize {
-        self.matrices.first().map_or(0, MatrixData::cols)
+        self.matrices().next().map_or(0, MatrixData::cols)
     }
 }
 
@@ -54,7 +59,7 @@ enum Plane {
 /// Bytes that `items` items of all sections take.
 pub(super) fn bytes_of(layout: Layout, sections: &[Section], items: usize) -> usize {
     let one = |section: &Section| {
-        let rows = section.rows_per_item.saturating_mul(items);
+        let rows = section.rows_per_item.saturating_mul(items) * section.stacks.len();
         let plane = |row: usize| row.saturating_mul(rows).next_multiple_of(ELEMENT);
         plane(layout.code_bytes(section.cols())) + plane(layout.scale_bytes(section.cols()))
     };
@@ -85,7 +90,7 @@ impl Uploader {
             most = usize::try_from(limit / per_item).unwrap_or(most).clamp(1, most - 1);
         }
         if !fits(most) {
-            let name = sections.first().and_then(|section| section.matrices.first());
+            let name = sections.first().and_then(|section| section.matrices().next());
             return Err(Error::DeviceLimit {
                 what: format!("a part of {}", name.map_or("a matrix", |matrix| matrix.name())),
                 needed: bytes_of(layout, sections, most) as u64,
@@ -139,17 +144,21 @@ impl Uploader {
         if stride == 0 {
             return Ok(0);
         }
-        let mut start = 0;
-        for matrix in &section.matrices {
-            let own = rows.start.max(start)..rows.end.min(start + matrix.rows());
-            if own.start < own.end {
-                let own_at = at + (own.start - rows.start) * stride;
-                let own = own.start - start..own.end - start;
-                self.rows(buffer, own_at, layout, plane, matrix, own, stride)?;
+        let mut at = at;
+        for stack in &section.stacks {
+            let mut start = 0;
+            for matrix in stack {
+                let own = rows.start.max(start)..rows.end.min(start + matrix.rows());
+                if own.start < own.end {
+                    let own_at = at + (own.start - rows.start) * stride;
+                    let own = own.start - start..own.end - start;
+                    self.rows(buffer, own_at, layout, plane, matrix, own, stride)?;
+                }
+                start += matrix.rows();
             }
-            start += matrix.rows();
+            at += rows.len() * stride;
         }
-        Ok(rows.len() * stride)
+        Ok(section.stacks.len() * rows.len() * stride)
     }
 
     #[allow(clippy::too_many_arguments)]
