@@ -1,13 +1,18 @@
-//! Every family against the reference implementation: logits and greedy tokens of tiny random checkpoints,
-//! for prefill in one go, in chunks and token by token, on one thread and two.
+//! Every family against the reference implementation: logits and greedy tokens of tiny random checkpoints, in full precision and
+//! as MLX converts and quantizes them, for prefill in one go, in chunks and token by token, on one thread and two.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use kinglet::quant::{Format, Mode};
 use kinglet::text::StopTokens;
-use kinglet::{Isa, Model, ModelOptions};
+use kinglet::weights::CheckOptions;
+use kinglet::weights::MatrixView;
+use kinglet::{Checkpoint, Isa, Model, ModelOptions};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
 
 use kinglet_tests::target::wgpu_targets;
-use kinglet_tests::{Case, argmax, cases, relative_l2};
+use kinglet_tests::{Case, argmax, case_named, cases, foreign_cases, quantized_cases, relative_l2};
 
 /// The bound on the relative L2 error of f32 logits on the CPU.
 const BOUND: f64 = 1e-5;
@@ -30,13 +35,22 @@ fn logits(model: &Model, tokens: &[u32], chunk: usize) -> Vec<f32> {
 
 /// Collects failures, so that one run shows them all.
 fn for_each_case(check: impl Fn(&Case) -> Vec<String>) {
-    let failures: Vec<String> = cases().iter().flat_map(check).collect();
+    for_each(&cases(), check);
+}
+
+/// As [`for_each_case`], with the checkpoints that MLX converted.
+fn for_all_cases(check: impl Fn(&Case) -> Vec<String>) {
+    for_each(&[cases(), quantized_cases()].into_iter().flatten().collect::<Vec<_>>(), check);
+}
+
+fn for_each(cases: &[Case], check: impl Fn(&Case) -> Vec<String>) {
+    let failures: Vec<String> = cases.iter().flat_map(check).collect();
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]
 fn logits_equal_the_reference_for_every_chunk_length_and_thread_count() {
-    for_each_case(|case| {
+    for_all_cases(|case| {
         let mut failures = Vec::new();
         for threads in [1, 2] {
             let model = open(case, &ModelOptions::new().threads(threads));
@@ -56,7 +70,7 @@ fn logits_equal_the_reference_for_every_chunk_length_and_thread_count() {
 
 #[test]
 fn logits_equal_the_reference_when_steps_are_cut_by_the_model() {
-    for_each_case(|case| {
+    for_all_cases(|case| {
         let model = open(case, &ModelOptions::new().threads(2).chunk(29));
         let error = relative_l2(&logits(&model, &case.tokens, case.tokens.len()), &case.logits);
         if error > BOUND { vec![format!("{}: {error:.2e}", case.name)] } else { vec![] }
@@ -65,7 +79,7 @@ fn logits_equal_the_reference_when_steps_are_cut_by_the_model() {
 
 #[test]
 fn logits_equal_the_reference_on_every_instruction_set() {
-    for_each_case(|case| {
+    for_all_cases(|case| {
         let mut failures = Vec::new();
         for isa in Isa::available() {
             let model = open(case, &ModelOptions::new().threads(1).isa(isa));
@@ -99,7 +113,7 @@ fn check_greedy(case: &Case, model: &Model) -> Option<String> {
 
 #[test]
 fn greedy_tokens_equal_the_reference() {
-    for_each_case(|case| {
+    for_all_cases(|case| {
         let model = open(case, &ModelOptions::new().threads(1));
         check_greedy(case, &model).into_iter().collect()
     });
@@ -108,14 +122,19 @@ fn greedy_tokens_equal_the_reference() {
 #[test]
 fn logits_and_greedy_tokens_on_wgpu_equal_the_reference() {
     let targets = wgpu_targets();
-    for_each_case(|case| {
+    for_all_cases(|case| {
+        let quantized = case.name.starts_with("quantized/");
         let mut failures = Vec::new();
         for (place, target) in targets.iter().enumerate() {
-            let model = open(case, &target.options);
             // Devices that are played by the processor are slow: each case is fed in every way on one target.
             let first = (place + case.name.len()).is_multiple_of(targets.len());
-            let chunks: &[(usize, usize)] =
-                if first { &[(usize::MAX, 64), (usize::MAX, 7), (14, 1)] } else { &[(30, 3)] };
+            let chunks: &[(usize, usize)] = match (first, quantized) {
+                (true, false) => &[(usize::MAX, 64), (usize::MAX, 7), (14, 1)],
+                (true, true) => &[(usize::MAX, 64), (9, 3)],
+                (false, false) => &[(20, 3)],
+                (false, true) => continue,
+            };
+            let model = open(case, &target.options);
             for &(tokens, chunk) in chunks {
                 let tokens = &case.tokens[..tokens.min(case.tokens.len())];
                 let expected = &case.logits[..tokens.len() * case.vocab()];
@@ -199,4 +218,114 @@ fn a_head_alone_serves_as_embedding_where_they_are_tied() {
     let model = open(&case, &ModelOptions::new());
     let error = relative_l2(&logits(&model, &case.tokens, 100), &case.logits);
     assert!(error <= BOUND, "{error:.2e}");
+}
+
+/// The formats of all matrices of all quantized cases, with the type of affine scales; and the families that have 4 and 8 bits.
+#[test]
+fn quantized_cases_have_every_format_and_family() {
+    let (mut formats, mut scales) = (BTreeSet::new(), BTreeSet::new());
+    let mut families: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    for case in quantized_cases() {
+        let model = open(&case, &ModelOptions::new().threads(1));
+        let bits = families.entry(model.spec().model_type.clone()).or_default();
+        for matrix in model.spec().matrices() {
+            if let MatrixView::Quantized(blocks) = model.weights().matrix(matrix).unwrap().view() {
+                formats.insert(blocks.format());
+                scales.insert(format!("{:?}", blocks.scale_type()));
+                bits.insert(blocks.format().bits());
+            }
+        }
+    }
+    for mode in [Format::MXFP4, Format::MXFP8, Format::NVFP4] {
+        assert!(formats.contains(&mode), "no {mode}");
+    }
+    for bits in Format::AFFINE_BITS {
+        let found = formats.iter().filter(|f| f.mode() == Mode::Affine && f.bits() == bits);
+        assert!(found.count() >= 2, "{bits} bits in fewer than two groups");
+    }
+    for group in Format::AFFINE_GROUPS {
+        assert!(formats.iter().any(|f| f.mode() == Mode::Affine && f.group() == group), "{group}");
+    }
+    assert_eq!(scales.len(), 5, "{scales:?}");
+    for family in kinglet::models::supported() {
+        let bits = families.get(family).cloned().unwrap_or_default();
+        assert!(bits.contains(&4) && bits.contains(&8), "{family}: {bits:?}");
+    }
+}
+
+/// Each part of a quantized tensor counts: the logits move when one byte of it does.
+#[test]
+fn codes_scales_biases_and_factors_all_matter() {
+    for (name, part) in [
+        ("quantized/mixtral-affine4", "model.layers.0.block_sparse_moe.switch_mlp.up_proj.weight"),
+        (
+            "quantized/mixtral-affine4",
+            "model.layers.0.block_sparse_moe.switch_mlp.down_proj.scales",
+        ),
+        (
+            "quantized/mixtral-affine4",
+            "model.layers.0.block_sparse_moe.switch_mlp.gate_proj.biases",
+        ),
+        ("quantized/mixtral-affine4", "model.embed_tokens.scales"),
+        ("quantized/mixtral-affine4", "lm_head.biases"),
+        (
+            "quantized/mixtral-global-scale",
+            "model.layers.0.block_sparse_moe.switch_mlp.up_proj.global_scale",
+        ),
+        ("quantized/qwen3-nvfp4", "model.layers.0.mlp.up_proj.scales"),
+        ("quantized/qwen3-mxfp8", "model.layers.0.mlp.up_proj.scales"),
+    ] {
+        let mut case = case_named(name);
+        let file = case.folder.join("model.safetensors");
+        let mut bytes = std::fs::read(&file).unwrap();
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        // The last byte of a little-endian float, or a byte of whatever else, within the first row or expert.
+        let (start, end) = metadata.info(part).unwrap().data_offsets;
+        // (Of the embedding, in the row of the first token.)
+        let row = if part.contains("embed") { case.tokens[0] as usize } else { 0 };
+        let start = start + row * (end - start) / case.vocab();
+        let within = if part.ends_with("weight") { 0 } else { 3.min(end - start - 1) };
+        let at = 8 + header + start + within;
+        bytes[at] ^= 0x02;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+        std::fs::copy(case.folder.join("config.json"), folder.path().join("config.json")).unwrap();
+        case.folder = folder.path().to_path_buf();
+        let model = open(&case, &ModelOptions::new().threads(1));
+        let error = relative_l2(&logits(&model, &case.tokens, 100), &case.logits);
+        assert!(error > 2.0 * BOUND, "{name}: {part} does not matter: {error:.1e}");
+    }
+}
+
+/// The bound where weights had to be encoded anew in 8 bits: 2 or 3 bits more than those that the layouts themselves keep.
+const ENCODED_ANEW: f64 = 1.5e-2;
+
+/// GPTQ, AWQ and FP8 checkpoints, converted while they are loaded: exact where a format here holds the same weights.
+#[test]
+fn foreign_layouts_are_converted() {
+    let (mut exact, mut inexact, mut failures) = (0, 0, Vec::new());
+    for case in foreign_cases() {
+        let model = open(&case, &ModelOptions::new().threads(1));
+        let error = relative_l2(&logits(&model, &case.tokens, 7), &case.logits);
+        let checkpoint = Checkpoint::open(&case.folder, CheckOptions::default()).unwrap();
+        let conversion = checkpoint.conversion;
+        assert!(conversion.matrices > 0, "{}", case.name);
+        let is_exact = case.info["exact"] == "true";
+        if is_exact != conversion.inexact.is_empty() {
+            failures.push(format!("{}: {:?}", case.name, conversion));
+        }
+        let bound = if is_exact { BOUND } else { ENCODED_ANEW };
+        if error > bound {
+            failures.push(format!("{}: {error:.2e}", case.name));
+        }
+        if is_exact {
+            exact += 1;
+        } else {
+            inexact += 1;
+            // Less than the bound of exact ones would show that nothing was rounded.
+            assert!(error > BOUND, "{}: {error:.2e}", case.name);
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(exact >= 10 && inexact >= 3, "{exact} exact, {inexact} not");
 }

@@ -59,6 +59,11 @@ impl Config {
         Ok(self.fields().strings("architectures")?.and_then(|names| names.first().copied()))
     }
 
+    /// The whole config.
+    pub(crate) fn root(&self) -> &Map<String, Value> {
+        &self.root
+    }
+
     /// The fields of the whole config.
     pub(crate) fn fields(&self) -> Fields<'_> {
         Fields { map: &self.root, path: String::new() }
@@ -84,7 +89,8 @@ pub(crate) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// The full name of a field of this object.
     pub(crate) fn path(&self, key: &str) -> String {
-        format!("{}{key}", self.path)
+        // Some keys are names out of the file.
+        format!("{}{}", self.path, shorten(key))
     }
 
     /// The value of a field; `null` counts as absent.
@@ -106,6 +112,11 @@ impl<'a> Fields<'a> {
     pub(crate) fn nested(&self) -> impl Iterator<Item = &'a str> {
         let objects = self.map.iter().filter(|(_, value)| value.is_object());
         objects.filter(|(_, value)| number(value).is_none()).map(|(key, _)| key.as_str())
+    }
+
+    /// All fields with their values.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        self.map.iter().map(|(key, value)| (key.as_str(), value))
     }
 
     fn wrong_type(&self, key: &str, value: &Value, expected: &'static str) -> ModelError {

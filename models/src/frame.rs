@@ -5,7 +5,8 @@
 
 use crate::config::{Config, Fields, MAX_POSITIONS};
 use crate::{
-    Activation, Block, Dense, Embedding, Head, Linear, Matrix, Mixer, ModelError, ModelSpec, Norm,
+    Activation, Block, Conv, Dense, Embedding, Head, Layout, Linear, Matrix, Mixer, ModelError,
+    ModelSpec, Norm,
 };
 
 /// Bounds on what a config may ask for.
@@ -119,6 +120,8 @@ pub(crate) const BACKBONE: FrameNames = FrameNames {
 #[derive(Clone, Debug)]
 pub(crate) struct Frame<'a> {
     pub(crate) fields: Fields<'a>,
+    /// How the checkpoint names and stacks its tensors.
+    pub(crate) layout: Layout,
     pub(crate) hidden: usize,
     pub(crate) layers: usize,
     /// Epsilon of the norms.
@@ -132,13 +135,11 @@ impl<'a> Frame<'a> {
     /// Reads the sizes, and refuses what no family here computes.
     pub(crate) fn read(
         config: &'a Config,
+        layout: Layout,
         names: FrameNames,
         defaults: FrameDefaults,
     ) -> Result<Self, ModelError> {
         let fields = config.fields();
-        for key in ["quantization_config", "quantization", "compression_config"] {
-            fields.refuse(key, "only checkpoints in f32, f16 and bf16 are")?;
-        }
         fields.refuse("per_layer_config", "the layers of one kind must have one shape")?;
         if !fields.bool_or("is_causal", true)? {
             return Err(fields.unsupported("is_causal", "only causal models are"));
@@ -151,6 +152,7 @@ impl<'a> Frame<'a> {
             tied: fields.bool_or("tie_word_embeddings", defaults.tied)?,
             names,
             fields,
+            layout,
         })
     }
 
@@ -207,6 +209,15 @@ impl<'a> Frame<'a> {
             },
             ignored,
         })
+    }
+
+    /// The convolution `PREFIX.weight` (and `PREFIX.bias`), its axes in the layout's order.
+    pub(crate) fn conv(&self, prefix: &str, channels: usize, kernel: usize, bias: bool) -> Conv {
+        let mut conv = Conv::new(prefix, channels, kernel, bias);
+        if self.layout == Layout::Mlx {
+            conv.weight.shape = vec![channels, kernel, 1];
+        }
+        conv
     }
 
     /// The activation of the feed-forward networks.

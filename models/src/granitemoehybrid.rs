@@ -1,20 +1,21 @@
 //! Granite 4 (IBM, 2025): layers of Mamba-2 or attention, each followed by experts beside a shared
 //! expert, or by the shared expert alone.
 
-use crate::frame::{Frame, FrameDefaults, MODEL, limit, product};
+use crate::frame::{Frame, FrameDefaults, MODEL};
 use crate::granite::Factors;
 use crate::mamba2::Mamba2Shape;
-use crate::moe::{CountDefaults, Counts, stacked_experts};
+use crate::moe::{CountDefaults, Counts, fused_experts, switch_experts};
 use crate::rope::{RopeDefaults, rope};
 use crate::transformer::{HeadDefaults, Heads};
-use crate::{Activation, Config, Dense, Linear, Matrix, Mixer, ModelError, ModelSpec, Moe};
+use crate::{Activation, Config, Dense, Layout, Linear, Matrix, Mixer, ModelError, ModelSpec, Moe};
 
 const EXPERTS: CountDefaults = CountDefaults { experts: 8, top_k: 2 };
 
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError> {
     let frame = Frame::read(
         config,
+        layout,
         MODEL,
         FrameDefaults { hidden: 4096, vocab: 32000, layers: 32, eps: 1e-6, tied: false },
     )?;
@@ -42,7 +43,7 @@ pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     for (layer, name) in types.iter().enumerate() {
         let prefix = format!("model.layers.{layer}");
         let mixer = match (*name, &mamba, &attention) {
-            ("linear_attention", Some(mamba), _) => mamba.mixer(&format!("{prefix}.mamba")),
+            ("linear_attention", Some(mamba), _) => mamba.mixer(&frame, &format!("{prefix}.mamba")),
             ("full_attention", _, Some(attention)) => attention.mixer(&frame, &prefix),
             _ => {
                 let known = ["linear_attention (mamba)", "full_attention (attention)"];
@@ -101,8 +102,7 @@ impl FeedForward {
             true => {
                 let counts = Counts::read(frame, frame.layers, EXPERTS)?;
                 let inner = frame.inner("intermediate_size", 11008)?;
-                let rows = [counts.experts, 2, inner.max(frame.hidden)];
-                product("experts * the rows of each", &rows, limit::STACKED_ROWS)?;
+                counts.check_stacks([frame.hidden, inner])?;
                 Some((counts, inner))
             }
             false => None,
@@ -115,28 +115,52 @@ impl FeedForward {
     }
 
     fn mixer(&self, frame: &Frame<'_>, prefix: &str) -> Mixer {
-        let (hidden, inner) = (frame.hidden, self.shared);
-        let prefix_shared = format!("{prefix}.shared_mlp");
-        let gate_up =
-            Matrix::whole(format!("{prefix_shared}.input_linear.weight"), 2 * inner, hidden);
-        let shared = Dense {
-            gate: gate_up.rows(0, inner).into(),
-            up: gate_up.rows(inner, inner).into(),
-            down: Linear::new(&format!("{prefix_shared}.output_linear"), hidden, inner, false),
-            activation: self.activation,
+        let Some((counts, inner)) = self.experts else {
+            // Without experts, mlx-lm takes the shared expert apart into an ordinary network.
+            return Mixer::Dense(match frame.layout {
+                Layout::Transformers => self.shared(frame, prefix),
+                Layout::Mlx => {
+                    frame.dense(&format!("{prefix}.mlp"), self.shared, self.activation, false)
+                }
+            });
         };
-        let Some((counts, inner)) = self.experts else { return Mixer::Dense(shared) };
+        let shared = self.shared(frame, prefix);
         let prefix = format!("{prefix}.block_sparse_moe");
-        let names = ["input_linear", "output_linear"].map(|name| format!("{prefix}.{name}.weight"));
-        let names = names.each_ref().map(String::as_str);
+        let (names, sizes) = (["input_linear", "output_linear"], [frame.hidden, inner]);
+        let experts = match frame.layout {
+            Layout::Transformers => {
+                let names = names.map(|name| format!("{prefix}.{name}.weight"));
+                let names = names.each_ref().map(String::as_str);
+                fused_experts(names, counts.experts, sizes, self.activation)
+            }
+            Layout::Mlx => switch_experts(&prefix, counts.experts, sizes, self.activation),
+        };
         Mixer::Moe(Moe {
-            router: Linear::new(&format!("{prefix}.router.layer"), counts.experts, hidden, false),
+            router: Linear::new(
+                &format!("{prefix}.router.layer"),
+                counts.experts,
+                frame.hidden,
+                false,
+            ),
             // The reference takes the softmax over the chosen logits alone, which is the same.
             renormalize: true,
             top_k: counts.top_k,
-            experts: stacked_experts(names, counts.experts, [hidden, inner], self.activation),
+            experts,
             shared: Some(shared),
         })
+    }
+
+    /// The expert that sees every token.
+    fn shared(&self, frame: &Frame<'_>, prefix: &str) -> Dense {
+        let (hidden, inner) = (frame.hidden, self.shared);
+        let prefix = format!("{prefix}.shared_mlp");
+        let gate_up = Matrix::whole(format!("{prefix}.input_linear.weight"), 2 * inner, hidden);
+        Dense {
+            gate: gate_up.rows(0, inner).into(),
+            up: gate_up.rows(inner, inner).into(),
+            down: Linear::new(&format!("{prefix}.output_linear"), hidden, inner, false),
+            activation: self.activation,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{Config, ModelError, ModelSpec, spec, supported};
 use serde_json::{Value, json};
 
 /// A config for each family that has a spec, with a field for most of what is read.
-fn samples() -> Vec<Value> {
+pub(crate) fn samples() -> Vec<Value> {
     let base = json!({
         "vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 20, "rms_norm_eps": 1e-5,

@@ -11,7 +11,10 @@
 mod config;
 mod error;
 mod frame;
+mod layout;
+mod mlx_fields;
 mod moe;
+mod quantization;
 mod rope;
 mod spec;
 mod tensors;
@@ -39,11 +42,14 @@ mod xlstm;
 
 pub use config::{Config, tag_bare_floats};
 pub use error::ModelError;
+pub use layout::Layout;
+pub use mlx_fields::mlx_fields;
+pub use quantization::{Gptq, MlxQuantization, Quantization, Stated};
 pub use spec::*;
-pub use tensors::Tie;
+pub use tensors::{TensorKind, Tie};
 
 /// A family: its `model_type`, what `architectures` holds, and the function that reads its config.
-type Family = (&'static str, &'static str, fn(&Config) -> Result<ModelSpec, ModelError>);
+type Family = (&'static str, &'static str, fn(&Config, Layout) -> Result<ModelSpec, ModelError>);
 
 /// Every family, in alphabetical order.
 const FAMILIES: &[Family] = &[
@@ -74,6 +80,18 @@ pub fn supported() -> impl Iterator<Item = &'static str> {
 /// If the family is not supported, a field is missing or makes no sense, or the config asks for
 /// something that Kinglet does not compute.
 pub fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    spec_in(config, Layout::Transformers)
+}
+
+/// As [`spec()`], for a checkpoint whose tensors are named and stacked as `layout` says.
+///
+/// The specs of one config in two layouts have the same structure: their [`matrices`](ModelSpec::matrices) are the same matrices in
+/// the same order, and so are their other tensors; only names, row offsets and the shapes of stacks and convolutions differ.
+/// For families that mlx-lm lacks, and those that it stores as they are, both are equal.
+///
+/// # Errors
+/// As [`spec()`].
+pub fn spec_in(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError> {
     let (family, value) = match (config.model_type()?, config.architecture()?) {
         (Some(name), _) => (FAMILIES.iter().find(|(model_type, ..)| *model_type == name), name),
         (None, Some(name)) => (FAMILIES.iter().find(|(_, class, _)| *class == name), name),
@@ -85,5 +103,7 @@ pub fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
         let value = format!("{:?}", config::shorten(value));
         return Err(ModelError::UnknownModelType { value, supported: supported().collect() });
     };
-    spec(config)
+    // Refused here, so that nobody takes packed words for something else.
+    config.quantization()?;
+    spec(config, layout)
 }

@@ -1,8 +1,8 @@
 //! What the families with experts share: counts, and experts that are tensors of their own or rows of
-//! one stack.
+//! stacks.
 
 use crate::frame::{Frame, equal, limit, product};
-use crate::{Activation, Dense, Linear, Matrix, ModelError, Moe};
+use crate::{Activation, Dense, Layout, Linear, Matrix, ModelError, Moe};
 
 /// How many experts a layer has, and how many of them see a token.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +63,12 @@ impl Counts {
         }
         Ok(Self { experts, top_k })
     }
+
+    /// An error unless all experts' rows can be counted through where they are one stack, gate and up together.
+    pub(crate) fn check_stacks(self, [hidden, inner]: [usize; 2]) -> Result<(), ModelError> {
+        let rows = [self.experts, 2, inner.max(hidden)];
+        product("experts * the rows of each", &rows, limit::STACKED_ROWS).map(|_| ())
+    }
 }
 
 /// Experts that are tensors `PREFIX.experts.E.NAME` each, with the names of gate, up and down.
@@ -87,8 +93,10 @@ pub(crate) fn separate_experts(
     (0..experts).map(expert).collect()
 }
 
-/// The experts `PREFIX.mlp.experts.E.{gate,up,down}_proj` behind the router `PREFIX.mlp.gate`.
+/// The experts `PREFIX.mlp.experts.E.{gate,up,down}_proj` behind the router `PREFIX.mlp.gate`; stacks in MLX's layout.
+/// [`Counts::check_stacks`] must have found no error.
 pub(crate) fn named_experts(
+    layout: Layout,
     prefix: &str,
     counts: Counts,
     [hidden, inner]: [usize; 2],
@@ -96,20 +104,43 @@ pub(crate) fn named_experts(
     renormalize: bool,
 ) -> Moe {
     let prefix = format!("{prefix}.mlp");
-    let names = ["gate_proj", "up_proj", "down_proj"];
+    let (names, sizes) = (["gate_proj", "up_proj", "down_proj"], [hidden, inner]);
     Moe {
         router: Linear::new(&format!("{prefix}.gate"), counts.experts, hidden, false),
         renormalize,
         top_k: counts.top_k,
-        experts: separate_experts(&prefix, counts.experts, names, [hidden, inner], activation),
+        experts: match layout {
+            Layout::Transformers => {
+                separate_experts(&prefix, counts.experts, names, sizes, activation)
+            }
+            Layout::Mlx => switch_experts(&prefix, counts.experts, sizes, activation),
+        },
         shared: None,
     }
 }
 
+/// Experts in MLX's layout: rows of `PREFIX.switch_mlp.{gate,up}_proj`, `[experts, inner, hidden]`, and of
+/// `PREFIX.switch_mlp.down_proj`, `[experts, hidden, inner]`. [`Counts::check_stacks`] must have found no error.
+pub(crate) fn switch_experts(
+    prefix: &str,
+    experts: usize,
+    [hidden, inner]: [usize; 2],
+    activation: Activation,
+) -> Vec<Dense> {
+    let [gate, up, down] =
+        ["gate", "up", "down"].map(|name| format!("{prefix}.switch_mlp.{name}_proj.weight"));
+    let expert = |expert| Dense {
+        gate: Matrix::stacked(&gate, experts, inner, hidden, expert).into(),
+        up: Matrix::stacked(&up, experts, inner, hidden, expert).into(),
+        down: Matrix::stacked(&down, experts, hidden, inner, expert).into(),
+        activation,
+    };
+    (0..experts).map(expert).collect()
+}
+
 /// Experts that are rows of two tensors: `GATE_UP`, `[experts, 2 * inner, hidden]`, the gate's rows
-/// first, and `DOWN`, `[experts, hidden, inner]`. `experts * 2 * inner` must be within
-/// [`limit::STACKED_ROWS`].
-pub(crate) fn stacked_experts(
+/// first, and `DOWN`, `[experts, hidden, inner]`. [`Counts::check_stacks`] must have found no error.
+pub(crate) fn fused_experts(
     [gate_up, down]: [&str; 2],
     experts: usize,
     [hidden, inner]: [usize; 2],

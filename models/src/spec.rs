@@ -277,7 +277,7 @@ pub struct Rope {
 /// Depthwise causal convolution over time, then SiLU.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv {
-    /// `[channels, 1, kernel]`; the last tap is the present token's.
+    /// `[channels, 1, kernel]`, in MLX's layout `[channels, kernel, 1]`; the last tap is the present token's.
     pub weight: TensorSpec,
     /// `[channels]`.
     pub bias: Option<TensorSpec>,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::spec::{Conv, Dense, Linear, Mamba2Gate, Mixer, ModelSpec, Norm, TensorSpec};
+use crate::spec::{Conv, Dense, Linear, Mamba2Gate, Matrix, Mixer, ModelSpec, Norm, TensorSpec};
 
 /// What a checkpoint holds of the two matrices that a config ties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,34 @@ pub enum Tie {
     Different,
     /// Only the head: it serves as embedding too.
     HeadAlone,
+}
+
+/// How a tensor is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TensorKind {
+    /// Multiplied with, or looked up by row: may be quantized.
+    Matrix,
+    /// The taps of a convolution: always dense. `[channels, 1, kernel]` and `[channels, kernel, 1]` hold the same bytes.
+    Conv,
+    /// Norms, biases, decays and the like: always dense.
+    Vector,
+}
+
+/// What a walk over a spec comes by.
+enum Found<'a> {
+    Matrix(&'a Matrix),
+    Conv(&'a TensorSpec),
+    Vector(&'a TensorSpec),
+}
+
+impl<'a> Found<'a> {
+    fn tensor(&self) -> (&'a TensorSpec, TensorKind) {
+        match self {
+            Self::Matrix(matrix) => (&matrix.tensor, TensorKind::Matrix),
+            Self::Conv(tensor) => (tensor, TensorKind::Conv),
+            Self::Vector(tensor) => (tensor, TensorKind::Vector),
+        }
+    }
 }
 
 impl ModelSpec {
@@ -31,8 +59,26 @@ impl ModelSpec {
 
     /// Every tensor that the model needs, in order of first use, each once.
     pub fn tensors(&self) -> Vec<&TensorSpec> {
-        let mut all = Vec::new();
-        all.push(&self.embedding.table.tensor);
+        self.tensors_by_kind().into_iter().map(|(tensor, _)| tensor).collect()
+    }
+
+    /// As [`tensors`](Self::tensors), with how each is used.
+    pub fn tensors_by_kind(&self) -> Vec<(&TensorSpec, TensorKind)> {
+        let mut seen = HashSet::new();
+        let all = self.walk().into_iter().map(|found| found.tensor());
+        all.filter(|(tensor, _)| seen.insert(*tensor)).collect()
+    }
+
+    /// Every matrix, in order of use: the embedding's table first, the head's last. Matrices that are rows of one tensor are
+    /// one by one, and a tied table comes twice, so that the matrices of two layouts can be zipped.
+    pub fn matrices(&self) -> Vec<&Matrix> {
+        let all = self.walk().into_iter();
+        all.filter_map(|found| if let Found::Matrix(matrix) = found { Some(matrix) } else { None })
+            .collect()
+    }
+
+    fn walk(&self) -> Vec<Found<'_>> {
+        let mut all = vec![Found::Matrix(&self.embedding.table)];
         for block in &self.blocks {
             norm(&mut all, &block.norm);
             for branch in &block.branches {
@@ -41,32 +87,30 @@ impl ModelSpec {
         }
         norm(&mut all, &self.head.norm);
         linear(&mut all, &self.head.linear);
-        let mut seen = HashSet::new();
-        all.retain(|tensor| seen.insert(*tensor));
         all
     }
 }
 
-fn linear<'a>(all: &mut Vec<&'a TensorSpec>, linear: &'a Linear) {
-    all.push(&linear.weight.tensor);
-    all.extend(&linear.bias);
+fn linear<'a>(all: &mut Vec<Found<'a>>, linear: &'a Linear) {
+    all.push(Found::Matrix(&linear.weight));
+    all.extend(linear.bias.as_ref().map(Found::Vector));
 }
 
-fn norm<'a>(all: &mut Vec<&'a TensorSpec>, norm: &'a Norm) {
-    all.push(&norm.weight);
-    all.extend(&norm.bias);
+fn norm<'a>(all: &mut Vec<Found<'a>>, norm: &'a Norm) {
+    all.push(Found::Vector(&norm.weight));
+    all.extend(norm.bias.as_ref().map(Found::Vector));
 }
 
-fn conv<'a>(all: &mut Vec<&'a TensorSpec>, conv: &'a Conv) {
-    all.push(&conv.weight);
-    all.extend(&conv.bias);
+fn conv<'a>(all: &mut Vec<Found<'a>>, conv: &'a Conv) {
+    all.push(Found::Conv(&conv.weight));
+    all.extend(conv.bias.as_ref().map(Found::Vector));
 }
 
-fn dense<'a>(all: &mut Vec<&'a TensorSpec>, dense: &'a Dense) {
+fn dense<'a>(all: &mut Vec<Found<'a>>, dense: &'a Dense) {
     [&dense.gate, &dense.up, &dense.down].into_iter().for_each(|l| linear(all, l));
 }
 
-fn mixer<'a>(all: &mut Vec<&'a TensorSpec>, mixer: &'a Mixer) {
+fn mixer<'a>(all: &mut Vec<Found<'a>>, mixer: &'a Mixer) {
     match mixer {
         Mixer::Attention(a) => {
             [&a.q, &a.k, &a.v, &a.o].into_iter().for_each(|l| linear(all, l));
@@ -79,13 +123,13 @@ fn mixer<'a>(all: &mut Vec<&'a TensorSpec>, mixer: &'a Mixer) {
             linear(all, &m.in_proj);
             conv(all, &m.conv);
             [&m.x_proj, &m.dt_proj].into_iter().for_each(|l| linear(all, l));
-            all.extend([&m.a_log, &m.d]);
+            all.extend([&m.a_log, &m.d].map(Found::Vector));
             linear(all, &m.out_proj);
         }
         Mixer::Mamba2(m) => {
             linear(all, &m.in_proj);
             conv(all, &m.conv);
-            all.extend([&m.a_log, &m.d, &m.dt_bias]);
+            all.extend([&m.a_log, &m.d, &m.dt_bias].map(Found::Vector));
             if let Mamba2Gate::NormAfter { norm: n, .. } = &m.gate {
                 norm(all, n);
             }

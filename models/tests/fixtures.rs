@@ -1,8 +1,8 @@
 //! Each small checkpoint in `tests/fixtures` (made with `transformers`) against the spec of its config:
 //! the tensors that the spec names are exactly those of the file, with their shapes, and the older
-//! spelling of the config gives the same spec.
+//! spelling of the config gives the same spec. And those that MLX converted against the spec in its layout.
 
-use kinglet_models::{Config, ModelSpec, spec};
+use kinglet_models::{Config, Layout, ModelSpec, Quantization, spec, spec_in};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
@@ -10,8 +10,19 @@ use std::path::{Path, PathBuf};
 
 type Shapes = BTreeMap<String, Vec<usize>>;
 
-/// Every `tests/fixtures/FAMILY/CASE` of the workspace.
-fn cases() -> Result<Vec<PathBuf>, Box<dyn Error>> {
+/// Every `tests/fixtures/FAMILY/CASE` of the workspace, and every `tests/fixtures/quantized/CASE`.
+fn cases() -> Result<(Vec<PathBuf>, Vec<PathBuf>), Box<dyn Error>> {
+    let all = folders()?.into_iter();
+    let (others, cases): (Vec<_>, _) = all.partition(|path| {
+        path.parent().is_some_and(|p| p.ends_with("quantized") || p.ends_with("foreign"))
+    });
+    let quantized = others.into_iter();
+    let quantized =
+        quantized.filter(|path| path.parent().is_some_and(|p| p.ends_with("quantized")));
+    Ok((cases, quantized.collect()))
+}
+
+fn folders() -> Result<Vec<PathBuf>, Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
     let mut cases = Vec::new();
     for family in fs::read_dir(root)? {
@@ -68,7 +79,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 
 #[test]
 fn specs_name_the_tensors_of_the_files() -> Result<(), Box<dyn Error>> {
-    let cases = cases()?;
+    let (cases, _) = cases()?;
     assert!(!cases.is_empty(), "no fixtures");
     for case in &cases {
         let model = read_spec(&case.join("config.json"))?;
@@ -85,7 +96,7 @@ fn specs_name_the_tensors_of_the_files() -> Result<(), Box<dyn Error>> {
 #[test]
 fn older_spellings_give_the_same_spec() -> Result<(), Box<dyn Error>> {
     let mut compared = 0;
-    for case in &cases()? {
+    for case in &cases()?.0 {
         let older = case.join("config.legacy.json");
         if older.is_file() {
             let (older, newer) = (read_spec(&older)?, read_spec(&case.join("config.json"))?);
@@ -94,5 +105,54 @@ fn older_spellings_give_the_same_spec() -> Result<(), Box<dyn Error>> {
         }
     }
     assert!(compared > 0, "no fixture has an older spelling");
+    Ok(())
+}
+
+#[test]
+fn specs_in_the_layout_of_mlx_name_the_tensors_of_what_it_converts() -> Result<(), Box<dyn Error>> {
+    let (_, cases) = cases()?;
+    assert!(cases.len() >= 50, "only {} cases", cases.len());
+    let (mut other_names, mut entries) = (0, 0);
+    for case in &cases {
+        let config = Config::parse(&fs::read_to_string(case.join("config.json"))?)?;
+        let model = spec_in(&config, Layout::Mlx)?;
+        other_names += usize::from(model != spec(&config)?);
+        let all = shapes(case)?;
+        let packed = |name: &str| {
+            name.strip_suffix(".weight").is_some_and(|p| all.contains_key(&format!("{p}.scales")))
+        };
+        let beside = |name: &str| {
+            let parts = [".scales", ".biases", ".global_scale"];
+            let prefix = parts.iter().find_map(|part| name.strip_suffix(part));
+            prefix.is_some_and(|prefix| packed(&format!("{prefix}.weight")))
+        };
+        let wanted: Shapes =
+            model.tensors().into_iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
+        let found: Vec<_> = all.iter().filter(|(name, _)| !beside(name)).collect();
+        assert_eq!(
+            wanted.keys().collect::<Vec<_>>(),
+            found.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+            "{}",
+            case.display()
+        );
+        for (name, shape) in found {
+            let wanted = wanted.get(name).ok_or("checked just now")?;
+            let rows = |shape: &[usize]| shape.split_last().map(|(_, rows)| rows.to_vec());
+            if packed(name) {
+                assert_eq!(rows(shape), rows(wanted), "{}: {name}", case.display());
+            } else {
+                assert_eq!(shape, wanted, "{}: {name}", case.display());
+            }
+        }
+        // Every entry of the config is that of a module that is there.
+        if let Some(Quantization::Mlx(stated)) = config.quantization()? {
+            for (path, _) in stated.layers() {
+                let known = wanted.contains_key(&format!("{path}.weight"));
+                assert!(known, "{}: {path}", case.display());
+                entries += 1;
+            }
+        }
+    }
+    assert!(other_names >= 15 && entries >= 20, "{other_names} {entries}");
     Ok(())
 }

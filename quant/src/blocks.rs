@@ -148,6 +148,52 @@ impl<'a> Blocks<'a> {
     /// # Errors
     /// When `out` is not `cols` long or there is no such row.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) -> Result<(), BlocksError> {
+        self.each_group(row, out, |out, codes, bits, scale, bias| match self.format.mode() {
+            Mode::Affine => unpack(codes, bits, out, |q| scale * f32::from(q) + bias),
+            Mode::MxFp4 | Mode::NvFp4 => unpack(codes, bits, out, |q| scale * e2m1(q)),
+            Mode::MxFp8 => unpack(codes, bits, out, |q| scale * e4m3(q)),
+        })
+    }
+
+    /// Decodes row `row` into `out` as `mlx.core.dequantize` does, to the bit: for affine scales of a half type, product and sum are
+    /// each rounded to that type; otherwise the product is rounded to `float`, and so is an MX scale before it. With a
+    /// factor other than 1 ([`Self::with_factor`]) nothing is rounded, as MLX then computes in f32.
+    ///
+    /// The engine computes with what [`Self::decode_row`] gives; this is for comparisons with MLX.
+    ///
+    /// # Errors
+    /// When `out` is not `cols` long or there is no such row.
+    pub fn decode_row_rounded(
+        &self,
+        row: usize,
+        float: DType,
+        out: &mut [f32],
+    ) -> Result<(), BlocksError> {
+        let float = match self.scale_type {
+            ScaleType::Float(float) => float,
+            _ if self.factor != 1.0 => DType::F32,
+            _ => float,
+        };
+        self.each_group(row, out, |out, codes, bits, scale, bias| {
+            let scale = float.round(scale);
+            let value = |q: f32| float.round(scale * q);
+            match self.format.mode() {
+                Mode::Affine => {
+                    unpack(codes, bits, out, |q| float.round(value(f32::from(q)) + bias));
+                }
+                Mode::MxFp4 | Mode::NvFp4 => unpack(codes, bits, out, |q| value(e2m1(q))),
+                Mode::MxFp8 => unpack(codes, bits, out, |q| value(e4m3(q))),
+            }
+        })
+    }
+
+    /// Calls `decode(weights, codes, bits, scale, bias)` for each group of row `row`.
+    fn each_group(
+        &self,
+        row: usize,
+        out: &mut [f32],
+        decode: impl Fn(&mut [f32], &[u8], usize, f32, f32),
+    ) -> Result<(), BlocksError> {
         if out.len() != self.cols {
             let (found, needed) = (4 * out.len(), 4 * self.cols);
             return Err(BlocksError::Length { part: "decoded row", found, needed });
@@ -162,15 +208,11 @@ impl<'a> Blocks<'a> {
         let groups = out.chunks_mut(self.format.group()).zip(codes.chunks(group_bytes));
         let scales = self.row_scales(row).chunks(size);
         for (index, ((out, codes), scale)) in groups.zip(scales).enumerate() {
-            let scale = self.scale(scale) * self.factor;
-            match self.format.mode() {
-                Mode::Affine => {
-                    let bias = self.scale(part(biases, index, size)) * self.factor;
-                    unpack(codes, bits, out, |q| scale * f32::from(q) + bias);
-                }
-                Mode::MxFp4 | Mode::NvFp4 => unpack(codes, bits, out, |q| scale * e2m1(q)),
-                Mode::MxFp8 => unpack(codes, bits, out, |q| scale * e4m3(q)),
-            }
+            let bias = match self.format.mode() {
+                Mode::Affine => self.scale(part(biases, index, size)) * self.factor,
+                _ => 0.0,
+            };
+            decode(out, codes, bits, self.scale(scale) * self.factor, bias);
         }
         Ok(())
     }
@@ -207,7 +249,7 @@ fn part(bytes: &[u8], index: usize, size: usize) -> &[u8] {
 }
 
 /// `out[i] = value(code i)` for codes of `bits` bits, packed from the lowest bit on.
-fn unpack(codes: &[u8], bits: usize, out: &mut [f32], value: impl Fn(u8) -> f32) {
+pub(crate) fn unpack(codes: &[u8], bits: usize, out: &mut [f32], value: impl Fn(u8) -> f32) {
     let mask = (1u32 << bits) - 1;
     let (mut held, mut count) = (0u32, 0);
     let mut bytes = codes.iter();

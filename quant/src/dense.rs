@@ -34,6 +34,26 @@ impl DType {
             DType::BF16 => "BF16",
         }
     }
+
+    /// The nearest value of this type, ties to even; beyond its range infinity.
+    #[inline]
+    pub fn round(self, value: f32) -> f32 {
+        match self {
+            DType::F32 => value,
+            DType::F16 => f16::from_f32(value).to_f32(),
+            DType::BF16 => bf16::from_f32(value).to_f32(),
+        }
+    }
+
+    /// Writes `value`, rounded, into `bytes`, which must be [`Self::size`] long; else nothing is written.
+    pub(crate) fn write(self, value: f32, bytes: &mut [u8]) {
+        match (self, bytes) {
+            (DType::F32, [a, b, c, d]) => [*a, *b, *c, *d] = value.to_le_bytes(),
+            (DType::F16, [a, b]) => [*a, *b] = f16::from_f32(value).to_le_bytes(),
+            (DType::BF16, [a, b]) => [*a, *b] = bf16::from_f32(value).to_le_bytes(),
+            _ => debug_assert!(false, "bytes of another length"),
+        }
+    }
 }
 
 impl fmt::Display for DType {
@@ -86,6 +106,18 @@ pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), DecodeE
     Ok(())
 }
 
+/// Encodes `values` into `bytes`, each rounded to the nearest, ties to even.
+///
+/// # Errors
+/// When `bytes` is not `values.len()` elements of `dtype` long.
+pub fn encode(dtype: DType, values: &[f32], bytes: &mut [u8]) -> Result<(), DecodeError> {
+    if Some(bytes.len()) != values.len().checked_mul(dtype.size()) {
+        return Err(DecodeError { bytes: bytes.len(), elements: values.len(), dtype });
+    }
+    bytes.chunks_exact_mut(dtype.size()).zip(values).for_each(|(b, &v)| dtype.write(v, b));
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +137,23 @@ mod tests {
             let expected = f32::from_bits(u32::from(bits) << 16);
             assert!(value == expected || (value.is_nan() && expected.is_nan()), "{bits:#06x}");
         }
+    }
+
+    #[test]
+    fn what_was_encoded_decodes_to_the_nearest_value() {
+        let values = [1.0, -2.5, 1e-30, 65_519.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0];
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let mut bytes = vec![0; values.len() * dtype.size()];
+            encode(dtype, &values, &mut bytes).unwrap();
+            let mut out = [0.0; 6];
+            decode(dtype, &bytes, &mut out).unwrap();
+            assert_eq!(out, values.map(|value| dtype.round(value)));
+            assert!(encode(dtype, &values, &mut bytes[1..]).is_err());
+        }
+        assert_eq!(DType::F16.round(65_519.0), 65_504.0);
+        // Half way between two values, the even one.
+        assert_eq!(DType::BF16.round(1.0 + 1.0 / 256.0), 1.0);
+        assert_eq!(DType::BF16.round(1.0 + 3.0 / 256.0), 1.0 + 4.0 / 256.0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The narrow floating-point types of the microscaling formats, decoded.
+//! The narrow floating-point types of the microscaling formats, decoded and encoded.
 //!
 //! Source: "OCP Microscaling Formats (MX) Specification" 1.0, 2023, section 5.3; E4M3 there is the variant without
 //! infinities ("FP8 Formats for Deep Learning", Micikevicius et al., 2022, table 1).
@@ -36,9 +36,77 @@ pub const fn e8m0(code: u8) -> f32 {
     }
 }
 
+/// The E2M1 code nearest to `value`: ties go to the smaller magnitude, as MLX has them, and what is nearest to zero is +0.
+/// Beyond 6 it is 6; of NaN it is 0.
+#[inline]
+pub fn to_e2m1(value: f32) -> u8 {
+    let magnitude = value.abs();
+    // As many steps as there are midpoints below: no branch, so that loops over weights are vectorised.
+    let code = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0]
+        .into_iter()
+        .fold(0u8, |code, midpoint| code + u8::from(magnitude > midpoint));
+    let sign = (value.to_bits() >> 28) as u8 & 8;
+    if code == 0 { 0 } else { code | sign }
+}
+
+/// The E4M3 code nearest to `value`: ties go to the even code; 448 and beyond, and NaN, are 448. The sign is kept, also of zero.
+#[inline]
+pub fn to_e4m3(value: f32) -> u8 {
+    let sign = (value.to_bits() >> 24) as u8 & 0x80;
+    let magnitude = value.abs();
+    let bits = magnitude.to_bits();
+    let code = if magnitude < 1.0 / 64.0 {
+        // Subnormal: multiples of 2^-9, which is the spacing of f32 within 2^14 .. 2^15.
+        (magnitude + 16_384.0).to_bits() as u8
+    } else if magnitude < 448.0 {
+        let half = 0x7_ffff + (bits >> 20 & 1);
+        (((bits + half) >> 20) - (120 << 3)) as u8
+    } else {
+        0x7e
+    };
+    code | sign
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nearest_code_is_found() {
+        // Every midpoint of neighbouring codes, and a little to both sides.
+        let magnitudes: Vec<f32> = (0..0x7f).map(e4m3).collect();
+        for (code, pair) in (0u8..).zip(magnitudes.windows(2)) {
+            let (low, high) = (pair[0], pair[1]);
+            let middle = (low + high) / 2.0;
+            let even = code + code % 2;
+            for (value, expected) in [
+                (low, code),
+                (middle.next_down(), code),
+                (middle, even),
+                (middle.next_up(), code + 1),
+                (high, code + 1),
+            ] {
+                assert_eq!(to_e4m3(value), expected, "{value}");
+                assert_eq!(to_e4m3(-value), expected | 0x80, "-{value}");
+            }
+        }
+        assert_eq!(to_e4m3(1e30), 0x7e);
+        assert_eq!(to_e4m3(f32::NEG_INFINITY), 0xfe);
+        for code in 0..7u8 {
+            let (low, high) = (e2m1(code), e2m1(code + 1));
+            let middle = (low + high) / 2.0;
+            for (value, expected) in
+                [(low, code), (middle, code), (middle.next_up(), code + 1), (high, code + 1)]
+            {
+                assert_eq!(to_e2m1(value), expected, "{value}");
+                let negative = if expected == 0 { 0 } else { expected | 8 };
+                assert_eq!(to_e2m1(-value), negative, "-{value}");
+            }
+        }
+        assert_eq!(to_e2m1(f32::INFINITY), 7);
+        assert_eq!(to_e2m1(-1e30), 15);
+        assert_eq!(to_e2m1(f32::NAN), 0);
+    }
 
     #[test]
     fn every_code_has_the_value_of_its_fields() {

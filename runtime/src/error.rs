@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use kinglet_models::ModelError;
 
+use crate::quantize::QuantizeError;
 use crate::weights::WeightsError;
 
 /// What can go wrong between a model folder and its logits.
@@ -36,6 +37,8 @@ pub enum Error {
     },
     /// The weights can't be read or don't fit the model.
     Weights(WeightsError),
+    /// A checkpoint can't be quantized.
+    Quantize(QuantizeError),
     /// A token id that the embedding has no row for.
     TokenOutOfRange {
         /// The id.
@@ -145,6 +148,7 @@ impl fmt::Display for Error {
                 write!(f, "{}: {source}", path.parent().unwrap_or(path).display())
             }
             Self::Weights(source) => source.fmt(f),
+            Self::Quantize(source) => source.fmt(f),
             Self::TokenOutOfRange { id, index, vocab } => write!(
                 f,
                 "token {id} (number {index} of those given) is not in the vocabulary: ids go from 0 to {}",
@@ -201,6 +205,7 @@ impl std::error::Error for Error {
             Self::Read { source, .. } | Self::Threads(source) => Some(source),
             Self::Config { source, .. } => Some(source),
             Self::Weights(source) => Some(source),
+            Self::Quantize(source) => Some(source),
             _ => None,
         }
     }
@@ -209,6 +214,12 @@ impl std::error::Error for Error {
 impl From<WeightsError> for Error {
     fn from(source: WeightsError) -> Self {
         Self::Weights(source)
+    }
+}
+
+impl From<QuantizeError> for Error {
+    fn from(source: QuantizeError) -> Self {
+        Self::Quantize(source)
     }
 }
 

@@ -15,11 +15,15 @@
 //! a [`Session`] owns the state of one sequence.
 
 pub mod backend;
+pub mod calibrate;
+mod checkpoint;
 mod cpu;
 mod error;
+pub mod eval;
 mod model;
 pub mod op;
 pub mod plan;
+pub mod quantize;
 pub mod sampling;
 mod session;
 mod small_file;
@@ -32,9 +36,11 @@ mod wgpu;
 #[cfg(feature = "wgpu")]
 pub use self::wgpu::adapter::{AdapterInfo, AdapterKind, adapters};
 pub use backend::{Backend, Logits};
+pub use checkpoint::{Checkpoint, read_config, read_spec};
 pub use cpu::simd::Isa;
 pub use error::Error;
 pub use kinglet_models::{self as models, ModelSpec};
-pub use model::{Model, ModelOptions, Run, read_spec};
+pub use kinglet_quant as quant;
+pub use model::{Activations, Model, ModelOptions, Run};
 pub use session::Session;
 pub use traffic::Traffic;

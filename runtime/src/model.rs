@@ -1,21 +1,46 @@
 //! [`Model`]: a checkpoint made ready to run.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kinglet_models::{Config, ModelSpec, Tie};
+use kinglet_models::ModelSpec;
 
 use crate::Error;
 use crate::backend::{self, Backend, BackendRun, Executable, Logits};
+use crate::checkpoint::Checkpoint;
 use crate::cpu::simd::Isa;
 use crate::plan::Plan;
 use crate::session::Session;
-use crate::small_file::{self, Failure};
 use crate::weights::{CheckOptions, Weights};
 
-/// No `config.json` comes near this; a file that does is something else.
-const MAX_CONFIG_BYTES: u64 = 16 << 20;
+/// What quantized matrices are multiplied with. Dense ones always take activations as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Activations {
+    /// What is fastest within the stated bound: on the CPU, activations in eight bits with a scale for every 32 of them, so that each
+    /// is off by at most 1/254 of the largest among its 32.
+    #[default]
+    Auto,
+    /// Activations as they are.
+    F32,
+}
+
+impl Activations {
+    /// Every choice by the name that command lines use.
+    pub const NAMES: &[(&str, Self)] = &[("auto", Self::Auto), ("f32", Self::F32)];
+}
+
+impl std::str::FromStr for Activations {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let found = Self::NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, activations)| *activations).ok_or_else(|| Error::Option {
+            name: "activations",
+            value: name.into(),
+            expected: "one of auto, f32",
+        })
+    }
+}
 
 /// How a model is opened.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +60,8 @@ pub struct ModelOptions {
     pub max_binding: Option<u64>,
     /// Most tokens that are computed together, a bound on working memory; 512 if not given.
     pub chunk: Option<usize>,
+    /// What quantized matrices are multiplied with.
+    pub activations: Activations,
     /// Whether tensors that the model has no use for are a warning instead of an error.
     pub allow_surplus: bool,
     /// Most tokens that a session may hold; unlimited if not given.
@@ -89,6 +116,12 @@ impl ModelOptions {
         self
     }
 
+    /// Sets [`Self::activations`].
+    pub fn activations(mut self, activations: Activations) -> Self {
+        self.activations = activations;
+        self
+    }
+
     /// Sets [`Self::allow_surplus`].
     pub fn allow_surplus(mut self, allow: bool) -> Self {
         self.allow_surplus = allow;
@@ -127,40 +160,6 @@ pub struct Run<'a> {
     pub logits: Logits,
 }
 
-/// Reads `config.json` of `folder` into what the model computes.
-///
-/// # Errors
-/// When the file can't be read, understood, or describes a model that is not supported.
-pub fn read_spec(folder: &Path) -> Result<ModelSpec, Error> {
-    let path = folder.join("config.json");
-    let bytes = small_file::read(&path, MAX_CONFIG_BYTES).map_err(|failure| match failure {
-        Failure::NotFound(source) | Failure::Io(source) => {
-            Error::Read { path: path.clone(), source }
-        }
-        Failure::TooLarge(bytes) => {
-            Error::TooLarge { path: path.clone(), bytes, limit: MAX_CONFIG_BYTES }
-        }
-    })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let source = io::Error::new(io::ErrorKind::InvalidData, error.utf8_error());
-        Error::Read { path: path.clone(), source }
-    })?;
-    let config = Config::parse(&text);
-    let spec = config.and_then(|config| kinglet_models::spec(&config));
-    spec.map_err(|source| Error::Config { path, source })
-}
-
-/// What the weights hold of the two matrices that `spec` ties.
-fn tie(spec: &ModelSpec, weights: &Weights) -> Tie {
-    let Some(untied) = &spec.head.untied else { return Tie::Same };
-    let (head, embedding) = (&untied.weight.tensor.name, &spec.embedding.table.tensor.name);
-    match (weights.get(head), weights.get(embedding)) {
-        (Ok(head), Ok(embedding)) if head.bytes() != embedding.bytes() => Tie::Different,
-        (Ok(_), Err(_)) if !weights.contains(embedding) => Tie::HeadAlone,
-        _ => Tie::Same,
-    }
-}
-
 impl Model {
     /// Opens the checkpoint in `folder`: `config.json` and `model.safetensors`, or the shards that
     /// `model.safetensors.index.json` names. Names, shapes and types of all tensors are checked first.
@@ -168,16 +167,13 @@ impl Model {
     /// # Errors
     /// When a file is missing, broken or doesn't fit the others, or an option is out of range.
     pub fn open(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, Error> {
-        let folder = folder.as_ref();
-        let mut spec = read_spec(folder)?;
-        let weights = Weights::open(folder)?;
-        spec.settle_tie(tie(&spec, &weights));
-        weights.check(&spec, CheckOptions { allow_surplus: options.allow_surplus })?;
+        let check = CheckOptions { allow_surplus: options.allow_surplus };
+        let Checkpoint { folder, spec, weights, .. } = Checkpoint::open(folder, check)?;
         let plan = Arc::new(Plan::new(&spec));
         let executable = backend::compile(plan.clone(), &weights, options)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                folder: folder.into(),
+                folder,
                 spec,
                 plan,
                 weights,

@@ -3,10 +3,12 @@
 mod chat;
 mod devices;
 mod errors;
+mod eval;
 mod generate;
 mod help;
 mod interactive;
 mod logits;
+mod quantize;
 #[cfg(unix)]
 mod signals;
 mod support;

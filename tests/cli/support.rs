@@ -131,6 +131,12 @@ impl Running {
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     }
 
+    /// Ends it without a chance to clean up.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Closes the pipes and waits; gives the status, the rest of standard output, and standard error.
     pub(crate) fn finish(self) -> (ExitStatus, String, String) {
         let Self { mut child, stdin, mut stdout } = self;

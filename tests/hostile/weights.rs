@@ -14,14 +14,16 @@ use crate::{case, open, open_with, refused};
 /// A tensor on its way into a new file: name, type, shape, bytes.
 pub(crate) type Entry = (String, Dtype, Vec<usize>, Vec<u8>);
 
-/// The tensors of a folder's `model.safetensors`.
+/// The tensors of a folder's `model.safetensors`, by name: the library's order is another one each time.
 pub(crate) fn read(folder: &TempDir) -> Vec<Entry> {
     let bytes = std::fs::read(folder.path().join("model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let entry = |(name, view): (String, TensorView<'_>)| {
         (name, view.dtype(), view.shape().to_vec(), view.data().to_vec())
     };
-    file.tensors().into_iter().map(entry).collect()
+    let mut entries: Vec<Entry> = file.tensors().into_iter().map(entry).collect();
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    entries
 }
 
 /// Writes them back.

@@ -8,6 +8,7 @@ pub mod target;
 pub mod temp;
 pub mod tensors;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
@@ -31,6 +32,8 @@ pub struct Case {
     pub greedy: Vec<u32>,
     /// Length of the prompt of `greedy`.
     pub prompt: usize,
+    /// What else is noted of it: seed, versions, formats.
+    pub info: HashMap<String, String>,
 }
 
 impl Case {
@@ -40,19 +43,51 @@ impl Case {
     }
 }
 
-/// Every committed case, by name. Panics when there are suspiciously few.
+/// Folders of fixtures that are no family: quantized checkpoints, by who quantized them.
+const NO_FAMILIES: [&str; 2] = ["quantized", "foreign"];
+
+/// Every committed unquantized case, by name. Panics when there are suspiciously few.
 pub fn cases() -> Vec<Case> {
+    let families = folders(&fixtures()).into_iter();
+    let families = families.filter(|f| !NO_FAMILIES.iter().any(|name| f.ends_with(name)));
+    let cases = in_folders(families);
+    assert!(cases.len() >= 70, "only {} cases in {}", cases.len(), fixtures().display());
+    cases
+}
+
+/// Every checkpoint that MLX converted, most of them quantized: `quantized/FAMILY-CASE`. The reference is `transformers` on the
+/// dequantized weights, in f32.
+pub fn quantized_cases() -> Vec<Case> {
+    let cases = in_folders([fixtures().join("quantized")]);
+    assert!(cases.len() >= 50, "only {} quantized cases in {}", cases.len(), fixtures().display());
+    cases
+}
+
+/// Every checkpoint in the quantized layout of another project: `foreign/CASE`.
+pub fn foreign_cases() -> Vec<Case> {
+    let cases = in_folders([fixtures().join("foreign")]);
+    assert!(cases.len() >= 15, "only {} foreign cases in {}", cases.len(), fixtures().display());
+    cases
+}
+
+/// The case in the folder `tests/fixtures/NAME`.
+pub fn case_named(name: &str) -> Case {
+    let folder = fixtures().join(name);
+    let reference = folder.join("reference.safetensors");
+    let bytes =
+        std::fs::read(&reference).unwrap_or_else(|e| panic!("{}: {e}", reference.display()));
+    case(name.into(), folder, &bytes)
+}
+
+fn in_folders(parents: impl IntoIterator<Item = PathBuf>) -> Vec<Case> {
     let mut cases = Vec::new();
-    for family in folders(&fixtures()) {
-        for folder in folders(&family) {
-            let reference = folder.join("reference.safetensors");
-            if let Ok(bytes) = std::fs::read(&reference) {
-                let name = folder.strip_prefix(fixtures()).unwrap().display().to_string();
-                cases.push(case(name, folder, &bytes));
-            }
+    for folder in parents.into_iter().flat_map(|parent| folders(&parent)) {
+        let reference = folder.join("reference.safetensors");
+        if let Ok(bytes) = std::fs::read(&reference) {
+            let name = folder.strip_prefix(fixtures()).unwrap().display().to_string();
+            cases.push(case(name, folder, &bytes));
         }
     }
-    assert!(cases.len() >= 70, "only {} cases in {}", cases.len(), fixtures().display());
     cases.sort_by(|a, b| a.name.cmp(&b.name));
     cases
 }
@@ -66,6 +101,7 @@ fn case(name: String, folder: PathBuf, bytes: &[u8]) -> Case {
     let (_, metadata) = SafeTensors::read_metadata(bytes).unwrap();
     let info = metadata.metadata().as_ref().unwrap();
     let prompt = info["prompt_length"].parse().unwrap();
+    let info = info.clone();
     let file = SafeTensors::deserialize(bytes).unwrap();
     let ids = |name: &str| {
         let view = file.tensor(name).unwrap();
@@ -75,7 +111,7 @@ fn case(name: String, folder: PathBuf, bytes: &[u8]) -> Case {
     let view = file.tensor("logits").unwrap();
     let (floats, _) = view.data().as_chunks::<4>();
     let logits = floats.iter().map(|x| f32::from_le_bytes(*x)).collect();
-    Case { name, folder, tokens: ids("tokens"), logits, greedy: ids("greedy"), prompt }
+    Case { name, folder, tokens: ids("tokens"), logits, greedy: ids("greedy"), prompt, info }
 }
 
 /// `|got - expected| / |expected|` in the Euclidean norm; infinite when the lengths differ or something is not finite.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
-use kinglet::Backend;
+use kinglet::{Activations, Backend};
 
 /// Options of every command.
 #[derive(Args)]
@@ -26,6 +26,10 @@ pub(crate) struct GlobalArgs {
     #[arg(long, short, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(crate) threads: Option<u16>,
 
+    /// What quantized matrices are multiplied with: auto takes eight bits where that is faster, f32 keeps activations exact
+    #[arg(long, global = true, value_name = "TYPE", default_value = "auto", value_parser = activations())]
+    pub(crate) activations: Activations,
+
     /// Say more on standard error: the whole of an error, what is going on (-vv: more)
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -34,4 +38,9 @@ pub(crate) struct GlobalArgs {
 fn backend() -> ValueParser {
     let names = Backend::NAMES.iter().map(|(name, _)| *name);
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Backend>()).into()
+}
+
+fn activations() -> ValueParser {
+    let names = Activations::NAMES.iter().map(|(name, _)| *name);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Activations>()).into()
 }

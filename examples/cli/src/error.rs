@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use kinglet::eval::EvalError;
 use kinglet::sampling::SamplingError;
 use kinglet::text::TextError;
 
@@ -30,6 +31,8 @@ pub(crate) enum CliError {
     Engine(kinglet::Error),
     /// An error of tokenizer, template or stop conditions.
     Text(TextError),
+    /// An evaluation can't be made.
+    Eval(EvalError),
     /// An error while tokens are chosen.
     Sampling(SamplingError),
     /// The model's own defaults for sampling are out of range.
@@ -121,6 +124,7 @@ impl fmt::Display for CliError {
                 write!(f, "{source}: try `kinglet generate`, or --template FILE")
             }
             Self::Text(source) => source.fmt(f),
+            Self::Eval(source) => source.fmt(f),
             Self::Sampling(source) => source.fmt(f),
             Self::ModelDefaults { folder, source } => write!(
                 f,
@@ -153,6 +157,7 @@ impl std::error::Error for CliError {
         match self {
             Self::Engine(source) => Some(source),
             Self::Text(source) => Some(source),
+            Self::Eval(source) => Some(source),
             Self::Sampling(source) | Self::ModelDefaults { source, .. } => Some(source),
             Self::Read { source, .. } | Self::Write { source, .. } | Self::Stdout(source) => {
                 Some(source)
@@ -183,6 +188,18 @@ impl From<kinglet::weights::WeightsError> for CliError {
 impl From<TextError> for CliError {
     fn from(source: TextError) -> Self {
         Self::Text(source)
+    }
+}
+
+impl From<EvalError> for CliError {
+    fn from(source: EvalError) -> Self {
+        match source {
+            // Only Ctrl-C stops it.
+            EvalError::Cancelled => Self::Interrupted,
+            EvalError::Engine(source) => source.into(),
+            EvalError::Text(source) => source.into(),
+            source => Self::Eval(source),
+        }
     }
 }
 

@@ -22,7 +22,19 @@ pub(crate) fn model(
     adjust: impl FnOnce(ModelOptions) -> ModelOptions,
 ) -> Result<Model, CliError> {
     let folder = model_folder::find(global.model.as_deref())?;
-    let mut options = ModelOptions::new().backend(global.backend);
+    model_in(&folder, global, adjust)
+}
+
+/// Opens the model in `folder`, otherwise as the options say.
+///
+/// # Errors
+/// As [`model`].
+pub(crate) fn model_in(
+    folder: &Path,
+    global: &GlobalArgs,
+    adjust: impl FnOnce(ModelOptions) -> ModelOptions,
+) -> Result<Model, CliError> {
+    let mut options = ModelOptions::new().backend(global.backend).activations(global.activations);
     if let Some(threads) = global.threads {
         options = options.threads(usize::from(threads));
     }
@@ -30,7 +42,7 @@ pub(crate) fn model(
         options = options.adapter(usize::from(adapter));
     }
     let begun = Instant::now();
-    let model = Model::open(&folder, &adjust(options))?;
+    let model = Model::open(folder, &adjust(options))?;
     log::info!("{}: {}, {}", folder.display(), model.spec().model_type, model.describe());
     fetch(&model)?;
     log::info!("loaded in {:.2} s", begun.elapsed().as_secs_f64());

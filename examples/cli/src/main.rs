@@ -38,6 +38,7 @@ Examples:
   kinglet tokenize \"Hello there\"                text to token ids
   kinglet logits --tokens 1,2,3 --out l.safetensors
   kinglet inspect --context 32768               what a model is made of, and the memory it takes
+  kinglet quantize --model DIR --out DIR-4bit   a checkpoint of a quarter of the size
 
 A model is a folder as it comes from the hub: config.json, *.safetensors, tokenizer.json.
 Without --model, the folder in the environment variable KINGLET_MODEL is used, else the demo
@@ -69,6 +70,10 @@ enum Command {
     Tokenize(commands::tokenize::TokenizeArgs),
     /// Say what a model is made of: blocks, parameters, memory, the ops that it runs as
     Inspect(commands::inspect::InspectArgs),
+    /// Say how well a model predicts a text, and how far it is from a reference
+    Eval(commands::eval::EvalArgs),
+    /// Write a checkpoint in fewer bits per weight
+    Quantize(commands::quantize::QuantizeArgs),
     /// Measure prefill and decode, in tokens per second and as a share of the memory's bandwidth
     Bench(commands::bench::BenchArgs),
     /// Say what can compute here: the processor and the adapters of the wgpu backend
@@ -84,6 +89,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Logits(args) => commands::logits::run(global, &args),
         Command::Tokenize(args) => commands::tokenize::run(global, args),
         Command::Inspect(args) => commands::inspect::run(global, &args),
+        Command::Eval(args) => commands::eval::run(global, &args),
+        Command::Quantize(args) => commands::quantize::run(global, &args),
         Command::Bench(args) => commands::bench::run(global, &args),
         Command::Devices(args) => commands::devices::run(&args),
     }

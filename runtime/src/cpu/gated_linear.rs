@@ -3,7 +3,7 @@
 use kinglet_models::Activation;
 
 use super::CpuOp;
-use super::kernel::dot::Vectors;
+use super::inputs::{Inputs, means_from};
 use super::kernel::elementwise::Gate;
 use super::projection::{Before, Projection, Tiling, prepare, prepare_from};
 use super::simd::Isa;
@@ -34,6 +34,11 @@ impl GatedPair {
         Tiling::new(rows, cols, 2 * self.gate.matrix.row_bytes(), tokens, threads)
     }
 
+    /// Both.
+    pub(super) fn projections(&self) -> impl Iterator<Item = &Projection> {
+        [&self.gate, &self.up].into_iter()
+    }
+
     /// Scratch that [`Self::tile`] needs.
     pub(super) fn scratch(tiling: Tiling) -> usize {
         2 * tiling.elements()
@@ -44,15 +49,15 @@ impl GatedPair {
         &self,
         isa: Isa,
         tiling: Tiling,
-        x: Vectors<'_>,
+        x: Inputs<'_>,
         local: &mut [f32],
         block: &mut impl RowsMut,
     ) {
         let (first, rows) = (block.range().start, block.range().len());
         let (gates, ups) = local.split_at_mut(tiling.elements());
-        for token in (0..x.tokens).step_by(tiling.tokens) {
-            let tokens = tiling.tokens.min(x.tokens - token);
-            let part = Vectors { x: &x.x[token * x.stride..], stride: x.stride, tokens };
+        for token in (0..x.tokens()).step_by(tiling.tokens) {
+            let tokens = tiling.tokens.min(x.tokens() - token);
+            let part = x.slice(token, tokens);
             self.gate.tile(isa, first, rows, part, gates, tiling.rows);
             self.up.tile(isa, first, rows, part, ups, tiling.rows);
             for t in 0..tokens {
@@ -91,12 +96,15 @@ impl CpuOp for GatedLinear {
         let input = prepare(&mut prepare_from!(step), slice, &self.before, None)?;
         let rows = self.pair.gate.rows();
         let tiling = self.pair.tiling(tokens, step.team.threads());
+        let floats = input.vectors();
+        let records = means_from!(step).records(floats, width, self.pair.projections())?;
+        let x = records.inputs(floats);
         let locals = step.locals.get(GatedPair::scratch(tiling))?;
         let split = tiling.columns(output.data(), rows, rows);
-        let x = input.vectors();
         step.team.for_each_with(locals, tiling.tasks(rows), split, |local, _, mut block| {
             self.pair.tile(isa, tiling, x, local, &mut block);
         });
+        records.end(step.scratch);
         input.end(step.scratch);
         step.buffers.put(output);
         Ok(())

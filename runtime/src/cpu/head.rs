@@ -1,6 +1,7 @@
 //! `head` on the CPU: only the tokens whose logits are wanted are computed.
 
 use super::CpuOp;
+use super::inputs::means_from;
 use super::kernel::elementwise::ScaleAndCap;
 use super::projection::{Before, Projection, prepare, prepare_from, project};
 use super::step::{Step, StepRun};
@@ -64,12 +65,12 @@ impl CpuOp for Head {
             let held = run.logits.len();
             grow(run.logits, held + which.len() * vocab, "logits")?;
             let out = (&mut run.logits[held..], vocab);
-            project(step.team, isa, step.locals, &[&self.projection], x, out, finish)?;
+            project(means_from!(step), &[&self.projection], x, out, finish)?;
         } else {
             // One product for all runs, so that the weights are read once.
             let mut all = step.scratch.take(which.len() * vocab)?;
             let out = (&mut all[..which.len() * vocab], vocab);
-            project(step.team, isa, step.locals, &[&self.projection], x, out, finish)?;
+            project(means_from!(step), &[&self.projection], x, out, finish)?;
             let mut left = &all[..];
             for run in step.runs.iter_mut() {
                 let (own, rest) = left.split_at(rows(run) * vocab);

@@ -1,6 +1,7 @@
 //! `linear` on the CPU.
 
 use super::CpuOp;
+use super::inputs::means_from;
 use super::kernel::elementwise::AddScaled;
 use super::projection::{Before, Projection, prepare, prepare_from, project};
 use super::step::Step;
@@ -37,14 +38,12 @@ impl CpuOp for Linear {
         let parts: Vec<&Projection> = self.parts.iter().collect();
         let (x, out, isa) = (input.vectors(), (output.data(), stride), step.isa);
         match self.mode {
-            Output::Store => project(step.team, isa, step.locals, &parts, x, out, |out, result| {
+            Output::Store => project(means_from!(step), &parts, x, out, |out, result| {
                 out.copy_from_slice(result);
             }),
-            Output::Add { scale } => {
-                project(step.team, isa, step.locals, &parts, x, out, |out, result| {
-                    isa.dispatch(AddScaled { scale, x: result, out });
-                })
-            }
+            Output::Add { scale } => project(means_from!(step), &parts, x, out, |out, result| {
+                isa.dispatch(AddScaled { scale, x: result, out });
+            }),
         }?;
         input.end(step.scratch);
         step.buffers.put(output);

@@ -8,6 +8,7 @@ mod conv1d;
 mod embed;
 mod gated_linear;
 mod head;
+mod inputs;
 mod kernel;
 mod kv;
 mod linear;
@@ -17,6 +18,7 @@ mod mlstm_scan;
 mod moe_down;
 mod moe_route;
 mod moe_up;
+pub(crate) mod observe;
 mod projection;
 pub(crate) mod simd;
 mod split;
@@ -37,7 +39,7 @@ use crate::backend::{BackendRun, Executable, SessionState, StepFuture};
 use crate::op::Op;
 use crate::plan::Plan;
 use crate::weights::Weights;
-use crate::{Error, ModelOptions};
+use crate::{Activations, Error, ModelOptions};
 
 /// Tokens of a step where the caller doesn't say: long enough that weights are read from memory seldom, short
 /// enough that activations stay in cache.
@@ -58,6 +60,7 @@ pub(crate) struct CpuExecutable {
     team: Team,
     isa: Isa,
     chunk: usize,
+    activations: Activations,
     /// One step at a time.
     workspace: Mutex<Workspace>,
 }
@@ -85,6 +88,7 @@ impl CpuExecutable {
             team: Team::new(threads).map_err(Error::Threads)?,
             isa: options.isa.unwrap_or_else(Isa::detect),
             chunk,
+            activations: options.activations,
             workspace: Mutex::new(Workspace::new(&plan, threads)),
             plan,
         })
@@ -112,6 +116,7 @@ impl CpuExecutable {
             buffers: &mut workspace.buffers,
             scratch: &mut workspace.scratch,
             locals: &mut workspace.locals,
+            activations: self.activations,
         };
         for (index, op) in self.ops.iter().enumerate() {
             op.run(&mut step)?;

@@ -4,6 +4,7 @@
 //! expert's tokens are computed together first, so that its weights are read once, and summed by token then.
 
 use super::CpuOp;
+use super::inputs::{Inputs, means_from};
 use super::kernel::dot::Vectors;
 use super::kernel::elementwise::AddScaled;
 use super::moe_up::Grouping;
@@ -63,29 +64,45 @@ impl MoeDown {
         let cols = self.top_k * self.inner + self.shared.as_ref().map_or(0, Projection::cols);
         let row_bytes = first.matrix.row_bytes() * cols / first.cols().max(1);
         let tiling = Tiling::new(hidden, cols, row_bytes, tokens, team.threads());
+        // What the experts read, one place behind the other.
+        let (width, count) = (self.inner, tokens * self.top_k);
+        let mut gathered = step.scratch.take(count * width)?;
+        for (i, out) in gathered[..count * width].chunks_mut(width).enumerate() {
+            let (token, place) = (i / self.top_k, i % self.top_k);
+            out.copy_from_slice(&input[token * stride + place * width..][..width]);
+        }
+        let places = Vectors { x: &gathered, stride: width, tokens: count };
+        let records = means_from!(step).records(places, width, self.experts.iter())?;
+        let places = records.inputs(places);
+        let shared_inputs = self.shared_input(input, stride, tokens);
+        let shared_cols = self.shared.as_ref().map_or(0, Projection::cols);
+        let shared_records =
+            means_from!(step).records(shared_inputs, shared_cols, self.shared.iter())?;
+        let shared_inputs = shared_records.inputs(shared_inputs);
         let locals = step.locals.get(tiling.rows)?;
         let split = tiling.columns(output.data(), hidden, hidden);
         team.for_each_with(locals, tiling.tasks(hidden), split, |local, _, mut block| {
             let (from, rows) = (block.range.start, block.range.len());
-            let mut add = |projection: &Projection, x: &[f32], factor: f32, out: &mut [f32]| {
-                let x = Vectors { x, stride, tokens: 1 };
+            let mut add = |projection: &Projection, x: Inputs<'_>, factor: f32, out: &mut [f32]| {
                 projection.tile(isa, from, rows, x, local, tiling.rows);
                 isa.dispatch(AddScaled { scale: factor, x: &local[..rows], out });
             };
             for token in 0..tokens {
                 let (experts, weights) =
                     routes[token * 2 * self.top_k..][..2 * self.top_k].split_at(self.top_k);
-                let h = &input[token * stride..][..stride];
                 let out = block.row(token);
                 for (place, (expert, weight)) in experts.iter().zip(weights).enumerate() {
-                    let x = &h[place * self.inner..];
+                    let x = places.slice(token * self.top_k + place, 1);
                     add(&self.experts[*expert as usize], x, weight * self.scale, out);
                 }
                 if let Some(shared) = &self.shared {
-                    add(shared, &h[self.top_k * self.inner..], self.scale, out);
+                    add(shared, shared_inputs.slice(token, 1), self.scale, out);
                 }
             }
         });
+        records.end(step.scratch);
+        shared_records.end(step.scratch);
+        step.scratch.give(gathered);
         step.buffers.put(output);
         Ok(())
     }
@@ -105,6 +122,10 @@ impl MoeDown {
             let (token, place) = entries[i];
             out.copy_from_slice(&input[token * stride + place * inner..][..inner]);
         });
+
+        let all = Vectors { x: &gathered, stride: inner, tokens: entries.len() };
+        let records = means_from!(step).records(all, inner, self.experts.iter())?;
+        let all = records.inputs(all);
 
         // Each expert's results, in the order of the entries.
         let threads = team.threads().div_ceil(groups.len().max(1));
@@ -134,7 +155,7 @@ impl MoeDown {
             let (tiling, range) = (tilings[group[task]], block.range());
             for token in (first..end).step_by(tiling.tokens) {
                 let tokens = tiling.tokens.min(end - token);
-                let x = Vectors { x: &gathered[token * inner..], stride: inner, tokens };
+                let x = all.slice(token, tokens);
                 let expert = &self.experts[expert];
                 expert.tile(isa, range.start, range.len(), x, local, tiling.rows);
                 for t in 0..tokens {
@@ -160,10 +181,11 @@ impl MoeDown {
         if let Some(shared) = &self.shared {
             let x = self.shared_input(input, stride, tokens);
             let (out, scale) = ((output.data(), hidden), self.scale);
-            project(team, isa, step.locals, &[shared], x, out, |out, x| {
+            project(means_from!(step), &[shared], x, out, |out, x| {
                 isa.dispatch(AddScaled { scale, x, out });
             })?;
         }
+        records.end(step.scratch);
         step.scratch.give(gathered);
         step.scratch.give(results);
         step.buffers.put(output);

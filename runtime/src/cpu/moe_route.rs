@@ -1,6 +1,7 @@
 //! `moe_route` on the CPU.
 
 use super::CpuOp;
+use super::inputs::means_from;
 use super::projection::{Before, Projection, prepare, prepare_from, project};
 use super::step::Step;
 use crate::Error;
@@ -37,17 +38,9 @@ impl CpuOp for MoeRoute {
         let slice = Slice { buffer: self.input, offset: 0, width };
         let input = prepare(&mut prepare_from!(step), slice, &self.before, None)?;
         let out = (&mut logits[..tokens * experts], experts);
-        project(
-            step.team,
-            step.isa,
-            step.locals,
-            &[&self.router],
-            input.vectors(),
-            out,
-            |o, r| {
-                o.copy_from_slice(r);
-            },
-        )?;
+        project(means_from!(step), &[&self.router], input.vectors(), out, |o, r| {
+            o.copy_from_slice(r);
+        })?;
         input.end(step.scratch);
         let mut output = step.buffers.take(self.output);
         let rows = output.data().chunks_mut(2 * self.top_k);

@@ -2,6 +2,7 @@
 
 use super::CpuOp;
 use super::gated_linear::GatedPair;
+use super::inputs::{Inputs, means_from};
 use super::kernel::dot::Vectors;
 use super::projection::{Before, Projection, prepare, prepare_from};
 use super::split::{Group, chunks, scattered};
@@ -101,22 +102,28 @@ impl CpuOp for MoeUp {
         }
 
         // What each group multiplies, with which tiling; the shared expert comes last.
-        let mut work: Vec<(&GatedPair, Vectors<'_>)> = Vec::with_capacity(groups.len() + 1);
+        let all = Vectors { x: &gathered, stride: width, tokens: entries.len() };
+        let experts = self.experts.iter().flat_map(GatedPair::projections);
+        let records = means_from!(step).records(all, width, experts)?;
+        let all = records.inputs(all);
+        let shared = self.shared.iter().flat_map(GatedPair::projections);
+        let shared_records = means_from!(step).records(x, width, shared)?;
+        let mut work: Vec<(&GatedPair, Inputs<'_>)> = Vec::with_capacity(groups.len() + 1);
         let mut places = Vec::with_capacity(groups.len() + 1);
         for &(expert, first, end) in &groups {
-            let x = &gathered[first * width..];
-            work.push((&self.experts[expert], Vectors { x, stride: width, tokens: end - first }));
+            work.push((&self.experts[expert], all.slice(first, end - first)));
             let offset = |(token, place): &(usize, usize)| token * stride + place * self.inner;
             places.push(entries[first..end].iter().map(offset).collect::<Vec<_>>());
         }
         if let Some(shared) = &self.shared {
-            work.push((shared, x));
+            work.push((shared, shared_records.inputs(x)));
             let offset = self.top_k * self.inner;
             places.push((0..tokens).map(|token| token * stride + offset).collect());
         }
         // The groups share the threads between them.
         let threads = team.threads().div_ceil(work.len().max(1));
-        let tilings: Vec<_> = work.iter().map(|(pair, x)| pair.tiling(x.tokens, threads)).collect();
+        let tilings: Vec<_> =
+            work.iter().map(|(pair, x)| pair.tiling(x.tokens(), threads)).collect();
         let rows: Vec<Group> = work
             .iter()
             .zip(&tilings)
@@ -135,6 +142,8 @@ impl CpuOp for MoeUp {
             let (pair, x) = work[group[task]];
             pair.tile(isa, tilings[group[task]], x, local, &mut block);
         });
+        records.end(step.scratch);
+        shared_records.end(step.scratch);
         input.end(step.scratch);
         step.scratch.give(gathered);
         step.buffers.put(output);

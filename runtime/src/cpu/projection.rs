@@ -1,15 +1,24 @@
 //! Weight matrices and how a step's tokens meet them.
 
+use super::inputs::{Inputs, Means};
 use super::kernel::dot::{MatMul, Rows, Vectors};
 use super::kernel::elementwise::{RmsNorm, SiluGate};
+use super::kernel::packed::decode::Decode;
+use super::kernel::packed::exact::Exact;
+use super::kernel::packed::has_whole_codes;
+use super::kernel::packed::prefill::Prefill;
 use super::simd::Isa;
 use super::split::{Columns, chunks, columns};
-use super::step::{Buffers, Locals, Scratch};
+use super::step::{Buffers, Scratch};
 use super::team::Team;
 use crate::Error;
 use crate::op::{Prologue, Slice};
-use crate::weights::{MatrixData, MatrixView, Weights};
+use crate::weights::{Encoding, MatrixData, MatrixView, Weights};
 use kinglet_models::{self as spec, TensorSpec};
+use kinglet_quant::Mode;
+
+/// From so many tokens on, rows are unpacked into a buffer.
+const PREFILL_TOKENS: usize = 8;
 
 /// `W` and `b` of `y = W x + b`; an empty `b` is none.
 pub(super) struct Projection {
@@ -42,31 +51,41 @@ impl Projection {
         self.matrix.cols()
     }
 
+    /// Whether it is packed in a format whose products are computed with activations in eight bits.
+    pub(super) fn takes_int8(&self) -> bool {
+        matches!(self.matrix.encoding(), Encoding::Quantized(format) if format.mode() != Mode::MxFp8)
+    }
+
     /// `out[t * out_stride + r] = (W x[t] + b)[first_row + r]` for `r < rows`.
     pub(super) fn tile(
         &self,
         isa: Isa,
         first_row: usize,
         rows: usize,
-        x: Vectors<'_>,
+        x: Inputs<'_>,
         out: &mut [f32],
         out_stride: usize,
     ) {
-        let tokens = x.tokens;
+        let tokens = x.tokens();
         match self.matrix.view() {
             MatrixView::Dense { dtype, bytes } => {
                 let weight = Rows::packed(bytes, dtype, self.matrix.cols());
+                let x = x.floats;
                 isa.dispatch(MatMul { weight, first_row, rows, x, out: &mut *out, out_stride });
             }
-            MatrixView::Quantized(blocks) => {
-                // A row at a time is decoded, so that no copy of the matrix is ever made.
-                let mut decoded = vec![0.0; self.matrix.cols()];
-                for row in 0..rows {
-                    let done = blocks.decode_row(first_row + row, &mut decoded);
-                    debug_assert!(done.is_ok());
-                    let weight = Rows::floats(&decoded, decoded.len(), decoded.len());
-                    let out = &mut out[row..];
-                    isa.dispatch(MatMul { weight, first_row: 0, rows: 1, x, out, out_stride });
+            MatrixView::Quantized(weight) => {
+                let out = &mut *out;
+                match x.int8.filter(|_| has_whole_codes(&weight)) {
+                    Some(x) if tokens < PREFILL_TOKENS => {
+                        isa.dispatch(Decode { weight, first_row, rows, x, out, out_stride });
+                    }
+                    Some(x) => {
+                        isa.dispatch(Prefill { weight, first_row, rows, x, out, out_stride });
+                    }
+                    None => {
+                        let x = x.floats;
+                        isa.dispatch(Exact { weight, first_row, rows, x, out, out_stride });
+                    }
                 }
             }
         }
@@ -103,7 +122,8 @@ impl Tiling {
         let wanted = if tokens < 8 { by_bytes } else { 64 };
         // At least four tasks a thread, so that a slow thread doesn't hold the others up.
         let fair = rows.div_ceil(4 * threads);
-        let task_rows = wanted.min(fair).max(1).next_multiple_of(4);
+        let task_rows =
+            wanted.min(fair).max(1).next_multiple_of(if tokens < PREFILL_TOKENS { 4 } else { 16 });
         let fit = ACTIVATION_BYTES / (4 * cols).max(1) / 6 * 6;
         Self { rows: task_rows, tokens: fit.clamp(6, 96).min(tokens.max(1)) }
     }
@@ -131,9 +151,7 @@ impl Tiling {
 
 /// `finish(out row, result row)` for every token and every task's rows of `parts x`, the parts' rows stacked.
 pub(super) fn project(
-    team: &Team,
-    isa: Isa,
-    locals: &mut Locals,
+    mut means: Means<'_>,
     parts: &[&Projection],
     x: Vectors<'_>,
     (out, out_stride): (&mut [f32], usize),
@@ -142,14 +160,16 @@ pub(super) fn project(
     let rows: usize = parts.iter().map(|part| part.rows()).sum();
     let Some(first) = parts.first() else { return Ok(()) };
     let row_bytes = first.matrix.row_bytes();
-    let tiling = Tiling::new(rows, first.cols(), row_bytes, x.tokens, team.threads());
-    let locals = locals.get(tiling.elements())?;
+    let records = means.records(x, first.cols(), parts.iter().copied())?;
+    let (x, team, isa) = (records.inputs(x), means.team, means.isa);
+    let tiling = Tiling::new(rows, first.cols(), row_bytes, x.tokens(), team.threads());
+    let locals = means.locals.get(tiling.elements())?;
     let split = tiling.columns(out, out_stride, rows);
     team.for_each_with(locals, tiling.tasks(rows), split, |local, _, mut block| {
         let range = block.range.clone();
-        for token in (0..x.tokens).step_by(tiling.tokens) {
-            let tokens = tiling.tokens.min(x.tokens - token);
-            let x = Vectors { x: &x.x[token * x.stride..], stride: x.stride, tokens };
+        for token in (0..x.tokens()).step_by(tiling.tokens) {
+            let tokens = tiling.tokens.min(x.tokens() - token);
+            let x = x.slice(token, tokens);
             let mut start = 0;
             for part in parts {
                 let (from, to) = (range.start.max(start), range.end.min(start + part.rows()));
@@ -164,6 +184,7 @@ pub(super) fn project(
             }
         }
     });
+    records.end(means.scratch);
     Ok(())
 }
 

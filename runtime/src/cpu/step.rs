@@ -3,11 +3,11 @@
 use super::simd::Isa;
 use super::state::CpuState;
 use super::team::Team;
-use crate::Error;
 use crate::backend::Logits;
 use crate::error::grow;
 use crate::op::{BufferId, Slice};
 use crate::plan::Plan;
+use crate::{Activations, Error};
 
 /// One sequence's share: rows `start .. start + len` of every buffer.
 pub(super) struct StepRun<'a> {
@@ -27,6 +27,7 @@ pub(super) struct Step<'s, 'r> {
     pub buffers: &'s mut Buffers,
     pub scratch: &'s mut Scratch,
     pub locals: &'s mut Locals,
+    pub activations: Activations,
 }
 
 /// Memory that lives from step to step.

@@ -1,12 +1,17 @@
 //! Holds a checkpoint against the model that it should be the weights of, before anything runs.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-use kinglet_models::ModelSpec;
+use kinglet_models::{ModelSpec, TensorKind, TensorSpec};
+use kinglet_quant::{Format, Mode};
+use safetensors::Dtype;
 
 use super::error::{Name, Shape, WeightsError};
-use super::{Weights, dense_dtype};
+use super::header::Entry;
+use super::quantized::{QuantizedError, companions};
+use super::{Weights, dense_dtype, same_elements};
 
 /// How strict [`Weights::check`] is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,12 +52,19 @@ pub enum Problem {
         /// The shape it has.
         found: Vec<usize>,
     },
-    /// A tensor that the model needs has elements of another type than F32, F16 or BF16.
+    /// A tensor that the model needs has elements of another type than F32, F16 or BF16, and is no quantized matrix.
     UnsupportedDtype {
         /// The tensor.
         tensor: String,
         /// Its type.
         dtype: String,
+    },
+    /// A quantized tensor, or what belongs to it, is broken.
+    Quantized {
+        /// The tensor that holds the codes.
+        tensor: String,
+        /// What is wrong.
+        error: QuantizedError,
     },
     /// A tensor that the model does not need.
     Surplus {
@@ -83,6 +95,9 @@ impl fmt::Display for Problem {
             Self::UnsupportedDtype { tensor, dtype } => {
                 write!(f, "{} has dtype {dtype}; F32, F16 and BF16 can be read", Name(tensor))
             }
+            Self::Quantized { tensor, error } => {
+                write!(f, "{} cannot be read as quantized: {error}", Name(tensor))
+            }
             Self::Surplus { tensor, shape } => {
                 write!(f, "{} of shape {} is not part of the model", Name(tensor), Shape(shape))
             }
@@ -108,6 +123,7 @@ impl fmt::Display for Mismatch {
         let missing = count(|p| matches!(p, Problem::Missing { .. }));
         let shapes = count(|p| matches!(p, Problem::WrongShape { .. }));
         let dtypes = count(|p| matches!(p, Problem::UnsupportedDtype { .. }));
+        let quantized = count(|p| matches!(p, Problem::Quantized { .. }));
         let surplus = count(|p| matches!(p, Problem::Surplus { .. }));
         write!(f, "the weights do not fit config.json (a {} model): ", Name(&self.model_type))?;
         let mut separator = "";
@@ -115,6 +131,7 @@ impl fmt::Display for Mismatch {
             (missing, "missing"),
             (shapes, "of wrong shape"),
             (dtypes, "of a dtype that cannot be read"),
+            (quantized, "wrongly quantized"),
             (surplus, "not part of the model"),
         ] {
             if count > 0 {
@@ -142,35 +159,28 @@ impl Weights {
     /// [`WeightsError::Mismatch`] with all tensors that are missing, misshapen, of a type that
     /// cannot be read, or (unless allowed) not part of the model.
     pub fn check(&self, spec: &ModelSpec, options: CheckOptions) -> Result<Checked, WeightsError> {
-        let needed = spec.tensors();
+        let needed = spec.tensors_by_kind();
         let (mut missing, mut problems) = (Vec::new(), Vec::new());
-        for tensor in &needed {
-            let name = &tensor.name;
-            let Some(entry) = self.entry(name) else {
-                missing.push(*tensor);
-                continue;
-            };
-            if *entry.shape != *tensor.shape {
-                problems.push(Problem::WrongShape {
-                    tensor: name.clone(),
-                    expected: tensor.shape.clone(),
-                    found: entry.shape.to_vec(),
-                });
-            }
-            if dense_dtype(entry.dtype).is_none() {
-                let (tensor, dtype) = (name.clone(), entry.dtype.to_string());
-                problems.push(Problem::UnsupportedDtype { tensor, dtype });
+        let mut names: HashSet<Cow<'_, str>> = HashSet::new();
+        for (tensor, kind) in needed {
+            names.insert(tensor.name.as_str().into());
+            match self.entry(&tensor.name) {
+                None => missing.push(tensor),
+                Some(entry) if entry.dtype == Dtype::U32 => {
+                    let beside = self.check_quantized(tensor, kind, &mut problems);
+                    names.extend(beside.into_iter().map(Cow::from));
+                }
+                Some(entry) => check_dense(entry, tensor, kind, &mut problems),
             }
         }
 
-        let names: HashSet<&str> = needed.iter().map(|tensor| tensor.name.as_str()).collect();
         let mut checked = Checked::default();
         let mut surplus = Vec::new();
         for entry in &self.entries {
             if names.contains(&*entry.name) {
                 continue;
             }
-            if spec.ignored.iter().any(|pattern| matches(pattern, &entry.name)) {
+            if self.is_ignored(spec, &entry.name) {
                 checked.ignored.push(entry.name.to_string());
             } else {
                 surplus.push(entry);
@@ -208,6 +218,73 @@ impl Weights {
     }
 }
 
+impl Weights {
+    /// Adds what is wrong with a tensor of packed words; the names of the tensors that belong to it.
+    fn check_quantized(
+        &self,
+        tensor: &TensorSpec,
+        kind: TensorKind,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<String> {
+        let name = &tensor.name;
+        let all = companions(name).unwrap_or_default();
+        let error = match (kind, self.packed(tensor)) {
+            (TensorKind::Matrix, Ok(Some(packed))) => {
+                let [scales, biases, global] = all;
+                return match packed.format().map(Format::mode) {
+                    Some(Mode::Affine) => vec![scales, biases],
+                    Some(Mode::NvFp4) => vec![scales, global],
+                    _ => vec![scales],
+                };
+            }
+            (TensorKind::Matrix, Ok(None)) => None,
+            (TensorKind::Matrix, Err(WeightsError::Quantized { error, .. })) => Some(error),
+            (TensorKind::Matrix, Err(WeightsError::WrongShape { expected, found, .. })) => {
+                problems.push(Problem::WrongShape { tensor: name.clone(), expected, found });
+                return all.into();
+            }
+            (TensorKind::Matrix, Err(_)) => None,
+            (TensorKind::Conv | TensorKind::Vector, _) => Some(QuantizedError::NotAMatrix),
+        };
+        let tensor = name.clone();
+        problems.push(match error {
+            Some(error) => Problem::Quantized { tensor, error },
+            None => Problem::UnsupportedDtype { tensor, dtype: Dtype::U32.to_string() },
+        });
+        // Whether they fit cannot be told without the tensor that they belong to.
+        all.into()
+    }
+
+    /// Whether the model is known to have no need of a tensor; what belongs to quantized ones goes with them.
+    fn is_ignored(&self, spec: &ModelSpec, name: &str) -> bool {
+        let ignored = |name: &str| spec.ignored.iter().any(|pattern| matches(pattern, name));
+        let owner = [".scales", ".biases", ".global_scale"]
+            .into_iter()
+            .find_map(|suffix| name.strip_suffix(suffix))
+            .map(|prefix| format!("{prefix}.weight"));
+        ignored(name) || owner.is_some_and(|owner| ignored(&owner) && self.contains(&owner))
+    }
+}
+
+/// Adds what is wrong with a dense tensor.
+fn check_dense(entry: &Entry, tensor: &TensorSpec, kind: TensorKind, problems: &mut Vec<Problem>) {
+    let fits = match kind {
+        TensorKind::Conv => same_elements(&tensor.shape, &entry.shape),
+        TensorKind::Matrix | TensorKind::Vector => *entry.shape == *tensor.shape,
+    };
+    if !fits {
+        problems.push(Problem::WrongShape {
+            tensor: tensor.name.clone(),
+            expected: tensor.shape.clone(),
+            found: entry.shape.to_vec(),
+        });
+    }
+    if dense_dtype(entry.dtype).is_none() {
+        let (tensor, dtype) = (tensor.name.clone(), entry.dtype.to_string());
+        problems.push(Problem::UnsupportedDtype { tensor, dtype });
+    }
+}
+
 /// A name among `spare` that is `name` with another prefix, with one more, or with one less.
 fn similar(name: &str, spare: &[&str]) -> Option<String> {
     let ends = |long: &str, short: &str| {
@@ -223,7 +300,7 @@ fn similar(name: &str, spare: &[&str]) -> Option<String> {
 }
 
 /// Whether `text` is what `pattern` describes, in which `*` stands for any run of characters.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
         return false;

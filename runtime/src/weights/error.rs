@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::check::Mismatch;
+use super::foreign::ConversionError;
 use super::header::HeaderError;
 use super::index::IndexError;
 use super::quantized::QuantizedError;
@@ -163,6 +164,13 @@ pub enum WeightsError {
         /// What is wrong.
         error: QuantizedError,
     },
+    /// A layer in the quantized layout of another project cannot be converted.
+    Foreign {
+        /// The layer: its tensors' names up to the last dot.
+        layer: String,
+        /// Why.
+        error: ConversionError,
+    },
     /// The checkpoint does not fit the model's configuration.
     Mismatch(Mismatch),
     /// There is not enough memory for a decoded tensor.
@@ -264,6 +272,9 @@ impl fmt::Display for WeightsError {
             ),
             Self::Quantized { tensor, error } => {
                 write!(f, "quantized tensor {}: {error}", Name(tensor))
+            }
+            Self::Foreign { layer, error } => {
+                write!(f, "the quantized layer {} cannot be converted: {error}", Name(layer))
             }
             Self::Mismatch(mismatch) => mismatch.fmt(f),
             Self::OutOfMemory { tensor, bytes } => {

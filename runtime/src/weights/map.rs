@@ -15,6 +15,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 
 use memmap2::{Mmap, MmapOptions};
 
@@ -125,6 +126,25 @@ impl Part {
             map.advise(advice).map_err(|source| self.io("advise on the mapping of", source))?;
         }
         Ok(())
+    }
+
+    /// Lets go of the memory that bytes `range` were read into: what is touched again is read again. For passes over weights that are
+    /// larger than the memory; does nothing where there is no such call.
+    #[cfg_attr(not(unix), allow(unused_variables))]
+    pub(super) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Backing::Mapped { map, .. } = &self.backing
+            && range.start < range.end
+            && range.end <= map.len()
+        {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the pages are those of a read-only mapping of a file, and within it: a page that is dropped is filled from the file
+            // when it is touched again, by whichever thread, just as it was the first time. Nothing is lost, for nothing was written.
+            let done = unsafe { map.unchecked_advise_range(advice, range.start, range.len()) };
+            if let Err(error) = done {
+                log::debug!("{}: pages were not released: {error}", self.name);
+            }
+        }
     }
 
     fn io(&self, doing: &'static str, source: io::Error) -> WeightsError {

@@ -158,6 +158,13 @@ impl MatrixData {
         }
     }
 
+    /// Lets go of the memory of dense rows, which are read again when they are touched.
+    pub(crate) fn release(&self) {
+        if let Storage::Dense { span, .. } = &self.storage {
+            span.release();
+        }
+    }
+
     /// Rows `rows` of this matrix.
     ///
     /// # Errors

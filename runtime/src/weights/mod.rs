@@ -23,6 +23,7 @@ use safetensors::Dtype;
 mod check;
 mod error;
 mod fingerprint;
+mod foreign;
 mod header;
 mod index;
 #[allow(unsafe_code)]
@@ -32,8 +33,10 @@ mod quantized;
 mod scan;
 mod tensor;
 
+pub(crate) use check::matches as glob;
 pub use check::{CheckOptions, Checked, Mismatch, Problem};
 pub use error::WeightsError;
+pub use foreign::{Conversion, ConversionError};
 pub use header::HeaderError;
 pub use index::IndexError;
 pub use map::{Access, Source};
@@ -51,6 +54,8 @@ pub struct Weights {
     parts: Vec<Arc<Part>>,
     /// Sorted by name, each name once.
     entries: Vec<Entry>,
+    /// What all weights of a converted matrix are multiplied with, where that is not 1, by its name.
+    factors: BTreeMap<String, f32>,
 }
 
 /// A tensor as the checkpoint describes it, of whatever type.
@@ -66,6 +71,15 @@ pub struct TensorInfo<'a> {
     pub bytes: u64,
     /// The file that it lies in.
     pub file: &'a str,
+}
+
+/// How a tensor of a model is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredTensor {
+    /// The type of its elements, or the format of its codes.
+    pub encoding: Encoding,
+    /// Bytes of it and of the scales, biases and factors beside it.
+    pub bytes: u64,
 }
 
 impl Weights {
@@ -107,7 +121,7 @@ impl Weights {
             parts.push(Arc::new(part));
         }
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name).then(a.part.cmp(&b.part)));
-        let weights = Self { parts, entries };
+        let weights = Self { parts, entries, factors: BTreeMap::new() };
         for pair in weights.entries.windows(2) {
             if let [a, b] = pair
                 && a.name == b.name
@@ -207,13 +221,41 @@ impl Weights {
         Ok(tensor)
     }
 
+    /// How the tensor that `spec` describes is stored as a matrix, and in how many bytes with all that belongs to it.
+    ///
+    /// # Errors
+    /// When it is missing, of another shape or of a type that cannot be read.
+    pub fn stored(&self, spec: &TensorSpec) -> Result<StoredTensor, WeightsError> {
+        let size = |name: &str| self.entry(name).map_or(0, |entry| entry.range.len() as u64);
+        match self.packed(spec)? {
+            Some(packed) => {
+                let beside = quantized::companions(&spec.name).into_iter().flatten();
+                let bytes = size(&spec.name) + beside.map(|name| size(&name)).sum::<u64>();
+                Ok(StoredTensor { encoding: packed.encoding(), bytes })
+            }
+            None => {
+                let encoding = Encoding::Dense(self.get_vector(spec)?.dtype());
+                Ok(StoredTensor { encoding, bytes: size(&spec.name) })
+            }
+        }
+    }
+
+    /// The dense tensor that `spec` describes; its one dimension of 1 may be elsewhere, as that of convolutions is in MLX's layout.
+    fn get_vector(&self, spec: &TensorSpec) -> Result<TensorData, WeightsError> {
+        let tensor = self.get(&spec.name)?;
+        if same_elements(&spec.shape, tensor.shape()) {
+            return Ok(tensor);
+        }
+        self.get_shaped(spec)
+    }
+
     /// All elements of a small tensor, as `f32`.
     ///
     /// # Errors
     /// When the tensor is missing, of another shape or of a type that cannot be read, and when one
     /// of its elements is NaN or infinite.
     pub fn vector(&self, spec: &TensorSpec) -> Result<Vec<f32>, WeightsError> {
-        self.get_shaped(spec)?.to_f32()
+        self.get_vector(spec)?.to_f32()
     }
 
     /// A matrix, where it lies: `NAME.weight`, dense, or packed words that `NAME.scales` (and `NAME.biases`) go with. Its values
@@ -245,6 +287,17 @@ impl Weights {
     /// When the system refuses. It is only advice: going on is fine.
     pub fn advise(&self, access: Access) -> Result<(), WeightsError> {
         self.parts.iter().try_for_each(|part| part.advise(access))
+    }
+}
+
+/// Whether tensors of these shapes hold the same elements in the same order: equal shapes, and the two orders in which the weights
+/// of a depthwise convolution have their axes, `[channels, 1, kernel]` and `[channels, kernel, 1]`.
+fn same_elements(expected: &[usize], found: &[usize]) -> bool {
+    match (expected, found) {
+        ([channels, a, b], [other, c, d]) if channels == other && (*a == 1 || *b == 1) => {
+            (a, b) == (c, d) || (a, b) == (d, c)
+        }
+        _ => expected == found,
     }
 }
 

@@ -13,7 +13,7 @@ use safetensors::Dtype;
 
 use super::error::{Name, Shape, WeightsError};
 use super::header::Entry;
-use super::matrix::{MatrixData, Storage};
+use super::matrix::{Encoding, MatrixData, Storage};
 use super::tensor::Span;
 use super::{Weights, dense_dtype};
 
@@ -21,7 +21,7 @@ use super::{Weights, dense_dtype};
 const NVFP4_RANGE: f32 = 448.0 * 6.0;
 
 /// What is wrong with a quantized tensor.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QuantizedError {
     /// A tensor that must stand beside the codes is not there.
@@ -49,6 +49,8 @@ pub enum QuantizedError {
     },
     /// No format has such rows.
     Format(FormatError),
+    /// It is used as something else than a matrix.
+    NotAMatrix,
 }
 
 impl fmt::Display for QuantizedError {
@@ -66,6 +68,9 @@ impl fmt::Display for QuantizedError {
                 write!(f, "{} has dtype {found}; {expected} was expected", Name(name))
             }
             Self::Format(error) => error.fmt(f),
+            Self::NotAMatrix => f.write_str(
+                "only matrices can be quantized; norms, biases and convolutions are F32, F16 or BF16",
+            ),
         }
     }
 }
@@ -79,6 +84,27 @@ pub(super) struct Packed {
 }
 
 impl Packed {
+    /// How it is stored.
+    pub(super) fn encoding(&self) -> Encoding {
+        self.matrix.encoding()
+    }
+
+    /// Its format; always there.
+    pub(super) fn format(&self) -> Option<Format> {
+        match self.encoding() {
+            Encoding::Quantized(format) => Some(format),
+            Encoding::Dense(_) => None,
+        }
+    }
+
+    /// The type of affine scales and biases.
+    pub(super) fn float(&self) -> DType {
+        match &self.matrix.storage {
+            Storage::Quantized { float, .. } => *float,
+            Storage::Dense { dtype, .. } => *dtype,
+        }
+    }
+
     /// Rows `start .. start + rows`, counted over the flattened leading dimensions.
     pub(super) fn matrix(&self, start: usize, rows: usize) -> Result<MatrixData, WeightsError> {
         let mut matrix = self.matrix.slice(start..start.saturating_add(rows))?;
@@ -92,7 +118,7 @@ impl Packed {
     }
 }
 
-/// The names of the tensors beside `NAME.weight`.
+/// The names of the tensors beside `NAME.weight`: scales, biases, global scale.
 pub(super) fn companions(name: &str) -> Option<[String; 3]> {
     let prefix = name.strip_suffix(".weight")?;
     Some(["scales", "biases", "global_scale"].map(|part| format!("{prefix}.{part}")))
@@ -154,6 +180,9 @@ impl Weights {
         // The shape fits a tensor of the file, so that this cannot overflow; a count of zero is fine.
         let rows = leading.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(0);
         let factors = match (format.mode(), self.entry(&global)) {
+            _ if self.factors.contains_key(&spec.name) => {
+                self.factors.get(&spec.name).copied().into_iter().collect()
+            }
             (Mode::NvFp4, Some(entry)) => self.global_scales(entry).map_err(refuse)?,
             _ => Vec::new(),
         };
@@ -198,7 +227,7 @@ impl Weights {
         Ok(values.into_iter().map(|value| value / NVFP4_RANGE).collect())
     }
 
-    fn span(&self, entry: &Entry) -> Result<Span, WeightsError> {
+    pub(super) fn span(&self, entry: &Entry) -> Result<Span, WeightsError> {
         let missing = || WeightsError::MissingTensor { tensor: entry.name.to_string() };
         let part = self.parts.get(entry.part as usize).ok_or_else(missing)?.clone();
         Ok(Span::new(part, entry.range.clone()))

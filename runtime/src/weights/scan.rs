@@ -4,12 +4,15 @@
 //! make sure that the file still has its bytes: a mapped file that was cut short faults when read.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
-use kinglet_models::ModelSpec;
-use kinglet_quant::DType;
+use kinglet_models::{ModelSpec, TensorSpec};
+use kinglet_quant::{DType, Mode, ScaleType, decode};
 
 use super::Weights;
 use super::error::WeightsError;
+use super::quantized::companions;
+use super::tensor::Span;
 
 /// Bytes between two reports of progress: a few milliseconds' worth from memory.
 const PIECE: usize = 16 << 20;
@@ -45,7 +48,8 @@ impl Weights {
     }
 
     /// Looks at every element of every tensor that `spec` needs, in order of use, for NaN and
-    /// infinity. Reads all of the weights, so it is for a check that was asked for, not for loading.
+    /// infinity; of quantized ones at scales, biases, factors, and codes that are floats. Reads all of the weights, so it is for a
+    /// check that was asked for, not for loading.
     ///
     /// # Errors
     /// [`WeightsError::NonFinite`] for the first one found; else as for [`Weights::touch`] and
@@ -55,18 +59,22 @@ impl Weights {
         spec: &ModelSpec,
         progress: Progress<'_>,
     ) -> Result<(), WeightsError> {
-        let tensors =
-            spec.tensors().iter().map(|t| self.get(&t.name)).collect::<Result<Vec<_>, _>>()?;
-        let total = tensors.iter().map(|tensor| tensor.bytes().len() as u64).sum();
+        let mut tensors = Vec::new();
+        for tensor in spec.tensors() {
+            self.numbers(tensor, &mut tensors)?;
+        }
+        let total = tensors.iter().map(|numbers| numbers.span.bytes().len() as u64).sum();
         let mut done = 0;
-        for tensor in tensors {
+        for Numbers { name, span, kind } in tensors {
             let mut before = 0;
-            for piece in tensor.bytes().chunks(PIECE) {
-                tensor.check_unchanged()?;
-                if let Some(at) = first_non_finite(tensor.dtype(), piece) {
-                    return Err(tensor.non_finite(before + at));
+            for piece in span.bytes().chunks(PIECE) {
+                span.check_unchanged()?;
+                if let Some(at) = kind.and_then(|kind| first_non_finite(kind, piece)) {
+                    let value = kind.map_or(f32::NAN, |kind| value(kind, piece, at));
+                    let tensor = name.to_string();
+                    return Err(WeightsError::NonFinite { tensor, index: before + at, value });
                 }
-                before += piece.len() / tensor.dtype().size();
+                before += piece.len() / kind.map_or(1, ScaleType::size);
                 done += piece.len() as u64;
                 if !progress(done, total) {
                     return Err(WeightsError::Cancelled);
@@ -75,11 +83,64 @@ impl Weights {
         }
         Ok(())
     }
+
+    /// The tensors that hold the numbers of `tensor`: itself, or codes and all that stands beside them.
+    fn numbers(&self, tensor: &TensorSpec, all: &mut Vec<Numbers>) -> Result<(), WeightsError> {
+        let mut add = |name: &str, kind| {
+            let missing = || WeightsError::MissingTensor { tensor: name.to_string() };
+            let entry = self.entry(name).ok_or_else(missing)?;
+            all.push(Numbers { name: entry.name.clone(), span: self.span(entry)?, kind });
+            Ok(())
+        };
+        let Some(packed) = self.packed(tensor)? else {
+            let dtype = self.get(&tensor.name)?.dtype();
+            return add(&tensor.name, Some(ScaleType::Float(dtype)));
+        };
+        let Some(format) = packed.format() else { return Ok(()) };
+        let [scales, biases, global] = companions(&tensor.name).unwrap_or_default();
+        let scale_type = format.scale_type(packed.float());
+        // Codes are numbers of any bits, but for E4M3, which has a NaN.
+        let codes = Some(ScaleType::E4M3).filter(|_| format.mode() == Mode::MxFp8);
+        add(&tensor.name, codes)?;
+        add(&scales, Some(scale_type))?;
+        if format.mode() == Mode::Affine {
+            add(&biases, Some(scale_type))?;
+        }
+        if format.mode() == Mode::NvFp4 && self.contains(&global) {
+            add(&global, Some(ScaleType::Float(DType::F32)))?;
+        }
+        Ok(())
+    }
+}
+
+/// A tensor to be looked at.
+struct Numbers {
+    name: Arc<str>,
+    span: Span,
+    /// What its elements are; `None` where all of them are fine.
+    kind: Option<ScaleType>,
+}
+
+/// Element `index` of `bytes`.
+fn value(kind: ScaleType, bytes: &[u8], index: usize) -> f32 {
+    let at = index.saturating_mul(kind.size());
+    let element = bytes.get(at..at.saturating_add(kind.size())).unwrap_or_default();
+    let mut value = [f32::NAN];
+    if let ScaleType::Float(dtype) = kind {
+        // On a failure the value stays NaN, which is what it is called then.
+        let _ = decode(dtype, element, &mut value);
+    }
+    value[0]
 }
 
 /// Index of the first element of `bytes` that is NaN or infinite, which is to say, whose exponent
-/// is all ones.
-fn first_non_finite(dtype: DType, bytes: &[u8]) -> Option<usize> {
+/// is all ones (E4M3: all bits but the sign).
+fn first_non_finite(kind: ScaleType, bytes: &[u8]) -> Option<usize> {
+    let dtype = match kind {
+        ScaleType::Float(dtype) => dtype,
+        ScaleType::E8M0 => return first(bytes, |[byte]: [u8; 1]| byte == 0xff),
+        ScaleType::E4M3 => return first(bytes, |[byte]: [u8; 1]| byte & 0x7f == 0x7f),
+    };
     match dtype {
         DType::F32 => first(bytes, |b: [u8; 4]| {
             let mask = 0x7f80_0000;
@@ -120,12 +181,30 @@ mod tests {
                 let mut value = [0.0];
                 kinglet_quant::decode(dtype, &bytes, &mut value).unwrap();
                 let expected = (!value[0].is_finite()).then_some(0);
-                assert_eq!(first_non_finite(dtype, &bytes), expected, "{dtype} {bits:#06x}");
+                assert_eq!(
+                    first_non_finite(ScaleType::Float(dtype), &bytes),
+                    expected,
+                    "{dtype} {bits:#06x}"
+                );
             }
         }
         for value in [0.0, f32::MAX, f32::MIN_POSITIVE, 1e-45, f32::INFINITY, -f32::NAN] {
             let expected = (!value.is_finite()).then_some(0);
-            assert_eq!(first_non_finite(DType::F32, &value.to_le_bytes()), expected, "{value}");
+            assert_eq!(
+                first_non_finite(ScaleType::Float(DType::F32), &value.to_le_bytes()),
+                expected,
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn bytes_are_non_finite_where_their_values_are() {
+        for byte in 0..=u8::MAX {
+            let e4m3 = (!kinglet_quant::e4m3(byte).is_finite()).then_some(0);
+            assert_eq!(first_non_finite(ScaleType::E4M3, &[byte]), e4m3, "{byte:#04x}");
+            let e8m0 = (!kinglet_quant::e8m0(byte).is_finite()).then_some(0);
+            assert_eq!(first_non_finite(ScaleType::E8M0, &[byte]), e8m0, "{byte:#04x}");
         }
     }
 
@@ -140,7 +219,11 @@ mod tests {
                     let end = 1 + (at + 1) * dtype.size();
                     bytes[end - 2..end].copy_from_slice(&[0xff, 0xff]);
                 }
-                assert_eq!(first_non_finite(dtype, &bytes[1..]), Some(index), "{dtype}");
+                assert_eq!(
+                    first_non_finite(ScaleType::Float(dtype), &bytes[1..]),
+                    Some(index),
+                    "{dtype}"
+                );
             }
         }
     }

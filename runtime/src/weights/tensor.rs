@@ -28,6 +28,16 @@ impl Span {
         bytes.unwrap_or_default()
     }
 
+    /// Errors if the file has become too short to hold what is mapped.
+    pub(super) fn check_unchanged(&self) -> Result<(), WeightsError> {
+        self.part.check_unchanged()
+    }
+
+    /// Lets go of the memory of these bytes, which are read again when they are touched.
+    pub(super) fn release(&self) {
+        self.part.release(self.range.clone());
+    }
+
     /// Part `range` of this span, in bytes; `None` if it is not within.
     pub(super) fn slice(&self, range: Range<usize>) -> Option<Self> {
         let start = self.range.start.checked_add(range.start)?;
@@ -149,9 +159,16 @@ impl TensorData {
         }
     }
 
+    /// Lets go of the memory of bytes `range`, which are read again when they are touched.
+    pub(crate) fn release(&self, range: Range<usize>) {
+        if let Some(span) = self.span.slice(range) {
+            span.release();
+        }
+    }
+
     /// Errors if the file has become too short to hold what is mapped.
     pub(super) fn check_unchanged(&self) -> Result<(), WeightsError> {
-        self.span.part.check_unchanged()
+        self.span.check_unchanged()
     }
 
     /// The error about element `index`.

@@ -4,3 +4,4 @@ pub(crate) mod dot;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
 pub(crate) mod memory_step;
+pub(crate) mod packed;

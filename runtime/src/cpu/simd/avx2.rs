@@ -2,11 +2,20 @@
 
 use std::arch::x86_64::*;
 
+use super::avx512::Avx512;
 use super::{Kernel, Simd, blocks};
 
 /// Proof that AVX2, FMA and F16C are there. Made by [`dispatch`] alone.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// A processor with AVX-512 has AVX2, FMA and F16C.
+    #[inline(always)]
+    pub(super) fn of_avx512<const VNNI: bool>(_proof: Avx512<VNNI>) -> Self {
+        Self(())
+    }
+}
 
 /// Whether this processor (and its operating system) has what [`Avx2`] uses.
 pub(super) fn is_available() -> bool {
@@ -59,6 +68,19 @@ impl Simd for Avx2 {
     fn load_f16(self, x: &[u8; 16]) -> __m256 {
         // SAFETY: see above.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn sums_as_floats(self, sums: __m256i) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtepi32_ps(sums) }
+    }
+    #[inline(always)]
+    fn group_scales(self, scales: &[f32], group: usize) -> __m256 {
+        if group >= 32 {
+            return self.splat(scales[0]);
+        }
+        // SAFETY: see above.
+        unsafe { _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0])) }
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {

@@ -2,11 +2,13 @@
 
 use std::arch::x86_64::*;
 
+use super::codes::Codes;
 use super::{Kernel, Simd, blocks};
 
-/// Proof that AVX-512 F, BW, VL and DQ are there. Made by [`dispatch`] alone.
+/// Proof that AVX-512 F, BW, VL and DQ are there, and VNNI and VBMI too if `VNNI`. Made by [`dispatch`] and
+/// [`dispatch_vnni`] alone.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const VNNI: bool>(());
 
 /// Whether this processor (and its operating system) has what [`Avx512`] uses.
 pub(super) fn is_available() -> bool {
@@ -18,13 +20,29 @@ pub(super) fn is_available() -> bool {
         && is_x86_feature_detected!("f16c")
 }
 
+/// Whether this processor has what `Avx512<true>` uses beyond [`is_available`].
+pub(super) fn is_vnni_available() -> bool {
+    is_available()
+        && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("avx512vbmi")
+}
+
+/// Runs `kernel` with these instructions.
+///
+/// # Safety
+/// [`is_vnni_available`] must have returned true.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,fma,f16c")]
+pub(super) unsafe fn dispatch_vnni<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512::<true>(()))
+}
+
 /// Runs `kernel` with these instructions.
 ///
 /// # Safety
 /// [`is_available`] must have returned true.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma,f16c")]
 pub(super) unsafe fn dispatch<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx512(()))
+    kernel.run(Avx512::<false>(()))
 }
 
 #[inline(always)]
@@ -35,7 +53,10 @@ fn first(n: usize) -> __mmask16 {
 // SAFETY (all blocks below): the token proves that the instructions exist; loads and stores go through
 // references to arrays of exactly the vector's size and need no alignment; masked ones touch only
 // the slice's own elements.
-impl Simd for Avx512 {
+impl<const VNNI: bool> Simd for Avx512<VNNI>
+where
+    Self: Codes<Sums = __m512i>,
+{
     const LANES: usize = 16;
     const WIDE: bool = true;
     type F = __m512;
@@ -78,6 +99,31 @@ impl Simd for Avx512 {
     fn store_partial(self, v: __m512, x: &mut [f32]) {
         // SAFETY: see above.
         unsafe { _mm512_mask_storeu_ps(x.as_mut_ptr(), first(x.len()), v) }
+    }
+    #[inline(always)]
+    fn sums_as_floats(self, sums: __m512i) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepi32_ps(sums) }
+    }
+    #[inline(always)]
+    fn group_scales(self, scales: &[f32], group: usize) -> __m512 {
+        if group >= 64 {
+            return self.splat(scales[0]);
+        }
+        let four: &[f32; 4] = match scales.first_chunk() {
+            Some(four) => four,
+            None => &[0.0; 4],
+        };
+        // SAFETY: see above.
+        unsafe {
+            let four = _mm512_broadcast_f32x4(_mm_loadu_ps(four.as_ptr()));
+            let lanes = if group == 32 {
+                _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)
+            } else {
+                _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
+            };
+            _mm512_permutexvar_ps(lanes, four)
+        }
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

@@ -13,7 +13,11 @@
 //! | [`scalar`] | 8, as an array | nothing |
 //! | `avx2` | 8 | AVX2, FMA, F16C |
 //! | `avx512` | 16 | AVX-512 F, BW, VL, DQ |
+//! | `avx512vnni` | 16 | these, VNNI and VBMI |
 //! | `neon` | 4 | NEON (every AArch64) |
+//! | `neondot` | 4 | FEAT_DotProd |
+//!
+//! [`codes`] has the small integers that packed weights need.
 
 // The instruction sets' intrinsics are the reason for this module: see the SAFETY notes.
 #![allow(unsafe_code)]
@@ -21,14 +25,24 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_codes;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_codes;
+pub(crate) mod codes;
 pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_codes;
 mod scalar;
+mod scalar_codes;
+
+use codes::Codes;
 
 /// A vector unit. `F` holds [`Self::LANES`] values of `f32`.
-pub(crate) trait Simd: Copy + Send + Sync + 'static {
+pub(crate) trait Simd: Codes {
     /// Values in a vector.
     const LANES: usize;
     /// Whether there are 32 vector registers (else 16): the size of register tiles.
@@ -59,6 +73,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_bf16(self, x: &Self::Bytes2) -> Self::F;
     /// Little-endian binary16 at any address.
     fn load_f16(self, x: &Self::Bytes2) -> Self::F;
+
+    /// Sums of codes as floats.
+    fn sums_as_floats(self, sums: Self::Sums) -> Self::F;
+    /// The scale of each lane's codes in a vector of codes that begins a group (or lies within one): `scales` are those of its
+    /// groups of `group` codes, at least 4 of them readable.
+    fn group_scales(self, scales: &[f32], group: usize) -> Self::F;
 
     fn splat(self, x: f32) -> Self::F;
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
@@ -152,12 +172,16 @@ enum Kind {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
     #[cfg(target_arch = "aarch64")]
     Neon,
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
 }
 
 impl Isa {
-    /// The best one here; `KINGLET_ISA` (`scalar`, `avx2`, `avx512`, `neon`) asks for another, for tests, and is
+    /// The best one here; `KINGLET_ISA` (`scalar`, `avx2`, `avx512`, `avx512vnni`, `neon`, `neondot`) asks for another, for tests, and is
     /// ignored where this processor lacks it.
     pub fn detect() -> Self {
         let available = Self::available();
@@ -183,9 +207,17 @@ impl Isa {
             if avx512::is_available() {
                 all.push(Self(Kind::Avx512));
             }
+            if avx512::is_vnni_available() {
+                all.push(Self(Kind::Avx512Vnni));
+            }
         }
         #[cfg(target_arch = "aarch64")]
-        all.push(Self(Kind::Neon));
+        {
+            all.push(Self(Kind::Neon));
+            if neon::is_dot_available() {
+                all.push(Self(Kind::NeonDot));
+            }
+        }
         all
     }
 
@@ -197,8 +229,12 @@ impl Isa {
             Kind::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => "avx512vnni",
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonDot => "neondot",
         }
     }
 
@@ -213,8 +249,14 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => unsafe { avx512::dispatch(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => unsafe { avx512::dispatch_vnni(kernel) },
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => neon::dispatch(kernel),
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonDot => unsafe { neon::dispatch_dot(kernel) },
         }
     }
 }

@@ -4,18 +4,33 @@ use std::arch::aarch64::*;
 
 use super::{Kernel, Simd, blocks};
 
-/// NEON is part of AArch64: the token needs no proof.
+/// NEON is part of AArch64: the token needs no proof. With `DOT` it is one that FEAT_DotProd is there, made by [`dispatch_dot`]
+/// alone.
 #[derive(Clone, Copy)]
-pub(crate) struct Neon;
+pub(crate) struct Neon<const DOT: bool>(());
+
+/// Whether this processor has what `Neon<true>` uses.
+pub(super) fn is_dot_available() -> bool {
+    std::arch::is_aarch64_feature_detected!("dotprod")
+}
+
+/// Runs `kernel` with the dot product's instructions too.
+///
+/// # Safety
+/// [`is_dot_available`] must have returned true.
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn dispatch_dot<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Neon::<true>(()))
+}
 
 /// Runs `kernel` with these instructions, which the target always has.
 pub(super) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Neon)
+    kernel.run(Neon::<false>(()))
 }
 
 // SAFETY (all blocks below): the target has NEON; loads and stores go through references to arrays of
 // exactly the vector's size and need no alignment.
-impl Simd for Neon {
+impl<const DOT: bool> Simd for Neon<DOT> {
     const LANES: usize = 4;
     const WIDE: bool = true;
     type F = float32x4_t;
@@ -61,6 +76,15 @@ impl Simd for Neon {
             let bits = vorrq_u32(vorrq_u32(vreinterpretq_u32_f32(scaled), special), sign);
             vreinterpretq_f32_u32(bits)
         }
+    }
+    #[inline(always)]
+    fn sums_as_floats(self, sums: int32x4_t) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vcvtq_f32_s32(sums) }
+    }
+    #[inline(always)]
+    fn group_scales(self, scales: &[f32], _group: usize) -> float32x4_t {
+        self.splat(scales[0])
     }
     #[inline(always)]
     fn splat(self, x: f32) -> float32x4_t {

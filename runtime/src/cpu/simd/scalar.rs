@@ -44,6 +44,15 @@ impl Simd for Scalar {
         std::array::from_fn(|i| f16::from_le_bytes(parts[i]).to_f32())
     }
     #[inline(always)]
+    fn sums_as_floats(self, sums: [i32; 8]) -> [f32; 8] {
+        sums.map(|sum| sum as f32)
+    }
+    #[inline(always)]
+    fn group_scales(self, scales: &[f32], group: usize) -> [f32; 8] {
+        let per_group = group / 4;
+        std::array::from_fn(|lane| scales[lane / per_group])
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> [f32; 8] {
         [x; 8]
     }

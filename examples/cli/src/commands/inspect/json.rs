@@ -4,10 +4,15 @@ use kinglet::plan::Plan;
 use serde_json::{Value, json};
 
 use super::blocks::{BlockInfo, LayerRun};
-use super::{Memory, Report, Stored};
+use super::{Memory, Report, Stored, formats};
 
 /// The whole report; `scanned` are the bytes that `--check` looked at.
-pub(super) fn report(report: &Report, with_plan: bool, scanned: Option<u64>) -> Value {
+pub(super) fn report(
+    report: &Report,
+    with_plan: bool,
+    with_tensors: bool,
+    scanned: Option<u64>,
+) -> Value {
     let spec = &report.spec;
     let components = report.parameters.components.iter().map(|(component, count)| {
         json!({ "component": component.name(), "total": count.total, "active": count.active })
@@ -39,6 +44,9 @@ pub(super) fn report(report: &Report, with_plan: bool, scanned: Option<u64>) -> 
     if with_plan {
         value["plan"] = plan(&report.plan);
     }
+    if let (Some(stored), true) = (&report.stored, with_tensors) {
+        value["tensors"] = tensors(stored);
+    }
     if let Some(bytes) = scanned {
         value["check"] = json!({ "bytes": bytes, "non_finite": false });
     }
@@ -65,7 +73,19 @@ fn block(block: &BlockInfo) -> Value {
 
 fn stored(stored: &Stored) -> Value {
     let by_dtype = stored.by_dtype.iter().map(|(dtype, bytes)| (dtype.clone(), json!(bytes)));
+    let totals = formats::totals(&stored.rows);
+    let formats = totals.iter().map(|total| {
+        json!({
+            "format": total.format,
+            "tensors": total.tensors,
+            "weights": total.weights,
+            "bytes": total.bytes,
+            "bits_per_weight": total.bits_per_weight(),
+        })
+    });
     json!({
+        "bits_per_weight": formats::effective_bits(&stored.rows),
+        "formats": formats.collect::<Vec<_>>(),
         "bytes": stored.bytes,
         "by_dtype": Value::Object(by_dtype.collect()),
         "tensors": stored.tensors,
@@ -73,6 +93,19 @@ fn stored(stored: &Stored) -> Value {
         "ignored": stored.checked.ignored,
         "surplus": stored.checked.surplus,
     })
+}
+
+fn tensors(stored: &Stored) -> Value {
+    let rows = stored.rows.iter().map(|row| {
+        json!({
+            "name": row.name,
+            "shape": row.shape,
+            "format": row.format,
+            "bytes": row.bytes,
+            "bits_per_weight": row.bits_per_weight(),
+        })
+    });
+    Value::Array(rows.collect())
 }
 
 fn memory(memory: &Memory) -> Value {

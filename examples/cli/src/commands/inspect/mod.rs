@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use kinglet::ModelSpec;
 use kinglet::plan::{Plan, StateKind};
 use kinglet::weights::{CheckOptions, Checked, Weights, WeightsError};
+use kinglet::{Checkpoint, Error, ModelSpec};
 
 use crate::args::GlobalArgs;
 use crate::error::CliError;
@@ -15,13 +15,15 @@ use crate::progress::{Progress, Unit};
 use crate::{interrupt, model_folder};
 
 mod blocks;
+mod formats;
 mod json;
 mod parameters;
-mod tables;
+pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 
 use blocks::LayerRun;
+use formats::StoredRow;
 use parameters::Parameters;
 
 /// Tokens of a prefill step, whose buffers count as working memory.
@@ -37,6 +39,7 @@ to the embedding counts once, as embedding. Memory is that of one session.
 Examples:
   kinglet inspect --model DIR --context 131072
   kinglet inspect --model DIR --plan
+  kinglet inspect --model DIR --tensors        how each tensor is stored
   kinglet inspect --model DIR --check          look for NaN and infinity in all weights
   kinglet inspect --model DIR --json | jq .parameters";
 
@@ -50,6 +53,9 @@ pub(crate) struct InspectArgs {
     /// List the ops that the model runs as
     #[arg(long)]
     plan: bool,
+    /// List all tensors: shape, format, bits per weight
+    #[arg(long)]
+    tensors: bool,
     /// Look at all weights for NaN and infinity
     #[arg(long)]
     check: bool,
@@ -74,6 +80,8 @@ struct Stored {
     bytes: u64,
     by_dtype: Vec<(String, u64)>,
     tensors: usize,
+    /// Those that the model needs.
+    rows: Vec<StoredRow>,
     files: usize,
     checked: Checked,
     traffic: kinglet::Traffic,
@@ -129,24 +137,31 @@ impl Memory {
 /// [`CliError::Interrupted`] after Ctrl-C.
 pub(crate) fn run(global: &GlobalArgs, args: &InspectArgs) -> Result<(), CliError> {
     let folder = model_folder::find(global.model.as_deref())?;
-    let spec = kinglet::read_spec(&folder)?;
-    let weights = match Weights::open(&folder) {
-        Ok(weights) => Some(weights),
+    let checkpoint = match Checkpoint::open(&folder, CheckOptions { allow_surplus: true }) {
+        Ok(checkpoint) => Some(checkpoint),
         // A config by itself describes a model as well.
-        Err(WeightsError::NoWeights { .. }) => None,
+        Err(Error::Weights(WeightsError::NoWeights { .. })) => None,
         Err(error) => return Err(error.into()),
     };
-    if args.check && weights.is_none() {
-        let problem = "there are no weights to --check".into();
-        return Err(CliError::Contents { path: folder, problem });
+    for (asked, flag) in [(args.check, "--check"), (args.tensors, "--tensors")] {
+        if asked && checkpoint.is_none() {
+            let problem = format!("there are no weights to {flag}");
+            return Err(CliError::Contents { path: folder, problem });
+        }
     }
     let context = usize::try_from(args.context).unwrap_or(usize::MAX);
-    let report = Report::new(folder, spec, weights.as_ref(), context)?;
+    let (spec, weights) = match checkpoint {
+        Some(Checkpoint { spec, weights, checked, .. }) => (spec, Some((weights, checked))),
+        None => (kinglet::read_spec(&folder)?, None),
+    };
+    let stored = weights.as_ref().map(|(weights, checked)| (weights, checked));
+    let report = Report::new(folder, spec, stored, context)?;
+    let weights = weights.map(|(weights, _)| weights);
     let format = if args.json { Format::Json } else { Format::Text };
     let mut output = Output::new(format);
     // The tables come first: the check may take minutes.
     if format == Format::Text {
-        output.text(&tables::report(&report, args.plan))?;
+        output.text(&tables::report(&report, args.plan, args.tensors))?;
     }
     let scanned = match weights.filter(|_| args.check) {
         Some(weights) => Some(scan(&weights, &report.spec)?),
@@ -157,7 +172,9 @@ pub(crate) fn run(global: &GlobalArgs, args: &InspectArgs) -> Result<(), CliErro
             output.text(&format!("\nNo NaN and no infinity in {}.\n", tables::bytes(bytes)))
         }
         (Format::Text, None) => Ok(()),
-        (Format::Json, scanned) => output.event(&json::report(&report, args.plan, scanned)),
+        (Format::Json, scanned) => {
+            output.event(&json::report(&report, args.plan, args.tensors, scanned))
+        }
     }
 }
 
@@ -165,12 +182,13 @@ impl Report {
     fn new(
         folder: PathBuf,
         spec: ModelSpec,
-        weights: Option<&Weights>,
+        weights: Option<(&Weights, &Checked)>,
         context: usize,
     ) -> Result<Self, CliError> {
         let plan = Plan::new(&spec);
-        let stored =
-            weights.map(|weights| Stored::new(weights, &spec, &plan, context)).transpose()?;
+        let stored = weights
+            .map(|(weights, checked)| Stored::new(weights, checked, &spec, &plan, context))
+            .transpose()?;
         let memory = Memory::new(&plan, context, stored.as_ref().map(|stored| stored.bytes));
         Ok(Self {
             layers: blocks::layers(&spec),
@@ -187,11 +205,11 @@ impl Report {
 impl Stored {
     fn new(
         weights: &Weights,
+        checked: &Checked,
         spec: &ModelSpec,
         plan: &Plan,
         context: usize,
     ) -> Result<Self, CliError> {
-        let checked = weights.check(spec, CheckOptions { allow_surplus: true })?;
         let files: std::collections::BTreeSet<&str> =
             weights.tensors().map(|tensor| tensor.file).collect();
         Ok(Self {
@@ -199,7 +217,8 @@ impl Stored {
             by_dtype: weights.bytes_by_dtype().into_iter().collect(),
             tensors: weights.names().count(),
             files: files.len(),
-            checked,
+            rows: formats::rows(spec, weights)?,
+            checked: checked.clone(),
             traffic: kinglet::Traffic::of_decode(plan, weights, context)?,
         })
     }

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use comfy_table::{Cell, CellAlignment, Table, TableComponent, presets};
 
-use super::{Report, Stored};
+use super::{Report, Stored, formats};
 
 /// The whole report.
-pub(super) fn report(report: &Report, with_plan: bool) -> String {
+pub(super) fn report(report: &Report, with_plan: bool, with_tensors: bool) -> String {
     let mut text = heading(report);
     for part in [blocks(report), parameters(report), weights(report), memory(report)] {
         // Writing to a string cannot fail.
@@ -15,6 +15,9 @@ pub(super) fn report(report: &Report, with_plan: bool) -> String {
     }
     if let Some(stored) = &report.stored {
         let _ = write!(text, "\n{}", traffic(report, stored));
+        if with_tensors {
+            let _ = write!(text, "\n{}", tensors(stored));
+        }
     }
     if with_plan {
         let _ = write!(text, "\nOps of a step\n{}\n", report.plan);
@@ -37,7 +40,8 @@ fn heading(report: &Report) -> String {
     )
 }
 
-fn table(header: &[&str], right: &[usize]) -> Table {
+/// A table with lines around it and below its header; the columns `right` are aligned to the right.
+pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
     // Lines around the table and below its header, none between rows.
@@ -102,13 +106,33 @@ fn weights(report: &Report) -> String {
     let Some(stored) = &report.stored else {
         return "No weights in the folder: sizes in bytes are those of the state alone.\n".into();
     };
-    let mut table = table(&["dtype", "bytes", "", "share"], &[1, 2, 3]);
-    for (dtype, size) in &stored.by_dtype {
-        let share = 100.0 * *size as f64 / stored.bytes.max(1) as f64;
-        table.add_row([dtype.clone(), grouped(*size), bytes(*size), format!("{share:.1} %")]);
+    let header = ["format", "tensors", "bits per weight", "bytes", "", "share"];
+    let mut table = table(&header, &[1, 2, 3, 4, 5]);
+    let needed: u64 = stored.rows.iter().map(|row| row.bytes).sum();
+    let share = |size: u64| format!("{:.1} %", 100.0 * size as f64 / needed.max(1) as f64);
+    for total in formats::totals(&stored.rows) {
+        table.add_row([
+            total.format.clone(),
+            total.tensors.to_string(),
+            format!("{:.2}", total.bits_per_weight()),
+            grouped(total.bytes),
+            bytes(total.bytes),
+            share(total.bytes),
+        ]);
     }
+    table.add_row([
+        "all".to_string(),
+        stored.rows.len().to_string(),
+        format!("{:.2}", formats::effective_bits(&stored.rows)),
+        grouped(needed),
+        bytes(needed),
+        share(needed),
+    ]);
     let files = if stored.files == 1 { "file" } else { "files" };
-    let mut text = format!("{table}\n{} tensors in {} {files}", stored.tensors, stored.files);
+    let mut text = format!(
+        "{table}\nBits per weight count scales and biases. {} stored tensors in {} {files}",
+        stored.tensors, stored.files
+    );
     for (names, what) in [
         (&stored.checked.ignored, "not needed"),
         (&stored.checked.surplus, "not part of the model"),
@@ -118,6 +142,21 @@ fn weights(report: &Report) -> String {
         }
     }
     text + "\n"
+}
+
+fn tensors(stored: &Stored) -> String {
+    let mut table = table(&["tensor", "shape", "format", "bits per weight", "bytes"], &[3, 4]);
+    for row in &stored.rows {
+        let shape: Vec<_> = row.shape.iter().map(ToString::to_string).collect();
+        table.add_row([
+            row.name.clone(),
+            shape.join(" x "),
+            row.format.clone(),
+            format!("{:.2}", row.bits_per_weight()),
+            grouped(row.bytes),
+        ]);
+    }
+    format!("{table}\n")
 }
 
 fn memory(report: &Report) -> String {
@@ -163,7 +202,7 @@ fn grouped_usize(count: usize) -> String {
 }
 
 /// `1234567` as `1,234,567`.
-pub(super) fn grouped(count: u64) -> String {
+pub(crate) fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -198,7 +237,7 @@ fn scaled(count: u64, units: &[&str]) -> String {
 }
 
 /// `1234567` as `1.23 MB`.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     scaled(count, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
 }
 

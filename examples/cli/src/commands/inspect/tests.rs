@@ -21,9 +21,14 @@ fn fixtures() -> Vec<PathBuf> {
 }
 
 fn report_of(folder: &Path, context: usize) -> Report {
-    let spec = kinglet::read_spec(folder).unwrap();
-    let weights = Weights::open(folder).unwrap();
-    Report::new(folder.into(), spec, Some(&weights), context).unwrap()
+    let Checkpoint { spec, weights, checked, .. } =
+        Checkpoint::open(folder, CheckOptions { allow_surplus: true }).unwrap();
+    Report::new(folder.into(), spec, Some((&weights, &checked)), context).unwrap()
+}
+
+fn stored_row<'a>(report: &'a Report, name: &str) -> &'a StoredRow {
+    let rows = &report.stored.as_ref().unwrap().rows;
+    rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("no row {name}"))
 }
 
 #[test]
@@ -33,8 +38,20 @@ fn every_fixture_has_as_many_parameters_as_its_tensors_have_elements() {
         let weights = Weights::open(&folder).unwrap();
         let ignored = &report.stored.as_ref().unwrap().checked.ignored;
         let needed = weights.tensors().filter(|tensor| !ignored.iter().any(|i| i == tensor.name));
-        let elements: u64 =
-            needed.map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum();
+        // Packed words hold several weights each, and what stands beside them none.
+        let count = |tensor: kinglet::weights::TensorInfo<'_>| {
+            let elements = tensor.shape.iter().product::<usize>() as u64;
+            let beside = |part: &str| tensor.name.ends_with(part);
+            match (tensor.dtype.as_str(), tensor.name.strip_suffix(".weight")) {
+                ("U32", Some(_)) => {
+                    let cols = *stored_row(&report, tensor.name).shape.last().unwrap() as u64;
+                    elements / *tensor.shape.last().unwrap() as u64 * cols
+                }
+                _ if beside(".scales") || beside(".biases") || beside(".global_scale") => 0,
+                _ => elements,
+            }
+        };
+        let elements: u64 = needed.map(count).sum();
         assert_eq!(report.parameters.total(), elements, "{}", folder.display());
         let blocks = report
             .layers
@@ -129,11 +146,19 @@ fn equal_layers_are_one_row() {
 fn both_reports_show_every_part() {
     for folder in fixtures() {
         let report = report_of(&folder, 32_768);
-        let text = tables::report(&report, true);
+        let text = tables::report(&report, true, true);
         for part in ["32,768 tokens", "recurrent state", "F", "moved per token", "embed", "head"] {
             assert!(text.contains(part), "{}: no {part} in\n{text}", folder.display());
         }
-        let json: Value = json::report(&report, true, Some(5));
+        let json: Value = json::report(&report, true, true, Some(5));
+        let stored = report.stored.as_ref().unwrap();
+        let sum = |list: &Value| -> u64 {
+            list.as_array().unwrap().iter().map(|v| v["bytes"].as_u64().unwrap()).sum()
+        };
+        assert_eq!(sum(&json["tensors"]), sum(&json["weights"]["formats"]));
+        if stored.checked.ignored.is_empty() {
+            assert_eq!(sum(&json["tensors"]), stored.bytes, "{}", folder.display());
+        }
         assert_eq!(json["parameters"]["total"], report.parameters.total());
         assert_eq!(json["plan"].as_array().unwrap().len(), report.plan.ops.len());
         assert_eq!(json["check"]["bytes"], 5);
@@ -147,8 +172,8 @@ fn a_config_alone_is_enough() {
         let spec = kinglet::read_spec(&folder).unwrap();
         let report = Report::new(folder.clone(), spec, None, 4096).unwrap();
         assert_eq!(report.parameters, report_of(&folder, 4096).parameters);
-        assert!(tables::report(&report, false).contains("No weights in the folder"));
-        let json = json::report(&report, false, None);
+        assert!(tables::report(&report, false, false).contains("No weights in the folder"));
+        let json = json::report(&report, false, false, None);
         assert!(json["weights"].is_null() && json["memory"]["total"].is_null());
         assert!(json.get("plan").is_none() && json.get("check").is_none());
     }
@@ -167,4 +192,30 @@ fn numbers_are_readable() {
     assert_eq!(tables::bytes(12_345_678_901), "12.3 GB");
     assert_eq!(tables::short(46_702_792_704), "46.7 B");
     assert_eq!(tables::bytes(u64::MAX), "18.4 EB");
+}
+
+#[test]
+fn quantized_tensors_are_listed_with_their_formats() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/quantized");
+    let report = report_of(&root.join("granite-nvfp4"), 100);
+    let row = |name: &str| {
+        let row = stored_row(&report, name);
+        (row.shape.clone(), row.format.clone(), row.bits_per_weight())
+    };
+    let (shape, format, bits) = row("model.layers.0.self_attn.q_proj.weight");
+    assert_eq!((shape, format.as_str(), bits), (vec![64, 64], "nvfp4", 4.5));
+    let (_, format, bits) = row("model.layers.0.self_attn.o_proj.weight");
+    assert_eq!((format.as_str(), bits), ("8-bit affine, groups of 64", 8.5));
+    assert_eq!(row("model.norm.weight").1, "BF16");
+    let json = json::report(&report, false, false, None);
+    let formats = json["weights"]["formats"].as_array().unwrap();
+    assert_eq!(formats.len(), 3);
+    assert!(json.get("tensors").is_none());
+    let bits = json["weights"]["bits_per_weight"].as_f64().unwrap();
+    assert!((4.5..8.5).contains(&bits), "{bits}");
+    // What a token moves: every byte once, of the embedding (quantized too) one row.
+    let stored = report.stored.as_ref().unwrap();
+    let embedding = stored_row(&report, "model.embed_tokens.weight");
+    let all = stored.bytes - embedding.bytes + embedding.bytes / report.spec.vocab as u64;
+    assert_eq!(stored.traffic.weights, all);
 }

@@ -1,0 +1,262 @@
+//! `kinglet quantize`: a checkpoint in fewer bits, in the layout that MLX reads.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
+use kinglet::calibrate::{Calibration, CalibrationOptions};
+use kinglet::eval::TextTokens;
+use kinglet::quantize::{
+    DEFAULT_SHARD_BYTES, Format, Job, JobOptions, Method, Mode, QuantizeError, Recipe, Round,
+    Search, WriteOptions,
+};
+
+use crate::args::GlobalArgs;
+use crate::error::CliError;
+use crate::output::{self, Output};
+use crate::progress::{Progress, Unit};
+use crate::report::tell;
+use crate::{interrupt, load, model_folder, tokens};
+
+mod json;
+mod tables;
+
+/// The recipe that is no file.
+const MIXED: &str = "mixed";
+
+const EXAMPLES: &str = "\
+The new folder is a checkpoint like any other: Kinglet and mlx-lm load it. It appears when it
+is whole; a run that fails or is stopped leaves nothing. Memory is a few megabytes per thread,
+whatever the model.
+
+Norms, biases, convolutions, A_log, D, dt_bias, routers and the gates of mLSTM keep their type
+and bytes, and so do matrices whose rows are not whole groups (the table says which).
+
+A recipe is a JSON list of rules; the first that matches a module's path counts, and * stands
+for anything:
+  [ {\"match\": \"*.down_proj\", \"bits\": 6}, {\"match\": \"lm_head\", \"mode\": \"mxfp8\"},
+    {\"match\": [\"*.layers.0.*\", \"model.embed_tokens\"], \"bits\": 8, \"group_size\": 32},
+    {\"match\": \"*.x_proj\", \"keep\": true} ]
+`--recipe mixed` gives more bits to what matters most: head and embedding, first and last layer,
+values and what writes to the residual stream.
+
+Examples:
+  kinglet quantize --model DIR --out DIR-4bit
+  kinglet quantize --model DIR --out DIR-4bit --calibrate text.txt    about half of the error
+  kinglet quantize --model DIR --out DIR-4.8bit --recipe mixed --target-bits 4.8
+  kinglet quantize --model DIR --out DIR-mxfp4 --mode mxfp4
+  kinglet quantize --model DIR --bits 3 --dry-run     what would be written, and how large it is
+  kinglet quantize --model DIR --out OUT --json | jq .bits_per_weight";
+
+/// Options of `quantize`.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct QuantizeArgs {
+    /// The folder to write
+    #[arg(long, short, value_name = "DIR", required_unless_present = "dry_run")]
+    out: Option<PathBuf>,
+    /// Bits of a weight's code: 2, 3, 4, 5, 6, 8 (affine; 4 if not given)
+    #[arg(long, short, value_name = "B")]
+    bits: Option<usize>,
+    /// Weights that share a scale: 32, 64, 128 (affine; 64 if not given)
+    #[arg(long, short, value_name = "G")]
+    group_size: Option<usize>,
+    /// How codes become weights
+    #[arg(long, value_name = "MODE", default_value = "affine", value_parser = mode())]
+    mode: Mode,
+    /// A file of rules, or `mixed`: more bits where they matter most
+    #[arg(long, value_name = "FILE|mixed")]
+    recipe: Option<PathBuf>,
+    /// Bits per weight of the whole checkpoint with --recipe mixed; 0.3 more than without it if not given
+    #[arg(long, value_name = "X", value_parser = target_bits)]
+    target_bits: Option<f64>,
+    /// How codes and scales are chosen: search, for the least error, or round, as MLX does
+    #[arg(long, value_name = "NAME", default_value = "search", value_parser = ["search", "round"])]
+    method: String,
+    /// A text like those that the model is for: codes are chosen for the least error of what matrices make of it
+    #[arg(long, value_name = "TEXT", conflicts_with = "method")]
+    calibrate: Option<PathBuf>,
+    /// Most tokens of that text that are read
+    #[arg(long, value_name = "N", default_value_t = CalibrationOptions::default().tokens, requires = "calibrate")]
+    calibrate_tokens: usize,
+    /// Memory for what is gathered from it at a time; where it doesn't suffice, the text is read again (2GB if not given)
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "calibrate")]
+    calibration_memory: Option<u64>,
+    /// Largest file of weights, as in 500MB or 5GB (powers of 1024; 5GB if not given)
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_shard_size: Option<u64>,
+    /// Replace a checkpoint that is in the folder
+    #[arg(long)]
+    force: bool,
+    /// Only say what would be written
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn mode() -> ValueParser {
+    let names = Mode::ALL.map(Mode::name);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Mode>()).into()
+}
+
+fn target_bits(text: &str) -> Result<f64, String> {
+    let bits = text.parse::<f64>().ok().filter(|bits| (1.0..=32.0).contains(bits));
+    bits.ok_or_else(|| "a number from 1 to 32 was expected".into())
+}
+
+/// A number of bytes: a whole number and B, KB, MB or GB.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim().to_ascii_uppercase().as_str() {
+        "" | "B" => Some(0),
+        "K" | "KB" | "KIB" => Some(10),
+        "M" | "MB" | "MIB" => Some(20),
+        "G" | "GB" | "GIB" => Some(30),
+        _ => None,
+    };
+    let bytes = number.parse::<u64>().ok().zip(shift);
+    let bytes = bytes.and_then(|(number, shift)| number.checked_mul(1 << shift));
+    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| "a size like 500MB or 5GB was expected".into())
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What is wrong with options, recipe, model or the place to write to; [`CliError::Interrupted`] after Ctrl-C.
+pub(crate) fn run(global: &GlobalArgs, args: &QuantizeArgs) -> Result<(), CliError> {
+    let format = Format::new(args.mode, args.bits, args.group_size)
+        .map_err(|error| CliError::Usage(error.to_string()))?;
+    let options = JobOptions::new(format)
+        .recipe(recipe(args, format)?)
+        .max_shard_bytes(args.max_shard_size.unwrap_or(DEFAULT_SHARD_BYTES));
+    let folder = model_folder::find(global.model.as_deref())?;
+    let job = Job::open(&folder, &options)?;
+    for pattern in job.unused_rules() {
+        tell(&format!(
+            "warning: no matrix is left for the rule that matches {pattern}; matrices are called like {}",
+            job.tensors().iter().find(|tensor| tensor.role.is_some()).map_or("", |t| t.path())
+        ));
+    }
+    let mut output =
+        Output::new(if args.json { output::Format::Json } else { output::Format::Text });
+    let Some(out) = args.out.as_deref().filter(|_| !args.dry_run) else {
+        if let Some(out) = &args.out {
+            job.check_out(out, args.force).map_err(kinglet::Error::from)?;
+        }
+        return match args.json {
+            true => output.event(&json::plan(&job)),
+            false => output.text(&tables::plan(&job)),
+        };
+    };
+    let method: Box<dyn Method> = match (&args.calibrate, args.method.as_str()) {
+        (Some(text), _) => {
+            // Before minutes of work rather than after them.
+            job.check_out(out, args.force).map_err(kinglet::Error::from)?;
+            Box::new(calibration(global, args, &job, text)?)
+        }
+        (None, "round") => Box::new(Round),
+        (None, _) => Box::new(Search),
+    };
+    let report = write(global, args, &job, out, &*method)?;
+    match args.json {
+        true => output.event(&json::report(&job, &report, out)),
+        false => output.text(&tables::report(&report, out)),
+    }
+}
+
+fn recipe(args: &QuantizeArgs, format: Format) -> Result<Recipe, CliError> {
+    let mixed = args.recipe.as_deref() == Some(Path::new(MIXED));
+    if args.target_bits.is_some() && !mixed {
+        return Err(CliError::Usage("--target-bits goes with --recipe mixed".into()));
+    }
+    match &args.recipe {
+        None => Ok(Recipe::Uniform),
+        Some(_) if mixed => Ok(Recipe::Mixed { bits_per_weight: args.target_bits }),
+        Some(path) => {
+            let text = fs::read_to_string(path)
+                .map_err(|source| CliError::Read { path: path.clone(), source })?;
+            Recipe::parse(&text, format).map_err(|error| match error {
+                QuantizeError::Recipe { problem } => {
+                    CliError::Contents { path: path.clone(), problem }
+                }
+                error => kinglet::Error::from(error).into(),
+            })
+        }
+    }
+}
+
+fn calibration(
+    global: &GlobalArgs,
+    args: &QuantizeArgs,
+    job: &Job,
+    text: &Path,
+) -> Result<Calibration<'static>, CliError> {
+    let model = load::model(global, |options| options)?;
+    let text = TextTokens::new(&load::tokenizer(&model)?, &tokens::read_text(text)?)?;
+    let mut options = CalibrationOptions { tokens: args.calibrate_tokens, ..Default::default() };
+    if let Some(memory) = args.calibration_memory {
+        options.memory = memory;
+    }
+    let _guard = interrupt::guard();
+    let mut bar = Some(Progress::new("reading the text", Unit::Tokens));
+    let progress = move |done, total| {
+        if let Some(shown) = &mut bar {
+            shown.set(done, total);
+        }
+        // Later passes happen while the bar of the whole is shown.
+        if done >= total {
+            bar = None;
+        }
+        !interrupt::hit()
+    };
+    let calibration = Calibration::new(&model, job, &text, options, Box::new(progress))?;
+    calibration.gather().map_err(stopped)?;
+    Ok(calibration)
+}
+
+/// Only Ctrl-C cancels.
+fn stopped(error: kinglet::Error) -> CliError {
+    match error {
+        kinglet::Error::Quantize(QuantizeError::Cancelled) => CliError::Interrupted,
+        error => error.into(),
+    }
+}
+
+fn write(
+    global: &GlobalArgs,
+    args: &QuantizeArgs,
+    job: &Job,
+    out: &Path,
+    method: &dyn Method,
+) -> Result<kinglet::quantize::Report, CliError> {
+    let mut options = WriteOptions::new().replace(args.force);
+    if let Some(threads) = global.threads {
+        options = options.threads(usize::from(threads));
+    }
+    let _guard = interrupt::guard();
+    let mut progress = Progress::new("quantizing", Unit::Bytes);
+    let written = job.write(out, method, &options, &mut |done, total| {
+        progress.set(done, total);
+        !interrupt::hit()
+    });
+    written.map_err(stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units_of_1024() {
+        assert_eq!(size("5GB"), Ok(5 << 30));
+        assert_eq!(size("500 mb"), Ok(500 << 20));
+        assert_eq!(size("4096"), Ok(4096));
+        for text in ["", "GB", "0", "-1GB", "5TB", "99999999999GB", "1.5GB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! [`Checkpoint`]: the files of a model folder, opened and fitted to each other.
+//!
+//! `config.json` says what the model computes, but not all about its tensors: mlx-lm renames and stacks those of some
+//! families and leaves no sign of it, and a head may be there or not whatever the config says. What the files hold decides.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kinglet_models::{
+    Config, Layout, MlxQuantization, ModelSpec, Quantization, Stated, TensorKind, Tie, spec_in,
+};
+
+use crate::Error;
+use crate::small_file::{self, Failure};
+use crate::weights::{CheckOptions, Checked, Conversion, Encoding, MatrixView, Weights};
+
+/// No `config.json` comes near this; a file that does is something else.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+/// A model folder: what to compute, and the weights for it, checked against each other.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Checkpoint {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What the model computes; its tensors are those of the weights.
+    pub spec: ModelSpec,
+    /// How the tensors are named and stacked.
+    pub layout: Layout,
+    /// What the config says of quantization.
+    pub quantization: Option<Quantization>,
+    /// The tensors.
+    pub weights: Weights,
+    /// What was converted from a layout that is not computed on.
+    pub conversion: Conversion,
+    /// What else the checkpoint holds.
+    pub checked: Checked,
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint in `folder`: `config.json` and `model.safetensors`, or the shards that
+    /// `model.safetensors.index.json` names. Names, shapes and types of all tensors are checked.
+    ///
+    /// # Errors
+    /// When a file is missing, broken or doesn't fit the others.
+    pub fn open(folder: impl AsRef<Path>, options: CheckOptions) -> Result<Self, Error> {
+        let folder = folder.as_ref();
+        let path = folder.join("config.json");
+        let config = read_config(folder)?;
+        let refused = |source| Error::Config { path: path.clone(), source };
+        let quantization = config.quantization().map_err(refused)?;
+        let mut spec = spec_in(&config, Layout::default()).map_err(refused)?;
+        let mut weights = Weights::open(folder)?;
+        let conversion = match &quantization {
+            Some(stated) => weights.convert(stated)?,
+            None => Conversion::default(),
+        };
+        let mut layout = Layout::default();
+        let lacking = missing(&spec, &weights);
+        if lacking > 0 {
+            let mlx = spec_in(&config, Layout::Mlx).map_err(refused)?;
+            if missing(&mlx, &weights) < lacking {
+                (spec, layout) = (mlx, Layout::Mlx);
+            }
+        }
+        spec.settle_tie(tie(&spec, &weights));
+        let checked = weights.check(&spec, options)?;
+        if let Some(Quantization::Mlx(stated)) = &quantization {
+            compare(&spec, &weights, stated);
+        }
+        Ok(Self { folder: folder.into(), spec, layout, quantization, weights, conversion, checked })
+    }
+}
+
+/// Reads `config.json` of `folder`.
+///
+/// # Errors
+/// When the file can't be read or is no JSON object.
+pub fn read_config(folder: &Path) -> Result<Config, Error> {
+    let path = folder.join("config.json");
+    let bytes = small_file::read(&path, MAX_CONFIG_BYTES).map_err(|failure| match failure {
+        Failure::NotFound(source) | Failure::Io(source) => {
+            Error::Read { path: path.clone(), source }
+        }
+        Failure::TooLarge(bytes) => {
+            Error::TooLarge { path: path.clone(), bytes, limit: MAX_CONFIG_BYTES }
+        }
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let source = io::Error::new(io::ErrorKind::InvalidData, error.utf8_error());
+        Error::Read { path: path.clone(), source }
+    })?;
+    Config::parse(&text).map_err(|source| Error::Config { path, source })
+}
+
+/// Reads `config.json` of `folder` into what the model computes, with the names that `transformers` has for its tensors;
+/// [`Checkpoint::open`] gives it with those of the weights.
+///
+/// # Errors
+/// When the file can't be read, understood, or describes a model that is not supported.
+pub fn read_spec(folder: &Path) -> Result<ModelSpec, Error> {
+    let config = read_config(folder)?;
+    let path = folder.join("config.json");
+    kinglet_models::spec(&config).map_err(|source| Error::Config { path, source })
+}
+
+/// Tensors of `spec` that are not among the weights.
+fn missing(spec: &ModelSpec, weights: &Weights) -> usize {
+    spec.tensors().iter().filter(|tensor| !weights.contains(&tensor.name)).count()
+}
+
+/// What the weights hold of the two matrices that `spec` ties.
+fn tie(spec: &ModelSpec, weights: &Weights) -> Tie {
+    let Some(untied) = &spec.head.untied else { return Tie::Same };
+    let (head, embedding) = (&untied.weight, &spec.embedding.table);
+    match (weights.contains(&head.tensor.name), weights.contains(&embedding.tensor.name)) {
+        (true, false) => Tie::HeadAlone,
+        (true, true) => match (weights.matrix(head), weights.matrix(embedding)) {
+            (Ok(head), Ok(embedding)) if !same(head.view(), embedding.view()) => Tie::Different,
+            // What cannot be read is not used.
+            _ => Tie::Same,
+        },
+        (false, _) => Tie::Same,
+    }
+}
+
+/// Whether two matrices are stored in the same way and have the same bytes.
+fn same(one: MatrixView<'_>, other: MatrixView<'_>) -> bool {
+    match (one, other) {
+        (
+            MatrixView::Dense { dtype, bytes },
+            MatrixView::Dense { dtype: other_dtype, bytes: other },
+        ) => dtype == other_dtype && bytes == other,
+        (MatrixView::Quantized(one), MatrixView::Quantized(other)) => {
+            one.format() == other.format()
+                && one.scale_type() == other.scale_type()
+                && one.factor() == other.factor()
+                && one.codes() == other.codes()
+                && one.scales() == other.scales()
+                && one.biases() == other.biases()
+        }
+        _ => false,
+    }
+}
+
+/// Warns where config and tensors disagree about a format. The tensors are followed: they can be read in one way only.
+fn compare(spec: &ModelSpec, weights: &Weights, stated: &MlxQuantization) {
+    if let Some(why) = stated.impossible() {
+        log::warn!(
+            "config.json states a format that does not exist, and the shapes are followed: {why}"
+        );
+    }
+    let mut wrong: Option<(String, String)> = None;
+    let mut count = 0;
+    for (tensor, kind) in spec.tensors_by_kind() {
+        let path = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
+        let (TensorKind::Matrix, Ok(stored)) = (kind, weights.stored(tensor)) else { continue };
+        let said = match (stated.stated(path), stored.encoding) {
+            (Stated::Format(format), Encoding::Dense(_)) => format.to_string(),
+            (Stated::Format(format) | Stated::Default(format), Encoding::Quantized(found))
+                if format != found =>
+            {
+                format.to_string()
+            }
+            (Stated::Dense, Encoding::Quantized(_)) => "not quantized".into(),
+            _ => continue,
+        };
+        count += 1;
+        wrong.get_or_insert_with(|| {
+            (tensor.name.clone(), format!("{said}; it is {}", stored.encoding))
+        });
+    }
+    if let Some((name, difference)) = wrong {
+        log::warn!(
+            "config.json calls {count} tensors otherwise than they are stored, among them {name}: {difference}; \
+             they are read as they are stored"
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! [`Codes`]: the small integers of a vector unit, as packed weights and int8 activations need them.
+//!
+//! A vector holds `4 * LANES` bytes; lane `l` of the sums belongs to the bytes `4 l .. 4 l + 4`. Codes come out of their
+//! packing in natural order, so that activations need no order of their own.
+
+/// Longest vector of codes.
+pub(crate) const MOST_CODES: usize = 64;
+
+/// Integers of a vector unit.
+pub(crate) trait Codes: Copy + Send + Sync + 'static {
+    /// Codes in a vector: four for each lane.
+    const COUNT: usize;
+    /// `[u8; COUNT]` in a register.
+    type Bytes: Copy;
+    /// `[i32; LANES]` in a register.
+    type Sums: Copy;
+    /// `[i8; COUNT]` in memory.
+    type Signed: Copy;
+
+    /// Whole blocks of activations.
+    fn signed(x: &[i8]) -> &[Self::Signed];
+    /// The first `COUNT` codes of `BITS` bits (2, 3, 4, 5, 6 or 8) of `packed`; zeros where it is shorter. Never reads behind it.
+    fn unpack<const BITS: usize>(self, packed: &[u8]) -> Self::Bytes;
+    /// `table[code]` for codes below 16.
+    fn look_up(self, codes: Self::Bytes, table: &[u8; 16]) -> Self::Bytes;
+    /// `out[i] = code i`, `COUNT` bytes.
+    fn store_codes(self, codes: Self::Bytes, out: &mut [u8]);
+    /// `COUNT` codes of a byte each.
+    fn load_codes(self, codes: &[u8]) -> Self::Bytes;
+    /// Zeros.
+    fn no_sums(self) -> Self::Sums;
+    /// `sums[l] += sum of codes[4 l + i] * x[4 l + i]`, exactly. `SMALL` promises codes below 64; activations are never -128.
+    fn dot<const SMALL: bool>(
+        self,
+        sums: Self::Sums,
+        codes: Self::Bytes,
+        x: &Self::Signed,
+    ) -> Self::Sums;
+    /// The same with one four of activations for all lanes.
+    fn dot_splat<const SMALL: bool>(
+        self,
+        sums: Self::Sums,
+        codes: Self::Bytes,
+        x: i32,
+    ) -> Self::Sums;
+}
+
+/// Where in their bytes eight codes of `BITS` bits lie, which together are `BITS` bytes.
+pub(super) struct Windows<const BITS: usize>;
+
+impl<const BITS: usize> Windows<BITS> {
+    /// For 16-bit element `c` of an 128-bit lane: the two bytes that hold code `c` of eight.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    pub(super) const PAIRS: [u8; 16] = {
+        let mut index = [0; 16];
+        let mut code = 0;
+        while code < 8 {
+            index[2 * code] = (code * BITS / 8) as u8;
+            index[2 * code + 1] = (code * BITS / 8 + 1) as u8;
+            code += 1;
+        }
+        index
+    };
+
+    /// The same for the eight codes that follow.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    pub(super) const NEXT_PAIRS: [u8; 16] = {
+        let mut index = Self::PAIRS;
+        let mut i = 0;
+        while i < 16 {
+            index[i] += BITS as u8;
+            i += 1;
+        }
+        index
+    };
+
+    /// Bits below code `c` in its two bytes.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    pub(super) const BELOW: [i16; 8] = {
+        let mut below = [0; 8];
+        let mut code = 0;
+        while code < 8 {
+            below[code] = (code * BITS % 8) as i16;
+            code += 1;
+        }
+        below
+    };
+}
+
+/// The first `N` bytes of `bytes`, zeros where it is shorter.
+#[inline(always)]
+pub(super) fn padded<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    match bytes.first_chunk() {
+        Some(whole) => *whole,
+        None => {
+            let mut padded = [0; N];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            padded
+        }
+    }
+}

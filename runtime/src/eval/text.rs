@@ -1,0 +1,76 @@
+//! From a text to the tokens that models are evaluated on.
+
+use super::EvalError;
+use crate::text::{EncodeOptions, Tokenizer};
+
+/// The tokens of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextTokens {
+    /// The text alone, without tokens that a tokenizer puts around it.
+    pub tokens: Vec<u32>,
+    /// The token that the tokenizer begins every text with, if it does.
+    pub begin: Option<u32>,
+}
+
+impl TextTokens {
+    /// Encodes `text`; special tokens written in it (`<|endoftext|>`) are recognized.
+    ///
+    /// # Errors
+    /// [`EvalError::EmptyText`], and what the tokenizer reports.
+    pub fn new(tokenizer: &Tokenizer, text: &str) -> Result<Self, EvalError> {
+        let encode = |text: &str, add_special_tokens| {
+            let options = EncodeOptions { add_special_tokens, parse_special_tokens: true };
+            tokenizer.encode(text, options)
+        };
+        let tokens = encode(text, false)?;
+        if tokens.is_empty() {
+            return Err(EvalError::EmptyText);
+        }
+        // What a post-processor adds is seen best around a text of one token.
+        let word = encode("a", false)?;
+        let around = encode("a", true)?;
+        let begin = around.windows(word.len().max(1)).position(|part| part == word);
+        let begin = begin.and_then(|at| around.get(at.checked_sub(1)?).copied());
+        Ok(Self { tokens, begin })
+    }
+
+    fn all(&self) -> impl Iterator<Item = u32> {
+        self.begin.into_iter().chain(self.tokens.iter().copied())
+    }
+
+    /// Whether a reference reads the text as the same tokens.
+    ///
+    /// # Errors
+    /// [`EvalError::Tokenizers`] with the first difference.
+    pub fn check_same(&self, reference: &Self) -> Result<(), EvalError> {
+        let (mut model, mut other) = (self.all(), reference.all());
+        let mut index = 0;
+        loop {
+            match (model.next(), other.next()) {
+                (None, None) => return Ok(()),
+                (a, b) if a == b => index += 1,
+                (model, reference) => {
+                    return Err(EvalError::Tokenizers { index, model, reference });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_difference_is_named() {
+        let text = |begin, tokens: &[u32]| TextTokens { begin, tokens: tokens.to_vec() };
+        assert!(text(Some(1), &[5, 6]).check_same(&text(Some(1), &[5, 6])).is_ok());
+        let differs = |a: TextTokens, b: TextTokens| match a.check_same(&b) {
+            Err(EvalError::Tokenizers { index, model, reference }) => (index, model, reference),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(differs(text(None, &[5, 6]), text(None, &[5, 7])), (1, Some(6), Some(7)));
+        assert_eq!(differs(text(None, &[5, 6]), text(None, &[5])), (1, Some(6), None));
+        assert_eq!(differs(text(None, &[5]), text(Some(1), &[5])), (0, Some(5), Some(1)));
+    }
+}

@@ -1,0 +1,453 @@
+//! Checkpoints in the quantized layouts of other projects, converted while they are loaded.
+//!
+//! | layout | tensors | become |
+//! | --- | --- | --- |
+//! | GPTQ | `X.qweight`, `X.qzeros`, `X.scales`, `X.g_idx` | `X.weight`, `X.scales`, `X.biases` |
+//! | AWQ | `X.qweight`, `X.qzeros`, `X.scales` | the same |
+//! | FP8 | `X.weight` in F8_E4M3, `X.weight_scale` or `X.weight_scale_inv` | `X.weight`, `X.scales` (and `X.biases`) |
+//!
+//! What they become is held in memory, so a checkpoint of such a layout takes its own size in memory, and a multiple of it where it has
+//! to be encoded anew. Scales of activations and of caches (`X.input_scale`, `X.k_scale`, ...) are left out: neither is quantized here.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kinglet_models::Quantization;
+use kinglet_quant::foreign::{Awq, Converted, ForeignError, Fp8, Gptq, awq, fp8, gptq};
+use kinglet_quant::{DType, Mode, e8m0};
+use safetensors::Dtype;
+
+use super::error::{Name, Shape, WeightsError};
+use super::header::Entry;
+use super::map::{Part, Source};
+use super::{Weights, dense_dtype};
+
+/// Scales that only matter where activations or caches are quantized.
+const UNUSED: [&str; 9] = [
+    ".input_scale",
+    ".input_zero_point",
+    ".input_global_scale",
+    ".activation_scale",
+    ".output_scale",
+    ".k_scale",
+    ".v_scale",
+    ".q_scale",
+    ".prob_output_scale",
+];
+
+/// Why tensors of a foreign layout cannot be converted.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ConversionError {
+    /// A tensor that belongs to the layer is not there.
+    Missing {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor has a shape that does not go with the others.
+    Shape {
+        /// Its name.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// What was expected.
+        expected: String,
+    },
+    /// A tensor has a type that it cannot have.
+    Dtype {
+        /// Its name.
+        name: String,
+        /// Its type.
+        found: String,
+        /// What it can have.
+        expected: &'static str,
+    },
+    /// The result's name is that of another tensor.
+    Occupied {
+        /// The name.
+        name: String,
+    },
+    /// Its contents make no sense, or no format has such rows.
+    Contents(ForeignError),
+}
+
+impl fmt::Display for ConversionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { name } => write!(f, "{} is missing", Name(name)),
+            Self::Shape { name, found, expected } => {
+                write!(f, "{} has shape {}; {expected} was expected", Name(name), Shape(found))
+            }
+            Self::Dtype { name, found, expected } => {
+                write!(f, "{} has dtype {found}; {expected} was expected", Name(name))
+            }
+            Self::Occupied { name } => {
+                write!(f, "{} is there as well: which of the two counts cannot be told", Name(name))
+            }
+            Self::Contents(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<ForeignError> for ConversionError {
+    fn from(error: ForeignError) -> Self {
+        Self::Contents(error)
+    }
+}
+
+/// What a conversion did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conversion {
+    /// Matrices that were converted.
+    pub matrices: usize,
+    /// Those of them that no format holds exactly: they were encoded anew, in 8 bits.
+    pub inexact: Vec<String>,
+}
+
+/// A layer to be converted: the name before the last dot of its tensors, and those tensors.
+struct Layer {
+    prefix: String,
+    /// They go.
+    entries: Vec<Entry>,
+}
+
+impl Weights {
+    /// Converts what `stated` says is in a foreign layout; nothing where it is MLX's. Layers are found by the names of their tensors,
+    /// and their sizes by the shapes.
+    ///
+    /// # Errors
+    /// [`WeightsError::Foreign`] for the first layer whose tensors do not fit together, in the order of names.
+    pub fn convert(&mut self, stated: &Quantization) -> Result<Conversion, WeightsError> {
+        let layers = match stated {
+            Quantization::Mlx(_) => return Ok(Conversion::default()),
+            Quantization::Gptq(_) | Quantization::Awq { .. } => self.packed_layers(),
+            Quantization::Fp8 { .. } => self.fp8_layers(),
+        };
+        let converted = in_parallel(&layers, |layer| {
+            let matrix = match stated {
+                Quantization::Mlx(_) => Err(ConversionError::Missing { name: String::new() }),
+                Quantization::Gptq(_) | Quantization::Awq { .. } => self.integer(layer, stated),
+                Quantization::Fp8 { block } => self.fp8(layer, *block),
+            };
+            matrix.map_err(|error| WeightsError::Foreign { layer: layer.prefix.clone(), error })
+        });
+
+        let mut done = Conversion::default();
+        let removed: HashSet<Arc<str>> =
+            layers.iter().flat_map(|l| l.entries.iter().map(|e| e.name.clone())).collect();
+        self.entries.retain(|entry| {
+            let unused = UNUSED.iter().any(|part| entry.name.ends_with(part));
+            !unused && !removed.contains(&entry.name)
+        });
+        for (layer, converted) in layers.iter().zip(converted) {
+            let Converted { matrix, exact } = converted?;
+            done.matrices += 1;
+            if !exact {
+                done.inexact.push(format!("{}.weight", layer.prefix));
+            }
+            self.add(&layer.prefix, matrix)?;
+        }
+        self.entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        for pair in self.entries.windows(2) {
+            if let [a, b] = pair
+                && a.name == b.name
+            {
+                let error = ConversionError::Occupied { name: a.name.to_string() };
+                let layer = a.name.rsplit_once('.').map_or("", |(prefix, _)| prefix).into();
+                return Err(WeightsError::Foreign { layer, error });
+            }
+        }
+        if let Some(first) = done.inexact.first() {
+            log::warn!(
+                "{} of {} matrices are in a layout that no format here holds exactly, among them {}: \
+                 they were encoded anew in 8 bits",
+                done.inexact.len(),
+                done.matrices,
+                Name(first)
+            );
+        }
+        Ok(done)
+    }
+
+    /// Adds a matrix as `PREFIX.weight` and what belongs to it.
+    fn add(&mut self, prefix: &str, matrix: kinglet_quant::Quantized) -> Result<(), WeightsError> {
+        let (format, float) = (matrix.format(), matrix.float());
+        let (rows, groups) = (matrix.rows(), format.groups(matrix.cols()));
+        let words = format.row_bytes(matrix.cols()) / 4;
+        if matrix.factor() != 1.0 {
+            self.factors.insert(format!("{prefix}.weight"), matrix.factor());
+        }
+        let scale_type = match (format.mode(), float) {
+            (Mode::MxFp4 | Mode::MxFp8 | Mode::NvFp4, _) => Dtype::U8,
+            (Mode::Affine, DType::F32) => Dtype::F32,
+            (Mode::Affine, DType::F16) => Dtype::F16,
+            (Mode::Affine, DType::BF16) => Dtype::BF16,
+        };
+        let (codes, scales, biases) = matrix.into_parts();
+        for (name, dtype, cols, bytes) in [
+            ("weight", Dtype::U32, words, codes),
+            ("scales", scale_type, groups, scales),
+            ("biases", scale_type, groups, biases),
+        ] {
+            if name == "biases" && format.mode() != Mode::Affine {
+                continue;
+            }
+            let name = format!("{prefix}.{name}");
+            let range = 0..bytes.len();
+            let part = Part::new(Source::bytes(format!("the converted {name}"), bytes))?;
+            // Fewer parts than tensors, of which a header holds fewer than that.
+            let id = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
+            self.parts.push(Arc::new(part));
+            let shape = [rows, cols].into();
+            self.entries.push(Entry { name: name.into(), shape, range, part: id, dtype });
+        }
+        Ok(())
+    }
+
+    /// Layers with a `qweight`.
+    fn packed_layers(&self) -> Vec<Layer> {
+        let prefixes = self.names().filter_map(|name| name.strip_suffix(".qweight"));
+        let layer = |prefix: &str| {
+            let parts = ["qweight", "qzeros", "scales", "g_idx"];
+            let entries = parts.iter().filter_map(|part| self.entry(&format!("{prefix}.{part}")));
+            Layer { prefix: prefix.into(), entries: entries.cloned().collect() }
+        };
+        prefixes.map(layer).collect()
+    }
+
+    /// Layers whose weight is E4M3 and that have a scale.
+    fn fp8_layers(&self) -> Vec<Layer> {
+        let weights = self.entries.iter().filter(|entry| entry.dtype == Dtype::F8_E4M3);
+        let layer = |weight: &Entry| {
+            let prefix = weight.name.strip_suffix(".weight")?;
+            let scale = ["weight_scale", "weight_scale_inv"]
+                .iter()
+                .find_map(|part| self.entry(&format!("{prefix}.{part}")))?;
+            Some(Layer { prefix: prefix.into(), entries: vec![weight.clone(), scale.clone()] })
+        };
+        weights.filter_map(layer).collect()
+    }
+
+    fn integer(&self, layer: &Layer, stated: &Quantization) -> Result<Converted, ConversionError> {
+        let part = |part: &str| {
+            let name = format!("{}.{part}", layer.prefix);
+            self.entry(&name).ok_or(ConversionError::Missing { name })
+        };
+        let (qweight, qzeros, scales) = (part("qweight")?, part("qzeros")?, part("scales")?);
+        let g_idx = part("g_idx").ok();
+        for entry in [qweight, qzeros].into_iter().chain(g_idx) {
+            if !matches!(entry.dtype, Dtype::I32 | Dtype::U32) {
+                return Err(dtype_error(entry, "I32"));
+            }
+        }
+        let float =
+            dense_dtype(scales.dtype).ok_or_else(|| dtype_error(scales, "F32, F16 or BF16"))?;
+        let [groups, rows] = matrix_shape(scales, "[groups, outputs]")?;
+        let [down, across] = matrix_shape(qweight, "a matrix of words")?;
+        let [zero_groups, zero_words] = matrix_shape(qzeros, "[groups, words]")?;
+        let bits = match stated {
+            Quantization::Awq { bits, .. } => *bits,
+            // The rows of `qzeros` tell, where layers have bits of their own.
+            Quantization::Gptq(gptq) => {
+                match zero_words.checked_mul(32).map(|n| (n / rows.max(1), n)) {
+                    Some((bits, n)) if n % rows.max(1) == 0 && bits > 0 => bits,
+                    _ => gptq.bits,
+                }
+            }
+            _ => 0,
+        };
+        let packed = |n: usize| n.checked_mul(bits).map(|n| n / 32);
+        let cols = match stated {
+            Quantization::Awq { .. } => down,
+            _ => down.checked_mul(32).and_then(|n| n.checked_div(bits)).unwrap_or(0),
+        };
+        let expected = match stated {
+            Quantization::Awq { .. } => packed(rows).map(|words| [cols, words]),
+            _ => packed(cols).map(|words| [words, rows]),
+        };
+        if expected != Some([down, across]) {
+            let expected = format!("words for {rows} outputs of {bits} bits");
+            return Err(shape_error(qweight, expected));
+        }
+        if zero_groups != groups {
+            return Err(shape_error(qzeros, format!("{groups} groups")));
+        }
+        if let Some(g_idx) = g_idx.filter(|entry| *entry.shape != [cols]) {
+            return Err(shape_error(g_idx, format!("[{cols}]")));
+        }
+        let named = match stated {
+            Quantization::Gptq(gptq) => gptq.group,
+            Quantization::Awq { group, .. } => *group,
+            _ => None,
+        };
+        let group = group_size(cols, groups, named)
+            .ok_or_else(|| shape_error(scales, format!("scales for {cols} inputs")))?;
+        let (qweight, qzeros) = (self.bytes(qweight)?, self.bytes(qzeros)?);
+        let (scales, shape) = (self.bytes(scales)?, [rows, cols]);
+        Ok(match stated {
+            Quantization::Gptq(stated) => {
+                let g_idx = g_idx.map(|entry| self.bytes(entry)).transpose()?;
+                let v2 = !stated.zeros_minus_one;
+                gptq(&Gptq { shape, bits, group, qweight, qzeros, scales, float, g_idx, v2 })?
+            }
+            _ => awq(&Awq { shape, group, qweight, qzeros, scales, float })?,
+        })
+    }
+
+    fn fp8(&self, layer: &Layer, stated: Option<[usize; 2]>) -> Result<Converted, ConversionError> {
+        let [weight, scale] = layer.entries.as_slice() else {
+            let name = format!("{}.weight_scale", layer.prefix);
+            return Err(ConversionError::Missing { name });
+        };
+        let shape = matrix_shape(weight, "a matrix")?;
+        let block = block(shape, &scale.shape, stated).ok_or_else(|| {
+            let by_block =
+                stated.map_or(String::new(), |[r, c]| format!(", or one for each {r} x {c}"));
+            shape_error(scale, format!("one scale, or one for each of {} rows{by_block}", shape[0]))
+        })?;
+        let (codes, stored) = (self.bytes(weight)?, self.bytes(scale)?);
+        let powers: Vec<u8>;
+        let (float, scales) = match (dense_dtype(scale.dtype), scale.dtype) {
+            (Some(float), _) => (float, stored),
+            (None, Dtype::F8_E8M0 | Dtype::U8) => {
+                powers = stored.iter().flat_map(|&code| e8m0(code).to_le_bytes()).collect();
+                (DType::F32, powers.as_slice())
+            }
+            (None, _) => return Err(dtype_error(scale, "F32, F16, BF16 or F8_E8M0")),
+        };
+        Ok(fp8(&Fp8 { shape, codes, scales, float, block, factor: true })?)
+    }
+
+    fn bytes(&self, entry: &Entry) -> Result<&[u8], ConversionError> {
+        let part = self.parts.get(entry.part as usize);
+        part.and_then(|part| part.bytes().get(entry.range.clone()))
+            .ok_or_else(|| ConversionError::Missing { name: entry.name.to_string() })
+    }
+}
+
+/// Inputs of a group: as stated, or by the number of groups.
+fn group_size(cols: usize, groups: usize, stated: Option<usize>) -> Option<usize> {
+    let fits = |group: &usize| *group > 0 && cols.div_ceil(*group) == groups;
+    stated.filter(fits).or_else(|| cols.checked_div(groups).filter(fits))
+}
+
+/// Rows and columns that share a scale.
+fn block(
+    [rows, cols]: [usize; 2],
+    scales: &[usize],
+    stated: Option<[usize; 2]>,
+) -> Option<[usize; 2]> {
+    let divided = |[block_rows, block_cols]: &[usize; 2]| {
+        let fits = |n: usize, block: usize| (block > 0).then(|| n.div_ceil(block));
+        Some([fits(rows, *block_rows)?, fits(cols, *block_cols)?])
+    };
+    match *scales {
+        [] | [1] | [1, 1] => Some([rows.max(1), cols.max(1)]),
+        [n] | [n, 1] if n == rows && stated.and_then(|s| divided(&s)) != Some([n, 1]) => {
+            Some([1, cols.max(1)])
+        }
+        [down, across] => {
+            let equal = [rows.checked_div(down)?, cols.checked_div(across)?];
+            [stated, Some(equal)]
+                .into_iter()
+                .flatten()
+                .find(|block| divided(block) == Some([down, across]))
+        }
+        _ => None,
+    }
+}
+
+fn matrix_shape(entry: &Entry, expected: &str) -> Result<[usize; 2], ConversionError> {
+    match *entry.shape {
+        [rows, cols] => Ok([rows, cols]),
+        _ => Err(shape_error(entry, expected)),
+    }
+}
+
+fn shape_error(entry: &Entry, expected: impl Into<String>) -> ConversionError {
+    let (name, found) = (entry.name.to_string(), entry.shape.to_vec());
+    ConversionError::Shape { name, found, expected: expected.into() }
+}
+
+fn dtype_error(entry: &Entry, expected: &'static str) -> ConversionError {
+    let (name, found) = (entry.name.to_string(), entry.dtype.to_string());
+    ConversionError::Dtype { name, found, expected }
+}
+
+/// `work` of each item, in their order, on as many threads as the machine has.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len());
+    if threads <= 1 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let share = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return done };
+            done.push((index, work(item)));
+        }
+    };
+    let mut all: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let spawned: Vec<_> = (1..threads)
+            // Without a thread the others do its share.
+            .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, share).ok())
+            .collect();
+        let mut all = share();
+        for handle in spawned {
+            match handle.join() {
+                Ok(done) => all.extend(done),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        all
+    });
+    all.sort_unstable_by_key(|(index, _)| *index);
+    all.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_found_by_shape_and_config() {
+        let shape = [96, 64];
+        assert_eq!(block(shape, &[], None), Some([96, 64]));
+        assert_eq!(block(shape, &[1], Some([128, 128])), Some([96, 64]));
+        assert_eq!(block(shape, &[96], None), Some([1, 64]));
+        assert_eq!(block(shape, &[96, 1], None), Some([1, 64]));
+        assert_eq!(block(shape, &[2, 2], Some([64, 32])), Some([64, 32]));
+        assert_eq!(block(shape, &[3, 2], None), Some([32, 32]));
+        assert_eq!(block(shape, &[3, 1], None), Some([32, 64]));
+        // 96 rows of blocks of 64 are two, the last one shorter; without a config they would be of 48.
+        assert_eq!(block(shape, &[2, 1], Some([64, 128])), Some([64, 128]));
+        assert_eq!(block(shape, &[2, 1], None), Some([48, 64]));
+        for wrong in [&[95][..], &[0], &[0, 0], &[7, 5], &[97, 1], &[96, 1, 1], &[usize::MAX, 1]] {
+            assert_eq!(block(shape, wrong, Some([64, 32])), None, "{wrong:?}");
+        }
+        assert_eq!(block(shape, &[2, 2], Some([0, 0])), Some([48, 32]));
+        assert_eq!(block([0, 0], &[2, 2], None), None);
+    }
+
+    #[test]
+    fn groups_are_as_stated_or_equal() {
+        assert_eq!(group_size(96, 2, Some(64)), Some(64));
+        assert_eq!(group_size(96, 2, None), Some(48));
+        assert_eq!(group_size(96, 3, Some(64)), Some(32));
+        assert_eq!(group_size(96, 1, None), Some(96));
+        assert_eq!(group_size(96, 0, Some(64)), None);
+        assert_eq!(group_size(96, 200, None), None);
+    }
+
+    #[test]
+    fn results_are_in_order() {
+        let items: Vec<usize> = (0..1000).collect();
+        let squares = in_parallel(&items, |n| n * n);
+        assert!(squares.iter().enumerate().all(|(i, square)| *square == i * i));
+        assert!(in_parallel(&[] as &[usize], |n| *n).is_empty());
+    }
+}

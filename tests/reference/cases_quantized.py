@@ -1,0 +1,200 @@
+"""The cases of make_quantized.py: every family at 4 and 8 bits, and all modes, groups, scale types and spellings of the config spread
+over them."""
+
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from cases import Case
+
+
+@dataclass
+class Quantized:
+    """A quantized checkpoint with its reference outputs: `tests/fixtures/quantized/<family>-<name>/`."""
+
+    base: Case
+    name: str
+    job: dict[str, Any]  # what mlx-lm is told: see convert_mlx.py
+    formats: list[str]  # what must be found afterwards: mode-bits-group
+    edit: Callable[[dict], Any] | None = None  # changes config.json in place: other spellings of the same
+    legacy: bool = True  # whether mlx-lm gets config.json as transformers 4 wrote it
+    note: str = ""
+
+    @property
+    def family(self):
+        return self.base.family
+
+    @property
+    def path(self):
+        return f"{self.family}/{self.name}"
+
+    @property
+    def folder(self):
+        return f"{self.family}-{self.name}"
+
+
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+_ATTENTION = dict(
+    vocab_size=64, hidden_size=64, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+    max_position_embeddings=256, rms_norm_eps=1e-5,
+)
+_DENSE = {**_ATTENTION, "intermediate_size": 96, "rope_parameters": _ROPE}
+_MOE = {**_ATTENTION, "num_experts_per_tok": 2, "rope_parameters": _ROPE}
+_MAMBA2 = dict(mamba_n_heads=4, mamba_d_head=32, mamba_d_state=16, mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=32)
+_FACTORS = dict(embedding_multiplier=6.0, attention_multiplier=0.4, residual_multiplier=0.3, logits_scaling=4.0)
+_GRANITE_HYBRID = {
+    **_ATTENTION, **_MAMBA2, **_FACTORS, "mamba_expand": 1, "mamba_n_heads": 2, "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"],
+    "mamba_n_groups": 1, "position_embedding_type": "nope", "tie_word_embeddings": True, "intermediate_size": 64,
+    "shared_intermediate_size": 64, "num_local_experts": 4, "num_experts_per_tok": 2,
+}
+_GRANITE_DENSE = {**_GRANITE_HYBRID, "num_local_experts": 0, "num_experts_per_tok": 0}
+_RECURRENT = dict(vocab_size=64, hidden_size=64, num_hidden_layers=2, conv_kernel=4, state_size=16)
+
+_BASES = {
+    "llama": _DENSE,
+    "mistral": {**_DENSE, "sliding_window": 13, "head_dim": 16},
+    "qwen2": {**_DENSE, "tie_word_embeddings": True, "use_sliding_window": False, "max_window_layers": 1},
+    "qwen3": {**_DENSE, "tie_word_embeddings": True, "head_dim": 32},
+    "granite": {**_DENSE, **_FACTORS, "tie_word_embeddings": False},
+    "mixtral": {**_MOE, "intermediate_size": 64, "num_local_experts": 4, "sliding_window": None},
+    "qwen3_moe": {**_MOE, "intermediate_size": 96, "moe_intermediate_size": 64, "num_experts": 4, "head_dim": 16,
+                  "norm_topk_prob": True, "num_hidden_layers": 2, "mlp_only_layers": [1], "tie_word_embeddings": False},
+    "olmoe": {**_MOE, "intermediate_size": 64, "num_experts": 4, "clip_qkv": 1.5, "norm_topk_prob": False},
+    "granitemoehybrid": _GRANITE_HYBRID,
+    "mamba": {**_RECURRENT, "expand": 2, "time_step_rank": 32},
+    "mamba2": {**_RECURRENT, "num_heads": 4, "head_dim": 32, "n_groups": 2, "expand": 2, "chunk_size": 32,
+               "tie_word_embeddings": False},
+    "falcon_mamba": {**_RECURRENT, "tie_word_embeddings": False, "time_step_rank": 4},
+    "xlstm": dict(vocab_size=64, hidden_size=64, num_hidden_layers=1, num_heads=2, qk_dim_factor=1.0, v_dim_factor=1.0,
+                  ffn_proj_factor=1.0, ffn_round_up_to_multiple_of=32, chunk_size=64),
+    "bamba": {**_ATTENTION, **_MAMBA2, "num_hidden_layers": 2, "attn_layer_indices": [1], "intermediate_size": 64,
+              "mamba_n_groups": 2, "rope_parameters": {**_ROPE, "partial_rotary_factor": 0.5}},
+}
+_LACKING = ("bamba", "xlstm")  # of mlx-lm
+
+
+def _case(family, name, formats, dtype="bfloat16", config=None, edit=None, legacy=True, length=40, note="", **job):
+    gains = {"embed_tokens": 1 / 6.0} if family.startswith("granite") else {}
+    base = Case(family, name, {**_BASES[family], **(config or {})}, length=length, dtype=dtype, gains=gains)
+    if family in _LACKING:
+        job["raw"] = True
+    return Quantized(base, name, job, formats, edit, legacy, note)
+
+
+def _no_copy(config):
+    """The old spelling: no mode, no copy under another name."""
+    del config["quantization_config"]
+    stated = config["quantization"]
+    stated.pop("mode")
+    for value in stated.values():
+        if isinstance(value, dict):
+            value.pop("mode", None)
+
+
+def _only_copy(config):
+    """Only the copy for other loaders."""
+    del config["quantization"]
+
+
+def _top_only(config):
+    """The entries of single layers are lost: the shapes tell."""
+    for key in ("quantization", "quantization_config"):
+        config[key] = {k: v for k, v in config[key].items() if not isinstance(v, dict)}
+
+
+def _false(*paths):
+    """Layers that are not quantized are named, as mlx_lm.quant.awq does."""
+
+    def edit(config):
+        for key in ("quantization", "quantization_config"):
+            config[key].update({path: False for path in paths})
+
+    return edit
+
+
+def _method(name):
+    """As the layout is named in checkpoints that were not made by mlx-lm."""
+
+    def edit(config):
+        config.pop("quantization")
+        config["quantization_config"] = {"quant_method": name, "modules_to_not_convert": ["lm_head"]}
+
+    return edit
+
+
+def _affine(bits, group, **rest):
+    return {"bits": bits, "group_size": group, **rest}
+
+
+def all_cases():
+    """Every case, in the order in which they are made."""
+    wide = {"hidden_size": 128, "intermediate_size": 128}
+    cases = [
+        _case("llama", "affine4", ["affine-4-64"], **_affine(4, 64), config={"intermediate_size": 128}),
+        _case("llama", "affine8", ["affine-8-32"], dtype="float16", **_affine(8, 32)),
+        _case("llama", "old-spelling3", ["affine-3-32"], dtype="float32", edit=_no_copy, **_affine(3, 32)),
+        _case("llama", "mixed-3-6", ["affine-3-64", "affine-6-64"], predicate="mixed_3_6", note="group_size null",
+              config={"intermediate_size": 128, "num_hidden_layers": 2}, edit=None),
+        _case("llama", "v5-config", ["mxfp4-4-32"], legacy=False, mode="mxfp4"),
+        _case("llama", "some-dense", ["affine-5-64", "affine-8-32"], dtype="float16", **_affine(5, 64),
+              config={"intermediate_size": 128, "attention_bias": True, "mlp_bias": True},
+              predicate={"v_proj": False, "lm_head": {"group_size": 32, "bits": 8}, "embed_tokens": False},
+              edit=_false("model.layers.0.self_attn.v_proj", "model.embed_tokens")),
+        _case("mistral", "affine4", ["affine-4-128"], config=wide, **_affine(4, 128)),
+        _case("mistral", "affine8", ["affine-8-128"], dtype="float16", config=wide, **_affine(8, 128)),
+        _case("mistral", "only-copy6", ["affine-6-32"], edit=_only_copy, **_affine(6, 32)),
+        _case("qwen2", "affine4", ["affine-4-32"], dtype="float16", **_affine(4, 32)),
+        _case("qwen2", "affine8", ["affine-8-64"], **_affine(8, 64), config={"intermediate_size": 128}),
+        _case("qwen2", "mxfp4", ["mxfp4-4-32"], mode="mxfp4"),
+        _case("qwen3", "affine4", ["affine-4-64"], dtype="float32", **_affine(4, 64), config={"intermediate_size": 128}),
+        _case("qwen3", "affine8", ["affine-8-64"], **_affine(8, 64), config={"intermediate_size": 128}),
+        _case("qwen3", "nvfp4", ["nvfp4-4-16"], mode="nvfp4"),
+        _case("qwen3", "mxfp8", ["mxfp8-8-32"], mode="mxfp8", edit=_method("mxfp8")),
+        _case("granite", "affine4", ["affine-4-64", "affine-8-64"], **_affine(4, 64), config={"intermediate_size": 128}),
+        _case("granite", "affine8", ["affine-8-64"], dtype="float16", **_affine(8, 64), config={"intermediate_size": 128}),
+        _case("granite", "nvfp4", ["affine-8-64", "nvfp4-4-16"], mode="nvfp4", config={"intermediate_size": 128}),
+        _case("granite", "lost-entries", ["affine-2-32", "affine-8-64"], dtype="float32", **_affine(2, 32),
+              config={"intermediate_size": 128}, edit=_top_only),
+        _case("mixtral", "affine4", ["affine-4-32"], **_affine(4, 32)),
+        _case("mixtral", "affine8", ["affine-8-64"], dtype="float16", **_affine(8, 64)),
+        _case("mixtral", "global-scale", ["nvfp4-4-16"], mode="nvfp4", global_scale=True, bits=4, group_size=16),
+        _case("mixtral", "unquantized", [], quantize=False, config={"intermediate_size": 32}),
+        _case("mixtral", "mixed-2-6", ["affine-2-64", "affine-6-64"], predicate="mixed_2_6", group_size=64,
+              config={"tie_word_embeddings": True}),
+        _case("qwen3_moe", "affine4", ["affine-4-32", "affine-8-64"], **_affine(4, 32)),
+        _case("qwen3_moe", "affine8", ["affine-8-64"], dtype="float32", **_affine(8, 64),
+              config={"intermediate_size": 64, "num_experts": 3}),
+        _case("qwen3_moe", "mxfp8", ["affine-8-64", "mxfp8-8-32"], mode="mxfp8", note="the router's entry has no mode"),
+        _case("olmoe", "affine4", ["affine-4-64"], dtype="float16", **_affine(4, 64)),
+        _case("olmoe", "affine8", ["affine-8-32"], **_affine(8, 32)),
+        _case("olmoe", "affine5", ["affine-5-32"], **_affine(5, 32)),
+        _case("olmoe", "unquantized", [], dtype="float16", quantize=False, config={"intermediate_size": 32}),
+        _case("granitemoehybrid", "affine4", ["affine-4-64", "affine-8-64"], **_affine(4, 64)),
+        _case("granitemoehybrid", "affine8", ["affine-8-32", "affine-8-64"], dtype="float16", **_affine(8, 32)),
+        _case("granitemoehybrid", "dense4", ["affine-4-32"], dtype="float32", config=_GRANITE_DENSE, **_affine(4, 32)),
+        _case("granitemoehybrid", "dense-mxfp4", ["mxfp4-4-32"], config=_GRANITE_DENSE, mode="mxfp4"),
+        _case("granitemoehybrid", "unquantized", [], quantize=False,
+              config={"shared_intermediate_size": 16, "intermediate_size": 16}),
+        _case("granitemoehybrid", "dense-unquantized", [], quantize=False, config=_GRANITE_DENSE),
+        _case("mamba", "affine4", ["affine-4-32"], **_affine(4, 32)),
+        _case("mamba", "affine8", ["affine-8-64"], dtype="float16", **_affine(8, 64)),
+        _case("mamba", "affine6", ["affine-6-64"], **_affine(6, 64), config={"time_step_rank": 4}),
+        _case("mamba", "unquantized", [], dtype="float16", quantize=False, config={"num_hidden_layers": 1}),
+        _case("mamba2", "affine4", ["affine-4-64"], **_affine(4, 64)),
+        _case("mamba2", "affine8", ["affine-8-32"], dtype="float32", **_affine(8, 32)),
+        _case("mamba2", "affine3", ["affine-3-64"], dtype="float16", **_affine(3, 64), config={"use_bias": True}),
+        _case("mamba2", "unquantized", [], quantize=False, config={"num_hidden_layers": 1}),
+        _case("falcon_mamba", "affine4", ["affine-4-64"], **_affine(4, 64)),
+        _case("falcon_mamba", "affine8", ["affine-8-64"], dtype="float16", **_affine(8, 64)),
+        _case("xlstm", "affine4", ["affine-4-64"], **_affine(4, 64)),
+        _case("xlstm", "affine8", ["affine-8-32"], dtype="float32", **_affine(8, 32)),
+        _case("xlstm", "mxfp4", ["affine-8-64", "mxfp4-4-32"], mode="mxfp4", dtype="float32",
+              predicate={"lm_head": {"bits": 8}, "igate_preact": False, "fgate_preact": False}),
+        _case("xlstm", "affine2", ["affine-2-32", "affine-6-32"], **_affine(2, 32),
+              predicate={"lm_head": _affine(6, 32), "proj_down": _affine(6, 32)}),
+        _case("bamba", "affine4", ["affine-4-32"], dtype="float16", **_affine(4, 32)),
+        _case("bamba", "affine8", ["affine-8-64"], **_affine(8, 64)),
+        _case("bamba", "nvfp4", ["nvfp4-4-16"], mode="nvfp4"),
+    ]
+    paths = [case.path for case in cases]
+    assert len(paths) == len(set(paths)), "two cases share a name"
+    return cases

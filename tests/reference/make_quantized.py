@@ -1,0 +1,215 @@
+"""Make the conformance fixtures of quantized checkpoints: tiny random models that mlx-lm itself has converted.
+
+    python make_quantized.py --mlx PYTHON                  # all cases that are not there yet; PYTHON has requirements-mlx.txt
+    python make_quantized.py --mlx PYTHON llama mixtral/affine4 --force
+    python make_quantized.py --check                       # recompute the logits of what is there and compare
+    python make_quantized.py --list
+
+The expected logits are those of `transformers` on the dequantized weights, in f32 throughout: mlx-lm's own computation departs from
+it. Families that mlx-lm lacks are quantized with `mx.quantize` under the names that they have. Cases: cases_quantized.py.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+import make
+from cases_quantized import all_cases
+from f64 import rel_l2
+from legacy import legacy_config
+from mlx_names import columns, original, read
+
+FIXTURES = make.FIXTURES / "quantized"
+MAX_SEEDS = 60
+
+
+class Worker:
+    """The process that has MLX."""
+
+    def __init__(self, python):
+        script = Path(__file__).resolve().with_name("convert_mlx.py")
+        self.process = subprocess.Popen(
+            [python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def run(self, **job):
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline() or '{"error": "the MLX process ended"}')
+        if "error" in answer:
+            raise RuntimeError(f"mlx: {answer['error']}")
+
+
+def tokenizer(folder, vocab):
+    """The smallest tokenizer that mlx-lm will load."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(vocab)}, unk_token="t0"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+
+
+def wanted_by_mlx(config):
+    """The config with the fields that mlx-lm has no default for, at the defaults of `transformers`."""
+    if config["model_type"] in ("mamba", "falcon_mamba"):
+        config.setdefault("time_step_rank", -(-config["hidden_size"] // 16))
+    if config["model_type"] == "mamba2":
+        config.setdefault("intermediate_size", int(config["expand"] * config["hidden_size"]))
+        config.setdefault("tie_word_embeddings", False)
+    return config
+
+
+def convert(case, model, worker, source, target):
+    """Save the model, and have it converted. The shapes of what was saved."""
+    make.save(case.base, model, source)
+    config = json.loads((source / "config.json").read_text())
+    if case.legacy:
+        config = wanted_by_mlx(legacy_config(config))
+        (source / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
+    tokenizer(source, config["vocab_size"])
+    worker.run(source=str(source), target=str(target), **case.job)
+    return {name: tuple(t.shape) for name, t in load_file(source / "model.safetensors").items()}
+
+
+def dequantized(case, shapes, source, target, folder):
+    """A checkpoint of `transformers` with what `target` means, as an f32 model; and the formats found."""
+    tensors, formats = read(target, columns(shapes, case.family))
+    tensors = original(case.family, tensors)
+    if set(tensors) != set(shapes):
+        raise AssertionError(f"{case.path}: {set(tensors) ^ set(shapes)}")
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape:
+            raise AssertionError(f"{case.path}: {name} {tuple(tensors[name].shape)}, not {shape}")
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    shutil.copy(source / "config.v5.json", folder / "config.json")
+    return make.load(folder), formats
+
+
+def attempt(case, seed, worker, folder):
+    """Everything of one seed, in `folder`."""
+    model, tokens = make.build(case.base, seed)
+    source, target = folder / "source", folder / "target"
+    source.mkdir(parents=True)
+    model.config.save_pretrained(source)
+    v5 = (source / "config.json").read_text()
+    shapes = convert(case, model, worker, source, target)
+    (source / "config.v5.json").write_text(v5)
+    model, formats = dequantized(case, shapes, source, target, folder / "plain")
+    logits, greedy, error = make.check_seed(model, tokens)
+    return tokens, logits, greedy, error, formats
+
+
+def describe(formats):
+    return sorted({f"{mode}-{bits}-{group}" for bits, group, mode in formats.values()})
+
+
+def make_case(case, worker):
+    target = FIXTURES / case.folder
+    rejected = []
+    for seed in range(case.base.seed, case.base.seed + MAX_SEEDS):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            try:
+                tokens, logits, greedy, error, formats = attempt(case, seed, worker, folder)
+            except make.Rejected as reason:
+                rejected.append(str(reason))
+                continue
+            found = describe(formats)
+            if found != sorted(case.formats):
+                raise AssertionError(f"{case.path}: formats {found}, not {case.formats}")
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir(parents=True)
+            for file in sorted((folder / "target").iterdir()):
+                if file.name.startswith("model") or file.name == "config.json":
+                    shutil.copy(file, target / file.name)
+            break
+    else:
+        raise AssertionError(f"{case.path}: no seed will do: {rejected[-5:]}")
+    if case.edit:
+        config = json.loads((target / "config.json").read_text())
+        (target / "config.json").write_text(json.dumps(case.edit(config) or config, indent=4, sort_keys=True))
+    save_file(
+        {"tokens": torch.tensor(tokens), "logits": logits.contiguous(), "greedy": torch.tensor(greedy)},
+        target / "reference.safetensors",
+        metadata={
+            "case": case.path, "seed": str(seed), "prompt_length": str(make.PROMPT), "f64_rel_l2": f"{error:.3e}",
+            "formats": " ".join(found), "torch": torch.__version__.split("+")[0],
+            "transformers": transformers.__version__, "mlx": "0.32.4", "mlx-lm": "0.32.2", "note": case.note,
+        },
+    )
+    for file in target.iterdir():
+        file.chmod(0o644)
+        if file.suffix == ".safetensors":
+            make.sort_header(file)
+    size = sum(f.stat().st_size for f in target.iterdir()) // 1024
+    print(f"{case.path}: seed {seed} ({len(rejected)} rejected), {size} KiB, f64 {error:.1e}, {' '.join(found)}", flush=True)
+
+
+def check(case):
+    """Recompute the logits of a committed case from its files."""
+    target = FIXTURES / case.folder
+    reference = load_file(target / "reference.safetensors")
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        source = folder / "source"
+        source.mkdir()
+        # The shapes and the config are those of a model made from the case; its weights are not used.
+        model, _ = make.build(case.base, 0)
+        make.save(case.base, model, source)
+        shutil.copy(source / "config.json", source / "config.v5.json")
+        shapes = {name: tuple(t.shape) for name, t in load_file(source / "model.safetensors").items()}
+        model, _ = dequantized(case, shapes, source, target, folder / "plain")
+        error = rel_l2(make.forward(model, reference["tokens"].tolist()), reference["logits"])
+    print(f"{case.path}: {error:.1e}")
+    return error <= 1e-6
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", help="families or family/case; default: all")
+    parser.add_argument("--mlx", help="the Python of requirements-mlx.txt")
+    parser.add_argument("--force", action="store_true", help="make again what is there")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    make.assert_plain_paths()
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    known = all_cases()
+    for wanted in options.cases:
+        if not any(wanted in (case.family, case.path) for case in known):
+            parser.error(f"no case is called {wanted}")
+    chosen = [c for c in known if not options.cases or c.family in options.cases or c.path in options.cases]
+    worker, failures = None, []
+    for case in chosen:
+        if options.list:
+            print(case.path, *case.formats)
+        elif options.check:
+            if not check(case):
+                failures.append(case.path)
+        elif options.force or not (FIXTURES / case.folder / "reference.safetensors").exists():
+            if not options.mlx:
+                parser.error("--mlx says which Python has MLX")
+            worker = worker or Worker(options.mlx)
+            try:
+                make_case(case, worker)
+            except Exception as error:  # the other cases are still worth making
+                failures.append(f"{case.path}: {type(error).__name__}: {error}")
+                print("FAILED", failures[-1], flush=True)
+    if failures:
+        sys.exit("failed:\n" + "\n".join(failures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What an MLX checkpoint means in terms of `transformers`: its tensors dequantized in f32 and given their original names.
+
+Written from the layout's description, without MLX: w = scale * q + bias in f32 for affine codes, one rounding for the product and
+one for the sum; element times scale for mxfp4, mxfp8 and nvfp4.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+NVFP4_RANGE = 448.0 * 6.0
+
+
+def unpack(words, bits):
+    """u32 [.., n] -> codes [.., n * 32 / bits]: a stream of bits from the lowest on."""
+    shape = words.shape
+    bytes_ = np.ascontiguousarray(words.numpy().astype("<u4")).view(np.uint8).reshape(-1, shape[-1] * 4)
+    stream = np.unpackbits(bytes_, axis=1, bitorder="little").reshape(bytes_.shape[0], -1, bits)
+    codes = (stream.astype(np.int64) << np.arange(bits)).sum(axis=2)
+    return torch.from_numpy(codes).reshape(*shape[:-1], -1)
+
+
+def e4m3(codes):
+    return codes.to(torch.uint8).view(torch.float8_e4m3fn).float()
+
+
+def dequantize(words, scales, biases, cols, global_scale=None):
+    """The f32 weights, and (bits, group, mode)."""
+    bits = words.shape[-1] * 32 // cols
+    group = cols // scales.shape[-1]
+    codes = unpack(words, bits)
+    codes = codes.reshape(*codes.shape[:-1], -1, group)
+    if scales.dtype != torch.uint8:
+        w = codes.float() * scales.float()[..., None] + biases.float()[..., None]
+        mode = "affine"
+    elif group == 16:
+        s = e4m3(scales)
+        if global_scale is not None:
+            s = s * (global_scale.float() / NVFP4_RANGE).reshape(-1, *[1] * (s.dim() - 1))
+        w, mode = E2M1[codes] * s[..., None], "nvfp4"
+    else:
+        s = torch.exp2(scales.float() - 127.0)
+        mode = "mxfp4" if bits == 4 else "mxfp8"
+        w = (E2M1[codes] if bits == 4 else e4m3(codes)) * s[..., None]
+    return w.reshape(*w.shape[:-2], -1), (bits, group, mode)
+
+
+def read(folder, cols_of):
+    """All tensors of an MLX checkpoint in f32 under its own names, and the formats found: name -> (bits, group, mode). `cols_of`
+    gives the columns of a packed tensor by its name and shape."""
+    tensors, formats = {}, {}
+    files = sorted(Path(folder).glob("model*.safetensors"))
+    stored = {k: v for file in files for k, v in load_file(file).items()}
+    for name, value in stored.items():
+        prefix, _, part = name.rpartition(".")
+        quantized = stored.get(f"{prefix}.weight")
+        if part in ("scales", "biases", "global_scale") and quantized is not None and quantized.dtype == torch.uint32:
+            continue
+        if value.dtype == torch.uint32:
+            beside = [stored.get(f"{prefix}.{p}") for p in ("scales", "biases", "global_scale")]
+            value, formats[name] = dequantize(value, beside[0], beside[1], cols_of(name), beside[2])
+        tensors[name] = value.float()
+    return tensors, formats
+
+
+def original(family, tensors):
+    """MLX's names, stacks and axes -> those of `transformers`."""
+    out = {}
+    for name, value in tensors.items():
+        if name.endswith("conv1d.weight") and value.dim() == 3 and value.shape[-1] == 1:
+            value = value.transpose(1, 2).contiguous()
+        if ".switch_mlp." not in name:
+            out[name] = value
+            continue
+        prefix, _, part = name.partition(".switch_mlp.")
+        part = part.split("_")[0]
+        if family == "granitemoehybrid":
+            if part == "down":
+                out[f"{prefix}.output_linear.weight"] = value
+            elif part == "gate":
+                up = tensors[f"{prefix}.switch_mlp.up_proj.weight"]
+                out[f"{prefix}.input_linear.weight"] = torch.cat([value, up], dim=1)
+            continue
+        names = {"gate": "w1", "up": "w3", "down": "w2"} if family == "mixtral" else {}
+        for expert, matrix in enumerate(value):
+            out[f"{prefix}.experts.{expert}.{names.get(part, part + '_proj')}.weight"] = matrix.contiguous()
+    if family == "granitemoehybrid":
+        for name in [n for n in out if n.endswith(".mlp.gate_proj.weight")]:
+            prefix = name.removesuffix(".mlp.gate_proj.weight")
+            gate, up = out.pop(name), out.pop(f"{prefix}.mlp.up_proj.weight")
+            out[f"{prefix}.shared_mlp.input_linear.weight"] = torch.cat([gate, up])
+            out[f"{prefix}.shared_mlp.output_linear.weight"] = out.pop(f"{prefix}.mlp.down_proj.weight")
+    return out
+
+
+def columns(original_shapes, family):
+    """The number of columns of a packed tensor, from the shapes of the unquantized checkpoint."""
+
+    def cols_of(name):
+        candidates = [name]
+        if ".switch_mlp." in name:
+            prefix, _, part = name.partition(".switch_mlp.")
+            part = part.removesuffix(".weight")
+            w = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}[part]
+            fused = "output_linear" if part == "down_proj" else "input_linear"
+            candidates = [f"{prefix}.experts.0.{part}.weight", f"{prefix}.experts.0.{w}.weight", f"{prefix}.{fused}.weight"]
+        elif family == "granitemoehybrid" and ".mlp." in name:
+            prefix, _, part = name.partition(".mlp.")
+            fused = "output_linear" if part.startswith("down") else "input_linear"
+            candidates.append(f"{prefix}.shared_mlp.{fused}.weight")
+        return next(original_shapes[c][-1] for c in candidates if c in original_shapes)
+
+    return cols_of
+
+
+def stated(folder):
+    """`quantization` of config.json."""
+    return json.loads((Path(folder) / "config.json").read_text()).get("quantization")
