@@ -1,7 +1,7 @@
 //! What the tests run on: this is the one place that knows which backends there are.
 //!
 //! Without an adapter for wgpu a test says so on the error stream; with `KINGLET_REQUIRE_WGPU=1` in the environment, as in CI,
-//! it fails. `KINGLET_TEST_ADAPTER=N` names the adapter.
+//! it fails. `KINGLET_TEST_ADAPTER=N` names the adapter; with `KINGLET_TEST_ONLY=wgpu` ops run on nothing else.
 
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
@@ -28,8 +28,9 @@ pub struct Target {
 /// Everything that an op must give the same results on: on the CPU every instruction set that the processor has,
 /// with 1, 2 and 3 threads; on wgpu each way to add up within a workgroup.
 pub fn targets() -> Vec<Target> {
+    let only_wgpu = std::env::var("KINGLET_TEST_ONLY").is_ok_and(|only| only == "wgpu");
     let mut targets = Vec::new();
-    for isa in Isa::available() {
+    for isa in Isa::available().into_iter().filter(|_| !only_wgpu) {
         for threads in 1..=3 {
             targets.push(Target {
                 name: format!("cpu {} threads {threads}", isa.name()),
