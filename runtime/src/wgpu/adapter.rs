@@ -123,9 +123,9 @@ pub(super) async fn choose(index: Option<usize>) -> Result<Choice, Error> {
         AdapterKind::Other => 3,
         AdapterKind::Software => 4,
     };
-    let usable = (0..all.len()).filter(|&i| all[i].info.unusable.is_none());
+    let mut usable = (0..all.len()).filter(|&i| all[i].info.unusable.is_none());
     let place = match index {
-        Some(index) => usable.filter(|&i| i == index).next(),
+        Some(index) => usable.find(|&i| i == index),
         None => usable.min_by_key(|&i| rank(&all[i])),
     };
     match place {

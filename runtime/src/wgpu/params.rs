@@ -77,3 +77,36 @@ pub(super) fn activation(activation: kinglet_models::Activation) -> usize {
         Activation::Relu => 3,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIELDS: &[Field] = &[
+        Field { name: "rows", offset: 0, float: false },
+        Field { name: "scale", offset: 8, float: true },
+    ];
+
+    #[test]
+    fn values_go_where_the_kernel_reads_them() {
+        let mut params = Params::new(FIELDS, 12);
+        params.set("rows", 7).set_f32("scale", 0.5);
+        let bytes = params.finish().unwrap();
+        assert_eq!(bytes.len(), 16);
+        assert_eq!((bytes[0], &bytes[8..12]), (7, &0.5f32.to_le_bytes()[..]));
+    }
+
+    #[test]
+    fn every_field_must_be_set_and_no_other() {
+        let mut params = Params::new(FIELDS, 12);
+        params.set("rows", 7);
+        assert!(params.finish().unwrap_err().contains("scale"));
+        let mut params = Params::new(FIELDS, 12);
+        // A number of the wrong type is a name that isn't there.
+        params.set("rows", 7).set("scale", 1);
+        assert!(params.finish().unwrap_err().contains("scale"));
+        let mut params = Params::new(FIELDS, 12);
+        params.set("rows", 7).set_f32("scale", 1.0).set("cols", 1);
+        assert!(params.finish().unwrap_err().contains("cols"));
+    }
+}

@@ -98,8 +98,8 @@ impl Readback {
                     }
                 }
             });
-            mapped.await.map_err(|_| self::unmapped(device))?;
-            let view = buffer.get_mapped_range(..bytes).map_err(|_| self::unmapped(device))?;
+            mapped.await.map_err(|_| unmapped(device))?;
+            let view = buffer.get_mapped_range(..bytes).map_err(|_| unmapped(device))?;
             take(bytemuck::cast_slice(&view));
             drop(view);
             buffer.unmap();

@@ -2,11 +2,8 @@
 
 pub(crate) mod bench;
 pub(crate) mod chat;
-<<<<<<< HEAD
 pub(crate) mod devices;
-=======
 pub(crate) mod eval;
->>>>>>> main
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod logits;
