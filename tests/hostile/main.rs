@@ -9,6 +9,7 @@ mod counting;
 mod config_sizes;
 mod config_text;
 mod folder;
+mod foreign;
 mod quantized;
 mod values;
 mod weights;

@@ -5,8 +5,10 @@ use kinglet::weights::WeightsError;
 use kinglet_tests::temp::TempDir;
 use safetensors::Dtype;
 
+#[cfg(debug_assertions)]
+use crate::open;
 use crate::weights::{read, write};
-use crate::{one_of_each_family, open, refused};
+use crate::{one_of_each_family, refused};
 
 /// Vectors are looked at when they are decoded: norms, biases, convolutions, decays.
 #[test]

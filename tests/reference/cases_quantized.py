@@ -139,6 +139,7 @@ def all_cases():
               config={"intermediate_size": 128, "attention_bias": True, "mlp_bias": True},
               predicate={"v_proj": False, "lm_head": {"group_size": 32, "bits": 8}, "embed_tokens": False},
               edit=_false("model.layers.0.self_attn.v_proj", "model.embed_tokens")),
+        _case("llama", "sharded", ["affine-4-32"], shard=0.01, **_affine(4, 32)),
         _case("mistral", "affine4", ["affine-4-128"], config=wide, **_affine(4, 128)),
         _case("mistral", "affine8", ["affine-8-128"], dtype="float16", config=wide, **_affine(8, 128)),
         _case("mistral", "only-copy6", ["affine-6-32"], edit=_only_copy, **_affine(6, 32)),

@@ -8,7 +8,7 @@ Reads a job in JSON from each line of stdin, writes a line of JSON to stdout for
                      object of module path endings: {"v_proj": {"bits": 6, ..}, "lm_head": false}
     global_scale     true: `quantize_model(.., global_scale=True)`, which the command line does not offer
     raw              true: mlx-lm lacks the family; its matrices are quantized under the names that they have
-    keep             of a raw job: endings of names that are left dense
+    shard            megabytes of a file, where the result shall be several
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import traceback
 from pathlib import Path
 
 import mlx.core as mx
+import mlx_lm.utils
 from mlx_lm.convert import convert
 from mlx_lm.utils import load, quantize_model, save
 
@@ -35,6 +36,18 @@ def by_ending(rules, group_size):
         return True
 
     return predicate
+
+
+def shards(weights, most):
+    """As mlx-lm's function, for sizes below a gigabyte."""
+    parts, size = [{}], 0
+    for name, tensor in weights.items():
+        if size + tensor.nbytes > most and parts[-1]:
+            parts.append({})
+            size = 0
+        parts[-1][name] = tensor
+        size += tensor.nbytes
+    return parts
 
 
 def raw(job):
@@ -69,7 +82,14 @@ def raw(job):
     (target / "config.json").write_text(json.dumps(config, indent=4, sort_keys=True))
 
 
+MAKE_SHARDS = mlx_lm.utils.make_shards
+
+
 def run(job):
+    # The command line has no option for it.
+    mlx_lm.utils.make_shards = MAKE_SHARDS
+    if job.get("shard"):
+        mlx_lm.utils.make_shards = lambda weights, *rest: shards(weights, job["shard"] * 1e6)
     target = Path(job["target"])
     shutil.rmtree(target, ignore_errors=True)
     if job.get("raw"):

@@ -154,6 +154,8 @@ CASES = {
     "fp8-block": dict(family="llama", method="fp8", scale=[64, 64], name="weight_scale_inv", exact=False,
                       config={"intermediate_size": 96}),
     "fp8-block-powers": dict(family="olmoe", method="fp8", scale=[32, 32], name="weight_scale_inv", powers=True, exact=True),
+    "fp8-e8m0": dict(family="falcon_mamba", method="fp8", scale=[32, 32], name="weight_scale_inv", powers=True,
+                     scales="float8_e8m0fnu", exact=True),
     "fp8-tensor": dict(family="mamba2", method="compressed-tensors", scale="tensor", exact=True, input_scale=True),
     "fp8-tensor-scalar": dict(family="xlstm", method="fp8", scale="tensor", tensor_shape=[], scales="bfloat16", exact=True),
     "fp8-channel": dict(family="granitemoehybrid", method="compressed-tensors", scale="channel", scales="bfloat16", exact=False,

@@ -89,7 +89,7 @@ impl<const BITS: usize> Windows<BITS> {
 
 /// The first `N` bytes of `bytes`, zeros where it is shorter.
 #[inline(always)]
-pub(super) fn padded<const N: usize>(bytes: &[u8]) -> [u8; N] {
+pub(crate) fn padded<const N: usize>(bytes: &[u8]) -> [u8; N] {
     match bytes.first_chunk() {
         Some(whole) => *whole,
         None => {

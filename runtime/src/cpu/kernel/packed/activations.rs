@@ -9,11 +9,14 @@ use crate::cpu::simd::{Kernel, Simd};
 /// Columns that share a scale.
 pub(crate) const BLOCK: usize = 32;
 
+/// Zeros behind each kind of sums, so that the last vector is a whole one.
+const SPARE: usize = 16;
+
 /// Where the parts of one token's record lie, in units of four bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
     cols: usize,
-    /// `cols`, rounded up to whole vectors on every unit.
+    /// `cols`, rounded up so that codes, scales and sums are whole vectors on every unit.
     padded: usize,
 }
 
@@ -24,9 +27,8 @@ impl Layout {
 
     /// Length of a record.
     pub(crate) fn len(self) -> usize {
-        // Codes and lane scales; scales of blocks; sums over 16, 32, 64 and 128.
-        let p = self.padded;
-        2 * (p / 4) + p / 32 + p / 16 + p / 32 + p / 64 + p / 128
+        // The sums over 128 columns come last.
+        self.sums(128) + self.padded / 128 + SPARE
     }
 
     /// Where the sums over `group` columns begin.
@@ -35,9 +37,9 @@ impl Layout {
         let begin = 2 * (p / 4) + p / 32;
         match group {
             16 => begin,
-            32 => begin + p / 16,
-            64 => begin + p / 16 + p / 32,
-            _ => begin + p / 16 + p / 32 + p / 64,
+            32 => begin + p / 16 + SPARE,
+            64 => begin + p / 16 + p / 32 + 2 * SPARE,
+            _ => begin + p / 16 + p / 32 + p / 64 + 3 * SPARE,
         }
     }
 }
@@ -100,10 +102,10 @@ impl<'a> Token<'a> {
         &self.record[self.layout.padded / 2..][..self.layout.padded / BLOCK]
     }
 
-    /// `a x'` summed over every `group` columns.
+    /// `a x'` summed over every `group` columns, zeros behind them to the end of a vector.
     #[inline(always)]
     pub(super) fn sums(&self, group: usize) -> &'a [f32] {
-        &self.record[self.layout.sums(group)..][..self.layout.padded / group]
+        &self.record[self.layout.sums(group)..][..self.layout.padded / group + SPARE]
     }
 }
 
@@ -126,9 +128,10 @@ impl Kernel for Quantize<'_, '_> {
         let codes: &mut [i8] = bytemuck::cast_slice_mut(codes);
         let (lanes, rest) = rest.split_at_mut(padded / 4);
         let (scales, rest) = rest.split_at_mut(padded / BLOCK);
-        let (sums16, rest) = rest.split_at_mut(padded / 16);
-        let (sums32, rest) = rest.split_at_mut(padded / 32);
-        let (sums64, sums128) = rest.split_at_mut(padded / 64);
+        rest.fill(0.0);
+        let (sums16, rest) = rest.split_at_mut(padded / 16 + SPARE);
+        let (sums32, rest) = rest.split_at_mut(padded / 32 + SPARE);
+        let (sums64, sums128) = rest.split_at_mut(padded / 64 + SPARE);
         let blocks = codes.chunks_exact_mut(BLOCK).enumerate();
         for (index, codes) in blocks {
             let mut block = [0.0f32; BLOCK];

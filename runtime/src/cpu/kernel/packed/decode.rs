@@ -3,9 +3,9 @@
 use kinglet_quant::Blocks;
 
 use super::activations::{Int8, Token};
-use super::{E2M1, SCALES, by_codes, scales_and_biases};
+use super::{E2M1, SCALES, bias_bytes, by_codes, code_factors, decode_scales, scale_vector};
 use crate::cpu::simd::codes::Codes;
-use crate::cpu::simd::{Kernel, Simd, load};
+use crate::cpu::simd::{Kernel, Simd};
 
 /// Columns whose scales are decoded at a time: at most 64 groups.
 const CHUNK: usize = 1024;
@@ -69,26 +69,40 @@ fn tile<S: Simd, const BITS: usize, const TABLE: bool, const R: usize, const M: 
 ) {
     let (weight, cols) = (job.weight, job.weight.cols());
     let group = weight.format().group();
+    // Groups are powers of two: shifts instead of divisions in the loops.
+    let shift = group.trailing_zeros();
     let bytes = S::COUNT * BITS / 8;
+    let row_groups = cols >> shift;
+    let first_group = |r: usize| (job.first_row + row + r) * row_groups;
     let rows: [&[u8]; R] = std::array::from_fn(|r| weight.row_codes(job.first_row + row + r));
     let x: [Token<'_>; M] = std::array::from_fn(|m| job.x.token(token + m));
     let x_codes: [&[S::Signed]; M] = std::array::from_fn(|m| S::signed(x[m].codes()));
     let x_lanes: [&[S::Block]; M] = std::array::from_fn(|m| S::blocks(x[m].lanes()).0);
     let ahead = R * weight.format().row_bytes(cols);
+    let (code_factor, bias_factor) = code_factors(TABLE);
+    let kind = weight.scale_type();
     let mut sums = [[s.zero(); M]; R];
-    let (mut scales, mut biases) = ([[0.0f32; SCALES]; R], [0.0f32; SCALES]);
+    // The biases, with what goes with them of the activations.
+    let x_sums: [&[S::Block]; M] = std::array::from_fn(|m| S::blocks(x[m].sums(group)).0);
+    for v in 0..row_groups.div_ceil(S::LANES) {
+        for r in 0..R {
+            let at = first_group(r) + v * S::LANES;
+            let biases = scale_vector(s, kind, bias_bytes(&weight, TABLE), at);
+            for m in 0..M {
+                sums[r][m] = s.fma(biases, s.load(&x_sums[m][v]), sums[r][m]);
+            }
+        }
+    }
+    if TABLE {
+        let factor = s.splat(bias_factor);
+        sums.iter_mut().flatten().for_each(|sum| *sum = s.mul(factor, *sum));
+    }
+    let mut scales = [[0.0f32; SCALES]; R];
     for start in (0..cols).step_by(CHUNK) {
         let len = CHUNK.min(cols - start);
-        let groups = (start / group, len / group);
         for r in 0..R {
-            let row = job.first_row + row + r;
-            scales_and_biases::<S, TABLE>(s, &weight, row, groups, &mut scales[r], &mut biases);
-            for m in 0..M {
-                let x_sums = &x[m].sums(group)[groups.0..][..groups.1];
-                for (x, b) in x_sums.chunks(S::LANES).zip(biases[..groups.1].chunks(S::LANES)) {
-                    sums[r][m] = s.fma(load(s, b), load(s, x), sums[r][m]);
-                }
-            }
+            let groups = (first_group(r) + (start >> shift), len >> shift);
+            decode_scales(s, kind, weight.scales(), groups, code_factor, &mut scales[r]);
         }
         let first = start / S::COUNT;
         let whole = len / S::COUNT;
@@ -100,7 +114,7 @@ fn tile<S: Simd, const BITS: usize, const TABLE: bool, const R: usize, const M: 
                     // Rows are short for the processor's own prefetcher, which begins anew with each.
                     s.prefetch(packed.as_ptr().wrapping_add(ahead));
                 }
-                let scale = s.group_scales(&scales[r][v * S::COUNT / group..], group);
+                let scale = s.group_scales(&scales[r][(v * S::COUNT) >> shift..], group);
                 let codes = unpack::<S, BITS, TABLE>(s, packed);
                 for m in 0..M {
                     let dot = dot::<S, BITS>(s, codes, &x_codes[m][first + v]);
@@ -112,7 +126,7 @@ fn tile<S: Simd, const BITS: usize, const TABLE: bool, const R: usize, const M: 
         if whole * S::COUNT < len {
             let v = first + whole;
             for r in 0..R {
-                let scale = s.group_scales(&scales[r][whole * S::COUNT / group..], group);
+                let scale = s.group_scales(&scales[r][(whole * S::COUNT) >> shift..], group);
                 let codes = unpack::<S, BITS, TABLE>(s, &rows[r][v * bytes..]);
                 for m in 0..M {
                     let dot = dot::<S, BITS>(s, codes, &x_codes[m][v]);

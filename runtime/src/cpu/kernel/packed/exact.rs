@@ -85,15 +85,15 @@ fn tile<S: Simd, const M: usize>(
 #[inline(always)]
 fn decode<S: Simd>(s: S, weight: &Blocks<'_>, row: usize, start: usize, out: &mut [f32]) {
     let format = weight.format();
-    let groups = out.len() / format.group();
-    let (kind, first) = (weight.scale_type(), start / format.group());
+    let count = out.len() / format.group();
+    let first = row * format.groups(weight.cols()) + start / format.group();
+    let (kind, factor) = (weight.scale_type(), weight.factor());
     let (mut scales, mut biases) = ([0.0f32; SCALES], [0.0f32; SCALES]);
     let packed = &weight.row_codes(row)[start / 8 * format.bits()..];
-    decode_scales(s, kind, weight.row_scales(row), first, weight.factor(), &mut scales[..groups]);
+    decode_scales(s, kind, weight.scales(), (first, count), factor, &mut scales);
     match format.mode() {
         Mode::Affine => {
-            let bytes = weight.row_biases(row);
-            decode_scales(s, kind, bytes, first, weight.factor(), &mut biases[..groups]);
+            decode_scales(s, kind, weight.biases(), (first, count), factor, &mut biases);
             match format.bits() {
                 2 => codes::<S, 2, false>(s, packed, out),
                 3 => codes::<S, 3, false>(s, packed, out),

@@ -22,10 +22,10 @@ pub(crate) mod prefill;
 #[cfg(test)]
 mod tests;
 
-use half::f16;
 use kinglet_quant::{Blocks, DType, Mode, ScaleType, e4m3, e8m0};
 
 use crate::cpu::simd::Simd;
+use crate::cpu::simd::codes::padded;
 pub(crate) use activations::{Int8, Layout};
 
 /// `2 e2m1(code) + 12` for each code.
@@ -75,79 +75,60 @@ pub(crate) fn has_whole_codes(blocks: &Blocks<'_>) -> bool {
     blocks.format().mode() != Mode::MxFp8
 }
 
-/// Scales (or biases) `first .. first + out.len()` of a row, whose bytes are `bytes`, times `factor`.
+/// Scales (or biases) `index .. index + LANES` of `bytes`, which are those of a whole matrix: what lies behind a row is decoded in vain,
+/// and zeros stand for what lies behind the matrix.
+#[inline(always)]
+fn scale_vector<S: Simd>(s: S, scale_type: ScaleType, bytes: &[u8], index: usize) -> S::F {
+    let bytes = &bytes[index * scale_type.size()..];
+    match scale_type {
+        ScaleType::Float(DType::F32) => match S::bytes4(bytes).0.first() {
+            Some(block) => s.load_f32(block),
+            None => s.load_f32(&S::bytes4(&padded::<64>(bytes)).0[0]),
+        },
+        ScaleType::Float(DType::F16) => match S::bytes2(bytes).0.first() {
+            Some(block) => s.load_f16(block),
+            None => s.load_f16(&S::bytes2(&padded::<64>(bytes)).0[0]),
+        },
+        ScaleType::Float(DType::BF16) => match S::bytes2(bytes).0.first() {
+            Some(block) => s.load_bf16(block),
+            None => s.load_bf16(&S::bytes2(&padded::<64>(bytes)).0[0]),
+        },
+        ScaleType::E8M0 => {
+            let codes: [u8; 16] = padded(bytes);
+            s.load(&S::blocks(&codes.map(e8m0)).0[0])
+        }
+        ScaleType::E4M3 => {
+            let codes: [u8; 16] = padded(bytes);
+            s.load(&S::blocks(&codes.map(|code| E4M3_VALUES[usize::from(code)])).0[0])
+        }
+    }
+}
+
+/// Scales (or biases) `index .. index + count` of a matrix, times `factor`, and some more behind them.
 #[inline(always)]
 fn decode_scales<S: Simd>(
     s: S,
     scale_type: ScaleType,
     bytes: &[u8],
-    first: usize,
+    (index, count): (usize, usize),
     factor: f32,
-    out: &mut [f32],
+    out: &mut [f32; SCALES],
 ) {
-    let size = scale_type.size();
-    let bytes = &bytes[first * size..][..out.len() * size];
-    match scale_type {
-        ScaleType::Float(dtype) => {
-            let whole = out.len() / S::LANES;
-            let (blocks, rest) = S::blocks_mut(out);
-            let factors = s.splat(factor);
-            match dtype {
-                DType::F32 => {
-                    for (out, bytes) in blocks.iter_mut().zip(S::bytes4(bytes).0) {
-                        s.store(s.mul(factors, s.load_f32(bytes)), out);
-                    }
-                }
-                DType::F16 => {
-                    for (out, bytes) in blocks.iter_mut().zip(S::bytes2(bytes).0) {
-                        s.store(s.mul(factors, s.load_f16(bytes)), out);
-                    }
-                }
-                DType::BF16 => {
-                    for (out, bytes) in blocks.iter_mut().zip(S::bytes2(bytes).0) {
-                        s.store(s.mul(factors, s.load_bf16(bytes)), out);
-                    }
-                }
-            }
-            let bytes = &bytes[whole * S::LANES * size..];
-            for (out, bytes) in rest.iter_mut().zip(bytes.chunks_exact(size)) {
-                *out = factor
-                    * match (dtype, bytes) {
-                        (DType::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-                        (DType::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f32(),
-                        (_, &[a, b]) => f32::from_bits(u32::from(u16::from_le_bytes([a, b])) << 16),
-                        _ => f32::NAN,
-                    };
-            }
-        }
-        ScaleType::E8M0 => {
-            out.iter_mut().zip(bytes).for_each(|(out, &code)| *out = factor * e8m0(code));
-        }
-        ScaleType::E4M3 => {
-            let value = |code: u8| E4M3_VALUES[usize::from(code)];
-            out.iter_mut().zip(bytes).for_each(|(out, &code)| *out = factor * value(code));
-        }
+    let factor = s.splat(factor);
+    let blocks = S::blocks_mut(out).0;
+    for (v, block) in blocks.iter_mut().enumerate().take(count.div_ceil(S::LANES)) {
+        let scales = scale_vector(s, scale_type, bytes, index + v * S::LANES);
+        s.store(s.mul(factor, scales), block);
     }
 }
 
-/// Scales and biases of groups `first .. first + count` of row `row`, as `s q + b` needs them for the codes that kernels see.
+/// What the codes that kernels see are multiplied with, and what of that product is to be added for the groups' biases.
+const fn code_factors(e2m1: bool) -> (f32, f32) {
+    if e2m1 { (0.5, -6.0) } else { (1.0, 1.0) }
+}
+
+/// Where the biases lie: E2M1's follow from the scales.
 #[inline(always)]
-fn scales_and_biases<S: Simd, const E2M1: bool>(
-    s: S,
-    blocks: &Blocks<'_>,
-    row: usize,
-    (first, count): (usize, usize),
-    scales: &mut [f32; SCALES],
-    biases: &mut [f32; SCALES],
-) {
-    let (kind, bytes) = (blocks.scale_type(), blocks.row_scales(row));
-    if E2M1 {
-        decode_scales(s, kind, bytes, first, 0.5, &mut scales[..count]);
-        for (bias, scale) in biases[..count].iter_mut().zip(&scales[..count]) {
-            *bias = -12.0 * scale;
-        }
-    } else {
-        decode_scales(s, kind, bytes, first, 1.0, &mut scales[..count]);
-        decode_scales(s, kind, blocks.row_biases(row), first, 1.0, &mut biases[..count]);
-    }
+fn bias_bytes<'a>(weight: &Blocks<'a>, e2m1: bool) -> &'a [u8] {
+    if e2m1 { weight.scales() } else { weight.biases() }
 }

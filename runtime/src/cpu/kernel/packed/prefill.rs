@@ -4,7 +4,7 @@ use kinglet_quant::Blocks;
 
 use super::activations::{BLOCK, Int8, Token};
 use super::decode::unpack;
-use super::{SCALES, by_codes, scales_and_biases};
+use super::{SCALES, bias_bytes, by_codes, code_factors, decode_scales};
 use crate::cpu::simd::codes::MOST_CODES;
 use crate::cpu::simd::{Kernel, Simd, load, store};
 
@@ -94,7 +94,9 @@ fn fill<S: Simd, const BITS: usize, const TABLE: bool>(
     tile: &mut Tile,
 ) {
     let bytes = S::COUNT * BITS / 8;
-    let groups = (span.start / span.group, span.len / span.group);
+    let (row_groups, count) = (weight.cols() / span.group, span.len / span.group);
+    let (kind, bias_bytes) = (weight.scale_type(), bias_bytes(weight, TABLE));
+    let (code_factor, bias_factor) = code_factors(TABLE);
     let (mut scales, mut biases) = ([0.0f32; SCALES], [0.0f32; SCALES]);
     let mut row = [0u8; COLS];
     for r in 0..rows {
@@ -108,8 +110,10 @@ fn fill<S: Simd, const BITS: usize, const TABLE: bool>(
         for (four, out) in fours.zip(out[r..].iter_mut().step_by(S::LANES)) {
             *out = *four;
         }
-        scales_and_biases::<S, TABLE>(s, weight, first + r, groups, &mut scales, &mut biases);
-        for g in 0..groups.1 {
+        let groups = ((first + r) * row_groups + span.start / span.group, count);
+        decode_scales(s, kind, weight.scales(), groups, code_factor, &mut scales);
+        decode_scales(s, kind, bias_bytes, groups, bias_factor, &mut biases);
+        for g in 0..count {
             tile.scales[g * S::LANES + r] = scales[g];
             tile.biases[g * S::LANES + r] = biases[g];
         }
@@ -133,7 +137,8 @@ fn tokens<S: Simd, const BITS: usize, const M: usize>(
     let mut sums = [s.zero(); M];
     // A part is as much as shares both scales, the weights' and the activations'.
     let part = BLOCK.min(span.group);
-    for p in 0..span.len / part {
+    let (part_shift, group_shift) = (part.trailing_zeros(), span.group.trailing_zeros());
+    for p in 0..span.len >> part_shift {
         let mut dots = [s.no_sums(); M];
         for four in p * part / 4..(p + 1) * part / 4 {
             let codes = s.load_codes(&tile.codes[four * S::COUNT..][..S::COUNT]);
@@ -145,7 +150,7 @@ fn tokens<S: Simd, const BITS: usize, const M: usize>(
                 };
             }
         }
-        let scale = vector(&tile.scales, p * part / span.group);
+        let scale = vector(&tile.scales, (p << part_shift) >> group_shift);
         for m in 0..M {
             let scale = s.mul(scale, s.splat(x_scales[m][p * part / BLOCK]));
             sums[m] = s.fma(s.sums_as_floats(dots[m]), scale, sums[m]);
