@@ -48,11 +48,14 @@ pub enum Backend {
     Auto,
     /// The processor.
     Cpu,
+    /// A graphics card or another device through Vulkan, Metal or DX12 (feature `wgpu`).
+    Wgpu,
 }
 
 impl Backend {
     /// Every backend by the name that command lines use.
-    pub const NAMES: &[(&str, Self)] = &[("auto", Self::Auto), ("cpu", Self::Cpu)];
+    pub const NAMES: &[(&str, Self)] =
+        &[("auto", Self::Auto), ("cpu", Self::Cpu), ("wgpu", Self::Wgpu)];
 }
 
 impl std::str::FromStr for Backend {
@@ -62,7 +65,7 @@ impl std::str::FromStr for Backend {
         found.map(|(_, backend)| *backend).ok_or_else(|| Error::Option {
             name: "backend",
             value: name.into(),
-            expected: "one of auto, cpu",
+            expected: "one of auto, cpu, wgpu",
         })
     }
 }
@@ -79,6 +82,14 @@ pub fn compile(
 ) -> Result<Box<dyn Executable>, Error> {
     match options.backend {
         Backend::Auto | Backend::Cpu => Ok(Box::new(CpuExecutable::new(plan, weights, options)?)),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu => Ok(Box::new(crate::wgpu::WgpuExecutable::new(plan, weights, options)?)),
+        #[cfg(not(feature = "wgpu"))]
+        Backend::Wgpu => Err(Error::Option {
+            name: "backend",
+            value: "wgpu".into(),
+            expected: "a backend of this build, which was made without the feature wgpu",
+        }),
     }
 }
 
@@ -127,6 +138,12 @@ pub trait Executable: Send + Sync {
 
     /// Most tokens that a step may have in all its runs together.
     fn max_step_tokens(&self) -> usize;
+
+    /// Kernels that a step launches for one run of `tokens` and the logits of the last; 0 where nothing is launched.
+    fn dispatches(&self, tokens: usize) -> usize {
+        let _ = tokens;
+        0
+    }
 }
 
 /// One state of a plan in a form that every backend understands: what saved sessions hold.

@@ -117,6 +117,50 @@ pub enum Error {
     },
     /// The system refused a thread.
     Threads(std::io::Error),
+    /// There is no adapter that can compute, or not the one that was asked for.
+    NoAdapter {
+        /// What was asked for.
+        wanted: String,
+        /// What there is, a line each; empty when there is nothing.
+        found: Vec<String>,
+    },
+    /// The device is gone: its driver was reset, it was unplugged or switched off. Models on it must be opened again.
+    DeviceLost {
+        /// The adapter.
+        adapter: String,
+        /// What the driver says.
+        message: String,
+    },
+    /// The device has no memory for this.
+    DeviceMemory {
+        /// What for.
+        what: &'static str,
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// Something is larger than the device can work with.
+    DeviceLimit {
+        /// What.
+        what: String,
+        /// What it needs.
+        needed: u64,
+        /// What there is.
+        limit: u64,
+    },
+    /// The device did not answer.
+    DeviceTimeout {
+        /// The adapter.
+        adapter: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The device refused a command: a fault of Kinglet or of the driver.
+    Device {
+        /// The adapter.
+        adapter: String,
+        /// What it says.
+        message: String,
+    },
     /// An option is out of its range.
     Option {
         /// Its name.
@@ -192,6 +236,28 @@ impl fmt::Display for Error {
                 write!(f, "op {index} ({op}) gave NaN or infinity: are the weights sound?")
             }
             Self::Threads(source) => write!(f, "can't start a thread: {source}"),
+            Self::NoAdapter { wanted, found } if found.is_empty() => write!(
+                f,
+                "there is no {wanted}: no graphics driver was found (Vulkan, Metal or DX12); --backend cpu needs none"
+            ),
+            Self::NoAdapter { wanted, found } => {
+                write!(f, "there is no {wanted}; found: {}", found.join("; "))
+            }
+            Self::DeviceLost { adapter, message } => {
+                write!(f, "{adapter} was lost: {message}; open the model again")
+            }
+            Self::DeviceMemory { what, bytes } => write!(
+                f,
+                "the device has no memory for {what}: {bytes} bytes were refused; \
+                 take a smaller or more strongly quantized model, or --backend cpu"
+            ),
+            Self::DeviceLimit { what, needed, limit } => {
+                write!(f, "{what} needs {needed}; this device has {limit} at most")
+            }
+            Self::DeviceTimeout { adapter, seconds } => {
+                write!(f, "{adapter} gave no answer within {seconds} s")
+            }
+            Self::Device { adapter, message } => write!(f, "{adapter}: {message}"),
             Self::Option { name, value, expected } => {
                 write!(f, "{name} can't be {value}: {expected}")
             }

@@ -36,7 +36,11 @@ mod small_file;
 pub mod text;
 mod traffic;
 pub mod weights;
+#[cfg(feature = "wgpu")]
+mod wgpu;
 
+#[cfg(feature = "wgpu")]
+pub use self::wgpu::adapter::{AdapterInfo, AdapterKind, adapters};
 pub use backend::{Backend, Logits};
 pub use cancel::Cancel;
 pub use checkpoint::{Checkpoint, read_config, read_spec};

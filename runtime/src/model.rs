@@ -65,6 +65,12 @@ pub struct ModelOptions {
     pub threads: Option<usize>,
     /// Instruction set of the CPU backend; the best one if not given.
     pub isa: Option<Isa>,
+    /// Which adapter the wgpu backend takes, by its number among [`adapters`](crate::adapters); the best one if not given.
+    pub adapter: Option<usize>,
+    /// Whether the wgpu backend's kernels do without subgroups where the adapter has them.
+    pub avoid_subgroups: bool,
+    /// A bound on the buffers that the wgpu backend's kernels see, in bytes, below the adapter's own.
+    pub max_binding: Option<u64>,
     /// Most tokens that are computed together, a bound on working memory; 512 if not given.
     pub chunk: Option<usize>,
     /// What quantized matrices are multiplied with.
@@ -98,6 +104,24 @@ impl ModelOptions {
     /// Sets [`Self::isa`].
     pub fn isa(mut self, isa: Isa) -> Self {
         self.isa = Some(isa);
+        self
+    }
+
+    /// Sets [`Self::adapter`].
+    pub fn adapter(mut self, index: usize) -> Self {
+        self.adapter = Some(index);
+        self
+    }
+
+    /// Sets [`Self::avoid_subgroups`].
+    pub fn avoid_subgroups(mut self, avoid: bool) -> Self {
+        self.avoid_subgroups = avoid;
+        self
+    }
+
+    /// Sets [`Self::max_binding`].
+    pub fn max_binding(mut self, bytes: u64) -> Self {
+        self.max_binding = Some(bytes);
         self
     }
 
@@ -377,6 +401,11 @@ impl Model {
         }
         let new = Identity::new(spec, plan, weights)?;
         Ok(*identity.get_or_init(|| new))
+    }
+
+    /// Kernels that a step launches on a device for one run of `tokens` and the logits of the last; 0 on the CPU.
+    pub fn dispatches(&self, tokens: usize) -> usize {
+        self.shared.executable.dispatches(tokens)
     }
 
     pub(crate) fn executable(&self) -> &dyn Executable {

@@ -262,7 +262,9 @@ mod tests {
         }
         // Removed nodes are used again, and labels are joined.
         let nodes: Vec<NodeId> = tree.iter().map(|(node, _)| node).collect();
-        nodes.into_iter().for_each(|node| drop(tree.remove(node)));
+        nodes.into_iter().for_each(|node| {
+            tree.remove(node);
+        });
         assert_eq!((tree.len(), tree.tokens()), (0, 0));
         assert!(tree.nodes.len() < 2000, "{}", tree.nodes.len());
     }
