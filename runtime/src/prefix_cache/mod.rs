@@ -488,7 +488,7 @@ impl PrefixCache {
         let mut written = 0;
         for (_, node) in nodes {
             let bytes = self.tree.get(node).and_then(|entry| entry.memory.as_ref());
-            let bytes = bytes.map_or(0, |snapshot| disk::estimate(snapshot));
+            let bytes = bytes.map_or(0, disk::estimate);
             // What would only push out what was written a moment ago stays unwritten.
             let Some(left) = room.checked_sub(bytes) else { break };
             room = left;
