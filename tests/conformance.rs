@@ -11,10 +11,13 @@ use kinglet::{Activations, Checkpoint, Isa, Model, ModelOptions};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
 
+use kinglet_tests::target::wgpu_targets;
 use kinglet_tests::{Case, argmax, case_named, cases, foreign_cases, quantized_cases, relative_l2};
 
 /// The bound on the relative L2 error of f32 logits on the CPU.
 const BOUND: f64 = 1e-5;
+/// The same on wgpu, whose devices round `exp` and their like each in its own way.
+const WGPU_BOUND: f64 = 1e-4;
 
 /// Activations as they are: what is compared with the reference.
 fn exact() -> ModelOptions {
@@ -100,6 +103,19 @@ fn logits_equal_the_reference_on_every_instruction_set() {
     });
 }
 
+/// What follows the prompt greedily, if it is not what the reference says.
+fn check_greedy(case: &Case, model: &Model) -> Option<String> {
+    let mut session = model.session().unwrap();
+    let mut next = argmax(session.feed(&case.tokens[..case.prompt]).unwrap());
+    let mut greedy = vec![next];
+    while greedy.len() < case.greedy.len() {
+        next = argmax(session.feed(&[next]).unwrap());
+        greedy.push(next);
+    }
+    let wrong = greedy != case.greedy;
+    wrong.then(|| format!("{}: {greedy:?}, not {:?}", case.name, case.greedy))
+}
+
 /// Activations in eight bits are off by a 254th of the largest of their 32 at most, in every layer: these models of small width, without
 /// training, feel it more than any real one.
 const INT8_BOUND: f64 = 0.05;
@@ -129,18 +145,40 @@ fn logits_with_activations_in_eight_bits_are_within_their_bound_of_the_reference
 fn greedy_tokens_equal_the_reference() {
     for_all_cases(|case| {
         let model = open(case, &exact().threads(1));
-        let mut session = model.session().unwrap();
-        let mut next = argmax(session.feed(&case.tokens[..case.prompt]).unwrap());
-        let mut greedy = vec![next];
-        while greedy.len() < case.greedy.len() {
-            next = argmax(session.feed(&[next]).unwrap());
-            greedy.push(next);
+        check_greedy(case, &model).into_iter().collect()
+    });
+}
+
+#[test]
+fn logits_and_greedy_tokens_on_wgpu_equal_the_reference() {
+    let targets = wgpu_targets();
+    for_all_cases(|case| {
+        let quantized = case.name.starts_with("quantized/");
+        let mut failures = Vec::new();
+        for (place, target) in targets.iter().enumerate() {
+            // Devices that are played by the processor are slow: each case is fed in every way on one target.
+            let first = (place + case.name.len()).is_multiple_of(targets.len());
+            let chunks: &[(usize, usize)] = match (first, quantized) {
+                (true, false) => &[(usize::MAX, 64), (usize::MAX, 7), (14, 1)],
+                (true, true) => &[(usize::MAX, 64), (9, 3)],
+                (false, false) => &[(20, 3)],
+                (false, true) => continue,
+            };
+            let model = open(case, &target.options);
+            for &(tokens, chunk) in chunks {
+                let tokens = &case.tokens[..tokens.min(case.tokens.len())];
+                let expected = &case.logits[..tokens.len() * case.vocab()];
+                let error = relative_l2(&logits(&model, tokens, chunk), expected);
+                if error > WGPU_BOUND {
+                    let (case, target) = (&case.name, &target.name);
+                    failures.push(format!("{case} chunk {chunk} {target}: {error:.2e}"));
+                }
+            }
+            if first {
+                failures.extend(check_greedy(case, &model));
+            }
         }
-        if greedy == case.greedy {
-            vec![]
-        } else {
-            vec![format!("{}: {greedy:?}, not {:?}", case.name, case.greedy)]
-        }
+        failures
     });
 }
 

@@ -9,7 +9,9 @@ use std::pin::Pin;
 
 use std::sync::Arc;
 
+use crate::cancel::Cancel;
 use crate::cpu::CpuExecutable;
+use crate::op::StateId;
 use crate::plan::Plan;
 use crate::weights::Weights;
 use crate::{Error, ModelOptions};
@@ -46,11 +48,14 @@ pub enum Backend {
     Auto,
     /// The processor.
     Cpu,
+    /// A graphics card or another device through Vulkan, Metal or DX12 (feature `wgpu`).
+    Wgpu,
 }
 
 impl Backend {
     /// Every backend by the name that command lines use.
-    pub const NAMES: &[(&str, Self)] = &[("auto", Self::Auto), ("cpu", Self::Cpu)];
+    pub const NAMES: &[(&str, Self)] =
+        &[("auto", Self::Auto), ("cpu", Self::Cpu), ("wgpu", Self::Wgpu)];
 }
 
 impl std::str::FromStr for Backend {
@@ -60,7 +65,7 @@ impl std::str::FromStr for Backend {
         found.map(|(_, backend)| *backend).ok_or_else(|| Error::Option {
             name: "backend",
             value: name.into(),
-            expected: "one of auto, cpu",
+            expected: "one of auto, cpu, wgpu",
         })
     }
 }
@@ -77,6 +82,14 @@ pub fn compile(
 ) -> Result<Box<dyn Executable>, Error> {
     match options.backend {
         Backend::Auto | Backend::Cpu => Ok(Box::new(CpuExecutable::new(plan, weights, options)?)),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu => Ok(Box::new(crate::wgpu::WgpuExecutable::new(plan, weights, options)?)),
+        #[cfg(not(feature = "wgpu"))]
+        Backend::Wgpu => Err(Error::Option {
+            name: "backend",
+            value: "wgpu".into(),
+            expected: "a backend of this build, which was made without the feature wgpu",
+        }),
     }
 }
 
@@ -106,6 +119,17 @@ pub trait Executable: Send + Sync {
     /// Runs all runs together. After an error the states that took part are undefined.
     fn step<'a>(&'a self, runs: Vec<BackendRun<'a>>) -> StepFuture<'a>;
 
+    /// As [`Executable::step`], but ends early with [`Error::Cancelled`] where one of `cancels` is set and the backend can stop
+    /// on the way.
+    fn step_until<'a>(
+        &'a self,
+        runs: Vec<BackendRun<'a>>,
+        cancels: &'a [Cancel],
+    ) -> StepFuture<'a> {
+        let _ = cancels;
+        self.step(runs)
+    }
+
     /// Backend, device, threads: a line for people.
     fn describe(&self) -> String;
 
@@ -114,11 +138,40 @@ pub trait Executable: Send + Sync {
 
     /// Most tokens that a step may have in all its runs together.
     fn max_step_tokens(&self) -> usize;
+
+    /// Kernels that a step launches for one run of `tokens` and the logits of the last; 0 where nothing is launched.
+    fn dispatches(&self, tokens: usize) -> usize {
+        let _ = tokens;
+        0
+    }
 }
 
+/// One state of a plan in a form that every backend understands: what saved sessions hold.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PortableState {
+    /// A recurrent tensor, in the shape that the plan gives it.
+    Tensor(Vec<f32>),
+    /// Keys and values of the positions from `first` to the last: all that the next token sees, and no more than
+    /// that where there is a window.
+    KeyValue {
+        /// The first position.
+        first: usize,
+        /// `[kv_heads, positions, head_dim]`, as attention uses them: normed and rotated.
+        keys: Vec<f32>,
+        /// `[kv_heads, positions, head_dim]`.
+        values: Vec<f32>,
+    },
+}
+
+/// The future of a state's copy.
+pub type ExportFuture<'a> = Pin<Box<dyn Future<Output = Result<PortableState, Error>> + 'a>>;
+
 /// The state of one sequence on a backend's device.
+///
+/// What has a default can be left for later by a new backend: sessions work without, but can't be cut,
+/// saved or counted exactly.
 pub trait SessionState: Any + Send {
-    /// A copy that shares nothing that is written to.
+    /// A copy on the device that shares nothing that is written to. It is never stepped itself.
     ///
     /// # Errors
     /// When there is no memory for it.
@@ -126,6 +179,43 @@ pub trait SessionState: Any + Send {
 
     /// Bytes held.
     fn bytes(&self) -> usize;
+
+    /// Calls `visit` with an id and the bytes of each block of memory that is held. Blocks that several states share
+    /// have one id, so that their bytes can be counted once.
+    fn blocks(&self, visit: &mut dyn FnMut(usize, usize)) {
+        visit(std::ptr::from_ref(self).cast::<()>().addr(), self.bytes());
+    }
+
+    /// The first position that [`SessionState::cut_attention`] can go back to; `usize::MAX` if it can't at all.
+    fn attention_floor(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Forgets keys and values from `position` on; the next token will be at `position`. Recurrent tensors stay as they
+    /// are: to bring them to that position is the caller's business.
+    ///
+    /// # Errors
+    /// When `position` is below [`SessionState::attention_floor`] or not reached yet: nothing has changed then.
+    fn cut_attention(&mut self, position: usize) -> Result<(), Error> {
+        let _ = position;
+        Err(Error::Unsupported { what: "cutting a key/value cache" })
+    }
+
+    /// Copies one state from the device.
+    fn export(&self, id: StateId) -> ExportFuture<'_> {
+        let _ = id;
+        Box::pin(async { Err(Error::Unsupported { what: "saving a session" }) })
+    }
+
+    /// Puts one state of a sequence of `position` tokens in place of what is there. Called for every state of the
+    /// plan, with the same position, on a new state.
+    ///
+    /// # Errors
+    /// When its form is not the plan's, or there is no memory.
+    fn import(&mut self, position: usize, id: StateId, state: PortableState) -> Result<(), Error> {
+        let _ = (position, id, state);
+        Err(Error::Unsupported { what: "loading a session" })
+    }
 
     /// For the backend, which knows its own state's type.
     fn as_any_mut(&mut self) -> &mut dyn Any;

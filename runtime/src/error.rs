@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use kinglet_models::ModelError;
 
 use crate::quantize::QuantizeError;
+use crate::saved_state::SavedStateError;
 use crate::weights::WeightsError;
 
 /// What can go wrong between a model folder and its logits.
@@ -50,7 +51,7 @@ pub enum Error {
     },
     /// A run without tokens.
     EmptyRun,
-    /// A session was given to a model that it was not made by.
+    /// A session or a snapshot was given to a model that it was not made by.
     ForeignSession,
     /// A step failed half-way: the session's state is no longer that of any sequence of tokens.
     PoisonedSession,
@@ -63,6 +64,43 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// A session was to go back to a position that its state can't be brought to.
+    NotReachable {
+        /// The position.
+        position: usize,
+        /// Tokens that it holds.
+        held: usize,
+        /// The last position before it that can be reached.
+        below: Option<usize>,
+        /// The first position after it that can be reached.
+        above: Option<usize>,
+    },
+    /// A key/value cache was to be cut where it does not reach.
+    CutOutOfRange {
+        /// The position.
+        position: usize,
+        /// Positions that it reaches to.
+        held: usize,
+    },
+    /// A state that was given is not what the plan has in its place.
+    StateForm {
+        /// Its place in the plan's states.
+        id: usize,
+    },
+    /// A saved session can't be loaded, or a session not be saved.
+    SavedState {
+        /// The file, if it is one.
+        path: Option<PathBuf>,
+        /// Why.
+        source: SavedStateError,
+    },
+    /// The backend can't do this yet.
+    Unsupported {
+        /// What.
+        what: &'static str,
+    },
+    /// The step was stopped by a [`Cancel`](crate::Cancel): the sessions are what they were before.
+    Cancelled,
     /// The system has no memory for this.
     OutOfMemory {
         /// What for.
@@ -79,6 +117,50 @@ pub enum Error {
     },
     /// The system refused a thread.
     Threads(std::io::Error),
+    /// There is no adapter that can compute, or not the one that was asked for.
+    NoAdapter {
+        /// What was asked for.
+        wanted: String,
+        /// What there is, a line each; empty when there is nothing.
+        found: Vec<String>,
+    },
+    /// The device is gone: its driver was reset, it was unplugged or switched off. Models on it must be opened again.
+    DeviceLost {
+        /// The adapter.
+        adapter: String,
+        /// What the driver says.
+        message: String,
+    },
+    /// The device has no memory for this.
+    DeviceMemory {
+        /// What for.
+        what: &'static str,
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// Something is larger than the device can work with.
+    DeviceLimit {
+        /// What.
+        what: String,
+        /// What it needs.
+        needed: u64,
+        /// What there is.
+        limit: u64,
+    },
+    /// The device did not answer.
+    DeviceTimeout {
+        /// The adapter.
+        adapter: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The device refused a command: a fault of Kinglet or of the driver.
+    Device {
+        /// The adapter.
+        adapter: String,
+        /// What it says.
+        message: String,
+    },
     /// An option is out of its range.
     Option {
         /// Its name.
@@ -112,6 +194,34 @@ impl fmt::Display for Error {
             ),
             Self::EmptyRun => f.write_str("a run needs at least one token"),
             Self::ForeignSession => f.write_str("the session belongs to another model"),
+            Self::NotReachable { position, held, .. } if position > held => {
+                write!(f, "the session holds {held} tokens: it can't go back to {position}")
+            }
+            Self::NotReachable { position, held, below, above } => {
+                write!(f, "the session can't go back to {position} of its {held} tokens: no state was retained there")?;
+                match (below, above) {
+                    (Some(below), Some(above)) => {
+                        write!(f, "; the nearest that it can go back to are {below} and {above}")
+                    }
+                    (Some(near), None) | (None, Some(near)) => {
+                        write!(f, "; the nearest that it can go back to is {near}")
+                    }
+                    (None, None) => Ok(()),
+                }
+            }
+            Self::CutOutOfRange { position, held } => write!(
+                f,
+                "a key/value cache of {held} positions can't be cut at {position}: that is not held"
+            ),
+            Self::StateForm { id } => {
+                write!(f, "state {id} is not of the form that the plan gives it")
+            }
+            Self::SavedState { path: Some(path), source } => {
+                write!(f, "saved session {}: {source}", path.display())
+            }
+            Self::SavedState { path: None, source } => write!(f, "saved session: {source}"),
+            Self::Unsupported { what } => write!(f, "{what} is not possible on this backend"),
+            Self::Cancelled => f.write_str("cancelled"),
             Self::PoisonedSession => f.write_str(
                 "an earlier step of this session failed half-way: start a new session or go back to a snapshot",
             ),
@@ -126,6 +236,28 @@ impl fmt::Display for Error {
                 write!(f, "op {index} ({op}) gave NaN or infinity: are the weights sound?")
             }
             Self::Threads(source) => write!(f, "can't start a thread: {source}"),
+            Self::NoAdapter { wanted, found } if found.is_empty() => write!(
+                f,
+                "there is no {wanted}: no graphics driver was found (Vulkan, Metal or DX12); --backend cpu needs none"
+            ),
+            Self::NoAdapter { wanted, found } => {
+                write!(f, "there is no {wanted}; found: {}", found.join("; "))
+            }
+            Self::DeviceLost { adapter, message } => {
+                write!(f, "{adapter} was lost: {message}; open the model again")
+            }
+            Self::DeviceMemory { what, bytes } => write!(
+                f,
+                "the device has no memory for {what}: {bytes} bytes were refused; \
+                 take a smaller or more strongly quantized model, or --backend cpu"
+            ),
+            Self::DeviceLimit { what, needed, limit } => {
+                write!(f, "{what} needs {needed}; this device has {limit} at most")
+            }
+            Self::DeviceTimeout { adapter, seconds } => {
+                write!(f, "{adapter} gave no answer within {seconds} s")
+            }
+            Self::Device { adapter, message } => write!(f, "{adapter}: {message}"),
             Self::Option { name, value, expected } => {
                 write!(f, "{name} can't be {value}: {expected}")
             }
@@ -140,6 +272,7 @@ impl std::error::Error for Error {
             Self::Config { source, .. } => Some(source),
             Self::Weights(source) => Some(source),
             Self::Quantize(source) => Some(source),
+            Self::SavedState { source, .. } => Some(source),
             _ => None,
         }
     }

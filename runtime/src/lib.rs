@@ -14,29 +14,44 @@
 //! [`Plan`](plan::Plan) (how, for no device in particular), a [`backend`] makes it an executable, and
 //! a [`Session`] owns the state of one sequence.
 
+mod atomic_file;
 pub mod backend;
 pub mod calibrate;
+mod cancel;
 mod checkpoint;
 mod cpu;
 mod error;
+mod estimate;
 pub mod eval;
 mod model;
+mod mounted;
 pub mod op;
 pub mod plan;
+mod prefix_cache;
 pub mod quantize;
 pub mod sampling;
+pub mod saved_state;
 mod session;
 mod small_file;
 pub mod text;
 mod traffic;
 pub mod weights;
+#[cfg(feature = "wgpu")]
+mod wgpu;
 
+#[cfg(feature = "wgpu")]
+pub use self::wgpu::adapter::{AdapterInfo, AdapterKind, adapters};
 pub use backend::{Backend, Logits};
+pub use cancel::Cancel;
 pub use checkpoint::{Checkpoint, read_config, read_spec};
 pub use cpu::simd::Isa;
 pub use error::Error;
+pub use estimate::{MemoryEstimate, estimate};
 pub use kinglet_models::{self as models, ModelSpec};
 pub use kinglet_quant as quant;
-pub use model::{Activations, Model, ModelOptions, Run};
-pub use session::Session;
+pub use model::{Activations, Model, ModelOptions, Run, StateType};
+pub use mounted::{ModelFiles, Mounted};
+pub use prefix_cache::{PrefixCache, PrefixCacheOptions, PrefixCacheStats, PrefixUse};
+pub use saved_state::{SavedSession, SavedStateError};
+pub use session::{Reach, Retain, Session, Snapshot};
 pub use traffic::Traffic;

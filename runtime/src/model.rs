@@ -1,16 +1,18 @@
 //! [`Model`]: a checkpoint made ready to run.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kinglet_models::ModelSpec;
 
 use crate::Error;
-use crate::backend::{self, Backend, BackendRun, Executable, Logits};
+use crate::backend::{self, Backend, BackendRun, Executable, Logits, SessionState};
+use crate::cancel::Cancel;
 use crate::checkpoint::Checkpoint;
 use crate::cpu::simd::Isa;
 use crate::plan::Plan;
-use crate::session::Session;
+use crate::saved_state::Identity;
+use crate::session::{Retained, Session, SharedState};
 use crate::weights::{CheckOptions, Weights};
 
 /// What quantized matrices are multiplied with. Dense ones always take activations as they are.
@@ -42,6 +44,17 @@ impl std::str::FromStr for Activations {
     }
 }
 
+/// In what precision a session's recurrent tensors are stored between steps. Keys and values are not among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StateType {
+    /// Single precision, as computed.
+    #[default]
+    F32,
+    /// Half precision: half the memory, and an error that each step adds to. Numbers above 65504 are stored as that.
+    F16,
+}
+
 /// How a model is opened.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -52,6 +65,12 @@ pub struct ModelOptions {
     pub threads: Option<usize>,
     /// Instruction set of the CPU backend; the best one if not given.
     pub isa: Option<Isa>,
+    /// Which adapter the wgpu backend takes, by its number among [`adapters`](crate::adapters); the best one if not given.
+    pub adapter: Option<usize>,
+    /// Whether the wgpu backend's kernels do without subgroups where the adapter has them.
+    pub avoid_subgroups: bool,
+    /// A bound on the buffers that the wgpu backend's kernels see, in bytes, below the adapter's own.
+    pub max_binding: Option<u64>,
     /// Most tokens that are computed together, a bound on working memory; 512 if not given.
     pub chunk: Option<usize>,
     /// What quantized matrices are multiplied with.
@@ -60,6 +79,8 @@ pub struct ModelOptions {
     pub allow_surplus: bool,
     /// Most tokens that a session may hold; unlimited if not given.
     pub context_limit: Option<usize>,
+    /// In what precision recurrent tensors are stored.
+    pub state_type: StateType,
 }
 
 impl ModelOptions {
@@ -86,6 +107,24 @@ impl ModelOptions {
         self
     }
 
+    /// Sets [`Self::adapter`].
+    pub fn adapter(mut self, index: usize) -> Self {
+        self.adapter = Some(index);
+        self
+    }
+
+    /// Sets [`Self::avoid_subgroups`].
+    pub fn avoid_subgroups(mut self, avoid: bool) -> Self {
+        self.avoid_subgroups = avoid;
+        self
+    }
+
+    /// Sets [`Self::max_binding`].
+    pub fn max_binding(mut self, bytes: u64) -> Self {
+        self.max_binding = Some(bytes);
+        self
+    }
+
     /// Sets [`Self::chunk`].
     pub fn chunk(mut self, chunk: usize) -> Self {
         self.chunk = Some(chunk);
@@ -101,6 +140,12 @@ impl ModelOptions {
     /// Sets [`Self::allow_surplus`].
     pub fn allow_surplus(mut self, allow: bool) -> Self {
         self.allow_surplus = allow;
+        self
+    }
+
+    /// Sets [`Self::state_type`].
+    pub fn state_type(mut self, state_type: StateType) -> Self {
+        self.state_type = state_type;
         self
     }
 
@@ -124,6 +169,7 @@ struct Shared {
     weights: Weights,
     executable: Box<dyn Executable>,
     options: ModelOptions,
+    identity: OnceLock<Identity>,
 }
 
 /// One session's share of a step.
@@ -134,6 +180,14 @@ pub struct Run<'a> {
     pub tokens: &'a [u32],
     /// What [`Session::logits`] holds afterwards.
     pub logits: Logits,
+}
+
+/// What the sessions of `runs` are, to come back to: nothing where every run is a single token.
+fn before(runs: &[Run<'_>]) -> Result<Vec<(Box<dyn SessionState>, Vec<f32>)>, Error> {
+    if runs.iter().all(|run| run.tokens.len() == 1) {
+        return Ok(Vec::new());
+    }
+    runs.iter().map(|run| Ok((run.session.state.snapshot()?, run.session.logits.clone()))).collect()
 }
 
 impl Model {
@@ -155,6 +209,7 @@ impl Model {
                 weights,
                 executable,
                 options: options.clone(),
+                identity: OnceLock::new(),
             }),
         })
     }
@@ -169,8 +224,10 @@ impl Model {
             state: self.shared.executable.new_state()?,
             tokens: Vec::new(),
             logits: Vec::new(),
+            retained: Retained::default(),
             poisoned: false,
             context_limit: self.shared.options.context_limit,
+            cancel: None,
         })
     }
 
@@ -179,7 +236,7 @@ impl Model {
     /// # Errors
     /// When a run is empty, a token is out of range, a session is full, poisoned or another model's: then
     /// nothing has changed. When memory runs out or (in debug builds) a result is not finite: then the sessions
-    /// of the runs are poisoned.
+    /// of the runs are poisoned. [`Error::Cancelled`] by a session's [`Cancel`]: then nothing has changed either.
     pub fn step(&self, runs: &mut [Run<'_>]) -> Result<(), Error> {
         pollster::block_on(self.step_async(runs))
     }
@@ -194,20 +251,58 @@ impl Model {
         }
         // A mapped file that was cut short would end the process where it is read: an error is better.
         self.shared.weights.check_unchanged()?;
+        let cancels: Vec<Cancel> =
+            runs.iter().filter_map(|run| run.session.cancel.clone()).collect();
+        if cancels.iter().any(Cancel::is_set) {
+            return Err(Error::Cancelled);
+        }
+        let before = if cancels.is_empty() { Vec::new() } else { before(runs)? };
         for run in runs.iter_mut() {
             run.session.logits.clear();
             // Cleared again only when all has gone well.
             run.session.poisoned = true;
         }
+        // A single token is not stopped on the way: it would cost a copy of the state for each.
+        let within = if before.is_empty() { &[][..] } else { &cancels };
+        let result = self.steps(runs, within).await;
+        for run in runs.iter_mut() {
+            let session = &mut *run.session;
+            match &result {
+                Ok(()) => {
+                    session.tokens.extend_from_slice(run.tokens);
+                    session.poisoned = false;
+                }
+                // What was retained on the way belongs to tokens that the session does not have.
+                Err(_) => session.retained.forget_after(session.tokens.len()),
+            }
+        }
+        if let Err(Error::Cancelled) = &result {
+            for (run, (state, logits)) in runs.iter_mut().zip(before) {
+                run.session.state = state;
+                run.session.logits = logits;
+                run.session.poisoned = false;
+            }
+        }
+        result
+    }
+
+    /// Cuts the runs into steps, at the length that the executable takes and where a session retains its state.
+    async fn steps(&self, runs: &mut [Run<'_>], cancels: &[Cancel]) -> Result<(), Error> {
         let most = self.shared.executable.max_step_tokens().max(1);
         let mut done = vec![0; runs.len()];
         loop {
             let mut room = most;
             let mut batch = Vec::new();
-            for (run, done) in runs.iter_mut().zip(&mut done) {
-                let take = room.min(run.tokens.len() - *done);
+            let mut retain = vec![false; runs.len()];
+            for ((run, done), retain) in runs.iter_mut().zip(&mut done).zip(&mut retain) {
+                let mut take = room.min(run.tokens.len() - *done);
                 if take == 0 {
                     continue;
+                }
+                let session = &mut *run.session;
+                if let Some(next) = session.retained.until_next(session.tokens.len() + *done) {
+                    take = take.min(next);
+                    *retain = take == next;
                 }
                 let tokens = &run.tokens[*done..*done + take];
                 *done += take;
@@ -216,24 +311,30 @@ impl Model {
                     Logits::Last if *done < run.tokens.len() => Logits::None,
                     wanted => wanted,
                 };
-                let Session { state, logits, .. } = &mut *run.session;
+                let Session { state, logits, .. } = session;
                 batch.push(BackendRun { tokens, state: &mut **state, wanted, logits });
             }
             if batch.is_empty() {
-                break;
+                return Ok(());
             }
-            self.shared.executable.step(batch).await?;
+            if cancels.iter().any(Cancel::is_set) {
+                return Err(Error::Cancelled);
+            }
+            self.shared.executable.step_until(batch, cancels).await?;
+            for ((run, done), _) in runs.iter_mut().zip(&done).zip(retain).filter(|(_, r)| *r) {
+                let session = &mut *run.session;
+                let state = SharedState::new(session.state.snapshot()?);
+                // Logits of this position, unless only later ones were asked for.
+                let last = session.logits.len().checked_sub(self.vocab());
+                let logits = last.and_then(|last| session.logits.get(last..));
+                session.retained.push(session.tokens.len() + done, state, logits);
+            }
         }
-        for run in runs.iter_mut() {
-            run.session.tokens.extend_from_slice(run.tokens);
-            run.session.poisoned = false;
-        }
-        Ok(())
     }
 
     fn check(&self, run: &Run<'_>) -> Result<(), Error> {
         let (session, vocab) = (&*run.session, self.vocab());
-        if !Arc::ptr_eq(&session.model.shared, &self.shared) {
+        if !self.is(&session.model) {
             return Err(Error::ForeignSession);
         }
         if session.poisoned {
@@ -285,6 +386,26 @@ impl Model {
     /// Threads of the host that compute.
     pub fn threads(&self) -> usize {
         self.shared.executable.threads()
+    }
+
+    /// Whether the other one shares everything with this.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// What must be the same for a saved state to be this model's.
+    pub(crate) fn identity(&self) -> Result<Identity, Error> {
+        let Shared { spec, plan, weights, identity, .. } = &*self.shared;
+        if let Some(identity) = identity.get() {
+            return Ok(*identity);
+        }
+        let new = Identity::new(spec, plan, weights)?;
+        Ok(*identity.get_or_init(|| new))
+    }
+
+    /// Kernels that a step launches on a device for one run of `tokens` and the logits of the last; 0 on the CPU.
+    pub fn dispatches(&self, tokens: usize) -> usize {
+        self.shared.executable.dispatches(tokens)
     }
 
     pub(crate) fn executable(&self) -> &dyn Executable {

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::mounted;
+
 /// Why a file was not read.
 pub(crate) enum Failure {
     /// There is none.
@@ -20,6 +22,9 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
         io::ErrorKind::NotFound => Failure::NotFound(error),
         _ => Failure::Io(error),
     };
+    if let Some(contents) = mounted::read(path, limit) {
+        return contents.map_err(failure)?.map_err(Failure::TooLarge);
+    }
     let metadata = std::fs::metadata(path).map_err(failure)?;
     // Asked before opening: to open a named pipe would wait for somebody to write to it.
     if !metadata.is_file() {

@@ -1,4 +1,127 @@
-//! WGSL shaders of the Kinglet inference engine.
+//! Every op in WGSL, one file for each, and what a host must know to run it.
 //!
-//! No shader is here yet: today every op runs on the CPU. An op's shader will be `src/NAME.wgsl`, under the
-//! name that the op has in `runtime/src/op/`.
+//! A [`Kernel`] has a [`Variant`] for each way to store weights and to add up within a workgroup. The source of a variant is
+//! composed of the op's file and shared parts (`compose.rs`); all variants are parsed and validated by naga
+//! when this crate is built, so that a shader error is a compile error, and their [`Metadata`] is read from the
+//! parsed modules.
+//!
+//! Every variant keeps to WebGPU's default limits: 8 storage buffers, 256 invocations, 16 KiB of workgroup memory.
+//!
+//! Bindings have names. `step` is the only one with a dynamic offset.
+
+mod compose;
+mod variant;
+
+pub use compose::ComposeError;
+pub use variant::{Kernel, Reduction, Variant, WeightType};
+
+/// What a host must know of a variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// In the order of their numbers, which count from 0; all in group 0.
+    pub bindings: &'static [Binding],
+    /// Threads of a workgroup.
+    pub workgroup_size: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// Whether the device must have subgroups.
+    pub subgroups: bool,
+    /// Bytes of the uniform buffer `params`.
+    pub params_bytes: u32,
+    /// Its fields; those of a nested structure are called `outer.inner`.
+    pub params: &'static [Field],
+}
+
+/// A binding of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The variable's name.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: BindingKind,
+}
+
+/// What a binding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BindingKind {
+    /// A uniform buffer.
+    Uniform,
+    /// A storage buffer that is only read.
+    Read,
+    /// A storage buffer that is read and written.
+    ReadWrite,
+}
+
+/// A field of a kernel's parameters, 4 bytes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// Its place in bytes.
+    pub offset: u32,
+    /// `f32` if true, else `u32`.
+    pub float: bool,
+}
+
+include!(concat!(env!("OUT_DIR"), "/metadata.rs"));
+
+/// The WGSL of a variant.
+///
+/// # Errors
+/// Never for a variant that was validated, which is every one.
+pub fn source(variant: Variant) -> Result<String, ComposeError> {
+    let (file, choice) = variant.choice();
+    compose::compose(file, choice)
+}
+
+/// What a host must know of a variant.
+pub fn metadata(variant: Variant) -> Option<&'static Metadata> {
+    let name = variant.name();
+    METADATA.iter().find(|(known, _)| *known == name).map(|(_, metadata)| metadata)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variant_has_source_and_metadata_of_its_own() {
+        let all = Variant::all();
+        assert_eq!(all.len(), METADATA.len());
+        let mut names: Vec<_> = all.iter().map(|variant| variant.name()).collect();
+        names.dedup();
+        assert_eq!(names.len(), all.len());
+        for variant in all {
+            let source = source(variant).unwrap();
+            assert!(!source.contains("//#") && !source.contains("(_)"), "{}", variant.name());
+            let metadata = metadata(variant).unwrap();
+            let subgroups = source.contains("subgroup_size");
+            assert_eq!(metadata.subgroups, subgroups, "{}", variant.name());
+            assert!(metadata.bindings.iter().any(|binding| binding.name == "step"));
+        }
+    }
+
+    #[test]
+    fn every_binding_says_what_it_holds() {
+        for variant in Variant::all() {
+            let source = source(variant).unwrap();
+            let mut comment = "";
+            for line in source.lines() {
+                if line.contains("var<storage") {
+                    assert!(comment.starts_with("///"), "{}: {line}", variant.name());
+                }
+                // One comment may serve two neighbours.
+                if !line.starts_with("@group") {
+                    comment = line;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_directive_or_part_is_refused() {
+        let choice = compose::Choice { form: "rows", weights: "weights_f99", reduce: "" };
+        let error = compose::compose("linear", choice).unwrap_err();
+        assert_eq!(error, ComposeError::UnknownPart { name: "weights_f99".into() });
+    }
+}

@@ -60,15 +60,15 @@ fn a_template_that_rewrites_the_answer_still_reuses_the_prompt() {
 }
 
 #[test]
-fn a_template_that_begins_answers_with_what_it_later_drops_costs_one_turn() {
+fn a_template_that_begins_answers_with_what_it_later_drops_costs_nothing() {
     let model = TextModel::new();
     let template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}\
         {% if add_generation_prompt %}<|assistant|>THINK{% endif %}";
     model.write("chat_template.jinja", template);
     let mut chat = start(&model, &[]);
     assert_eq!(counts(&ask(&mut chat, "One")), [11, 0, 11]);
-    // Missed, and learnt from.
-    assert_eq!(counts(&ask(&mut chat, "Two")), [24, 0, 24]);
+    // <|user|> O n e <|end|> is what both begin with.
+    assert_eq!(counts(&ask(&mut chat, "Two")), [24, 5, 19]);
     assert_eq!(counts(&ask(&mut chat, "Six")), [37, 18, 19]);
     assert_eq!(counts(&ask(&mut chat, "Ten")), [50, 31, 19]);
 }

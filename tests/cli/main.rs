@@ -1,6 +1,7 @@
 //! The command line, driven as a user would: the built program, its options, pipes and signals.
 
 mod chat;
+mod devices;
 mod errors;
 mod eval;
 mod generate;

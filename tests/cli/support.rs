@@ -67,6 +67,8 @@ impl Done {
 pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(binary());
     command.args(args).env_remove("KINGLET_MODEL").env_remove("RUST_LOG");
+    // Vulkan's loader complains on standard error where a session of a desktop is missing.
+    command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
     command
 }
 

@@ -1,6 +1,18 @@
-//! What the op tests run on: this is the one place that knows which backends there are.
+//! What the tests run on: this is the one place that knows which backends there are.
+//!
+//! Without an adapter for wgpu a test says so on the error stream; with `KINGLET_REQUIRE_WGPU=1` in the environment, as in CI,
+//! it fails. `KINGLET_TEST_ADAPTER=N` names the adapter; with `KINGLET_TEST_ONLY=wgpu` ops run on nothing else.
 
-use kinglet::{Backend, Isa, ModelOptions};
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
+
+use kinglet::backend::{Executable, compile};
+use kinglet::models::Matrix;
+use kinglet::op::{BufferId, Embed, Head, Op};
+use kinglet::plan::{Buffer, Plan};
+use kinglet::{Backend, Isa, ModelOptions, adapters};
+
+use crate::tensors::{Stored, Tensors};
 
 /// A backend with its options, and how near to the oracle it must come.
 #[derive(Clone, Debug)]
@@ -14,10 +26,11 @@ pub struct Target {
 }
 
 /// Everything that an op must give the same results on: on the CPU every instruction set that the processor has,
-/// with 1, 2 and 3 threads.
+/// with 1, 2 and 3 threads; on wgpu each way to add up within a workgroup.
 pub fn targets() -> Vec<Target> {
+    let only_wgpu = std::env::var("KINGLET_TEST_ONLY").is_ok_and(|only| only == "wgpu");
     let mut targets = Vec::new();
-    for isa in Isa::available() {
+    for isa in Isa::available().into_iter().filter(|_| !only_wgpu) {
         for threads in 1..=3 {
             targets.push(Target {
                 name: format!("cpu {} threads {threads}", isa.name()),
@@ -26,5 +39,63 @@ pub fn targets() -> Vec<Target> {
             });
         }
     }
+    targets.extend(wgpu_targets());
     targets
+}
+
+/// The ways to run on wgpu, none where there is no adapter.
+pub fn wgpu_targets() -> Vec<Target> {
+    let Some(adapter) = adapter() else { return Vec::new() };
+    let options = ModelOptions::new().backend(Backend::Wgpu).adapter(adapter);
+    let target = |name: &str, avoid: bool| Target {
+        name: name.into(),
+        options: options.clone().avoid_subgroups(avoid),
+        bound: 1e-5,
+    };
+    let targets = vec![target("wgpu", false), target("wgpu without subgroups", true)];
+    // One device for all tests of a process, so that its kernels are compiled once.
+    static HELD: OnceLock<Vec<Box<dyn Executable>>> = OnceLock::new();
+    HELD.get_or_init(|| targets.iter().map(hold).collect());
+    targets
+}
+
+/// The number of the adapter that tests run on.
+fn adapter() -> Option<usize> {
+    static ADAPTER: OnceLock<Option<usize>> = OnceLock::new();
+    *ADAPTER.get_or_init(|| {
+        if let Ok(number) = std::env::var("KINGLET_TEST_ADAPTER") {
+            return Some(number.parse().expect("KINGLET_TEST_ADAPTER should be a number"));
+        }
+        let all = pollster::block_on(adapters());
+        let found = all.iter().find(|adapter| adapter.unusable.is_none());
+        if found.is_none() {
+            let list: Vec<_> = all.iter().map(ToString::to_string).collect();
+            let text = format!("NOTHING RUNS ON WGPU HERE: no usable adapter among {list:?}\n");
+            assert!(std::env::var_os("KINGLET_REQUIRE_WGPU").is_none(), "{text}");
+            // Past the capture of passing tests' output.
+            let _ = std::io::stderr().write_all(text.as_bytes());
+        }
+        found.map(|adapter| adapter.index)
+    })
+}
+
+/// Something small that keeps the target's device open.
+fn hold(target: &Target) -> Box<dyn Executable> {
+    let mut tensors = Tensors::default();
+    tensors.push("one", &[1, 1], Stored::F32, &[1.0]);
+    let (table, x) = (Matrix::whole("one", 1, 1), BufferId(0));
+    let linear = table.clone().into();
+    let plan = Plan {
+        hidden: 1,
+        vocab: 1,
+        ops: vec![
+            Op::Embed(Embed { table, scale: 1.0, output: x }),
+            Op::Head(Head { input: x, norm: None, linear, scale: 1.0, soft_cap: None }),
+        ],
+        buffers: vec![Buffer { name: "x", width: 1, slot: 0 }],
+        slots: vec![1],
+        states: Vec::new(),
+    };
+    compile(Arc::new(plan), &tensors.weights(), &target.options)
+        .unwrap_or_else(|e| panic!("{}: {e}", target.name))
 }

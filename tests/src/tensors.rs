@@ -63,6 +63,16 @@ impl Tensors {
         ));
     }
 
+    /// Adds a tensor of any type, given as its bytes.
+    pub fn push_bytes(&mut self, name: &str, shape: &[usize], dtype: &str, bytes: &[u8]) {
+        let begin = self.data.len();
+        self.data.extend(bytes);
+        let end = self.data.len();
+        self.entries.push(format!(
+            r#""{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#
+        ));
+    }
+
     /// The file; its data begins at an offset that is 1 more than a multiple of 64, as nothing may rely on
     /// alignment.
     pub fn file(&self) -> Vec<u8> {

@@ -18,6 +18,10 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "NAME", default_value = "auto", value_parser = backend())]
     pub(crate) backend: Backend,
 
+    /// Which adapter `--backend wgpu` takes, by its number in `kinglet devices`; the best one if not given
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) adapter: Option<u16>,
+
     /// Threads of the processor; its physical cores if not given
     #[arg(long, short, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(crate) threads: Option<u16>,

@@ -38,6 +38,9 @@ pub(crate) fn model_in(
     if let Some(threads) = global.threads {
         options = options.threads(usize::from(threads));
     }
+    if let Some(adapter) = global.adapter {
+        options = options.adapter(usize::from(adapter));
+    }
     let begun = Instant::now();
     let model = Model::open(folder, &adjust(options))?;
     log::info!("{}: {}, {}", folder.display(), model.spec().model_type, model.describe());

@@ -76,6 +76,8 @@ enum Command {
     Quantize(commands::quantize::QuantizeArgs),
     /// Measure prefill and decode, in tokens per second and as a share of the memory's bandwidth
     Bench(commands::bench::BenchArgs),
+    /// Say what can compute here: the processor and the adapters of the wgpu backend
+    Devices(commands::devices::DevicesArgs),
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
@@ -90,6 +92,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Eval(args) => commands::eval::run(global, &args),
         Command::Quantize(args) => commands::quantize::run(global, &args),
         Command::Bench(args) => commands::bench::run(global, &args),
+        Command::Devices(args) => commands::devices::run(&args),
     }
 }
 

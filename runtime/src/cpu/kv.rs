@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::Error;
+use crate::backend::PortableState;
 use crate::error::grow;
 
 /// Positions in a page.
@@ -19,8 +20,8 @@ pub(super) struct KvCache {
     pub heads: Vec<HeadCache>,
     head_dim: usize,
     window: Option<usize>,
-    /// Pages dropped at the front.
-    first_page: usize,
+    /// The first position that is held.
+    first: usize,
 }
 
 /// The pages of one head.
@@ -32,13 +33,17 @@ pub(super) struct HeadCache {
 
 impl KvCache {
     pub(super) fn new(kv_heads: usize, head_dim: usize, window: Option<usize>) -> Self {
-        Self { heads: vec![HeadCache::default(); kv_heads], head_dim, window, first_page: 0 }
+        Self { heads: vec![HeadCache::default(); kv_heads], head_dim, window, first: 0 }
+    }
+
+    /// The first position that a token at `position` sees.
+    fn oldest(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
     /// Makes room for positions `position .. position + len` and drops what no position from `position` on sees.
     pub(super) fn reserve(&mut self, position: usize, len: usize) -> Result<(), Error> {
-        let oldest = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        let first_page = (oldest / PAGE).max(self.first_page);
+        let first_page = self.oldest(position) / PAGE;
         let end_page = (position + len).div_ceil(PAGE);
         for head in &mut self.heads {
             while head.first_page < first_page && head.pages.pop_front().is_some() {
@@ -52,12 +57,88 @@ impl KvCache {
             // The pages that will be written must not be shared with a snapshot.
             for index in position / PAGE..end_page {
                 if let Some(page) = head.pages.get_mut(index - head.first_page) {
-                    Arc::make_mut(page);
+                    unshare(page, "the key/value cache")?;
                 }
             }
         }
-        self.first_page = first_page;
+        self.first = self.first.max(first_page * PAGE);
         Ok(())
+    }
+
+    /// The first position that [`Self::cut`] can go back to: all that its next token sees must still be here.
+    pub(super) fn floor(&self) -> usize {
+        match (self.first, self.window) {
+            (0, _) => 0,
+            (first, Some(window)) => first + window - 1,
+            // Nothing is dropped without a window.
+            (_, None) => usize::MAX,
+        }
+    }
+
+    /// Forgets the positions from `position` on, which is no less than [`Self::floor`].
+    pub(super) fn cut(&mut self, position: usize) {
+        for head in &mut self.heads {
+            head.pages.truncate(position.div_ceil(PAGE).saturating_sub(head.first_page));
+        }
+    }
+
+    /// What a token at `position` and those after it see.
+    pub(super) fn export(&self, position: usize) -> Result<PortableState, Error> {
+        let first = self.oldest(position).min(position);
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let len = self.heads.len() * (position - first) * self.head_dim;
+        grow(&mut keys, len, "a copy of the key/value cache")?;
+        grow(&mut values, len, "a copy of the key/value cache")?;
+        let rows = keys.chunks_exact_mut(self.head_dim).zip(values.chunks_exact_mut(self.head_dim));
+        let places =
+            self.heads.iter().flat_map(|head| (first..position).map(move |place| (head, place)));
+        for ((key, value), (head, place)) in rows.zip(places) {
+            head.read(place, key, value);
+        }
+        Ok(PortableState::KeyValue { first, keys, values })
+    }
+
+    /// Whether `len` keys are those of positions `first .. position`, and these are all that a token at `position` sees.
+    pub(super) fn fits(&self, (first, position): (usize, usize), len: usize) -> bool {
+        let rows = position.checked_sub(first).and_then(|n| n.checked_mul(self.heads.len()));
+        first <= self.oldest(position)
+            && rows.and_then(|n| n.checked_mul(self.head_dim)) == Some(len)
+    }
+
+    /// Keys and values of positions `first .. position`, each `[kv_heads, position - first, head_dim]`, instead of
+    /// what is here.
+    pub(super) fn import(
+        &mut self,
+        (first, position): (usize, usize),
+        keys: &[f32],
+        values: &[f32],
+    ) -> Result<(), Error> {
+        let mut new = Self::new(self.heads.len(), self.head_dim, self.window);
+        new.first = first;
+        for head in &mut new.heads {
+            head.first_page = first / PAGE;
+        }
+        if position > first {
+            new.reserve(first, position - first)?;
+        }
+        let rows = keys.chunks_exact(self.head_dim).zip(values.chunks_exact(self.head_dim));
+        let mut rows = rows.into_iter();
+        for head in &mut new.heads {
+            for (place, (key, value)) in (first..position).zip(&mut rows) {
+                head.write(place, key, value);
+            }
+        }
+        // `reserve` went by what the first of them sees.
+        new.first = first;
+        *self = new;
+        Ok(())
+    }
+
+    /// Calls `visit` with address and bytes of each page.
+    pub(super) fn blocks(&self, visit: &mut dyn FnMut(usize, usize)) {
+        for page in self.heads.iter().flat_map(|head| &head.pages) {
+            visit(Arc::as_ptr(page).addr(), 4 * page.len());
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -78,11 +159,33 @@ impl HeadCache {
         values[slot * value.len()..][..value.len()].copy_from_slice(value);
     }
 
+    /// Key and value of `position`, which is held.
+    fn read(&self, position: usize, key: &mut [f32], value: &mut [f32]) {
+        let slot = position % PAGE;
+        let (keys, values) = self.page(position / PAGE);
+        for (k, keys) in key.iter_mut().zip(keys.chunks_exact(PAGE)) {
+            *k = keys[slot];
+        }
+        value.copy_from_slice(&values[slot * value.len()..][..value.len()]);
+    }
+
     /// Keys `[head_dim, PAGE]` and values `[PAGE, head_dim]` of page `index`, counted from the sequence's beginning.
     pub(super) fn page(&self, index: usize) -> (&[f32], &[f32]) {
         let memory = &self.pages[index - self.first_page];
         memory.split_at(memory.len() / 2)
     }
+}
+
+/// Makes `memory` nobody else's: a copy, if it is shared.
+pub(super) fn unshare<T: Copy>(memory: &mut Arc<Vec<T>>, what: &'static str) -> Result<(), Error> {
+    if Arc::get_mut(memory).is_none() {
+        let mut copy = Vec::new();
+        let bytes = size_of::<T>() * memory.len();
+        copy.try_reserve_exact(memory.len()).map_err(|_| Error::OutOfMemory { what, bytes })?;
+        copy.extend_from_slice(memory);
+        *memory = Arc::new(copy);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -105,5 +208,58 @@ mod tests {
         assert_eq!((keys[299 - 256], values[2 * (299 - 256) + 1]), (299.0, 299.0));
         assert_eq!(keys[300 - 256], 0.0, "the fork wrote to its own copy");
         assert!(Arc::ptr_eq(&cache.heads[0].pages[0], &fork.heads[0].pages[0]));
+    }
+
+    /// A cache with key `[position, 1]` and value `[2, position]` for each position.
+    fn filled(window: Option<usize>, positions: usize) -> KvCache {
+        let mut cache = KvCache::new(1, 2, window);
+        for position in 0..positions {
+            cache.reserve(position, 1).unwrap();
+            cache.heads[0].write(position, &[position as f32, 1.0], &[2.0, position as f32]);
+        }
+        cache
+    }
+
+    #[test]
+    fn a_cut_goes_back_as_far_as_its_next_token_sees() {
+        let mut cache = filled(Some(70), 300);
+        // Pages 3 and 4 are held, from position 192 on, and a token sees itself and 69 before it.
+        assert_eq!(cache.floor(), 192 + 69);
+        cache.cut(261);
+        cache.reserve(261, 1).unwrap();
+        cache.heads[0].write(261, &[-5.0, 0.0], &[0.0, -5.0]);
+        let (keys, values) = cache.heads[0].page(4);
+        assert_eq!(
+            (keys[4], keys[5], values[2 * 4 + 1], values[2 * 5 + 1]),
+            (260.0, -5.0, 260.0, -5.0)
+        );
+        assert_eq!(filled(None, 100).floor(), 0);
+        let mut cache = filled(None, 300);
+        cache.cut(64);
+        assert_eq!(cache.bytes(), 8 * 2 * PAGE);
+        cache.cut(0);
+        assert_eq!(cache.bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_exported_can_be_imported() {
+        for (window, positions) in
+            [(None, 0), (None, 1), (None, 130), (Some(70), 300), (Some(7), 5)]
+        {
+            let cache = filled(window, positions);
+            let PortableState::KeyValue { first, keys, values } = cache.export(positions).unwrap()
+            else {
+                panic!("a cache");
+            };
+            assert_eq!(first, window.map_or(0, |w| (positions + 1).saturating_sub(w)));
+            let expected: Vec<f32> = (first..positions).flat_map(|p| [p as f32, 1.0]).collect();
+            assert_eq!(keys, expected);
+            let mut other = KvCache::new(1, 2, window);
+            other.import((first, positions), &keys, &values).unwrap();
+            let again = other.export(positions).unwrap();
+            assert_eq!(again, PortableState::KeyValue { first, keys, values });
+            assert!(other.floor() == 0 || other.floor() == positions, "{}", other.floor());
+            other.reserve(positions, 1).unwrap();
+        }
     }
 }

@@ -36,7 +36,9 @@ use self::state::CpuState;
 use self::step::{Step, StepRun, Workspace};
 use self::team::Team;
 use crate::backend::{BackendRun, Executable, SessionState, StepFuture};
-use crate::op::Op;
+use crate::cancel::Cancel;
+use crate::model::StateType;
+use crate::op::{Op, StateId};
 use crate::plan::Plan;
 use crate::weights::Weights;
 use crate::{Activations, Error, ModelOptions};
@@ -61,6 +63,9 @@ pub(crate) struct CpuExecutable {
     isa: Isa,
     chunk: usize,
     activations: Activations,
+    state_type: StateType,
+    /// The state tensors of each op that are stored otherwise than they are computed with.
+    stored: Vec<Vec<StateId>>,
     /// One step at a time.
     workspace: Mutex<Workspace>,
 }
@@ -83,8 +88,15 @@ impl CpuExecutable {
             return Err(Error::Option { name, value, expected: "from 1 to 65536" });
         }
         let ops = plan.ops.iter().map(|op| compile(op, weights)).collect::<Result<_, Error>>()?;
+        let state_type = options.state_type;
+        let stored = |op: &Op| match state_type {
+            StateType::F32 => Vec::new(),
+            StateType::F16 => op.uses().states,
+        };
         Ok(Self {
             ops,
+            state_type,
+            stored: plan.ops.iter().map(stored).collect(),
             team: Team::new(threads).map_err(Error::Threads)?,
             isa: options.isa.unwrap_or_else(Isa::detect),
             chunk,
@@ -94,7 +106,7 @@ impl CpuExecutable {
         })
     }
 
-    fn run(&self, runs: Vec<BackendRun<'_>>) -> Result<(), Error> {
+    fn run(&self, runs: Vec<BackendRun<'_>>, cancels: &[Cancel]) -> Result<(), Error> {
         let mut guard = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let workspace = &mut *guard;
         let mut tokens = Vec::new();
@@ -103,6 +115,7 @@ impl CpuExecutable {
             let Some(state) = run.state.as_any_mut().downcast_mut::<CpuState>() else {
                 return Err(Error::ForeignSession);
             };
+            state.unshare()?;
             let (start, len) = (tokens.len(), run.tokens.len());
             tokens.extend_from_slice(run.tokens);
             step_runs.push(StepRun { start, len, state, wanted: run.wanted, logits: run.logits });
@@ -118,8 +131,19 @@ impl CpuExecutable {
             locals: &mut workspace.locals,
             activations: self.activations,
         };
-        for (index, op) in self.ops.iter().enumerate() {
+        for (index, (op, stored)) in self.ops.iter().zip(&self.stored).enumerate() {
+            if cancels.iter().any(Cancel::is_set) {
+                return Err(Error::Cancelled);
+            }
+            for &id in stored {
+                let scratch = &mut *step.scratch;
+                step.runs.iter_mut().try_for_each(|run| run.state.widen(id, scratch))?;
+            }
             op.run(&mut step)?;
+            for &id in stored {
+                let scratch = &mut *step.scratch;
+                step.runs.iter_mut().for_each(|run| run.state.narrow(id, scratch));
+            }
             if cfg!(debug_assertions) {
                 let broken = |values: &[f32]| values.iter().any(|x| !x.is_finite());
                 let op = &self.plan.ops[index];
@@ -157,11 +181,19 @@ fn compile(op: &Op, weights: &Weights) -> Result<Box<dyn CpuOp>, Error> {
 
 impl Executable for CpuExecutable {
     fn new_state(&self) -> Result<Box<dyn SessionState>, Error> {
-        Ok(Box::new(CpuState::new(&self.plan)?))
+        Ok(Box::new(CpuState::new(&self.plan, self.state_type)?))
     }
 
     fn step<'a>(&'a self, runs: Vec<BackendRun<'a>>) -> StepFuture<'a> {
-        Box::pin(async move { self.run(runs) })
+        Box::pin(async move { self.run(runs, &[]) })
+    }
+
+    fn step_until<'a>(
+        &'a self,
+        runs: Vec<BackendRun<'a>>,
+        cancels: &'a [Cancel],
+    ) -> StepFuture<'a> {
+        Box::pin(async move { self.run(runs, cancels) })
     }
 
     fn describe(&self) -> String {

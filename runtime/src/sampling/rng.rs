@@ -24,6 +24,11 @@ impl Rng {
         Self { state: [next(), next(), next(), next()] }
     }
 
+    /// Whether this is the one state that gives zeros forever, and that no seed leads to.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.state == [0; 4]
+    }
+
     /// 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         let [s0, s1, s2, s3] = &mut self.state;

@@ -54,6 +54,16 @@ impl SamplerState {
         self.history.get(start..).unwrap_or_default()
     }
 
+    /// A state that was taken apart into random numbers and history.
+    pub(crate) fn from_parts(rng: Rng, history: Vec<u32>) -> Self {
+        Self { rng, history }
+    }
+
+    /// The random numbers to come.
+    pub(crate) fn random(&self) -> &Rng {
+        &self.rng
+    }
+
     pub(super) fn rng(&mut self) -> &mut Rng {
         &mut self.rng
     }

@@ -29,7 +29,7 @@ mod tokenizer;
 #[cfg(feature = "chat-template")]
 pub use chat::{ChatOptions, ChatTemplate, DateTime, Message, RenderLimits};
 #[cfg(feature = "chat-template")]
-pub use conversation::Conversation;
+pub use conversation::{Conversation, Prompt};
 pub use error::TextError;
 pub use generation_config::GenerationConfig;
 pub use output::{FinishReason, Output, OutputStream};

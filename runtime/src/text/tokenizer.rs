@@ -168,6 +168,20 @@ impl Tokenizer {
         }
     }
 
+    /// As [`Tokenizer::encode`] with special tokens as they stand in the text and none added; also, for each
+    /// token, where its text ends, in bytes.
+    #[cfg(feature = "chat-template")]
+    pub(super) fn encode_with_ends(&self, text: &str) -> Result<(Vec<u32>, Vec<usize>), TextError> {
+        match guarded(|| self.library().encode(text, false)) {
+            Ok(Ok(encoding)) => {
+                let ends = encoding.get_offsets().iter().map(|(_, end)| *end).collect();
+                Ok((encoding.get_ids().to_vec(), ends))
+            }
+            Ok(Err(error)) => Err(TextError::Encode { problem: error.to_string() }),
+            Err(problem) => Err(TextError::Encode { problem }),
+        }
+    }
+
     /// Turns token ids into text. Ids that the tokenizer does not know have no text (an embedding
     /// is often a little larger than the vocabulary).
     ///

@@ -36,17 +36,17 @@ const PREFIX: usize = 8;
 
 /// A tensor as a header describes it, checked against its file.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Its name.
-    pub(super) name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// Outermost dimension first.
-    pub(super) shape: Arc<[usize]>,
+    pub(crate) shape: Arc<[usize]>,
     /// Where its bytes lie, counted from the start of the file.
-    pub(super) range: Range<usize>,
+    pub(crate) range: Range<usize>,
     /// The file it lies in; 0 until several files are joined.
     pub(super) part: u32,
     /// Type of its elements.
-    pub(super) dtype: Dtype,
+    pub(crate) dtype: Dtype,
 }
 
 /// What is wrong with the header of a safetensors file.
@@ -241,16 +241,22 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Entry>, HeaderError> {
     }
     let split = usize::try_from(header).ok().and_then(|n| rest.split_at_checked(n));
     let Some((json, data)) = split else { return Err(HeaderError::PastEnd { header, len }) };
-    let json = std::str::from_utf8(json)
-        .map_err(|error| HeaderError::NotUtf8 { valid: error.valid_up_to() })?;
-    let mut entries = read_json(json)?;
-    check_names(&mut entries)?;
-    check_offsets(&mut entries, data.len())?;
+    let mut entries = parse_json(json, data.len())?;
     let data_start = file.len() - data.len();
     for entry in &mut entries {
         // Both ends are within `data`, so neither addition can overflow.
         entry.range = entry.range.start + data_start..entry.range.end + data_start;
     }
+    Ok(entries)
+}
+
+/// The tensors that the header `json` describes, in front of `data` bytes; ranges are counted from its end.
+pub(crate) fn parse_json(json: &[u8], data: usize) -> Result<Vec<Entry>, HeaderError> {
+    let json = std::str::from_utf8(json)
+        .map_err(|error| HeaderError::NotUtf8 { valid: error.valid_up_to() })?;
+    let mut entries = read_json(json)?;
+    check_names(&mut entries)?;
+    check_offsets(&mut entries, data)?;
     Ok(entries)
 }
 

@@ -17,6 +17,7 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use super::error::{Name, WeightsError, json_message};
 use super::header::Text;
 use super::map::Source;
+use crate::mounted;
 
 /// The one file of a checkpoint that is not sharded.
 pub(super) const SINGLE: &str = "model.safetensors";
@@ -91,33 +92,51 @@ pub(super) struct WeightMap {
 
 /// Opens the files of the checkpoint in `folder`, and its index if there is one.
 pub(super) fn locate(folder: &Path) -> Result<(Vec<Source>, Option<WeightMap>), WeightsError> {
-    if let Some(file) = open(&folder.join(SINGLE))? {
-        return Ok((vec![Source::file(SINGLE, file)], None));
+    if let Some(single) = open_source(folder, SINGLE)? {
+        return Ok((vec![single], None));
     }
     let path = folder.join(INDEX);
-    let Some(file) = open(&path)? else { return Err(nothing_found(folder)) };
-    let mut json = Vec::new();
-    file.take(MAX_INDEX + 1).read_to_end(&mut json).map_err(|source| WeightsError::Io {
-        doing: "read",
-        path: path.clone(),
-        source,
-    })?;
-    let index = if json.len() as u64 > MAX_INDEX {
-        Err(IndexError::TooLong { limit: MAX_INDEX })
-    } else {
-        parse(&json)
+    let index = match read_index(folder, &path)? {
+        Some(json) => parse(&json),
+        None => Err(IndexError::TooLong { limit: MAX_INDEX }),
     };
     let index = index.map_err(|error| WeightsError::Index { path, error })?;
     let mut sources = Vec::new();
     for (id, shard) in index.shards.iter().enumerate() {
-        let Some(file) = open(&folder.join(shard))? else {
+        let Some(source) = open_source(folder, shard)? else {
             let tensors = index.tensors.iter().filter(|(_, of)| *of as usize == id).count();
             let (folder, shard) = (folder.to_path_buf(), shard.clone());
             return Err(WeightsError::MissingShard { folder, shard, tensors });
         };
-        sources.push(Source::file(shard, file));
+        sources.push(source);
     }
     Ok((sources, Some(index)))
+}
+
+/// The bytes of the index at `path`, wherever that is; `None` if they are too many.
+fn read_index(folder: &Path, path: &Path) -> Result<Option<Vec<u8>>, WeightsError> {
+    let io = |source| WeightsError::Io { doing: "read", path: path.to_path_buf(), source };
+    match mounted::read(path, MAX_INDEX) {
+        Some(Ok(read)) => return Ok(read.ok()),
+        Some(Err(error)) if error.kind() == ErrorKind::NotFound => {
+            return Err(WeightsError::NoWeights { folder: folder.into(), others: Vec::new() });
+        }
+        Some(Err(error)) => return Err(io(error)),
+        None => {}
+    }
+    let Some(file) = open(path)? else { return Err(nothing_found(folder)) };
+    let mut json = Vec::new();
+    file.take(MAX_INDEX + 1).read_to_end(&mut json).map_err(io)?;
+    Ok(Some(json).filter(|json| json.len() as u64 <= MAX_INDEX))
+}
+
+/// Opens a file of the folder, wherever that is; `None` if nothing has that name.
+fn open_source(folder: &Path, name: &str) -> Result<Option<Source>, WeightsError> {
+    if let Some(mounted) = mounted::source(folder, name) {
+        let io = |source| WeightsError::Io { doing: "open", path: folder.join(name), source };
+        return mounted.map_err(io);
+    }
+    Ok(open(&folder.join(name))?.map(|file| Source::file(name, file)))
 }
 
 /// Opens a regular file, through links; `None` if nothing has that name.

@@ -38,6 +38,8 @@ pub use check::{CheckOptions, Checked, Mismatch, Problem};
 pub use error::WeightsError;
 pub use foreign::{Conversion, ConversionError};
 pub use header::HeaderError;
+/// For other safetensors files than weights.
+pub(crate) use header::{Entry as Tensor, parse_json as parse_header};
 pub use index::IndexError;
 pub use map::{Access, Source};
 pub use matrix::{Encoding, MatrixData, MatrixView};

@@ -1,19 +1,18 @@
 //! Messages, and the session that has most of them in its state already.
 //!
-//! Each turn renders and tokenizes the whole conversation; what a session's tokens cover of it is not
+//! Each turn renders and tokenizes the whole conversation; what the session or the cache of prefixes covers of it is not
 //! computed again. The session itself holds prompt and answer. Where the template writes the answer
-//! otherwise than it was generated (many drop what was thought, or trim white space), a fork made at
-//! the end of the last prompt goes on; and where a template begins answers with a text that it later
-//! leaves out, one made before that beginning.
+//! otherwise than it was generated (many drop what was thought, or trim white space), the cache has the end of the
+//! last prompt; and where a template begins answers with a text that it later leaves out, what was before it.
 
 use std::time::Instant;
 
 use kinglet::sampling::{Sampler, SamplingOptions};
 use kinglet::text::{
-    ChatOptions, ChatTemplate, EncodeOptions, Message, OutputStream, StopMatcher, StopTokens,
+    self, ChatOptions, ChatTemplate, Message, OutputStream, Prompt, StopMatcher, StopTokens,
     StreamDecoder, Tokenizer,
 };
-use kinglet::{Model, Session};
+use kinglet::{Model, PrefixCache, PrefixCacheOptions, PrefixCacheStats, Session};
 use serde_json::{Map, Value};
 
 use crate::error::CliError;
@@ -40,6 +39,8 @@ pub(crate) struct Setup {
     pub(crate) sampling: SamplingOptions,
     /// Variables for the template.
     pub(crate) variables: Map<String, Value>,
+    /// What is kept of prompts and answers, so that it need not be computed again.
+    pub(crate) cache: PrefixCacheOptions,
     /// Of the random numbers.
     pub(crate) seed: u64,
 }
@@ -48,63 +49,57 @@ pub(crate) struct Setup {
 pub(crate) struct Conversation {
     setup: Setup,
     sampler: Sampler,
-    messages: Vec<Message>,
+    /// What was said, and how it is rendered.
+    talk: text::Conversation,
     session: Session,
-    /// Sessions at the end of the last prompt and, if that has missed once, before the beginning of the answer.
-    forks: Vec<Session>,
-    /// Whether to fork before the beginning of the answer too, which costs a step of its own.
-    fork_before_answer: bool,
+    cache: PrefixCache,
 }
 
 impl Conversation {
     /// A conversation without messages.
     ///
     /// # Errors
-    /// When there is no memory for a session.
+    /// When there is no memory for a session, or the cache's folder can't be used.
     pub(crate) fn new(setup: Setup) -> Result<Self, CliError> {
         let sampler = Sampler::new(setup.sampling.clone(), setup.seed)?;
         let session = setup.model.session()?;
         // Refused here rather than in the middle of an answer.
         StopMatcher::new(&setup.stop_strings)?;
-        Ok(Self {
-            setup,
-            sampler,
-            session,
-            messages: Vec::new(),
-            forks: Vec::new(),
-            fork_before_answer: false,
-        })
+        let cache = PrefixCache::new(&setup.model, setup.cache.clone())?;
+        let options = ChatOptions { variables: setup.variables.clone(), ..ChatOptions::default() };
+        let talk = text::Conversation { messages: Vec::new(), options };
+        Ok(Self { setup, sampler, talk, session, cache })
     }
 
     /// What was said so far.
     pub(crate) fn messages(&self) -> &[Message] {
-        &self.messages
+        &self.talk.messages
     }
 
     /// Other messages instead.
     pub(crate) fn replace(&mut self, messages: Vec<Message>) {
-        self.messages = messages;
+        self.talk.messages = messages;
     }
 
     /// The system prompt, if there is one.
     pub(crate) fn system(&self) -> Option<&str> {
-        let first = self.messages.first().filter(|message| message.role == "system");
+        let first = self.talk.messages.first().filter(|message| message.role == "system");
         first?.content.as_ref()?.as_str()
     }
 
     /// Sets or removes the system prompt.
     pub(crate) fn set_system(&mut self, text: Option<&str>) {
-        if self.messages.first().is_some_and(|message| message.role == "system") {
-            self.messages.remove(0);
+        if self.talk.messages.first().is_some_and(|message| message.role == "system") {
+            self.talk.messages.remove(0);
         }
         if let Some(text) = text {
-            self.messages.insert(0, Message::system(text));
+            self.talk.messages.insert(0, Message::system(text));
         }
     }
 
     /// Forgets all but the system prompt.
     pub(crate) fn reset(&mut self) {
-        self.messages.truncate(usize::from(self.system().is_some()));
+        self.talk.messages.truncate(usize::from(self.system().is_some()));
     }
 
     /// Name of the model's folder.
@@ -124,18 +119,29 @@ impl Conversation {
         (self.session.position(), self.session.state_bytes())
     }
 
+    /// What the cache of prefixes has done and holds.
+    pub(crate) fn cached(&self) -> PrefixCacheStats {
+        self.cache.stats()
+    }
+
+    /// Writes what is worth it to the cache's folder, if there is one.
+    pub(crate) fn persist(&mut self) {
+        let written = self.cache.persist();
+        log::info!("{written} prefixes written to the cache's folder");
+    }
+
     /// Says something and prints the answer. On an error, and when Ctrl-C came before the answer began, the
     /// conversation is as it was.
     ///
     /// # Errors
     /// Those of template, tokenizer, engine and output; a prompt that is too long.
     pub(crate) fn ask(&mut self, text: &str, output: &mut Output) -> Result<Answer, CliError> {
-        self.messages.push(Message::user(text));
+        self.talk.messages.push(Message::user(text));
         let answer = self.answer(output);
         let nothing =
             |answer: &Answer| answer.tokens.is_empty() && answer.stop == StopReason::Interrupted;
         if answer.as_ref().map_or(true, nothing) {
-            self.messages.pop();
+            self.talk.messages.pop();
         }
         answer
     }
@@ -146,14 +152,14 @@ impl Conversation {
     /// As [`Conversation::ask`].
     pub(crate) fn retry(&mut self, output: &mut Output) -> Result<Option<Answer>, CliError> {
         let is = |message: Option<&Message>, role: &str| message.is_some_and(|m| m.role == role);
-        let old = self.messages.pop_if(|message| message.role == "assistant");
-        if !is(self.messages.last(), "user") {
-            self.messages.extend(old);
+        let old = self.talk.messages.pop_if(|message| message.role == "assistant");
+        if !is(self.talk.messages.last(), "user") {
+            self.talk.messages.extend(old);
             return Ok(None);
         }
         let answer = self.answer(output);
-        if !is(self.messages.last(), "assistant") {
-            self.messages.extend(old);
+        if !is(self.talk.messages.last(), "assistant") {
+            self.talk.messages.extend(old);
         }
         answer.map(Some)
     }
@@ -161,107 +167,63 @@ impl Conversation {
     /// Answers the messages and appends the answer to them, if there is one.
     fn answer(&mut self, output: &mut Output) -> Result<Answer, CliError> {
         let begun = Instant::now();
-        let prompt = self.encode(true)?;
-        self.setup.limits.check(prompt.len())?;
+        let prompt = self.talk.prompt(&self.setup.template, &self.setup.tokenizer)?;
+        self.setup.limits.check(prompt.tokens.len())?;
         let _guard = interrupt::guard();
         let answer = self.compute(&prompt, begun, output);
         match &answer {
             Ok(answer) if !answer.tokens.is_empty() => {
-                self.messages.push(Message::assistant(answer.text.clone()));
+                self.talk.messages.push(Message::assistant(answer.text.clone()));
             }
             Ok(_) => {}
             // What failed half-way may have left the session unusable.
-            Err(_) => {
-                self.forks.clear();
-                self.session = self.setup.model.session()?;
-            }
+            Err(_) => self.session = self.setup.model.session()?,
         }
         answer
     }
 
     fn compute(
         &mut self,
-        prompt: &[u32],
+        prompt: &Prompt,
         begun: Instant,
         output: &mut Output,
     ) -> Result<Answer, CliError> {
-        let reused = self.go_back_to_prefix(prompt)?;
+        let Prompt { tokens, boundaries } = prompt;
         let seed = self.setup.seed;
-        let mut stats = Stats { prompt: prompt.len(), reused, ..Stats::default() };
-        if !self.prefill(prompt)? {
+        let mut stats = Stats { prompt: tokens.len(), ..Stats::default() };
+        let mut progress = generation::prefill_progress();
+        let used = self.cache.prefill_with(
+            &mut self.session,
+            tokens,
+            boundaries,
+            &mut |done, total| {
+                progress.set(done as u64, total as u64);
+                !interrupt::hit()
+            },
+        )?;
+        drop(progress);
+        stats.reused = used.reused;
+        if !used.complete || interrupt::hit() {
             let stop = StopReason::Interrupted;
             let answer = Answer { text: String::new(), tokens: Vec::new(), stop, stats, seed };
             output.done(&answer)?;
             return Ok(answer);
         }
-        stats.computed = prompt.len() - reused;
+        stats.computed = used.computed;
         stats.prefill = begun.elapsed();
         let history = self.sampler.state_mut();
         history.rewind(0);
-        history.accept_all(prompt);
+        history.accept_all(tokens);
         let Setup { tokenizer, stop, stop_strings, limits, .. } = &self.setup;
         let decoder = StreamDecoder::new(tokenizer.clone(), true);
         let matcher = StopMatcher::new(stop_strings)?;
         let stream = Box::new(OutputStream::new(decoder, stop.clone(), matcher));
         let decode = Decode::Text { stream, stops: stop_strings.clone() };
         let (limits, session, sampler) = (*limits, &mut self.session, &mut self.sampler);
-        Generation { session, sampler, decode, limits, begun, stats, seed }.run(output)
+        let answer =
+            Generation { session, sampler, decode, limits, begun, stats, seed }.run(output)?;
+        // Where another conversation begins with this answer too, or the next run does.
+        self.cache.insert(&self.session)?;
+        Ok(answer)
     }
-
-    /// The conversation as tokens, with or without the beginning of an answer.
-    fn encode(&self, add_generation_prompt: bool) -> Result<Vec<u32>, CliError> {
-        let variables = self.setup.variables.clone();
-        let options = ChatOptions { add_generation_prompt, variables, ..ChatOptions::default() };
-        let text = self.setup.template.render(&self.messages, &options)?;
-        let plain = EncodeOptions { add_special_tokens: false, parse_special_tokens: true };
-        Ok(self.setup.tokenizer.encode(&text, plain)?)
-    }
-
-    /// Makes the session one whose tokens begin the prompt, the longest that there is; returns their number.
-    fn go_back_to_prefix(&mut self, prompt: &[u32]) -> Result<usize, CliError> {
-        if begins(&self.session, prompt) {
-            return Ok(self.session.position());
-        }
-        let fitting = self.forks.iter().filter(|fork| begins(fork, prompt));
-        if let Some(fork) = fitting.max_by_key(|fork| fork.position()) {
-            self.session = fork.fork()?;
-            return Ok(self.session.position());
-        }
-        self.fork_before_answer |= !self.forks.is_empty();
-        self.forks.clear();
-        self.session.reset()?;
-        Ok(0)
-    }
-
-    /// Takes the rest of the prompt into the session, forking on the way. False when Ctrl-C stopped it.
-    fn prefill(&mut self, prompt: &[u32]) -> Result<bool, CliError> {
-        let mut forks = Vec::new();
-        let mut progress = generation::prefill_progress();
-        if self.fork_before_answer {
-            let without = self.encode(false).unwrap_or_default();
-            let common = without.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-            if let Some(rest) = prompt.get(self.session.position()..common)
-                && !rest.is_empty()
-                && common < prompt.len()
-            {
-                if !generation::prefill(&mut self.session, rest, &mut progress)? {
-                    return Ok(false);
-                }
-                forks.push(self.session.fork()?);
-            }
-        }
-        let rest = prompt.get(self.session.position()..).unwrap_or_default();
-        if !generation::prefill(&mut self.session, rest, &mut progress)? {
-            return Ok(false);
-        }
-        forks.push(self.session.fork()?);
-        self.forks = forks;
-        Ok(true)
-    }
-}
-
-/// Whether a session can go on to `prompt`: its tokens begin it, and its logits are there if they are all of it.
-fn begins(session: &Session, prompt: &[u32]) -> bool {
-    let held = session.tokens();
-    prompt.starts_with(held) && (held.len() < prompt.len() || session.last_logits().is_some())
 }

@@ -309,6 +309,12 @@ fn command(
             let (tokens, bytes) = conversation.held();
             let megabytes = bytes as f64 / 1e6;
             report::tell(&format!("session: {tokens} tokens, {megabytes:.2} MB of state"));
+            let cached = conversation.cached();
+            let megabytes = cached.bytes as f64 / 1e6;
+            report::tell(&format!(
+                "cache: {} snapshots, {megabytes:.2} MB; {} tokens of prompts reused, {} computed",
+                cached.snapshots, cached.reused, cached.computed
+            ));
         }
         Line::Wrong(message) => report::tell(&message),
         // These are the caller's.

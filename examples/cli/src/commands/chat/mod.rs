@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use kinglet::PrefixCacheOptions;
 use kinglet::text::{ChatTemplate, SpecialTokens, StopTokens};
 
 use crate::args::GlobalArgs;
@@ -77,6 +78,15 @@ pub(crate) struct ChatArgs {
     /// Don't read or write the file of earlier input
     #[arg(long)]
     no_history: bool,
+    /// Memory for what need not be computed again when a turn is rewritten or repeated, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    cache_memory: usize,
+    /// A folder where beginnings of conversations are kept, so that later runs need not compute them either
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// The most that the files in the cache's folder may take, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 4096, requires = "cache_dir")]
+    cache_disk: u64,
     /// Tell tokens per second and time to the first token after each answer, on standard error
     #[arg(long)]
     stats: bool,
@@ -137,6 +147,7 @@ pub(crate) fn run(global: &GlobalArgs, args: ChatArgs) -> Result<(), CliError> {
             interactive::run(&mut conversation, history.as_deref(), options, &mut output)
         }
     };
+    conversation.persist();
     // A message that got no answer must not replace what was saved before.
     let failed = result.as_ref().is_err_and(|error| !error.is_stop());
     if let Some(path) = args.save.as_ref().filter(|_| interactive || !failed) {
@@ -185,7 +196,22 @@ fn setup(global: &GlobalArgs, args: &ChatArgs) -> Result<Setup, CliError> {
     let stop_strings = load::stop_strings(&config, &args.stop.stop);
     let variables = args.template_var.iter().cloned().collect();
     let seed = args.sampling.seed();
-    Ok(Setup { model, tokenizer, template, stop, stop_strings, limits, sampling, variables, seed })
+    let mut cache = PrefixCacheOptions::default();
+    cache.max_bytes = args.cache_memory.saturating_mul(1 << 20);
+    cache.folder = args.cache_dir.clone();
+    cache.max_disk_bytes = args.cache_disk.saturating_mul(1 << 20);
+    Ok(Setup {
+        model,
+        tokenizer,
+        template,
+        stop,
+        stop_strings,
+        limits,
+        sampling,
+        variables,
+        cache,
+        seed,
+    })
 }
 
 fn template_file(path: &Path, folder: &Path) -> Result<ChatTemplate, CliError> {

@@ -3,54 +3,10 @@
 
 use kinglet::plan::StateKind;
 use kinglet::{Error, Logits, Model, ModelOptions, Run, Session};
+use kinglet_tests::cases;
 use kinglet_tests::random::Random;
-use kinglet_tests::{Case, cases, relative_l2};
 
-/// The bound on the relative L2 error between two ways to the same f32 logits: each is within half of it.
-const BOUND: f64 = 1e-5;
-
-/// A case of each family, and each that has a window of its own or mixes kinds of layers.
-fn chosen() -> Vec<Case> {
-    let all = cases();
-    let mut chosen: Vec<Case> = Vec::new();
-    for case in all {
-        let (family, name) = case.name.split_once('/').unwrap();
-        let new = chosen.last().is_none_or(|last| !last.name.starts_with(&format!("{family}/")));
-        if new || ["plain", "window", "mixed_layers", "caps"].contains(&name) {
-            chosen.push(case);
-        }
-    }
-    let families = kinglet::models::supported();
-    for family in families {
-        let has = |case: &Case| case.name.starts_with(&format!("{family}/"));
-        assert!(chosen.iter().any(has), "no case of {family}");
-    }
-    chosen
-}
-
-fn open(case: &Case, options: &ModelOptions) -> Model {
-    Model::open(&case.folder, options).unwrap_or_else(|e| panic!("{}: {e}", case.name))
-}
-
-/// Tokens of a sequence that is none of the fixture's.
-fn tokens(random: &mut Random, vocab: usize, count: usize) -> Vec<u32> {
-    (0..count).map(|_| random.between(0, vocab - 1) as u32).collect()
-}
-
-/// Logits after each of `tokens`, by a session of its own.
-fn alone(model: &Model, tokens: &[u32]) -> Vec<f32> {
-    model.session().unwrap().feed_all(tokens).unwrap().to_vec()
-}
-
-fn assert_near(got: &[f32], expected: &[f32], what: &str) {
-    let error = relative_l2(got, expected);
-    assert!(error <= BOUND, "{what}: {error:.2e}");
-}
-
-/// Rows `from..` of logits, `[tokens, vocab]`.
-fn rows_from(model: &Model, logits: &[f32], from: usize) -> Vec<f32> {
-    logits[from * model.vocab()..].to_vec()
-}
+use crate::{alone, assert_near, chosen, open, rows_from, tokens};
 
 #[test]
 fn any_cuts_give_the_logits_of_the_whole() {

@@ -1,0 +1,105 @@
+//! `kinglet devices`: what can compute here, and what of it would be used.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use kinglet::{AdapterInfo, Isa, adapters};
+use serde_json::json;
+
+use crate::error::CliError;
+use crate::output::{Format, Output};
+
+const EXAMPLES: &str = "\
+Examples:
+  kinglet devices
+  kinglet chat --backend wgpu --adapter 0";
+
+/// Options of `devices`.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DevicesArgs {
+    /// A JSON object for each adapter, one to a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When nothing can be written.
+pub(crate) fn run(args: &DevicesArgs) -> Result<(), CliError> {
+    let mut output = Output::new(if args.json { Format::Json } else { Format::Text });
+    let found = adapters_here();
+    if args.json {
+        for adapter in &found {
+            output.event(&as_json(adapter))?;
+        }
+        return Ok(());
+    }
+    let mut text = format!("cpu: {}\n", Isa::detect().name());
+    for adapter in &found {
+        describe(adapter, &mut text);
+    }
+    if found.is_empty() {
+        text.push_str("wgpu: no adapter (no driver for Vulkan, Metal or DX12 was found)\n");
+    }
+    output.text(&text)
+}
+
+fn adapters_here() -> Vec<AdapterInfo> {
+    pollster::block_on(adapters())
+}
+
+fn describe(adapter: &AdapterInfo, text: &mut String) {
+    let mut abilities = vec![match adapter.subgroups {
+        Some((least, most)) if least == most => format!("subgroups of {least}"),
+        Some((least, most)) => format!("subgroups of {least} to {most}"),
+        None => "no subgroups".into(),
+    }];
+    for (has, name) in [
+        (adapter.f16, "f16"),
+        (adapter.timestamps, "time stamps"),
+        (adapter.cooperative_matrices, "cooperative matrices"),
+    ] {
+        abilities.push(if has { name.into() } else { format!("no {name}") });
+    }
+    let mib = |bytes: u64| bytes >> 20;
+    let used = match &adapter.unusable {
+        Some(reason) => format!("not usable: {reason}"),
+        None => format!(
+            "--backend wgpu --adapter {} adds up {}",
+            adapter.index,
+            if adapter.uses_subgroups() { "in subgroups" } else { "in workgroup memory" }
+        ),
+    };
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "wgpu {}: {}\n  {}, {}, {}\n  {}\n  kernels see buffers of up to {} MiB\n  {used}",
+        adapter.index,
+        adapter.name,
+        adapter.kind,
+        adapter.api,
+        adapter.driver,
+        abilities.join(", "),
+        mib(adapter.max_binding),
+    );
+}
+
+fn as_json(adapter: &AdapterInfo) -> serde_json::Value {
+    json!({
+        "index": adapter.index,
+        "name": adapter.name,
+        "kind": adapter.kind.to_string(),
+        "api": adapter.api,
+        "driver": adapter.driver,
+        "subgroups": adapter.subgroups.map(|(least, most)| [least, most]),
+        "f16": adapter.f16,
+        "timestamps": adapter.timestamps,
+        "cooperative_matrices": adapter.cooperative_matrices,
+        "max_binding": adapter.max_binding,
+        "max_buffer": adapter.max_buffer,
+        "unusable": adapter.unusable,
+        "uses_subgroups": adapter.uses_subgroups(),
+    })
+}

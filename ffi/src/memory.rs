@@ -1,0 +1,211 @@
+//! All reading and writing through pointers that a caller gives, and memory that a caller is given.
+//!
+//! The functions here are called by exported functions alone, with what the C program gave them. That such a pointer is null or a length
+//! absurd is found out; that a pointer points to what the header asks for is the caller's promise, which each function states.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char, c_void};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use crate::guard::call;
+use crate::status::{Failure, kinglet_status};
+
+/// The longest text that is taken, in bytes.
+pub(crate) const MAX_TEXT: usize = 256 << 20;
+/// The most tokens that are taken at once.
+pub(crate) const MAX_TOKENS: usize = 64 << 20;
+
+fn null(name: &str) -> Failure {
+    Failure::argument(format!("{name} is null"))
+}
+
+fn too_large(name: &str, count: usize, limit: usize) -> Failure {
+    let message = format!("{name} is {count}; at most {limit} are taken");
+    Failure::new(kinglet_status::KINGLET_TOO_LARGE, message)
+}
+
+/// Writes a result. The caller promises that `out` is null or can be written to.
+pub(crate) fn write<T>(out: *mut T, name: &str, value: T) -> Result<(), Failure> {
+    check_out(out, name)?;
+    // SAFETY: not null and aligned; the rest is the caller's promise.
+    unsafe { out.write(value) };
+    Ok(())
+}
+
+/// Writes a result that the caller may have no use for. The caller promises that `out` is null or can be written to.
+pub(crate) fn write_optional<T>(out: *mut T, name: &str, value: T) -> Result<(), Failure> {
+    if out.is_null() { Ok(()) } else { write(out, name, value) }
+}
+
+/// That a result can be written: to be asked before anything is done that would be lost.
+pub(crate) fn check_out<T>(out: *mut T, name: &str) -> Result<(), Failure> {
+    if out.is_null() {
+        return Err(null(name));
+    }
+    if out.is_aligned() { Ok(()) } else { Err(Failure::argument(format!("{name} is not aligned"))) }
+}
+
+/// Elements that a caller gives; null is fine for none. The caller promises that `count` of them are there and stay.
+pub(crate) fn slice<'a, T>(
+    data: *const T,
+    count: usize,
+    limit: usize,
+    name: &str,
+) -> Result<&'a [T], Failure> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if data.is_null() {
+        return Err(null(name));
+    }
+    if count > limit {
+        return Err(too_large(&format!("the number of {name}"), count, limit));
+    }
+    if !data.is_aligned() {
+        return Err(Failure::argument(format!("{name} is not aligned")));
+    }
+    // SAFETY: not null, aligned, far from overflowing; the rest is the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(data, count) })
+}
+
+/// Elements to be written by us. The caller promises that `count` of them are there and nobody else's.
+pub(crate) fn copy_out<T: Copy>(
+    out: *mut T,
+    count: usize,
+    values: &[T],
+    name: &str,
+) -> Result<(), Failure> {
+    if count < values.len() {
+        let message = format!("{name} has room for {count}; {} are needed", values.len());
+        return Err(Failure::argument(message));
+    }
+    if values.is_empty() {
+        return Ok(());
+    }
+    check_out(out, name)?;
+    // SAFETY: not null and aligned, with room for `count`, which the caller promises; ours don't overlap the caller's memory.
+    unsafe { out.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
+    Ok(())
+}
+
+fn utf8<'a>(bytes: &'a [u8], name: &str) -> Result<&'a str, Failure> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let at = error.valid_up_to();
+        let message = format!("{name} is not UTF-8 from its byte {at} on");
+        Failure::new(kinglet_status::KINGLET_INVALID_UTF8, message)
+    })
+}
+
+/// A text of a length. The caller promises that its bytes are there and stay.
+pub(crate) fn text<'a>(data: *const c_char, len: usize, name: &str) -> Result<&'a str, Failure> {
+    utf8(slice(data.cast::<u8>(), len, MAX_TEXT, name)?, name)
+}
+
+/// A text that ends with a NUL. The caller promises that it does.
+pub(crate) fn string<'a>(data: *const c_char, name: &str) -> Result<&'a str, Failure> {
+    if data.is_null() {
+        return Err(null(name));
+    }
+    // SAFETY: not null; that a NUL ends it is the caller's promise.
+    let bytes = unsafe { CStr::from_ptr(data) }.to_bytes();
+    if bytes.len() > MAX_TEXT {
+        return Err(too_large(name, bytes.len(), MAX_TEXT));
+    }
+    utf8(bytes, name)
+}
+
+/// A path: any bytes on Unix, UTF-8 elsewhere. The caller promises that a NUL ends it.
+pub(crate) fn path(data: *const c_char, name: &str) -> Result<PathBuf, Failure> {
+    if data.is_null() {
+        return Err(null(name));
+    }
+    #[cfg(unix)]
+    let path = {
+        use std::os::unix::ffi::OsStrExt;
+        // SAFETY: not null; that a NUL ends it is the caller's promise.
+        let bytes = unsafe { CStr::from_ptr(data) }.to_bytes();
+        PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+    };
+    #[cfg(not(unix))]
+    let path = PathBuf::from(string(data, name)?);
+    if path.as_os_str().is_empty() {
+        return Err(Failure::argument(format!("{name} is empty")));
+    }
+    Ok(path)
+}
+
+/// Memory that callers hold, by address.
+static LENT: Mutex<Option<HashMap<usize, Lent>>> = Mutex::new(None);
+
+/// An allocation that the program holds. Only its address goes out, so that nothing else refers to it.
+enum Lent {
+    Bytes(*mut [u8]),
+    Tokens(*mut [u32]),
+}
+
+// SAFETY: plain memory that whoever removes it from the table frees.
+unsafe impl Send for Lent {}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        match *self {
+            // SAFETY: made by `Box::into_raw` in `lend_bytes`, and freed here alone.
+            Self::Bytes(bytes) => drop(unsafe { Box::from_raw(bytes) }),
+            // SAFETY: made by `Box::into_raw` in `lend_tokens`, and freed here alone.
+            Self::Tokens(tokens) => drop(unsafe { Box::from_raw(tokens) }),
+        }
+    }
+}
+
+fn lend(address: usize, lent: Lent) {
+    let mut table = LENT.lock().unwrap_or_else(PoisonError::into_inner);
+    table.get_or_insert_default().insert(address, lent);
+}
+
+/// Gives bytes to the caller, with a NUL behind them.
+pub(crate) fn lend_bytes(
+    mut bytes: Vec<u8>,
+    data: *mut *mut c_char,
+    len: *mut usize,
+) -> Result<(), Failure> {
+    check_out(data, "the place for the result")?;
+    write_optional(len, "the place for the length", bytes.len())?;
+    bytes.push(0);
+    let bytes = Box::into_raw(bytes.into_boxed_slice());
+    lend(bytes.addr(), Lent::Bytes(bytes));
+    write(data, "the place for the result", bytes.cast())
+}
+
+/// Gives tokens to the caller.
+pub(crate) fn lend_tokens(
+    mut tokens: Vec<u32>,
+    data: *mut *mut u32,
+    count: *mut usize,
+) -> Result<(), Failure> {
+    check_out(data, "the place for the tokens")?;
+    write(count, "the place for the count", tokens.len())?;
+    // So that even none have an address of their own.
+    tokens.push(0);
+    let tokens = Box::into_raw(tokens.into_boxed_slice());
+    lend(tokens.addr(), Lent::Tokens(tokens));
+    write(data, "the place for the tokens", tokens.cast())
+}
+
+/// Frees memory that a call gave to the program: a text, tokens, the bytes of a saved session.
+///
+/// Null is fine. What was freed already, or is not Kinglet's, is left alone and gives `KINGLET_INVALID_HANDLE`. Any thread may call it.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_free(memory: *mut c_void) -> kinglet_status {
+    call(|| {
+        if memory.is_null() {
+            return Ok(());
+        }
+        let mut table = LENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let lent = table.as_mut().and_then(|table| table.remove(&memory.addr()));
+        lent.map(drop).ok_or_else(|| {
+            let message = "this memory was freed already, or was not given out by Kinglet";
+            Failure::new(kinglet_status::KINGLET_INVALID_HANDLE, message)
+        })
+    })
+}

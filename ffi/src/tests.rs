@@ -1,0 +1,93 @@
+//! What no C program can bring about from outside: panics within a call, and what is left after them.
+
+use std::ffi::CStr;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::guard::{call, kinglet_last_error};
+use crate::handle::{self, Object};
+use crate::memory::kinglet_free;
+use crate::model::{kinglet_model, kinglet_model_delete, kinglet_model_open};
+use crate::session::{
+    SessionObject, kinglet_session, kinglet_session_create, kinglet_session_delete,
+    kinglet_session_feed, kinglet_session_position, kinglet_session_reset,
+};
+use crate::state::{kinglet_session_restore, kinglet_snapshot_create, kinglet_snapshot_delete};
+use crate::status::kinglet_status::*;
+
+fn last_error() -> String {
+    // SAFETY: never null, and no other call is made on this thread meanwhile.
+    unsafe { CStr::from_ptr(kinglet_last_error()) }.to_string_lossy().into_owned()
+}
+
+#[test]
+fn a_panic_becomes_a_status_with_its_words() {
+    assert_eq!(call(|| panic!("number {}", 7)), KINGLET_INTERNAL);
+    assert!(last_error().contains("number 7"), "{}", last_error());
+    assert_eq!(call(|| std::panic::panic_any(7)), KINGLET_INTERNAL);
+    // The message stays until the next failure, and is the thread's own.
+    assert_eq!(call(|| Ok(())), KINGLET_OK);
+    assert!(last_error().contains("a fault of Kinglet"));
+    assert_eq!(std::thread::spawn(last_error).join().unwrap(), "");
+}
+
+#[test]
+fn a_panic_poisons_its_session_until_it_is_made_sound() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo/xlstm");
+    let path = std::ffi::CString::new(folder.to_str().unwrap()).unwrap();
+    let (mut model, mut session) =
+        (std::ptr::null_mut::<kinglet_model>(), std::ptr::null_mut::<kinglet_session>());
+    assert_eq!(kinglet_model_open(path.as_ptr(), std::ptr::null(), &mut model), KINGLET_OK);
+    assert_eq!(kinglet_session_create(model, &mut session), KINGLET_OK);
+    let feed = || kinglet_session_feed(session, [1, 2, 3].as_ptr(), 3);
+    assert_eq!(feed(), KINGLET_OK);
+    let mut snapshot = std::ptr::null_mut();
+    assert_eq!(kinglet_snapshot_create(session, &mut snapshot), KINGLET_OK);
+    let break_it = || {
+        call(|| {
+            let object = handle::get::<SessionObject>(session)?;
+            object.cancellable(|_, _| -> Result<(), crate::status::Failure> { panic!("half-way") })
+        })
+    };
+    let mut position = 0;
+    for restore in [false, true] {
+        assert_eq!(break_it(), KINGLET_INTERNAL);
+        assert_eq!(feed(), KINGLET_POISONED);
+        assert_eq!(kinglet_session_position(session, &mut position), KINGLET_POISONED);
+        let repaired = match restore {
+            true => kinglet_session_restore(session, snapshot),
+            false => kinglet_session_reset(session),
+        };
+        assert_eq!(repaired, KINGLET_OK);
+        assert_eq!(kinglet_session_position(session, &mut position), KINGLET_OK);
+        assert_eq!(position, if restore { 3 } else { 0 });
+        assert_eq!(feed(), KINGLET_OK);
+    }
+    assert_eq!(kinglet_snapshot_delete(snapshot), KINGLET_OK);
+    assert_eq!(kinglet_session_delete(session), KINGLET_OK);
+    assert_eq!(kinglet_model_delete(model), KINGLET_OK);
+}
+
+struct Thing;
+
+impl Object for Thing {
+    type Handle = u8;
+    const NAME: &'static str = "thing";
+}
+
+#[test]
+fn handles_are_given_out_once() {
+    let first = handle::insert(Arc::new(Thing)).unwrap();
+    handle::delete::<Thing>(first).unwrap();
+    let second = handle::insert(Arc::new(Thing)).unwrap();
+    assert_ne!(first, second);
+    assert_eq!(handle::delete::<Thing>(first).unwrap_err().status, KINGLET_INVALID_HANDLE);
+    assert_eq!(
+        handle::get::<SessionObject>(second.cast()).err().unwrap().status,
+        KINGLET_INVALID_HANDLE
+    );
+    let near = second.wrapping_add(1);
+    assert_eq!(handle::get::<Thing>(near).err().unwrap().status, KINGLET_INVALID_HANDLE);
+    handle::delete::<Thing>(second).unwrap();
+    assert_eq!(kinglet_free(first.cast()), KINGLET_INVALID_HANDLE);
+}

@@ -1,0 +1,169 @@
+//! Model folders that are no folders: files inside an application's package, open files, buffers in memory.
+//!
+//! A [`ModelFiles`] that is mounted has a path, which everything in this crate that reads a model folder takes like any other: the
+//! model, its tokenizer, its chat template. The path means nothing to the system, and nothing once the mount is dropped.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::weights::Source;
+
+/// The files of a model by the names that they would have in a folder (`config.json`, `model.safetensors`, ...).
+#[derive(Debug, Default)]
+pub struct ModelFiles {
+    files: BTreeMap<String, Stored>,
+}
+
+#[derive(Debug)]
+enum Stored {
+    Bytes(Vec<u8>),
+    Region { file: File, offset: u64, len: u64 },
+}
+
+impl ModelFiles {
+    /// No files.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a file whose contents are in memory; replaces one of the same name.
+    pub fn add_bytes(&mut self, name: impl Into<String>, contents: Vec<u8>) {
+        self.files.insert(name.into(), Stored::Bytes(contents));
+    }
+
+    /// Adds `len` bytes of an open file from `offset` on: an asset stored as it is in an application's package.
+    /// Replaces one of the same name. The file's own position is neither used nor moved.
+    pub fn add_region(&mut self, name: impl Into<String>, file: File, offset: u64, len: u64) {
+        self.files.insert(name.into(), Stored::Region { file, offset, len });
+    }
+
+    /// Whether a file of this name was added.
+    pub fn contains(&self, name: &str) -> bool {
+        self.files.contains_key(name)
+    }
+
+    /// Gives the files a path for as long as the mount lives. A model that was opened keeps its weights without it.
+    pub fn mount(self) -> Mounted {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = PathBuf::from(format!("kinglet-files:{number}"));
+        let mut table = MOUNTED.write().unwrap_or_else(PoisonError::into_inner);
+        table.insert(path.clone(), Arc::new(self));
+        Mounted(path)
+    }
+}
+
+static MOUNTED: RwLock<BTreeMap<PathBuf, Arc<ModelFiles>>> = RwLock::new(BTreeMap::new());
+
+/// Keeps [`ModelFiles`] at their path.
+#[derive(Debug)]
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        MOUNTED.write().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
+
+/// The mounted files that `folder` is the path of.
+fn files_at(folder: &Path) -> Option<Arc<ModelFiles>> {
+    MOUNTED.read().unwrap_or_else(PoisonError::into_inner).get(folder).cloned()
+}
+
+/// All of a mounted file, or its length where that is more than `limit`; `None` for a path that is not mounted.
+pub(crate) fn read(path: &Path, limit: u64) -> Option<io::Result<Result<Vec<u8>, u64>>> {
+    let files = files_at(path.parent()?)?;
+    let stored = path.file_name().and_then(|name| name.to_str()).and_then(|n| files.files.get(n));
+    Some(match stored {
+        None => Err(io::ErrorKind::NotFound.into()),
+        Some(Stored::Bytes(bytes)) if bytes.len() as u64 > limit => Ok(Err(bytes.len() as u64)),
+        Some(Stored::Bytes(bytes)) => Ok(Ok(bytes.clone())),
+        Some(Stored::Region { len, .. }) if *len > limit => Ok(Err(*len)),
+        Some(Stored::Region { file, offset, len }) => read_region(file, *offset, *len).map(Ok),
+    })
+}
+
+/// A mounted safetensors file; `None` for a folder that is not mounted.
+pub(crate) fn source(folder: &Path, name: &str) -> Option<io::Result<Option<Source>>> {
+    let files = files_at(folder)?;
+    Some(match files.files.get(name) {
+        None => Ok(None),
+        Some(Stored::Bytes(bytes)) => Ok(Some(Source::bytes(name, bytes.clone()))),
+        Some(Stored::Region { file, offset, len }) => {
+            file.try_clone().map(|file| Some(Source::region(name, file, *offset, *len)))
+        }
+    })
+}
+
+fn read_region(file: &File, offset: u64, len: u64) -> io::Result<Vec<u8>> {
+    // A region that the file does not have is found out before memory is taken for it.
+    let held = file.metadata()?.len();
+    let end = offset.checked_add(len).filter(|&end| end <= held);
+    if end.is_none() {
+        let message = format!("{len} bytes from {offset} on reach beyond its end at {held}");
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+    }
+    let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+    read_exact_at(file, &mut bytes, offset)?;
+    Ok(bytes)
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(not(unix))]
+fn read_exact_at(mut file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    use std::io::{Read, Seek, SeekFrom};
+    let before = file.stream_position()?;
+    file.seek(SeekFrom::Start(offset))?;
+    let result = file.read_exact(bytes);
+    file.seek(SeekFrom::Start(before))?;
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_read_like_a_folder_and_ends_with_its_guard() {
+        let mut files = ModelFiles::new();
+        files.add_bytes("a.json", b"{}".to_vec());
+        let mounted = files.mount();
+        let path = mounted.path().join("a.json");
+        assert_eq!(read(&path, 2).unwrap().unwrap(), Ok(b"{}".to_vec()));
+        assert_eq!(read(&path, 1).unwrap().unwrap(), Err(2));
+        assert!(read(&mounted.path().join("b.json"), 9).unwrap().is_err());
+        assert!(source(mounted.path(), "a.json").unwrap().unwrap().is_some());
+        assert!(source(mounted.path(), "b.json").unwrap().unwrap().is_none());
+        drop(mounted);
+        assert!(read(&path, 2).is_none());
+    }
+
+    #[test]
+    fn a_region_is_read_without_moving_the_file() {
+        let path = std::env::temp_dir().join(format!("kinglet-region-{}", std::process::id()));
+        std::fs::write(&path, b"0123456789").unwrap();
+        let file = File::open(&path).unwrap();
+        assert_eq!(read_region(&file, 3, 4).unwrap(), b"3456");
+        assert_eq!(read_region(&file, 10, 0).unwrap(), b"");
+        for (offset, len) in [(3, 8), (11, 0), (u64::MAX, 2), (0, u64::MAX)] {
+            let error = read_region(&file, offset, len).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{offset} {len}");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -1,0 +1,303 @@
+//! [`Session`]: one sequence of tokens and the state that it has left behind.
+
+mod retained;
+mod snapshot;
+
+use crate::Error;
+use crate::backend::{Logits, SessionState};
+use crate::cancel::Cancel;
+use crate::model::{Model, Run};
+use crate::plan::StateKind;
+
+pub(crate) use retained::Retained;
+pub use retained::{Reach, Retain};
+pub(crate) use snapshot::SharedState;
+pub use snapshot::Snapshot;
+
+/// The state of one sequence: recurrent tensors, key/value cache, tokens, last logits.
+///
+/// It is made by [`Model::session`] and grows by [`Session::feed`] or by [`Model::step`], which runs
+/// several sessions together.
+///
+/// **Going back.** Keys and values lie there position by position, so attention can forget the last of them. A recurrent
+/// tensor can't: it is what all tokens together made of it, and going back means to have kept a copy. So a session
+/// goes back to a [`Snapshot`] of it, to positions where it was told to retain its state ([`Session::mark`],
+/// [`Session::retain`]), to its beginning, and, where no layer is recurrent, to any position that its caches still
+/// hold. [`Session::reach`] tells; [`Session::rewind_and_replay`] gets to every position, and computes what lies between.
+pub struct Session {
+    pub(crate) model: Model,
+    pub(crate) state: Box<dyn SessionState>,
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) logits: Vec<f32>,
+    pub(crate) retained: Retained,
+    pub(crate) poisoned: bool,
+    pub(crate) context_limit: Option<usize>,
+    pub(crate) cancel: Option<Cancel>,
+}
+
+impl Session {
+    /// Takes `tokens` into the state and returns the logits after the last of them, `[vocab]`.
+    ///
+    /// # Errors
+    /// When a token is out of range (nothing has changed then), there is no memory, or the session is poisoned.
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
+        let model = self.model.clone();
+        model.step(&mut [Run { session: self, tokens, logits: Logits::Last }])?;
+        Ok(&self.logits)
+    }
+
+    /// Takes `tokens` into the state and returns the logits after each of them, `[tokens, vocab]`.
+    ///
+    /// # Errors
+    /// As [`Session::feed`].
+    pub fn feed_all(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
+        let model = self.model.clone();
+        model.step(&mut [Run { session: self, tokens, logits: Logits::All }])?;
+        Ok(&self.logits)
+    }
+
+    /// Lets `cancel` stop the steps that this session takes part in; `None`: nothing does. A step of several sessions is stopped
+    /// by any of theirs. A fork begins without one.
+    pub fn set_cancel(&mut self, cancel: Option<Cancel>) {
+        self.cancel = cancel;
+    }
+
+    /// The most tokens that it may hold; `None` is no limit.
+    pub fn context_limit(&self) -> Option<usize> {
+        self.context_limit
+    }
+
+    /// The model that the session belongs to.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The tokens taken so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Number of tokens taken so far.
+    pub fn position(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The logits that the last step was asked for, `[rows, vocab]`.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// Logits after the last token, if the last step was asked for them, or what the session went back to had them.
+    pub fn last_logits(&self) -> Option<&[f32]> {
+        let start = self.logits.len().checked_sub(self.model.vocab())?;
+        self.logits.get(start..)
+    }
+
+    /// Bytes of state held, without what is retained to go back to. Constant where all layers are recurrent.
+    pub fn state_bytes(&self) -> usize {
+        self.state.bytes()
+    }
+
+    /// Whether a step failed half-way: then only [`Session::restore`], [`Session::reset`] and going back to a retained
+    /// position are left.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    /// What the session is now, to come back to. Cheap: its memory is shared with the session until that goes
+    /// on, and then recurrent tensors are copied once, and of the caches only the pages that are written to.
+    ///
+    /// # Errors
+    /// When the session is poisoned, or there is no memory.
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+        if self.poisoned {
+            return Err(Error::PoisonedSession);
+        }
+        let state = SharedState::new(self.state.snapshot()?);
+        Ok(Snapshot::new(self.model.clone(), state, self.tokens.clone(), self.last_logits()))
+    }
+
+    /// Makes the session what it was, or another one of this model was, at the time of the snapshot; a poisoned session is
+    /// sound again. What it retained of the tokens that both begin with stays.
+    ///
+    /// # Errors
+    /// When the snapshot is another model's, or there is no memory: nothing has changed then.
+    pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        if !self.model.is(snapshot.model()) {
+            return Err(Error::ForeignSession);
+        }
+        self.state = snapshot.state().copy()?;
+        let common = common_prefix(&self.tokens, snapshot.tokens());
+        self.retained.forget_after(common);
+        self.tokens.clear();
+        self.tokens.extend_from_slice(snapshot.tokens());
+        self.set_logits(snapshot.last_logits());
+        self.poisoned = false;
+        Ok(())
+    }
+
+    /// A second session that goes on from here by itself, with what is retained to go back to.
+    ///
+    /// # Errors
+    /// When there is no memory for its state, or this one is poisoned.
+    pub fn fork(&self) -> Result<Self, Error> {
+        if self.poisoned {
+            return Err(Error::PoisonedSession);
+        }
+        Ok(Self {
+            model: self.model.clone(),
+            state: self.state.snapshot()?,
+            tokens: self.tokens.clone(),
+            logits: self.logits.clone(),
+            retained: self.retained.clone(),
+            poisoned: false,
+            context_limit: self.context_limit,
+            // Whoever stops the one need not mean the other.
+            cancel: None,
+        })
+    }
+
+    /// Back to a sequence without tokens.
+    ///
+    /// # Errors
+    /// When there is no memory for the new state.
+    pub fn reset(&mut self) -> Result<(), Error> {
+        self.state = self.model.executable().new_state()?;
+        self.tokens.clear();
+        self.logits.clear();
+        self.retained.forget_after(0);
+        self.poisoned = false;
+        Ok(())
+    }
+
+    /// From now on, retains the state at every so many tokens. What is retained already stays, as far as there is
+    /// room for it.
+    pub fn retain(&mut self, retain: Retain) {
+        self.retained.set(retain);
+    }
+
+    /// Retains the state as it is now, so that [`Session::rewind`] can come back to this position. The oldest of the retained
+    /// states makes room if there are too many ([`Retain::points`]).
+    ///
+    /// # Errors
+    /// When the session is poisoned, or there is no memory.
+    pub fn mark(&mut self) -> Result<(), Error> {
+        if self.poisoned {
+            return Err(Error::PoisonedSession);
+        }
+        let state = SharedState::new(self.state.snapshot()?);
+        let position = self.position();
+        let logits = self.logits.len().checked_sub(self.model.vocab());
+        let logits = logits.and_then(|start| self.logits.get(start..));
+        self.retained.push(position, state, logits);
+        Ok(())
+    }
+
+    /// Positions where the state is retained, in order.
+    pub fn marks(&self) -> impl Iterator<Item = usize> {
+        self.retained.positions()
+    }
+
+    /// Bytes that are held only to go back to them.
+    pub fn retained_bytes(&self) -> usize {
+        self.retained.bytes(&*self.state)
+    }
+
+    /// How far back the session's layers can go, each kind by itself.
+    pub fn reach(&self) -> Reach {
+        let (attention, recurrent) = self.kinds();
+        let mut points: Vec<usize> = self.retained.positions().collect();
+        points.push(0);
+        if !self.poisoned {
+            points.push(self.position());
+        }
+        points.sort_unstable();
+        points.dedup();
+        Reach {
+            attention: (attention && !self.poisoned).then(|| self.state.attention_floor()),
+            recurrent: recurrent.then(|| points.clone()),
+            points,
+            held: self.position(),
+        }
+    }
+
+    /// Whether there are layers with keys and values, and layers with recurrent tensors.
+    fn kinds(&self) -> (bool, bool) {
+        let states = &self.model.plan().states;
+        let is_cache = |kind: &StateKind| matches!(kind, StateKind::KeyValue { .. });
+        let attention = states.iter().any(|state| is_cache(&state.kind));
+        (attention, states.iter().any(|state| !is_cache(&state.kind)))
+    }
+
+    /// Back to the first `length` tokens, exactly and without computing. [`Session::last_logits`] are those of that
+    /// position if they were known when its state was retained.
+    ///
+    /// # Errors
+    /// [`Error::NotReachable`], which names the nearest positions that can be reached: nothing has changed then. When
+    /// there is no memory.
+    pub fn rewind(&mut self, length: usize) -> Result<(), Error> {
+        let held = self.position();
+        let reach = self.reach();
+        if !reach.contains(length) {
+            let (below, above) = reach.nearest(length);
+            return Err(Error::NotReachable { position: length, held, below, above });
+        }
+        if length == held && !self.poisoned {
+            return Ok(());
+        }
+        if let Some(point) = self.retained.at(length) {
+            self.state = point.state.copy()?;
+            let logits = point.logits.clone();
+            self.set_logits(logits.as_deref());
+        } else if length == 0 {
+            self.state = self.model.executable().new_state()?;
+            self.logits.clear();
+        } else {
+            self.state.cut_attention(length)?;
+            self.logits.clear();
+        }
+        self.tokens.truncate(length);
+        self.retained.forget_after(length);
+        self.poisoned = false;
+        Ok(())
+    }
+
+    /// Back to the first `length` tokens, whether their state was retained or not: goes to the nearest position before
+    /// them that can be reached and computes the rest again. [`Session::last_logits`] are there afterwards, unless
+    /// `length` is 0. Returns how many tokens were computed.
+    ///
+    /// # Errors
+    /// When the session holds fewer tokens: nothing has changed then. When there is no memory: then the session may
+    /// hold fewer tokens than `length`.
+    pub fn rewind_and_replay(&mut self, length: usize) -> Result<usize, Error> {
+        let held = self.position();
+        if length > held {
+            let (below, above) = self.reach().nearest(length);
+            return Err(Error::NotReachable { position: length, held, below, above });
+        }
+        let has_logits = if length == held && !self.poisoned {
+            self.last_logits().is_some()
+        } else {
+            self.retained.at(length).is_some_and(|point| point.logits.is_some())
+        };
+        if length == 0 || has_logits {
+            self.rewind(length)?;
+            return Ok(0);
+        }
+        let start = self.reach().at_most(length - 1);
+        let again = self.tokens.get(start..length).unwrap_or_default().to_vec();
+        self.rewind(start)?;
+        self.feed(&again)?;
+        Ok(again.len())
+    }
+
+    pub(crate) fn set_logits(&mut self, logits: Option<&[f32]>) {
+        self.logits.clear();
+        self.logits.extend_from_slice(logits.unwrap_or_default());
+    }
+}
+
+/// How many tokens both begin with.
+pub(crate) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}

@@ -1,0 +1,216 @@
+//! Which adapters there are, what each can do, and which is taken.
+
+use std::fmt;
+
+use kinglet_shaders::Reduction;
+
+use crate::Error;
+
+/// What kind of device an adapter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AdapterKind {
+    /// A graphics card.
+    Discrete,
+    /// Part of the processor.
+    Integrated,
+    /// A device of a virtual machine.
+    Virtual,
+    /// The processor playing a device: right, but slower than the CPU backend.
+    Software,
+    /// The driver doesn't say.
+    Other,
+}
+
+impl fmt::Display for AdapterKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Discrete => "discrete",
+            Self::Integrated => "integrated",
+            Self::Virtual => "virtual",
+            Self::Software => "software",
+            Self::Other => "other",
+        })
+    }
+}
+
+/// An adapter, what it can do, and what of that is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AdapterInfo {
+    /// Its number: what [`ModelOptions::adapter`](crate::ModelOptions::adapter) takes.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: AdapterKind,
+    /// `vulkan`, `metal`, `dx12`, ...
+    pub api: String,
+    /// Driver and version.
+    pub driver: String,
+    /// Smallest and largest subgroup, where it has them.
+    pub subgroups: Option<(u32, u32)>,
+    /// Arithmetic in binary16.
+    pub f16: bool,
+    /// Time stamps of the device.
+    pub timestamps: bool,
+    /// Products of small matrices by the device's own units.
+    pub cooperative_matrices: bool,
+    /// Largest buffer that a kernel can see, in bytes.
+    pub max_binding: u64,
+    /// Largest buffer, in bytes.
+    pub max_buffer: u64,
+    /// Why it can't be used, if so.
+    pub unusable: Option<String>,
+}
+
+impl AdapterInfo {
+    /// Whether the `auto` backend may take it: never one that is played by the processor.
+    pub fn is_hardware(&self) -> bool {
+        matches!(self.kind, AdapterKind::Discrete | AdapterKind::Integrated)
+            && self.unusable.is_none()
+    }
+
+    /// Whether kernels will add up within subgroups here.
+    pub fn uses_subgroups(&self) -> bool {
+        reduction(self, without("subgroups")) == Reduction::Subgroup
+    }
+}
+
+/// Whether the environment forbids a capability: `KINGLET_WGPU_WITHOUT=subgroups,...`.
+pub(super) fn without(capability: &str) -> bool {
+    let list = std::env::var("KINGLET_WGPU_WITHOUT").unwrap_or_default();
+    list.split(',').any(|name| name.trim() == capability)
+}
+
+/// `0: NAME (discrete, vulkan)`, and why it can't be used, if so.
+impl fmt::Display for AdapterInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({}, {})", self.index, self.name, self.kind, self.api)?;
+        match &self.unusable {
+            Some(reason) => write!(f, ", not usable: {reason}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All adapters, in an order that stays the same as long as hardware and drivers do.
+pub async fn adapters() -> Vec<AdapterInfo> {
+    let found = found(&instance()).await;
+    found.iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect()
+}
+
+/// An adapter for [`Device`](super::device::Device), with what is known of it.
+pub(super) struct Choice {
+    pub adapter: wgpu::Adapter,
+    pub info: AdapterInfo,
+}
+
+/// The adapter `index`, or else the best one: discrete before integrated before virtual, software last.
+///
+/// # Errors
+/// When there is no such adapter, or it can't be used.
+pub(super) async fn choose(index: Option<usize>) -> Result<Choice, Error> {
+    let adapters = found(&instance()).await;
+    let described = adapters.into_iter().enumerate();
+    let mut all: Vec<Choice> = described
+        .map(|(index, adapter)| Choice { info: describe(index, &adapter), adapter })
+        .collect();
+    let rank = |choice: &Choice| match choice.info.kind {
+        AdapterKind::Discrete => 0,
+        AdapterKind::Integrated => 1,
+        AdapterKind::Virtual => 2,
+        AdapterKind::Other => 3,
+        AdapterKind::Software => 4,
+    };
+    let mut usable = (0..all.len()).filter(|&i| all[i].info.unusable.is_none());
+    let place = match index {
+        Some(index) => usable.find(|&i| i == index),
+        None => usable.min_by_key(|&i| rank(&all[i])),
+    };
+    match place {
+        Some(place) => Ok(all.swap_remove(place)),
+        None => Err(Error::NoAdapter {
+            wanted: match index {
+                Some(index) => format!("usable adapter {index}"),
+                None => "usable adapter".into(),
+            },
+            found: all.iter().map(|choice| choice.info.to_string()).collect(),
+        }),
+    }
+}
+
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY;
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    wgpu::Instance::new(descriptor)
+}
+
+async fn found(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
+    instance.enumerate_adapters(wgpu::Backends::PRIMARY).await
+}
+
+fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let subgroups = features.contains(wgpu::Features::SUBGROUP);
+    AdapterInfo {
+        index,
+        name: info.name,
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
+            wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+            wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
+            wgpu::DeviceType::Cpu => AdapterKind::Software,
+            wgpu::DeviceType::Other => AdapterKind::Other,
+        },
+        api: info.backend.to_str().into(),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
+        subgroups: subgroups.then_some((info.subgroup_min_size, info.subgroup_max_size)),
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        cooperative_matrices: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+        max_binding: limits.max_storage_buffer_binding_size,
+        max_buffer: limits.max_buffer_size,
+        unusable: unusable(adapter, &limits),
+    }
+}
+
+/// Kernels keep to the limits that every WebGPU device has; some older hardware is below them.
+fn unusable(adapter: &wgpu::Adapter, limits: &wgpu::Limits) -> Option<String> {
+    if !adapter.get_downlevel_capabilities().is_webgpu_compliant() {
+        return Some("the driver lacks what WebGPU needs".into());
+    }
+    let needed = wgpu::Limits::default();
+    let mut reason = None;
+    let pairs = [
+        (
+            "storage buffers",
+            limits.max_storage_buffers_per_shader_stage,
+            needed.max_storage_buffers_per_shader_stage,
+        ),
+        (
+            "threads of a workgroup",
+            limits.max_compute_invocations_per_workgroup,
+            needed.max_compute_invocations_per_workgroup,
+        ),
+        (
+            "bytes of workgroup memory",
+            limits.max_compute_workgroup_storage_size,
+            needed.max_compute_workgroup_storage_size,
+        ),
+    ];
+    for (what, has, needs) in pairs {
+        if has < needs {
+            reason = Some(format!("{has} {what}, where WebGPU asks for {needs}"));
+        }
+    }
+    reason
+}
+
+/// How threads add up: within subgroups where the adapter has them and they are not to be avoided.
+pub(super) fn reduction(info: &AdapterInfo, avoid_subgroups: bool) -> Reduction {
+    // A kernel's threads are counted in whole subgroups, of which the smallest workgroup is 64.
+    let usable = info.subgroups.is_some_and(|(_, largest)| (1..=64).contains(&largest));
+    if usable && !avoid_subgroups { Reduction::Subgroup } else { Reduction::Workgroup }
+}

@@ -1,0 +1,99 @@
+//! `attention` on wgpu: one dispatch makes queries, keys and values ready, the next attends.
+
+use kinglet_shaders::{Kernel, WeightType};
+
+use super::params::ABSENT;
+use super::program::{Builder, Extent, Over, Resource, Rotation, Vectors, When};
+use crate::Error;
+use crate::op;
+
+/// Largest head that the kernel has memory for.
+const MAX_HEAD: usize = 1024;
+
+pub(super) fn add(op: &op::Attention, builder: &mut Builder<'_>) -> Result<(), Error> {
+    if op.head_dim > MAX_HEAD {
+        return Err(Error::DeviceLimit {
+            what: "the width of an attention head".into(),
+            needed: op.head_dim as u64,
+            limit: MAX_HEAD as u64,
+        });
+    }
+    let mut vectors = Vectors::default();
+    let (mut q_norm, mut k_norm, mut eps) = (ABSENT, ABSENT, [0.0, 0.0]);
+    if let Some(norm) = &op.qk_norm {
+        q_norm = builder.vector(&mut vectors, &norm.q.weight)?;
+        k_norm = builder.vector(&mut vectors, &norm.k.weight)?;
+        eps = [norm.q.eps, norm.k.eps];
+    }
+    let vectors = builder.vectors(&vectors)?;
+    let pairs = op.rope.as_ref().map_or(0, |rope| rope.inv_freq.len());
+    let rotation = match &op.rope {
+        Some(rope) => rotation(builder, rope)?,
+        None => vectors.clone(),
+    };
+    let queries = Resource::Buffer(builder.memory.queries.clone());
+    let (keys, values) = (Resource::State(op.cache, 0), Resource::State(op.cache, 1));
+    let resources = vec![
+        ("input", builder.buffer(op.input)),
+        ("vectors", vectors),
+        ("rotation", rotation),
+        ("queries", queries.clone()),
+        ("keys", keys.clone()),
+        ("values", values.clone()),
+    ];
+    builder.dispatch(
+        Kernel::AttentionPrepare,
+        WeightType::F32,
+        |builder, params| {
+            params
+                .set("heads", op.heads)
+                .set("kv_heads", op.kv_heads)
+                .set("head_dim", op.head_dim)
+                .set("input_stride", builder.width(op.input))
+                .set_u32("q_norm", q_norm)
+                .set_u32("k_norm", k_norm)
+                .set("per_head", usize::from(op.qk_norm.as_ref().is_some_and(|n| n.per_head)))
+                .set("pairs", pairs)
+                .set_f32("q_eps", eps[0])
+                .set_f32("k_eps", eps[1])
+                .set_f32("clip", op.clip.unwrap_or(0.0));
+        },
+        resources,
+        [Extent::Fixed(op.heads + 2 * op.kv_heads), Extent::Tokens(1)],
+        (Over::Runs, When::Always),
+    )?;
+    let resources = vec![
+        ("queries", queries),
+        ("keys", keys),
+        ("values", values),
+        ("output", builder.buffer(op.output)),
+    ];
+    builder.dispatch(
+        Kernel::AttentionAttend,
+        WeightType::F32,
+        |builder, params| {
+            params
+                .set("heads", op.heads)
+                .set("kv_heads", op.kv_heads)
+                .set("head_dim", op.head_dim)
+                .set("output_stride", builder.width(op.output))
+                .set("window", op.window.unwrap_or(usize::MAX))
+                .set_f32("scale", op.scale);
+        },
+        resources,
+        [Extent::Fixed(op.heads), Extent::Tokens(1)],
+        (Over::Runs, When::Always),
+    )
+}
+
+/// The table of `rope`, shared by the layers that rotate alike.
+fn rotation(builder: &mut Builder<'_>, rope: &kinglet_models::Rope) -> Result<Resource, Error> {
+    if let Some(known) = builder.rotations.iter().find(|known| known.rope == *rope) {
+        return Ok(Resource::Buffer(known.buffer.clone()));
+    }
+    let bytes = 8 * (builder.chunk * rope.inv_freq.len()) as u64;
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+    let buffer = builder.device.buffer("rotations", bytes, usage)?;
+    builder.rotations.push(Rotation { rope: rope.clone(), buffer: buffer.clone() });
+    Ok(Resource::Buffer(buffer))
+}

@@ -1,0 +1,599 @@
+//! A plan as dispatches: what each op's file adds to a [`Builder`], and what a step records.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kinglet_models::{self as spec, Norm, TensorSpec};
+use kinglet_shaders::{Kernel, WeightType};
+
+use super::device::{CompiledKernel, Device};
+use super::layout::Layout;
+use super::params::{ABSENT, Params};
+use super::upload::{Piece, Section, Uploader};
+use crate::Error;
+use crate::op::{BufferId, Prologue, Slice, StateId};
+use crate::plan::Plan;
+use crate::weights::{MatrixData, Weights};
+
+/// Most tokens of a step that are computed one by one; more go in tiles.
+pub(super) const FEW: usize = 4;
+/// Tokens, and rows of weights, of a tile.
+const SIDE: usize = 64;
+/// Rows of weights that a workgroup of the form for few tokens computes.
+pub(super) const ROWS: usize = 16;
+/// Bytes of `Step` in the kernels.
+pub(super) const STEP_BYTES: u64 = 16;
+
+/// What a kernel's binding is.
+#[derive(Clone)]
+pub(super) enum Resource {
+    Buffer(wgpu::Buffer),
+    /// Part of a session's state: tensors have part 0, caches keys in part 0 and values in part 1.
+    State(StateId, usize),
+}
+
+/// How many workgroups there are along an axis.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Extent {
+    Fixed(usize),
+    /// As many as tokens, times this.
+    Tokens(usize),
+    /// As many as tiles of tokens.
+    Tiles,
+}
+
+impl Extent {
+    fn of(self, tokens: usize) -> usize {
+        match self {
+            Self::Fixed(count) => count,
+            Self::Tokens(times) => tokens * times,
+            Self::Tiles => tokens.div_ceil(SIDE),
+        }
+    }
+}
+
+/// What a dispatch is recorded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Once for all tokens of a step.
+    Step,
+    /// For each run by itself, with its session's state.
+    Runs,
+    /// For some of the wanted logits at a time.
+    Logits,
+}
+
+/// For which numbers of tokens a dispatch is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    Always,
+    Few,
+    Many,
+}
+
+impl When {
+    fn holds(self, tokens: usize) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Few => tokens <= FEW,
+            Self::Many => tokens > FEW,
+        }
+    }
+}
+
+/// One dispatch of a step.
+pub(super) struct Dispatch {
+    pub kernel: Arc<CompiledKernel>,
+    /// In the order of the kernel's bindings.
+    pub resources: Vec<Resource>,
+    /// Without [`Resource::State`], made once.
+    pub bind_group: Option<wgpu::BindGroup>,
+    pub groups: [Extent; 2],
+    pub over: Over,
+    pub when: When,
+}
+
+impl Dispatch {
+    /// The states that it works on.
+    pub(super) fn states(&self) -> impl Iterator<Item = StateId> {
+        self.resources.iter().filter_map(|resource| match resource {
+            Resource::State(id, _) => Some(*id),
+            Resource::Buffer(_) => None,
+        })
+    }
+
+    /// Whether it is recorded where `tokens` are computed together.
+    pub(super) fn holds(&self, tokens: usize) -> bool {
+        self.when.holds(tokens)
+    }
+
+    /// Workgroups along x and y.
+    pub(super) fn groups(&self, tokens: usize) -> [u32; 2] {
+        // Bounded when the program was built.
+        self.groups.map(|extent| extent.of(tokens) as u32)
+    }
+
+    /// The bindings, with the parts of a session's state from `state`.
+    pub(super) fn bind(
+        &self,
+        device: &Device,
+        state: impl Fn(StateId, usize) -> Option<wgpu::Buffer>,
+    ) -> Result<wgpu::BindGroup, Error> {
+        let mut buffers = Vec::new();
+        for resource in &self.resources {
+            buffers.push(match resource {
+                Resource::Buffer(buffer) => buffer.clone(),
+                Resource::State(id, part) => state(*id, *part)
+                    .ok_or_else(|| device.fault("a kernel without a session's state"))?,
+            });
+        }
+        let bindings = self.kernel.metadata.bindings;
+        let entries: Vec<_> = (0..)
+            .zip(bindings.iter().zip(&buffers))
+            .map(|(number, (binding, buffer))| wgpu::BindGroupEntry {
+                binding: number,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer,
+                    offset: 0,
+                    size: (binding.name == "step").then_some(STEP_SIZE).flatten(),
+                }),
+            })
+            .collect();
+        let scope = device.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let group = device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&self.kernel.name),
+            layout: &self.kernel.layout,
+            entries: &entries,
+        });
+        match pollster::block_on(scope.pop()) {
+            Some(error) => Err(device.fault(format!("{}: {error}", self.kernel.name))),
+            None => Ok(group),
+        }
+    }
+}
+
+const STEP_SIZE: Option<wgpu::BufferSize> = wgpu::BufferSize::new(STEP_BYTES);
+
+/// Memory that all dispatches share.
+pub(super) struct Memory {
+    /// The plan's slots, `[chunk, width]`.
+    pub slots: Vec<wgpu::Buffer>,
+    /// `[chunk]`: the step's tokens.
+    pub tokens: wgpu::Buffer,
+    /// `[chunk]`: rows whose logits are wanted.
+    pub wanted: wgpu::Buffer,
+    /// The kernels' `Step`s, one every `step_stride` bytes.
+    pub step: wgpu::Buffer,
+    /// Inputs of tiled projections, made ready.
+    pub prepared: wgpu::Buffer,
+    /// Queries of an attention layer, made ready.
+    pub queries: wgpu::Buffer,
+    /// `[logit_rows, vocab]`.
+    pub logits: wgpu::Buffer,
+}
+
+/// Cosines and sines of the positions of a step, for all layers that rotate alike.
+pub(super) struct Rotation {
+    pub rope: spec::Rope,
+    /// `[chunk, pairs]` of cosine and sine.
+    pub buffer: wgpu::Buffer,
+}
+
+/// A plan becoming dispatches.
+pub(super) struct Builder<'a> {
+    pub device: &'a Arc<Device>,
+    pub plan: &'a Plan,
+    pub weights: &'a Weights,
+    pub memory: &'a Memory,
+    pub chunk: usize,
+    pub dispatches: Vec<Dispatch>,
+    pub rotations: Vec<Rotation>,
+    uploader: Uploader,
+    /// What is there already: a tied head is the embedding's table.
+    uploaded: HashMap<Vec<(String, usize, usize)>, Vec<Piece>>,
+}
+
+/// The op's small tensors, one behind the other.
+#[derive(Default)]
+pub(super) struct Vectors(Vec<f32>);
+
+impl Vectors {
+    pub(super) fn push(&mut self, values: &[f32]) -> u32 {
+        let offset = self.0.len() as u32;
+        self.0.extend_from_slice(values);
+        offset
+    }
+}
+
+/// A prologue's parameters, its vectors already among the op's.
+pub(super) struct Before {
+    kind: usize,
+    input: Slice,
+    gate: Slice,
+    weight: u32,
+    bias: u32,
+    groups: usize,
+    eps: f32,
+}
+
+/// Most groups of a gated norm that kernels have room for.
+const MAX_GROUPS: usize = 512;
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(
+        device: &'a Arc<Device>,
+        plan: &'a Plan,
+        weights: &'a Weights,
+        memory: &'a Memory,
+        chunk: usize,
+    ) -> Self {
+        Self {
+            device,
+            plan,
+            weights,
+            memory,
+            chunk,
+            dispatches: Vec::new(),
+            rotations: Vec::new(),
+            uploader: Uploader::new(device.clone()),
+            uploaded: HashMap::new(),
+        }
+    }
+
+    /// Waits for the weights, and gives what was built.
+    pub(super) fn finish(mut self) -> Result<(Vec<Dispatch>, Vec<Rotation>), Error> {
+        self.uploader.finish()?;
+        Ok((self.dispatches, self.rotations))
+    }
+
+    /// The memory of a buffer.
+    pub(super) fn buffer(&self, id: BufferId) -> Resource {
+        Resource::Buffer(self.memory.slots[self.plan.buffers[id.0].slot].clone())
+    }
+
+    /// Elements from one token to the next.
+    pub(super) fn width(&self, id: BufferId) -> usize {
+        self.plan.buffers[id.0].width
+    }
+
+    pub(super) fn whole(&self, buffer: BufferId) -> Slice {
+        Slice { buffer, offset: 0, width: self.width(buffer) }
+    }
+
+    pub(super) fn vector(&self, vectors: &mut Vectors, tensor: &TensorSpec) -> Result<u32, Error> {
+        Ok(vectors.push(&self.weights.vector(tensor)?))
+    }
+
+    pub(super) fn optional(
+        &self,
+        vectors: &mut Vectors,
+        tensor: Option<&TensorSpec>,
+    ) -> Result<u32, Error> {
+        tensor.map_or(Ok(ABSENT), |tensor| self.vector(vectors, tensor))
+    }
+
+    /// The biases of projections whose rows are stacked, zeros for those that have none; [`ABSENT`] where none has.
+    pub(super) fn biases(
+        &self,
+        vectors: &mut Vectors,
+        parts: &[spec::Linear],
+    ) -> Result<u32, Error> {
+        if parts.iter().all(|part| part.bias.is_none()) {
+            return Ok(ABSENT);
+        }
+        let mut all = Vec::new();
+        for part in parts {
+            match &part.bias {
+                Some(bias) => all.extend(self.weights.vector(bias)?),
+                None => all.resize(all.len() + part.weight.rows, 0.0),
+            }
+        }
+        Ok(vectors.push(&all))
+    }
+
+    /// A buffer with the op's small tensors.
+    pub(super) fn vectors(&self, vectors: &Vectors) -> Result<Resource, Error> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+        let buffer = self.device.buffer("small tensors", 4 * vectors.0.len() as u64, usage)?;
+        if !vectors.0.is_empty() {
+            self.device.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&vectors.0));
+        }
+        Ok(Resource::Buffer(buffer))
+    }
+
+    pub(super) fn matrix(&self, matrix: &spec::Matrix) -> Result<MatrixData, Error> {
+        Ok(self.weights.matrix(matrix)?)
+    }
+
+    /// Uploads a section of which each item takes one row of each of `stacks` (see [`Section`]), unless it is there already.
+    pub(super) fn rows(&mut self, stacks: &[&[spec::Matrix]]) -> Result<Vec<Piece>, Error> {
+        let key: Vec<_> = stacks
+            .iter()
+            .flat_map(|stack| {
+                // A mark between stacks, which no tensor is called.
+                let names = stack.iter().map(|m| (m.tensor.name.clone(), m.row_offset, m.rows));
+                names.chain([(String::new(), 0, 0)])
+            })
+            .collect();
+        if let Some(pieces) = self.uploaded.get(&key) {
+            return Ok(pieces.clone());
+        }
+        let mut data = Vec::new();
+        for stack in stacks {
+            data.push(stack.iter().map(|m| self.matrix(m)).collect::<Result<_, Error>>()?);
+        }
+        let rows = stacks.first().map_or(0, |stack| stack.iter().map(|matrix| matrix.rows).sum());
+        let section = Section { stacks: data, rows_per_item: 1 };
+        let layout = Layout::common(section.matrices());
+        let pieces = self.pieces(layout, &[section], rows)?;
+        self.uploaded.insert(key, pieces.clone());
+        Ok(pieces)
+    }
+
+    pub(super) fn pieces(
+        &mut self,
+        layout: Layout,
+        sections: &[Section],
+        items: usize,
+    ) -> Result<Vec<Piece>, Error> {
+        self.uploader.pieces(layout, sections, items)
+    }
+
+    /// What stands before a projection of `input`.
+    pub(super) fn before(
+        &self,
+        vectors: &mut Vectors,
+        input: Slice,
+        prologue: &Prologue,
+    ) -> Result<Before, Error> {
+        let plain = Before {
+            kind: 0,
+            input,
+            gate: input,
+            weight: ABSENT,
+            bias: ABSENT,
+            groups: 1,
+            eps: 0.0,
+        };
+        Ok(match prologue {
+            Prologue::None => plain,
+            Prologue::Norm(norm) => self.norm(vectors, input, Some(norm))?,
+            Prologue::PlainNorm { eps } => Before { kind: 1, eps: *eps, ..plain },
+            Prologue::SiluGate { gate } => Before { kind: 2, gate: *gate, ..plain },
+            Prologue::GatedNorm { gate, norm, groups } => {
+                if *groups > MAX_GROUPS {
+                    return Err(Error::DeviceLimit {
+                        what: "a norm in groups".into(),
+                        needed: *groups as u64,
+                        limit: MAX_GROUPS as u64,
+                    });
+                }
+                Before {
+                    kind: if *groups == 1 { 3 } else { 5 },
+                    gate: *gate,
+                    weight: self.vector(vectors, &norm.weight)?,
+                    groups: *groups,
+                    eps: norm.eps,
+                    ..plain
+                }
+            }
+        })
+    }
+
+    /// A norm, or nothing, before a projection of `input`.
+    pub(super) fn norm(
+        &self,
+        vectors: &mut Vectors,
+        input: Slice,
+        norm: Option<&Norm>,
+    ) -> Result<Before, Error> {
+        let Some(norm) = norm else { return self.before(vectors, input, &Prologue::None) };
+        let weight = self.vector(vectors, &norm.weight)?;
+        let bias = self.optional(vectors, norm.bias.as_ref())?;
+        let kind = if norm.bias.is_some() { 4 } else { 1 };
+        Ok(Before { kind, input, gate: input, weight, bias, groups: 1, eps: norm.eps })
+    }
+
+    /// Sets a kernel's `prologue`.
+    pub(super) fn set_before(&self, params: &mut Params, before: &Before) {
+        params
+            .set("prologue.kind", before.kind)
+            .set("prologue.cols", before.input.width)
+            .set("prologue.input_offset", before.input.offset)
+            .set("prologue.input_stride", self.width(before.input.buffer))
+            .set("prologue.gate_offset", before.gate.offset)
+            .set("prologue.gate_stride", self.width(before.gate.buffer))
+            .set_u32("prologue.weight", before.weight)
+            .set_u32("prologue.bias", before.bias)
+            .set("prologue.groups", before.groups)
+            .set_f32("prologue.eps", before.eps);
+    }
+
+    /// The bindings that a prologue needs.
+    pub(super) fn before_resources(
+        &self,
+        before: &Before,
+        vectors: &Resource,
+    ) -> Vec<(&'static str, Resource)> {
+        vec![
+            ("input", self.buffer(before.input.buffer)),
+            ("gate", self.buffer(before.gate.buffer)),
+            ("vectors", vectors.clone()),
+        ]
+    }
+
+    /// Makes the input of a tiled projection ready in [`Memory::prepared`]. `logits` says whether the rows are those wanted.
+    pub(super) fn prepare(
+        &mut self,
+        before: &Before,
+        vectors: &Resource,
+        logits: bool,
+    ) -> Result<(), Error> {
+        let mut resources = self.before_resources(before, vectors);
+        resources.push(("wanted", Resource::Buffer(self.memory.wanted.clone())));
+        resources.push(("output", Resource::Buffer(self.memory.prepared.clone())));
+        let over = if logits { Over::Logits } else { Over::Step };
+        self.dispatch(
+            Kernel::Prepare,
+            WeightType::F32,
+            |builder, params| {
+                builder.set_before(params, before);
+                params
+                    .set("output_stride", before.input.width.next_multiple_of(4))
+                    .set("chosen", usize::from(logits));
+            },
+            resources,
+            [Extent::Tokens(1), Extent::Fixed(1)],
+            (over, When::Many),
+        )
+    }
+
+    /// Adds the dispatch of a projection in both its forms: `few` and `many` share all parameters but those of
+    /// their inputs. `rows` are the outputs of each piece, of which a workgroup for few tokens computes `rows_of_few` and a tile
+    /// `rows_of_many`.
+    pub(super) fn projection(
+        &mut self,
+        [few, many]: [Kernel; 2],
+        projection: &Projection<'_>,
+        set: impl Fn(&mut Params, &Piece),
+    ) -> Result<(), Error> {
+        let Projection { before, vectors, pieces, output, over, share } = projection;
+        let tiles = Extent::Tiles;
+        for piece in *pieces {
+            let mut resources = self.before_resources(before, vectors);
+            resources.push(("weights", Resource::Buffer(piece.buffer.clone())));
+            resources.push(("output", output.clone()));
+            let rows = piece.items.len();
+            self.dispatch(
+                few,
+                piece.weights,
+                |builder, params| {
+                    builder.set_before(params, before);
+                    set(params, piece);
+                },
+                resources,
+                [Extent::Fixed(rows.div_ceil(ROWS / share)), Extent::Tokens(1)],
+                (*over, When::Few),
+            )?;
+        }
+        self.prepare(before, vectors, *over == Over::Logits)?;
+        for piece in *pieces {
+            let resources = vec![
+                ("vectors", (*vectors).clone()),
+                ("prepared", Resource::Buffer(self.memory.prepared.clone())),
+                ("weights", Resource::Buffer(piece.buffer.clone())),
+                ("output", output.clone()),
+            ];
+            let rows = piece.items.len();
+            self.dispatch(
+                many,
+                piece.weights,
+                |_, params| {
+                    params
+                        .set("tiles.cols", before.input.width)
+                        .set("tiles.stride", before.input.width.next_multiple_of(4));
+                    set(params, piece);
+                },
+                resources,
+                [Extent::Fixed(rows.div_ceil(SIDE / share)), tiles],
+                (*over, When::Many),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Adds a dispatch. Bindings of the name `step`, `tokens` and `wanted` are known here.
+    pub(super) fn dispatch(
+        &mut self,
+        kernel: Kernel,
+        weights: WeightType,
+        set: impl FnOnce(&Self, &mut Params),
+        resources: Vec<(&'static str, Resource)>,
+        groups: [Extent; 2],
+        (over, when): (Over, When),
+    ) -> Result<(), Error> {
+        let kernel = self.device.kernel(kernel, weights)?;
+        for extent in groups {
+            let most = extent.of(self.chunk);
+            if most > self.device.max_groups as usize {
+                return Err(Error::DeviceLimit {
+                    what: format!("the kernel {}, in workgroups,", kernel.name),
+                    needed: most as u64,
+                    limit: u64::from(self.device.max_groups),
+                });
+            }
+        }
+        let mut params = Params::new(kernel.metadata.params, kernel.metadata.params_bytes);
+        set(self, &mut params);
+        let params = params
+            .finish()
+            .map_err(|message| self.device.fault(format!("{}: {message}", kernel.name)))?;
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let uniform = self.device.buffer("parameters", params.len() as u64, usage)?;
+        self.device.queue.write_buffer(&uniform, 0, &params);
+        let mut ordered = Vec::new();
+        for binding in kernel.metadata.bindings {
+            let given = resources.iter().find(|(name, _)| *name == binding.name);
+            let own = match binding.name {
+                "params" => Some(&uniform),
+                "step" => Some(&self.memory.step),
+                "tokens" => Some(&self.memory.tokens),
+                "wanted" => Some(&self.memory.wanted),
+                _ => None,
+            };
+            let resource = given
+                .map(|(_, resource)| resource.clone())
+                .or_else(|| own.map(|buffer| Resource::Buffer(buffer.clone())));
+            ordered.push(resource.ok_or_else(|| {
+                self.device.fault(format!("{}: nothing for {}", kernel.name, binding.name))
+            })?);
+        }
+        let mut dispatch =
+            Dispatch { kernel, resources: ordered, bind_group: None, groups, over, when };
+        if over != Over::Runs {
+            dispatch.bind_group = Some(dispatch.bind(self.device, |_, _| None)?);
+        }
+        self.dispatches.push(dispatch);
+        Ok(())
+    }
+}
+
+/// A projection for [`Builder::projection`].
+pub(super) struct Projection<'a> {
+    pub before: &'a Before,
+    pub vectors: &'a Resource,
+    pub pieces: &'a [Piece],
+    pub output: Resource,
+    pub over: Over,
+    /// Rows of weights of an output.
+    pub share: usize,
+}
+
+/// Sets the field `name` of a kernel, where a section lies.
+pub(super) fn set_matrix(params: &mut Params, name: &str, piece: &Piece, section: usize) {
+    let Some(placed) = piece.placed.get(section) else { return };
+    params
+        .set_u32(&format!("{name}.offset"), placed.offset)
+        .set_u32(&format!("{name}.stride"), placed.stride)
+        .set_u32(&format!("{name}.scales"), placed.scales)
+        .set_u32(&format!("{name}.scale_stride"), placed.scale_stride)
+        .set_u32(&format!("{name}.units"), placed.units)
+        .set_u32(&format!("{name}.kind"), placed.kind)
+        .set_f32(&format!("{name}.factor"), placed.factor);
+}
+
+impl Rotation {
+    /// Cosine and sine of each position of `runs`, which are given as the kernels' `Step`s, times the attention factor.
+    pub(super) fn turns(&self, runs: &[[u32; 4]]) -> Vec<[f32; 2]> {
+        let mut turns = Vec::new();
+        for &[_, len, position, _] in runs {
+            for position in position..position + len {
+                turns.extend(self.rope.inv_freq.iter().map(|inv| {
+                    let (sin, cos) = (position as f32 * inv).sin_cos();
+                    [cos * self.rope.attention_factor, sin * self.rope.attention_factor]
+                }));
+            }
+        }
+        turns
+    }
+}

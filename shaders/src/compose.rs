@@ -1,0 +1,149 @@
+//! Puts the WGSL of a variant together. Used when the crate is built, to validate every variant, and when a program runs.
+//!
+//! A source line that begins with `//#` is a directive:
+//!
+//! ```text
+//! //# use NAME       the part NAME stands here, unless it stood before; `weights` and `reduce` are the variant's own
+//! //# when FORM      what follows is for that form of the kernel only, up to the next `when` or `end`
+//! //# end
+//! ```
+//!
+//! `@binding(_)` gets the next number. Nothing else is changed; an unknown directive or part is an error.
+
+use std::fmt;
+
+/// Every WGSL file by its name.
+const FILES: &[(&str, &str)] = &[
+    ("attention", include_str!("attention.wgsl")),
+    ("conv1d", include_str!("conv1d.wgsl")),
+    ("embed", include_str!("embed.wgsl")),
+    ("gated_linear", include_str!("gated_linear.wgsl")),
+    ("head", include_str!("head.wgsl")),
+    ("linear", include_str!("linear.wgsl")),
+    ("mamba2_scan", include_str!("mamba2_scan.wgsl")),
+    ("mamba_scan", include_str!("mamba_scan.wgsl")),
+    ("mlstm_scan", include_str!("mlstm_scan.wgsl")),
+    ("moe_down", include_str!("moe_down.wgsl")),
+    ("moe_route", include_str!("moe_route.wgsl")),
+    ("moe_up", include_str!("moe_up.wgsl")),
+    ("prepare", include_str!("prepare.wgsl")),
+    ("affine", include_str!("parts/affine.wgsl")),
+    ("affine_any", include_str!("parts/affine_any.wgsl")),
+    ("math", include_str!("parts/math.wgsl")),
+    ("matrix", include_str!("parts/matrix.wgsl")),
+    ("prologue", include_str!("parts/prologue.wgsl")),
+    ("quantized", include_str!("parts/quantized.wgsl")),
+    ("reduce_subgroup", include_str!("parts/reduce_subgroup.wgsl")),
+    ("reduce_workgroup", include_str!("parts/reduce_workgroup.wgsl")),
+    ("rows", include_str!("parts/rows.wgsl")),
+    ("step", include_str!("parts/step.wgsl")),
+    ("tiles", include_str!("parts/tiles.wgsl")),
+    ("weights_affine2", include_str!("parts/weights_affine2.wgsl")),
+    ("weights_affine3", include_str!("parts/weights_affine3.wgsl")),
+    ("weights_affine4", include_str!("parts/weights_affine4.wgsl")),
+    ("weights_affine5", include_str!("parts/weights_affine5.wgsl")),
+    ("weights_affine6", include_str!("parts/weights_affine6.wgsl")),
+    ("weights_affine8", include_str!("parts/weights_affine8.wgsl")),
+    ("weights_bf16", include_str!("parts/weights_bf16.wgsl")),
+    ("weights_f16", include_str!("parts/weights_f16.wgsl")),
+    ("weights_f32", include_str!("parts/weights_f32.wgsl")),
+    ("weights_mxfp4", include_str!("parts/weights_mxfp4.wgsl")),
+    ("weights_mxfp8", include_str!("parts/weights_mxfp8.wgsl")),
+    ("weights_nvfp4", include_str!("parts/weights_nvfp4.wgsl")),
+];
+
+/// Why no source could be put together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ComposeError {
+    /// There is no such file, or the variant leaves open which it is.
+    UnknownPart {
+        /// What was asked for.
+        name: String,
+    },
+    /// A line is no directive.
+    Directive {
+        /// The file.
+        file: String,
+        /// The line.
+        line: String,
+    },
+}
+
+impl fmt::Display for ComposeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownPart { name } => write!(f, "there is no shader part {name}"),
+            Self::Directive { file, line } => write!(f, "{file}.wgsl: {line:?} is no directive"),
+        }
+    }
+}
+
+impl std::error::Error for ComposeError {}
+
+/// A variant's own parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice<'a> {
+    /// The form of the kernel; empty where it has one only.
+    pub form: &'a str,
+    /// What `use weights` means; empty where the kernel has none.
+    pub weights: &'a str,
+    /// What `use reduce` means; empty where the kernel has none.
+    pub reduce: &'a str,
+}
+
+/// The source of the kernel in `file`.
+///
+/// # Errors
+/// When a file is missing or has a broken directive.
+pub(crate) fn compose(file: &str, choice: Choice<'_>) -> Result<String, ComposeError> {
+    let mut composer = Composer { choice, used: Vec::new(), text: String::new() };
+    composer.add(file)?;
+    let mut numbered = String::with_capacity(composer.text.len());
+    let mut pieces = composer.text.split("@binding(_)");
+    numbered.extend(pieces.next());
+    for (number, piece) in pieces.enumerate() {
+        numbered.push_str(&format!("@binding({number}){piece}"));
+    }
+    Ok(numbered)
+}
+
+struct Composer<'a> {
+    choice: Choice<'a>,
+    used: Vec<String>,
+    text: String,
+}
+
+impl Composer<'_> {
+    fn add(&mut self, name: &str) -> Result<(), ComposeError> {
+        if self.used.iter().any(|used| used == name) {
+            return Ok(());
+        }
+        self.used.push(name.into());
+        let file = FILES.iter().find(|(file, _)| *file == name);
+        let (_, text) = file.ok_or_else(|| ComposeError::UnknownPart { name: name.into() })?;
+        let mut included = true;
+        for line in text.lines() {
+            let Some(directive) = line.trim_start().strip_prefix("//#") else {
+                if included {
+                    self.text.push_str(line);
+                    self.text.push('\n');
+                }
+                continue;
+            };
+            let words: Vec<&str> = directive.split_whitespace().collect();
+            match words[..] {
+                ["when", form] => included = form == self.choice.form,
+                ["end"] => included = true,
+                ["use", _] if !included => {}
+                ["use", "weights"] => self.add(self.choice.weights)?,
+                ["use", "reduce"] => self.add(self.choice.reduce)?,
+                ["use", part] => self.add(part)?,
+                _ => {
+                    let (file, line) = (name.into(), line.into());
+                    return Err(ComposeError::Directive { file, line });
+                }
+            }
+        }
+        Ok(())
+    }
+}

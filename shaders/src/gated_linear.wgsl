@@ -1,0 +1,85 @@
+// `gated_linear`: h = act(G n(x) + b_g) * (U n(x) + b_u). In `weights`, the rows of G stand before those of U.
+
+struct Params {
+    /// First output of the rows that are in `weights`, and how many there are of G and of U each.
+    first_row: u32,
+    rows: u32,
+    output_stride: u32,
+    /// Biases of these rows in `vectors`.
+    gate_bias: u32,
+    up_bias: u32,
+    activation: u32,
+    @align(16) matrix: Matrix,
+    //# when rows
+    @align(16) prologue: Prologue,
+    //# when tiles
+    @align(16) tiles: Tiles,
+    //# end
+}
+
+@group(0) @binding(_) var<uniform> params: Params;
+/// h, [T, output_stride].
+@group(0) @binding(_) var<storage, read_write> output: array<f32>;
+
+fn finish(token: u32, row: u32, gate_product: f32, up_product: f32) {
+    var g = gate_product;
+    var u = up_product;
+    if params.gate_bias != ABSENT {
+        g += vectors[params.gate_bias + row];
+    }
+    if params.up_bias != ABSENT {
+        u += vectors[params.up_bias + row];
+    }
+    let at = token * params.output_stride + params.first_row + row;
+    output[at] = activation(params.activation, g) * u;
+}
+
+//# when rows
+//# use rows
+/// Spans of lanes, each with two rows of G and the same of U; y counts tokens.
+const THREADS: u32 = 128u;
+
+@compute @workgroup_size(THREADS)
+fn main(ids: Ids) {
+    let thread = thread_of(ids);
+    let token = step.start + ids.group.y;
+    let first = (ids.group.x * (THREADS / LANES) + thread / LANES) * 2u;
+    let gates = min(vec2(first, first + 1u), vec2(params.rows - 1u));
+    let rows = vec4(gates, gates + params.rows);
+    let sum = multiply_rows(params.matrix, rows, params.prologue, token, ids);
+    let lane = thread % LANES;
+    if lane < 2u && first + lane < params.rows {
+        finish(token, first + lane, sum[lane], sum[lane + 2u]);
+    }
+}
+
+//# when tiles
+//# use tiles
+//# use math
+/// The op's small tensors, one behind the other.
+@group(0) @binding(_) var<storage, read> vectors: array<f32>;
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let first_token = group.y * SIDE;
+    let first_row = group.x * (SIDE / 2u);
+    // Rows of the tile are a row of G, the same of U, the next of G, ...
+    let place = thread / 4u;
+    let row = first_row + place / 2u;
+    let block = multiply(
+        params.tiles,
+        params.matrix,
+        first_token,
+        select(ABSENT, row + (place % 2u) * params.rows, row < params.rows),
+        thread,
+    );
+    for (var i = 0u; i < 4u; i += 1u) {
+        let token = first_token + thread / 16u * 4u + i;
+        for (var j = 0u; j < 2u; j += 1u) {
+            let row = first_row + thread % 16u * 2u + j;
+            if token < step.tokens && row < params.rows {
+                finish(step.start + token, row, block[i][2u * j], block[i][2u * j + 1u]);
+            }
+        }
+    }
+}

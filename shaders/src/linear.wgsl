@@ -1,0 +1,81 @@
+// `linear`: y = W f(x) + b, stored or added to y.
+
+struct Params {
+    /// First output of the rows that are in `weights`, and how many there are.
+    first_row: u32,
+    rows: u32,
+    output_stride: u32,
+    /// Biases of these rows in `vectors`.
+    bias: u32,
+    /// 1 where the result is added to the output, times `scale`.
+    add: u32,
+    scale: f32,
+    @align(16) matrix: Matrix,
+    //# when rows
+    @align(16) prologue: Prologue,
+    //# when tiles
+    @align(16) tiles: Tiles,
+    //# end
+}
+
+@group(0) @binding(_) var<uniform> params: Params;
+/// y, [T, output_stride].
+@group(0) @binding(_) var<storage, read_write> output: array<f32>;
+
+fn finish(token: u32, row: u32, product: f32) {
+    var value = product;
+    if params.bias != ABSENT {
+        value += vectors[params.bias + row];
+    }
+    let at = token * params.output_stride + params.first_row + row;
+    if params.add != 0u {
+        value = output[at] + params.scale * value;
+    }
+    output[at] = value;
+}
+
+//# when rows
+//# use rows
+/// Spans of lanes, each with four rows; y counts tokens.
+const THREADS: u32 = 128u;
+
+@compute @workgroup_size(THREADS)
+fn main(ids: Ids) {
+    let thread = thread_of(ids);
+    let token = step.start + ids.group.y;
+    let first = (ids.group.x * (THREADS / LANES) + thread / LANES) * 4u;
+    let rows = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(params.rows - 1u));
+    let sum = multiply_rows(params.matrix, rows, params.prologue, token, ids);
+    let lane = thread % LANES;
+    if lane < 4u && first + lane < params.rows {
+        finish(token, first + lane, sum[lane]);
+    }
+}
+
+//# when tiles
+//# use tiles
+/// The op's small tensors, one behind the other.
+@group(0) @binding(_) var<storage, read> vectors: array<f32>;
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let first_token = group.y * SIDE;
+    let first_row = group.x * SIDE;
+    let row = first_row + thread / 4u;
+    let block = multiply(
+        params.tiles,
+        params.matrix,
+        first_token,
+        select(ABSENT, row, row < params.rows),
+        thread,
+    );
+    for (var i = 0u; i < 4u; i += 1u) {
+        let token = first_token + thread / 16u * 4u + i;
+        for (var j = 0u; j < 4u; j += 1u) {
+            let row = first_row + thread % 16u * 4u + j;
+            if token < step.tokens && row < params.rows {
+                finish(step.start + token, row, block[i][j]);
+            }
+        }
+    }
+}

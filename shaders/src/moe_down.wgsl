@@ -1,0 +1,70 @@
+// `moe_down`: x += scale * (sum over chosen experts of weight_e * D_e h_e + D h_shared).
+//
+// In `weights`, the rows of all D_e stand one behind the other; then, where it is stored alike, the shared expert's D.
+//# use rows
+
+/// Spans of lanes, each with four rows of x; y counts tokens.
+const THREADS: u32 = 128u;
+
+struct Params {
+    /// First expert whose rows are in `weights`, and how many there are.
+    first_expert: u32,
+    experts: u32,
+    /// Rows of D.
+    rows: u32,
+    /// Columns of D_e, and of D; the latter 0 where this dispatch doesn't compute it.
+    inner: u32,
+    shared_inner: u32,
+    /// Experts of a token that this dispatch looks at: `top_k`, or 0 where it computes the shared expert alone.
+    places: u32,
+    top_k: u32,
+    input_stride: u32,
+    routes_stride: u32,
+    output_stride: u32,
+    scale: f32,
+    @align(16) matrix: Matrix,
+    @align(16) shared_matrix: Matrix,
+}
+
+@group(0) @binding(_) var<uniform> params: Params;
+/// What `moe_route` wrote, [T, routes_stride].
+@group(0) @binding(_) var<storage, read> routes: array<f32>;
+/// x, [T, output_stride].
+@group(0) @binding(_) var<storage, read_write> output: array<f32>;
+
+/// This lane's share of the products of four rows with the `cols` elements of h from `column` on.
+fn share(m: Matrix, rows: vec4<u32>, token: u32, column: u32, cols: u32, thread: u32) -> vec4<f32> {
+    let p = Prologue(PROLOGUE_NONE, cols, column, params.input_stride, 0u, 0u, ABSENT, ABSENT, 1u, 0.0);
+    var sum = vec4(0.0);
+    for (var base = 0u; base < cols; base += PIECE) {
+        _ = fill_piece(p, token, base, thread);
+        sum += multiply_piece(m, rows, base, cols - base, thread % LANES);
+    }
+    return sum;
+}
+
+@compute @workgroup_size(THREADS)
+fn main(ids: Ids) {
+    let thread = thread_of(ids);
+    let lane = thread % LANES;
+    let token = step.start + ids.group.y;
+    let first = (ids.group.x * (THREADS / LANES) + thread / LANES) * 4u;
+    let rows = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(params.rows - 1u));
+    var sum = vec4(0.0);
+    for (var place = 0u; place < params.places; place += 1u) {
+        let route = token * params.routes_stride + place;
+        let expert = u32(routes[route]) - params.first_expert;
+        if expert < params.experts {
+            let own = share(params.matrix, rows + expert * params.rows, token, place * params.inner, params.inner, thread);
+            sum += routes[route + params.top_k] * own;
+        }
+    }
+    if params.shared_inner > 0u {
+        sum += share(params.shared_matrix, rows, token, params.top_k * params.inner, params.shared_inner, thread);
+    }
+    sum = sum_over(sum, ids, LANES);
+    if lane < 4u && first + lane < params.rows {
+        let at = token * params.output_stride + first + lane;
+        output[at] += params.scale * sum[lane];
+    }
+}

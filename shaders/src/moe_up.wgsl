@@ -1,0 +1,68 @@
+// `moe_up`: h_e = act(G_e n(x)) * (U_e n(x)) for each chosen expert of a token, and for the shared expert.
+//
+// In `weights`, the rows of all gates G_e stand one behind the other, then those of all U_e; then, where the shared expert
+// is stored alike, its G and U.
+//# use rows
+
+/// Spans of lanes, each with two rows of G and the same of U; y counts the experts of all tokens.
+const THREADS: u32 = 128u;
+
+struct Params {
+    /// First expert whose rows are in `weights`, and how many there are.
+    first_expert: u32,
+    experts: u32,
+    /// Rows of an expert's G.
+    inner: u32,
+    /// Rows of the shared expert's G; 0 where this dispatch doesn't compute it.
+    shared_inner: u32,
+    /// Experts of a token that this dispatch looks at: `top_k`, or 0 where it computes the shared expert alone.
+    places: u32,
+    top_k: u32,
+    routes_stride: u32,
+    output_stride: u32,
+    activation: u32,
+    @align(16) matrix: Matrix,
+    @align(16) shared_matrix: Matrix,
+    @align(16) prologue: Prologue,
+}
+
+@group(0) @binding(_) var<uniform> params: Params;
+/// What `moe_route` wrote, [T, routes_stride].
+@group(0) @binding(_) var<storage, read> routes: array<f32>;
+/// [T, output_stride]: `inner` elements for each place, then the shared expert's.
+@group(0) @binding(_) var<storage, read_write> output: array<f32>;
+
+@compute @workgroup_size(THREADS)
+fn main(ids: Ids) {
+    let thread = thread_of(ids);
+    let lane = thread % LANES;
+    let places = params.places + u32(params.shared_inner > 0u);
+    let token = step.start + ids.group.y / places;
+    let place = ids.group.y % places;
+    let first = (ids.group.x * (THREADS / LANES) + thread / LANES) * 2u;
+
+    var matrix = params.shared_matrix;
+    var inner = params.shared_inner;
+    var gate_row = 0u;
+    var up_row = inner;
+    var column = params.top_k * params.inner;
+    if place < params.places {
+        let expert = u32(routes[token * params.routes_stride + place]) - params.first_expert;
+        // Its rows are in another piece of the weights.
+        if expert >= params.experts {
+            return;
+        }
+        matrix = params.matrix;
+        inner = params.inner;
+        gate_row = expert * inner;
+        up_row = (params.experts + expert) * inner;
+        column = place * inner;
+    }
+    let within = min(vec2(first, first + 1u), vec2(inner - 1u));
+    let rows = vec4(within + gate_row, within + up_row);
+    let sum = multiply_rows(matrix, rows, params.prologue, token, ids);
+    if lane < 2u && first + lane < inner {
+        let value = activation(params.activation, sum[lane]) * sum[lane + 2u];
+        output[token * params.output_stride + column + first + lane] = value;
+    }
+}

@@ -1,0 +1,110 @@
+// What stands before a projection: a norm, a gate, both or nothing, on the elements of one token.
+//
+// A norm's factor is common to all elements of a token, so a projection may be computed of the elements without it
+// (`PROLOGUE_NORM`, `PROLOGUE_GATED_NORM`) while the squares are summed, and be multiplied by it at the end. Where that is
+// not so (several groups, a bias), `find_scales` passes over the token first.
+//# use math
+//# use step
+//# use reduce
+
+struct Prologue {
+    kind: u32,
+    /// Elements of a token that take part.
+    cols: u32,
+    /// First column of the input.
+    input_offset: u32,
+    /// Elements from one token to the next.
+    input_stride: u32,
+    gate_offset: u32,
+    gate_stride: u32,
+    /// The norm's weight, [cols], in `vectors`.
+    weight: u32,
+    /// The norm's bias, [cols], in `vectors`.
+    bias: u32,
+    /// Equal parts that are normed by themselves.
+    groups: u32,
+    eps: f32,
+}
+
+const PROLOGUE_NONE: u32 = 0u;
+/// An RMS norm, its factor applied at the end.
+const PROLOGUE_NORM: u32 = 1u;
+/// x * silu(gate).
+const PROLOGUE_GATE: u32 = 2u;
+/// An RMS norm of x * silu(gate) over all columns, its factor applied at the end.
+const PROLOGUE_GATED_NORM: u32 = 3u;
+/// An RMS norm with factors found first.
+const PROLOGUE_SCALED_NORM: u32 = 4u;
+/// An RMS norm of x * silu(gate) in groups, with factors found first.
+const PROLOGUE_SCALED_GATED_NORM: u32 = 5u;
+
+const MAX_GROUPS: u32 = 512u;
+
+/// [T, input_stride].
+@group(0) @binding(_) var<storage, read> input: array<f32>;
+/// [T, gate_stride]; the input again where there is no gate.
+@group(0) @binding(_) var<storage, read> gate: array<f32>;
+/// The op's small tensors, one behind the other.
+@group(0) @binding(_) var<storage, read> vectors: array<f32>;
+
+/// [groups].
+var<workgroup> scales: array<f32, MAX_GROUPS>;
+
+/// Element `k` of `token` behind the gate and before the norm.
+fn gated(p: Prologue, token: u32, k: u32) -> f32 {
+    var value = input[token * p.input_stride + p.input_offset + k];
+    if p.kind == PROLOGUE_GATE || p.kind == PROLOGUE_GATED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM {
+        value *= silu(gate[token * p.gate_stride + p.gate_offset + k]);
+    }
+    return value;
+}
+
+/// `value`, which is element `k` behind the gate, with the norm's weight, bias and found factors.
+fn weighted(p: Prologue, value: f32, k: u32) -> f32 {
+    var result = value;
+    if p.kind >= PROLOGUE_SCALED_NORM {
+        result *= scales[k / (p.cols / p.groups)];
+    }
+    if p.weight != ABSENT {
+        result *= vectors[p.weight + k];
+    }
+    if p.bias != ABSENT {
+        result += vectors[p.bias + k];
+    }
+    return result;
+}
+
+/// Whether `find_scales` must run before `weighted`.
+fn needs_scales(p: Prologue) -> bool {
+    return p.kind >= PROLOGUE_SCALED_NORM;
+}
+
+/// Whether the result must be multiplied by `norm_factor`.
+fn has_late_factor(p: Prologue) -> bool {
+    return p.kind == PROLOGUE_NORM || p.kind == PROLOGUE_GATED_NORM;
+}
+
+fn norm_factor(p: Prologue, sum_of_squares: f32, width: u32) -> f32 {
+    return inverseSqrt(sum_of_squares / f32(width) + p.eps);
+}
+
+/// Fills `scales` for `token`; a span of 32 threads takes a group.
+fn find_scales(p: Prologue, token: u32, ids: Ids) {
+    let thread = thread_of(ids);
+    let width = p.cols / p.groups;
+    for (var first = 0u; first < p.groups; first += THREADS / 32u) {
+        let group = first + thread / 32u;
+        var squares = 0.0;
+        if group < p.groups {
+            for (var i = thread % 32u; i < width; i += 32u) {
+                let value = gated(p, token, group * width + i);
+                squares += value * value;
+            }
+        }
+        let sum = sum_over(vec4(squares, 0.0, 0.0, 0.0), ids, 32u).x;
+        if group < p.groups && thread % 32u == 0u {
+            scales[group] = norm_factor(p, sum, width);
+        }
+    }
+    workgroupBarrier();
+}

@@ -1,0 +1,45 @@
+// What the quantized formats share. Codes of all rows come first, then the scales.
+//# use matrix
+
+/// Packed codes, rows padded with zeros to whole units, and scales.
+@group(0) @binding(_) var<storage, read> weights: array<vec4<u32>>;
+
+const UNIT: u32 = 32u;
+alias Unit = array<vec4<f32>, 8>;
+
+/// Word `i` of the binding.
+fn word(i: u32) -> u32 {
+    return weights[i / 4u][i % 4u];
+}
+
+/// Four codes of four bits each, from the lowest on.
+fn nibbles(bits: u32) -> vec4<u32> {
+    return (vec4(bits) >> vec4(0u, 4u, 8u, 12u)) & vec4(15u);
+}
+
+/// Four codes of a byte each, from the lowest on.
+fn bytes(bits: u32) -> vec4<u32> {
+    return (vec4(bits) >> vec4(0u, 8u, 16u, 24u)) & vec4(255u);
+}
+
+/// E2M1: a sign, two bits of exponent, one of mantissa.
+fn e2m1(code: vec4<u32>) -> vec4<f32> {
+    let magnitude = code & vec4(7u);
+    let normal = bitcast<vec4<f32>>((magnitude << vec4(22u)) + vec4(126u << 23u));
+    let value = select(normal, 2.0 * (normal - 0.5), magnitude < vec4(2u));
+    return select(value, -value, code > vec4(7u));
+}
+
+/// E4M3: a sign, four bits of exponent, three of mantissa; no infinities.
+fn e4m3(code: vec4<u32>) -> vec4<f32> {
+    let magnitude = code & vec4(127u);
+    let normal = bitcast<vec4<f32>>((magnitude << vec4(20u)) + vec4(120u << 23u));
+    let value = select(normal, 2.0 * (normal - 0.0078125), magnitude < vec4(8u));
+    return select(value, -value, code > vec4(127u));
+}
+
+/// E8M0, a power of two; made of two factors, of which none is subnormal.
+fn e8m0(code: u32) -> f32 {
+    let low = code / 2u;
+    return bitcast<f32>((low + 64u) << 23u) * bitcast<f32>((code - low + 63u) << 23u);
+}

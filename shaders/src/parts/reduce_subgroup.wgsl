@@ -1,0 +1,61 @@
+// Reductions within subgroups first, whatever their size, then through workgroup memory. Threads are numbered by
+// subgroup and place in it, so that neighbours in number are neighbours in a subgroup.
+
+struct Ids {
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_size) size: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+}
+
+/// [THREADS]: what each subgroup has.
+var<workgroup> partials: array<vec4<f32>, THREADS>;
+
+/// The invocation's number in its workgroup.
+fn thread_of(ids: Ids) -> u32 {
+    return ids.subgroup * ids.size + ids.lane;
+}
+
+/// The sum over each `span` neighbouring threads, a power of two; all of them get it.
+fn sum_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
+    var sum = value;
+    let near = min(span, ids.size);
+    for (var distance = 1u; distance < near; distance *= 2u) {
+        sum += subgroupShuffleXor(sum, distance);
+    }
+    let thread = thread_of(ids);
+    if thread % near == 0u {
+        partials[thread / near] = sum;
+    }
+    workgroupBarrier();
+    let count = span / near;
+    let first = thread / span * count;
+    sum = partials[first];
+    for (var i = 1u; i < count; i += 1u) {
+        sum += partials[first + i];
+    }
+    workgroupBarrier();
+    return sum;
+}
+
+/// The largest over each `span` neighbouring threads.
+fn max_over(value: f32, ids: Ids, span: u32) -> f32 {
+    var largest = value;
+    let near = min(span, ids.size);
+    for (var distance = 1u; distance < near; distance *= 2u) {
+        largest = max(largest, subgroupShuffleXor(largest, distance));
+    }
+    let thread = thread_of(ids);
+    if thread % near == 0u {
+        partials[thread / near].x = largest;
+    }
+    workgroupBarrier();
+    let count = span / near;
+    let first = thread / span * count;
+    largest = partials[first].x;
+    for (var i = 1u; i < count; i += 1u) {
+        largest = max(largest, partials[first + i].x);
+    }
+    workgroupBarrier();
+    return largest;
+}

@@ -1,0 +1,46 @@
+// Reductions through workgroup memory alone: for every device.
+
+struct Ids {
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+}
+
+/// [THREADS].
+var<workgroup> partials: array<vec4<f32>, THREADS>;
+
+/// The invocation's number in its workgroup.
+fn thread_of(ids: Ids) -> u32 {
+    return ids.index;
+}
+
+/// The sum over each `span` neighbouring threads, a power of two; all of them get it.
+fn sum_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
+    let thread = ids.index;
+    partials[thread] = value;
+    workgroupBarrier();
+    for (var distance = span / 2u; distance > 0u; distance /= 2u) {
+        if thread % span < distance {
+            partials[thread] += partials[thread + distance];
+        }
+        workgroupBarrier();
+    }
+    let sum = partials[thread / span * span];
+    workgroupBarrier();
+    return sum;
+}
+
+/// The largest over each `span` neighbouring threads.
+fn max_over(value: f32, ids: Ids, span: u32) -> f32 {
+    let thread = ids.index;
+    partials[thread].x = value;
+    workgroupBarrier();
+    for (var distance = span / 2u; distance > 0u; distance /= 2u) {
+        if thread % span < distance {
+            partials[thread].x = max(partials[thread].x, partials[thread + distance].x);
+        }
+        workgroupBarrier();
+    }
+    let largest = partials[thread / span * span].x;
+    workgroupBarrier();
+    return largest;
+}

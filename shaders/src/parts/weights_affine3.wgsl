@@ -1,0 +1,4 @@
+// Affine codes of 3 bits.
+//# use affine_any
+
+const BITS: u32 = 3u;

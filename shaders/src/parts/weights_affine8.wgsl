@@ -1,0 +1,23 @@
+// Affine codes of 8 bits; a unit is two elements of the binding.
+//# use affine
+
+/// Weights `4 quad ..` of a row.
+fn weights_quad(m: Matrix, row: u32, quad: u32) -> vec4<f32> {
+    let codes = bytes(weights[m.offset + row * m.stride + quad / 4u][quad % 4u]);
+    let s = scale_and_bias(m, row, quad / 8u);
+    return s.x * vec4<f32>(codes) + s.y;
+}
+
+/// The product of unit `unit` of a row with `x`.
+fn dot_unit(m: Matrix, row: u32, unit: u32, x: Unit) -> f32 {
+    let at = m.offset + row * m.stride + 2u * unit;
+    let a = weights[at];
+    let b = weights[at + 1u];
+    var product = dot(vec4<f32>(bytes(a.x)), x[0]) + dot(vec4<f32>(bytes(a.y)), x[1]);
+    product += dot(vec4<f32>(bytes(a.z)), x[2]) + dot(vec4<f32>(bytes(a.w)), x[3]);
+    product += dot(vec4<f32>(bytes(b.x)), x[4]) + dot(vec4<f32>(bytes(b.y)), x[5]);
+    product += dot(vec4<f32>(bytes(b.z)), x[6]) + dot(vec4<f32>(bytes(b.w)), x[7]);
+    let sum = ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
+    let s = scale_and_bias(m, row, unit);
+    return s.x * product + s.y * dot(sum, vec4(1.0));
+}

@@ -1,0 +1,23 @@
+// MXFP4: E2M1 codes, an E8M0 scale for 32. A unit is one element of the binding.
+//# use quantized
+
+fn unit_scale(m: Matrix, row: u32, unit: u32) -> f32 {
+    let four = word(m.scales + row * m.scale_stride + unit / 4u);
+    return m.factor * e8m0((four >> (unit % 4u * 8u)) & 255u);
+}
+
+/// Weights `4 quad ..` of a row.
+fn weights_quad(m: Matrix, row: u32, quad: u32) -> vec4<f32> {
+    let bits = weights[m.offset + row * m.stride + quad / 8u][quad / 2u % 4u] >> (quad % 2u * 16u);
+    return unit_scale(m, row, quad / 8u) * e2m1(nibbles(bits));
+}
+
+/// The product of unit `unit` of a row with `x`.
+fn dot_unit(m: Matrix, row: u32, unit: u32, x: Unit) -> f32 {
+    let codes = weights[m.offset + row * m.stride + unit];
+    var product = dot(e2m1(nibbles(codes.x)), x[0]) + dot(e2m1(nibbles(codes.x >> 16u)), x[1]);
+    product += dot(e2m1(nibbles(codes.y)), x[2]) + dot(e2m1(nibbles(codes.y >> 16u)), x[3]);
+    product += dot(e2m1(nibbles(codes.z)), x[4]) + dot(e2m1(nibbles(codes.z >> 16u)), x[5]);
+    product += dot(e2m1(nibbles(codes.w)), x[6]) + dot(e2m1(nibbles(codes.w >> 16u)), x[7]);
+    return unit_scale(m, row, unit) * product;
+}

@@ -1,0 +1,25 @@
+// NVFP4: E2M1 codes, an E4M3 scale for 16, so two for a unit, which is one element of the binding.
+//# use quantized
+
+/// The scales of the unit's halves.
+fn unit_scales(m: Matrix, row: u32, unit: u32) -> vec2<f32> {
+    let four = word(m.scales + row * m.scale_stride + unit / 2u) >> (unit % 2u * 16u);
+    return m.factor * e4m3(bytes(four)).xy;
+}
+
+/// Weights `4 quad ..` of a row.
+fn weights_quad(m: Matrix, row: u32, quad: u32) -> vec4<f32> {
+    let bits = weights[m.offset + row * m.stride + quad / 8u][quad / 2u % 4u] >> (quad % 2u * 16u);
+    return unit_scales(m, row, quad / 8u)[quad / 4u % 2u] * e2m1(nibbles(bits));
+}
+
+/// The product of unit `unit` of a row with `x`.
+fn dot_unit(m: Matrix, row: u32, unit: u32, x: Unit) -> f32 {
+    let codes = weights[m.offset + row * m.stride + unit];
+    var low = dot(e2m1(nibbles(codes.x)), x[0]) + dot(e2m1(nibbles(codes.x >> 16u)), x[1]);
+    low += dot(e2m1(nibbles(codes.y)), x[2]) + dot(e2m1(nibbles(codes.y >> 16u)), x[3]);
+    var high = dot(e2m1(nibbles(codes.z)), x[4]) + dot(e2m1(nibbles(codes.z >> 16u)), x[5]);
+    high += dot(e2m1(nibbles(codes.w)), x[6]) + dot(e2m1(nibbles(codes.w >> 16u)), x[7]);
+    let s = unit_scales(m, row, unit);
+    return s.x * low + s.y * high;
+}

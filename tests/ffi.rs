@@ -1,0 +1,213 @@
+//! The C interface as its users meet it: programs in C, C++ and Python, compiled against `kinglet.h` and run with a demo model.
+//!
+//! What needs a compiler or an interpreter that is not there is passed over with a word; CI has them all.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+fn model(name: &str) -> PathBuf {
+    root().join("models/demo").join(name)
+}
+
+/// A folder with the shared library under the names by which it is linked and loaded.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<TempDir> = OnceLock::new();
+    let folder = LIBRARY.get_or_init(|| {
+        // target/PROFILE/deps/ffi-HASH
+        let test = std::env::current_exe().unwrap();
+        let profile = test.parent().unwrap().parent().unwrap();
+        let name = match profile.file_name().unwrap().to_str().unwrap() {
+            "debug" => "dev",
+            name => name,
+        };
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--package", "kinglet-ffi", "--profile", name]);
+        build.arg("--target-dir").arg(profile.parent().unwrap()).current_dir(root());
+        assert!(build.status().unwrap().success(), "libkinglet does not build");
+        let folder = tempfile::tempdir().unwrap();
+        let built = profile.join("libkinglet.so");
+        std::fs::copy(&built, folder.path().join("libkinglet.so.1")).unwrap();
+        std::os::unix::fs::symlink("libkinglet.so.1", folder.path().join("libkinglet.so")).unwrap();
+        folder
+    });
+    folder.path()
+}
+
+/// Whether a program is there; says so if not.
+fn there(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success());
+    if !found {
+        eprintln!("passed over: there is no {program}");
+    }
+    found
+}
+
+#[track_caller]
+fn succeeded(what: &str, output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{what}: {:?}\n{out}{err}", output.status);
+    assert_eq!(err, "", "{what} wrote to standard error");
+    out
+}
+
+/// Compiles one source as strictly as possible and links it with the library.
+fn compile(compiler: &str, standard: &str, source: &str, folder: &Path) -> PathBuf {
+    let program = folder.join("program");
+    let mut compile = Command::new(compiler);
+    compile.arg(standard).args(["-Wall", "-Wextra", "-Werror", "-pedantic", "-g"]);
+    compile.args(["-D_POSIX_C_SOURCE=200809L", "-I"]).arg(root().join("ffi/include"));
+    compile.arg(root().join(source)).arg("-L").arg(library()).args([
+        "-lkinglet",
+        "-lm",
+        "-lpthread",
+    ]);
+    compile.arg(format!("-Wl,-rpath,{}", library().display())).arg("-o").arg(&program);
+    succeeded(compiler, &compile.output().unwrap());
+    program
+}
+
+fn run(program: &Path, arguments: &[&Path], input: &str) -> String {
+    use std::io::Write;
+    use std::process::Stdio;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    succeeded(&program.display().to_string(), &child.wait_with_output().unwrap())
+}
+
+#[test]
+fn the_header_is_clean_in_every_dialect() {
+    if !there("gcc") || !there("g++") {
+        return;
+    }
+    let header = root().join("ffi/include/kinglet.h");
+    let dialects = [
+        ("gcc", "c", "-std=c99"),
+        ("gcc", "c", "-std=c11"),
+        ("g++", "c++", "-std=c++11"),
+        ("g++", "c++", "-std=c++17"),
+    ];
+    for (compiler, language, standard) in dialects {
+        let mut check = Command::new(compiler);
+        check.args([standard, "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"]);
+        succeeded(standard, &check.args(["-x", language]).arg(&header).output().unwrap());
+    }
+}
+
+#[test]
+fn only_the_header_s_functions_are_exported() {
+    if !there("nm") {
+        return;
+    }
+    let nm = Command::new("nm")
+        .args(["-D", "--defined-only"])
+        .arg(library().join("libkinglet.so.1"))
+        .output();
+    let symbols = succeeded("nm", &nm.unwrap());
+    let header = std::fs::read_to_string(root().join("ffi/include/kinglet.h")).unwrap();
+    let mut count = 0;
+    for symbol in symbols.lines().filter_map(|line| line.split_whitespace().last()) {
+        assert!(symbol.starts_with("kinglet_"), "{symbol} is exported");
+        assert!(header.contains(&format!("{symbol}(")), "{symbol} is not in the header");
+        count += 1;
+    }
+    assert!(count > 80, "only {count} functions");
+}
+
+#[test]
+fn the_chat_in_c_chats() {
+    if !there("gcc") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile("gcc", "-std=c99", "examples/c/chat.c", folder.path());
+    let input = "Tell me a story about a \"cat\".\nAnd about a dog.\n";
+    let first = run(&program, &[&model("hybrid"), Path::new("7")], input);
+    assert_eq!(first.matches("\n> ").count(), 3, "two answers and the end: {first}");
+    assert!(first.contains("[0 tokens reused, "), "{first}");
+    assert!(first.matches(" tokens reused, ").count() == 2, "{first}");
+    // The same seed, the same answers; only the times differ.
+    let words = |text: &str| -> String {
+        text.lines().filter(|line| !line.starts_with('[')).collect::<Vec<_>>().join("\n")
+    };
+    let second = run(&program, &[&model("hybrid"), Path::new("7")], input);
+    assert_eq!(words(&first), words(&second));
+}
+
+#[test]
+fn the_wrapper_in_cpp_works() {
+    if !there("g++") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile("g++", "-std=c++17", "examples/cpp/story.cpp", folder.path());
+    let story = run(&program, &[&model("xlstm")], "");
+    assert!(story.contains("xlstm") && story.contains("--- 2:"), "{story}");
+}
+
+#[test]
+fn hostile_calls_get_a_status() {
+    if !there("gcc") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile("gcc", "-std=c99", "tests/ffi/hostile.c", folder.path());
+    assert_eq!(run(&program, &[&model("hybrid"), &model("xlstm")], ""), "");
+}
+
+#[test]
+fn models_are_opened_from_regions_of_an_archive() {
+    if !there("gcc") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // One file that holds all the others, at odd places: what an application's package is.
+    let names = [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "model.safetensors",
+    ];
+    let (mut archive, mut index) = (vec![0u8; 13], String::new());
+    for name in names {
+        let bytes = std::fs::read(model("hybrid").join(name)).unwrap();
+        index += &format!("{name} {} {}\n", archive.len(), bytes.len());
+        archive.extend_from_slice(&bytes);
+        archive.extend_from_slice(b"between");
+    }
+    let path = folder.path().join("archive");
+    std::fs::write(&path, archive).unwrap();
+    let program = compile("gcc", "-std=c99", "tests/ffi/regions.c", folder.path());
+    let from_archive = run(&program, &[&path], &index);
+    let from_folder = run(&program, &[&model("hybrid")], "");
+    assert!(from_archive.len() > 20);
+    assert_eq!(from_archive, from_folder);
+}
+
+#[test]
+fn the_package_for_python_works() {
+    if !there("python3") {
+        return;
+    }
+    let package = root().join("examples/python");
+    let mut python = Command::new("python3");
+    python.arg("-W").arg("error").arg("test_kinglet.py").arg(model("hybrid")).current_dir(&package);
+    python
+        .env("KINGLET_LIBRARY", library().join("libkinglet.so"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = python.output().unwrap();
+    // unittest reports on standard error.
+    let report = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && report.contains("\nOK"), "{report}");
+}

@@ -1,0 +1,487 @@
+/* Calls every function of kinglet.h with null, zero, deleted and absurd arguments: each gives a status, none a fault. */
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kinglet.h"
+
+static int failures;
+
+#define EXPECT(call, wanted)                                                                       \
+    do {                                                                                           \
+        int got = (int)(call);                                                                     \
+        if (got != (wanted)) {                                                                     \
+            printf("%d: %s gave %d, not %d: %s\n", __LINE__, #call, got, (wanted),                 \
+                   kinglet_last_error());                                                          \
+            failures++;                                                                            \
+        }                                                                                          \
+        if (got < 0 && !kinglet_last_error()[0]) {                                                 \
+            printf("%d: %s left no message\n", __LINE__, #call);                                   \
+            failures++;                                                                            \
+        }                                                                                          \
+    } while (0)
+
+#define OK(call) EXPECT(call, KINGLET_OK)
+#define ARGUMENT(call) EXPECT(call, KINGLET_INVALID_ARGUMENT)
+#define HANDLE(call) EXPECT(call, KINGLET_INVALID_HANDLE)
+
+#define CHAT "[{\"role\":\"user\",\"content\":\"Hi\"}]"
+
+static void *made_up = (void *)(size_t)0x123456;
+
+static int32_t stop(void *user, uint32_t token, const char *text, size_t length) {
+    (void)token;
+    if (text[length]) return 1;
+    return --*(int *)user <= 0;
+}
+
+static int32_t refuse(void *user, uint64_t done, uint64_t total) {
+    (void)user;
+    return done >= total;
+}
+
+static kinglet_session *reentered;
+
+static int32_t reenter(void *user, uint32_t token, const char *text, size_t length) {
+    size_t position;
+    (void)text;
+    (void)length;
+    EXPECT(kinglet_session_position(reentered, &position), KINGLET_BUSY);
+    EXPECT(kinglet_session_feed(reentered, &token, 1), KINGLET_BUSY);
+    EXPECT(kinglet_session_reset(reentered), KINGLET_BUSY);
+    EXPECT(kinglet_generation_next(user, NULL, NULL, NULL), KINGLET_BUSY);
+    OK(kinglet_session_cancel(reentered));
+    return 0;
+}
+
+static int32_t delete_all(void *user, uint32_t token, const char *text, size_t length) {
+    void **handles = user;
+    (void)token;
+    (void)text;
+    (void)length;
+    kinglet_generation_delete(handles[0]);
+    kinglet_session_delete(handles[1]);
+    return 0;
+}
+
+static void log_line(void *user, uint32_t level, const char *message) {
+    (void)level;
+    if (message[0]) ++*(int *)user;
+    EXPECT(kinglet_log_set(NULL, NULL, 0), KINGLET_BUSY);
+}
+
+static void options(void) {
+    kinglet_model_options *o = NULL;
+    kinglet_generation_options *g = NULL;
+    uint32_t i;
+    ARGUMENT(kinglet_model_options_create(NULL));
+    OK(kinglet_model_options_create(&o));
+    ARGUMENT(kinglet_model_options_set_backend(o, NULL));
+    ARGUMENT(kinglet_model_options_set_backend(o, "abacus"));
+    EXPECT(kinglet_model_options_set_backend(o, "\xff"), KINGLET_INVALID_UTF8);
+    ARGUMENT(kinglet_model_options_set_backend(NULL, "cpu"));
+    ARGUMENT(kinglet_model_options_set_threads(o, SIZE_MAX));
+    ARGUMENT(kinglet_model_options_set_chunk(o, SIZE_MAX));
+    OK(kinglet_model_options_set_context_limit(o, SIZE_MAX));
+    OK(kinglet_model_options_set_cache_bytes(o, SIZE_MAX));
+    OK(kinglet_model_options_set_allow_surplus(o, 0x7fffffff));
+    OK(kinglet_model_options_set_fetch(o, -1));
+    OK(kinglet_model_options_set_progress(o, NULL, made_up));
+    HANDLE(kinglet_model_options_delete(made_up));
+    OK(kinglet_model_options_delete(o));
+    HANDLE(kinglet_model_options_delete(o));
+    HANDLE(kinglet_model_options_set_threads(o, 1));
+    HANDLE(kinglet_model_options_set_progress(o, NULL, NULL));
+    OK(kinglet_model_options_delete(NULL));
+
+    ARGUMENT(kinglet_generation_options_create(NULL));
+    OK(kinglet_generation_options_create(&g));
+    for (i = 0; i < 16; i++) {
+        ARGUMENT(kinglet_generation_options_set(g, i, NAN));
+        ARGUMENT(kinglet_generation_options_set(g, i, INFINITY));
+        ARGUMENT(kinglet_generation_options_set(NULL, i, 0));
+    }
+    ARGUMENT(kinglet_generation_options_set(g, KINGLET_TOP_K, -1));
+    ARGUMENT(kinglet_generation_options_set(g, KINGLET_TOP_K, 1.5));
+    ARGUMENT(kinglet_generation_options_set(g, KINGLET_TOP_K, 1e300));
+    ARGUMENT(kinglet_generation_options_set(g, KINGLET_TOP_P, 0));
+    ARGUMENT(kinglet_generation_options_set(g, 16, 0));
+    ARGUMENT(kinglet_generation_options_set(g, UINT32_MAX, 0));
+    ARGUMENT(kinglet_generation_options_add_logit_bias(g, 1, NAN));
+    OK(kinglet_generation_options_set_max_tokens(g, SIZE_MAX));
+    OK(kinglet_generation_options_set_seed(g, UINT64_MAX));
+    ARGUMENT(kinglet_generation_options_add_stop(g, NULL));
+    ARGUMENT(kinglet_generation_options_add_stop(g, ""));
+    EXPECT(kinglet_generation_options_add_stop(g, "\xc3"), KINGLET_INVALID_UTF8);
+    for (i = 0; i < 4096; i++) OK(kinglet_generation_options_add_stop_token(g, i));
+    EXPECT(kinglet_generation_options_add_stop_token(g, 1), KINGLET_TOO_LARGE);
+    OK(kinglet_generation_options_set_ignore_eos(g, 1));
+    OK(kinglet_generation_options_set_tools(g, NULL));
+    EXPECT(kinglet_generation_options_set_tools(g, ""), KINGLET_TEXT);
+    ARGUMENT(kinglet_generation_options_set_tools(g, "{}"));
+    OK(kinglet_generation_options_set_variables(g, NULL));
+    EXPECT(kinglet_generation_options_set_variables(g, "{"), KINGLET_TEXT);
+    ARGUMENT(kinglet_generation_options_set_variables(g, "[]"));
+    HANDLE(kinglet_model_options_delete((kinglet_model_options *)g));
+    OK(kinglet_generation_options_delete(g));
+    HANDLE(kinglet_generation_options_delete(g));
+    HANDLE(kinglet_generation_options_set_seed(g, 1));
+}
+
+static void files(const char *folder) {
+    kinglet_files *f = NULL;
+    kinglet_model *model = NULL;
+    uint64_t bytes;
+    ARGUMENT(kinglet_files_create(NULL));
+    OK(kinglet_files_create(&f));
+    ARGUMENT(kinglet_files_add_fd(f, NULL, 0, 0, 0));
+    ARGUMENT(kinglet_files_add_fd(f, "x", -1, 0, 0));
+    EXPECT(kinglet_files_add_fd(f, "x", 0x7ffffffe, 0, UINT64_MAX), KINGLET_IO);
+    ARGUMENT(kinglet_files_add_bytes(f, "a/b", "", 0));
+    ARGUMENT(kinglet_files_add_bytes(f, "", "", 0));
+    ARGUMENT(kinglet_files_add_bytes(f, "x", NULL, 1));
+    EXPECT(kinglet_files_add_bytes(f, "x", "", SIZE_MAX), KINGLET_TOO_LARGE);
+    OK(kinglet_files_add_bytes(f, "x", NULL, 0));
+    ARGUMENT(kinglet_model_open_files(f, NULL, NULL));
+    EXPECT(kinglet_model_open_files(f, NULL, &model), KINGLET_NOT_FOUND);
+    OK(kinglet_files_add_bytes(f, "config.json", "{]", 2));
+    EXPECT(kinglet_model_open_files(f, NULL, &model), KINGLET_BAD_MODEL);
+    HANDLE(kinglet_model_open_files(made_up, NULL, &model));
+    ARGUMENT(kinglet_model_open_files(NULL, NULL, &model));
+    OK(kinglet_files_delete(f));
+    HANDLE(kinglet_files_delete(f));
+    HANDLE(kinglet_files_add_bytes(f, "x", NULL, 0));
+
+    ARGUMENT(kinglet_model_open(NULL, NULL, &model));
+    ARGUMENT(kinglet_model_open("", NULL, &model));
+    ARGUMENT(kinglet_model_open(folder, NULL, NULL));
+    EXPECT(kinglet_model_open("/no such folder", NULL, &model), KINGLET_NOT_FOUND);
+    EXPECT(kinglet_model_open("/\xff", NULL, &model), KINGLET_NOT_FOUND);
+    HANDLE(kinglet_model_open(folder, made_up, &model));
+    EXPECT((size_t)model, 0);
+    ARGUMENT(kinglet_estimate(NULL, NULL, 0, NULL, NULL, NULL));
+    OK(kinglet_estimate(folder, NULL, SIZE_MAX, &bytes, NULL, NULL));
+    OK(kinglet_estimate(folder, NULL, 0, NULL, NULL, NULL));
+}
+
+static void tokenizers(kinglet_model *model, const char *folder) {
+    kinglet_tokenizer *t = NULL;
+    kinglet_decoder *d = NULL;
+    uint32_t *tokens = NULL, id, wild[2] = {UINT32_MAX, 0x7fffffff};
+    char *text = NULL;
+    size_t count = 0;
+    ARGUMENT(kinglet_tokenizer_open(NULL, &t));
+    ARGUMENT(kinglet_tokenizer_open(folder, NULL));
+    EXPECT(kinglet_tokenizer_open("/no such folder", &t), KINGLET_BAD_MODEL);
+    OK(kinglet_tokenizer_open(folder, &t));
+    OK(kinglet_tokenizer_delete(t));
+    HANDLE(kinglet_tokenizer_delete(t));
+    ARGUMENT(kinglet_model_tokenizer(model, NULL));
+    OK(kinglet_model_tokenizer(model, &t));
+    ARGUMENT(kinglet_tokenizer_encode(t, NULL, 1, 0, &tokens, &count));
+    ARGUMENT(kinglet_tokenizer_encode(t, "a", 1, 0, NULL, &count));
+    ARGUMENT(kinglet_tokenizer_encode(t, "a", 1, 0, &tokens, NULL));
+    ARGUMENT(kinglet_tokenizer_encode(t, "a", 1, 4, &tokens, &count));
+    EXPECT(kinglet_tokenizer_encode(t, "a", SIZE_MAX, 0, &tokens, &count), KINGLET_TOO_LARGE);
+    EXPECT(kinglet_tokenizer_encode(t, "\xe6\x97", 2, 0, &tokens, &count), KINGLET_INVALID_UTF8);
+    OK(kinglet_tokenizer_encode(t, NULL, 0, 0, &tokens, &count));
+    EXPECT(count, 0);
+    OK(kinglet_free(tokens));
+    HANDLE(kinglet_free(tokens));
+    HANDLE(kinglet_free(&count));
+    OK(kinglet_free(NULL));
+    ARGUMENT(kinglet_tokenizer_decode(t, NULL, 1, 0, &text, NULL));
+    EXPECT(kinglet_tokenizer_decode(t, wild, SIZE_MAX, 0, &text, NULL), KINGLET_TOO_LARGE);
+    ARGUMENT(kinglet_tokenizer_decode(t, (uint32_t *)((char *)wild + 1), 1, 0, &text, NULL));
+    OK(kinglet_tokenizer_decode(t, wild, 2, 0, &text, &count));
+    EXPECT(count, 0);
+    OK(kinglet_free(text));
+    ARGUMENT(kinglet_tokenizer_vocabulary(t, NULL));
+    ARGUMENT(kinglet_tokenizer_token(t, NULL, &id));
+    EXPECT(kinglet_tokenizer_token(t, "no such token", &id), KINGLET_NOT_FOUND);
+    ARGUMENT(kinglet_decoder_create(t, 0, NULL));
+    OK(kinglet_decoder_create(t, 0, &d));
+    OK(kinglet_tokenizer_delete(t));
+    ARGUMENT(kinglet_decoder_push(d, 1, NULL, NULL));
+    OK(kinglet_decoder_push(d, UINT32_MAX, &text, NULL));
+    OK(kinglet_free(text));
+    OK(kinglet_decoder_finish(d, &text, &count));
+    OK(kinglet_free(text));
+    OK(kinglet_decoder_delete(d));
+    HANDLE(kinglet_decoder_push(d, 1, &text, NULL));
+    HANDLE(kinglet_tokenizer_encode(t, "a", 1, 0, &tokens, &count));
+}
+
+static void sessions(kinglet_model *model, kinglet_model *other) {
+    kinglet_session *s = NULL, *fork = NULL, *pair[2], *foreign = NULL;
+    kinglet_snapshot *snapshot = NULL;
+    uint32_t tokens[3] = {1, 2, 3}, wild = UINT32_MAX, *held = NULL;
+    const uint32_t *lists[2];
+    size_t counts[2], count, vocabulary = 0;
+    void *data = NULL;
+    float logit, *logits;
+    ARGUMENT(kinglet_session_create(NULL, &s));
+    ARGUMENT(kinglet_session_create(model, NULL));
+    HANDLE(kinglet_session_create(made_up, &s));
+    OK(kinglet_session_create(model, &s));
+    HANDLE(kinglet_session_position((kinglet_session *)model, &count));
+    ARGUMENT(kinglet_session_feed(s, NULL, 1));
+    ARGUMENT(kinglet_session_feed(s, NULL, 0));
+    ARGUMENT(kinglet_session_feed(s, tokens, 0));
+    EXPECT(kinglet_session_feed(s, tokens, SIZE_MAX), KINGLET_TOO_LARGE);
+    EXPECT(kinglet_session_feed(s, tokens, SIZE_MAX / 4), KINGLET_TOO_LARGE);
+    ARGUMENT(kinglet_session_feed(s, &wild, 1));
+    ARGUMENT(kinglet_session_feed_text(s, "", 0, 0));
+    EXPECT(kinglet_session_feed_text(s, "\xff", 1, 0), KINGLET_INVALID_UTF8);
+    EXPECT(kinglet_session_logits(s, &logit, 1), KINGLET_INVALID_STATE);
+    ARGUMENT(kinglet_session_position(s, NULL));
+    ARGUMENT(kinglet_session_tokens(s, NULL, &count));
+    OK(kinglet_session_memory(s, NULL, NULL));
+    OK(kinglet_session_feed(s, tokens, 3));
+    OK(kinglet_session_tokens(s, &held, &count));
+    EXPECT(count, 3);
+    EXPECT(held[2], 3);
+    OK(kinglet_free(held));
+    ARGUMENT(kinglet_session_logits(s, &logit, 1));
+    OK(kinglet_model_vocabulary(model, &vocabulary));
+    ARGUMENT(kinglet_session_logits(s, NULL, vocabulary));
+    logits = malloc(vocabulary * sizeof *logits);
+    OK(kinglet_session_logits(s, logits, vocabulary));
+    EXPECT(isfinite(logits[0]) && isfinite(logits[vocabulary - 1]), 1);
+    free(logits);
+
+    /* A cancellation waits for the next work, which takes it away. */
+    OK(kinglet_session_cancel(s));
+    EXPECT(kinglet_session_feed(s, tokens, 3), KINGLET_CANCELLED);
+    OK(kinglet_session_position(s, &count));
+    EXPECT(count, 3);
+    OK(kinglet_session_feed(s, tokens, 1));
+    OK(kinglet_session_cancel(s));
+    OK(kinglet_session_clear_cancel(s));
+    OK(kinglet_session_feed(s, tokens, 1));
+
+    ARGUMENT(kinglet_session_fork(s, NULL));
+    OK(kinglet_session_fork(s, &fork));
+    ARGUMENT(kinglet_step(NULL, NULL, NULL, 0));
+    ARGUMENT(kinglet_step(NULL, NULL, NULL, 2));
+    EXPECT(kinglet_step(pair, lists, counts, SIZE_MAX), KINGLET_TOO_LARGE);
+    pair[0] = s, pair[1] = s, lists[0] = lists[1] = tokens, counts[0] = 1, counts[1] = 2;
+    EXPECT(kinglet_step((kinglet_session *const *)pair, lists, counts, 2), KINGLET_BUSY);
+    pair[1] = fork;
+    OK(kinglet_step((kinglet_session *const *)pair, lists, counts, 2));
+    lists[1] = NULL;
+    ARGUMENT(kinglet_step((kinglet_session *const *)pair, lists, counts, 2));
+    counts[1] = 0;
+    ARGUMENT(kinglet_step((kinglet_session *const *)pair, lists, counts, 2));
+    pair[1] = NULL;
+    ARGUMENT(kinglet_step((kinglet_session *const *)pair, lists, counts, 2));
+    OK(kinglet_session_create(other, &foreign));
+    pair[1] = foreign, lists[1] = tokens, counts[1] = 1;
+    EXPECT(kinglet_step((kinglet_session *const *)pair, lists, counts, 2), KINGLET_INVALID_STATE);
+
+    ARGUMENT(kinglet_snapshot_create(s, NULL));
+    OK(kinglet_snapshot_create(s, &snapshot));
+    EXPECT(kinglet_session_restore(foreign, snapshot), KINGLET_INVALID_STATE);
+    ARGUMENT(kinglet_session_restore(s, NULL));
+    OK(kinglet_session_reset(s));
+    OK(kinglet_session_restore(s, snapshot));
+    OK(kinglet_session_position(s, &count));
+    EXPECT(count, 6);
+    ARGUMENT(kinglet_snapshot_session(snapshot, NULL));
+    OK(kinglet_snapshot_delete(snapshot));
+    HANDLE(kinglet_snapshot_delete(snapshot));
+    HANDLE(kinglet_session_restore(s, snapshot));
+    EXPECT(kinglet_session_rewind(s, SIZE_MAX, 0, NULL), KINGLET_NOT_REACHABLE);
+    EXPECT(kinglet_session_rewind(s, SIZE_MAX, 1, NULL), KINGLET_NOT_REACHABLE);
+    OK(kinglet_session_mark(s));
+    OK(kinglet_session_rewind(s, 2, 1, &count));
+    EXPECT(count, 2);
+    OK(kinglet_session_rewind(s, 0, 0, NULL));
+
+    OK(kinglet_session_feed(s, tokens, 3));
+    ARGUMENT(kinglet_session_save(s, NULL));
+    EXPECT(kinglet_session_save(s, "/no such folder/x"), KINGLET_NOT_FOUND);
+    ARGUMENT(kinglet_session_save_bytes(s, NULL, &count));
+    ARGUMENT(kinglet_session_save_bytes(s, &data, NULL));
+    OK(kinglet_session_save_bytes(s, &data, &count));
+    OK(kinglet_session_delete(fork));
+    OK(kinglet_session_load_bytes(model, data, count, &fork));
+    EXPECT(kinglet_session_load_bytes(other, data, count, &s), KINGLET_BAD_SAVED_STATE);
+    EXPECT(kinglet_session_load_bytes(model, data, count - 1, &s), KINGLET_BAD_SAVED_STATE);
+    EXPECT(kinglet_session_load_bytes(model, NULL, 0, &s), KINGLET_BAD_SAVED_STATE);
+    EXPECT(kinglet_session_load_bytes(model, data, SIZE_MAX, &s), KINGLET_TOO_LARGE);
+    ARGUMENT(kinglet_session_load_bytes(model, data, count, NULL));
+    OK(kinglet_free(data));
+    EXPECT(kinglet_session_load(model, "/no such file", &s), KINGLET_NOT_FOUND);
+    ARGUMENT(kinglet_session_load(model, NULL, &s));
+    OK(kinglet_session_delete(foreign));
+    OK(kinglet_session_delete(fork));
+    OK(kinglet_session_delete(s));
+    HANDLE(kinglet_session_delete(s));
+    HANDLE(kinglet_session_cancel(s));
+    HANDLE(kinglet_session_reset(s));
+    HANDLE(kinglet_session_feed(s, tokens, 1));
+}
+
+static void generations(kinglet_model *model) {
+    kinglet_session *s = NULL;
+    kinglet_generation *g = NULL;
+    kinglet_generation_options *o = NULL;
+    const char *text = NULL;
+    char *whole = NULL;
+    int32_t finish = -1;
+    int left = 3;
+    uint32_t token, one = 1;
+    size_t length, position;
+    double value = -1;
+    void *handles[2];
+    OK(kinglet_session_create(model, &s));
+    OK(kinglet_generation_options_create(&o));
+    OK(kinglet_generation_options_set_max_tokens(o, 5));
+    OK(kinglet_generation_options_set_ignore_eos(o, 1));
+    ARGUMENT(kinglet_generation_create(s, NULL, 0, NULL, NULL));
+    ARGUMENT(kinglet_generation_create(s, NULL, 1, NULL, &g));
+    ARGUMENT(kinglet_generation_create(NULL, NULL, 0, NULL, &g));
+    HANDLE(kinglet_generation_create(s, NULL, 0, made_up, &g));
+    OK(kinglet_generation_create(s, NULL, 0, NULL, &g));
+    EXPECT(kinglet_generation_next(g, NULL, NULL, NULL), KINGLET_INVALID_STATE);
+    OK(kinglet_generation_delete(g));
+    HANDLE(kinglet_generation_next(g, NULL, NULL, NULL));
+    ARGUMENT(kinglet_generation_create_text(s, NULL, 1, 0, NULL, &g));
+    EXPECT(kinglet_generation_create_text(s, "\xff", 1, 0, NULL, &g), KINGLET_INVALID_UTF8);
+    ARGUMENT(kinglet_generation_create_chat(s, NULL, NULL, &g));
+    EXPECT(kinglet_generation_create_chat(s, "", NULL, &g), KINGLET_TEXT);
+    EXPECT(kinglet_generation_create_chat(s, "[]", NULL, &g), KINGLET_TEXT);
+    EXPECT(kinglet_generation_create_chat(s, "{}", NULL, &g), KINGLET_TEXT);
+    EXPECT(kinglet_generation_create_chat(s, "[1]", NULL, &g), KINGLET_TEXT);
+    EXPECT(kinglet_generation_create_chat(s, "[{\"role\":1}]", NULL, &g), KINGLET_TEXT);
+    EXPECT(kinglet_generation_create_chat(s, "\xff", NULL, &g), KINGLET_INVALID_UTF8);
+    ARGUMENT(kinglet_model_render(model, CHAT, NULL, NULL, NULL));
+    OK(kinglet_model_render(model, CHAT, NULL, &whole, &length));
+    EXPECT(strlen(whole) == length && strstr(whole, "Hi") != NULL, 1);
+    OK(kinglet_free(whole));
+
+    OK(kinglet_generation_create_chat(s, CHAT, o, &g));
+    while (kinglet_generation_next(g, &token, &text, &length) == KINGLET_OK) EXPECT(text[length], 0);
+    EXPECT(kinglet_generation_next(g, NULL, NULL, NULL), KINGLET_DONE);
+    OK(kinglet_generation_finish(g, &finish));
+    EXPECT(finish, KINGLET_FINISH_MAX_TOKENS);
+    OK(kinglet_generation_stat(g, KINGLET_STAT_GENERATED_TOKENS, &value));
+    EXPECT(value, 5);
+    ARGUMENT(kinglet_generation_stat(g, 7, &value));
+    ARGUMENT(kinglet_generation_stat(g, UINT32_MAX, &value));
+    ARGUMENT(kinglet_generation_stat(g, 0, NULL));
+    ARGUMENT(kinglet_generation_finish(g, NULL));
+    ARGUMENT(kinglet_generation_text(g, NULL, NULL));
+    OK(kinglet_generation_stat(g, KINGLET_STAT_PROMPT_TOKENS, &value));
+    OK(kinglet_session_position(s, &position));
+    EXPECT(position, (int)value + 5);
+    OK(kinglet_generation_delete(g));
+
+    /* The same conversation again costs nothing but its last token's logits. */
+    OK(kinglet_generation_create_chat(s, CHAT, o, &g));
+    OK(kinglet_generation_run(g, stop, &left));
+    OK(kinglet_generation_finish(g, &finish));
+    EXPECT(finish, KINGLET_FINISH_STOPPED);
+    OK(kinglet_generation_stat(g, KINGLET_STAT_REUSED_TOKENS, &value));
+    EXPECT(value > 0, 1);
+    OK(kinglet_generation_delete(g));
+
+    /* From within a callback the session is busy, but can be cancelled; then it goes on. */
+    OK(kinglet_generation_create_text(s, "a", 1, 0, o, &g));
+    reentered = s;
+    EXPECT(kinglet_generation_run(g, reenter, g), KINGLET_CANCELLED);
+    OK(kinglet_generation_run(g, NULL, NULL));
+    OK(kinglet_generation_finish(g, &finish));
+    EXPECT(finish, KINGLET_FINISH_MAX_TOKENS);
+    OK(kinglet_generation_delete(g));
+
+    /* Somebody else has used the session. */
+    OK(kinglet_generation_create(s, &one, 1, o, &g));
+    OK(kinglet_generation_next(g, NULL, NULL, NULL));
+    OK(kinglet_session_feed(s, &one, 1));
+    EXPECT(kinglet_generation_next(g, NULL, NULL, NULL), KINGLET_INVALID_STATE);
+    OK(kinglet_generation_delete(g));
+
+    /* Deleted while in use. */
+    OK(kinglet_generation_create(s, &one, 1, o, &g));
+    handles[0] = g, handles[1] = s;
+    OK(kinglet_generation_run(g, delete_all, handles));
+    HANDLE(kinglet_generation_run(g, NULL, NULL));
+    HANDLE(kinglet_session_position(s, &position));
+    HANDLE(kinglet_generation_delete(g));
+    HANDLE(kinglet_generation_stop(g));
+    OK(kinglet_generation_options_delete(o));
+}
+
+int main(int argc, char **argv) {
+    kinglet_model *model = NULL, *other = NULL;
+    kinglet_model_options *o = NULL;
+    kinglet_devices *devices = NULL;
+    kinglet_session *s = NULL;
+    uint32_t tokens[20] = {0};
+    char *text = NULL;
+    size_t count = 0;
+    int lines = 0, number;
+    if (argc < 3) return 2;
+
+    EXPECT(kinglet_last_error()[0], 0);
+    EXPECT(kinglet_abi_version(), KINGLET_ABI_VERSION);
+    EXPECT(kinglet_version()[0] != 0, 1);
+    OK(kinglet_check_abi(KINGLET_ABI_VERSION));
+    EXPECT(kinglet_check_abi(0), KINGLET_ABI_MISMATCH);
+    ARGUMENT(kinglet_log_set(NULL, NULL, 5));
+    OK(kinglet_log_set(log_line, &lines, KINGLET_LOG_DEBUG));
+    ARGUMENT(kinglet_devices_create(NULL));
+    OK(kinglet_devices_create(&devices));
+    ARGUMENT(kinglet_devices_count(devices, NULL));
+    OK(kinglet_devices_count(devices, &count));
+    EXPECT(count >= 1, 1);
+    OK(kinglet_devices_name(devices, 0, &text));
+    OK(kinglet_free(text));
+    ARGUMENT(kinglet_devices_name(devices, SIZE_MAX, &text));
+    ARGUMENT(kinglet_devices_backend(devices, 0, NULL));
+    OK(kinglet_devices_delete(devices));
+    HANDLE(kinglet_devices_count(devices, &count));
+
+    options();
+    files(argv[1]);
+    OK(kinglet_model_options_create(&o));
+    OK(kinglet_model_options_set_progress(o, refuse, NULL));
+    EXPECT(kinglet_model_open(argv[1], o, &model), KINGLET_CANCELLED);
+    OK(kinglet_model_options_set_progress(o, NULL, NULL));
+    OK(kinglet_model_open(argv[1], NULL, &model));
+    OK(kinglet_model_options_set_context_limit(o, 16));
+    OK(kinglet_model_options_set_threads(o, 1));
+    OK(kinglet_model_open(argv[2], o, &other));
+    OK(kinglet_session_create(other, &s));
+    EXPECT(kinglet_session_feed(s, tokens, 20), KINGLET_CONTEXT_FULL);
+    OK(kinglet_session_feed(s, tokens, 16));
+    EXPECT(kinglet_session_feed(s, tokens, 1), KINGLET_CONTEXT_FULL);
+    OK(kinglet_session_delete(s));
+    OK(kinglet_model_options_delete(o));
+    ARGUMENT(kinglet_model_vocabulary(model, NULL));
+    ARGUMENT(kinglet_model_description(model, NULL));
+    ARGUMENT(kinglet_model_description(NULL, &text));
+    OK(kinglet_model_description(model, &text));
+    OK(kinglet_free(text));
+    tokenizers(model, argv[1]);
+    sessions(model, other);
+    generations(model);
+
+    /* What was made from a model outlives it. */
+    OK(kinglet_session_create(model, &s));
+    OK(kinglet_model_delete(model));
+    HANDLE(kinglet_model_delete(model));
+    OK(kinglet_session_feed(s, tokens, 1));
+    OK(kinglet_session_delete(s));
+    OK(kinglet_model_delete(other));
+    OK(kinglet_log_set(NULL, NULL, KINGLET_LOG_OFF));
+    for (number = 1; number < 32; number++) {
+        struct sigaction action;
+        if (sigaction(number, NULL, &action) == 0) EXPECT(action.sa_handler == SIG_DFL, 1);
+    }
+    return failures ? 1 : 0;
+}

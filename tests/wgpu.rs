@@ -1,0 +1,409 @@
+//! What the wgpu backend has beside the numbers of its ops: how many kernels a step launches, weights larger than a binding,
+//! quantized weights, sessions, errors.
+
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use kinglet::backend::{BackendRun, Logits, compile};
+use kinglet::models::{Activation, Matrix, Mixer, Norm, TensorSpec};
+use kinglet::op::{self, BufferId, Op, Output, Prologue, Slice};
+use kinglet::plan::{Buffer, Plan};
+use kinglet::{Activations, Backend, Error, Model, ModelOptions, Run};
+use kinglet_tests::random::Random;
+use kinglet_tests::target::wgpu_targets;
+use kinglet_tests::tensors::{Stored, Tensors};
+use kinglet_tests::{Case, cases, relative_l2};
+
+/// See `tests/conformance.rs`.
+const BOUND: f64 = 1e-4;
+
+fn open(case: &Case, options: &ModelOptions) -> Model {
+    Model::open(&case.folder, options).unwrap_or_else(|e| panic!("{}: {e}", case.name))
+}
+
+fn named(name: &str) -> Case {
+    cases().into_iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no case {name}"))
+}
+
+/// A case of each family.
+fn families() -> Vec<Case> {
+    let mut chosen: Vec<Case> = Vec::new();
+    for case in cases() {
+        let family = case.name.split_once('/').unwrap().0;
+        if chosen.last().is_none_or(|last| !last.name.starts_with(&format!("{family}/"))) {
+            chosen.push(case);
+        }
+    }
+    chosen
+}
+
+#[test]
+fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
+    let Some(target) = wgpu_targets().into_iter().next() else { return };
+    for case in families() {
+        let model = open(&case, &target.options);
+        let mixers = model.spec().blocks.iter().flat_map(|block| &block.branches);
+        let allowed: usize = mixers
+            .map(|branch| match branch.mixer {
+                Mixer::Mamba2(_) | Mixer::MLstm(_) | Mixer::Moe(_) => 3,
+                Mixer::Attention(_) => 4,
+                Mixer::Dense(_) => 2,
+                Mixer::Mamba(_) => 6,
+            })
+            .sum();
+        // The embedding and the head are one each.
+        assert_eq!(model.dispatches(1), allowed + 2, "{}", case.name);
+        // In prefill each projection has its input made ready first, and no more.
+        assert!(model.dispatches(100) <= 2 * (allowed + 2), "{}", case.name);
+    }
+}
+
+#[test]
+fn weights_larger_than_a_binding_are_split() {
+    for name in ["llama/plain", "llama/tied", "mixtral/plain", "mamba2/plain", "xlstm/plain"] {
+        let case = named(name);
+        for target in wgpu_targets() {
+            let whole = open(&case, &target.options);
+            let most = whole.weights().tensors().map(|tensor| tensor.bytes).max().unwrap();
+            // The smallest bound that is enough for states and the like.
+            let mut tried = Vec::new();
+            let split = [4, 3, 2].into_iter().find(|parts| {
+                match split_logits(
+                    &case,
+                    &target.options,
+                    whole.dispatches(1),
+                    most.div_ceil(*parts),
+                ) {
+                    Ok(logits) => {
+                        let error = relative_l2(&logits, &case.logits);
+                        assert!(error <= BOUND, "{name} on {}: {error:.2e}", target.name);
+                        true
+                    }
+                    Err(error @ Error::DeviceLimit { .. }) => {
+                        tried.push(error.to_string());
+                        false
+                    }
+                    Err(error) => panic!("{name}: {error}"),
+                }
+            });
+            assert!(split.is_some(), "{name} can't be split: {tried:#?}");
+        }
+    }
+}
+
+/// Logits where kernels see no more than `bound` bytes, so that there are more than `dispatches` of them.
+fn split_logits(
+    case: &Case,
+    options: &ModelOptions,
+    dispatches: usize,
+    bound: u64,
+) -> Result<Vec<f32>, Error> {
+    let model = Model::open(&case.folder, &options.clone().max_binding(bound))?;
+    assert!(model.dispatches(1) > dispatches, "{}: nothing was split", case.name);
+    let mut session = model.session()?;
+    let mut logits = session.feed_all(&case.tokens[..9])?.to_vec();
+    for chunk in case.tokens[9..].chunks(33) {
+        logits.extend_from_slice(session.feed_all(chunk)?);
+    }
+    Ok(logits)
+}
+
+#[test]
+fn sessions_share_steps_and_forks_go_their_own_ways() {
+    for case in families() {
+        for target in wgpu_targets() {
+            let model = open(&case, &target.options);
+            let vocab = model.vocab();
+            let (first, second) = case.tokens.split_at(case.tokens.len() / 2);
+            let alone = |tokens: &[u32]| model.session().unwrap().feed(tokens).unwrap().to_vec();
+            let mut a = model.session().unwrap();
+            let mut b = model.session().unwrap();
+            a.feed(&first[..3]).unwrap();
+            let mut runs = [
+                Run { session: &mut a, tokens: &first[3..], logits: Logits::Last },
+                Run { session: &mut b, tokens: second, logits: Logits::All },
+            ];
+            model.step(&mut runs).unwrap();
+            assert!(relative_l2(a.logits(), &alone(first)) <= BOUND, "{}", case.name);
+            let last = &b.logits()[(second.len() - 1) * vocab..];
+            assert!(relative_l2(last, &alone(second)) <= BOUND, "{}", case.name);
+            // The fork goes on as the original would; the original, told something else, doesn't disturb it.
+            let mut fork = a.fork().unwrap();
+            a.feed(&first[..5]).unwrap();
+            fork.feed(second).unwrap();
+            let expected = &case.logits[(case.tokens.len() - 1) * vocab..];
+            let error = relative_l2(fork.logits(), expected);
+            assert!(error <= BOUND, "{} fork: {error:.2e}", case.name);
+            a.reset().unwrap();
+            assert!(relative_l2(a.feed(first).unwrap(), &alone(first)) <= BOUND, "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn steps_without_logits_and_with_many_of_them() {
+    let case = named("llama/plain");
+    for target in wgpu_targets() {
+        // A bound that leaves room for a few rows of logits at a time.
+        let vocab = open(&case, &target.options).vocab() as u64;
+        let bound = (4 * vocab * 5).max(20 << 10);
+        let model = open(&case, &target.options.clone().max_binding(bound));
+        let mut session = model.session().unwrap();
+        let (first, second) = case.tokens.split_at(11);
+        let mut runs = [Run { session: &mut session, tokens: first, logits: Logits::None }];
+        model.step(&mut runs).unwrap();
+        assert!(session.logits().is_empty());
+        let error = relative_l2(
+            session.feed_all(second).unwrap(),
+            &case.logits[first.len() * vocab as usize..],
+        );
+        assert!(error <= BOUND, "{error:.2e}");
+    }
+}
+
+#[test]
+fn what_is_not_there_or_too_large_is_an_error_that_says_so() {
+    let case = named("llama/plain");
+    let options = ModelOptions::new().backend(Backend::Wgpu).adapter(99);
+    let error = Model::open(&case.folder, &options).map(drop).unwrap_err();
+    let Error::NoAdapter { wanted, .. } = &error else { panic!("{error}") };
+    assert!(wanted.contains("99"), "{wanted}");
+    for target in wgpu_targets() {
+        let options = target.options.clone().max_binding(64);
+        let error = Model::open(&case.folder, &options).map(drop).unwrap_err();
+        assert!(matches!(error, Error::DeviceLimit { limit: 64, .. }), "{error}");
+        let options = target.options.clone().chunk(0);
+        let error = Model::open(&case.folder, &options).map(drop).unwrap_err();
+        assert!(matches!(error, Error::Option { name: "chunk", .. }), "{error}");
+        // Two models on one device: a session of one is not the other's.
+        let (one, other) = (open(&case, &target.options), open(&case, &target.options));
+        let mut session = one.session().unwrap();
+        let mut runs = [Run { session: &mut session, tokens: &[1], logits: Logits::Last }];
+        assert!(matches!(other.step(&mut runs), Err(Error::ForeignSession)));
+        // Nothing of this has hurt the device.
+        assert!(session.feed(&case.tokens).is_ok());
+    }
+}
+
+/// A quantized format as a checkpoint spells it: bits of a code, weights of a group, and the type of affine scales, or what
+/// scales are otherwise.
+#[derive(Clone, Copy, Debug)]
+struct Format {
+    bits: usize,
+    group: usize,
+    scales: &'static str,
+}
+
+/// Every number of bits, group and type of scale.
+fn formats() -> Vec<Format> {
+    let mut formats = Vec::new();
+    for (turn, bits) in [2, 3, 4, 5, 6, 8].into_iter().enumerate() {
+        for (place, group) in [32, 64, 128].into_iter().enumerate() {
+            let scales = ["F16", "BF16", "F32"][(turn + place) % 3];
+            formats.push(Format { bits, group, scales });
+        }
+    }
+    formats.push(Format { bits: 4, group: 32, scales: "E8M0" });
+    formats.push(Format { bits: 8, group: 32, scales: "E8M0" });
+    formats.push(Format { bits: 4, group: 16, scales: "E4M3" });
+    formats
+}
+
+/// Tensors of a random matrix stack `[leading.., rows, cols]` in `format`.
+fn push(
+    tensors: &mut Tensors,
+    random: &mut Random,
+    name: &str,
+    shape: &[usize],
+    format: Format,
+) -> TensorSpec {
+    let (cols, leading) = shape.split_last().unwrap();
+    let rows: usize = leading.iter().product();
+    let (words, groups) = (cols * format.bits / 32, cols / format.group);
+    let with = |last: usize| [leading, &[last]].concat();
+    let codes: Vec<u8> = (0..rows * words)
+        .flat_map(|_| {
+            let mut word = (random.bits() as u32).to_le_bytes();
+            if format.scales == "E8M0" && format.bits == 8 {
+                // E4M3 has two NaNs, which no checkpoint holds.
+                word.iter_mut().for_each(|code| *code -= u8::from(*code & 127 == 127));
+            }
+            word
+        })
+        .collect();
+    tensors.push_bytes(&format!("{name}.weight"), &with(words), "U32", &codes);
+    // Weights of about the size that keeps that of what they are multiplied with.
+    let size = (*cols as f64).powf(-0.5);
+    let largest = (1 << format.bits) as f64;
+    let mut floats = |mean: f64, spread: f64| -> Vec<u8> {
+        let count = rows * groups;
+        let mut draw = |_| mean + spread * random.uniform(-1.0, 1.0);
+        let values: Vec<f64> = (0..count).map(&mut draw).collect();
+        match format.scales {
+            "F16" => values.iter().flat_map(|&x| f16::from_f64(x).to_le_bytes()).collect(),
+            "BF16" => values.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect(),
+            "F32" => values.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
+            // Exponents around 2^-6; E4M3 from subnormal to about 1, of either sign.
+            "E8M0" => values.iter().map(|&x| (120.0 + 2.0 * x / size) as u8).collect(),
+            _ => (0..count).map(|i| ((i * 37) % 48 + 128 * (i % 2)) as u8).collect(),
+        }
+    };
+    let affine = !format.scales.starts_with('E');
+    let step = 2.0 * size / largest;
+    let (mean, spread) = if affine { (step, 0.5 * step) } else { (0.0, size) };
+    let scales = floats(mean, spread);
+    let dtype = if affine { format.scales } else { "U8" };
+    tensors.push_bytes(&format!("{name}.scales"), &with(groups), dtype, &scales);
+    if affine {
+        let biases = floats(-size, 0.1 * size);
+        tensors.push_bytes(&format!("{name}.biases"), &with(groups), dtype, &biases);
+    }
+    TensorSpec::new(format!("{name}.weight"), shape)
+}
+
+/// A plan with an op of each kind that multiplies with weights, all of them in `format` but a shared expert.
+fn quantized(format: Format, random: &mut Random) -> (Plan, Tensors) {
+    let (hidden, inner, experts, top_k, vocab) = (384, 1152, 3, 2, 37);
+    let mut tensors = Tensors::default();
+    let mut matrix = |random: &mut Random, name: &str, rows: usize, cols: usize, format| {
+        let tensor = push(&mut tensors, random, name, &[rows, cols], format);
+        Matrix { tensor, row_offset: 0, rows, cols }
+    };
+    let table = matrix(random, "table", vocab, hidden, format);
+    let parts = [("a", 50), ("b", 334)].map(|(name, rows)| {
+        let linear: kinglet::models::Linear = matrix(random, name, rows, hidden, format).into();
+        linear
+    });
+    let gate = matrix(random, "gate", inner, hidden, format);
+    let up = matrix(random, "up", inner, hidden, format);
+    let down = matrix(random, "down", hidden, inner, format);
+    let other = Format { bits: 8, group: 64, scales: "F16" };
+    let shared_gate = matrix(random, "shared_gate", 64, hidden, other);
+    let shared_up = matrix(random, "shared_up", 64, hidden, other);
+    let shared_down = matrix(random, "shared_down", hidden, 64, other);
+    let head = matrix(random, "head", vocab, hidden, format);
+    // Experts are stacks, some rows of which are each expert's.
+    let up_stack = push(&mut tensors, random, "ups", &[experts, 2 * 128, hidden], format);
+    let down_stack = push(&mut tensors, random, "downs", &[experts, hidden, 128], format);
+    let stacked = |tensor: &TensorSpec, row_offset: usize, rows: usize, cols: usize| Matrix {
+        tensor: tensor.clone(),
+        row_offset,
+        rows,
+        cols,
+    };
+    tensors.push("norm", &[hidden], Stored::F32, &vec![1.0; hidden]);
+    let router: Vec<f64> = (0..experts * hidden).map(|_| 0.05 * random.normal()).collect();
+    tensors.push("router", &[experts, hidden], Stored::F32, &router);
+    let norm = Norm { weight: TensorSpec::new("norm", [hidden]), bias: None, eps: 1e-5 };
+    let buffer = |name, width, slot| Buffer { name, width, slot };
+    let [x, mixed, gated, routes, chosen] = [0, 1, 2, 3, 4].map(BufferId);
+    let whole = |buffer: BufferId, width: usize| Slice { buffer, offset: 0, width };
+    let add = Output::Add { scale: 0.5 };
+    let activation = Activation::Silu;
+    let ops = vec![
+        Op::Embed(op::Embed { table, scale: 1.0, output: x }),
+        Op::Linear(op::Linear {
+            input: whole(x, hidden),
+            prologue: Prologue::Norm(norm.clone()),
+            parts: parts.to_vec(),
+            output: mixed,
+            mode: Output::Store,
+        }),
+        Op::GatedLinear(op::GatedLinear {
+            input: mixed,
+            norm: norm.clone(),
+            gate: gate.into(),
+            up: up.into(),
+            activation,
+            output: gated,
+        }),
+        Op::Linear(op::Linear {
+            input: whole(gated, inner),
+            prologue: Prologue::None,
+            parts: vec![down.into()],
+            output: x,
+            mode: add,
+        }),
+        Op::MoeRoute(op::MoeRoute {
+            input: x,
+            norm: norm.clone(),
+            router: Matrix::whole("router", experts, hidden).into(),
+            top_k,
+            renormalize: true,
+            output: routes,
+        }),
+        Op::MoeUp(op::MoeUp {
+            input: x,
+            norm: norm.clone(),
+            routes,
+            top_k,
+            experts: (0..experts)
+                .map(|e| {
+                    let part = |first| stacked(&up_stack, e * 256 + first, 128, hidden);
+                    (part(0), part(128))
+                })
+                .collect(),
+            shared: Some((shared_gate, shared_up)),
+            activation,
+            output: chosen,
+        }),
+        Op::MoeDown(op::MoeDown {
+            input: chosen,
+            routes,
+            top_k,
+            experts: (0..experts).map(|e| stacked(&down_stack, e * hidden, hidden, 128)).collect(),
+            shared: Some(shared_down),
+            scale: 0.7,
+            output: x,
+        }),
+        Op::Head(op::Head {
+            input: x,
+            norm: Some(norm),
+            linear: head.into(),
+            scale: 1.0,
+            soft_cap: None,
+        }),
+    ];
+    let widths = [hidden, 384, inner, 2 * top_k, top_k * 128 + 64];
+    let names = ["x", "mixed", "gated", "routes", "chosen"];
+    let buffers = (0..5).map(|i| buffer(names[i], widths[i], i)).collect();
+    let plan = Plan { hidden, vocab, ops, buffers, slots: widths.to_vec(), states: Vec::new() };
+    (plan, tensors)
+}
+
+#[test]
+fn every_quantized_format_gives_the_processors_logits() {
+    let targets = wgpu_targets();
+    for (turn, format) in formats().into_iter().enumerate() {
+        let mut random = Random::named(&format!("{format:?}"));
+        let (plan, tensors) = quantized(format, &mut random);
+        let (plan, weights) = (Arc::new(plan), tensors.weights());
+        let tokens: Vec<u32> = (0..19).map(|_| random.between(0, plan.vocab - 1) as u32).collect();
+        let logits = |options: &ModelOptions, cuts: &[usize]| {
+            let executable = compile(plan.clone(), &weights, options)
+                .unwrap_or_else(|e| panic!("{format:?}: {e}"));
+            let mut state = executable.new_state().unwrap();
+            let (mut all, mut done) = (Vec::new(), 0);
+            for &cut in cuts {
+                let run = BackendRun {
+                    tokens: &tokens[done..done + cut],
+                    state: &mut *state,
+                    wanted: Logits::All,
+                    logits: &mut all,
+                };
+                pollster::block_on(executable.step(vec![run])).unwrap();
+                done += cut;
+            }
+            assert_eq!(done, tokens.len());
+            all
+        };
+        let exact = ModelOptions::new().backend(Backend::Cpu).activations(Activations::F32);
+        let expected = logits(&exact.threads(1), &[19]);
+        // Each format in both forms, each way to add up with some of them.
+        let Some(target) = targets.get(turn % targets.len().max(1)) else { return };
+        for cuts in [&[19][..], &[1, 3, 15]] {
+            let error = relative_l2(&logits(&target.options, cuts), &expected);
+            assert!(error <= 1e-5, "{format:?} on {} by {cuts:?}: {error:.2e}", target.name);
+        }
+    }
+}
