@@ -278,7 +278,9 @@ impl Sizes {
                 Op::MambaScan(op) => op.state_dim.div_ceil(16) * (17 + op.state_dim / 32),
                 Op::Mamba2Scan(op) => op.state_dim.div_ceil(256) * (40 + 3 * (op.conv.kernel + 1)),
                 Op::MLstmScan(op) => {
-                    op.v_head_dim.div_ceil(256) * (op.qk_head_dim + 4) + op.qk_head_dim / 256 + 32
+                    // Three sums over 256 threads in subgroups of 4, and three loops over a thread's values.
+                    let sums = 3 * (16 + 2) + 3 * 8;
+                    op.v_head_dim.div_ceil(256) * (op.qk_head_dim + 4) + op.qk_head_dim / 256 + sums
                 }
                 _ => 1,
             });

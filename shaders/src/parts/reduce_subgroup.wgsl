@@ -31,8 +31,14 @@ fn sum_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
     let count = span / near;
     let first = thread / span * count;
     sum = partials[first];
-    for (var i = 1u; i < count; i += 1u) {
-        sum += partials[first + i];
+    if count == 2u {
+        sum += partials[first + 1u];
+    } else if count > 2u {
+        // Small subgroups leave many parts: four to a turn.
+        sum = vec4(0.0);
+        for (var i = first; i < first + count; i += 4u) {
+            sum += (partials[i] + partials[i + 1u]) + (partials[i + 2u] + partials[i + 3u]);
+        }
     }
     workgroupBarrier();
     return sum;
@@ -53,8 +59,13 @@ fn max_over(value: f32, ids: Ids, span: u32) -> f32 {
     let count = span / near;
     let first = thread / span * count;
     largest = partials[first].x;
-    for (var i = 1u; i < count; i += 1u) {
-        largest = max(largest, partials[first + i].x);
+    if count == 2u {
+        largest = max(largest, partials[first + 1u].x);
+    } else if count > 2u {
+        for (var i = first; i < first + count; i += 4u) {
+            let pairs = max(vec2(partials[i].x, partials[i + 1u].x), vec2(partials[i + 2u].x, partials[i + 3u].x));
+            largest = max(largest, max(pairs.x, pairs.y));
+        }
     }
     workgroupBarrier();
     return largest;
