@@ -74,6 +74,46 @@ fn a_template_that_begins_answers_with_what_it_later_drops_costs_nothing() {
 }
 
 #[test]
+fn a_later_run_begins_where_an_earlier_one_was() {
+    let model = TextModel::new();
+    let cache = model.path().join("cache");
+    let talk = model.path().join("talk.json");
+    let [cache, talk] = [&cache, &talk].map(|path| path.to_str().unwrap());
+    let mut chat = start(&model, &["--cache-dir", cache, "--save", talk]);
+    let first = ask(&mut chat, "One");
+    assert_eq!(counts(&first), [6, 0, 6]);
+    assert!(chat.finish().0.success());
+    let mut chat = start(&model, &["--cache-dir", cache, "--load", talk]);
+    let second = ask(&mut chat, "Two");
+    // Prompt and answer; the answer's last token was never in the state.
+    assert_eq!(counts(&second), [19, 11, 8]);
+    assert!(chat.finish().0.success());
+    let mut fresh = start(&model, &["--load", talk, "--cache-memory", "0"]);
+    let again = ask(&mut fresh, "Two");
+    assert_eq!((counts(&again), &again["text"]), ([19, 0, 19], &second["text"]));
+    // Without memory for it, the session itself is still gone on from.
+    assert_eq!(counts(&ask(&mut fresh, "Six"))[1], 19 + 5);
+    let (_, _, err) = fresh.finish();
+    assert!(err.is_empty() || err.contains("cut off"), "{err}");
+}
+
+#[test]
+fn what_was_left_is_come_back_to() {
+    let model = TextModel::new();
+    let mut chat = start(&model, &["--system", "Be"]);
+    let first = ask(&mut chat, "One");
+    let second = ask(&mut chat, "Two");
+    chat.say("/reset");
+    ask(&mut chat, "Six");
+    chat.say("/reset");
+    let again = ask(&mut chat, "One");
+    assert_eq!(counts(&again), [10, 10, 0], "the prompt is in the cache");
+    assert_eq!(again["text"], first["text"]);
+    let again = ask(&mut chat, "Two");
+    assert_eq!((counts(&again), &again["text"]), (counts(&second), &second["text"]));
+}
+
+#[test]
 fn an_answer_can_be_had_again() {
     let model = TextModel::new();
     let mut chat = start(&model, &["--temperature", "1", "--seed", "1"]);

@@ -226,3 +226,28 @@ fn snapshots_of_another_model_are_refused() {
         session.feed(&[3]).unwrap();
     }
 }
+
+#[test]
+fn snapshots_can_be_shared_between_threads() {
+    fn is<T: Send + Sync>() {}
+    is::<kinglet::Snapshot>();
+    let case = &chosen()[0];
+    let model = open(case, &ModelOptions::new().threads(1));
+    let mut session = model.session().unwrap();
+    session.feed(&case.tokens[..40]).unwrap();
+    let snapshot = session.snapshot().unwrap();
+    let expected = session.feed_all(&case.tokens[40..]).unwrap().to_vec();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut session = snapshot.session().unwrap();
+                    session.feed_all(&case.tokens[40..]).unwrap().to_vec()
+                })
+            })
+            .collect();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), expected);
+        }
+    });
+}

@@ -7,9 +7,7 @@ use kinglet_tests::random::Random;
 use crate::{alone, assert_near, chosen, open, tokens};
 
 pub(crate) fn options(max_bytes: usize, every: usize) -> PrefixCacheOptions {
-    let mut options = PrefixCacheOptions::default();
-    (options.max_bytes, options.every) = (max_bytes, every);
-    options
+    PrefixCacheOptions::new().max_bytes(max_bytes).every(every)
 }
 
 fn is_recurrent(model: &Model) -> bool {

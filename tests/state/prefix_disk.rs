@@ -11,10 +11,7 @@ use crate::prefix_cache::{last, options};
 use crate::{assert_near, chosen, open, tokens};
 
 fn on_disk(folder: &Path, max_bytes: usize, max_disk_bytes: u64) -> PrefixCacheOptions {
-    let mut options = options(max_bytes, 64);
-    options.folder = Some(folder.into());
-    options.max_disk_bytes = max_disk_bytes;
-    options
+    options(max_bytes, 64).folder(folder).max_disk_bytes(max_disk_bytes)
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -7,9 +7,8 @@
 
 mod blocks;
 mod disk;
+mod options;
 mod radix;
-
-use std::path::PathBuf;
 
 use crate::model::{Model, Run};
 use crate::plan::StateKind;
@@ -20,64 +19,14 @@ use blocks::Blocks;
 use disk::Disk;
 use radix::{NodeId, RadixTree};
 
+pub use options::{PrefixCacheOptions, PrefixCacheStats, PrefixUse};
+
 /// Tokens that are computed between two looks at whether to go on.
 const PIECE: usize = 512;
 
 /// A boundary that has the next one, or the prompt's end, so near is passed over, unless it is the last: to compute so
 /// few tokens again costs less than a step of their own.
 const NEAR: usize = 64;
-
-/// How much a [`PrefixCache`] keeps, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PrefixCacheOptions {
-    /// Bytes of memory that all snapshots together may take; 1 GiB by default. 0: nothing is kept in memory.
-    pub max_bytes: usize,
-    /// A snapshot is taken at every multiple of so many tokens; 1024 by default, 0 is never.
-    pub every: usize,
-    /// A folder where snapshots at message boundaries are kept for later runs; none by default.
-    pub folder: Option<PathBuf>,
-    /// Bytes that the files in the folder may take, of all models together; 4 GiB by default.
-    pub max_disk_bytes: u64,
-}
-
-impl Default for PrefixCacheOptions {
-    fn default() -> Self {
-        Self { max_bytes: 1 << 30, every: 1024, folder: None, max_disk_bytes: 4 << 30 }
-    }
-}
-
-/// What it took to bring a session to the end of a prompt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PrefixUse {
-    /// Tokens whose state was there already.
-    pub reused: usize,
-    /// Tokens that were computed.
-    pub computed: usize,
-    /// Whether the session is at the end of the prompt: false when computing was stopped on the way.
-    pub complete: bool,
-}
-
-/// What a cache has done so far, and holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PrefixCacheStats {
-    /// Tokens of prompts whose state was there already.
-    pub reused: u64,
-    /// Tokens of prompts that were computed.
-    pub computed: u64,
-    /// Prompts of which a part was reused.
-    pub hits: u64,
-    /// Prompts that were computed from the beginning.
-    pub misses: u64,
-    /// Snapshots that were dropped from memory to make room.
-    pub evicted: u64,
-    /// Snapshots held, in memory or on disk.
-    pub snapshots: usize,
-    /// Bytes of memory held, what snapshots share counted once.
-    pub bytes: usize,
-    /// Bytes of files of this model.
-    pub disk_bytes: u64,
-}
 
 /// A snapshot, wherever it is.
 struct Entry {
@@ -209,6 +158,9 @@ impl PrefixCache {
         boundaries: &[usize],
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<PrefixUse, Error> {
+        if let Some(limit) = session.context_limit.filter(|&limit| prompt.len() > limit) {
+            return Err(Error::ContextFull { held: 0, more: prompt.len(), limit });
+        }
         let reused = self.resume(session, prompt)?;
         let total = prompt.len() - reused;
         let boundaries = &spread(boundaries, prompt.len());

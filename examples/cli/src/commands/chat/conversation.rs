@@ -127,7 +127,9 @@ impl Conversation {
     /// Writes what is worth it to the cache's folder, if there is one.
     pub(crate) fn persist(&mut self) {
         let written = self.cache.persist();
-        log::info!("{written} prefixes written to the cache's folder");
+        if written > 0 {
+            log::info!("{written} prefixes written to the cache's folder");
+        }
     }
 
     /// Says something and prints the answer. On an error, and when Ctrl-C came before the answer began, the

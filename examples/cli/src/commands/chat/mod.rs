@@ -196,10 +196,10 @@ fn setup(global: &GlobalArgs, args: &ChatArgs) -> Result<Setup, CliError> {
     let stop_strings = load::stop_strings(&config, &args.stop.stop);
     let variables = args.template_var.iter().cloned().collect();
     let seed = args.sampling.seed();
-    let mut cache = PrefixCacheOptions::default();
-    cache.max_bytes = args.cache_memory.saturating_mul(1 << 20);
+    let mut cache = PrefixCacheOptions::new()
+        .max_bytes(args.cache_memory.saturating_mul(1 << 20))
+        .max_disk_bytes(args.cache_disk.saturating_mul(1 << 20));
     cache.folder = args.cache_dir.clone();
-    cache.max_disk_bytes = args.cache_disk.saturating_mul(1 << 20);
     Ok(Setup {
         model,
         tokenizer,
