@@ -166,6 +166,18 @@ fn hostile_calls_get_a_status() {
 }
 
 #[test]
+fn threads_that_share_sessions_at_random_get_a_status() {
+    if !there("gcc") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile("gcc", "-std=c99", "tests/ffi/stress.c", folder.path());
+    let report = run(&program, &[&model("xlstm"), Path::new("1")], "");
+    let calls: u64 = report.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(calls > 8, "{report}");
+}
+
+#[test]
 fn models_are_opened_from_regions_of_an_archive() {
     if !there("gcc") {
         return;
