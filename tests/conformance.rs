@@ -164,7 +164,7 @@ fn logits_and_greedy_tokens_on_wgpu_equal_the_reference() {
                 (false, false) => &[(20, 3)],
                 (false, true) => continue,
             };
-            let model = open(case, &target.options);
+            let model = open(case, &target.options.clone().activations(Activations::F32));
             for &(tokens, chunk) in chunks {
                 let tokens = &case.tokens[..tokens.min(case.tokens.len())];
                 let expected = &case.logits[..tokens.len() * case.vocab()];
@@ -176,6 +176,16 @@ fn logits_and_greedy_tokens_on_wgpu_equal_the_reference() {
             }
             if first {
                 failures.extend(check_greedy(case, &model));
+            }
+            if quantized {
+                let model = open(case, &target.options);
+                let tokens = &case.tokens[..9.min(case.tokens.len())];
+                let expected = &case.logits[..tokens.len() * case.vocab()];
+                let error = relative_l2(&logits(&model, tokens, 2), expected);
+                if error.is_nan() || error > INT8_BOUND {
+                    let (case, target) = (&case.name, &target.name);
+                    failures.push(format!("{case} in eight bits, {target}: {error:.2e}"));
+                }
             }
         }
         failures

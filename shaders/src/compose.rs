@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! //# use NAME       the part NAME stands here, unless it stood before; `weights` and `reduce` are the variant's own
-//! //# when FORM      what follows is for that form of the kernel only, up to the next `when` or `end`
+//! //# when WORD      what follows is for that form or arithmetic of the kernel only, up to the next `when` or `end`
 //! //# end
 //! ```
 //!
@@ -36,6 +36,8 @@ const FILES: &[(&str, &str)] = &[
     ("reduce_subgroup", include_str!("parts/reduce_subgroup.wgsl")),
     ("reduce_workgroup", include_str!("parts/reduce_workgroup.wgsl")),
     ("rows", include_str!("parts/rows.wgsl")),
+    ("rows_f32", include_str!("parts/rows_f32.wgsl")),
+    ("rows_int8", include_str!("parts/rows_int8.wgsl")),
     ("step", include_str!("parts/step.wgsl")),
     ("tiles", include_str!("parts/tiles.wgsl")),
     ("weights_affine2", include_str!("parts/weights_affine2.wgsl")),
@@ -89,6 +91,8 @@ pub struct Choice<'a> {
     pub weights: &'a str,
     /// What `use reduce` means; empty where the kernel has none.
     pub reduce: &'a str,
+    /// The name of its arithmetic.
+    pub arithmetic: &'a str,
 }
 
 /// The source of the kernel in `file`.
@@ -132,7 +136,9 @@ impl Composer<'_> {
             };
             let words: Vec<&str> = directive.split_whitespace().collect();
             match words[..] {
-                ["when", form] => included = form == self.choice.form,
+                ["when", word] => {
+                    included = word == self.choice.form || word == self.choice.arithmetic;
+                }
                 ["end"] => included = true,
                 ["use", _] if !included => {}
                 ["use", "weights"] => self.add(self.choice.weights)?,

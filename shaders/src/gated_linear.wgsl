@@ -11,6 +11,8 @@ struct Params {
     activation: u32,
     @align(16) matrix: Matrix,
     //# when rows
+    /// Threads that share rows, a power of two.
+    @align(16) lanes: u32,
     @align(16) prologue: Prologue,
     //# when tiles
     @align(16) tiles: Tiles,
@@ -36,18 +38,18 @@ fn finish(token: u32, row: u32, gate_product: f32, up_product: f32) {
 
 //# when rows
 //# use rows
-/// Spans of lanes, each with two rows of G and the same of U; y counts tokens.
-const THREADS: u32 = 128u;
+/// Each `lanes` threads have two rows of G and the same of U; y counts tokens.
+const THREADS: u32 = 256u;
 
 @compute @workgroup_size(THREADS)
 fn main(ids: Ids) {
     let thread = thread_of(ids);
     let token = step.start + ids.group.y;
-    let first = (ids.group.x * (THREADS / LANES) + thread / LANES) * 2u;
+    let first = (ids.group.x * (THREADS / params.lanes) + thread / params.lanes) * 2u;
     let gates = min(vec2(first, first + 1u), vec2(params.rows - 1u));
     let rows = vec4(gates, gates + params.rows);
-    let sum = multiply_rows(params.matrix, rows, params.prologue, token, ids);
-    let lane = thread % LANES;
+    let sum = multiply_rows(params.matrix, rows, params.prologue, token, params.lanes, ids);
+    let lane = thread % params.lanes;
     if lane < 2u && first + lane < params.rows {
         finish(token, first + lane, sum[lane], sum[lane + 2u]);
     }

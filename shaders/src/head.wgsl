@@ -12,6 +12,8 @@ struct Params {
     cap: f32,
     @align(16) matrix: Matrix,
     //# when rows
+    /// Threads that share rows, a power of two.
+    @align(16) lanes: u32,
     @align(16) prologue: Prologue,
     //# when tiles
     @align(16) tiles: Tiles,
@@ -35,18 +37,18 @@ fn finish(place: u32, row: u32, product: f32) {
 /// Tokens whose logits are wanted.
 @group(0) @binding(_) var<storage, read> wanted: array<u32>;
 
-/// Spans of lanes, each with four rows; y counts wanted tokens.
-const THREADS: u32 = 128u;
+/// Each `lanes` threads have four rows; y counts wanted tokens.
+const THREADS: u32 = 256u;
 
 @compute @workgroup_size(THREADS)
 fn main(ids: Ids) {
     let thread = thread_of(ids);
     let place = ids.group.y;
     let token = wanted[step.start + place];
-    let first = (ids.group.x * (THREADS / LANES) + thread / LANES) * 4u;
+    let first = (ids.group.x * (THREADS / params.lanes) + thread / params.lanes) * 4u;
     let rows = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(params.rows - 1u));
-    let sum = multiply_rows(params.matrix, rows, params.prologue, token, ids);
-    let lane = thread % LANES;
+    let sum = multiply_rows(params.matrix, rows, params.prologue, token, params.lanes, ids);
+    let lane = thread % params.lanes;
     if lane < 4u && first + lane < params.rows {
         finish(place, first + lane, sum[lane]);
     }

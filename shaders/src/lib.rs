@@ -13,7 +13,7 @@ mod compose;
 mod variant;
 
 pub use compose::ComposeError;
-pub use variant::{Kernel, Reduction, Variant, WeightType};
+pub use variant::{Arithmetic, Kernel, Reduction, Variant, WeightType};
 
 /// What a host must know of a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn what_is_no_directive_or_part_is_refused() {
-        let choice = compose::Choice { form: "rows", weights: "weights_f99", reduce: "" };
+        let choice =
+            compose::Choice { form: "rows", weights: "weights_f99", reduce: "", arithmetic: "f32" };
         let error = compose::compose("linear", choice).unwrap_err();
         assert_eq!(error, ComposeError::UnknownPart { name: "weights_f99".into() });
     }

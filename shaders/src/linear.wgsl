@@ -12,6 +12,8 @@ struct Params {
     scale: f32,
     @align(16) matrix: Matrix,
     //# when rows
+    /// Threads that share rows, a power of two.
+    @align(16) lanes: u32,
     @align(16) prologue: Prologue,
     //# when tiles
     @align(16) tiles: Tiles,
@@ -36,17 +38,17 @@ fn finish(token: u32, row: u32, product: f32) {
 
 //# when rows
 //# use rows
-/// Spans of lanes, each with four rows; y counts tokens.
-const THREADS: u32 = 128u;
+/// Each `lanes` threads have four rows; y counts tokens.
+const THREADS: u32 = 256u;
 
 @compute @workgroup_size(THREADS)
 fn main(ids: Ids) {
     let thread = thread_of(ids);
     let token = step.start + ids.group.y;
-    let first = (ids.group.x * (THREADS / LANES) + thread / LANES) * 4u;
+    let first = (ids.group.x * (THREADS / params.lanes) + thread / params.lanes) * 4u;
     let rows = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(params.rows - 1u));
-    let sum = multiply_rows(params.matrix, rows, params.prologue, token, ids);
-    let lane = thread % LANES;
+    let sum = multiply_rows(params.matrix, rows, params.prologue, token, params.lanes, ids);
+    let lane = thread % params.lanes;
     if lane < 4u && first + lane < params.rows {
         finish(token, first + lane, sum[lane]);
     }

@@ -2,6 +2,8 @@
 //# use rows
 
 const THREADS: u32 = 256u;
+/// Threads that share rows.
+const LANES: u32 = 32u;
 const MAX_EXPERTS: u32 = 512u;
 
 struct Params {
@@ -33,7 +35,7 @@ fn main(ids: Ids) {
     for (var base = 0u; base < params.experts; base += THREADS / LANES * 4u) {
         let first = base + thread / LANES * 4u;
         let rows = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(params.experts - 1u));
-        let sum = multiply_rows(params.matrix, rows, params.prologue, token, ids);
+        let sum = multiply_rows(params.matrix, rows, params.prologue, token, LANES, ids);
         if lane < 4u && first + lane < params.experts {
             var logit = sum[lane];
             if params.bias != ABSENT {

@@ -4,8 +4,8 @@
 // is stored alike, its G and U.
 //# use rows
 
-/// Spans of lanes, each with two rows of G and the same of U; y counts the experts of all tokens.
-const THREADS: u32 = 128u;
+/// Each `lanes` threads have two rows of G and the same of U; y counts the experts of all tokens.
+const THREADS: u32 = 256u;
 
 struct Params {
     /// First expert whose rows are in `weights`, and how many there are.
@@ -21,6 +21,8 @@ struct Params {
     routes_stride: u32,
     output_stride: u32,
     activation: u32,
+    /// Threads that share rows, a power of two.
+    lanes: u32,
     @align(16) matrix: Matrix,
     @align(16) shared_matrix: Matrix,
     @align(16) prologue: Prologue,
@@ -35,11 +37,11 @@ struct Params {
 @compute @workgroup_size(THREADS)
 fn main(ids: Ids) {
     let thread = thread_of(ids);
-    let lane = thread % LANES;
+    let lane = thread % params.lanes;
     let places = params.places + u32(params.shared_inner > 0u);
     let token = step.start + ids.group.y / places;
     let place = ids.group.y % places;
-    let first = (ids.group.x * (THREADS / LANES) + thread / LANES) * 2u;
+    let first = (ids.group.x * (THREADS / params.lanes) + thread / params.lanes) * 2u;
 
     var matrix = params.shared_matrix;
     var inner = params.shared_inner;
@@ -60,7 +62,7 @@ fn main(ids: Ids) {
     }
     let within = min(vec2(first, first + 1u), vec2(inner - 1u));
     let rows = vec4(within + gate_row, within + up_row);
-    let sum = multiply_rows(matrix, rows, params.prologue, token, ids);
+    let sum = multiply_rows(matrix, rows, params.prologue, token, params.lanes, ids);
     if lane < 2u && first + lane < inner {
         let value = activation(params.activation, sum[lane]) * sum[lane + 2u];
         output[token * params.output_stride + column + first + lane] = value;

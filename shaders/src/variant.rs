@@ -100,6 +100,22 @@ impl Kernel {
         )
     }
 
+    /// The kinds of arithmetic that it has a variant for with these weights, from the fastest to the exact one, which is always there.
+    pub fn arithmetics(self, weights: WeightType) -> &'static [Arithmetic] {
+        match self {
+            Self::GatedLinearRows
+            | Self::HeadRows
+            | Self::LinearRows
+            | Self::MoeDown
+            | Self::MoeUp
+                if weights.has_integer_codes() =>
+            {
+                &[Arithmetic::Int8, Arithmetic::F32]
+            }
+            _ => &[Arithmetic::F32],
+        }
+    }
+
     /// Whether its threads add up what they have, so that it has a variant for each [`Reduction`].
     pub const fn has_reduction(self) -> bool {
         !matches!(
@@ -161,6 +177,20 @@ impl WeightType {
         Self::NvFp4,
     ];
 
+    /// Weights that a thread multiplies at once: `UNIT` in the sources.
+    pub const fn unit(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 8,
+            _ => 32,
+        }
+    }
+
+    /// Whether a weight is an integer of at most eight bits times what its unit shares, so that products can be integers.
+    pub const fn has_integer_codes(self) -> bool {
+        !matches!(self, Self::F32 | Self::F16 | Self::Bf16 | Self::MxFp8)
+    }
+
     /// The part that reads it.
     pub const fn part(self) -> &'static str {
         match self {
@@ -176,6 +206,28 @@ impl WeightType {
             Self::MxFp4 => "weights_mxfp4",
             Self::MxFp8 => "weights_mxfp8",
             Self::NvFp4 => "weights_nvfp4",
+        }
+    }
+}
+
+/// What a kernel multiplies with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Arithmetic {
+    /// Everything in binary32.
+    F32,
+    /// Activations are rounded to eight bits with a scale for every 32 of them and multiplied with integer codes.
+    Int8,
+}
+
+impl Arithmetic {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::F32, Self::Int8];
+
+    /// Its name in sources and for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Int8 => "int8",
         }
     }
 }
@@ -208,13 +260,25 @@ pub struct Variant {
     kernel: Kernel,
     weights: Option<WeightType>,
     reduction: Option<Reduction>,
+    arithmetic: Arithmetic,
 }
 
 impl Variant {
-    /// The variant of `kernel` for these; what the kernel doesn't have is left out.
-    pub fn new(kernel: Kernel, weights: WeightType, reduction: Reduction) -> Self {
-        let weights = kernel.has_weights().then_some(weights);
-        Self { kernel, weights, reduction: kernel.has_reduction().then_some(reduction) }
+    /// The variant of `kernel` for these; what the kernel doesn't have is left out, and arithmetic that it doesn't have is
+    /// [`Arithmetic::F32`].
+    pub fn new(
+        kernel: Kernel,
+        weights: WeightType,
+        reduction: Reduction,
+        arithmetic: Arithmetic,
+    ) -> Self {
+        let known = kernel.arithmetics(weights).contains(&arithmetic);
+        Self {
+            kernel,
+            weights: kernel.has_weights().then_some(weights),
+            reduction: kernel.has_reduction().then_some(reduction),
+            arithmetic: if known { arithmetic } else { Arithmetic::F32 },
+        }
     }
 
     /// Every variant once.
@@ -223,7 +287,9 @@ impl Variant {
         for kernel in Kernel::ALL {
             for weights in WeightType::ALL {
                 for reduction in Reduction::ALL {
-                    all.push(Self::new(kernel, weights, reduction));
+                    for arithmetic in Arithmetic::ALL {
+                        all.push(Self::new(kernel, weights, reduction, arithmetic));
+                    }
                 }
             }
         }
@@ -237,19 +303,29 @@ impl Variant {
         self.kernel
     }
 
+    /// What it multiplies with.
+    pub fn arithmetic(self) -> Arithmetic {
+        self.arithmetic
+    }
+
     /// The parts that it is composed of, and its file.
     pub fn choice(self) -> (&'static str, Choice<'static>) {
         let (file, form) = self.kernel.file();
         let weights = self.weights.map_or("", WeightType::part);
-        (file, Choice { form, weights, reduce: self.reduction.map_or("", Reduction::part) })
+        let reduce = self.reduction.map_or("", Reduction::part);
+        (file, Choice { form, weights, reduce, arithmetic: self.arithmetic.name() })
     }
 
-    /// A name for people: `linear.rows.bf16.subgroup`.
+    /// A name for people: `linear.rows.affine4.subgroup.int8`; the exact arithmetic is not named.
     pub fn name(self) -> String {
         let (file, choice) = self.choice();
         let weights = choice.weights.strip_prefix("weights_").unwrap_or_default();
         let reduce = choice.reduce.strip_prefix("reduce_").unwrap_or_default();
-        let words = [file, choice.form, weights, reduce];
+        let arithmetic = match self.arithmetic {
+            Arithmetic::F32 => "",
+            other => other.name(),
+        };
+        let words = [file, choice.form, weights, reduce, arithmetic];
         words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(".")
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use kinglet_shaders::{BindingKind, Kernel, Metadata, Reduction, Variant, WeightType};
+use kinglet_shaders::{Arithmetic, BindingKind, Kernel, Metadata, Reduction, Variant, WeightType};
 
 use super::adapter::{self, AdapterInfo};
 use crate::Error;
@@ -20,6 +20,8 @@ pub(super) struct DeviceOptions {
     pub adapter: Option<usize>,
     /// Whether kernels must do without subgroups.
     pub avoid_subgroups: bool,
+    /// Whether kernels must do without products of packed bytes.
+    pub avoid_int8: bool,
     /// A bound on the size of what kernels see, below the adapter's own.
     pub max_binding: Option<u64>,
 }
@@ -193,6 +195,20 @@ impl Device {
         }
     }
 
+    /// The arithmetic that a kernel will use: the fastest that there is and that may be used, or where `exact` is set `f32`.
+    pub(super) fn arithmetic(
+        &self,
+        kernel: Kernel,
+        weights: WeightType,
+        exact: bool,
+    ) -> Arithmetic {
+        let allowed = |arithmetic: &&Arithmetic| match arithmetic {
+            Arithmetic::F32 => true,
+            Arithmetic::Int8 => !exact && !self.options.avoid_int8,
+        };
+        kernel.arithmetics(weights).iter().find(allowed).copied().unwrap_or(Arithmetic::F32)
+    }
+
     /// A kernel, compiled when it is first asked for.
     ///
     /// # Errors
@@ -201,8 +217,10 @@ impl Device {
         &self,
         kernel: Kernel,
         weights: WeightType,
+        exact: bool,
     ) -> Result<Arc<CompiledKernel>, Error> {
-        let variant = Variant::new(kernel, weights, self.reduction);
+        let arithmetic = self.arithmetic(kernel, weights, exact);
+        let variant = Variant::new(kernel, weights, self.reduction, arithmetic);
         let mut kernels = lock(&self.kernels);
         if let Some(compiled) = kernels.get(&variant) {
             return Ok(compiled.clone());

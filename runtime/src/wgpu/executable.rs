@@ -12,7 +12,7 @@ use crate::backend::{BackendRun, Executable, Logits, SessionState, StepFuture};
 use crate::op::Op;
 use crate::plan::Plan;
 use crate::weights::Weights;
-use crate::{Error, ModelOptions};
+use crate::{Activations, Error, ModelOptions};
 
 /// Tokens of a step where the caller doesn't say.
 const DEFAULT_CHUNK: usize = 512;
@@ -63,6 +63,7 @@ impl WgpuExecutable {
         let device = Device::shared(DeviceOptions {
             adapter: options.adapter,
             avoid_subgroups: options.avoid_subgroups || without("subgroups"),
+            avoid_int8: without("dot_int8"),
             max_binding: options.max_binding,
         })?;
         let sizes = Sizes::of(&plan);
@@ -76,10 +77,11 @@ impl WgpuExecutable {
             .min(bound / (4 * sizes.widest).max(1))
             .min(device.max_groups as usize / sizes.most_places)
             .max(1);
+        let exact = options.activations == Activations::F32;
         let row = 4 * plan.vocab.max(1);
         let logit_rows = (LOGIT_BYTES.min(bound) / row).clamp(1, chunk);
         let memory = memory(&device, &plan, &sizes, chunk, logit_rows)?;
-        let mut builder = Builder::new(&device, &plan, weights, &memory, chunk);
+        let mut builder = Builder::new(&device, &plan, weights, &memory, chunk, exact);
         weights.check_unchanged()?;
         for op in &plan.ops {
             add(op, &mut builder)?;

@@ -1,9 +1,9 @@
 //! `moe_down` on wgpu: the chosen experts of a token one after the other, the shared expert with them where it is stored alike.
 
-use kinglet_shaders::Kernel;
+use kinglet_shaders::{Arithmetic, Kernel};
 
 use super::moe_up::{Experts, section, upload};
-use super::program::{Builder, Extent, Over, ROWS, Resource, When, set_matrix};
+use super::program::{Builder, Extent, Over, Resource, When, rows_of, set_matrix};
 use crate::Error;
 use crate::op;
 
@@ -18,6 +18,12 @@ pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Err
     for Experts { piece, has_experts, shared } in
         &upload(builder, vec![experts], shared, op.experts.len())?
     {
+        let own = if *has_experts { op.inner() } else { shared_cols };
+        // With rounded activations all experts pass in one loop.
+        let all = op.top_k * op.inner() + shared_cols;
+        let exact = builder.arithmetic(Kernel::MoeDown, piece.weights) == Arithmetic::F32;
+        let cols = if exact { own } else { all };
+        let lanes = builder.lanes(Kernel::MoeDown, piece.weights, rows, cols);
         let resources = vec![
             ("input", builder.buffer(op.input)),
             ("gate", builder.buffer(op.input)),
@@ -42,12 +48,13 @@ pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Err
                     .set("input_stride", builder.width(op.input))
                     .set("routes_stride", builder.width(op.routes))
                     .set("output_stride", builder.width(op.output))
+                    .set("lanes", lanes)
                     .set_f32("scale", op.scale);
                 set_matrix(params, "matrix", piece, 0);
                 set_matrix(params, "shared_matrix", piece, shared.unwrap_or(0));
             },
             resources,
-            [Extent::Fixed(rows.div_ceil(ROWS)), Extent::Tokens(1)],
+            [Extent::Fixed(rows.div_ceil(rows_of(lanes))), Extent::Tokens(1)],
             (Over::Step, When::Always),
         )?;
     }

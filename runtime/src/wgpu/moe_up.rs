@@ -5,7 +5,7 @@ use kinglet_shaders::Kernel;
 
 use super::layout::Layout;
 use super::params::activation;
-use super::program::{Builder, Extent, Over, ROWS, Resource, Vectors, When, set_matrix};
+use super::program::{Builder, Extent, Over, Resource, Vectors, When, rows_of, set_matrix};
 use super::upload::{Piece, Section, bytes_of};
 use crate::Error;
 use crate::op;
@@ -84,6 +84,8 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
         resources.push(("routes", builder.buffer(op.routes)));
         resources.push(("output", builder.buffer(op.output)));
         let most = inner.max(shared_inner);
+        let rows = 2 * most * (places + 1);
+        let lanes = builder.lanes(Kernel::MoeUp, piece.weights, rows, before.input.width);
         builder.dispatch(
             Kernel::MoeUp,
             piece.weights,
@@ -98,13 +100,14 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
                     .set("top_k", op.top_k)
                     .set("routes_stride", builder.width(op.routes))
                     .set("output_stride", builder.width(op.output))
-                    .set("activation", activation(op.activation));
+                    .set("activation", activation(op.activation))
+                    .set("lanes", lanes);
                 set_matrix(params, "matrix", piece, 0);
                 set_matrix(params, "shared_matrix", piece, shared.unwrap_or(0));
             },
             resources,
             [
-                Extent::Fixed(most.div_ceil(ROWS / 2)),
+                Extent::Fixed((2 * most).div_ceil(rows_of(lanes))),
                 Extent::Tokens(places + usize::from(shared_inner > 0)),
             ],
             (Over::Step, When::Always),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kinglet_models::{self as spec, Norm, TensorSpec};
-use kinglet_shaders::{Kernel, WeightType};
+use kinglet_shaders::{Arithmetic, Kernel, WeightType};
 
 use super::device::{CompiledKernel, Device};
 use super::layout::Layout;
@@ -19,8 +19,12 @@ use crate::weights::{MatrixData, Weights};
 pub(super) const FEW: usize = 4;
 /// Tokens, and rows of weights, of a tile.
 const SIDE: usize = 64;
-/// Rows of weights that a workgroup of the form for few tokens computes.
-pub(super) const ROWS: usize = 16;
+/// Threads of a workgroup of the form for few tokens; the fewest that share rows; rows that they share.
+const THREADS: usize = 256;
+const LANES: usize = 32;
+const SHARED_ROWS: usize = 4;
+/// Workgroups that keep a large device busy.
+const ENOUGH: usize = 264;
 /// Bytes of `Step` in the kernels.
 pub(super) const STEP_BYTES: u64 = 16;
 
@@ -186,6 +190,8 @@ pub(super) struct Builder<'a> {
     pub weights: &'a Weights,
     pub memory: &'a Memory,
     pub chunk: usize,
+    /// Whether activations must stay as they are.
+    pub exact: bool,
     pub dispatches: Vec<Dispatch>,
     pub rotations: Vec<Rotation>,
     uploader: Uploader,
@@ -208,7 +214,7 @@ impl Vectors {
 /// A prologue's parameters, its vectors already among the op's.
 pub(super) struct Before {
     kind: usize,
-    input: Slice,
+    pub input: Slice,
     gate: Slice,
     weight: u32,
     bias: u32,
@@ -226,8 +232,10 @@ impl<'a> Builder<'a> {
         weights: &'a Weights,
         memory: &'a Memory,
         chunk: usize,
+        exact: bool,
     ) -> Self {
         Self {
+            exact,
             device,
             plan,
             weights,
@@ -464,15 +472,17 @@ impl<'a> Builder<'a> {
             resources.push(("weights", Resource::Buffer(piece.buffer.clone())));
             resources.push(("output", output.clone()));
             let rows = piece.items.len();
+            let lanes = self.lanes(few, piece.weights, share * rows, before.input.width);
             self.dispatch(
                 few,
                 piece.weights,
                 |builder, params| {
                     builder.set_before(params, before);
+                    params.set("lanes", lanes);
                     set(params, piece);
                 },
                 resources,
-                [Extent::Fixed(rows.div_ceil(ROWS / share)), Extent::Tokens(1)],
+                [Extent::Fixed((share * rows).div_ceil(rows_of(lanes))), Extent::Tokens(1)],
                 (*over, When::Few),
             )?;
         }
@@ -502,6 +512,31 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    pub(super) fn arithmetic(&self, kernel: Kernel, weights: WeightType) -> Arithmetic {
+        self.device.arithmetic(kernel, weights, self.exact)
+    }
+
+    /// Threads that share rows in the form for few tokens, where a token's `rows` of `cols` are computed: few rows are shared by
+    /// more threads, so that there are enough workgroups for all of the device.
+    pub(super) fn lanes(
+        &self,
+        kernel: Kernel,
+        weights: WeightType,
+        rows: usize,
+        cols: usize,
+    ) -> usize {
+        let (unit, piece) = match self.arithmetic(kernel, weights) {
+            Arithmetic::Int8 => (32, 7168),
+            Arithmetic::F32 => (weights.unit(), 1024),
+        };
+        let most = cols.min(piece).div_ceil(unit);
+        let mut lanes = LANES;
+        while lanes < THREADS && 2 * lanes <= most && rows.div_ceil(rows_of(lanes)) < ENOUGH {
+            lanes *= 2;
+        }
+        lanes
+    }
+
     /// Adds a dispatch. Bindings of the name `step`, `tokens` and `wanted` are known here.
     pub(super) fn dispatch(
         &mut self,
@@ -512,7 +547,7 @@ impl<'a> Builder<'a> {
         groups: [Extent; 2],
         (over, when): (Over, When),
     ) -> Result<(), Error> {
-        let kernel = self.device.kernel(kernel, weights)?;
+        let kernel = self.device.kernel(kernel, weights, self.exact)?;
         for extent in groups {
             let most = extent.of(self.chunk);
             if most > self.device.max_groups as usize {
@@ -556,6 +591,11 @@ impl<'a> Builder<'a> {
         self.dispatches.push(dispatch);
         Ok(())
     }
+}
+
+/// Rows of weights that a workgroup of the form for few tokens computes.
+pub(super) fn rows_of(lanes: usize) -> usize {
+    THREADS / lanes * SHARED_ROWS
 }
 
 /// A projection for [`Builder::projection`].

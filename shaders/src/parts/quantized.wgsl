@@ -43,3 +43,20 @@ fn e8m0(code: u32) -> f32 {
     let low = code / 2u;
     return bitcast<f32>((low + 64u) << 23u) * bitcast<f32>((code - low + 63u) << 23u);
 }
+
+//# when int8
+/// Twice the values of four E2M1 codes, of which each is in the low half of a byte: integers from -12 to 12.
+fn twice_e2m1(codes: u32) -> u32 {
+    let ones = 0x01010101u;
+    let mantissa = codes & ones;
+    let low = (codes >> 1u) & ones;
+    let high = (codes >> 2u) & ones;
+    // An exponent of 0 has no leading bit; each one above 1 doubles.
+    var value = mantissa + (low | high) * 2u;
+    value += value & (high * 255u);
+    value += value & ((high & low) * 255u);
+    // There is no negative 0: adding its one would carry into the next byte.
+    let negative = (codes >> 3u) & (mantissa | low | high);
+    return (value ^ (negative * 255u)) + negative;
+}
+//# end

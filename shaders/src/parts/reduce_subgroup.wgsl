@@ -8,8 +8,8 @@ struct Ids {
     @builtin(subgroup_invocation_id) lane: u32,
 }
 
-/// [THREADS]: what each subgroup has.
-var<workgroup> partials: array<vec4<f32>, THREADS>;
+/// [THREADS / 4]: what each subgroup has, of which none has fewer threads than four.
+var<workgroup> partials: array<vec4<f32>, THREADS / 4u>;
 
 /// The invocation's number in its workgroup.
 fn thread_of(ids: Ids) -> u32 {
@@ -69,4 +69,16 @@ fn max_over(value: f32, ids: Ids, span: u32) -> f32 {
     }
     workgroupBarrier();
     return largest;
+}
+
+/// The largest over each four neighbouring threads. No subgroup has fewer.
+fn max_of_four(value: f32, ids: Ids) -> f32 {
+    let pair = max(value, subgroupShuffleXor(value, 1u));
+    return max(pair, subgroupShuffleXor(pair, 2u));
+}
+
+/// The sum over each four neighbouring threads.
+fn sum_of_four(value: i32, ids: Ids) -> i32 {
+    let pair = value + subgroupShuffleXor(value, 1u);
+    return pair + subgroupShuffleXor(pair, 2u);
 }

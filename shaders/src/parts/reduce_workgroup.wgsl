@@ -44,3 +44,13 @@ fn max_over(value: f32, ids: Ids, span: u32) -> f32 {
     workgroupBarrier();
     return largest;
 }
+
+/// The largest over each four neighbouring threads.
+fn max_of_four(value: f32, ids: Ids) -> f32 {
+    return max_over(value, ids, 4u);
+}
+
+/// The sum over each four neighbouring threads; exact while it stays below 2^24.
+fn sum_of_four(value: i32, ids: Ids) -> i32 {
+    return i32(sum_over(vec4(f32(value), 0.0, 0.0, 0.0), ids, 4u).x);
+}

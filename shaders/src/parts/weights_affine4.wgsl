@@ -21,3 +21,26 @@ fn dot_unit(m: Matrix, row: u32, unit: u32, x: Unit) -> f32 {
     let s = scale_and_bias(m, row, unit);
     return s.x * product + s.y * dot(sum, vec4(1.0));
 }
+
+//# when int8
+/// Eight rounded elements in the order of the codes: those of even place are the low halves of the codes' bytes.
+fn pack_codes(low: vec4<i32>, high: vec4<i32>) -> vec2<u32> {
+    return vec2(
+        pack4xI8(vec4(low.x, low.z, high.x, high.z)),
+        pack4xI8(vec4(low.y, low.w, high.y, high.w)),
+    );
+}
+
+/// The product of unit `unit` of a row with a rounded unit and its scales.
+fn dot_codes(m: Matrix, row: u32, unit: u32, x: array<vec2<u32>, 4>, x_scale: vec2<f32>) -> f32 {
+    let codes = weights[m.offset + row * m.stride + unit];
+    let low = codes & vec4(0x0f0f0f0fu);
+    let high = (codes >> vec4(4u)) & vec4(0x0f0f0f0fu);
+    var product = dot4I8Packed(low.x, x[0].x) + dot4I8Packed(high.x, x[0].y);
+    product += dot4I8Packed(low.y, x[1].x) + dot4I8Packed(high.y, x[1].y);
+    product += dot4I8Packed(low.z, x[2].x) + dot4I8Packed(high.z, x[2].y);
+    product += dot4I8Packed(low.w, x[3].x) + dot4I8Packed(high.w, x[3].y);
+    let s = scale_and_bias(m, row, unit);
+    return s.x * x_scale.x * f32(product) + s.y * x_scale.y;
+}
+//# end

@@ -21,3 +21,23 @@ fn dot_unit(m: Matrix, row: u32, unit: u32, x: Unit) -> f32 {
     let s = scale_and_bias(m, row, unit);
     return s.x * product + s.y * dot(sum, vec4(1.0));
 }
+
+//# when int8
+/// Eight rounded elements in the order of the codes.
+fn pack_codes(low: vec4<i32>, high: vec4<i32>) -> vec2<u32> {
+    return vec2(pack4xI8(low), pack4xI8(high));
+}
+
+/// The product of unit `unit` of a row with a rounded unit and its scales. Codes become signed by taking 128 away.
+fn dot_codes(m: Matrix, row: u32, unit: u32, x: array<vec2<u32>, 4>, x_scale: vec2<f32>) -> f32 {
+    let at = m.offset + row * m.stride + 2u * unit;
+    let a = weights[at] ^ vec4(0x80808080u);
+    let b = weights[at + 1u] ^ vec4(0x80808080u);
+    var product = dot4I8Packed(a.x, x[0].x) + dot4I8Packed(a.y, x[0].y);
+    product += dot4I8Packed(a.z, x[1].x) + dot4I8Packed(a.w, x[1].y);
+    product += dot4I8Packed(b.x, x[2].x) + dot4I8Packed(b.y, x[2].y);
+    product += dot4I8Packed(b.z, x[3].x) + dot4I8Packed(b.w, x[3].y);
+    let s = scale_and_bias(m, row, unit);
+    return s.x * x_scale.x * f32(product) + (s.y + 128.0 * s.x) * x_scale.y;
+}
+//# end

@@ -21,3 +21,24 @@ fn dot_unit(m: Matrix, row: u32, unit: u32, x: Unit) -> f32 {
     product += dot(e2m1(nibbles(codes.w)), x[6]) + dot(e2m1(nibbles(codes.w >> 16u)), x[7]);
     return unit_scale(m, row, unit) * product;
 }
+
+//# when int8
+/// Eight rounded elements in the order of the codes: those of even place are the low halves of the codes' bytes.
+fn pack_codes(low: vec4<i32>, high: vec4<i32>) -> vec2<u32> {
+    return vec2(
+        pack4xI8(vec4(low.x, low.z, high.x, high.z)),
+        pack4xI8(vec4(low.y, low.w, high.y, high.w)),
+    );
+}
+
+/// The product of unit `unit` of a row with a rounded unit and its scales.
+fn dot_codes(m: Matrix, row: u32, unit: u32, x: array<vec2<u32>, 4>, x_scale: vec2<f32>) -> f32 {
+    let codes = weights[m.offset + row * m.stride + unit];
+    var product = 0;
+    for (var i = 0u; i < 4u; i += 1u) {
+        product += dot4I8Packed(twice_e2m1(codes[i] & 0x0f0f0f0fu), x[i].x);
+        product += dot4I8Packed(twice_e2m1((codes[i] >> 4u) & 0x0f0f0f0fu), x[i].y);
+    }
+    return 0.5 * unit_scale(m, row, unit) * x_scale.x * f32(product);
+}
+//# end

@@ -23,3 +23,24 @@ fn dot_unit(m: Matrix, row: u32, unit: u32, x: Unit) -> f32 {
     let s = unit_scales(m, row, unit);
     return s.x * low + s.y * high;
 }
+
+//# when int8
+/// Eight rounded elements in the order of the codes: those of even place are the low halves of the codes' bytes.
+fn pack_codes(low: vec4<i32>, high: vec4<i32>) -> vec2<u32> {
+    return vec2(
+        pack4xI8(vec4(low.x, low.z, high.x, high.z)),
+        pack4xI8(vec4(low.y, low.w, high.y, high.w)),
+    );
+}
+
+/// The product of unit `unit` of a row with a rounded unit and its scales.
+fn dot_codes(m: Matrix, row: u32, unit: u32, x: array<vec2<u32>, 4>, x_scale: vec2<f32>) -> f32 {
+    let codes = weights[m.offset + row * m.stride + unit];
+    var product = vec2(0);
+    for (var i = 0u; i < 4u; i += 1u) {
+        let even = dot4I8Packed(twice_e2m1(codes[i] & 0x0f0f0f0fu), x[i].x);
+        product[i / 2u] += even + dot4I8Packed(twice_e2m1((codes[i] >> 4u) & 0x0f0f0f0fu), x[i].y);
+    }
+    return 0.5 * x_scale.x * dot(unit_scales(m, row, unit), vec2<f32>(product));
+}
+//# end
