@@ -406,7 +406,7 @@ fn every_quantized_format_gives_the_processors_logits() {
             (&exact, &[19][..], 3e-5),
             (&exact, &[1, 3, 15], 3e-5),
             // Activations in eight bits, one token by one in the form for few of them.
-            (&target.options, &[1, 3, 4, 11], 0.02),
+            (&target.options, &[1, 3, 4, 11], 0.04),
         ] {
             // Rounding may send a token to another expert, and then its logits are others: all but a few must be near.
             let logits = logits(options, cuts);
