@@ -27,17 +27,53 @@ var<workgroup> logits: array<f32, MAX_EXPERTS>;
 /// [top_k]: the chosen experts' weights.
 var<workgroup> chosen: array<f32, MAX_EXPERTS>;
 
+/// The products of eight rows with the prepared `token`: one workgroup alone reads all rows, so many loads must be under way.
+fn multiply_eight(first: u32, token: u32, ids: Ids) -> array<vec4<f32>, 2> {
+    let p = params.prologue;
+    let m = params.matrix;
+    let thread = thread_of(ids);
+    let last = vec4(params.experts - 1u);
+    let low = min(vec4(first) + vec4(0u, 1u, 2u, 3u), last);
+    let high = min(vec4(first) + vec4(4u, 5u, 6u, 7u), last);
+    if needs_scales(p) {
+        find_scales(p, token, ids);
+    }
+    var sums: array<vec4<f32>, 2>;
+    sums[0] = vec4(0.0);
+    sums[1] = vec4(0.0);
+    var squares = 0.0;
+    for (var base = 0u; base < p.cols; base += PIECE) {
+        squares += fill_piece(p, token, base, ids);
+        let start = base / UNIT;
+        let units = (min(p.cols - base, PIECE) + UNIT - 1u) / UNIT;
+        for (var unit = thread % LANES; unit < units; unit += LANES) {
+            let x = unit_of_piece(unit);
+            let at = start + unit;
+            sums[0] += vec4(dot_unit(m, low.x, at, x), dot_unit(m, low.y, at, x), dot_unit(m, low.z, at, x), dot_unit(m, low.w, at, x));
+            sums[1] += vec4(dot_unit(m, high.x, at, x), dot_unit(m, high.y, at, x), dot_unit(m, high.z, at, x), dot_unit(m, high.w, at, x));
+        }
+    }
+    sums[0] = sum_over(sums[0], ids, LANES);
+    sums[1] = sum_over(sums[1], ids, LANES);
+    if has_late_factor(p) {
+        let all = sum_over(vec4(squares, 0.0, 0.0, 0.0), ids, THREADS).x;
+        let factor = norm_factor(p, all, p.cols);
+        sums[0] *= factor;
+        sums[1] *= factor;
+    }
+    return sums;
+}
+
 @compute @workgroup_size(THREADS)
 fn main(ids: Ids) {
     let thread = thread_of(ids);
     let token = step.start + ids.group.x;
     let lane = thread % LANES;
-    for (var base = 0u; base < params.experts; base += THREADS / LANES * 4u) {
-        let first = base + thread / LANES * 4u;
-        let rows = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(params.experts - 1u));
-        let sum = multiply_rows(params.matrix, rows, params.prologue, token, LANES, ids);
-        if lane < 4u && first + lane < params.experts {
-            var logit = sum[lane];
+    for (var base = 0u; base < params.experts; base += THREADS / LANES * 8u) {
+        let first = base + thread / LANES * 8u;
+        let sums = multiply_eight(first, token, ids);
+        if lane < 8u && first + lane < params.experts {
+            var logit = sums[lane / 4u][lane % 4u];
             if params.bias != ABSENT {
                 logit += vectors[params.bias + first + lane];
             }

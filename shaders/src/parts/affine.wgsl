@@ -25,3 +25,20 @@ fn scale_and_bias(m: Matrix, row: u32, unit: u32) -> vec2<f32> {
         }
     }
 }
+
+//# when int8
+/// Scale and bias of a unit as they are stored; a second word counts only where they are f32. No branch: the loads of several
+/// rows are under way together.
+fn load_scale(m: Matrix, row: u32, unit: u32) -> vec2<u32> {
+    let words = select(1u, 2u, m.kind == SCALES_F32);
+    let at = m.scales + row * m.scale_stride + unit / m.units * words;
+    return vec2(word(at), word(at + words - 1u));
+}
+
+/// Scale and bias from what `load_scale` gave.
+fn scale_of(m: Matrix, raw: vec2<u32>) -> vec2<f32> {
+    let halves = vec2(raw.x << 16u, raw.x & 0xffff0000u);
+    let wide = bitcast<vec2<f32>>(select(raw, halves, m.kind == SCALES_BF16));
+    return select(wide, unpack2x16float(raw.x), m.kind == SCALES_F16);
+}
+//# end

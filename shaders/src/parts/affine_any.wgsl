@@ -37,27 +37,42 @@ fn pack_codes(low: vec4<i32>, high: vec4<i32>) -> vec2<u32> {
     return vec2(pack4xI8(low), pack4xI8(high));
 }
 
-/// Codes `4 quad ..` of a row, a byte each.
-fn code_bytes(m: Matrix, row: u32, quad: u32) -> u32 {
-    let bit = quad * 4u * BITS;
-    let at = m.offset + row * m.stride + bit / 32u;
-    let shift = bit % 32u;
-    var window = word(at) >> shift;
-    if shift + 4u * BITS > 32u {
-        window |= word(at + 1u) << (32u - shift);
-    }
-    let codes = (vec4(window) >> vec4(0u, BITS, 2u * BITS, 3u * BITS)) & vec4((1u << BITS) - 1u);
-    return codes.x | (codes.y << 8u) | (codes.z << 16u) | (codes.w << 24u);
+/// What a thread loads of a row at once: a unit is as many words as a code has bits.
+struct Raw {
+    codes: array<u32, BITS>,
+    scale: vec2<u32>,
 }
 
-/// The product of unit `unit` of a row with a rounded unit and its scales.
-fn dot_codes(m: Matrix, row: u32, unit: u32, x: array<vec2<u32>, 4>, x_scale: vec2<f32>) -> f32 {
-    var product = 0;
-    for (var i = 0u; i < 4u; i += 1u) {
-        product += dot4I8Packed(code_bytes(m, row, unit * 8u + 2u * i), x[i].x);
-        product += dot4I8Packed(code_bytes(m, row, unit * 8u + 2u * i + 1u), x[i].y);
+/// Unit `unit` of a row, not looked at yet.
+fn load_raw(m: Matrix, row: u32, unit: u32) -> Raw {
+    let at = m.offset + row * m.stride + unit * BITS;
+    var raw: Raw;
+    for (var i = 0u; i < BITS; i += 1u) {
+        raw.codes[i] = word(at + i);
     }
-    let s = scale_and_bias(m, row, unit);
-    return s.x * x_scale.x * f32(product) + s.y * x_scale.y;
+    raw.scale = load_scale(m, row, unit);
+    return raw;
+}
+
+/// Codes `4 quad ..` of a unit, a byte each.
+fn code_bytes(codes: array<u32, BITS>, quad: u32) -> u32 {
+    let bit = quad * 4u * BITS;
+    let shift = bit % 32u;
+    var window = codes[bit / 32u] >> shift;
+    if shift + 4u * BITS > 32u {
+        window |= codes[bit / 32u + 1u] << (32u - shift);
+    }
+    let quads = (vec4(window) >> vec4(0u, BITS, 2u * BITS, 3u * BITS)) & vec4((1u << BITS) - 1u);
+    return quads.x | (quads.y << 8u) | (quads.z << 16u) | (quads.w << 24u);
+}
+
+/// The product of a loaded unit with a rounded unit and its scales.
+fn dot_raw(m: Matrix, raw: Raw, x: Rounded) -> f32 {
+    var product = dot4I8Packed(code_bytes(raw.codes, 0u), x.a.x) + dot4I8Packed(code_bytes(raw.codes, 1u), x.a.y);
+    product += dot4I8Packed(code_bytes(raw.codes, 2u), x.b.x) + dot4I8Packed(code_bytes(raw.codes, 3u), x.b.y);
+    product += dot4I8Packed(code_bytes(raw.codes, 4u), x.c.x) + dot4I8Packed(code_bytes(raw.codes, 5u), x.c.y);
+    product += dot4I8Packed(code_bytes(raw.codes, 6u), x.d.x) + dot4I8Packed(code_bytes(raw.codes, 7u), x.d.y);
+    let s = scale_of(m, raw.scale);
+    return s.x * x.scale * f32(product) + s.y * x.sum;
 }
 //# end

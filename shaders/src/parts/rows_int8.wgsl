@@ -4,6 +4,22 @@
 //
 // The bias is multiplied with the sum of the rounded elements: then what rounding adds is multiplied with weights, whose mean
 // is about 0, and not with codes, whose mean isn't.
+//
+// Loads of weights stand together and before what doesn't need them, so that they are under way together: a thread that waits for
+// one row after the other, or for the token before it asks for weights, waits for most of its time.
+
+/// A unit of a token.
+struct Rounded {
+    /// Its elements, eight each, in the order of the weights' codes.
+    a: vec2<u32>,
+    b: vec2<u32>,
+    c: vec2<u32>,
+    d: vec2<u32>,
+    scale: f32,
+    /// The sum of the rounded elements, times the scale.
+    sum: f32,
+}
+
 //# use weights
 //# use prologue
 
@@ -81,29 +97,63 @@ fn fill_piece(p: Prologue, token: u32, base: u32, ids: Ids) -> f32 {
     return squares;
 }
 
-/// The products of unit `unit` of four rows with unit `place` of the piece.
-fn dot_rows(m: Matrix, rows: vec4<u32>, unit: u32, place: u32) -> vec4<f32> {
-    var x: array<vec2<u32>, 4>;
-    x[0] = rounded[place];
-    x[1] = rounded[QUARTER + place];
-    x[2] = rounded[2u * QUARTER + place];
-    x[3] = rounded[3u * QUARTER + place];
+/// Unit `place` of the piece.
+fn unit_of_piece(place: u32) -> Rounded {
     let s = rounded_scales[place];
-    return vec4(
-        dot_codes(m, rows.x, unit, x, s),
-        dot_codes(m, rows.y, unit, x, s),
-        dot_codes(m, rows.z, unit, x, s),
-        dot_codes(m, rows.w, unit, x, s),
+    return Rounded(
+        rounded[place],
+        rounded[QUARTER + place],
+        rounded[2u * QUARTER + place],
+        rounded[3u * QUARTER + place],
+        s.x,
+        s.y,
     );
 }
 
-/// This lane's share of the products of four rows with the piece that begins at `base` and of which `len` elements count.
-fn multiply_piece(m: Matrix, rows: vec4<u32>, base: u32, len: u32, lane: u32, lanes: u32) -> vec4<f32> {
+/// A unit of each of four rows.
+struct RawRows {
+    a: Raw,
+    b: Raw,
+    c: Raw,
+    d: Raw,
+}
+
+fn load_rows(m: Matrix, rows: vec4<u32>, unit: u32) -> RawRows {
+    return RawRows(load_raw(m, rows.x, unit), load_raw(m, rows.y, unit), load_raw(m, rows.z, unit), load_raw(m, rows.w, unit));
+}
+
+fn dot_rows(m: Matrix, raw: RawRows, x: Rounded) -> vec4<f32> {
+    return vec4(dot_raw(m, raw.a, x), dot_raw(m, raw.b, x), dot_raw(m, raw.c, x), dot_raw(m, raw.d, x));
+}
+
+/// The products of four rows with the prepared `token`; each of the `lanes` neighbours that share them gets them.
+fn multiply_rows(m: Matrix, rows: vec4<u32>, p: Prologue, token: u32, lanes: u32, ids: Ids) -> vec4<f32> {
+    let lane = thread_of(ids) % lanes;
+    let all_units = p.cols / UNIT;
+    var next = load_rows(m, rows, min(lane, all_units - 1u));
+    if needs_scales(p) {
+        find_scales(p, token, ids);
+    }
     var sum = vec4(0.0);
-    let first = base / UNIT;
-    let units = min(len, PIECE) / UNIT;
-    for (var unit = lane; unit < units; unit += lanes) {
-        sum += dot_rows(m, rows, first + unit, unit);
+    var squares = 0.0;
+    for (var base = 0u; base < p.cols; base += PIECE) {
+        squares += fill_piece(p, token, base, ids);
+        let first = base / UNIT;
+        let units = min(p.cols - base, PIECE) / UNIT;
+        for (var unit = lane; unit < units; unit += lanes) {
+            let raw = next;
+            // Of this piece, or the first of the next one.
+            let then = select(first + unit + lanes, first + units + lane, unit + lanes >= units);
+            if then < all_units {
+                next = load_rows(m, rows, then);
+            }
+            sum += dot_rows(m, raw, unit_of_piece(unit));
+        }
+    }
+    sum = sum_over(sum, ids, lanes);
+    if has_late_factor(p) {
+        let all = sum_over(vec4(squares, 0.0, 0.0, 0.0), ids, THREADS).x;
+        sum *= norm_factor(p, all, p.cols);
     }
     return sum;
 }

@@ -31,16 +31,26 @@ fn pack_codes(low: vec4<i32>, high: vec4<i32>) -> vec2<u32> {
     );
 }
 
-/// The product of unit `unit` of a row with a rounded unit and its scales.
-fn dot_codes(m: Matrix, row: u32, unit: u32, x: array<vec2<u32>, 4>, x_scale: vec2<f32>) -> f32 {
-    let codes = weights[m.offset + row * m.stride + unit];
-    let low = codes & vec4(0x0f0f0f0fu);
-    let high = (codes >> vec4(4u)) & vec4(0x0f0f0f0fu);
-    var product = dot4I8Packed(low.x, x[0].x) + dot4I8Packed(high.x, x[0].y);
-    product += dot4I8Packed(low.y, x[1].x) + dot4I8Packed(high.y, x[1].y);
-    product += dot4I8Packed(low.z, x[2].x) + dot4I8Packed(high.z, x[2].y);
-    product += dot4I8Packed(low.w, x[3].x) + dot4I8Packed(high.w, x[3].y);
-    let s = scale_and_bias(m, row, unit);
-    return s.x * x_scale.x * f32(product) + s.y * x_scale.y;
+/// What a thread loads of a row at once.
+struct Raw {
+    codes: vec4<u32>,
+    scale: vec2<u32>,
+}
+
+/// Unit `unit` of a row, not looked at yet.
+fn load_raw(m: Matrix, row: u32, unit: u32) -> Raw {
+    return Raw(weights[m.offset + row * m.stride + unit], load_scale(m, row, unit));
+}
+
+/// The product of a loaded unit with a rounded unit and its scales.
+fn dot_raw(m: Matrix, raw: Raw, x: Rounded) -> f32 {
+    let low = raw.codes & vec4(0x0f0f0f0fu);
+    let high = (raw.codes >> vec4(4u)) & vec4(0x0f0f0f0fu);
+    var product = dot4I8Packed(low.x, x.a.x) + dot4I8Packed(high.x, x.a.y);
+    product += dot4I8Packed(low.y, x.b.x) + dot4I8Packed(high.y, x.b.y);
+    product += dot4I8Packed(low.z, x.c.x) + dot4I8Packed(high.z, x.c.y);
+    product += dot4I8Packed(low.w, x.d.x) + dot4I8Packed(high.w, x.d.y);
+    let s = scale_of(m, raw.scale);
+    return s.x * x.scale * f32(product) + s.y * x.sum;
 }
 //# end

@@ -28,16 +28,28 @@ fn pack_codes(low: vec4<i32>, high: vec4<i32>) -> vec2<u32> {
     return vec2(pack4xI8(low), pack4xI8(high));
 }
 
-/// The product of unit `unit` of a row with a rounded unit and its scales. Codes become signed by taking 128 away.
-fn dot_codes(m: Matrix, row: u32, unit: u32, x: array<vec2<u32>, 4>, x_scale: vec2<f32>) -> f32 {
+/// What a thread loads of a row at once.
+struct Raw {
+    low: vec4<u32>,
+    high: vec4<u32>,
+    scale: vec2<u32>,
+}
+
+/// Unit `unit` of a row, not looked at yet.
+fn load_raw(m: Matrix, row: u32, unit: u32) -> Raw {
     let at = m.offset + row * m.stride + 2u * unit;
-    let a = weights[at] ^ vec4(0x80808080u);
-    let b = weights[at + 1u] ^ vec4(0x80808080u);
-    var product = dot4I8Packed(a.x, x[0].x) + dot4I8Packed(a.y, x[0].y);
-    product += dot4I8Packed(a.z, x[1].x) + dot4I8Packed(a.w, x[1].y);
-    product += dot4I8Packed(b.x, x[2].x) + dot4I8Packed(b.y, x[2].y);
-    product += dot4I8Packed(b.z, x[3].x) + dot4I8Packed(b.w, x[3].y);
-    let s = scale_and_bias(m, row, unit);
-    return s.x * x_scale.x * f32(product) + (s.y + 128.0 * s.x) * x_scale.y;
+    return Raw(weights[at], weights[at + 1u], load_scale(m, row, unit));
+}
+
+/// The product of a loaded unit with a rounded unit and its scales. Codes become signed by taking 128 away.
+fn dot_raw(m: Matrix, raw: Raw, x: Rounded) -> f32 {
+    let low = raw.low ^ vec4(0x80808080u);
+    let high = raw.high ^ vec4(0x80808080u);
+    var product = dot4I8Packed(low.x, x.a.x) + dot4I8Packed(low.y, x.a.y);
+    product += dot4I8Packed(low.z, x.b.x) + dot4I8Packed(low.w, x.b.y);
+    product += dot4I8Packed(high.x, x.c.x) + dot4I8Packed(high.y, x.c.y);
+    product += dot4I8Packed(high.z, x.d.x) + dot4I8Packed(high.w, x.d.y);
+    let s = scale_of(m, raw.scale);
+    return s.x * x.scale * f32(product) + (s.y + 128.0 * s.x) * x.sum;
 }
 //# end

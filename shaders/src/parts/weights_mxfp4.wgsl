@@ -31,14 +31,28 @@ fn pack_codes(low: vec4<i32>, high: vec4<i32>) -> vec2<u32> {
     );
 }
 
-/// The product of unit `unit` of a row with a rounded unit and its scales.
-fn dot_codes(m: Matrix, row: u32, unit: u32, x: array<vec2<u32>, 4>, x_scale: vec2<f32>) -> f32 {
-    let codes = weights[m.offset + row * m.stride + unit];
-    var product = 0;
-    for (var i = 0u; i < 4u; i += 1u) {
-        product += dot4I8Packed(twice_e2m1(codes[i] & 0x0f0f0f0fu), x[i].x);
-        product += dot4I8Packed(twice_e2m1((codes[i] >> 4u) & 0x0f0f0f0fu), x[i].y);
-    }
-    return 0.5 * unit_scale(m, row, unit) * x_scale.x * f32(product);
+/// What a thread loads of a row at once.
+struct Raw {
+    codes: vec4<u32>,
+    scale: u32,
+}
+
+/// Unit `unit` of a row, not looked at yet.
+fn load_raw(m: Matrix, row: u32, unit: u32) -> Raw {
+    let scale = (word(m.scales + row * m.scale_stride + unit / 4u) >> (unit % 4u * 8u)) & 255u;
+    return Raw(weights[m.offset + row * m.stride + unit], scale);
+}
+
+/// The product of eight codes with as many rounded elements.
+fn dot_word(codes: u32, x: vec2<u32>) -> i32 {
+    let even = dot4I8Packed(twice_e2m1(codes & 0x0f0f0f0fu), x.x);
+    return even + dot4I8Packed(twice_e2m1((codes >> 4u) & 0x0f0f0f0fu), x.y);
+}
+
+/// The product of a loaded unit with a rounded unit and its scales.
+fn dot_raw(m: Matrix, raw: Raw, x: Rounded) -> f32 {
+    let first = dot_word(raw.codes.x, x.a) + dot_word(raw.codes.y, x.b);
+    let second = dot_word(raw.codes.z, x.c) + dot_word(raw.codes.w, x.d);
+    return 0.5 * m.factor * e8m0(raw.scale) * x.scale * f32(first + second);
 }
 //# end

@@ -33,14 +33,29 @@ fn pack_codes(low: vec4<i32>, high: vec4<i32>) -> vec2<u32> {
     );
 }
 
-/// The product of unit `unit` of a row with a rounded unit and its scales.
-fn dot_codes(m: Matrix, row: u32, unit: u32, x: array<vec2<u32>, 4>, x_scale: vec2<f32>) -> f32 {
-    let codes = weights[m.offset + row * m.stride + unit];
-    var product = vec2(0);
-    for (var i = 0u; i < 4u; i += 1u) {
-        let even = dot4I8Packed(twice_e2m1(codes[i] & 0x0f0f0f0fu), x[i].x);
-        product[i / 2u] += even + dot4I8Packed(twice_e2m1((codes[i] >> 4u) & 0x0f0f0f0fu), x[i].y);
-    }
-    return 0.5 * x_scale.x * dot(unit_scales(m, row, unit), vec2<f32>(product));
+/// What a thread loads of a row at once.
+struct Raw {
+    codes: vec4<u32>,
+    scale: u32,
+}
+
+/// Unit `unit` of a row, not looked at yet.
+fn load_raw(m: Matrix, row: u32, unit: u32) -> Raw {
+    let scale = word(m.scales + row * m.scale_stride + unit / 2u) >> (unit % 2u * 16u);
+    return Raw(weights[m.offset + row * m.stride + unit], scale);
+}
+
+/// The product of eight codes with as many rounded elements.
+fn dot_word(codes: u32, x: vec2<u32>) -> i32 {
+    let even = dot4I8Packed(twice_e2m1(codes & 0x0f0f0f0fu), x.x);
+    return even + dot4I8Packed(twice_e2m1((codes >> 4u) & 0x0f0f0f0fu), x.y);
+}
+
+/// The product of a loaded unit with a rounded unit and its scales.
+fn dot_raw(m: Matrix, raw: Raw, x: Rounded) -> f32 {
+    let first = dot_word(raw.codes.x, x.a) + dot_word(raw.codes.y, x.b);
+    let second = dot_word(raw.codes.z, x.c) + dot_word(raw.codes.w, x.d);
+    let s = m.factor * e4m3(bytes(raw.scale)).xy;
+    return 0.5 * x.scale * (s.x * f32(first) + s.y * f32(second));
 }
 //# end
