@@ -27,10 +27,10 @@ fn finish(token: u32, row: u32, gate_product: f32, up_product: f32) {
     var g = gate_product;
     var u = up_product;
     if params.gate_bias != ABSENT {
-        g += vectors[params.gate_bias + row];
+        g += small(params.gate_bias + row);
     }
     if params.up_bias != ABSENT {
-        u += vectors[params.up_bias + row];
+        u += small(params.up_bias + row);
     }
     let at = token * params.output_stride + params.first_row + row;
     output[at] = activation(params.activation, g) * u;
@@ -60,6 +60,10 @@ fn main(ids: Ids) {
 //# use math
 /// The op's small tensors, one behind the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
+
+fn small(i: u32) -> f32 {
+    return vectors[i];
+}
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {

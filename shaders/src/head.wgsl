@@ -27,7 +27,7 @@ struct Params {
 fn finish(place: u32, row: u32, product: f32) {
     var value = product;
     if params.bias != ABSENT {
-        value += vectors[params.bias + row];
+        value += small(params.bias + row);
     }
     output[place * params.output_stride + params.first_row + row] = soft_cap(params.scale * value, params.cap);
 }
@@ -59,6 +59,10 @@ fn main(ids: Ids) {
 //# use math
 /// The op's small tensors, one behind the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
+
+fn small(i: u32) -> f32 {
+    return vectors[i];
+}
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {

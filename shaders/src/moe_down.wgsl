@@ -96,7 +96,7 @@ fn shares(rows: vec4<u32>, token: u32, ids: Ids) -> vec4<f32> {
     var sum = vec4(0.0);
     var next = load_own(rows, token, min(lane * UNIT, p.cols - UNIT), chosen);
     for (var base = 0u; base < p.cols; base += PIECE) {
-        _ = fill_piece(p, token, base, ids);
+        _ = fill_piece(p, token, base, 0.0, ids);
         let units = min(p.cols - base, PIECE) / UNIT;
         for (var unit = lane; unit < units; unit += params.lanes) {
             let own = next;

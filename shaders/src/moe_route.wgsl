@@ -75,7 +75,7 @@ fn main(ids: Ids) {
         if lane < 8u && first + lane < params.experts {
             var logit = sums[lane / 4u][lane % 4u];
             if params.bias != ABSENT {
-                logit += vectors[params.bias + first + lane];
+                logit += small(params.bias + first + lane);
             }
             logits[first + lane] = logit;
         }

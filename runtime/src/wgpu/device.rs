@@ -22,6 +22,8 @@ pub(super) struct DeviceOptions {
     pub avoid_subgroups: bool,
     /// Whether kernels must do without products of packed bytes.
     pub avoid_int8: bool,
+    /// Whether the driver must check what kernels index, and that their loops end.
+    pub checked: bool,
     /// A bound on the size of what kernels see, below the adapter's own.
     pub max_binding: Option<u64>,
 }
@@ -238,10 +240,15 @@ impl Device {
             .ok_or_else(|| self.fault(format!("nothing is known of {name}")))?;
         let device = &self.device;
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(&name),
             source: wgpu::ShaderSource::Wgsl(source.into()),
-        });
+        };
+        let module = if self.options.checked {
+            device.create_shader_module(descriptor)
+        } else {
+            unchecked::shader_module(device, descriptor)
+        };
         let entries: Vec<_> = (0..)
             .zip(metadata.bindings)
             .map(|(number, binding)| wgpu::BindGroupLayoutEntry {
@@ -303,5 +310,21 @@ impl Device {
                 Err(Error::DeviceTimeout { adapter, seconds })
             }
         }
+    }
+}
+
+/// The one place that does without the checks that wgpu adds to kernels. They cost a quarter of the speed of a decode step.
+#[allow(unsafe_code)]
+mod unchecked {
+    pub(super) fn shader_module(
+        device: &wgpu::Device,
+        descriptor: wgpu::ShaderModuleDescriptor<'_>,
+    ) -> wgpu::ShaderModule {
+        let checks = wgpu::ShaderRuntimeChecks::unchecked();
+        // SAFETY: The sources are this project's own and were validated when it was built. Loops count up to sizes of the plan.
+        // Indices come from the workgroup's place and from parameters that the program builder has set from the plan, whose sizes
+        // all buffers have; from token ids, which are below the vocabulary's size before a step begins; and from numbers of
+        // experts, which a kernel wrote that counts them. Buffers are bounded by the driver besides, where it can.
+        unsafe { device.create_shader_module_trusted(descriptor, checks) }
     }
 }

@@ -64,6 +64,7 @@ impl WgpuExecutable {
             adapter: options.adapter,
             avoid_subgroups: options.avoid_subgroups || without("subgroups"),
             avoid_int8: without("dot_int8"),
+            checked: without("unchecked"),
             max_binding: options.max_binding,
         })?;
         let sizes = Sizes::of(&plan);

@@ -3,7 +3,7 @@
 use kinglet_shaders::{Arithmetic, Kernel};
 
 use super::moe_up::{Experts, section, upload};
-use super::program::{Builder, Extent, Over, Resource, When, rows_of, set_matrix};
+use super::program::{Builder, Extent, Over, Resource, Stored, When, rows_of, set_matrix};
 use crate::Error;
 use crate::op;
 
@@ -21,9 +21,10 @@ pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Err
         let own = if *has_experts { op.inner() } else { shared_cols };
         // With rounded activations all experts pass in one loop.
         let all = op.top_k * op.inner() + shared_cols;
-        let exact = builder.arithmetic(Kernel::MoeDown, piece.weights) == Arithmetic::F32;
-        let cols = if exact { own } else { all };
-        let lanes = builder.lanes(Kernel::MoeDown, piece.weights, rows, cols);
+        let aligned = builder.width(op.input).is_multiple_of(4) && own.is_multiple_of(4);
+        let stored = Stored { weights: piece.weights, aligned };
+        let exact = builder.arithmetic(Kernel::MoeDown, stored) == Arithmetic::F32;
+        let lanes = builder.lanes(Kernel::MoeDown, stored, rows, if exact { own } else { all });
         let resources = vec![
             ("input", builder.buffer(op.input)),
             ("gate", builder.buffer(op.input)),
@@ -35,7 +36,7 @@ pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Err
         ];
         builder.dispatch(
             Kernel::MoeDown,
-            piece.weights,
+            stored,
             |builder, params| {
                 params
                     .set("first_expert", piece.items.start)

@@ -85,10 +85,11 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
         resources.push(("output", builder.buffer(op.output)));
         let most = inner.max(shared_inner);
         let rows = 2 * most * (places + 1);
-        let lanes = builder.lanes(Kernel::MoeUp, piece.weights, rows, before.input.width);
+        let stored = builder.stored(piece.weights, &before);
+        let lanes = builder.lanes(Kernel::MoeUp, stored, rows, before.input.width);
         builder.dispatch(
             Kernel::MoeUp,
-            piece.weights,
+            stored,
             |builder, params| {
                 builder.set_before(params, &before);
                 params

@@ -205,6 +205,8 @@ pub(super) struct Vectors(Vec<f32>);
 
 impl Vectors {
     pub(super) fn push(&mut self, values: &[f32]) -> u32 {
+        // Some kernels read them four at a time.
+        self.0.resize(self.0.len().next_multiple_of(4), 0.0);
         let offset = self.0.len() as u32;
         self.0.extend_from_slice(values);
         offset
@@ -472,10 +474,11 @@ impl<'a> Builder<'a> {
             resources.push(("weights", Resource::Buffer(piece.buffer.clone())));
             resources.push(("output", output.clone()));
             let rows = piece.items.len();
-            let lanes = self.lanes(few, piece.weights, share * rows, before.input.width);
+            let stored = self.stored(piece.weights, before);
+            let lanes = self.lanes(few, stored, share * rows, before.input.width);
             self.dispatch(
                 few,
-                piece.weights,
+                stored,
                 |builder, params| {
                     builder.set_before(params, before);
                     params.set("lanes", lanes);
@@ -512,22 +515,22 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    pub(super) fn arithmetic(&self, kernel: Kernel, weights: WeightType) -> Arithmetic {
-        self.device.arithmetic(kernel, weights, self.exact)
+    pub(super) fn arithmetic(&self, kernel: Kernel, stored: Stored) -> Arithmetic {
+        self.device.arithmetic(kernel, stored.weights, self.exact || !stored.aligned)
+    }
+
+    /// Weights of this type for a projection behind `before`.
+    pub(super) fn stored(&self, weights: WeightType, before: &Before) -> Stored {
+        let four = |slice: Slice| slice.offset % 4 == 0 && self.width(slice.buffer) % 4 == 0;
+        Stored { weights, aligned: four(before.input) && four(before.gate) }
     }
 
     /// Threads that share rows in the form for few tokens, where a token's `rows` of `cols` are computed: few rows are shared by
     /// more threads, so that there are enough workgroups for all of the device.
-    pub(super) fn lanes(
-        &self,
-        kernel: Kernel,
-        weights: WeightType,
-        rows: usize,
-        cols: usize,
-    ) -> usize {
-        let (unit, piece) = match self.arithmetic(kernel, weights) {
+    pub(super) fn lanes(&self, kernel: Kernel, stored: Stored, rows: usize, cols: usize) -> usize {
+        let (unit, piece) = match self.arithmetic(kernel, stored) {
             Arithmetic::Int8 => (32, 7168),
-            Arithmetic::F32 => (weights.unit(), 1024),
+            Arithmetic::F32 => (stored.weights.unit(), 1024),
         };
         let most = cols.min(piece).div_ceil(unit);
         let mut lanes = LANES;
@@ -541,13 +544,15 @@ impl<'a> Builder<'a> {
     pub(super) fn dispatch(
         &mut self,
         kernel: Kernel,
-        weights: WeightType,
+        stored: impl Into<Stored>,
         set: impl FnOnce(&Self, &mut Params),
         resources: Vec<(&'static str, Resource)>,
         groups: [Extent; 2],
         (over, when): (Over, When),
     ) -> Result<(), Error> {
-        let kernel = self.device.kernel(kernel, weights, self.exact)?;
+        let stored = stored.into();
+        let exact = self.exact || !stored.aligned;
+        let kernel = self.device.kernel(kernel, stored.weights, exact)?;
         for extent in groups {
             let most = extent.of(self.chunk);
             if most > self.device.max_groups as usize {
@@ -590,6 +595,20 @@ impl<'a> Builder<'a> {
         }
         self.dispatches.push(dispatch);
         Ok(())
+    }
+}
+
+/// How a kernel meets its weights.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stored {
+    pub weights: WeightType,
+    /// Whether the input can be read four elements at a time.
+    pub aligned: bool,
+}
+
+impl From<WeightType> for Stored {
+    fn from(weights: WeightType) -> Self {
+        Self { weights, aligned: true }
     }
 }
 

@@ -40,6 +40,7 @@ const PROLOGUE_SCALED_GATED_NORM: u32 = 5u;
 
 const MAX_GROUPS: u32 = 512u;
 
+//# when f32
 /// [T, input_stride].
 @group(0) @binding(_) var<storage, read> input: array<f32>;
 /// [T, gate_stride]; the input again where there is no gate.
@@ -47,14 +48,48 @@ const MAX_GROUPS: u32 = 512u;
 /// The op's small tensors, one behind the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 
+fn input_at(i: u32) -> f32 {
+    return input[i];
+}
+
+fn gate_at(i: u32) -> f32 {
+    return gate[i];
+}
+
+/// An element of the small tensors.
+fn small(i: u32) -> f32 {
+    return vectors[i];
+}
+//# when int8
+/// [T, input_stride / 4]: strides and offsets are multiples of four here.
+@group(0) @binding(_) var<storage, read> input: array<vec4<f32>>;
+/// [T, gate_stride / 4]; the input again where there is no gate.
+@group(0) @binding(_) var<storage, read> gate: array<vec4<f32>>;
+/// The op's small tensors, one behind the other, each from a multiple of four on.
+@group(0) @binding(_) var<storage, read> vectors: array<vec4<f32>>;
+
+fn input_at(i: u32) -> f32 {
+    return input[i / 4u][i % 4u];
+}
+
+fn gate_at(i: u32) -> f32 {
+    return gate[i / 4u][i % 4u];
+}
+
+/// An element of the small tensors.
+fn small(i: u32) -> f32 {
+    return vectors[i / 4u][i % 4u];
+}
+//# end
+
 /// [groups].
 var<workgroup> scales: array<f32, MAX_GROUPS>;
 
 /// Element `k` of `token` behind the gate and before the norm.
 fn gated(p: Prologue, token: u32, k: u32) -> f32 {
-    var value = input[token * p.input_stride + p.input_offset + k];
+    var value = input_at(token * p.input_stride + p.input_offset + k);
     if p.kind == PROLOGUE_GATE || p.kind == PROLOGUE_GATED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM {
-        value *= silu(gate[token * p.gate_stride + p.gate_offset + k]);
+        value *= silu(gate_at(token * p.gate_stride + p.gate_offset + k));
     }
     return value;
 }
@@ -66,10 +101,10 @@ fn weighted(p: Prologue, value: f32, k: u32) -> f32 {
         result *= scales[k / (p.cols / p.groups)];
     }
     if p.weight != ABSENT {
-        result *= vectors[p.weight + k];
+        result *= small(p.weight + k);
     }
     if p.bias != ABSENT {
-        result += vectors[p.bias + k];
+        result += small(p.bias + k);
     }
     return result;
 }

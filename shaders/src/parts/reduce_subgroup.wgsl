@@ -23,6 +23,9 @@ fn sum_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
     for (var distance = 1u; distance < near; distance *= 2u) {
         sum += subgroupShuffleXor(sum, distance);
     }
+    if ids.size >= span {
+        return sum;
+    }
     let thread = thread_of(ids);
     if thread % near == 0u {
         partials[thread / near] = sum;
@@ -81,4 +84,27 @@ fn max_of_four(value: f32, ids: Ids) -> f32 {
 fn sum_of_four(value: i32, ids: Ids) -> i32 {
     let pair = value + subgroupShuffleXor(value, 1u);
     return pair + subgroupShuffleXor(pair, 2u);
+}
+
+/// [THREADS / 4]: what each subgroup has of a total.
+var<workgroup> totals: array<f32, THREADS / 4u>;
+
+/// Gives this thread's part of a total, which all threads have behind the next barrier.
+fn give_total(value: f32, ids: Ids) {
+    var sum = value;
+    for (var distance = 1u; distance < ids.size; distance *= 2u) {
+        sum += subgroupShuffleXor(sum, distance);
+    }
+    if ids.lane == 0u {
+        totals[ids.subgroup] = sum;
+    }
+}
+
+/// The total of what all threads gave.
+fn total(ids: Ids) -> f32 {
+    var sum = 0.0;
+    for (var i = 0u; i < THREADS / ids.size; i += 1u) {
+        sum += totals[i];
+    }
+    return sum;
 }

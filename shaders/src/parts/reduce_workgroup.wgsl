@@ -54,3 +54,20 @@ fn max_of_four(value: f32, ids: Ids) -> f32 {
 fn sum_of_four(value: i32, ids: Ids) -> i32 {
     return i32(sum_over(vec4(f32(value), 0.0, 0.0, 0.0), ids, 4u).x);
 }
+
+/// [THREADS]: what each thread has of a total.
+var<workgroup> totals: array<f32, THREADS>;
+
+/// Gives this thread's part of a total, which all threads have behind the next barrier.
+fn give_total(value: f32, ids: Ids) {
+    totals[ids.index] = value;
+}
+
+/// The total of what all threads gave.
+fn total(ids: Ids) -> f32 {
+    var sum = vec4(0.0);
+    for (var i = 0u; i < THREADS; i += 4u) {
+        sum += vec4(totals[i], totals[i + 1u], totals[i + 2u], totals[i + 3u]);
+    }
+    return dot(sum, vec4(1.0));
+}

@@ -34,67 +34,98 @@ var<workgroup> rounded: array<vec2<u32>, 912>;
 /// [UNITS]: a unit's scale, and that times the sum of its elements.
 var<workgroup> rounded_scales: array<vec2<f32>, UNITS>;
 
-/// Four elements of `token` behind the gate and before the norm.
-fn four_gated(p: Prologue, token: u32, k: u32) -> vec4<f32> {
-    let at = token * p.input_stride + p.input_offset + k;
-    var value = vec4(input[at], input[at + 1u], input[at + 2u], input[at + 3u]);
+/// Eight elements.
+struct Eight {
+    low: vec4<f32>,
+    high: vec4<f32>,
+}
+
+fn four_silu(x: vec4<f32>) -> vec4<f32> {
+    return vec4(silu(x.x), silu(x.y), silu(x.z), silu(x.w));
+}
+
+/// Elements `k ..` of `token` behind the gate and before the norm.
+fn eight_gated(p: Prologue, token: u32, k: u32) -> Eight {
+    let at = (token * p.input_stride + p.input_offset + k) / 4u;
+    var low = input[at];
+    var high = input[at + 1u];
     if p.kind == PROLOGUE_GATE || p.kind == PROLOGUE_GATED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM {
-        let at = token * p.gate_stride + p.gate_offset + k;
-        let g = vec4(gate[at], gate[at + 1u], gate[at + 2u], gate[at + 3u]);
-        value *= vec4(silu(g.x), silu(g.y), silu(g.z), silu(g.w));
+        let at = (token * p.gate_stride + p.gate_offset + k) / 4u;
+        low *= four_silu(gate[at]);
+        high *= four_silu(gate[at + 1u]);
     }
-    return value;
+    return Eight(low, high);
 }
 
-/// Four elements with the norm's weight, bias and found factors.
-fn four_weighted(p: Prologue, value: vec4<f32>, k: u32) -> vec4<f32> {
-    return vec4(
-        weighted(p, value.x, k),
-        weighted(p, value.y, k + 1u),
-        weighted(p, value.z, k + 2u),
-        weighted(p, value.w, k + 3u),
-    );
+/// Elements `k ..` with the norm's weight, bias and found factors.
+fn eight_weighted(p: Prologue, value: Eight, k: u32) -> Eight {
+    var low = value.low;
+    var high = value.high;
+    if p.kind >= PROLOGUE_SCALED_NORM {
+        let width = p.cols / p.groups;
+        for (var i = 0u; i < 4u; i += 1u) {
+            low[i] *= scales[(k + i) / width];
+            high[i] *= scales[(k + 4u + i) / width];
+        }
+    }
+    if p.weight != ABSENT {
+        let at = (p.weight + k) / 4u;
+        low *= vectors[at];
+        high *= vectors[at + 1u];
+    }
+    if p.bias != ABSENT {
+        let at = (p.bias + k) / 4u;
+        low += vectors[at];
+        high += vectors[at + 1u];
+    }
+    return Eight(low, high);
 }
 
-fn largest_of(value: vec4<f32>) -> f32 {
-    let a = abs(value);
-    return max(max(a.x, a.y), max(a.z, a.w));
+/// Rounds item `item`: eight elements, a quarter of a unit whose other quarters the three neighbours have. The item is written
+/// where it is one of the piece's `count`.
+fn round_item(value: Eight, item: u32, count: u32, ids: Ids) {
+    let a = max(abs(value.low), abs(value.high));
+    let largest = max_of_four(max(max(a.x, a.y), max(a.z, a.w)), ids);
+    let inverse = select(0.0, 127.0 / largest, largest > 1e-30);
+    let words = pack_codes(vec4<i32>(round(value.low * inverse)), vec4<i32>(round(value.high * inverse)));
+    let sum = sum_of_four(dot4I8Packed(words.x, 0x01010101u) + dot4I8Packed(words.y, 0x01010101u), ids);
+    if item < count {
+        rounded[item % 4u * QUARTER + item / 4u] = words;
+        if item % 4u == 0u {
+            let scale = largest / 127.0;
+            rounded_scales[item / 4u] = vec2(scale, scale * f32(sum));
+        }
+    }
 }
 
-/// Makes elements `base .. base + PIECE` of `token` ready; gives this thread's sum of squares. A thread takes eight elements,
-/// four threads a unit.
-fn fill_piece(p: Prologue, token: u32, base: u32, ids: Ids) -> f32 {
+/// Makes elements `base .. base + PIECE` of `token` ready; `squares` is this thread's sum of squares so far, of which the new
+/// one is returned, and all threads' is `total` afterwards.
+fn fill_piece(p: Prologue, token: u32, base: u32, squares: f32, ids: Ids) -> f32 {
     let thread = thread_of(ids);
     let count = min(p.cols - base, PIECE) / 8u;
-    var squares = 0.0;
+    var sum = squares;
     // All have read the piece before.
     workgroupBarrier();
-    for (var start = 0u; start < count; start += THREADS) {
-        let item = start + thread;
-        var low = vec4(0.0);
-        var high = vec4(0.0);
-        if item < count {
-            let k = base + item * 8u;
-            low = four_gated(p, token, k);
-            high = four_gated(p, token, k + 4u);
-            squares += dot(low, low) + dot(high, high);
-            low = four_weighted(p, low, k);
-            high = four_weighted(p, high, k + 4u);
-        }
-        let largest = max_of_four(max(largest_of(low), largest_of(high)), ids);
-        let inverse = select(0.0, 127.0 / largest, largest > 1e-30);
-        let words = pack_codes(vec4<i32>(round(low * inverse)), vec4<i32>(round(high * inverse)));
-        let sum = sum_of_four(dot4I8Packed(words.x, 0x01010101u) + dot4I8Packed(words.y, 0x01010101u), ids);
-        if item < count {
-            let scale = largest / 127.0;
-            rounded[item % 4u * QUARTER + item / 4u] = words;
-            if item % 4u == 0u {
-                rounded_scales[item / 4u] = vec2(scale, scale * f32(sum));
-            }
+    // Two items a turn, so that the loads of both are under way together.
+    for (var start = 0u; start < count; start += 2u * THREADS) {
+        let first = start + thread;
+        let second = first + THREADS;
+        let k = base + min(first, count - 1u) * 8u;
+        let l = base + min(second, count - 1u) * 8u;
+        let a = eight_gated(p, token, k);
+        let b = eight_gated(p, token, l);
+        sum += select(0.0, dot(a.low, a.low) + dot(a.high, a.high), first < count);
+        sum += select(0.0, dot(b.low, b.low) + dot(b.high, b.high), second < count);
+        let c = eight_weighted(p, a, k);
+        let d = eight_weighted(p, b, l);
+        round_item(c, first, count, ids);
+        if start + THREADS < count {
+            round_item(d, second, count, ids);
         }
     }
+    give_total(sum, ids);
     workgroupBarrier();
-    return squares;
+    return sum;
 }
 
 /// Unit `place` of the piece.
@@ -137,7 +168,7 @@ fn multiply_rows(m: Matrix, rows: vec4<u32>, p: Prologue, token: u32, lanes: u32
     var sum = vec4(0.0);
     var squares = 0.0;
     for (var base = 0u; base < p.cols; base += PIECE) {
-        squares += fill_piece(p, token, base, ids);
+        squares = fill_piece(p, token, base, squares, ids);
         let first = base / UNIT;
         let units = min(p.cols - base, PIECE) / UNIT;
         for (var unit = lane; unit < units; unit += lanes) {
@@ -152,8 +183,7 @@ fn multiply_rows(m: Matrix, rows: vec4<u32>, p: Prologue, token: u32, lanes: u32
     }
     sum = sum_over(sum, ids, lanes);
     if has_late_factor(p) {
-        let all = sum_over(vec4(squares, 0.0, 0.0, 0.0), ids, THREADS).x;
-        sum *= norm_factor(p, all, p.cols);
+        sum *= norm_factor(p, total(ids), p.cols);
     }
     return sum;
 }
