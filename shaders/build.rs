@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use naga::{AddressSpace, Module, ScalarKind, StorageAccess, Type, TypeInner};
+use naga::{AddressSpace, Expression, Literal, Module, ScalarKind, StorageAccess, Type, TypeInner};
 
 #[path = "src/compose.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -17,6 +17,8 @@ mod variant;
 const MAX_STORAGE_BUFFERS: usize = 8;
 const MAX_INVOCATIONS: u32 = 256;
 const MAX_WORKGROUP_BYTES: u32 = 16 << 10;
+/// What devices with cooperative matrices have.
+const MAX_COOPERATIVE_BYTES: u32 = 32 << 10;
 
 fn main() {
     println!("cargo::rerun-if-changed=src");
@@ -44,7 +46,10 @@ fn describe(variant: variant::Variant) -> Result<String, String> {
     let module = naga::front::wgsl::parse_str(&source)
         .map_err(|error| error.emit_to_string_with_path(&source, file))?;
     // `unpack2x16float` is in every WebGPU device; naga asks for it because older hardware has not.
-    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let mut capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let cooperative = variant.arithmetic() == variant::Arithmetic::Cooperative;
+    capabilities.set(Capabilities::SHADER_FLOAT16, !choice.extensions.is_empty());
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, cooperative);
     Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .map_err(|error| error.emit_to_string_with_path(&source, file))?;
@@ -85,19 +90,30 @@ fn describe(variant: variant::Variant) -> Result<String, String> {
     if storage > MAX_STORAGE_BUFFERS {
         return Err(format!("{storage} storage buffers"));
     }
-    if workgroup_bytes > MAX_WORKGROUP_BYTES {
+    if workgroup_bytes > if cooperative { MAX_COOPERATIVE_BYTES } else { MAX_WORKGROUP_BYTES } {
         return Err(format!("{workgroup_bytes} bytes of workgroup memory"));
     }
     let mut list = String::new();
     for (_, _, name, kind) in &bindings {
         write!(list, "Binding {{ name: {name:?}, kind: BindingKind::{kind} }}, ").unwrap();
     }
-    let subgroups = choice.reduce == "reduce_subgroup";
+    let subgroups = cooperative || choice.reduce == "reduce_subgroup";
+    let [tile_tokens, tile_rows] = ["TOKENS", "ROWS"].map(|name| constant(&module, name));
     Ok(format!(
         "Metadata {{ bindings: &[{list}], workgroup_size: {invocations}, \
          workgroup_bytes: {workgroup_bytes}, subgroups: {subgroups}, \
-         params_bytes: {params_bytes}, params: &[{params}] }}"
+         tile: [{tile_tokens}, {tile_rows}], params_bytes: {params_bytes}, params: &[{params}] }}"
     ))
+}
+
+/// The constant `name`; 0 where there is none.
+fn constant(module: &Module, name: &str) -> u32 {
+    let mut known = module.constants.iter();
+    let found = known.find(|(_, constant)| constant.name.as_deref() == Some(name));
+    match found.map(|(_, constant)| &module.global_expressions[constant.init]) {
+        Some(Expression::Literal(Literal::U32(value))) => *value,
+        _ => 0,
+    }
 }
 
 fn size(module: &Module, ty: &Type) -> u32 {

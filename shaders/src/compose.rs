@@ -4,11 +4,11 @@
 //!
 //! ```text
 //! //# use NAME       the part NAME stands here, unless it stood before; `weights` and `reduce` are the variant's own
-//! //# when WORD      what follows is for that form or arithmetic of the kernel only, up to the next `when` or `end`
+//! //# when WORD ..   what follows is for these forms or kinds of arithmetic of the kernel only, up to the next `when` or `end`
 //! //# end
 //! ```
 //!
-//! `@binding(_)` gets the next number. Nothing else is changed; an unknown directive or part is an error.
+//! `@binding(_)` gets the next number. The extensions that an arithmetic needs are enabled. Nothing else is changed; an unknown directive or part is an error.
 
 use std::fmt;
 
@@ -24,11 +24,13 @@ const FILES: &[(&str, &str)] = &[
     ("mamba_scan", include_str!("mamba_scan.wgsl")),
     ("mlstm_scan", include_str!("mlstm_scan.wgsl")),
     ("moe_down", include_str!("moe_down.wgsl")),
+    ("moe_group", include_str!("moe_group.wgsl")),
     ("moe_route", include_str!("moe_route.wgsl")),
     ("moe_up", include_str!("moe_up.wgsl")),
     ("prepare", include_str!("prepare.wgsl")),
     ("affine", include_str!("parts/affine.wgsl")),
     ("affine_any", include_str!("parts/affine_any.wgsl")),
+    ("grouped", include_str!("parts/grouped.wgsl")),
     ("math", include_str!("parts/math.wgsl")),
     ("matrix", include_str!("parts/matrix.wgsl")),
     ("prologue", include_str!("parts/prologue.wgsl")),
@@ -38,8 +40,12 @@ const FILES: &[(&str, &str)] = &[
     ("rows", include_str!("parts/rows.wgsl")),
     ("rows_f32", include_str!("parts/rows_f32.wgsl")),
     ("rows_int8", include_str!("parts/rows_int8.wgsl")),
+    ("shares", include_str!("parts/shares.wgsl")),
     ("step", include_str!("parts/step.wgsl")),
+    ("sums_f16", include_str!("parts/sums_f16.wgsl")),
     ("tiles", include_str!("parts/tiles.wgsl")),
+    ("tiles_cooperative", include_str!("parts/tiles_cooperative.wgsl")),
+    ("tiles_plain", include_str!("parts/tiles_plain.wgsl")),
     ("weights_affine2", include_str!("parts/weights_affine2.wgsl")),
     ("weights_affine3", include_str!("parts/weights_affine3.wgsl")),
     ("weights_affine4", include_str!("parts/weights_affine4.wgsl")),
@@ -93,6 +99,8 @@ pub struct Choice<'a> {
     pub reduce: &'a str,
     /// The name of its arithmetic.
     pub arithmetic: &'a str,
+    /// What must be enabled for it.
+    pub extensions: &'a [&'a str],
 }
 
 /// The source of the kernel in `file`.
@@ -103,6 +111,9 @@ pub(crate) fn compose(file: &str, choice: Choice<'_>) -> Result<String, ComposeE
     let mut composer = Composer { choice, used: Vec::new(), text: String::new() };
     composer.add(file)?;
     let mut numbered = String::with_capacity(composer.text.len());
+    for extension in choice.extensions {
+        numbered.push_str(&format!("enable {extension};\n"));
+    }
     let mut pieces = composer.text.split("@binding(_)");
     numbered.extend(pieces.next());
     for (number, piece) in pieces.enumerate() {
@@ -136,8 +147,9 @@ impl Composer<'_> {
             };
             let words: Vec<&str> = directive.split_whitespace().collect();
             match words[..] {
-                ["when", word] => {
-                    included = word == self.choice.form || word == self.choice.arithmetic;
+                ["when", ref words @ ..] if !words.is_empty() => {
+                    let own = [self.choice.form, self.choice.arithmetic];
+                    included = words.iter().any(|word| own.contains(word));
                 }
                 ["end"] => included = true,
                 ["use", _] if !included => {}

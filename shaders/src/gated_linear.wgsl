@@ -14,7 +14,7 @@ struct Params {
     /// Threads that share rows, a power of two.
     @align(16) lanes: u32,
     @align(16) prologue: Prologue,
-    //# when tiles
+    //# when tiles small_tiles
     @align(16) tiles: Tiles,
     //# end
 }
@@ -55,7 +55,7 @@ fn main(ids: Ids) {
     }
 }
 
-//# when tiles
+//# when tiles small_tiles
 //# use tiles
 //# use math
 /// The op's small tensors, one behind the other.
@@ -65,27 +65,37 @@ fn small(i: u32) -> f32 {
     return vectors[i];
 }
 
-@compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let first_token = group.y * SIDE;
-    let first_row = group.x * (SIDE / 2u);
-    // Rows of the tile are a row of G, the same of U, the next of G, ...
-    let place = thread / 4u;
-    let row = first_row + place / 2u;
-    let block = multiply(
-        params.tiles,
-        params.matrix,
-        first_token,
-        select(ABSENT, row + (place % 2u) * params.rows, row < params.rows),
-        thread,
-    );
-    for (var i = 0u; i < 4u; i += 1u) {
-        let token = first_token + thread / 16u * 4u + i;
-        for (var j = 0u; j < 2u; j += 1u) {
-            let row = first_row + thread % 16u * 2u + j;
-            if token < step.tokens && row < params.rows {
-                finish(step.start + token, row, block[i][2u * j], block[i][2u * j + 1u]);
-            }
-        }
+struct Tile {
+    matrix: Matrix,
+    cols: u32,
+    tokens: u32,
+    /// Its first token and output.
+    token: u32,
+    row: u32,
+}
+
+fn tile_of(group: vec3<u32>) -> Tile {
+    let token = group.y * TOKENS;
+    return Tile(params.matrix, params.tiles.cols, min(TOKENS, step.tokens - token), token, group.x * (ROWS / 2u));
+}
+
+/// Rows of the tile are a row of G, the same of U, the next of G, ...
+fn weight_row(tile: Tile, place: u32) -> u32 {
+    return min(tile.row + place / 2u, params.rows - 1u) + place % 2u * params.rows;
+}
+
+fn input_row(tile: Tile, place: u32) -> u32 {
+    return (tile.token + place) * (params.tiles.stride / 4u);
+}
+
+fn finish_tile(tile: Tile, place: u32, quad: u32, products: vec4<f32>) {
+    let token = tile.token + place;
+    let values = factor_of(token) * products;
+    let row = tile.row + 2u * quad;
+    if row < params.rows {
+        finish(step.start + token, row, values.x, values.y);
+    }
+    if row + 1u < params.rows {
+        finish(step.start + token, row + 1u, values.z, values.w);
     }
 }

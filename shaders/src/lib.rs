@@ -5,7 +5,8 @@
 //! when this crate is built, so that a shader error is a compile error, and their [`Metadata`] is read from the
 //! parsed modules.
 //!
-//! Every variant keeps to WebGPU's default limits: 8 storage buffers, 256 invocations, 16 KiB of workgroup memory.
+//! Every variant keeps to WebGPU's default limits: 8 storage buffers, 256 invocations, 16 KiB of workgroup memory; those with cooperative
+//! matrices, which WebGPU doesn't have, may use 32 KiB.
 //!
 //! Bindings have names. `step` is the only one with a dynamic offset.
 
@@ -26,6 +27,8 @@ pub struct Metadata {
     pub workgroup_bytes: u32,
     /// Whether the device must have subgroups.
     pub subgroups: bool,
+    /// Tokens and rows of weights of a workgroup's tile; 0 where it has none.
+    pub tile: [u32; 2],
     /// Bytes of the uniform buffer `params`.
     pub params_bytes: u32,
     /// Its fields; those of a nested structure are called `outer.inner`.
@@ -95,7 +98,7 @@ mod tests {
             let source = source(variant).unwrap();
             assert!(!source.contains("//#") && !source.contains("(_)"), "{}", variant.name());
             let metadata = metadata(variant).unwrap();
-            let subgroups = source.contains("subgroup_size");
+            let subgroups = source.contains("@builtin(subgroup_");
             assert_eq!(metadata.subgroups, subgroups, "{}", variant.name());
             assert!(metadata.bindings.iter().any(|binding| binding.name == "step"));
         }
@@ -120,9 +123,8 @@ mod tests {
 
     #[test]
     fn what_is_no_directive_or_part_is_refused() {
-        let choice =
-            compose::Choice { form: "rows", weights: "weights_f99", reduce: "", arithmetic: "f32" };
-        let error = compose::compose("linear", choice).unwrap_err();
+        let choice = compose::Choice { weights: "weights_f99", ..Variant::all()[0].choice().1 };
+        let error = compose::compose("embed", choice).unwrap_err();
         assert_eq!(error, ComposeError::UnknownPart { name: "weights_f99".into() });
     }
 }

@@ -15,7 +15,7 @@ struct Params {
     /// Threads that share rows, a power of two.
     @align(16) lanes: u32,
     @align(16) prologue: Prologue,
-    //# when tiles
+    //# when tiles small_tiles
     @align(16) tiles: Tiles,
     //# end
 }
@@ -54,7 +54,7 @@ fn main(ids: Ids) {
     }
 }
 
-//# when tiles
+//# when tiles small_tiles
 //# use tiles
 /// The op's small tensors, one behind the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
@@ -63,25 +63,35 @@ fn small(i: u32) -> f32 {
     return vectors[i];
 }
 
-@compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let first_token = group.y * SIDE;
-    let first_row = group.x * SIDE;
-    let row = first_row + thread / 4u;
-    let block = multiply(
-        params.tiles,
-        params.matrix,
-        first_token,
-        select(ABSENT, row, row < params.rows),
-        thread,
-    );
+struct Tile {
+    matrix: Matrix,
+    cols: u32,
+    tokens: u32,
+    /// Its first token and row.
+    token: u32,
+    row: u32,
+}
+
+fn tile_of(group: vec3<u32>) -> Tile {
+    let token = group.y * TOKENS;
+    return Tile(params.matrix, params.tiles.cols, min(TOKENS, step.tokens - token), token, group.x * ROWS);
+}
+
+fn weight_row(tile: Tile, place: u32) -> u32 {
+    return min(tile.row + place, params.rows - 1u);
+}
+
+fn input_row(tile: Tile, place: u32) -> u32 {
+    return (tile.token + place) * (params.tiles.stride / 4u);
+}
+
+fn finish_tile(tile: Tile, place: u32, quad: u32, products: vec4<f32>) {
+    let token = tile.token + place;
+    let values = factor_of(token) * products;
     for (var i = 0u; i < 4u; i += 1u) {
-        let token = first_token + thread / 16u * 4u + i;
-        for (var j = 0u; j < 4u; j += 1u) {
-            let row = first_row + thread % 16u * 4u + j;
-            if token < step.tokens && row < params.rows {
-                finish(step.start + token, row, block[i][j]);
-            }
+        let row = tile.row + 4u * quad + i;
+        if row < params.rows {
+            finish(step.start + token, row, values[i]);
         }
     }
 }

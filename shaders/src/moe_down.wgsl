@@ -1,119 +1,69 @@
 // `moe_down`: x += scale * (sum over chosen experts of weight_e * D_e h_e + D h_shared).
 //
 // In `weights`, the rows of all D_e stand one behind the other; then, where it is stored alike, the shared expert's D.
+//# when rows
 //# use rows
 
 /// Each `lanes` threads have four rows of x; y counts tokens.
 const THREADS: u32 = 256u;
 
+//# when tiles small_tiles
+//# use grouped
+//# when sum
+//# use step
+/// x counts elements of x, y tokens.
+const THREADS: u32 = 256u;
+
+//# end
 struct Params {
+    /// Rows of D.
+    rows: u32,
+    top_k: u32,
+    //# when rows tiles small_tiles
     /// First expert whose rows are in `weights`, and how many there are.
     first_expert: u32,
     experts: u32,
-    /// Rows of D.
-    rows: u32,
-    /// Columns of D_e, and of D; the latter 0 where this dispatch doesn't compute it.
-    inner: u32,
+    /// Columns of D; 0 where this dispatch doesn't compute it.
     shared_inner: u32,
+    //# when rows
+    /// Columns of D_e.
+    inner: u32,
     /// Experts of a token that this dispatch looks at: `top_k`, or 0 where it computes the shared expert alone.
     places: u32,
-    top_k: u32,
     input_stride: u32,
-    routes_stride: u32,
-    output_stride: u32,
     /// Threads that share rows, a power of two.
     lanes: u32,
+    //# when tiles small_tiles
+    /// Experts in all.
+    all_experts: u32,
+    /// Where items begin in `lists`.
+    items: u32,
+    /// Elements of `prepared` from one place of a token to the next.
+    part_stride: u32,
+    //# when sum
+    /// Whether there is a shared expert.
+    shared_expert: u32,
+    //# when rows sum
+    routes_stride: u32,
+    output_stride: u32,
     scale: f32,
+    //# when rows tiles small_tiles
     @align(16) matrix: Matrix,
     @align(16) shared_matrix: Matrix,
+    //# when tiles small_tiles
+    @align(16) tiles: Tiles,
+    //# end
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
+
+//# when rows
 /// What `moe_route` wrote, [T, routes_stride].
 @group(0) @binding(_) var<storage, read> routes: array<f32>;
 /// x, [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
-//# when f32
-/// This lane's share of the products of four rows with the `cols` elements of h from `column` on.
-fn share(m: Matrix, rows: vec4<u32>, token: u32, column: u32, cols: u32, ids: Ids) -> vec4<f32> {
-    let p = Prologue(PROLOGUE_NONE, cols, column, params.input_stride, 0u, 0u, ABSENT, ABSENT, 1u, 0.0);
-    var sum = vec4(0.0);
-    for (var base = 0u; base < cols; base += PIECE) {
-        _ = fill_piece(p, token, base, ids);
-        sum += multiply_piece(m, rows, base, cols - base, thread_of(ids) % params.lanes, params.lanes);
-    }
-    return sum;
-}
-
-/// This lane's share of the products of four rows with h of all experts.
-fn shares(rows: vec4<u32>, token: u32, ids: Ids) -> vec4<f32> {
-    var sum = vec4(0.0);
-    for (var place = 0u; place < params.places; place += 1u) {
-        let route = token * params.routes_stride + place;
-        let expert = u32(routes[route]) - params.first_expert;
-        if expert < params.experts {
-            let own = share(params.matrix, rows + expert * params.rows, token, place * params.inner, params.inner, ids);
-            sum += routes[route + params.top_k] * own;
-        }
-    }
-    if params.shared_inner > 0u {
-        sum += share(params.shared_matrix, rows, token, params.top_k * params.inner, params.shared_inner, ids);
-    }
-    return sum;
-}
-//# when int8
-/// A unit of four rows of one of the experts.
-struct Own {
-    raw: RawRows,
-    is_shared: bool,
-    /// The expert's; 0 for one whose rows are elsewhere.
-    weight: f32,
-}
-
-/// The rows' unit that meets element `k` of h, of which the first `chosen` are of the chosen experts.
-fn load_own(rows: vec4<u32>, token: u32, k: u32, chosen: u32) -> Own {
-    if k >= chosen {
-        return Own(load_rows(params.shared_matrix, rows, (k - chosen) / UNIT), true, 1.0);
-    }
-    let place = k / params.inner;
-    let route = token * params.routes_stride + place;
-    let expert = u32(routes[route]) - params.first_expert;
-    let there = expert < params.experts;
-    let first = select(0u, expert, there) * params.rows;
-    let weight = select(0.0, routes[route + params.top_k], there);
-    return Own(load_rows(params.matrix, rows + first, (k - place * params.inner) / UNIT), false, weight);
-}
-
-/// This lane's share of the products of four rows with h of all experts. All of h passes in one loop: a unit of it tells whose
-/// it is.
-fn shares(rows: vec4<u32>, token: u32, ids: Ids) -> vec4<f32> {
-    let lane = thread_of(ids) % params.lanes;
-    let chosen = params.places * params.inner;
-    // Without the chosen experts, h of the shared one alone.
-    let column = select(0u, params.top_k * params.inner, params.places == 0u);
-    let p = Prologue(PROLOGUE_NONE, chosen + params.shared_inner, column, params.input_stride, 0u, 0u, ABSENT, ABSENT, 1u, 0.0);
-    var sum = vec4(0.0);
-    var next = load_own(rows, token, min(lane * UNIT, p.cols - UNIT), chosen);
-    for (var base = 0u; base < p.cols; base += PIECE) {
-        _ = fill_piece(p, token, base, 0.0, ids);
-        let units = min(p.cols - base, PIECE) / UNIT;
-        for (var unit = lane; unit < units; unit += params.lanes) {
-            let own = next;
-            let then = base + select(unit + params.lanes, units + lane, unit + params.lanes >= units) * UNIT;
-            if then < p.cols {
-                next = load_own(rows, token, then, chosen);
-            }
-            if own.is_shared {
-                sum += dot_rows(params.shared_matrix, own.raw, unit_of_piece(unit));
-            } else {
-                sum += own.weight * dot_rows(params.matrix, own.raw, unit_of_piece(unit));
-            }
-        }
-    }
-    return sum;
-}
-//# end
+//# use shares
 
 @compute @workgroup_size(THREADS)
 fn main(ids: Ids) {
@@ -128,4 +78,72 @@ fn main(ids: Ids) {
         let at = token * params.output_stride + first + lane;
         output[at] += params.scale * sum[lane];
     }
+}
+
+//# when tiles small_tiles
+/// [T, top_k + 1, rows]: each expert's share, not yet weighted.
+@group(0) @binding(_) var<storage, read_write> output: array<f32>;
+
+fn tile_of(group: vec3<u32>) -> Tile {
+    if group.y >= lists[0] {
+        return nothing();
+    }
+    let at = 4u + 4u * group.y;
+    let row = group.x * ROWS;
+    let item = params.items + lists[at + 1u];
+    let count = lists[at + 2u];
+    if lists[at] == params.all_experts {
+        let tokens = select(0u, count, params.shared_inner > 0u);
+        return Tile(params.shared_matrix, params.shared_inner, tokens, item, row, params.rows, 0u, 0u);
+    }
+    let expert = lists[at] - params.first_expert;
+    let tokens = select(0u, count, expert < params.experts);
+    return Tile(params.matrix, params.tiles.cols, tokens, item, row, params.rows, expert * params.rows, 0u);
+}
+
+fn weight_row(tile: Tile, place: u32) -> u32 {
+    return tile.first + min(tile.row + place, tile.rows - 1u);
+}
+
+fn input_row(tile: Tile, place: u32) -> u32 {
+    let item = item_of(tile, place);
+    return (item.x * params.tiles.stride + item.y * params.part_stride) / 4u;
+}
+
+fn finish_tile(tile: Tile, place: u32, quad: u32, products: vec4<f32>) {
+    let item = item_of(tile, place);
+    let values = factor_of(item.x) * products;
+    let first = tile.row + 4u * quad;
+    let at = (item.x * (params.top_k + 1u) + item.y) * params.rows + first;
+    for (var i = 0u; i < 4u; i += 1u) {
+        if first + i < params.rows {
+            output[at + i] = values[i];
+        }
+    }
+}
+//# when sum
+/// What `moe_route` wrote, [T, routes_stride].
+@group(0) @binding(_) var<storage, read> routes: array<f32>;
+/// [T, top_k + 1, rows].
+@group(0) @binding(_) var<storage, read> shares: array<f32>;
+/// x, [T, output_stride].
+@group(0) @binding(_) var<storage, read_write> output: array<f32>;
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let row = group.x * THREADS + thread;
+    let token = step.start + group.y;
+    if row >= params.rows {
+        return;
+    }
+    let first = group.y * (params.top_k + 1u) * params.rows + row;
+    var sum = 0.0;
+    for (var place = 0u; place < params.top_k; place += 1u) {
+        let weight = routes[token * params.routes_stride + params.top_k + place];
+        sum += weight * shares[first + place * params.rows];
+    }
+    if params.shared_expert != 0u {
+        sum += shares[first + params.top_k * params.rows];
+    }
+    output[token * params.output_stride + row] += params.scale * sum;
 }

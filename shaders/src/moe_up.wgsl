@@ -2,11 +2,16 @@
 //
 // In `weights`, the rows of all gates G_e stand one behind the other, then those of all U_e; then, where the shared expert
 // is stored alike, its G and U.
+//# when rows
 //# use rows
 
 /// Each `lanes` threads have two rows of G and the same of U; y counts the experts of all tokens.
 const THREADS: u32 = 256u;
 
+//# when tiles small_tiles
+//# use grouped
+//# use math
+//# end
 struct Params {
     /// First expert whose rows are in `weights`, and how many there are.
     first_expert: u32,
@@ -15,24 +20,36 @@ struct Params {
     inner: u32,
     /// Rows of the shared expert's G; 0 where this dispatch doesn't compute it.
     shared_inner: u32,
-    /// Experts of a token that this dispatch looks at: `top_k`, or 0 where it computes the shared expert alone.
-    places: u32,
     top_k: u32,
-    routes_stride: u32,
     output_stride: u32,
     activation: u32,
+    //# when rows
+    /// Experts of a token that this dispatch looks at: `top_k`, or 0 where it computes the shared expert alone.
+    places: u32,
+    routes_stride: u32,
     /// Threads that share rows, a power of two.
     lanes: u32,
     @align(16) matrix: Matrix,
     @align(16) shared_matrix: Matrix,
     @align(16) prologue: Prologue,
+    //# when tiles small_tiles
+    /// Experts in all.
+    all_experts: u32,
+    /// Where items begin in `lists`.
+    items: u32,
+    @align(16) matrix: Matrix,
+    @align(16) shared_matrix: Matrix,
+    @align(16) tiles: Tiles,
+    //# end
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
-/// What `moe_route` wrote, [T, routes_stride].
-@group(0) @binding(_) var<storage, read> routes: array<f32>;
 /// [T, output_stride]: `inner` elements for each place, then the shared expert's.
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
+
+//# when rows
+/// What `moe_route` wrote, [T, routes_stride].
+@group(0) @binding(_) var<storage, read> routes: array<f32>;
 
 @compute @workgroup_size(THREADS)
 fn main(ids: Ids) {
@@ -70,5 +87,46 @@ fn main(ids: Ids) {
     if lane < 2u && first + lane < inner {
         let value = activation(params.activation, sum[lane]) * sum[lane + 2u];
         output[token * params.output_stride + column + first + lane] = value;
+    }
+}
+
+//# when tiles small_tiles
+fn tile_of(group: vec3<u32>) -> Tile {
+    if group.y >= lists[0] {
+        return nothing();
+    }
+    let at = 4u + 4u * group.y;
+    let row = group.x * (ROWS / 2u);
+    let item = params.items + lists[at + 1u];
+    let count = lists[at + 2u];
+    if lists[at] == params.all_experts {
+        let tokens = select(0u, count, row < params.shared_inner);
+        return Tile(params.shared_matrix, params.tiles.cols, tokens, item, row, params.shared_inner, 0u, params.shared_inner);
+    }
+    let expert = lists[at] - params.first_expert;
+    let tokens = select(0u, count, row < params.inner && expert < params.experts);
+    let second = (params.experts + expert) * params.inner;
+    return Tile(params.matrix, params.tiles.cols, tokens, item, row, params.inner, expert * params.inner, second);
+}
+
+/// Rows of the tile are a row of G, the same of U, the next of G, ...
+fn weight_row(tile: Tile, place: u32) -> u32 {
+    return min(tile.row + place / 2u, tile.rows - 1u) + select(tile.first, tile.second, place % 2u == 1u);
+}
+
+fn input_row(tile: Tile, place: u32) -> u32 {
+    return item_of(tile, place).x * (params.tiles.stride / 4u);
+}
+
+fn finish_tile(tile: Tile, place: u32, quad: u32, products: vec4<f32>) {
+    let item = item_of(tile, place);
+    let values = factor_of(item.x) * products;
+    let row = tile.row + 2u * quad;
+    let at = (step.start + item.x) * params.output_stride + item.y * params.inner + row;
+    if row < tile.rows {
+        output[at] = activation(params.activation, values.x) * values.y;
+    }
+    if row + 1u < tile.rows {
+        output[at + 1u] = activation(params.activation, values.z) * values.w;
     }
 }

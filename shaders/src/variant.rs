@@ -17,49 +17,76 @@ pub enum Kernel {
     GatedLinearRows,
     /// `gated_linear` for many tokens.
     GatedLinearTiles,
+    /// `gated_linear` for some tokens.
+    GatedLinearSmallTiles,
     /// `head` for few tokens.
     HeadRows,
     /// `head` for many tokens.
     HeadTiles,
+    /// `head` for some tokens.
+    HeadSmallTiles,
     /// `linear` for few tokens.
     LinearRows,
     /// `linear` for many tokens.
     LinearTiles,
+    /// `linear` for some tokens.
+    LinearSmallTiles,
     /// `mamba2_scan`.
     Mamba2Scan,
     /// `mamba_scan`.
     MambaScan,
     /// `mlstm_scan`.
     MLstmScan,
-    /// `moe_down`.
-    MoeDown,
+    /// `moe_down` for few tokens.
+    MoeDownRows,
+    /// `moe_down` for many tokens: the experts' shares.
+    MoeDownTiles,
+    /// The same for some tokens.
+    MoeDownSmallTiles,
+    /// `moe_down` for many tokens: the sum of the shares.
+    MoeDownSum,
+    /// What stands before the experts' products of many tokens.
+    MoeGroup,
     /// `moe_route`.
     MoeRoute,
-    /// `moe_up`.
-    MoeUp,
+    /// `moe_up` for few tokens.
+    MoeUpRows,
+    /// `moe_up` for many tokens.
+    MoeUpTiles,
+    /// `moe_up` for some tokens.
+    MoeUpSmallTiles,
     /// What stands before a projection of many tokens.
     Prepare,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 26] = [
         Self::AttentionPrepare,
         Self::AttentionAttend,
         Self::Conv1d,
         Self::Embed,
         Self::GatedLinearRows,
         Self::GatedLinearTiles,
+        Self::GatedLinearSmallTiles,
         Self::HeadRows,
         Self::HeadTiles,
+        Self::HeadSmallTiles,
         Self::LinearRows,
         Self::LinearTiles,
+        Self::LinearSmallTiles,
         Self::Mamba2Scan,
         Self::MambaScan,
         Self::MLstmScan,
-        Self::MoeDown,
+        Self::MoeDownRows,
+        Self::MoeDownTiles,
+        Self::MoeDownSmallTiles,
+        Self::MoeDownSum,
+        Self::MoeGroup,
         Self::MoeRoute,
-        Self::MoeUp,
+        Self::MoeUpRows,
+        Self::MoeUpTiles,
+        Self::MoeUpSmallTiles,
         Self::Prepare,
     ];
 
@@ -72,16 +99,25 @@ impl Kernel {
             Self::Embed => ("embed", ""),
             Self::GatedLinearRows => ("gated_linear", "rows"),
             Self::GatedLinearTiles => ("gated_linear", "tiles"),
+            Self::GatedLinearSmallTiles => ("gated_linear", "small_tiles"),
             Self::HeadRows => ("head", "rows"),
             Self::HeadTiles => ("head", "tiles"),
+            Self::HeadSmallTiles => ("head", "small_tiles"),
             Self::LinearRows => ("linear", "rows"),
             Self::LinearTiles => ("linear", "tiles"),
+            Self::LinearSmallTiles => ("linear", "small_tiles"),
             Self::Mamba2Scan => ("mamba2_scan", ""),
             Self::MambaScan => ("mamba_scan", ""),
             Self::MLstmScan => ("mlstm_scan", ""),
-            Self::MoeDown => ("moe_down", ""),
+            Self::MoeDownRows => ("moe_down", "rows"),
+            Self::MoeDownTiles => ("moe_down", "tiles"),
+            Self::MoeDownSmallTiles => ("moe_down", "small_tiles"),
+            Self::MoeDownSum => ("moe_down", "sum"),
+            Self::MoeGroup => ("moe_group", ""),
             Self::MoeRoute => ("moe_route", ""),
-            Self::MoeUp => ("moe_up", ""),
+            Self::MoeUpRows => ("moe_up", "rows"),
+            Self::MoeUpTiles => ("moe_up", "tiles"),
+            Self::MoeUpSmallTiles => ("moe_up", "small_tiles"),
             Self::Prepare => ("prepare", ""),
         }
     }
@@ -96,6 +132,8 @@ impl Kernel {
                 | Self::Mamba2Scan
                 | Self::MambaScan
                 | Self::MLstmScan
+                | Self::MoeDownSum
+                | Self::MoeGroup
                 | Self::Prepare
         )
     }
@@ -106,28 +144,49 @@ impl Kernel {
             Self::GatedLinearRows
             | Self::HeadRows
             | Self::LinearRows
-            | Self::MoeDown
-            | Self::MoeUp
+            | Self::MoeDownRows
+            | Self::MoeUpRows
                 if weights.has_integer_codes() =>
             {
                 &[Arithmetic::Int8, Arithmetic::F32]
             }
+            _ if self.is_tiled() && weights != WeightType::F32 => {
+                &[Arithmetic::Cooperative, Arithmetic::F16, Arithmetic::F32]
+            }
+            Self::Prepare => &[Arithmetic::F16, Arithmetic::F32],
             _ => &[Arithmetic::F32],
         }
     }
 
+    /// Whether it multiplies by tiles, with what [`Self::Prepare`] has made ready in the same arithmetic.
+    pub const fn is_tiled(self) -> bool {
+        matches!(
+            self,
+            Self::GatedLinearTiles
+                | Self::GatedLinearSmallTiles
+                | Self::HeadTiles
+                | Self::HeadSmallTiles
+                | Self::LinearTiles
+                | Self::LinearSmallTiles
+                | Self::MoeDownTiles
+                | Self::MoeDownSmallTiles
+                | Self::MoeUpTiles
+                | Self::MoeUpSmallTiles
+        )
+    }
+
     /// Whether its threads add up what they have, so that it has a variant for each [`Reduction`].
     pub const fn has_reduction(self) -> bool {
-        !matches!(
+        let alone = matches!(
             self,
             Self::Conv1d
                 | Self::Embed
-                | Self::GatedLinearTiles
-                | Self::HeadTiles
-                | Self::LinearTiles
                 | Self::Mamba2Scan
                 | Self::MambaScan
-        )
+                | Self::MoeDownSum
+                | Self::MoeGroup
+        );
+        !alone && !self.is_tiled()
     }
 }
 
@@ -217,17 +276,32 @@ pub enum Arithmetic {
     F32,
     /// Activations are rounded to eight bits with a scale for every 32 of them and multiplied with integer codes.
     Int8,
+    /// Weights and activations are rounded to binary16; products are summed in it over the columns of a tile and in binary32 from there on.
+    F16,
+    /// The same by cooperative matrices of 16 by 16, which sum in binary32.
+    Cooperative,
 }
 
 impl Arithmetic {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::F32, Self::Int8];
+    pub const ALL: [Self; 4] = [Self::F32, Self::Int8, Self::F16, Self::Cooperative];
+
+    /// What WGSL must enable for it.
+    pub const fn extensions(self) -> &'static [&'static str] {
+        match self {
+            Self::F32 | Self::Int8 => &[],
+            Self::F16 => &["f16"],
+            Self::Cooperative => &["f16", "wgpu_cooperative_matrix"],
+        }
+    }
 
     /// Its name in sources and for people.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::Int8 => "int8",
+            Self::F16 => "f16",
+            Self::Cooperative => "cooperative",
         }
     }
 }
@@ -313,7 +387,8 @@ impl Variant {
         let (file, form) = self.kernel.file();
         let weights = self.weights.map_or("", WeightType::part);
         let reduce = self.reduction.map_or("", Reduction::part);
-        (file, Choice { form, weights, reduce, arithmetic: self.arithmetic.name() })
+        let (arithmetic, extensions) = (self.arithmetic.name(), self.arithmetic.extensions());
+        (file, Choice { form, weights, reduce, arithmetic, extensions })
     }
 
     /// A name for people: `linear.rows.affine4.subgroup.int8`; the exact arithmetic is not named.

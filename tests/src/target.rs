@@ -10,7 +10,7 @@ use kinglet::backend::{Executable, compile};
 use kinglet::models::Matrix;
 use kinglet::op::{BufferId, Embed, Head, Op};
 use kinglet::plan::{Buffer, Plan};
-use kinglet::{Backend, Isa, ModelOptions, adapters};
+use kinglet::{Activations, Backend, Isa, ModelOptions, adapters};
 
 use crate::tensors::{Stored, Tensors};
 
@@ -26,7 +26,7 @@ pub struct Target {
 }
 
 /// Everything that an op must give the same results on: on the CPU every instruction set that the processor has,
-/// with 1, 2 and 3 threads; on wgpu each way to add up within a workgroup.
+/// with 1, 2 and 3 threads; on wgpu each way to add up within a workgroup, and each precision.
 pub fn targets() -> Vec<Target> {
     let only_wgpu = std::env::var("KINGLET_TEST_ONLY").is_ok_and(|only| only == "wgpu");
     let mut targets = Vec::new();
@@ -39,9 +39,24 @@ pub fn targets() -> Vec<Target> {
             });
         }
     }
-    targets.extend(wgpu_targets());
+    let wgpu = wgpu_targets();
+    let exact = |target: &Target| Target {
+        options: target.options.clone().activations(Activations::F32),
+        ..target.clone()
+    };
+    targets.extend(wgpu.iter().map(exact));
+    // The fastest that the device has: weights and activations in f16 where there are many tokens. Each is off by 2^-11 of itself, and so is
+    // each of up to 64 sums.
+    targets.extend(wgpu.into_iter().take(1).map(|target| Target {
+        name: format!("{} in f16", target.name),
+        bound: HALF_BOUND,
+        ..target
+    }));
     targets
 }
+
+/// Bound on the relative error of one op in f16.
+const HALF_BOUND: f64 = 1e-2;
 
 /// The ways to run on wgpu, none where there is no adapter.
 pub fn wgpu_targets() -> Vec<Target> {

@@ -54,7 +54,7 @@ pub struct AdapterInfo {
     pub f16: bool,
     /// Time stamps of the device.
     pub timestamps: bool,
-    /// Products of small matrices by the device's own units.
+    /// Products of small matrices by the device's own units, in the shape that kernels use.
     pub cooperative_matrices: bool,
     /// Largest buffer that a kernel can see, in bytes.
     pub max_binding: u64,
@@ -169,11 +169,28 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
         subgroups: subgroups.then_some((info.subgroup_min_size, info.subgroup_max_size)),
         f16: features.contains(wgpu::Features::SHADER_F16),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-        cooperative_matrices: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+        cooperative_matrices: cooperative(adapter),
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
         unusable: unusable(adapter, &limits),
     }
+}
+
+/// Workgroup memory that kernels with cooperative matrices ask for.
+pub(super) const COOPERATIVE_WORKGROUP_BYTES: u32 = 32 << 10;
+
+/// Whether an adapter multiplies matrices of 16 by 16 in f16 and sums them in f32, by subgroups of 32 threads.
+fn cooperative(adapter: &wgpu::Adapter) -> bool {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let (info, limits) = (adapter.get_info(), adapter.limits());
+    let shapes = adapter.cooperative_matrix_properties();
+    adapter.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
+        && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
+        && limits.max_compute_workgroup_storage_size >= COOPERATIVE_WORKGROUP_BYTES
+        && shapes.iter().any(|shape| {
+            (shape.m_size, shape.n_size, shape.k_size) == (16, 16, 16)
+                && (shape.ab_type, shape.cr_type) == (F16, F32)
+        })
 }
 
 /// Kernels keep to the limits that every WebGPU device has; some older hardware is below them.

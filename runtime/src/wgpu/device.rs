@@ -24,6 +24,10 @@ pub(super) struct DeviceOptions {
     pub avoid_int8: bool,
     /// Whether the driver must check what kernels index, and that their loops end.
     pub checked: bool,
+    /// Whether kernels must do without arithmetic in binary16.
+    pub avoid_f16: bool,
+    /// Whether kernels must do without cooperative matrices.
+    pub avoid_cooperative: bool,
     /// A bound on the size of what kernels see, below the adapter's own.
     pub max_binding: Option<u64>,
 }
@@ -34,6 +38,9 @@ pub(super) struct Device {
     pub queue: wgpu::Queue,
     pub info: AdapterInfo,
     pub reduction: Reduction,
+    /// Whether kernels may multiply in binary16, and by cooperative matrices.
+    f16: bool,
+    cooperative: bool,
     /// Most bytes of a buffer that kernels see.
     pub max_binding: u64,
     pub max_groups: u32,
@@ -91,12 +98,30 @@ impl Device {
         limits.max_buffer_size = info.max_buffer.max(limits.max_buffer_size);
         limits.max_storage_buffer_binding_size =
             info.max_binding.max(limits.max_storage_buffer_binding_size);
+        let f16 = info.f16 && !options.avoid_f16;
+        let cooperative = f16
+            && info.cooperative_matrices
+            && reduction == Reduction::Subgroup
+            && !options.avoid_cooperative;
         let mut features = wgpu::Features::empty();
         features.set(wgpu::Features::SUBGROUP, reduction == Reduction::Subgroup);
+        features.set(wgpu::Features::SHADER_F16, f16);
+        features.set(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, cooperative);
+        let mut experimental = wgpu::ExperimentalFeatures::disabled();
+        if cooperative {
+            limits.max_compute_workgroup_storage_size = adapter::COOPERATIVE_WORKGROUP_BYTES;
+            // SAFETY: cooperative matrices may have bugs in wgpu that lead to undefined behavior. Only kernels of our own are run on this
+            // device; each loads and stores matrices that lie within its workgroup memory, from all threads of whole subgroups.
+            #[allow(unsafe_code)]
+            {
+                experimental = unsafe { wgpu::ExperimentalFeatures::enabled() };
+            }
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("kinglet"),
             required_features: features,
             required_limits: limits.clone(),
+            experimental_features: experimental,
             ..Default::default()
         };
         let (device, queue) =
@@ -127,6 +152,8 @@ impl Device {
             device,
             queue,
             reduction,
+            f16,
+            cooperative,
             max_binding: options.max_binding.map_or(own, |bound| bound.min(own)) & !15,
             max_groups: limits.max_compute_workgroups_per_dimension,
             options,
@@ -207,6 +234,8 @@ impl Device {
         let allowed = |arithmetic: &&Arithmetic| match arithmetic {
             Arithmetic::F32 => true,
             Arithmetic::Int8 => !exact && !self.options.avoid_int8,
+            Arithmetic::F16 => !exact && self.f16,
+            Arithmetic::Cooperative => !exact && self.cooperative,
         };
         kernel.arithmetics(weights).iter().find(allowed).copied().unwrap_or(Arithmetic::F32)
     }
@@ -215,14 +244,7 @@ impl Device {
     ///
     /// # Errors
     /// When the driver refuses it.
-    pub(super) fn kernel(
-        &self,
-        kernel: Kernel,
-        weights: WeightType,
-        exact: bool,
-    ) -> Result<Arc<CompiledKernel>, Error> {
-        let arithmetic = self.arithmetic(kernel, weights, exact);
-        let variant = Variant::new(kernel, weights, self.reduction, arithmetic);
+    pub(super) fn kernel(&self, variant: Variant) -> Result<Arc<CompiledKernel>, Error> {
         let mut kernels = lock(&self.kernels);
         if let Some(compiled) = kernels.get(&variant) {
             return Ok(compiled.clone());

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::{AdapterKind, without};
 use super::device::{Device, DeviceOptions};
-use super::program::{Builder, Dispatch, Memory, Over, Rotation, STEP_BYTES};
+use super::program::{Builder, Dispatch, Memory, Over, PREPARED, Rotation, STEP_BYTES};
 use super::readback::{Readback, Spare};
 use super::state::WgpuState;
 use crate::backend::{BackendRun, Executable, Logits, SessionState, StepFuture};
@@ -65,6 +65,8 @@ impl WgpuExecutable {
             avoid_subgroups: options.avoid_subgroups || without("subgroups"),
             avoid_int8: without("dot_int8"),
             checked: without("unchecked"),
+            avoid_f16: without("f16"),
+            avoid_cooperative: without("cooperative"),
             max_binding: options.max_binding,
         })?;
         let sizes = Sizes::of(&plan);
@@ -76,7 +78,7 @@ impl WgpuExecutable {
         let chunk = asked
             .min(most_turns / sizes.turns)
             .min(bound / (4 * sizes.widest).max(1))
-            .min(device.max_groups as usize / sizes.most_places)
+            .min(device.max_groups as usize)
             .max(1);
         let exact = options.activations == Activations::F32;
         let row = 4 * plan.vocab.max(1);
@@ -266,15 +268,13 @@ struct Sizes {
     prepared: usize,
     /// Elements of the widest row of queries.
     queries: usize,
-    /// Most workgroups along an axis for a token.
-    most_places: usize,
     /// Most turns that a thread takes in the loops of an op for a token.
     turns: usize,
 }
 
 impl Sizes {
     fn of(plan: &Plan) -> Self {
-        let (mut prepared, mut queries, mut most_places, mut turns) = (1, 1, 1, 1);
+        let (mut prepared, mut queries, mut shares, mut turns) = (1, 1, 1, 1);
         for op in &plan.ops {
             turns = turns.max(match op {
                 Op::Conv1d(op) => op.conv.kernel + 1,
@@ -292,13 +292,22 @@ impl Sizes {
                 Op::GatedLinear(op) => prepared = prepared.max(op.gate.weight.cols),
                 Op::Head(op) => prepared = prepared.max(op.linear.weight.cols),
                 Op::Attention(op) => queries = queries.max(op.heads * op.head_dim),
-                Op::MoeUp(op) => most_places = most_places.max(op.top_k + 1),
+                Op::MoeUp(op) => {
+                    prepared = prepared.max(op.experts.first().map_or(0, |(gate, _)| gate.cols))
+                }
+                Op::MoeDown(op) => {
+                    let parts = op.top_k * op.inner().next_multiple_of(PREPARED);
+                    let shared = op.shared.as_ref().map_or(0, |down| down.cols);
+                    prepared = prepared.max(parts + shared.next_multiple_of(PREPARED));
+                    let rows = op.experts.first().map_or(0, |down| down.rows);
+                    shares = shares.max((op.top_k + 1) * rows);
+                }
                 _ => {}
             }
         }
-        let prepared = prepared.next_multiple_of(4);
+        let prepared = prepared.next_multiple_of(PREPARED);
         let slots = plan.slots.iter().copied().max().unwrap_or(0);
-        Self { widest: slots.max(prepared).max(queries), prepared, queries, most_places, turns }
+        Self { widest: slots.max(prepared).max(queries).max(shares), prepared, queries, turns }
     }
 }
 
@@ -323,6 +332,7 @@ fn memory(
         wanted: device.buffer("tokens", rows(chunk, 1), written)?,
         step: device.unbound_buffer("steps", steps, uniform)?,
         prepared: device.buffer("activations", rows(chunk, sizes.prepared), storage)?,
+        factors: device.buffer("activations", rows(chunk, 1), storage)?,
         queries: device.buffer("queries", rows(chunk, sizes.queries), storage)?,
         logits: device.buffer("logits", rows(logit_rows, plan.vocab), read)?,
     })
@@ -330,6 +340,9 @@ fn memory(
 
 /// Adds the dispatches of an op.
 fn add(op: &Op, builder: &mut Builder<'_>) -> Result<(), Error> {
+    if !matches!(op, Op::MoeUp(_) | Op::MoeDown(_)) {
+        builder.grouping.forget();
+    }
     match op {
         Op::Embed(op) => super::embed::add(op, builder),
         Op::Linear(op) => super::linear::add(op, builder),

@@ -24,7 +24,8 @@ pub(super) fn add(op: &op::GatedLinear, builder: &mut Builder<'_>) -> Result<(),
         over: Over::Step,
         share: 2,
     };
-    let kernels = [Kernel::GatedLinearRows, Kernel::GatedLinearTiles];
+    let kernels =
+        [Kernel::GatedLinearRows, Kernel::GatedLinearSmallTiles, Kernel::GatedLinearTiles];
     builder.projection(kernels, &projection, |params, piece| {
         let start = piece.items.start;
         params

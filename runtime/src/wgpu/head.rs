@@ -21,7 +21,7 @@ pub(super) fn add(op: &op::Head, builder: &mut Builder<'_>) -> Result<(), Error>
         over: Over::Logits,
         share: 1,
     };
-    let kernels = [Kernel::HeadRows, Kernel::HeadTiles];
+    let kernels = [Kernel::HeadRows, Kernel::HeadSmallTiles, Kernel::HeadTiles];
     builder.projection(kernels, &projection, |params, piece| {
         params
             .set("first_row", piece.items.start)

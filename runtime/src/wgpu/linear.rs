@@ -54,7 +54,8 @@ fn add_parts(
         over: Over::Step,
         share: 1,
     };
-    builder.projection([Kernel::LinearRows, Kernel::LinearTiles], &projection, |params, piece| {
+    let kernels = [Kernel::LinearRows, Kernel::LinearSmallTiles, Kernel::LinearTiles];
+    builder.projection(kernels, &projection, |params, piece| {
         params
             .set("first_row", first + piece.items.start)
             .set("rows", piece.items.len())

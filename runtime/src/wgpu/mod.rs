@@ -14,6 +14,7 @@ mod device;
 mod embed;
 mod executable;
 mod gated_linear;
+mod grouped;
 mod head;
 mod layout;
 mod linear;

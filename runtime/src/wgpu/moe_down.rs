@@ -1,11 +1,18 @@
-//! `moe_down` on wgpu: the chosen experts of a token one after the other, the shared expert with them where it is stored alike.
+//! `moe_down` on wgpu: for few tokens the chosen experts of a token one after the other, the shared expert with them where it is stored
+//! alike; for many in groups, whose results are then added up.
 
-use kinglet_shaders::{Arithmetic, Kernel};
+use kinglet_shaders::{Arithmetic, Kernel, WeightType};
 
+use super::grouped::Grouped;
 use super::moe_up::{Experts, section, upload};
-use super::program::{Builder, Extent, Over, Resource, Stored, When, rows_of, set_matrix};
+use super::program::{
+    Builder, Extent, Over, PREPARED, Resource, Stored, Vectors, When, rows_of, set_matrix,
+};
 use crate::Error;
-use crate::op;
+use crate::op::{self, Prologue};
+
+/// Elements that a workgroup of the sum computes.
+const SUM_THREADS: usize = 256;
 
 pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Error> {
     let experts = section(builder, &[op.experts.iter().collect()])?;
@@ -15,16 +22,15 @@ pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Err
         shared.push(section(builder, &[vec![down]])?);
     }
     let shared_cols = op.shared.as_ref().map_or(0, |down| down.cols);
-    for Experts { piece, has_experts, shared } in
-        &upload(builder, vec![experts], shared, op.experts.len())?
-    {
+    let pieces = upload(builder, vec![experts], shared, op.experts.len())?;
+    for Experts { piece, has_experts, shared } in &pieces {
         let own = if *has_experts { op.inner() } else { shared_cols };
         // With rounded activations all experts pass in one loop.
         let all = op.top_k * op.inner() + shared_cols;
         let aligned = builder.width(op.input).is_multiple_of(4) && own.is_multiple_of(4);
         let stored = Stored { weights: piece.weights, aligned };
-        let exact = builder.arithmetic(Kernel::MoeDown, stored) == Arithmetic::F32;
-        let lanes = builder.lanes(Kernel::MoeDown, stored, rows, if exact { own } else { all });
+        let exact = builder.arithmetic(Kernel::MoeDownRows, stored) == Arithmetic::F32;
+        let lanes = builder.lanes(Kernel::MoeDownRows, stored, rows, if exact { own } else { all });
         let resources = vec![
             ("input", builder.buffer(op.input)),
             ("gate", builder.buffer(op.input)),
@@ -35,7 +41,7 @@ pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Err
             ("output", builder.buffer(op.output)),
         ];
         builder.dispatch(
-            Kernel::MoeDown,
+            Kernel::MoeDownRows,
             stored,
             |builder, params| {
                 params
@@ -56,8 +62,52 @@ pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Err
             },
             resources,
             [Extent::Fixed(rows.div_ceil(rows_of(lanes))), Extent::Tokens(1)],
-            (Over::Step, When::Always),
+            (Over::Step, When::Few),
         )?;
     }
-    Ok(())
+    let before =
+        builder.before(&mut Vectors::default(), builder.whole(op.input), &Prologue::None)?;
+    let shares = builder.shares((op.top_k + 1) * rows)?;
+    builder.grouped(
+        &Grouped {
+            kernels: [Kernel::MoeDownSmallTiles, Kernel::MoeDownTiles],
+            pieces: &pieces,
+            before: &before,
+            vectors: &builder.buffer(op.input),
+            routes: op.routes,
+            experts: op.experts.len(),
+            top_k: op.top_k,
+            shared: op.shared.is_some(),
+            parts: (op.top_k, op.inner()),
+            rows,
+            output: shares.clone(),
+        },
+        |params, experts, _| {
+            params
+                .set("rows", rows)
+                .set("shared_inner", if experts.shared.is_some() { shared_cols } else { 0 })
+                .set("part_stride", op.inner().next_multiple_of(PREPARED))
+                .set("tiles.cols", op.inner());
+        },
+    )?;
+    builder.dispatch(
+        Kernel::MoeDownSum,
+        WeightType::F32,
+        |builder, params| {
+            params
+                .set("rows", rows)
+                .set("top_k", op.top_k)
+                .set("shared_expert", usize::from(op.shared.is_some()))
+                .set("routes_stride", builder.width(op.routes))
+                .set("output_stride", builder.width(op.output))
+                .set_f32("scale", op.scale);
+        },
+        vec![
+            ("routes", builder.buffer(op.routes)),
+            ("shares", shares),
+            ("output", builder.buffer(op.output)),
+        ],
+        [Extent::Fixed(rows.div_ceil(SUM_THREADS)), Extent::Tokens(1)],
+        (Over::Step, When::Many),
+    )
 }

@@ -1,8 +1,10 @@
-//! `moe_up` on wgpu: each token's experts by themselves, the shared expert in the same dispatch where it is stored alike.
+//! `moe_up` on wgpu: for few tokens each token's experts by themselves, for many in groups; the shared expert in the same dispatch where
+//! it is stored alike.
 
 use kinglet_models::Matrix;
 use kinglet_shaders::Kernel;
 
+use super::grouped::Grouped;
 use super::layout::Layout;
 use super::params::activation;
 use super::program::{Builder, Extent, Over, Resource, Vectors, When, rows_of, set_matrix};
@@ -75,6 +77,7 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
     let mut vectors = Vectors::default();
     let before = builder.norm(&mut vectors, builder.whole(op.input), Some(&op.norm))?;
     let vectors = builder.vectors(&vectors)?;
+    let width = builder.width(op.output);
     for Experts { piece, has_experts, shared } in &pieces {
         let places = if *has_experts { op.top_k } else { 0 };
         let shared_inner = if shared.is_some() { op.shared_inner() } else { 0 };
@@ -86,9 +89,9 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
         let most = inner.max(shared_inner);
         let rows = 2 * most * (places + 1);
         let stored = builder.stored(piece.weights, &before);
-        let lanes = builder.lanes(Kernel::MoeUp, stored, rows, before.input.width);
+        let lanes = builder.lanes(Kernel::MoeUpRows, stored, rows, before.input.width);
         builder.dispatch(
-            Kernel::MoeUp,
+            Kernel::MoeUpRows,
             stored,
             |builder, params| {
                 builder.set_before(params, &before);
@@ -111,8 +114,30 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
                 Extent::Fixed((2 * most).div_ceil(rows_of(lanes))),
                 Extent::Tokens(places + usize::from(shared_inner > 0)),
             ],
-            (Over::Step, When::Always),
+            (Over::Step, When::Few),
         )?;
     }
-    Ok(())
+    builder.grouped(
+        &Grouped {
+            kernels: [Kernel::MoeUpSmallTiles, Kernel::MoeUpTiles],
+            pieces: &pieces,
+            before: &before,
+            vectors: &vectors,
+            routes: op.routes,
+            experts: op.experts.len(),
+            top_k: op.top_k,
+            shared: op.shared.is_some(),
+            parts: (0, 0),
+            rows: 2 * op.inner().max(op.shared_inner()),
+            output: builder.buffer(op.output),
+        },
+        |params, experts, _| {
+            params
+                .set("inner", op.inner())
+                .set("shared_inner", if experts.shared.is_some() { op.shared_inner() } else { 0 })
+                .set("output_stride", width)
+                .set("activation", activation(op.activation))
+                .set("tiles.cols", before.input.width);
+        },
+    )
 }

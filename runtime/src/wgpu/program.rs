@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kinglet_models::{self as spec, Norm, TensorSpec};
-use kinglet_shaders::{Arithmetic, Kernel, WeightType};
+use kinglet_shaders::{Arithmetic, Kernel, Variant, WeightType};
 
 use super::device::{CompiledKernel, Device};
 use super::layout::Layout;
@@ -17,8 +17,8 @@ use crate::weights::{MatrixData, Weights};
 
 /// Most tokens of a step that are computed one by one; more go in tiles.
 pub(super) const FEW: usize = 4;
-/// Tokens, and rows of weights, of a tile.
-const SIDE: usize = 64;
+/// Elements of which a prepared token, and each part of it, is a multiple: what tiles take at once.
+pub(super) const PREPARED: usize = 64;
 /// Threads of a workgroup of the form for few tokens; the fewest that share rows; rows that they share.
 const THREADS: usize = 256;
 const LANES: usize = 32;
@@ -42,8 +42,31 @@ pub(super) enum Extent {
     Fixed(usize),
     /// As many as tokens, times this.
     Tokens(usize),
-    /// As many as tiles of tokens.
-    Tiles,
+    /// As many as tiles of this many tokens.
+    Tiles(usize),
+    /// At least as many as tiles of tokens grouped by expert.
+    Groups(Groups),
+}
+
+/// Tokens grouped by expert, in tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Groups {
+    /// Most tokens of a tile.
+    pub side: usize,
+    pub experts: usize,
+    /// Experts of a token.
+    pub top_k: usize,
+    /// Whether there is an expert of all tokens besides.
+    pub shared: bool,
+}
+
+impl Groups {
+    /// Most tiles that there can be: each expert has at most one that isn't full.
+    pub(super) fn tiles(self, tokens: usize) -> usize {
+        let places = tokens * self.top_k;
+        let shared = if self.shared { tokens.div_ceil(self.side) } else { 0 };
+        places / self.side + self.experts.min(places) + shared
+    }
 }
 
 impl Extent {
@@ -51,7 +74,8 @@ impl Extent {
         match self {
             Self::Fixed(count) => count,
             Self::Tokens(times) => tokens * times,
-            Self::Tiles => tokens.div_ceil(SIDE),
+            Self::Tiles(side) => tokens.div_ceil(side),
+            Self::Groups(groups) => groups.tiles(tokens),
         }
     }
 }
@@ -73,6 +97,8 @@ pub(super) enum When {
     Always,
     Few,
     Many,
+    /// From the first to the last of these numbers.
+    Between(usize, usize),
 }
 
 impl When {
@@ -81,6 +107,7 @@ impl When {
             Self::Always => true,
             Self::Few => tokens <= FEW,
             Self::Many => tokens > FEW,
+            Self::Between(first, last) => (first..=last).contains(&tokens),
         }
     }
 }
@@ -170,6 +197,8 @@ pub(super) struct Memory {
     pub step: wgpu::Buffer,
     /// Inputs of tiled projections, made ready.
     pub prepared: wgpu::Buffer,
+    /// `[chunk]`: what products with inputs in f16 are multiplied with.
+    pub factors: wgpu::Buffer,
     /// Queries of an attention layer, made ready.
     pub queries: wgpu::Buffer,
     /// `[logit_rows, vocab]`.
@@ -194,6 +223,8 @@ pub(super) struct Builder<'a> {
     pub exact: bool,
     pub dispatches: Vec<Dispatch>,
     pub rotations: Vec<Rotation>,
+    /// What the experts of many tokens need, and for which of that the last routes were grouped.
+    pub grouping: super::grouped::Grouping,
     uploader: Uploader,
     /// What is there already: a tied head is the embedding's table.
     uploaded: HashMap<Vec<(String, usize, usize)>, Vec<Piece>>,
@@ -245,6 +276,7 @@ impl<'a> Builder<'a> {
             chunk,
             dispatches: Vec::new(),
             rotations: Vec::new(),
+            grouping: Default::default(),
             uploader: Uploader::new(device.clone()),
             uploaded: HashMap::new(),
         }
@@ -432,25 +464,33 @@ impl<'a> Builder<'a> {
         ]
     }
 
-    /// Makes the input of a tiled projection ready in [`Memory::prepared`]. `logits` says whether the rows are those wanted.
+    /// Makes the input of tiled projections ready in [`Memory::prepared`], for kernels that multiply with `arithmetic`.
     pub(super) fn prepare(
         &mut self,
         before: &Before,
         vectors: &Resource,
-        logits: bool,
+        prepare: Prepare,
     ) -> Result<(), Error> {
         let mut resources = self.before_resources(before, vectors);
         resources.push(("wanted", Resource::Buffer(self.memory.wanted.clone())));
         resources.push(("output", Resource::Buffer(self.memory.prepared.clone())));
-        let over = if logits { Over::Logits } else { Over::Step };
-        self.dispatch(
-            Kernel::Prepare,
-            WeightType::F32,
+        resources.push(("factors", Resource::Buffer(self.memory.factors.clone())));
+        let over = if prepare.logits { Over::Logits } else { Over::Step };
+        self.dispatch_as(
+            Variant::new(
+                Kernel::Prepare,
+                WeightType::F32,
+                self.device.reduction,
+                prepare.arithmetic(),
+            ),
             |builder, params| {
                 builder.set_before(params, before);
                 params
-                    .set("output_stride", before.input.width.next_multiple_of(4))
-                    .set("chosen", usize::from(logits));
+                    .set("output_stride", prepare.stride(before.input.width))
+                    .set("chosen", usize::from(prepare.logits))
+                    .set("parts", prepare.parts)
+                    .set("part", prepare.part)
+                    .set("part_stride", prepare.part.max(1).next_multiple_of(PREPARED));
             },
             resources,
             [Extent::Tokens(1), Extent::Fixed(1)],
@@ -458,17 +498,15 @@ impl<'a> Builder<'a> {
         )
     }
 
-    /// Adds the dispatch of a projection in both its forms: `few` and `many` share all parameters but those of
-    /// their inputs. `rows` are the outputs of each piece, of which a workgroup for few tokens computes `rows_of_few` and a tile
-    /// `rows_of_many`.
+    /// Adds the dispatches of a projection in all its forms: for few tokens, by small tiles and by tiles. They share all
+    /// parameters but those of their inputs.
     pub(super) fn projection(
         &mut self,
-        [few, many]: [Kernel; 2],
+        [few, small, many]: [Kernel; 3],
         projection: &Projection<'_>,
         set: impl Fn(&mut Params, &Piece),
     ) -> Result<(), Error> {
         let Projection { before, vectors, pieces, output, over, share } = projection;
-        let tiles = Extent::Tiles;
         for piece in *pieces {
             let mut resources = self.before_resources(before, vectors);
             resources.push(("weights", Resource::Buffer(piece.buffer.clone())));
@@ -489,30 +527,55 @@ impl<'a> Builder<'a> {
                 (*over, When::Few),
             )?;
         }
-        self.prepare(before, vectors, *over == Over::Logits)?;
+        // Pieces of a matrix are stored alike.
+        let Some(piece) = pieces.first() else { return Ok(()) };
+        let half = self.arithmetic(many, piece.weights.into()) != Arithmetic::F32;
+        let prepare = Prepare { logits: *over == Over::Logits, half, parts: 0, part: 0 };
+        self.prepare(before, vectors, prepare)?;
         for piece in *pieces {
-            let resources = vec![
-                ("vectors", (*vectors).clone()),
-                ("prepared", Resource::Buffer(self.memory.prepared.clone())),
-                ("weights", Resource::Buffer(piece.buffer.clone())),
-                ("output", output.clone()),
-            ];
-            let rows = piece.items.len();
-            self.dispatch(
-                many,
-                piece.weights,
-                |_, params| {
-                    params
-                        .set("tiles.cols", before.input.width)
-                        .set("tiles.stride", before.input.width.next_multiple_of(4));
-                    set(params, piece);
-                },
-                resources,
-                [Extent::Fixed(rows.div_ceil(SIDE / share)), tiles],
-                (*over, When::Many),
-            )?;
+            let rows = share * piece.items.len();
+            let tile = self.tile(many, piece.weights)?;
+            // A tile that is not half full costs as much as two small ones.
+            let some = tile.tokens / 2;
+            for (kernel, when) in
+                [(small, When::Between(FEW + 1, some)), (many, When::Between(some + 1, usize::MAX))]
+            {
+                let resources = vec![
+                    ("vectors", (*vectors).clone()),
+                    ("prepared", Resource::Buffer(self.memory.prepared.clone())),
+                    ("factors", Resource::Buffer(self.memory.factors.clone())),
+                    ("weights", Resource::Buffer(piece.buffer.clone())),
+                    ("output", output.clone()),
+                ];
+                let tile = self.tile(kernel, piece.weights)?;
+                self.dispatch(
+                    kernel,
+                    piece.weights,
+                    |_, params| {
+                        params
+                            .set("tiles.cols", before.input.width)
+                            .set("tiles.stride", prepare.stride(before.input.width));
+                        set(params, piece);
+                    },
+                    resources,
+                    [Extent::Fixed(rows.div_ceil(tile.rows)), Extent::Tiles(tile.tokens)],
+                    (*over, when),
+                )?;
+            }
         }
         Ok(())
+    }
+
+    /// The tile of a kernel.
+    pub(super) fn tile(&self, kernel: Kernel, weights: WeightType) -> Result<Tile, Error> {
+        let arithmetic = self.arithmetic(kernel, weights.into());
+        let variant = Variant::new(kernel, weights, self.device.reduction, arithmetic);
+        match kinglet_shaders::metadata(variant).map(|metadata| metadata.tile) {
+            Some([tokens, rows]) if tokens > 0 && rows > 0 => {
+                Ok(Tile { tokens: tokens as usize, rows: rows as usize })
+            }
+            _ => Err(self.device.fault(format!("{} has no tiles", variant.name()))),
+        }
     }
 
     pub(super) fn arithmetic(&self, kernel: Kernel, stored: Stored) -> Arithmetic {
@@ -530,7 +593,7 @@ impl<'a> Builder<'a> {
     pub(super) fn lanes(&self, kernel: Kernel, stored: Stored, rows: usize, cols: usize) -> usize {
         let (unit, piece) = match self.arithmetic(kernel, stored) {
             Arithmetic::Int8 => (32, 7168),
-            Arithmetic::F32 => (stored.weights.unit(), 1024),
+            _ => (stored.weights.unit(), 1024),
         };
         let most = cols.min(piece).div_ceil(unit);
         let mut lanes = LANES;
@@ -548,11 +611,24 @@ impl<'a> Builder<'a> {
         set: impl FnOnce(&Self, &mut Params),
         resources: Vec<(&'static str, Resource)>,
         groups: [Extent; 2],
-        (over, when): (Over, When),
+        when: (Over, When),
     ) -> Result<(), Error> {
         let stored = stored.into();
-        let exact = self.exact || !stored.aligned;
-        let kernel = self.device.kernel(kernel, stored.weights, exact)?;
+        let arithmetic = self.arithmetic(kernel, stored);
+        let variant = Variant::new(kernel, stored.weights, self.device.reduction, arithmetic);
+        self.dispatch_as(variant, set, resources, groups, when)
+    }
+
+    /// Adds a dispatch of a variant that the caller has chosen.
+    fn dispatch_as(
+        &mut self,
+        variant: Variant,
+        set: impl FnOnce(&Self, &mut Params),
+        resources: Vec<(&'static str, Resource)>,
+        groups: [Extent; 2],
+        (over, when): (Over, When),
+    ) -> Result<(), Error> {
+        let kernel = self.device.kernel(variant)?;
         for extent in groups {
             let most = extent.of(self.chunk);
             if most > self.device.max_groups as usize {
@@ -615,6 +691,37 @@ impl From<WeightType> for Stored {
 /// Rows of weights that a workgroup of the form for few tokens computes.
 pub(super) fn rows_of(lanes: usize) -> usize {
     THREADS / lanes * SHARED_ROWS
+}
+
+/// Tokens and rows of weights of a workgroup.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tile {
+    pub tokens: usize,
+    pub rows: usize,
+}
+
+/// How the input of tiled projections is made ready.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prepare {
+    /// Whether the rows are those whose logits are wanted.
+    pub logits: bool,
+    /// Whether it becomes f16.
+    pub half: bool,
+    /// Parts that are aligned by themselves, and their width; what remains is one more.
+    pub parts: usize,
+    pub part: usize,
+}
+
+impl Prepare {
+    fn arithmetic(self) -> Arithmetic {
+        if self.half { Arithmetic::F16 } else { Arithmetic::F32 }
+    }
+
+    /// Elements of a token of `width` elements.
+    pub(super) fn stride(self, width: usize) -> usize {
+        let rest = width.saturating_sub(self.parts * self.part);
+        self.parts * self.part.next_multiple_of(PREPARED) + rest.next_multiple_of(PREPARED)
+    }
 }
 
 /// A projection for [`Builder::projection`].

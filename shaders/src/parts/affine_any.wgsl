@@ -76,3 +76,46 @@ fn dot_raw(m: Matrix, raw: Raw, x: Rounded) -> f32 {
     return s.x * x.scale * f32(product) + s.y * x.sum;
 }
 //# end
+
+//# when tiles small_tiles
+/// Words that hold sixteen codes, wherever they begin.
+const WORDS: u32 = (BITS + 1u) / 2u;
+
+/// Weights `16 granule ..` of a row as they are stored.
+fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
+    let bit = granule * 16u * BITS;
+    let at = m.offset + row * m.stride + bit / 32u;
+    var codes = vec4(word(at), 0u, 0u, 0u);
+    if WORDS > 1u {
+        codes.y = word(at + 1u);
+    }
+    if WORDS > 2u {
+        codes.z = word(at + 2u);
+    }
+    if bit % 32u != 0u {
+        codes = (codes >> vec4(16u)) | vec4(codes.yzw << vec3(16u), 0u);
+    }
+    return Raw(codes, scale_and_bias(m, row, granule / 2u));
+}
+
+/// Four codes whose first bit is `bit` of those that begin with the first bit of `codes`.
+fn four_codes(codes: vec4<u32>, bit: u32) -> vec4<f32> {
+    let shift = bit % 32u;
+    var window = codes[bit / 32u] >> shift;
+    if shift + 4u * BITS > 32u {
+        window |= codes[bit / 32u + 1u] << (32u - shift);
+    }
+    return vec4<f32>((vec4(window) >> vec4(0u, BITS, 2u * BITS, 3u * BITS)) & vec4((1u << BITS) - 1u));
+}
+
+/// Their values.
+fn decode(raw: Raw) -> array<vec4<f32>, 4> {
+    let s = raw.scales;
+    return array(
+        s.x * four_codes(raw.codes, 0u) + s.y,
+        s.x * four_codes(raw.codes, 4u * BITS) + s.y,
+        s.x * four_codes(raw.codes, 8u * BITS) + s.y,
+        s.x * four_codes(raw.codes, 12u * BITS) + s.y,
+    );
+}
+//# end

@@ -40,7 +40,7 @@ const PROLOGUE_SCALED_GATED_NORM: u32 = 5u;
 
 const MAX_GROUPS: u32 = 512u;
 
-//# when f32
+//# when f32 f16
 /// [T, input_stride].
 @group(0) @binding(_) var<storage, read> input: array<f32>;
 /// [T, gate_stride]; the input again where there is no gate.

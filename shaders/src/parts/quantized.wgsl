@@ -60,3 +60,18 @@ fn twice_e2m1(codes: u32) -> u32 {
     return (value ^ (negative * 255u)) + negative;
 }
 //# end
+
+//# when tiles small_tiles
+/// Sixteen weights as they are stored: their codes from the lowest bit on, and what they share.
+struct Raw {
+    codes: vec4<u32>,
+    scales: vec2<f32>,
+}
+
+/// Four codes of four bits each as numbers, from the lowest on: put into the mantissas of numbers from 1 to 2, which is less work than
+/// a conversion.
+fn nibbles_as_floats(bits: u32) -> vec4<f32> {
+    let placed = (vec4(bits << 19u, bits << 15u, bits << 11u, bits << 7u) & vec4(0x780000u)) | vec4(0x3f800000u);
+    return 16.0 * (bitcast<vec4<f32>>(placed) - 1.0);
+}
+//# end

@@ -1,76 +1,79 @@
-// Products of 64 rows of weights with 64 tokens: the form for many tokens. The tokens were made ready by `prepare`.
-// Each of 256 threads owns four tokens by four rows of the result; tiles of 16 columns pass through workgroup memory.
+// Products of rows of weights with many tokens, by tiles: `TOKENS` tokens and `ROWS` rows to a workgroup. `prepare` has made the
+// tokens ready. Tiles of `DEPTH` columns pass through workgroup memory, where weights come decoded; while a tile is multiplied, the
+// next is on its way to registers.
+//
+// The op says what a workgroup's tile is:
+//
+//   struct Tile                                    has `matrix`, `cols` (columns) and `tokens`, which is 0 where nothing is to be done
+//   fn tile_of(group) -> Tile
+//   fn weight_row(tile, place) -> u32              the row of weights in a place of the tile; any row behind the last
+//   fn input_row(tile, place) -> u32               where in `prepared` the token in a place of the tile begins, in fours of elements
+//   fn finish_tile(tile, place, quad, products)    takes four neighbouring rows' products with the token in a place
 //# use weights
 //# use step
-
-const THREADS: u32 = 256u;
-const SIDE: u32 = 64u;
-const DEPTH: u32 = 16u;
-/// Fours of a column of a tile, and one more: neighbours in a column fall into different banks.
-const COLUMN: u32 = 17u;
 
 struct Tiles {
     /// Columns of the weights.
     cols: u32,
-    /// Columns of a prepared token, a multiple of 4.
+    /// Elements of a row of `prepared`, a multiple of 64.
     stride: u32,
 }
 
+/// Weights that a thread fetches at once.
+const GRANULE: u32 = 16u;
+
+//# when f32
+alias Real = f32;
+
 /// [T, stride / 4]: prepared tokens, zeros behind the last column.
-@group(0) @binding(_) var<storage, read> prepared: array<vec4<f32>>;
+@group(0) @binding(_) var<storage, read> prepared: array<vec4<Real>>;
 
-/// [DEPTH, SIDE / 4]: tokens of the tile, by column.
-var<workgroup> token_tile: array<vec4<f32>, 272>;
-/// [DEPTH, SIDE / 4]: weights of the tile, by column.
-var<workgroup> weight_tile: array<vec4<f32>, 272>;
+/// What products with row `row` of `prepared` are multiplied with.
+fn factor_of(row: u32) -> f32 {
+    return 1.0;
+}
+//# when f16 cooperative
+alias Real = f16;
 
-/// Four tokens, each with four rows.
-alias Block = array<vec4<f32>, 4>;
+/// [T, stride / 4]: prepared tokens, zeros behind the last column, each divided by its factor.
+@group(0) @binding(_) var<storage, read> prepared: array<vec4<Real>>;
+/// [T]: powers of two.
+@group(0) @binding(_) var<storage, read> factors: array<f32>;
 
-/// Loads one column tile; `row` is the weights' row that this thread brings, `ABSENT` for none.
-fn load_tiles(t: Tiles, m: Matrix, first_token: u32, row: u32, base: u32, thread: u32) {
-    let place = thread / 4u;
-    let quad = base / 4u + thread % 4u;
-    var x = vec4(0.0);
-    var w = vec4(0.0);
-    if quad * 4u < t.cols {
-        if first_token + place < step.tokens {
-            x = prepared[(first_token + place) * (t.stride / 4u) + quad];
-        }
-        if row != ABSENT {
-            w = weights_quad(m, row, quad);
-        }
-    }
-    for (var i = 0u; i < 4u; i += 1u) {
-        let column = (thread % 4u * 4u + i) * COLUMN + place / 4u;
-        token_tile[column][place % 4u] = x[i];
-        weight_tile[column][place % 4u] = w[i];
-    }
+/// What products with row `row` of `prepared` are multiplied with.
+fn factor_of(row: u32) -> f32 {
+    return factors[row];
+}
+//# when f32 f16
+//# use tiles_plain
+//# when cooperative
+//# use tiles_cooperative
+//# end
+
+/// What a thread brings for a tile: sixteen weights of a row, and `QUADS` fours of a token.
+struct Incoming {
+    weights: Raw,
+    token: array<vec4<Real>, QUADS>,
 }
 
-/// Adds the tiles' product to `block`.
-fn multiply_tiles(block: ptr<function, Block>, thread: u32) {
-    for (var k = 0u; k < DEPTH; k += 1u) {
-        let x = token_tile[k * COLUMN + thread / 16u];
-        let w = weight_tile[k * COLUMN + thread % 16u];
-        (*block)[0] += x.x * w;
-        (*block)[1] += x.y * w;
-        (*block)[2] += x.z * w;
-        (*block)[3] += x.w * w;
+/// Starts to load for the tile of columns that begins at `base`. `row` is the thread's row of weights, `input` where its token begins.
+fn load(m: Matrix, row: u32, input: u32, cols: u32, base: u32, thread: u32) -> Incoming {
+    var incoming: Incoming;
+    let first = base + thread % GRANULES * GRANULE;
+    if first < cols {
+        incoming.weights = fetch(m, row, first / GRANULE);
     }
+    let quad = input + base / 4u + thread % SHARE * QUADS;
+    for (var i = 0u; i < QUADS; i += 1u) {
+        incoming.token[i] = prepared[quad + i];
+    }
+    return incoming;
 }
 
-/// The product for the tile of tokens that begins at `first_token`; thread `i` brings the weights of `row` for place `i / 4`.
-fn multiply(t: Tiles, m: Matrix, first_token: u32, row: u32, thread: u32) -> Block {
-    var block: Block;
-    for (var i = 0u; i < 4u; i += 1u) {
-        block[i] = vec4(0.0);
+/// The sixteen weights of `incoming`; zeros behind the last column.
+fn weights_of(incoming: Incoming, cols: u32, base: u32, thread: u32) -> array<vec4<f32>, 4> {
+    if base + thread % GRANULES * GRANULE < cols {
+        return decode(incoming.weights);
     }
-    for (var base = 0u; base < t.cols; base += DEPTH) {
-        load_tiles(t, m, first_token, row, base, thread);
-        workgroupBarrier();
-        multiply_tiles(&block, thread);
-        workgroupBarrier();
-    }
-    return block;
+    return array<vec4<f32>, 4>();
 }

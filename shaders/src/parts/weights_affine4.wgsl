@@ -54,3 +54,23 @@ fn dot_raw(m: Matrix, raw: Raw, x: Rounded) -> f32 {
     return s.x * x.scale * f32(product) + s.y * x.sum;
 }
 //# end
+
+//# when tiles small_tiles
+/// Weights `16 granule ..` of a row as they are stored.
+fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
+    let codes = weights[m.offset + row * m.stride + granule / 2u];
+    let own = select(codes.xy, codes.zw, (granule & 1u) == 1u);
+    return Raw(vec4(own, 0u, 0u), scale_and_bias(m, row, granule / 2u));
+}
+
+/// Their values.
+fn decode(raw: Raw) -> array<vec4<f32>, 4> {
+    let s = raw.scales;
+    return array(
+        s.x * nibbles_as_floats(raw.codes.x) + s.y,
+        s.x * nibbles_as_floats(raw.codes.x >> 16u) + s.y,
+        s.x * nibbles_as_floats(raw.codes.y) + s.y,
+        s.x * nibbles_as_floats(raw.codes.y >> 16u) + s.y,
+    );
+}
+//# end

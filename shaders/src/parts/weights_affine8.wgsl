@@ -53,3 +53,21 @@ fn dot_raw(m: Matrix, raw: Raw, x: Rounded) -> f32 {
     return s.x * x.scale * f32(product) + (s.y + 128.0 * s.x) * x.sum;
 }
 //# end
+
+//# when tiles small_tiles
+/// Weights `16 granule ..` of a row as they are stored.
+fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
+    return Raw(weights[m.offset + row * m.stride + granule], scale_and_bias(m, row, granule / 2u));
+}
+
+/// Their values.
+fn decode(raw: Raw) -> array<vec4<f32>, 4> {
+    let s = raw.scales;
+    return array(
+        s.x * vec4<f32>(bytes(raw.codes.x)) + s.y,
+        s.x * vec4<f32>(bytes(raw.codes.y)) + s.y,
+        s.x * vec4<f32>(bytes(raw.codes.z)) + s.y,
+        s.x * vec4<f32>(bytes(raw.codes.w)) + s.y,
+    );
+}
+//# end

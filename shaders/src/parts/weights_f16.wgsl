@@ -21,3 +21,27 @@ fn dot_unit(m: Matrix, row: u32, unit: u32, x: Unit) -> f32 {
     let words = weights[m.offset + row * m.stride + unit];
     return dot(four(words.xy), x[0]) + dot(four(words.zw), x[1]);
 }
+
+//# when tiles small_tiles
+/// Sixteen weights as they are stored.
+struct Raw {
+    first: vec4<u32>,
+    second: vec4<u32>,
+}
+
+/// Weights `16 granule ..` of a row as they are stored, zeros behind its last.
+fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
+    var raw: Raw;
+    let at = m.offset + row * m.stride + 2u * granule;
+    raw.first = weights[at];
+    if 2u * granule + 1u < m.stride {
+        raw.second = weights[at + 1u];
+    }
+    return raw;
+}
+
+/// Their values.
+fn decode(raw: Raw) -> array<vec4<f32>, 4> {
+    return array(four(raw.first.xy), four(raw.first.zw), four(raw.second.xy), four(raw.second.zw));
+}
+//# end

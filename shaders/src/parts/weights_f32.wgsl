@@ -15,3 +15,33 @@ fn weights_quad(m: Matrix, row: u32, quad: u32) -> vec4<f32> {
 fn dot_unit(m: Matrix, row: u32, unit: u32, x: Unit) -> f32 {
     return dot(weights[m.offset + row * m.stride + unit], x[0]);
 }
+
+//# when tiles small_tiles
+/// Sixteen weights as they are stored.
+struct Raw {
+    values: array<vec4<f32>, 4>,
+}
+
+/// Weights `16 granule ..` of a row as they are stored, zeros behind its last.
+fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
+    var raw: Raw;
+    let first = 4u * granule;
+    let at = m.offset + row * m.stride + first;
+    raw.values[0] = weights[at];
+    if first + 1u < m.stride {
+        raw.values[1] = weights[at + 1u];
+    }
+    if first + 2u < m.stride {
+        raw.values[2] = weights[at + 2u];
+    }
+    if first + 3u < m.stride {
+        raw.values[3] = weights[at + 3u];
+    }
+    return raw;
+}
+
+/// Their values.
+fn decode(raw: Raw) -> array<vec4<f32>, 4> {
+    return raw.values;
+}
+//# end

@@ -56,3 +56,23 @@ fn dot_raw(m: Matrix, raw: Raw, x: Rounded) -> f32 {
     return 0.5 * m.factor * e8m0(raw.scale) * x.scale * f32(first + second);
 }
 //# end
+
+//# when tiles small_tiles
+/// Weights `16 granule ..` of a row as they are stored.
+fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
+    let codes = weights[m.offset + row * m.stride + granule / 2u];
+    let own = select(codes.xy, codes.zw, (granule & 1u) == 1u);
+    return Raw(vec4(own, 0u, 0u), vec2(unit_scale(m, row, granule / 2u)));
+}
+
+/// Their values.
+fn decode(raw: Raw) -> array<vec4<f32>, 4> {
+    let s = raw.scales.x;
+    return array(
+        s * e2m1(nibbles(raw.codes.x)),
+        s * e2m1(nibbles(raw.codes.x >> 16u)),
+        s * e2m1(nibbles(raw.codes.y)),
+        s * e2m1(nibbles(raw.codes.y >> 16u)),
+    );
+}
+//# end

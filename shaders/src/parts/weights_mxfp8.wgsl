@@ -23,3 +23,21 @@ fn dot_unit(m: Matrix, row: u32, unit: u32, x: Unit) -> f32 {
     product += dot(e4m3(bytes(b.z)), x[6]) + dot(e4m3(bytes(b.w)), x[7]);
     return unit_scale(m, row, unit) * product;
 }
+
+//# when tiles small_tiles
+/// Weights `16 granule ..` of a row as they are stored.
+fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
+    return Raw(weights[m.offset + row * m.stride + granule], vec2(unit_scale(m, row, granule / 2u)));
+}
+
+/// Their values.
+fn decode(raw: Raw) -> array<vec4<f32>, 4> {
+    let s = raw.scales.x;
+    return array(
+        s * e4m3(bytes(raw.codes.x)),
+        s * e4m3(bytes(raw.codes.y)),
+        s * e4m3(bytes(raw.codes.z)),
+        s * e4m3(bytes(raw.codes.w)),
+    );
+}
+//# end

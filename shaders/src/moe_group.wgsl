@@ -1,0 +1,87 @@
+// What stands before the experts' products of many tokens: puts the places of all tokens in order by their expert, and cuts each expert's
+// list into tiles. One workgroup does it.
+//# use step
+
+const THREADS: u32 = 256u;
+const MAX_EXPERTS: u32 = 512u;
+
+struct Params {
+    experts: u32,
+    top_k: u32,
+    routes_stride: u32,
+    /// Most tokens of a tile.
+    side: u32,
+    /// Whether every token goes to a shared expert too, which is counted behind the others.
+    shared_expert: u32,
+    /// Where the ordered places begin in `lists`.
+    items: u32,
+}
+
+@group(0) @binding(_) var<uniform> params: Params;
+/// What `moe_route` wrote, [T, routes_stride].
+@group(0) @binding(_) var<storage, read> routes: array<f32>;
+/// How many tiles there are; from element 4 on the expert, the first item and the number of items of each, and nothing; from `items` on
+/// the items: token * (top_k + 1) + place.
+@group(0) @binding(_) var<storage, read_write> lists: array<u32>;
+
+/// [experts]: tokens of each.
+var<workgroup> counts: array<atomic<u32>, MAX_EXPERTS>;
+/// [experts]: where the next item of each goes.
+var<workgroup> places: array<atomic<u32>, MAX_EXPERTS>;
+
+fn expert_of(i: u32) -> u32 {
+    let token = step.start + i / params.top_k;
+    return min(u32(routes[token * params.routes_stride + i % params.top_k]), params.experts - 1u);
+}
+
+/// Writes the tiles of an expert whose list begins at `first`.
+fn write_tiles(tile: u32, expert: u32, first: u32, count: u32) {
+    var at = 4u + 4u * tile;
+    for (var done = 0u; done < count; done += params.side) {
+        lists[at] = expert;
+        lists[at + 1u] = first + done;
+        lists[at + 2u] = min(count - done, params.side);
+        at += 4u;
+    }
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(local_invocation_index) thread: u32) {
+    let all = step.tokens * params.top_k;
+    for (var expert = thread; expert < params.experts; expert += THREADS) {
+        atomicStore(&counts[expert], 0u);
+    }
+    workgroupBarrier();
+    for (var i = thread; i < all; i += THREADS) {
+        atomicAdd(&counts[expert_of(i)], 1u);
+    }
+    workgroupBarrier();
+    // One expert more than there are: its tiles begin where the others end.
+    for (var expert = thread; expert <= params.experts; expert += THREADS) {
+        var first = 0u;
+        var tile = 0u;
+        for (var other = 0u; other < expert; other += 1u) {
+            let count = atomicLoad(&counts[other]);
+            first += count;
+            tile += (count + params.side - 1u) / params.side;
+        }
+        if expert < params.experts {
+            atomicStore(&places[expert], first);
+            write_tiles(tile, expert, first, atomicLoad(&counts[expert]));
+        } else {
+            let count = step.tokens * params.shared_expert;
+            write_tiles(tile, expert, first, count);
+            lists[0] = tile + (count + params.side - 1u) / params.side;
+        }
+    }
+    workgroupBarrier();
+    for (var i = thread; i < all; i += THREADS) {
+        let item = atomicAdd(&places[expert_of(i)], 1u);
+        lists[params.items + item] = i / params.top_k * (params.top_k + 1u) + i % params.top_k;
+    }
+    if params.shared_expert != 0u {
+        for (var token = thread; token < step.tokens; token += THREADS) {
+            lists[params.items + all + token] = token * (params.top_k + 1u) + params.top_k;
+        }
+    }
+}

@@ -1,0 +1,163 @@
+// Tiles by cooperative matrices of 16 by 16: f16 times f16, added up in f32. Subgroups have 32 threads.
+//
+// Both tiles lie row by row with their columns side by side, as they come; a gap behind each row keeps rows apart in memory's banks and
+// aligned to 16 bytes, as loads of cooperative matrices must be. A is the tokens' tile, B the weights' (by columns: a row of weights is a
+// column of B), and C has a row for each token.
+
+const THREADS: u32 = 256u;
+const SUBGROUPS: u32 = 8u;
+const ROWS: u32 = 128u;
+const DEPTH: u32 = 32u;
+//# when tiles
+/// A subgroup has 32 rows by 64 tokens.
+const TOKENS: u32 = 128u;
+/// Fours of a token that a thread brings, and threads that bring a token.
+const QUADS: u32 = 4u;
+const SHARE: u32 = 2u;
+//# when small_tiles
+/// A subgroup has 16 rows by all 32 tokens.
+const TOKENS: u32 = 32u;
+/// Fours of a token that a thread brings, and threads that bring a token.
+const QUADS: u32 = 1u;
+const SHARE: u32 = 8u;
+//# end
+/// Threads that bring a row of weights.
+const GRANULES: u32 = DEPTH / GRANULE;
+/// Fours from one row of a tile to the next.
+const STRIDE: u32 = 10u;
+
+alias Tokens16 = coop_mat16x16<f16, A>;
+alias Weights16 = coop_mat16x16<f16, B>;
+alias Sums16 = coop_mat16x16<f32, C>;
+
+/// [TOKENS, STRIDE].
+var<workgroup> token_tile: array<vec4<f16>, TOKENS * STRIDE>;
+/// [ROWS, STRIDE].
+var<workgroup> weight_tile: array<vec4<f16>, ROWS * STRIDE>;
+/// [SUBGROUPS, 16 tokens, 16 rows]: results on their way to the threads.
+var<workgroup> results: array<vec4<f32>, SUBGROUPS * 64u>;
+var<workgroup> tokens_of_tile: u32;
+
+/// Puts what a thread has brought into the tiles.
+fn place_tiles(incoming: Incoming, cols: u32, base: u32, thread: u32) {
+    let values = weights_of(incoming, cols, base, thread);
+    let at = thread / GRANULES * STRIDE + thread % GRANULES * 4u;
+    weight_tile[at] = vec4<f16>(values[0]);
+    weight_tile[at + 1u] = vec4<f16>(values[1]);
+    weight_tile[at + 2u] = vec4<f16>(values[2]);
+    weight_tile[at + 3u] = vec4<f16>(values[3]);
+    let token = thread / SHARE * STRIDE + thread % SHARE * QUADS;
+    for (var i = 0u; i < QUADS; i += 1u) {
+        token_tile[token + i] = incoming.token[i];
+    }
+}
+
+/// Finishes 16 tokens by 16 rows, from `token` and `row` of the tile on, that the subgroup has put into `results`.
+fn finish_results(tile: Tile, token: u32, row: u32, subgroup: u32, lane: u32) {
+    workgroupBarrier();
+    for (var i = lane; i < 64u; i += 32u) {
+        let place = token + i / 4u;
+        if place < tile.tokens {
+            finish_tile(tile, place, row / 4u + i % 4u, results[subgroup * 64u + i]);
+        }
+    }
+    workgroupBarrier();
+}
+
+@compute @workgroup_size(THREADS)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let tile = tile_of(group);
+    // That all threads agree must be plain to see where cooperative matrices are used.
+    if thread == 0u {
+        tokens_of_tile = tile.tokens;
+    }
+    workgroupBarrier();
+    if tokens_of_tile == 0u {
+        return;
+    }
+    let row = weight_row(tile, thread / GRANULES);
+    // Places behind the last token hold that token; what comes of them is left out.
+    let input = input_row(tile, min(thread / SHARE, tile.tokens - 1u));
+    results[thread] = vec4(0.0);
+    results[thread + THREADS] = vec4(0.0);
+    workgroupBarrier();
+    let zero = coopLoadT<Sums16>(&results[subgroup * 64u], 4u);
+    workgroupBarrier();
+//# when tiles
+    let own_row = subgroup % 4u * 32u;
+    let own_token = subgroup / 4u * 64u;
+    var c00 = zero;
+    var c01 = zero;
+    var c10 = zero;
+    var c11 = zero;
+    var c20 = zero;
+    var c21 = zero;
+    var c30 = zero;
+    var c31 = zero;
+//# when small_tiles
+    let own_row = subgroup * 16u;
+    var c0 = zero;
+    var c1 = zero;
+//# end
+    var incoming = load(tile.matrix, row, input, tile.cols, 0u, thread);
+    for (var base = 0u; base < tile.cols; base += DEPTH) {
+        place_tiles(incoming, tile.cols, base, thread);
+        workgroupBarrier();
+        if base + DEPTH < tile.cols {
+            incoming = load(tile.matrix, row, input, tile.cols, base + DEPTH, thread);
+        }
+        for (var k = 0u; k < DEPTH / 4u; k += 4u) {
+//# when tiles
+            let b0 = coopLoad<Weights16>(&weight_tile[own_row * STRIDE + k], STRIDE);
+            let b1 = coopLoad<Weights16>(&weight_tile[(own_row + 16u) * STRIDE + k], STRIDE);
+            let a0 = coopLoadT<Tokens16>(&token_tile[own_token * STRIDE + k], STRIDE);
+            c00 = coopMultiplyAdd(a0, b0, c00);
+            c01 = coopMultiplyAdd(a0, b1, c01);
+            let a1 = coopLoadT<Tokens16>(&token_tile[(own_token + 16u) * STRIDE + k], STRIDE);
+            c10 = coopMultiplyAdd(a1, b0, c10);
+            c11 = coopMultiplyAdd(a1, b1, c11);
+            let a2 = coopLoadT<Tokens16>(&token_tile[(own_token + 32u) * STRIDE + k], STRIDE);
+            c20 = coopMultiplyAdd(a2, b0, c20);
+            c21 = coopMultiplyAdd(a2, b1, c21);
+            let a3 = coopLoadT<Tokens16>(&token_tile[(own_token + 48u) * STRIDE + k], STRIDE);
+            c30 = coopMultiplyAdd(a3, b0, c30);
+            c31 = coopMultiplyAdd(a3, b1, c31);
+//# when small_tiles
+            let b = coopLoad<Weights16>(&weight_tile[own_row * STRIDE + k], STRIDE);
+            let a0 = coopLoadT<Tokens16>(&token_tile[k], STRIDE);
+            c0 = coopMultiplyAdd(a0, b, c0);
+            let a1 = coopLoadT<Tokens16>(&token_tile[16u * STRIDE + k], STRIDE);
+            c1 = coopMultiplyAdd(a1, b, c1);
+//# end
+        }
+        workgroupBarrier();
+    }
+//# when tiles
+    coopStoreT(c00, &results[subgroup * 64u], 4u);
+    finish_results(tile, own_token, own_row, subgroup, lane);
+    coopStoreT(c01, &results[subgroup * 64u], 4u);
+    finish_results(tile, own_token, own_row + 16u, subgroup, lane);
+    coopStoreT(c10, &results[subgroup * 64u], 4u);
+    finish_results(tile, own_token + 16u, own_row, subgroup, lane);
+    coopStoreT(c11, &results[subgroup * 64u], 4u);
+    finish_results(tile, own_token + 16u, own_row + 16u, subgroup, lane);
+    coopStoreT(c20, &results[subgroup * 64u], 4u);
+    finish_results(tile, own_token + 32u, own_row, subgroup, lane);
+    coopStoreT(c21, &results[subgroup * 64u], 4u);
+    finish_results(tile, own_token + 32u, own_row + 16u, subgroup, lane);
+    coopStoreT(c30, &results[subgroup * 64u], 4u);
+    finish_results(tile, own_token + 48u, own_row, subgroup, lane);
+    coopStoreT(c31, &results[subgroup * 64u], 4u);
+    finish_results(tile, own_token + 48u, own_row + 16u, subgroup, lane);
+//# when small_tiles
+    coopStoreT(c0, &results[subgroup * 64u], 4u);
+    finish_results(tile, 0u, own_row, subgroup, lane);
+    coopStoreT(c1, &results[subgroup * 64u], 4u);
+    finish_results(tile, 16u, own_row, subgroup, lane);
+//# end
+}
