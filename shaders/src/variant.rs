@@ -39,11 +39,21 @@ pub enum Kernel {
     MoeUp,
     /// What stands before a projection of many tokens.
     Prepare,
+    /// Choosing a token: the most probable.
+    SampleGreedy,
+    /// Choosing a token: the largest logit of each block.
+    SampleLargest,
+    /// Choosing a token: what each block of logits weighs.
+    SampleMasses,
+    /// Choosing a token: drawn from all.
+    SampleDrawn,
+    /// Choosing a token: drawn from the most probable.
+    SampleSorted,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::AttentionPrepare,
         Self::AttentionAttend,
         Self::Conv1d,
@@ -61,6 +71,11 @@ impl Kernel {
         Self::MoeRoute,
         Self::MoeUp,
         Self::Prepare,
+        Self::SampleGreedy,
+        Self::SampleLargest,
+        Self::SampleMasses,
+        Self::SampleDrawn,
+        Self::SampleSorted,
     ];
 
     /// Its file, without the extension, and its form there.
@@ -83,6 +98,11 @@ impl Kernel {
             Self::MoeRoute => ("moe_route", ""),
             Self::MoeUp => ("moe_up", ""),
             Self::Prepare => ("prepare", ""),
+            Self::SampleGreedy => ("sample", "greedy"),
+            Self::SampleLargest => ("sample", "largest"),
+            Self::SampleMasses => ("sample", "masses"),
+            Self::SampleDrawn => ("sample", "drawn"),
+            Self::SampleSorted => ("sample", "sorted"),
         }
     }
 
@@ -97,7 +117,7 @@ impl Kernel {
                 | Self::MambaScan
                 | Self::MLstmScan
                 | Self::Prepare
-        )
+        ) && !self.samples()
     }
 
     /// Whether its threads add up what they have, so that it has a variant for each [`Reduction`].
@@ -111,6 +131,18 @@ impl Kernel {
                 | Self::LinearTiles
                 | Self::Mamba2Scan
                 | Self::MambaScan
+        ) && !self.samples()
+    }
+
+    /// Whether it takes part in choosing a token.
+    pub const fn samples(self) -> bool {
+        matches!(
+            self,
+            Self::SampleGreedy
+                | Self::SampleLargest
+                | Self::SampleMasses
+                | Self::SampleDrawn
+                | Self::SampleSorted
         )
     }
 }
