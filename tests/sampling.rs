@@ -94,6 +94,7 @@ fn falls_on(sampler: &mut Sampler, logits: &[f32], choice: &Choice, number: f64,
 fn all_options() -> Vec<SamplingOptions> {
     let plain = SamplingOptions::default();
     let last = StageOrder::TemperatureLast;
+    // Shares that no number of equals comes to: there rounding would decide.
     vec![
         SamplingOptions::greedy(),
         plain.clone(),
@@ -102,11 +103,11 @@ fn all_options() -> Vec<SamplingOptions> {
         SamplingOptions { min_p: 0.1, temperature: 1.4, order: last, ..plain.clone() },
         SamplingOptions { top_k: 1, ..plain.clone() },
         SamplingOptions { top_k: 40, ..plain.clone() },
-        SamplingOptions { top_k: 40, top_p: 0.9, temperature: 0.8, ..plain.clone() },
-        SamplingOptions { top_k: 500, top_p: 0.97, min_p: 0.01, ..plain.clone() },
-        SamplingOptions { top_p: 0.5, ..plain.clone() },
-        SamplingOptions { top_p: 0.95, temperature: 0.7, ..plain.clone() },
-        SamplingOptions { top_p: 0.9, min_p: 0.02, temperature: 1.3, order: last, ..plain.clone() },
+        SamplingOptions { top_k: 40, top_p: 0.913, temperature: 0.8, ..plain.clone() },
+        SamplingOptions { top_k: 500, top_p: 0.9713, min_p: 0.01, ..plain.clone() },
+        SamplingOptions { top_p: 0.503, ..plain.clone() },
+        SamplingOptions { top_p: 0.9507, temperature: 0.7, ..plain.clone() },
+        SamplingOptions { top_p: 0.907, min_p: 0.02, temperature: 1.3, order: last, ..plain.clone() },
         SamplingOptions { top_k: 20, temperature: 2.0, order: last, ..plain },
     ]
 }
@@ -141,7 +142,7 @@ fn a_seed_gives_the_tokens_that_it_gives_on_the_host() {
                     let Some(chosen) = chosen else {
                         // More candidates than there is room for, and only there.
                         assert!(vocab > 1024 && options.top_p < 1.0 && options.top_k == 0, "{what}");
-                        assert!([1, 2].contains(&tokens[i]), "{what}");
+                        assert!([1, 2, 3].contains(&tokens[i]), "{what}");
                         left += 1;
                         continue;
                     };
