@@ -141,8 +141,11 @@ fn a_seed_gives_the_tokens_that_it_gives_on_the_host() {
                     let logits = &columns[tokens[i] as usize];
                     let Some(chosen) = chosen else {
                         // More candidates than there is room for, and only there.
-                        assert!(vocab > 1024 && options.top_p < 1.0 && options.top_k == 0, "{what}");
-                        assert!([1, 2, 3].contains(&tokens[i]), "{what}");
+                        assert!(options.top_p < 1.0 && options.top_k == 0, "{what}");
+                        let mut sampler = Sampler::new(options.clone(), 0).unwrap();
+                        let candidates = sampler.distribution(logits).unwrap().len();
+                        let equals = tokens[i] == 3;
+                        assert!(candidates > 700 || equals && vocab > 1024, "{what}: {candidates}");
                         left += 1;
                         continue;
                     };

@@ -301,8 +301,10 @@ fn main(@builtin(local_invocation_index) thread: u32) {
             }
             kept = 4u * thread + last + 1u;
         }
-        // Otherwise those that are missing are behind the bound.
-        decided = totals[THREADS - 1u] >= wanted || by_rank || f32(many) == found;
+        // Otherwise those that are missing are behind the bound, unless the next stage takes none of them.
+        let last = weight((logit_of(candidates[many - 1u].x) - most) / draw.cut_temperature);
+        let enough = totals[THREADS - 1u] >= wanted || last < draw.min_p;
+        decided = enough || by_rank || f32(many) == found;
     }
     let nucleus = workgroupUniformLoad(&kept);
     for (var i = 0u; i < 4u; i += 1u) {

@@ -74,6 +74,12 @@ fn a_snapshot_shares_its_memory_until_the_session_goes_on() {
             }
         }
         let retained = session.retained_bytes();
+        if on.wgpu {
+            // A cache is shared as a whole: the session writes where the mark doesn't look.
+            let tensors = model.session().unwrap().state_bytes();
+            assert_eq!(retained, logits + tensors, "{} on {}", case.name, on.name);
+            continue;
+        }
         assert!(
             (logits + tensors..=logits + tensors + page).contains(&retained),
             "{}: {retained} bytes, {tensors} of tensors",

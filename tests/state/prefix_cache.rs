@@ -182,6 +182,13 @@ fn what_snapshots_share_is_counted_once() {
         // Every page once, tensors ten times, and a little for tokens and logits.
         let least = 10 * tensors + caches;
         let own = 10 * (4 * 640 + 500) + 8 * model.vocab();
+        if on.wgpu {
+            // A cache has room for up to twice the positions, and so had those that it has outgrown.
+            let least = 10 * model.session().unwrap().state_bytes() + caches;
+            let most = least + 3 * caches + own;
+            assert!((least..most).contains(&stats.bytes), "{}: {stats:?} {least}", case.name);
+            continue;
+        }
         assert!((least..least + own).contains(&stats.bytes), "{}: {stats:?} {least}", case.name);
     }
 }
