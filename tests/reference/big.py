@@ -2,6 +2,7 @@
 
     python big.py granite-h-350m OUT          # writes OUT/config.json, OUT/model.safetensors, OUT/tokenizer.json, ...
     python big.py --list
+    python big.py mamba2-2.7b OUT --bits 4    # codes and scales are drawn at once, in the layout that MLX has
     python big.py --self-check                # the tensor tables against the committed fixtures
 
 The weights are random numbers of a sane scale: the model runs at the speed of the trained one and says nothing.
@@ -57,6 +58,13 @@ MODELS = {
     ),
     "mamba2-130m": _mamba2(768, 24),
     "mamba2-1.3b": _mamba2(2048, 48),
+    "mamba2-2.7b": _mamba2(2560, 64),
+    # 7 B parameters of which 1 B are active.
+    "granite-h-tiny": _granite(
+        40, (5, 15, 25, 35), hidden_size=1536, intermediate_size=512, shared_intermediate_size=1024,
+        num_local_experts=64, num_experts_per_tok=6, num_attention_heads=12, num_key_value_heads=4, mamba_n_heads=48,
+        mamba_d_head=64, logits_scaling=6,
+    ),
     "xlstm-1b": dict(
         model_type="xlstm", architectures=["xLSTMForCausalLM"], vocab_size=50304, hidden_size=2048, embedding_dim=2048,
         num_hidden_layers=20, num_blocks=20, num_heads=4, qk_dim_factor=0.5, v_dim_factor=1.0, use_bias=False,
@@ -241,16 +249,85 @@ def write_weights(config, path, seed):
     return offset
 
 
-def make(name, folder, seed):
+# ---------------------------------------------------------------------------------------- quantized weights
+
+
+def _mlx_table(config):
+    """The tensors as mlx-lm names and stacks them."""
+    for name, shape in TABLES[config["model_type"]](config):
+        if name.endswith("block_sparse_moe.input_linear.weight"):
+            experts, rows, columns = shape
+            for half in ("gate_proj", "up_proj"):
+                yield name.replace("input_linear", f"switch_mlp.{half}"), (experts, rows // 2, columns)
+        elif name.endswith("block_sparse_moe.output_linear.weight"):
+            yield name.replace("output_linear", "switch_mlp.down_proj"), shape
+        elif name.endswith("conv1d.weight"):
+            yield name, (shape[0], shape[2], shape[1])
+        else:
+            yield name, shape
+
+
+def _is_quantized(name, shape, group):
+    kept = ("norm", "conv1d", "router", "gate_preact")
+    return len(shape) > 1 and shape[-1] % group == 0 and (
+        "ogate_preact" in name or not any(word in name for word in kept))
+
+
+def _quantized_table(config, bits, group):
+    """Name, safetensors type, stored shape, and how to draw `count` elements of each tensor."""
+    for name, shape in sorted(_mlx_table(config)):
+        if not _is_quantized(name, shape, group):
+            yield name, "BF16", shape, lambda rng, count, n=name, s=shape: _to_bf16(_draw(n, s, count, rng, config))
+            continue
+        *rows, columns = shape
+        spread = _embedding_std(config) if "embed" in name else 1 / math.sqrt(columns)
+        # Codes are uniform: the scale that gives them that standard deviation, and the bias that gives them a mean of 0.
+        scale = spread * math.sqrt(12) / (1 << bits)
+        base = name.removesuffix(".weight")
+        yield name, "U32", (*rows, columns * bits // 32), lambda rng, count: rng.bytes(4 * count)
+        vary = lambda rng, count: rng.uniform(0.9, 1.1, count).astype(np.float32)
+        yield f"{base}.scales", "BF16", (*rows, columns // group), (
+            lambda rng, count, s=scale: _to_bf16(vary(rng, count) * np.float32(s)))
+        yield f"{base}.biases", "BF16", (*rows, columns // group), (
+            lambda rng, count, s=scale: _to_bf16(vary(rng, count) * np.float32(-s * ((1 << bits) - 1) / 2)))
+
+
+def write_quantized(config, path, seed, bits, group):
+    """Write random codes, scales and biases as one safetensors file."""
+    table = list(_quantized_table(config, bits, group))
+    header, offset = {"__metadata__": {"format": "mlx"}}, 0
+    for name, dtype, shape, _ in table:
+        size = math.prod(shape) * (4 if dtype == "U32" else 2)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, _, shape, draw in table:
+            rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            left = math.prod(shape)
+            while left:
+                count = min(left, BLOCK)
+                file.write(draw(rng, count))
+                left -= count
+    return offset
+
+
+def make(name, folder, seed, bits, group):
     folder.mkdir(parents=True, exist_ok=True)
     config = dict(MODELS[name], torch_dtype="bfloat16", use_cache=True, transformers_version="4.57.0",
                   bos_token_id=END, eos_token_id=END, pad_token_id=PAD)
+    if bits:
+        config["quantization"] = dict(bits=bits, group_size=group, mode="affine")
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     (folder / "generation_config.json").write_text(
         json.dumps({"bos_token_id": END, "eos_token_id": END, "pad_token_id": PAD}, indent=2) + "\n")
     write_tokenizer(folder, config["vocab_size"])
-    size = write_weights(config, folder / "model.safetensors", seed)
-    print(f"{folder}: {size / 2e6:.0f} M parameters, {size / 1e6:.0f} MB")
+    path = folder / "model.safetensors"
+    size = write_quantized(config, path, seed, bits, group) if bits else write_weights(config, path, seed)
+    parameters = sum(math.prod(shape) for _, shape in TABLES[config["model_type"]](config))
+    print(f"{folder}: {parameters / 1e6:.0f} M parameters, {size / 1e6:.0f} MB")
 
 
 def self_check():
@@ -272,6 +349,8 @@ def main():
     parser.add_argument("model", nargs="?", choices=sorted(MODELS))
     parser.add_argument("out", nargs="?", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bits", type=int, choices=(2, 3, 4, 5, 6, 8), help="affine codes of so many bits")
+    parser.add_argument("--group-size", type=int, default=64, choices=(32, 64, 128))
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--self-check", action="store_true")
     options = parser.parse_args()
@@ -282,7 +361,7 @@ def main():
     elif options.self_check:
         self_check()
     elif options.model and options.out:
-        make(options.model, options.out, options.seed)
+        make(options.model, options.out, options.seed, options.bits, options.group_size)
     else:
         parser.error("give a model and a folder")
 
