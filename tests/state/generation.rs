@@ -1,9 +1,7 @@
 //! Generating is sampling and feeding one token after the other, however far a device is ahead and wherever the answer ends.
 
 use kinglet::sampling::{Sampler, SamplingOptions};
-use kinglet::{
-    Cancel, Error, GenerateOptions, Generation, Logits, Model, Retain, Run, Session,
-};
+use kinglet::{Cancel, Error, GenerateOptions, Generation, Logits, Model, Retain, Run, Session};
 use kinglet_tests::Case;
 use kinglet_tests::random::Random;
 use kinglet_tests::temp::TempDir;
@@ -58,7 +56,14 @@ fn reference(model: &Model, case: &Case, options: &SamplingOptions, count: usize
 }
 
 /// Whether a session, and the sampler, are what they are after `count` tokens of the answer.
-fn check(session: &mut Session, sampler: &Sampler, prompt: &[u32], at: usize, all: &Reference, what: &str) {
+fn check(
+    session: &mut Session,
+    sampler: &Sampler,
+    prompt: &[u32],
+    at: usize,
+    all: &Reference,
+    what: &str,
+) {
     let held = at.saturating_sub(1);
     let expected = [prompt, &all.tokens[..held]].concat();
     assert_eq!(session.tokens(), expected, "{what}");
@@ -92,7 +97,10 @@ fn an_answer_can_end_anywhere() {
                     continue;
                 }
                 let ahead = [4, 1, 7, 3, 20][(index / 2 + way) % 5];
-                let what = format!("{} on {}, {end} tokens, {ahead} ahead, {options:?}", case.name, on.name);
+                let what = format!(
+                    "{} on {}, {end} tokens, {ahead} ahead, {options:?}",
+                    case.name, on.name
+                );
                 let (mut session, prompt) = prompt(&model, &case);
                 let mut sampler = Sampler::new(options.clone(), 11).unwrap();
                 let mut generation =
@@ -148,7 +156,10 @@ fn a_full_context_and_a_flag_stop_it_where_they_would_stop_single_steps() {
         assert_eq!(take(&mut generation, 9), all.tokens[..9]);
         for _ in 0..2 {
             let error = generation.next_token().unwrap_err();
-            assert!(matches!(error, Error::ContextFull { held: 13, more: 1, limit: 13 }), "{error}");
+            assert!(
+                matches!(error, Error::ContextFull { held: 13, more: 1, limit: 13 }),
+                "{error}"
+            );
         }
         drop(generation);
         let what = format!("{} on {}, full", case.name, on.name);

@@ -333,8 +333,7 @@ fn a_cache_without_a_window_grows_with_the_context_and_no_faster() {
         let position: usize = caches.iter().map(|(bytes, _)| bytes).sum();
         let mut session = model.session().unwrap();
         // A device aligns tensors, holds some of them twice, and makes room for twice the positions.
-        let (recurrent, times) =
-            if on.wgpu { (session.state_bytes(), 2) } else { (recurrent, 1) };
+        let (recurrent, times) = if on.wgpu { (session.state_bytes(), 2) } else { (recurrent, 1) };
         for run in [1, 62, 1, 1, 200] {
             session.feed(&tokens(&mut Random::new(2), model.vocab(), run)).unwrap();
             let (held, bytes) = (session.position(), session.state_bytes() - recurrent);

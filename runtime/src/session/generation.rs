@@ -177,7 +177,8 @@ impl Generation<'_> {
         // The last token is the host's, which then has the logits.
         let most = self.options.max_tokens.saturating_sub(1).saturating_sub(self.given);
         let held = self.session.tokens.len();
-        let room = self.session.context_limit.map_or(usize::MAX, |limit| limit.saturating_sub(held));
+        let room =
+            self.session.context_limit.map_or(usize::MAX, |limit| limit.saturating_sub(held));
         if room == 0 {
             self.settle().await?;
             return Ok(None);

@@ -103,14 +103,19 @@ impl Cache {
         let needed = position.saturating_add(len).min(form.most());
         let Some(old) = cache else {
             *cache = Some(Arc::new(Self::with_room(device, form, 0, needed)?));
-            let written = Written { end: position + len, highest: position + len, lowest: usize::MAX };
+            let written =
+                Written { end: position + len, highest: position + len, lowest: usize::MAX };
             cache.iter().for_each(|cache| *cache.lock() = written);
             return Ok(true);
         };
         if needed <= old.capacity && old.claim(position, len, Arc::strong_count(old) == 1) {
             return Ok(false);
         }
-        let capacity = if needed > old.capacity { grown(device, form, old.capacity, needed) } else { old.capacity };
+        let capacity = if needed > old.capacity {
+            grown(device, form, old.capacity, needed)
+        } else {
+            old.capacity
+        };
         let new = Self::new(device, form, capacity, old.first)?;
         // Before it goes round, all of it is held, and room is made before that.
         let held = position.min(old.capacity);
