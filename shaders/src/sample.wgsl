@@ -153,6 +153,15 @@ var<workgroup> bins_taken: u32;
 var<workgroup> taken: u32;
 /// How many of the ordered candidates are kept.
 var<workgroup> kept: u32;
+/// The token, which one thread finds and another writes: a workgroup's barriers order no other memory.
+var<workgroup> answer: u32;
+
+/// Leaves the choice to the host.
+fn leave(thread: u32) {
+    if thread == 0u {
+        chosen[0] = ABSENT;
+    }
+}
 
 /// The bin of a logit by its distance from the largest: exponent and first bits of the number, so that nearly flat distributions
 /// are told apart as well as steep ones.
@@ -186,7 +195,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
     let first = largest_of_all(thread);
     let most = logit_of(first.x);
     if thread == 0u {
-        chosen[0] = ABSENT;
+        answer = ABSENT;
         atomicStore(&count, 0u);
         bins_taken = BINS;
         kept = 0u;
@@ -196,6 +205,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
     }
     workgroupBarrier();
     if first.x >= BROKEN || first.x <= EXCLUDED {
+        leave(thread);
         return;
     }
 
@@ -248,6 +258,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
     }
     let many = workgroupUniformLoad(&taken);
     if many == 0u || many > ROOM {
+        leave(thread);
         return;
     }
 
@@ -320,7 +331,11 @@ fn main(@builtin(local_invocation_index) thread: u32) {
     accumulate(sum4(final_weights), thread);
     let place = draw.number * totals[THREADS - 1u];
     if decided && passes(place, thread) {
-        chosen[0] = candidates[4u * thread + pick(final_weights, place, total_before(thread))].y;
+        answer = candidates[4u * thread + pick(final_weights, place, total_before(thread))].y;
+    }
+    workgroupBarrier();
+    if thread == 0u {
+        chosen[0] = answer;
     }
 }
 //# end

@@ -56,7 +56,7 @@ impl GenerateOptions {
 /// Where a device can choose by itself (greedy, temperature, top-k, top-p, min-p on the wgpu backend; penalties, DRY, logit
 /// biases, typical-p and XTC stay on the host), it goes on with the next steps while the host still reads the tokens of earlier
 /// ones; random numbers are the sampler's own, so that a seed gives the tokens that it gives on the host, up to rounding of the
-/// logits. To end such an answer costs the steps that were in vain, and at most 15 that are computed again. A session that
+/// logits. To end such an answer costs the steps that were in vain, and at most 16 that are computed again. A session that
 /// retains states at intervals ([`Session::retain`]) is not decoded ahead, since these states come with their logits.
 pub struct Generation<'a> {
     session: &'a mut Session,
@@ -190,31 +190,43 @@ impl Generation<'_> {
             }
             return Ok(None);
         }
+        match self.go_ahead(before, wanted).await {
+            Ok(Some(token)) => Ok(Some(token)),
+            Ok(None) => {
+                self.left += 1;
+                self.settle().await?;
+                Ok(None)
+            }
+            Err(error) => {
+                // Where it can't be undone either, the session stays poisoned.
+                let _ = self.settle().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Sees to it that `wanted` steps are under way, the first of them with the token `before`, and waits for one.
+    async fn go_ahead(&mut self, before: u32, wanted: usize) -> Result<Option<u32>, Error> {
+        let Some(running) = &mut self.ahead else { return Ok(None) };
+        let session = &mut *self.session;
         // Sound again when all of it is settled.
-        self.session.poisoned = true;
+        session.poisoned = true;
         while running.device.under_way() < wanted {
             let first = running.submitted == 0;
             if running.submitted.is_multiple_of(KEEP_EVERY) {
-                let position = held + running.device.under_way();
-                running.kept.push_back((position, self.session.state.snapshot()?));
+                let position = session.tokens.len() + running.device.under_way();
+                running.kept.push_back((position, session.state.snapshot()?));
             }
             let choice = running.next_choice();
-            let state = &mut *self.session.state;
-            running.device.submit(first.then_some(before), state, choice).await?;
+            running.device.submit(first.then_some(before), &mut *session.state, choice).await?;
             running.submitted += 1;
         }
         let chosen = running.device.next().await?;
-        self.session.tokens.push(before);
+        session.tokens.push(before);
         self.pending = None;
-        let held = self.session.tokens.len();
-        while running.kept.get(1).is_some_and(|(position, _)| *position < held) {
-            running.kept.pop_front();
-        }
+        running.forget(session.tokens.len());
         if chosen.is_some() {
             self.sampler.skip(&running.choice);
-        } else {
-            self.left += 1;
-            self.settle().await?;
         }
         Ok(chosen)
     }
@@ -256,9 +268,7 @@ impl Generation<'_> {
         let Some(mut running) = self.ahead.take() else { return Ok(()) };
         let session = &mut *self.session;
         let held = session.tokens.len();
-        while running.kept.get(1).is_some_and(|(position, _)| *position < held) {
-            running.kept.pop_front();
-        }
+        running.forget(held);
         // Without one, no step was submitted.
         let Some((position, state)) = running.kept.pop_front() else { return Ok(()) };
         session.state = state;
@@ -279,6 +289,14 @@ impl Generation<'_> {
 }
 
 impl Running {
+    /// Forgets the states that nobody comes back to from `held` tokens: there is a later one, and something to compute after it,
+    /// which gives the logits.
+    fn forget(&mut self, held: usize) {
+        while self.kept.get(1).is_some_and(|(position, _)| *position < held) {
+            self.kept.pop_front();
+        }
+    }
+
     /// How the step to be submitted chooses.
     fn next_choice(&mut self) -> Choice {
         let mut choice = self.choice;
