@@ -129,7 +129,8 @@ pub enum Error {
         /// What there is, a line each; empty when there is nothing.
         found: Vec<String>,
     },
-    /// The device is gone: its driver was reset, it was unplugged or switched off. Models on it must be opened again.
+    /// The device is gone: its driver was reset, it was unplugged or switched off. Models on it must be opened again; what was
+    /// written to memory or a file before ([`Session::write_to`](crate::Session::write_to)) can go on there, or on another backend.
     DeviceLost {
         /// The adapter.
         adapter: String,

@@ -73,6 +73,13 @@ fn an_answer_goes_on_elsewhere_when_its_device_is_gone() {
             generation.finish().unwrap();
             let mut file = Vec::new();
             session.write_to(&mut file, Some(sampler.state())).unwrap();
+            // A snapshot's bytes are the session's, but for the sampler.
+            let [mut of_snapshot, mut of_session] = [Vec::new(), Vec::new()];
+            let snapshot = session.snapshot().unwrap();
+            session.feed(&[1]).unwrap();
+            snapshot.write_to(&mut of_snapshot).unwrap();
+            snapshot.session().unwrap().write_to(&mut of_session, None).unwrap();
+            assert!(of_snapshot == of_session && !of_snapshot.is_empty(), "{}", case.name);
             (file, begun)
         };
         assert_eq!(begun, expected[..11], "{}", case.name);

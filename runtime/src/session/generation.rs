@@ -272,6 +272,8 @@ impl Generation<'_> {
         // Without one, no step was submitted.
         let Some((position, state)) = running.kept.pop_front() else { return Ok(()) };
         session.state = state;
+        // Later states must not see what comes next, which costs nothing when they are gone.
+        drop(running);
         let again = session.tokens.get(position..).unwrap_or_default();
         if !again.is_empty() {
             session.logits.clear();

@@ -84,7 +84,9 @@ impl WgpuAhead {
                 return Ok(false);
             }
         }
-        queue.write_buffer(&program.memory.wanted, 0, &0u32.to_le_bytes());
+        if *turn != self.number {
+            queue.write_buffer(&program.memory.wanted, 0, &0u32.to_le_bytes());
+        }
         queue.write_buffer(&program.memory.step, 0, &step_bytes);
         for rotation in &program.rotations {
             let turns = rotation.turns(&steps[1..]);

@@ -1,9 +1,10 @@
 //! Keys and values of an attention layer in the device's memory.
 //!
-//! A snapshot shares the buffers. Positions are written once: who holds the last of them writes the next behind it, where the
-//! others don't look; anybody else goes on with a copy. In a window positions take the places of those that have left it,
-//! which the others may still need: that is looked after here.
+//! States that come from one another share the buffers. Who holds more positions than any other writes the next behind them, where
+//! the others don't look; anybody else goes on with a copy. In a window positions take the places of those that have left it,
+//! which the others may still need: so it is known who holds how many.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::device::Device;
@@ -45,29 +46,27 @@ pub(super) struct Cache {
     form: Form,
     /// The first position that was ever there.
     first: usize,
-    written: Mutex<Written>,
+    holders: Mutex<Holders>,
 }
 
-/// What was written to a cache by all that share it.
-#[derive(Clone, Copy)]
-struct Written {
-    /// One past the last position.
-    end: usize,
-    /// One past the highest position that ever was there.
+/// Who shares a cache.
+#[derive(Default)]
+struct Holders {
+    /// One past the highest position that was ever written.
     highest: usize,
-    /// The lowest position of a snapshot since the cache was last nobody else's.
-    lowest: usize,
+    /// By the number of a state: the positions that it holds.
+    positions: HashMap<u64, usize>,
 }
 
 impl Cache {
     fn new(device: &Device, form: Form, capacity: usize, first: usize) -> Result<Self, Error> {
         let bytes = form.row.saturating_mul(capacity as u64);
         let half = || device.buffer(WHAT, bytes, USAGE);
-        let written = Mutex::new(Written { end: first, highest: first, lowest: usize::MAX });
-        Ok(Self { halves: [half()?, half()?], capacity, form, first, written })
+        let halves = [half()?, half()?];
+        Ok(Self { halves, capacity, form, first, holders: Mutex::default() })
     }
 
-    /// An empty one for the positions `first ..`, with room up to `end`.
+    /// One for the positions `first .. end`, which are written next.
     ///
     /// # Errors
     /// When it would be larger than the device allows, or there is no memory.
@@ -78,17 +77,27 @@ impl Cache {
         end: usize,
     ) -> Result<Self, Error> {
         let capacity = grown(device, form, 0, end.min(form.most()));
-        let cache = Self::new(device, form, capacity, first)?;
-        *cache.lock() = Written { end, highest: end, lowest: usize::MAX };
-        Ok(cache)
+        Self::new(device, form, capacity, first)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Written> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Holders> {
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes room for positions `position .. position + len` in `cache`, in a way that disturbs nobody. True where it is another
-    /// one now.
+    /// Says that a state holds the positions before `position`.
+    pub(super) fn hold(&self, state: u64, position: usize) {
+        let mut holders = self.lock();
+        holders.highest = holders.highest.max(position);
+        holders.positions.insert(state, position);
+    }
+
+    /// Says that a state holds none any more.
+    pub(super) fn release(&self, state: u64) {
+        self.lock().positions.remove(&state);
+    }
+
+    /// Makes room for positions `position .. position + len` in the `cache` of a state, in a way that disturbs nobody. True where
+    /// it is another one now: the one before goes to `left`, to be released when the copy from it was submitted.
     ///
     /// # Errors
     /// When it would be larger than the device allows, or there is no memory.
@@ -96,61 +105,51 @@ impl Cache {
         cache: &mut Option<Arc<Self>>,
         device: &Device,
         form: Form,
-        position: usize,
-        len: usize,
+        state: u64,
+        [position, len]: [usize; 2],
         encoder: &mut wgpu::CommandEncoder,
+        left: &mut Vec<Arc<Self>>,
     ) -> Result<bool, Error> {
-        let needed = position.saturating_add(len).min(form.most());
-        let Some(old) = cache else {
-            *cache = Some(Arc::new(Self::with_room(device, form, 0, needed)?));
-            let written =
-                Written { end: position + len, highest: position + len, lowest: usize::MAX };
-            cache.iter().for_each(|cache| *cache.lock() = written);
-            return Ok(true);
-        };
-        if needed <= old.capacity && old.claim(position, len, Arc::strong_count(old) == 1) {
-            return Ok(false);
-        }
-        let capacity = if needed > old.capacity {
-            grown(device, form, old.capacity, needed)
-        } else {
-            old.capacity
-        };
-        let new = Self::new(device, form, capacity, old.first)?;
-        // Before it goes round, all of it is held, and room is made before that.
-        let held = position.min(old.capacity);
-        if held > 0 {
-            for (from, to) in old.halves.iter().zip(&new.halves) {
-                encoder.copy_buffer_to_buffer(from, 0, to, 0, Some(form.row * held as u64));
+        let end = position.saturating_add(len);
+        let needed = end.min(form.most());
+        let new = match cache {
+            Some(old) if needed <= old.capacity && old.claim(state, position, end) => {
+                return Ok(false);
             }
-        }
-        let highest = old.lock().highest.max(position + len);
-        *new.lock() = Written { end: position + len, highest, lowest: usize::MAX };
-        *cache = Some(Arc::new(new));
+            None => Self::with_room(device, form, 0, needed)?,
+            Some(old) => {
+                let capacity = match needed > old.capacity {
+                    true => grown(device, form, old.capacity, needed),
+                    false => old.capacity,
+                };
+                let new = Self::new(device, form, capacity, old.first)?;
+                // Before it goes round, all of it is held, and room is made before that.
+                let held = form.row * position.min(old.capacity) as u64;
+                for (from, to) in old.halves.iter().zip(&new.halves).filter(|_| held > 0) {
+                    encoder.copy_buffer_to_buffer(from, 0, to, 0, Some(held));
+                }
+                let highest = old.lock().highest;
+                new.lock().highest = highest;
+                new
+            }
+        };
+        new.hold(state, end);
+        left.extend(cache.replace(Arc::new(new)));
         Ok(true)
     }
 
-    /// Whether positions `position .. position + len` can be written here; then they are taken as written.
-    fn claim(&self, position: usize, len: usize, alone: bool) -> bool {
-        let mut written = self.lock();
-        let end = position + len;
-        let highest = written.highest.max(end);
-        if alone {
-            written.lowest = usize::MAX;
-        } else {
-            let intact = written.lowest >= self.floor_of(highest);
-            if written.end != position || !intact {
-                return false;
-            }
+    /// Whether a state can write positions `position .. end` here, where no other looks; then it holds them.
+    fn claim(&self, state: u64, position: usize, end: usize) -> bool {
+        let mut holders = self.lock();
+        let highest = holders.highest.max(end);
+        let floor = self.floor_of(highest);
+        let mut others = holders.positions.iter().filter(|(other, _)| **other != state);
+        let free = others.all(|(_, &held)| held <= position && held >= floor);
+        if free {
+            holders.highest = highest;
+            holders.positions.insert(state, end);
         }
-        (written.end, written.highest) = (end, highest);
-        true
-    }
-
-    /// To be called when a snapshot at `position` begins to share it.
-    pub(super) fn share(&self, position: usize) {
-        let mut written = self.lock();
-        written.lowest = written.lowest.min(position);
+        free
     }
 
     /// The first position whose token finds all that it sees.

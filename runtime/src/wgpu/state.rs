@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cache::{Cache, Form};
 use super::executable::Program;
@@ -17,6 +18,8 @@ use crate::plan::StateKind;
 /// Recurrent tensors and key/value caches. A snapshot shares all of it: tensors are copied when the next step comes, a cache only
 /// where two write to the same positions.
 pub(super) struct WgpuState {
+    /// By which caches know it.
+    number: u64,
     program: Arc<Program>,
     tensors: Arc<Tensors>,
     /// By state of the plan: nothing for tensors, and before the first token.
@@ -31,11 +34,18 @@ pub(super) struct WgpuState {
     pub parity: u32,
 }
 
+/// A number that no other state has.
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 impl WgpuState {
     pub(super) fn new(program: Arc<Program>) -> Result<Self, Error> {
         let tensors = Arc::new(Tensors::new(&program)?);
         let caches = vec![None; program.plan.states.len()];
         Ok(Self {
+            number: next_number(),
             program,
             tensors,
             caches,
@@ -77,19 +87,21 @@ impl WgpuState {
         let program = self.program.clone();
         let device = &program.device;
         let mut encoder = None;
-        let mut moved = Vec::new();
+        let (mut moved, mut left) = (Vec::new(), Vec::new());
         for index in 0..self.caches.len() {
             let Some(form) = self.form(index) else { continue };
             let encoder = encoder
                 .get_or_insert_with(|| device.device.create_command_encoder(&Default::default()));
             let cache = &mut self.caches[index];
-            if Cache::reserve(cache, device, form, self.position, len, encoder)? {
+            let span = [self.position, len];
+            if Cache::reserve(cache, device, form, self.number, span, encoder, &mut left)? {
                 moved.push(StateId(index));
             }
         }
         if let Some(encoder) = encoder.filter(|_| !moved.is_empty()) {
             device.queue.submit([encoder.finish()]);
         }
+        left.iter().for_each(|cache| cache.release(self.number));
         let buffers = self.tensors.buffers();
         let all = self.bind_groups.is_empty() || self.bound != buffers;
         if all || !moved.is_empty() {
@@ -205,8 +217,10 @@ fn turned(values: &[f32], outer: usize, inner: usize, width: usize) -> Vec<f32> 
 impl SessionState for WgpuState {
     fn snapshot(&self) -> Result<Box<dyn SessionState>, Error> {
         self.program.device.check()?;
-        self.caches.iter().flatten().for_each(|cache| cache.share(self.position));
+        let number = next_number();
+        self.caches.iter().flatten().for_each(|cache| cache.hold(number, self.position));
         Ok(Box::new(Self {
+            number,
             program: self.program.clone(),
             tensors: self.tensors.clone(),
             caches: self.caches.clone(),
@@ -238,6 +252,7 @@ impl SessionState for WgpuState {
             return Err(Error::CutOutOfRange { position, held: self.position });
         }
         self.position = position;
+        self.caches.iter().flatten().for_each(|cache| cache.hold(self.number, position));
         Ok(())
     }
 
@@ -284,9 +299,11 @@ impl SessionState for WgpuState {
                             queue.write_buffer(buffer, at, bytemuck::cast_slice(rows));
                         }
                     }
+                    new.hold(self.number, position);
                     cache = Some(Arc::new(new));
                 }
                 if let Some(place) = self.caches.get_mut(id.0) {
+                    place.iter().for_each(|old| old.release(self.number));
                     *place = cache;
                 }
                 self.bind_groups.clear();
@@ -299,5 +316,11 @@ impl SessionState for WgpuState {
 
     fn as_any_mut(&mut self) -> &mut dyn Any {
         self
+    }
+}
+
+impl Drop for WgpuState {
+    fn drop(&mut self) {
+        self.caches.iter().flatten().for_each(|cache| cache.release(self.number));
     }
 }

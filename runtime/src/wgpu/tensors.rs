@@ -13,7 +13,7 @@ use crate::plan::{Plan, StateKind};
 /// What offsets of bindings are aligned to on every device.
 const ALIGNMENT: u64 = 256;
 /// Sets of buffers that are kept for the next snapshot.
-const MOST_SPARE: usize = 2;
+const MOST_SPARE: usize = 1;
 /// What the memory is for.
 const WHAT: &str = "a session's state";
 
