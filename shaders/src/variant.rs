@@ -57,11 +57,21 @@ pub enum Kernel {
     MoeUpSmallTiles,
     /// What stands before a projection of many tokens.
     Prepare,
+    /// Choosing a token: the most probable.
+    SampleGreedy,
+    /// Choosing a token: the largest logit of each block.
+    SampleLargest,
+    /// Choosing a token: what each block of logits weighs.
+    SampleMasses,
+    /// Choosing a token: drawn from all.
+    SampleDrawn,
+    /// Choosing a token: drawn from the most probable.
+    SampleSorted,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 31] = [
         Self::AttentionPrepare,
         Self::AttentionAttend,
         Self::Conv1d,
@@ -88,6 +98,11 @@ impl Kernel {
         Self::MoeUpTiles,
         Self::MoeUpSmallTiles,
         Self::Prepare,
+        Self::SampleGreedy,
+        Self::SampleLargest,
+        Self::SampleMasses,
+        Self::SampleDrawn,
+        Self::SampleSorted,
     ];
 
     /// Its file, without the extension, and its form there.
@@ -119,6 +134,11 @@ impl Kernel {
             Self::MoeUpTiles => ("moe_up", "tiles"),
             Self::MoeUpSmallTiles => ("moe_up", "small_tiles"),
             Self::Prepare => ("prepare", ""),
+            Self::SampleGreedy => ("sample", "greedy"),
+            Self::SampleLargest => ("sample", "largest"),
+            Self::SampleMasses => ("sample", "masses"),
+            Self::SampleDrawn => ("sample", "drawn"),
+            Self::SampleSorted => ("sample", "sorted"),
         }
     }
 
@@ -135,7 +155,7 @@ impl Kernel {
                 | Self::MoeDownSum
                 | Self::MoeGroup
                 | Self::Prepare
-        )
+        ) && !self.samples()
     }
 
     /// The kinds of arithmetic that it has a variant for with these weights, from the fastest to the exact one, which is always there.
@@ -186,7 +206,19 @@ impl Kernel {
                 | Self::MoeDownSum
                 | Self::MoeGroup
         );
-        !alone && !self.is_tiled()
+        !alone && !self.is_tiled() && !self.samples()
+    }
+
+    /// Whether it takes part in choosing a token.
+    pub const fn samples(self) -> bool {
+        matches!(
+            self,
+            Self::SampleGreedy
+                | Self::SampleLargest
+                | Self::SampleMasses
+                | Self::SampleDrawn
+                | Self::SampleSorted
+        )
     }
 }
 

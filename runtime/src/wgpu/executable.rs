@@ -4,11 +4,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::{AdapterKind, without};
+use super::ahead::WgpuAhead;
 use super::device::{Device, DeviceOptions};
 use super::program::{Builder, Dispatch, Memory, Over, PREPARED, Rotation, STEP_BYTES};
 use super::readback::{Readback, Spare};
-use super::state::WgpuState;
-use crate::backend::{BackendRun, Executable, Logits, SessionState, StepFuture};
+use super::sample::Sampling;
+use super::state::{SpareTensors, StateLayout, WgpuState};
+use crate::backend::{Ahead, BackendRun, Executable, Logits, SessionState, StepFuture};
+use crate::model::StateType;
 use crate::op::Op;
 use crate::plan::Plan;
 use crate::weights::Weights;
@@ -19,7 +22,7 @@ const DEFAULT_CHUNK: usize = 512;
 /// Bytes of logits that are computed at once.
 const LOGIT_BYTES: usize = 64 << 20;
 /// Distance of the kernels' `Step`s: what dynamic offsets are aligned to on every device.
-const STEP_STRIDE: usize = 256;
+pub(super) const STEP_STRIDE: usize = 256;
 
 /// Mesa's software adapter leaves any loop when a thread has taken 65535 turns in all of its loops together, without a word:
 /// what a step asks of a thread must stay below.
@@ -35,17 +38,22 @@ pub(super) struct Program {
     pub device: Arc<Device>,
     pub plan: Arc<Plan>,
     pub dispatches: Vec<Dispatch>,
-    /// By state: whether it is held twice, because a kernel must not write where others read.
-    pub doubled: Vec<bool>,
+    /// Where the states of a session lie.
+    pub layout: StateLayout,
+    pub tensors: SpareTensors,
     /// Most tokens of a step.
     pub chunk: usize,
-    rotations: Vec<Rotation>,
-    memory: Memory,
+    pub rotations: Vec<Rotation>,
+    pub memory: Memory,
+    pub sampling: Sampling,
     /// Most rows of logits that are computed at once.
     logit_rows: usize,
-    /// Writes to shared buffers and the submission that uses them belong together.
-    recording: Mutex<()>,
-    spare: Spare,
+    /// Writes to shared buffers and the submission that uses them belong together. Whose tokens the last one has left: the number
+    /// of a sequence that decodes ahead, or 0.
+    pub recording: Mutex<u64>,
+    pub spare: Spare,
+    /// For tokens that the device chooses.
+    pub spare_tokens: Spare,
 }
 
 impl WgpuExecutable {
@@ -59,6 +67,9 @@ impl WgpuExecutable {
         if !(1..=1 << 16).contains(&asked) {
             let (name, value) = ("chunk", asked.to_string());
             return Err(Error::Option { name, value, expected: "from 1 to 65536" });
+        }
+        if options.state_type != StateType::F32 {
+            return Err(Error::Unsupported { what: "storing states in half precision" });
         }
         let device = Device::shared(DeviceOptions {
             adapter: options.adapter,
@@ -89,6 +100,7 @@ impl WgpuExecutable {
         for op in &plan.ops {
             add(op, &mut builder)?;
         }
+        let sampling = super::sample::add(&mut builder)?;
         let (dispatches, rotations) = builder.finish()?;
         let mut doubled = vec![false; plan.states.len()];
         for op in &plan.ops {
@@ -96,18 +108,22 @@ impl WgpuExecutable {
                 doubled[op.conv_state.0] = true;
             }
         }
+        let layout = StateLayout::new(&device, &plan, &doubled)?;
         Ok(Self {
             program: Arc::new(Program {
                 device,
                 plan,
                 dispatches,
-                doubled,
+                layout,
+                tensors: SpareTensors::default(),
                 chunk,
                 rotations,
                 memory,
+                sampling,
                 logit_rows,
-                recording: Mutex::new(()),
-                spare: Spare::default(),
+                recording: Mutex::new(0),
+                spare: Spare::new(4),
+                spare_tokens: Spare::new(16),
             }),
         })
     }
@@ -125,7 +141,7 @@ impl WgpuExecutable {
             if !state.belongs_to(program) {
                 return Err(Error::ForeignSession);
             }
-            state.reserve(run.tokens.len())?;
+            state.prepare(run.tokens.len())?;
             let (start, end) = (tokens.len(), tokens.len() + run.tokens.len());
             match run.wanted {
                 Logits::None => {}
@@ -164,7 +180,7 @@ impl WgpuExecutable {
             })
             .collect::<Result<_, Error>>()?;
 
-        let turn = program.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = program.recording.lock().unwrap_or_else(PoisonError::into_inner);
         queue.write_buffer(&program.memory.tokens, 0, bytemuck::cast_slice(&tokens));
         if rows > 0 {
             queue.write_buffer(&program.memory.wanted, 0, bytemuck::cast_slice(&wanted));
@@ -203,6 +219,7 @@ impl WgpuExecutable {
             encoder.copy_buffer_to_buffer(logits, 0, staging, 0, Some(*bytes));
         }
         let submission = queue.submit([encoder.finish()]);
+        *turn = 0;
         drop(turn);
         for (state, &(_, len)) in states.iter_mut().zip(&spans) {
             state.position += len;
@@ -247,7 +264,7 @@ impl WgpuExecutable {
     }
 }
 
-fn record(
+pub(super) fn record(
     pass: &mut wgpu::ComputePass<'_>,
     dispatch: &Dispatch,
     bind_group: Option<&wgpu::BindGroup>,
@@ -328,7 +345,7 @@ fn memory(
     let read = storage | wgpu::BufferUsages::COPY_SRC;
     Ok(Memory {
         slots: plan.slots.iter().map(slot).collect::<Result<_, Error>>()?,
-        tokens: device.buffer("tokens", rows(chunk, 1), written)?,
+        tokens: device.buffer("tokens", rows(chunk, 1), written | wgpu::BufferUsages::COPY_SRC)?,
         wanted: device.buffer("tokens", rows(chunk, 1), written)?,
         step: device.unbound_buffer("steps", steps, uniform)?,
         prepared: device.buffer("activations", rows(chunk, sizes.prepared), storage)?,
@@ -366,6 +383,10 @@ impl Executable for WgpuExecutable {
 
     fn step<'a>(&'a self, runs: Vec<BackendRun<'a>>) -> StepFuture<'a> {
         Box::pin(self.run(runs))
+    }
+
+    fn ahead(&self) -> Option<Box<dyn Ahead>> {
+        Some(Box::new(WgpuAhead::new(self.program.clone())))
     }
 
     fn describe(&self) -> String {

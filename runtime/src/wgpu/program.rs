@@ -36,6 +36,20 @@ pub(super) enum Resource {
     State(StateId, usize),
 }
 
+/// A buffer, or some of its bytes.
+pub(super) struct Part {
+    pub buffer: wgpu::Buffer,
+    pub offset: u64,
+    /// Up to the end, if not given.
+    pub size: Option<wgpu::BufferSize>,
+}
+
+impl Part {
+    pub(super) fn whole(buffer: &wgpu::Buffer) -> Self {
+        Self { buffer: buffer.clone(), offset: 0, size: None }
+    }
+}
+
 /// How many workgroups there are along an axis.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Extent {
@@ -148,25 +162,25 @@ impl Dispatch {
     pub(super) fn bind(
         &self,
         device: &Device,
-        state: impl Fn(StateId, usize) -> Option<wgpu::Buffer>,
+        state: impl Fn(StateId, usize) -> Option<Part>,
     ) -> Result<wgpu::BindGroup, Error> {
-        let mut buffers = Vec::new();
+        let mut parts = Vec::new();
         for resource in &self.resources {
-            buffers.push(match resource {
-                Resource::Buffer(buffer) => buffer.clone(),
+            parts.push(match resource {
+                Resource::Buffer(buffer) => Part::whole(buffer),
                 Resource::State(id, part) => state(*id, *part)
                     .ok_or_else(|| device.fault("a kernel without a session's state"))?,
             });
         }
         let bindings = self.kernel.metadata.bindings;
         let entries: Vec<_> = (0..)
-            .zip(bindings.iter().zip(&buffers))
-            .map(|(number, (binding, buffer))| wgpu::BindGroupEntry {
+            .zip(bindings.iter().zip(&parts))
+            .map(|(number, (binding, part))| wgpu::BindGroupEntry {
                 binding: number,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer,
-                    offset: 0,
-                    size: (binding.name == "step").then_some(STEP_SIZE).flatten(),
+                    buffer: &part.buffer,
+                    offset: part.offset,
+                    size: (binding.name == "step").then_some(STEP_SIZE).flatten().or(part.size),
                 }),
             })
             .collect();
