@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! //# use NAME       the part NAME stands here, unless it stood before; `weights` and `reduce` are the variant's own
-//! //# when FORM      what follows is for that form of the kernel only, up to the next `when` or `end`
+//! //# when FORM..    what follows is for these forms of the kernel only, up to the next `when` or `end`
 //! //# end
 //! ```
 //!
@@ -29,8 +29,10 @@ const FILES: &[(&str, &str)] = &[
     ("prepare", include_str!("prepare.wgsl")),
     ("affine", include_str!("parts/affine.wgsl")),
     ("affine_any", include_str!("parts/affine_any.wgsl")),
+    ("decays", include_str!("parts/decays.wgsl")),
     ("math", include_str!("parts/math.wgsl")),
     ("matrix", include_str!("parts/matrix.wgsl")),
+    ("products", include_str!("parts/products.wgsl")),
     ("prologue", include_str!("parts/prologue.wgsl")),
     ("quantized", include_str!("parts/quantized.wgsl")),
     ("reduce_subgroup", include_str!("parts/reduce_subgroup.wgsl")),
@@ -132,7 +134,7 @@ impl Composer<'_> {
             };
             let words: Vec<&str> = directive.split_whitespace().collect();
             match words[..] {
-                ["when", form] => included = form == self.choice.form,
+                ["when", _, ..] => included = words[1..].contains(&self.choice.form),
                 ["end"] => included = true,
                 ["use", _] if !included => {}
                 ["use", "weights"] => self.add(self.choice.weights)?,

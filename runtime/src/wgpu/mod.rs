@@ -26,6 +26,7 @@ mod moe_up;
 mod params;
 mod program;
 mod readback;
+mod scratch;
 mod state;
 mod upload;
 

@@ -40,6 +40,8 @@ pub(super) enum Extent {
     Tokens(usize),
     /// As many as tiles of tokens.
     Tiles,
+    /// As many as tiles of rows, of which a token has this many.
+    Rows(usize),
 }
 
 impl Extent {
@@ -48,6 +50,7 @@ impl Extent {
             Self::Fixed(count) => count,
             Self::Tokens(times) => tokens * times,
             Self::Tiles => tokens.div_ceil(SIDE),
+            Self::Rows(times) => (tokens * times).div_ceil(SIDE),
         }
     }
 }
@@ -63,7 +66,7 @@ pub(super) enum Over {
     Logits,
 }
 
-/// For which numbers of tokens a dispatch is recorded.
+/// For which numbers of tokens, of the step or of the run, a dispatch is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     Always,
@@ -170,6 +173,18 @@ pub(super) struct Memory {
     pub queries: wgpu::Buffer,
     /// `[logit_rows, vocab]`.
     pub logits: wgpu::Buffer,
+    pub scratch: Scratch,
+}
+
+/// What the dispatches of an op hand one another: see [`super::scratch`].
+#[derive(Clone)]
+pub(super) struct Scratch {
+    pub tokens: wgpu::Buffer,
+    pub squares: wgpu::Buffer,
+    pub states: wgpu::Buffer,
+    pub chunks: wgpu::Buffer,
+    /// Zeros between dispatches.
+    pub counters: wgpu::Buffer,
 }
 
 /// Cosines and sines of the positions of a step, for all layers that rotate alike.
