@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::adapter::{AdapterKind, without};
 use super::ahead::WgpuAhead;
 use super::device::{Device, DeviceOptions};
-use super::program::{Builder, Dispatch, Memory, Over, PREPARED, Rotation, STEP_BYTES};
+use super::program::{Builder, Dispatch, Memory, Over, PREPARED, Rotation, STEP_BYTES, Scratch};
 use super::readback::{Readback, Spare};
 use super::sample::Sampling;
+use super::scratch;
 use super::state::{SpareTensors, StateLayout, WgpuState};
 use crate::backend::{Ahead, BackendRun, Executable, Logits, SessionState, StepFuture};
 use crate::model::StateType;
@@ -91,6 +92,7 @@ impl WgpuExecutable {
             .min(bound / (4 * sizes.widest).max(1))
             .min(device.max_groups as usize)
             .max(1);
+        let chunk = fitting(&plan, chunk, device.max_binding);
         let exact = options.activations == Activations::F32;
         let row = 4 * plan.vocab.max(1);
         let logit_rows = (LOGIT_BYTES.min(bound) / row).clamp(1, chunk);
@@ -104,8 +106,10 @@ impl WgpuExecutable {
         let (dispatches, rotations) = builder.finish()?;
         let mut doubled = vec![false; plan.states.len()];
         for op in &plan.ops {
-            if let Op::Mamba2Scan(op) = op {
-                doubled[op.conv_state.0] = true;
+            match op {
+                Op::Mamba2Scan(op) => doubled[op.conv_state.0] = true,
+                Op::Conv1d(op) => doubled[op.state.0] = true,
+                _ => {}
             }
         }
         let layout = StateLayout::new(&device, &plan, &doubled)?;
@@ -192,18 +196,26 @@ impl WgpuExecutable {
         }
         let mut encoder = device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        for (index, dispatch) in program.dispatches.iter().enumerate() {
-            match dispatch.over {
-                Over::Step if dispatch.holds(tokens.len()) => {
-                    record(&mut pass, dispatch, dispatch.bind_group.as_ref(), 0, tokens.len());
-                }
-                Over::Runs => {
-                    for (run, (state, &(_, len))) in states.iter().zip(&spans).enumerate() {
-                        record(&mut pass, dispatch, state.bind_group(index), 1 + run, len);
+        // Dispatches on states that follow one another hand their run's data on in memory that the next run uses, too.
+        let alike = |a: &Dispatch, b: &Dispatch| (a.over == Over::Runs) == (b.over == Over::Runs);
+        let mut first = 0;
+        for dispatches in program.dispatches.chunk_by(alike) {
+            if dispatches.iter().any(|dispatch| dispatch.over == Over::Runs) {
+                for (run, (state, &(_, len))) in states.iter().zip(&spans).enumerate() {
+                    for (index, dispatch) in (first..).zip(dispatches) {
+                        if dispatch.holds(len) {
+                            record(&mut pass, dispatch, state.bind_group(index), 1 + run, len);
+                        }
                     }
                 }
-                Over::Step | Over::Logits => {}
+            } else {
+                for dispatch in dispatches {
+                    if dispatch.over == Over::Step && dispatch.holds(tokens.len()) {
+                        record(&mut pass, dispatch, dispatch.bind_group.as_ref(), 0, tokens.len());
+                    }
+                }
             }
+            first += dispatches.len();
         }
         drop(pass);
         for (piece, (&(_, rows), (staging, bytes))) in pieces.iter().zip(&staging).enumerate() {
@@ -294,14 +306,8 @@ impl Sizes {
         let (mut prepared, mut queries, mut shares, mut turns) = (1, 1, 1, 1);
         for op in &plan.ops {
             turns = turns.max(match op {
-                Op::Conv1d(op) => op.conv.kernel + 1,
-                Op::MambaScan(op) => op.state_dim.div_ceil(16) * (17 + op.state_dim / 32),
-                Op::Mamba2Scan(op) => op.state_dim.div_ceil(256) * (40 + 3 * (op.conv.kernel + 1)),
-                Op::MLstmScan(op) => {
-                    // Three sums over 256 threads in subgroups of 4, and three loops over a thread's values.
-                    let sums = 3 * (16 + 2) + 3 * 8;
-                    op.v_head_dim.div_ceil(256) * (op.qk_head_dim + 4) + op.qk_head_dim / 256 + sums
-                }
+                Op::MambaScan(op) => op.state_dim.div_ceil(16) * (10 + op.state_dim / 16),
+                // Scans in chunks and attention in tiles go through a chunk at a time.
                 _ => 1,
             });
             match op {
@@ -328,6 +334,16 @@ impl Sizes {
     }
 }
 
+/// `tokens`, or as few that what ops need in between fits into a binding, in whole chunks.
+fn fitting(plan: &Plan, tokens: usize, bound: u64) -> usize {
+    let fits = |tokens| 4 * scratch::Sizes::most(plan, tokens, bound).largest() as u64 <= bound;
+    let mut tokens = tokens;
+    while tokens > scratch::CHUNK && !fits(tokens) {
+        tokens = (tokens - 1) / scratch::CHUNK * scratch::CHUNK;
+    }
+    tokens
+}
+
 fn memory(
     device: &Device,
     plan: &Plan,
@@ -343,6 +359,8 @@ fn memory(
     let steps = ((2 * chunk + 2) * STEP_STRIDE) as u64;
     let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
     let read = storage | wgpu::BufferUsages::COPY_SRC;
+    let between = scratch::Sizes::most(plan, chunk, device.max_binding);
+    let scratch = |elements: usize| device.buffer("scratch", rows(elements, 1), storage);
     Ok(Memory {
         slots: plan.slots.iter().map(slot).collect::<Result<_, Error>>()?,
         tokens: device.buffer("tokens", rows(chunk, 1), written | wgpu::BufferUsages::COPY_SRC)?,
@@ -352,6 +370,13 @@ fn memory(
         factors: device.buffer("activations", rows(chunk, 1), storage)?,
         queries: device.buffer("queries", rows(chunk, sizes.queries), storage)?,
         logits: device.buffer("logits", rows(logit_rows, plan.vocab), read)?,
+        scratch: Scratch {
+            tokens: scratch(between.tokens)?,
+            squares: scratch(between.squares)?,
+            states: scratch(between.states)?,
+            chunks: scratch(between.chunks)?,
+            counters: scratch(between.counters)?,
+        },
     })
 }
 
@@ -409,8 +434,7 @@ impl Executable for WgpuExecutable {
 
     fn dispatches(&self, tokens: usize) -> usize {
         let recorded = |dispatch: &&Dispatch| match dispatch.over {
-            Over::Step => dispatch.holds(tokens),
-            Over::Runs => true,
+            Over::Step | Over::Runs => dispatch.holds(tokens),
             // The last token's.
             Over::Logits => dispatch.holds(1),
         };

@@ -31,6 +31,7 @@ mod params;
 mod program;
 mod readback;
 mod sample;
+mod scratch;
 mod state;
 mod tensors;
 mod upload;

@@ -25,6 +25,8 @@ const LANES: usize = 32;
 const SHARED_ROWS: usize = 4;
 /// Workgroups that keep a large device busy: measured on one of 132 multiprocessors.
 const ENOUGH: usize = 132;
+/// Tokens, or rows of what lies between kernels, of a tile of the scans and of attention.
+const SIDE: usize = 64;
 /// Bytes of `Step` in the kernels.
 pub(super) const STEP_BYTES: u64 = 16;
 
@@ -60,6 +62,8 @@ pub(super) enum Extent {
     Tiles(usize),
     /// At least as many as tiles of tokens grouped by expert.
     Groups(Groups),
+    /// As many as tiles of rows, of which a token has this many.
+    Rows(usize),
 }
 
 /// Tokens grouped by expert, in tiles.
@@ -90,6 +94,7 @@ impl Extent {
             Self::Tokens(times) => tokens * times,
             Self::Tiles(side) => tokens.div_ceil(side),
             Self::Groups(groups) => groups.tiles(tokens),
+            Self::Rows(times) => (tokens * times).div_ceil(SIDE),
         }
     }
 }
@@ -105,7 +110,7 @@ pub(super) enum Over {
     Logits,
 }
 
-/// For which numbers of tokens a dispatch is recorded.
+/// For which numbers of tokens, of the step or of the run, a dispatch is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     Always,
@@ -217,6 +222,18 @@ pub(super) struct Memory {
     pub queries: wgpu::Buffer,
     /// `[logit_rows, vocab]`.
     pub logits: wgpu::Buffer,
+    pub scratch: Scratch,
+}
+
+/// What the dispatches of an op hand one another: see [`super::scratch`].
+#[derive(Clone)]
+pub(super) struct Scratch {
+    pub tokens: wgpu::Buffer,
+    pub squares: wgpu::Buffer,
+    pub states: wgpu::Buffer,
+    pub chunks: wgpu::Buffer,
+    /// Zeros between dispatches.
+    pub counters: wgpu::Buffer,
 }
 
 /// Cosines and sines of the positions of a step, for all layers that rotate alike.
