@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::adapter::{AdapterKind, without};
 use super::ahead::WgpuAhead;
 use super::device::{Device, DeviceOptions};
-use super::program::{Builder, Dispatch, Memory, Over, PREPARED, Rotation, STEP_BYTES, Scratch};
+use super::program::{
+    Builder, Dispatch, FEW, Memory, Over, PREPARED, Rotation, STEP_BYTES, Scratch,
+};
 use super::readback::{Readback, Spare};
 use super::sample::Sampling;
 use super::scratch;
@@ -334,14 +336,14 @@ impl Sizes {
     }
 }
 
-/// `tokens`, or as few that what ops need in between fits into a binding, in whole chunks.
+/// `tokens`, or as few that what ops need in between fits into a binding: whole chunks, or what goes without them.
 fn fitting(plan: &Plan, tokens: usize, bound: u64) -> usize {
     let fits = |tokens| 4 * scratch::Sizes::most(plan, tokens, bound).largest() as u64 <= bound;
     let mut tokens = tokens;
     while tokens > scratch::CHUNK && !fits(tokens) {
         tokens = (tokens - 1) / scratch::CHUNK * scratch::CHUNK;
     }
-    tokens
+    if fits(tokens) { tokens } else { tokens.min(FEW) }
 }
 
 fn memory(

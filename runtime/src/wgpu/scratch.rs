@@ -33,7 +33,8 @@ pub(super) struct Sizes {
 impl Sizes {
     /// What `op` needs for runs of up to `tokens`; kernels see at most `bound` bytes.
     fn of(op: &Op, tokens: usize, bound: u64) -> Self {
-        let chunks = tokens.div_ceil(CHUNK);
+        // Few tokens don't go in chunks.
+        let (tokens, chunks) = if tokens > FEW { (tokens, tokens.div_ceil(CHUNK)) } else { (0, 0) };
         match op {
             Op::Mamba2Scan(op) => Self {
                 tokens: tokens * op.conv.channels,
