@@ -100,7 +100,7 @@ impl WgpuAhead {
         for (index, dispatch) in program.dispatches.iter().enumerate() {
             let (bind_group, step) = match dispatch.over {
                 Over::Step if dispatch.holds(1) => (dispatch.bind_group.as_ref(), 0),
-                Over::Runs => (state.bind_group(index), 1),
+                Over::Runs if dispatch.holds(1) => (state.bind_group(index), 1),
                 _ => continue,
             };
             record(&mut pass, dispatch, bind_group, step, 1);
