@@ -8,8 +8,8 @@ struct Ids {
     @builtin(subgroup_invocation_id) lane: u32,
 }
 
-/// [THREADS / 4]: what each subgroup has, of which none has fewer threads than four.
-var<workgroup> partials: array<vec4<f32>, THREADS / 4u>;
+/// [THREADS]: what each subgroup has; of sums in strides, as many as there are threads at most.
+var<workgroup> partials: array<vec4<f32>, THREADS>;
 
 /// The invocation's number in its workgroup.
 fn thread_of(ids: Ids) -> u32 {
