@@ -132,6 +132,15 @@ fn every_shape() {
 }
 
 #[test]
+fn shapes_of_real_models_and_beyond_a_pass() {
+    for shape in [shape(2, 64, 1, 128, 4), shape(1, 20, 1, 300, 4), shape(1, 7, 1, 260, 2)] {
+        for lengths in [&[4][..], &[1, 3], &[70]] {
+            check(shape, USUAL, true, Stored::F32, lengths);
+        }
+    }
+}
+
+#[test]
 fn every_length_around_a_chunk() {
     for length in [2, 7, 10, 63, 66, 127, 128, 129, 193] {
         check(shape(2, 9, 1, 11, 4), USUAL, true, Stored::F32, &[length]);
