@@ -9,7 +9,7 @@ use kinglet_tests::random::Random;
 use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
 
-use crate::{SEQUENCES, each};
+use crate::{FEW, SEQUENCES, each};
 
 #[derive(Clone, Copy, Debug)]
 struct Shape {
@@ -129,6 +129,15 @@ fn every_shape() {
         turn += 1;
         check(shape, USUAL, turn % 2 == 0, stored, lengths);
     });
+}
+
+#[test]
+fn few_tokens() {
+    for shape in [shape(6, 17, 2, 33, 3), shape(4, 16, 2, 70, 4)] {
+        for lengths in FEW {
+            check(shape, USUAL, true, Stored::F32, lengths);
+        }
+    }
 }
 
 #[test]
