@@ -160,6 +160,21 @@ fn every_shape_of_heads() {
 }
 
 #[test]
+fn wide_heads() {
+    for shape in [shape(9, 1, 128), shape(5, 1, 132), shape(3, 1, 256), shape(2, 2, 513)] {
+        for lengths in [&[3][..], &[70, 4], &[66]] {
+            check(shape, Choices { rope: 2, ..PLAIN }, Stored::F32, lengths);
+        }
+    }
+}
+
+#[test]
+fn caches_longer_than_a_workgroup_takes_at_once() {
+    // The more key/value heads, the fewer pieces the cache is cut into.
+    check(shape(256, 256, 1), Choices { window: Some(130), ..PLAIN }, Stored::F32, &[135]);
+}
+
+#[test]
 fn with_windows() {
     let lengths = [&[40][..], &[200], &[70, 3, 120], &[130]];
     for (turn, window) in [1, 2, 5, 63, 64, 65, 100, 1000].into_iter().enumerate() {

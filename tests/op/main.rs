@@ -25,7 +25,10 @@ const TOKENS: &[&[usize]] = &[&[1], &[2], &[3], &[5], &[40], &[130], &[7, 1, 33]
 /// Sessions for ops with a state: lengths around those at which a scan goes from step by step to chunks (4 or 8) and from
 /// one chunk or page to the next (64).
 const SEQUENCES: &[&[usize]] =
-    &[&[1], &[8], &[9], &[64], &[65], &[130], &[200], &[70, 3, 20], &[5, 90], &[4, 2, 5, 1], &[4]];
+    &[&[1], &[8], &[9], &[64], &[65], &[130], &[200], &[70, 3, 20], &[5, 90]];
+
+/// Sessions for ops with a state whose steps have few tokens: up to 4 go step by step everywhere.
+const FEW: &[&[usize]] = &[&[2], &[4], &[5], &[4, 2, 5, 1], &[4, 64, 3]];
 
 /// Each way to store weights with each of `shapes`, and a choice of sessions for each that goes round.
 fn each<S: Clone>(shapes: &[S], sessions: &[&[usize]], mut test: impl FnMut(S, Stored, &[usize])) {

@@ -9,7 +9,7 @@ use kinglet_tests::random::Random;
 use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
 
-use crate::{SEQUENCES, each};
+use crate::{FEW, SEQUENCES, each};
 
 #[derive(Clone, Copy, Debug)]
 struct Shape {
@@ -129,6 +129,24 @@ fn every_shape() {
         turn += 1;
         check(shape, USUAL, turn % 2 == 0, stored, lengths);
     });
+}
+
+#[test]
+fn few_tokens() {
+    for shape in [shape(6, 17, 2, 33, 3), shape(4, 16, 2, 70, 4)] {
+        for lengths in FEW {
+            check(shape, USUAL, true, Stored::F32, lengths);
+        }
+    }
+}
+
+#[test]
+fn shapes_of_real_models_and_beyond_a_pass() {
+    for shape in [shape(2, 64, 1, 128, 4), shape(1, 20, 1, 300, 4), shape(1, 7, 1, 260, 2)] {
+        for lengths in [&[4][..], &[1, 3], &[70]] {
+            check(shape, USUAL, true, Stored::F32, lengths);
+        }
+    }
 }
 
 #[test]

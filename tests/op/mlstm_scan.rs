@@ -9,7 +9,7 @@ use kinglet_tests::oracle::{log_sigmoid, sigmoid, soft_cap};
 use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
 
-use crate::{SEQUENCES, each};
+use crate::{FEW, SEQUENCES, each};
 
 #[derive(Clone, Copy, Debug)]
 struct Shape {
@@ -139,6 +139,24 @@ fn every_shape() {
         turn += 1;
         check(shape, USUAL, turn % 2 == 0, stored, lengths);
     });
+}
+
+#[test]
+fn few_tokens() {
+    for shape in [shape(3, 20, 37), shape(2, 70, 16)] {
+        for lengths in FEW {
+            check(shape, Gates { qk: 2.0, ..USUAL }, true, Stored::F32, lengths);
+        }
+    }
+}
+
+#[test]
+fn shapes_of_real_models_and_beyond_a_pass() {
+    for shape in [shape(1, 256, 512), shape(1, 300, 270), shape(2, 520, 40)] {
+        for lengths in [&[4][..], &[1, 3], &[70]] {
+            check(shape, USUAL, true, Stored::F32, lengths);
+        }
+    }
 }
 
 #[test]
