@@ -8,7 +8,10 @@ use crate::support::{Running, TextModel};
 /// The options that choose the device of the tests; `None` where there is none.
 fn device() -> Option<Vec<String>> {
     let adapter = wgpu_targets().into_iter().next()?.options.adapter?;
-    Some(["--backend", "wgpu", "--adapter", &adapter.to_string()].map(String::from).to_vec())
+    // In single precision, so that a seed gives the same tokens.
+    let adapter = adapter.to_string();
+    let line = ["--backend", "wgpu", "--adapter", &adapter, "--activations", "f32"];
+    Some(line.map(String::from).to_vec())
 }
 
 /// What two backends must agree on.

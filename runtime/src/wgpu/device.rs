@@ -345,8 +345,8 @@ mod unchecked {
         let checks = wgpu::ShaderRuntimeChecks::unchecked();
         // SAFETY: The sources are this project's own and were validated when it was built. Loops count up to sizes of the plan.
         // Indices come from the workgroup's place and from parameters that the program builder has set from the plan, whose sizes
-        // all buffers have; from token ids, which are below the vocabulary's size before a step begins; and from numbers of
-        // experts, which a kernel wrote that counts them. Buffers are bounded by the driver besides, where it can.
+        // all buffers have; from token ids, which are below the vocabulary's size before a step begins, or chosen by kernels among
+        // the logits (what stands for no token is no row of any embedding, which is looked at); and from numbers of experts, which a kernel wrote that counts them. Buffers are bounded by the driver besides, where it can.
         unsafe { device.create_shader_module_trusted(descriptor, checks) }
     }
 }
