@@ -96,16 +96,18 @@ fn main(ids: Ids) {
     }
     total = sum_over(vec4(total, 0.0, 0.0, 0.0), ids, THREADS).x;
 
-    // An expert's place is the number of those before it; of equals the lower number comes first.
+    // An expert's place is the number of those before it; of equals the lower number comes first. Four threads count together.
     let at = token * params.output_stride;
-    for (var i = thread; i < params.experts; i += THREADS) {
-        let own = logits[i];
-        var place = 0u;
-        for (var j = 0u; j < params.experts; j += 1u) {
+    for (var base = 0u; base < params.experts; base += THREADS / 4u) {
+        let i = base + thread / 4u;
+        let own = logits[min(i, params.experts - 1u)];
+        var count = 0;
+        for (var j = thread % 4u; j < params.experts; j += 4u) {
             let other = logits[j];
-            place += u32(other > own || (other == own && j < i));
+            count += i32(other > own || (other == own && j < i));
         }
-        if place < params.top_k {
+        let place = u32(sum_of_four(count, ids));
+        if thread % 4u == 0u && i < params.experts && place < params.top_k {
             chosen[place] = exp(own - largest) / total;
             output[at + place] = f32(i);
         }

@@ -77,6 +77,10 @@ fn main(ids: Ids) {
         up_row = (params.experts + expert) * inner;
         column = place * inner;
     }
+    // There are as many workgroups for each expert as for the one with the most rows.
+    if ids.group.x * (THREADS / params.lanes) * 2u >= inner {
+        return;
+    }
     let within = min(vec2(first, first + 1u), vec2(inner - 1u));
     let rows = vec4(within + gate_row, within + up_row);
     let sum = multiply_rows(matrix, rows, params.prologue, token, params.lanes, ids);

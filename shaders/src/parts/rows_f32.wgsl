@@ -20,6 +20,35 @@ fn unit_of_piece(unit: u32) -> Unit {
     return x;
 }
 
+/// Four elements of `token` behind the gate and before the norm.
+fn four_gated(p: Prologue, token: u32, k: vec4<u32>) -> vec4<f32> {
+    let at = k + token * p.input_stride + p.input_offset;
+    var value = vec4(input[at.x], input[at.y], input[at.z], input[at.w]);
+    if p.kind == PROLOGUE_GATE || p.kind == PROLOGUE_GATED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM {
+        let at = k + token * p.gate_stride + p.gate_offset;
+        value *= vec4(silu(gate[at.x]), silu(gate[at.y]), silu(gate[at.z]), silu(gate[at.w]));
+    }
+    return value;
+}
+
+/// Four elements with the norm's weight, bias and found factors.
+fn four_weighted(p: Prologue, value: vec4<f32>, k: vec4<u32>) -> vec4<f32> {
+    var result = value;
+    if p.kind >= PROLOGUE_SCALED_NORM {
+        let group = k / (p.cols / p.groups);
+        result *= vec4(scales[group.x], scales[group.y], scales[group.z], scales[group.w]);
+    }
+    if p.weight != ABSENT {
+        let at = k + p.weight;
+        result *= vec4(vectors[at.x], vectors[at.y], vectors[at.z], vectors[at.w]);
+    }
+    if p.bias != ABSENT {
+        let at = k + p.bias;
+        result += vec4(vectors[at.x], vectors[at.y], vectors[at.z], vectors[at.w]);
+    }
+    return result;
+}
+
 /// Makes elements `base .. base + PIECE` of `token` ready, zeros behind the last; gives this thread's sum of squares.
 fn fill_piece(p: Prologue, token: u32, base: u32, ids: Ids) -> f32 {
     let thread = thread_of(ids);
@@ -27,16 +56,13 @@ fn fill_piece(p: Prologue, token: u32, base: u32, ids: Ids) -> f32 {
     // All have read the piece before.
     workgroupBarrier();
     for (var quad = thread; quad < PIECE / 4u; quad += THREADS) {
-        var value = vec4(0.0);
-        for (var i = 0u; i < 4u; i += 1u) {
-            let k = base + quad * 4u + i;
-            if k < p.cols {
-                let raw = gated(p, token, k);
-                squares += raw * raw;
-                value[i] = weighted(p, raw, k);
-            }
-        }
-        piece[piece_at(quad)] = value;
+        let k = vec4(base + quad * 4u) + vec4(0u, 1u, 2u, 3u);
+        let inside = k < vec4(p.cols);
+        // Where nothing is, the last element stands in: without branches all loads are under way together.
+        let at = min(k, vec4(p.cols - 1u));
+        let raw = select(vec4(0.0), four_gated(p, token, at), inside);
+        squares += dot(raw, raw);
+        piece[piece_at(quad)] = select(vec4(0.0), four_weighted(p, raw, at), inside);
     }
     workgroupBarrier();
     return squares;
