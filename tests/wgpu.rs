@@ -19,7 +19,8 @@ const BOUND: f64 = 1e-4;
 
 /// The model with activations as they are.
 fn open(case: &Case, options: &ModelOptions) -> Model {
-    Model::open(&case.folder, &options.clone().activations(Activations::F32)).unwrap_or_else(|e| panic!("{}: {e}", case.name))
+    Model::open(&case.folder, &options.clone().activations(Activations::F32))
+        .unwrap_or_else(|e| panic!("{}: {e}", case.name))
 }
 
 fn named(name: &str) -> Case {

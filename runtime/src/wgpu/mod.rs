@@ -5,7 +5,7 @@
 //! `program` (ops as dispatches), `state` (a sequence's memory), `executable` (a step), `readback` (logits).
 //!
 //! All memory of a step is allocated when the plan is compiled. Matrices of up to [`program::FEW`] tokens are read row by
-//! row with everything around them fused; more tokens go in tiles of 64 behind a dispatch that makes them ready.
+//! row with everything around them fused; more tokens go in tiles behind a dispatch that makes them ready.
 
 pub(crate) mod adapter;
 mod attention;
