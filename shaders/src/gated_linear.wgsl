@@ -88,14 +88,10 @@ fn input_row(tile: Tile, place: u32) -> u32 {
     return (tile.token + place) * (params.tiles.stride / 4u);
 }
 
-fn finish_tile(tile: Tile, place: u32, quad: u32, products: vec4<f32>) {
+fn finish_tile(tile: Tile, place: u32, pair: u32, products: vec2<f32>) {
     let token = tile.token + place;
     let values = factor_of(token) * products;
-    let row = tile.row + 2u * quad;
-    if row < params.rows {
-        finish(step.start + token, row, values.x, values.y);
-    }
-    if row + 1u < params.rows {
-        finish(step.start + token, row + 1u, values.z, values.w);
+    if tile.row + pair < params.rows {
+        finish(step.start + token, tile.row + pair, values.x, values.y);
     }
 }

@@ -85,13 +85,14 @@ fn input_row(tile: Tile, place: u32) -> u32 {
     return (tile.token + place) * (params.tiles.stride / 4u);
 }
 
-fn finish_tile(tile: Tile, place: u32, quad: u32, products: vec4<f32>) {
+fn finish_tile(tile: Tile, place: u32, pair: u32, products: vec2<f32>) {
     let token = tile.token + place;
     let values = factor_of(token) * products;
-    for (var i = 0u; i < 4u; i += 1u) {
-        let row = tile.row + 4u * quad + i;
-        if row < params.rows {
-            finish(step.start + token, row, values[i]);
-        }
+    let row = tile.row + 2u * pair;
+    if row < params.rows {
+        finish(step.start + token, row, values.x);
+    }
+    if row + 1u < params.rows {
+        finish(step.start + token, row + 1u, values.y);
     }
 }

@@ -110,15 +110,16 @@ fn input_row(tile: Tile, place: u32) -> u32 {
     return (item.x * params.tiles.stride + item.y * params.part_stride) / 4u;
 }
 
-fn finish_tile(tile: Tile, place: u32, quad: u32, products: vec4<f32>) {
+fn finish_tile(tile: Tile, place: u32, pair: u32, products: vec2<f32>) {
     let item = item_of(tile, place);
     let values = factor_of(item.x) * products;
-    let first = tile.row + 4u * quad;
-    let at = (item.x * (params.top_k + 1u) + item.y) * params.rows + first;
-    for (var i = 0u; i < 4u; i += 1u) {
-        if first + i < params.rows {
-            output[at + i] = values[i];
-        }
+    let row = tile.row + 2u * pair;
+    let at = (item.x * (params.top_k + 1u) + item.y) * params.rows + row;
+    if row < params.rows {
+        output[at] = values.x;
+    }
+    if row + 1u < params.rows {
+        output[at + 1u] = values.y;
     }
 }
 //# when sum

@@ -29,18 +29,45 @@ var<workgroup> counts: array<atomic<u32>, MAX_EXPERTS>;
 /// [experts]: where the next item of each goes.
 var<workgroup> places: array<atomic<u32>, MAX_EXPERTS>;
 
-fn expert_of(i: u32) -> u32 {
-    let token = step.start + i / params.top_k;
-    return min(u32(routes[token * params.routes_stride + i % params.top_k]), params.experts - 1u);
+/// The expert of a place, counted over all tokens; none behind the last.
+fn expert_of(i: u32, all: u32) -> u32 {
+    let place = min(i, all - 1u);
+    let token = step.start + place / params.top_k;
+    let expert = u32(routes[token * params.routes_stride + place % params.top_k]);
+    return select(ABSENT, min(expert, params.experts - 1u), i < all);
+}
+
+/// The experts of four places, which are asked for together.
+fn experts_of(i: u32, all: u32) -> vec4<u32> {
+    return vec4(
+        expert_of(i, all),
+        expert_of(i + THREADS, all),
+        expert_of(i + 2u * THREADS, all),
+        expert_of(i + 3u * THREADS, all),
+    );
+}
+
+fn count(expert: u32) {
+    if expert != ABSENT {
+        atomicAdd(&counts[expert], 1u);
+    }
+}
+
+/// Puts a place into its expert's list.
+fn put(expert: u32, i: u32) {
+    if expert != ABSENT {
+        let item = atomicAdd(&places[expert], 1u);
+        lists[params.items + item] = i / params.top_k * (params.top_k + 1u) + i % params.top_k;
+    }
 }
 
 /// Writes the tiles of an expert whose list begins at `first`.
-fn write_tiles(tile: u32, expert: u32, first: u32, count: u32) {
+fn write_tiles(tile: u32, expert: u32, first: u32, tokens: u32) {
     var at = 4u + 4u * tile;
-    for (var done = 0u; done < count; done += params.side) {
+    for (var done = 0u; done < tokens; done += params.side) {
         lists[at] = expert;
         lists[at + 1u] = first + done;
-        lists[at + 2u] = min(count - done, params.side);
+        lists[at + 2u] = min(tokens - done, params.side);
         at += 4u;
     }
 }
@@ -52,8 +79,12 @@ fn main(@builtin(local_invocation_index) thread: u32) {
         atomicStore(&counts[expert], 0u);
     }
     workgroupBarrier();
-    for (var i = thread; i < all; i += THREADS) {
-        atomicAdd(&counts[expert_of(i)], 1u);
+    for (var i = thread; i < all; i += 4u * THREADS) {
+        let experts = experts_of(i, all);
+        count(experts.x);
+        count(experts.y);
+        count(experts.z);
+        count(experts.w);
     }
     workgroupBarrier();
     // One expert more than there are: its tiles begin where the others end.
@@ -61,23 +92,26 @@ fn main(@builtin(local_invocation_index) thread: u32) {
         var first = 0u;
         var tile = 0u;
         for (var other = 0u; other < expert; other += 1u) {
-            let count = atomicLoad(&counts[other]);
-            first += count;
-            tile += (count + params.side - 1u) / params.side;
+            let tokens = atomicLoad(&counts[other]);
+            first += tokens;
+            tile += (tokens + params.side - 1u) / params.side;
         }
         if expert < params.experts {
             atomicStore(&places[expert], first);
             write_tiles(tile, expert, first, atomicLoad(&counts[expert]));
         } else {
-            let count = step.tokens * params.shared_expert;
-            write_tiles(tile, expert, first, count);
-            lists[0] = tile + (count + params.side - 1u) / params.side;
+            let tokens = step.tokens * params.shared_expert;
+            write_tiles(tile, expert, first, tokens);
+            lists[0] = tile + (tokens + params.side - 1u) / params.side;
         }
     }
     workgroupBarrier();
-    for (var i = thread; i < all; i += THREADS) {
-        let item = atomicAdd(&places[expert_of(i)], 1u);
-        lists[params.items + item] = i / params.top_k * (params.top_k + 1u) + i % params.top_k;
+    for (var i = thread; i < all; i += 4u * THREADS) {
+        let experts = experts_of(i, all);
+        put(experts.x, i);
+        put(experts.y, i + THREADS);
+        put(experts.z, i + 2u * THREADS);
+        put(experts.w, i + 3u * THREADS);
     }
     if params.shared_expert != 0u {
         for (var token = thread; token < step.tokens; token += THREADS) {

@@ -118,15 +118,12 @@ fn input_row(tile: Tile, place: u32) -> u32 {
     return item_of(tile, place).x * (params.tiles.stride / 4u);
 }
 
-fn finish_tile(tile: Tile, place: u32, quad: u32, products: vec4<f32>) {
+fn finish_tile(tile: Tile, place: u32, pair: u32, products: vec2<f32>) {
     let item = item_of(tile, place);
     let values = factor_of(item.x) * products;
-    let row = tile.row + 2u * quad;
-    let at = (step.start + item.x) * params.output_stride + item.y * params.inner + row;
+    let row = tile.row + pair;
     if row < tile.rows {
+        let at = (step.start + item.x) * params.output_stride + item.y * params.inner + row;
         output[at] = activation(params.activation, values.x) * values.y;
-    }
-    if row + 1u < tile.rows {
-        output[at + 1u] = activation(params.activation, values.z) * values.w;
     }
 }

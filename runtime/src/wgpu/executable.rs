@@ -20,8 +20,10 @@ use crate::plan::Plan;
 use crate::weights::Weights;
 use crate::{Activations, Error, ModelOptions};
 
-/// Tokens of a step where the caller doesn't say.
+/// Tokens of a step where the caller doesn't say. Graphics cards need more of them: tiles of 128 tokens by 128 rows must be enough for all
+/// of their processors, and an expert's share of the tokens must fill a tile.
 const DEFAULT_CHUNK: usize = 512;
+const DISCRETE_CHUNK: usize = 2048;
 /// Bytes of logits that are computed at once.
 const LOGIT_BYTES: usize = 64 << 20;
 /// Distance of the kernels' `Step`s: what dynamic offsets are aligned to on every device.
@@ -66,8 +68,7 @@ impl WgpuExecutable {
         weights: &Weights,
         options: &ModelOptions,
     ) -> Result<Self, Error> {
-        let asked = options.chunk.unwrap_or(DEFAULT_CHUNK);
-        if !(1..=1 << 16).contains(&asked) {
+        if let Some(asked) = options.chunk.filter(|asked| !(1..=1 << 16).contains(asked)) {
             let (name, value) = ("chunk", asked.to_string());
             return Err(Error::Option { name, value, expected: "from 1 to 65536" });
         }
@@ -89,6 +90,11 @@ impl WgpuExecutable {
             AdapterKind::Software => SOFTWARE_TURNS,
             _ => usize::MAX,
         };
+        let default = match device.info.kind {
+            AdapterKind::Discrete => DISCRETE_CHUNK,
+            _ => DEFAULT_CHUNK,
+        };
+        let asked = options.chunk.unwrap_or(default);
         let chunk = asked
             .min(most_turns / sizes.turns)
             .min(bound / (4 * sizes.widest).max(1))

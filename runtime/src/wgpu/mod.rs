@@ -6,7 +6,7 @@
 //! device chooses, and steps that begin with them).
 //!
 //! All memory of a step is allocated when the plan is compiled. Matrices of up to [`program::FEW`] tokens are read row by
-//! row with everything around them fused; more tokens go in tiles of 64 behind a dispatch that makes them ready.
+//! row with everything around them fused; more tokens go in tiles behind a dispatch that makes them ready.
 
 pub(crate) mod adapter;
 mod ahead;

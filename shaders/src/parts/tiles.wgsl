@@ -8,7 +8,7 @@
 //   fn tile_of(group) -> Tile
 //   fn weight_row(tile, place) -> u32              the row of weights in a place of the tile; any row behind the last
 //   fn input_row(tile, place) -> u32               where in `prepared` the token in a place of the tile begins, in fours of elements
-//   fn finish_tile(tile, place, quad, products)    takes four neighbouring rows' products with the token in a place
+//   fn finish_tile(tile, place, pair, products)    takes two neighbouring rows' products with the token in a place
 //# use weights
 //# use step
 
@@ -50,10 +50,11 @@ fn factor_of(row: u32) -> f32 {
 //# use tiles_cooperative
 //# end
 
-/// What a thread brings for a tile: sixteen weights of a row, and `QUADS` fours of a token.
+/// What a thread brings for a tile: sixteen weights of a row, and `QUADS` fours of a token. Loops over registers are written out: not every
+/// driver does it.
 struct Incoming {
     weights: Raw,
-    token: array<vec4<Real>, QUADS>,
+    token: array<vec4<Real>, 4>,
 }
 
 /// Starts to load for the tile of columns that begins at `base`. `row` is the thread's row of weights, `input` where its token begins.
@@ -64,8 +65,13 @@ fn load(m: Matrix, row: u32, input: u32, cols: u32, base: u32, thread: u32) -> I
         incoming.weights = fetch(m, row, first / GRANULE);
     }
     let quad = input + base / 4u + thread % SHARE * QUADS;
-    for (var i = 0u; i < QUADS; i += 1u) {
-        incoming.token[i] = prepared[quad + i];
+    incoming.token[0] = prepared[quad];
+    if QUADS > 1u {
+        incoming.token[1] = prepared[quad + 1u];
+    }
+    if QUADS > 2u {
+        incoming.token[2] = prepared[quad + 2u];
+        incoming.token[3] = prepared[quad + 3u];
     }
     return incoming;
 }

@@ -35,7 +35,7 @@ var<workgroup> token_tile: array<vec4<f16>, TOKENS * STRIDE>;
 /// [ROWS, STRIDE].
 var<workgroup> weight_tile: array<vec4<f16>, ROWS * STRIDE>;
 /// [SUBGROUPS, 16 tokens, 16 rows]: results on their way to the threads.
-var<workgroup> results: array<vec4<f32>, SUBGROUPS * 64u>;
+var<workgroup> results: array<vec2<f32>, SUBGROUPS * 128u>;
 var<workgroup> tokens_of_tile: u32;
 
 /// Puts what a thread has brought into the tiles.
@@ -47,18 +47,22 @@ fn place_tiles(incoming: Incoming, cols: u32, base: u32, thread: u32) {
     weight_tile[at + 2u] = vec4<f16>(values[2]);
     weight_tile[at + 3u] = vec4<f16>(values[3]);
     let token = thread / SHARE * STRIDE + thread % SHARE * QUADS;
-    for (var i = 0u; i < QUADS; i += 1u) {
-        token_tile[token + i] = incoming.token[i];
+    token_tile[token] = incoming.token[0];
+    if QUADS > 1u {
+        token_tile[token + 1u] = incoming.token[1];
+        token_tile[token + 2u] = incoming.token[2];
+        token_tile[token + 3u] = incoming.token[3];
     }
 }
 
 /// Finishes 16 tokens by 16 rows, from `token` and `row` of the tile on, that the subgroup has put into `results`.
 fn finish_results(tile: Tile, token: u32, row: u32, subgroup: u32, lane: u32) {
     workgroupBarrier();
-    for (var i = lane; i < 64u; i += 32u) {
-        let place = token + i / 4u;
+    // Neighbours write side by side.
+    for (var i = lane; i < 128u; i += 32u) {
+        let place = token + i / 8u;
         if place < tile.tokens {
-            finish_tile(tile, place, row / 4u + i % 4u, results[subgroup * 64u + i]);
+            finish_tile(tile, place, row / 2u + i % 8u, results[subgroup * 128u + i]);
         }
     }
     workgroupBarrier();
@@ -83,10 +87,12 @@ fn main(
     let row = weight_row(tile, thread / GRANULES);
     // Places behind the last token hold that token; what comes of them is left out.
     let input = input_row(tile, min(thread / SHARE, tile.tokens - 1u));
-    results[thread] = vec4(0.0);
-    results[thread + THREADS] = vec4(0.0);
+    results[thread] = vec2(0.0);
+    results[thread + THREADS] = vec2(0.0);
+    results[thread + 2u * THREADS] = vec2(0.0);
+    results[thread + 3u * THREADS] = vec2(0.0);
     workgroupBarrier();
-    let zero = coopLoadT<Sums16>(&results[subgroup * 64u], 4u);
+    let zero = coopLoadT<Sums16>(&results[subgroup * 128u], 8u);
     workgroupBarrier();
 //# when tiles
     let own_row = subgroup % 4u * 32u;
@@ -138,26 +144,26 @@ fn main(
         workgroupBarrier();
     }
 //# when tiles
-    coopStoreT(c00, &results[subgroup * 64u], 4u);
+    coopStoreT(c00, &results[subgroup * 128u], 8u);
     finish_results(tile, own_token, own_row, subgroup, lane);
-    coopStoreT(c01, &results[subgroup * 64u], 4u);
+    coopStoreT(c01, &results[subgroup * 128u], 8u);
     finish_results(tile, own_token, own_row + 16u, subgroup, lane);
-    coopStoreT(c10, &results[subgroup * 64u], 4u);
+    coopStoreT(c10, &results[subgroup * 128u], 8u);
     finish_results(tile, own_token + 16u, own_row, subgroup, lane);
-    coopStoreT(c11, &results[subgroup * 64u], 4u);
+    coopStoreT(c11, &results[subgroup * 128u], 8u);
     finish_results(tile, own_token + 16u, own_row + 16u, subgroup, lane);
-    coopStoreT(c20, &results[subgroup * 64u], 4u);
+    coopStoreT(c20, &results[subgroup * 128u], 8u);
     finish_results(tile, own_token + 32u, own_row, subgroup, lane);
-    coopStoreT(c21, &results[subgroup * 64u], 4u);
+    coopStoreT(c21, &results[subgroup * 128u], 8u);
     finish_results(tile, own_token + 32u, own_row + 16u, subgroup, lane);
-    coopStoreT(c30, &results[subgroup * 64u], 4u);
+    coopStoreT(c30, &results[subgroup * 128u], 8u);
     finish_results(tile, own_token + 48u, own_row, subgroup, lane);
-    coopStoreT(c31, &results[subgroup * 64u], 4u);
+    coopStoreT(c31, &results[subgroup * 128u], 8u);
     finish_results(tile, own_token + 48u, own_row + 16u, subgroup, lane);
 //# when small_tiles
-    coopStoreT(c0, &results[subgroup * 64u], 4u);
+    coopStoreT(c0, &results[subgroup * 128u], 8u);
     finish_results(tile, 0u, own_row, subgroup, lane);
-    coopStoreT(c1, &results[subgroup * 64u], 4u);
+    coopStoreT(c1, &results[subgroup * 128u], 8u);
     finish_results(tile, 16u, own_row, subgroup, lane);
 //# end
 }

@@ -41,22 +41,40 @@ alias Block = Sums;
 //# use sums_f16
 //# end
 
+/// Puts four columns of a row of weights into the tile.
+fn put_weights(column: u32, row: u32, values: vec4<Real>) {
+    let at = column * ROW_QUADS + row / 4u;
+    weight_tile[at][row % 4u] = values.x;
+    weight_tile[at + ROW_QUADS][row % 4u] = values.y;
+    weight_tile[at + 2u * ROW_QUADS][row % 4u] = values.z;
+    weight_tile[at + 3u * ROW_QUADS][row % 4u] = values.w;
+}
+
+/// Puts four columns of a token into the tile.
+fn put_token(column: u32, token: u32, values: vec4<Real>) {
+    let at = column * TOKEN_QUADS + token / 4u;
+    token_tile[at][token % 4u] = values.x;
+    token_tile[at + TOKEN_QUADS][token % 4u] = values.y;
+    token_tile[at + 2u * TOKEN_QUADS][token % 4u] = values.z;
+    token_tile[at + 3u * TOKEN_QUADS][token % 4u] = values.w;
+}
+
 /// Puts what a thread has brought into the tiles.
 fn place_tiles(incoming: Incoming, cols: u32, base: u32, thread: u32) {
     let row = thread / GRANULES;
+    let column = thread % GRANULES * GRANULE;
     let values = weights_of(incoming, cols, base, thread);
-    for (var i = 0u; i < 4u; i += 1u) {
-        let first = (thread % GRANULES * GRANULE + 4u * i) * ROW_QUADS + row / 4u;
-        for (var j = 0u; j < 4u; j += 1u) {
-            weight_tile[first + j * ROW_QUADS][row % 4u] = Real(values[i][j]);
-        }
-    }
+    put_weights(column, row, vec4<Real>(values[0]));
+    put_weights(column + 4u, row, vec4<Real>(values[1]));
+    put_weights(column + 8u, row, vec4<Real>(values[2]));
+    put_weights(column + 12u, row, vec4<Real>(values[3]));
     let token = thread / SHARE;
-    for (var i = 0u; i < QUADS; i += 1u) {
-        let first = (thread % SHARE * QUADS + i) * 4u * TOKEN_QUADS + token / 4u;
-        for (var j = 0u; j < 4u; j += 1u) {
-            token_tile[first + j * TOKEN_QUADS][token % 4u] = incoming.token[i][j];
-        }
+    let own = thread % SHARE * QUADS * 4u;
+    put_token(own, token, incoming.token[0]);
+    put_token(own + 4u, token, incoming.token[1]);
+    if QUADS > 2u {
+        put_token(own + 8u, token, incoming.token[2]);
+        put_token(own + 12u, token, incoming.token[3]);
     }
 }
 
@@ -152,7 +170,9 @@ fn add_product(block: ptr<function, Block>, thread: u32) {
 
 fn finish_place(tile: Tile, place: u32, products: vec4<f32>, thread: u32) {
     if place < tile.tokens {
-        finish_tile(tile, place, thread % ROW_QUADS, products);
+        let pair = thread % ROW_QUADS * 2u;
+        finish_tile(tile, place, pair, products.xy);
+        finish_tile(tile, place, pair + 1u, products.zw);
     }
 }
 
