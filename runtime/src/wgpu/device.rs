@@ -110,12 +110,7 @@ impl Device {
         let mut experimental = wgpu::ExperimentalFeatures::disabled();
         if cooperative {
             limits.max_compute_workgroup_storage_size = adapter::COOPERATIVE_WORKGROUP_BYTES;
-            // SAFETY: cooperative matrices may have bugs in wgpu that lead to undefined behavior. Only kernels of our own are run on this
-            // device; each loads and stores matrices that lie within its workgroup memory, from all threads of whole subgroups.
-            #[allow(unsafe_code)]
-            {
-                experimental = unsafe { wgpu::ExperimentalFeatures::enabled() };
-            }
+            experimental = super::trusted::experimental_features();
         }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("kinglet"),
@@ -269,7 +264,7 @@ impl Device {
         let module = if self.options.checked {
             device.create_shader_module(descriptor)
         } else {
-            unchecked::shader_module(device, descriptor)
+            super::trusted::shader_module(device, descriptor)
         };
         let entries: Vec<_> = (0..)
             .zip(metadata.bindings)
@@ -332,21 +327,5 @@ impl Device {
                 Err(Error::DeviceTimeout { adapter, seconds })
             }
         }
-    }
-}
-
-/// The one place that does without the checks that wgpu adds to kernels. They cost a quarter of the speed of a decode step.
-#[allow(unsafe_code)]
-mod unchecked {
-    pub(super) fn shader_module(
-        device: &wgpu::Device,
-        descriptor: wgpu::ShaderModuleDescriptor<'_>,
-    ) -> wgpu::ShaderModule {
-        let checks = wgpu::ShaderRuntimeChecks::unchecked();
-        // SAFETY: The sources are this project's own and were validated when it was built. Loops count up to sizes of the plan.
-        // Indices come from the workgroup's place and from parameters that the program builder has set from the plan, whose sizes
-        // all buffers have; from token ids, which are below the vocabulary's size before a step begins, or chosen by kernels among
-        // the logits (what stands for no token is no row of any embedding, which is looked at); and from numbers of experts, which a kernel wrote that counts them. Buffers are bounded by the driver besides, where it can.
-        unsafe { device.create_shader_module_trusted(descriptor, checks) }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `wgpu/NAME.rs` turns the op `NAME` into dispatches of the kernels of `shaders/src/NAME.wgsl`. What they share:
 //! [`adapter`] (which devices there are), `device` (one that is open, with its kernels), `layout` and `upload` (weights),
-//! `program` (ops as dispatches), `state`, `tensors` and `cache` (a sequence's memory), `executable` (a step), `readback` (logits), `sample` and `ahead` (tokens that the
+//! `program` (ops as dispatches), `state`, `tensors` and `cache` (a sequence's memory), `executable` (a step), `readback` (logits), `trusted` (the only place with `unsafe`), `sample` and `ahead` (tokens that the
 //! device chooses, and steps that begin with them).
 //!
 //! All memory of a step is allocated when the plan is compiled. Matrices of up to [`program::FEW`] tokens are read row by
@@ -34,6 +34,7 @@ mod sample;
 mod scratch;
 mod state;
 mod tensors;
+mod trusted;
 mod upload;
 
 pub(crate) use executable::WgpuExecutable;

@@ -615,7 +615,9 @@ impl<'a> Builder<'a> {
 
     /// Weights of this type for a projection behind `before`.
     pub(super) fn stored(&self, weights: WeightType, before: &Before) -> Stored {
-        let four = |slice: Slice| slice.offset % 4 == 0 && self.width(slice.buffer) % 4 == 0;
+        let four = |slice: Slice| {
+            slice.offset.is_multiple_of(4) && self.width(slice.buffer).is_multiple_of(4)
+        };
         Stored { weights, aligned: four(before.input) && four(before.gate) }
     }
 
