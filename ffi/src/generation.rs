@@ -109,16 +109,13 @@ impl Generation {
         let mut state = self.lock()?;
         // Held to the end, so that a callback that uses the session is told so.
         self.session.cancellable(|inner, cancel| {
-            while let Some(piece) = state.generator.next(inner, cancel)? {
-                let Some(callback) = callback else { continue };
+            state.generator.run(inner, cancel, |piece| {
+                let Some(callback) = callback else { return true };
                 let text = c_text(piece.text);
                 let length = text.as_bytes().len();
                 // SAFETY: the header asks for a function that can be called so.
-                if unsafe { callback(user, piece.token, text.as_ptr(), length) } != 0 {
-                    state.generator.stop(inner)?;
-                }
-            }
-            Ok(())
+                unsafe { callback(user, piece.token, text.as_ptr(), length) == 0 }
+            })
         })
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use kinglet::sampling::{Sampler, SamplingOptions};
 use kinglet::text::{EncodeOptions, OutputStream, StopMatcher, StopTokens, StreamDecoder};
-use kinglet::{Cancel, Error};
+use kinglet::{Cancel, Error, GenerateOptions};
 
 use crate::generation::kinglet_finish;
 use crate::generation_options::GenerationOptions;
@@ -173,6 +173,69 @@ impl Generator {
         let text = self.take(token, full)?;
         self.text.push_str(&text);
         Ok(Some(Piece { token, text }))
+    }
+
+    /// The rest of the answer, token by token to `each`, which says whether it wants more. Nobody else uses the session meanwhile, so
+    /// that its device may be ahead of what is given out. After a cancellation this or [`Self::next`] goes on.
+    pub(crate) fn run(
+        &mut self,
+        inner: &mut Inner,
+        cancel: &Cancel,
+        mut each: impl FnMut(Piece) -> bool,
+    ) -> Result<(), Failure> {
+        // With the first, the prompt.
+        if !self.started {
+            let wants_more = self.next(inner, cancel)?.is_none_or(&mut each);
+            if !wants_more {
+                return self.stop(inner).map(drop);
+            }
+        }
+        if inner.session.position() != self.position {
+            return self.next(inner, cancel).map(drop);
+        }
+        let mut sampler = self.sampler.clone();
+        let result = self.ahead(inner, &mut sampler, &mut each);
+        self.sampler = sampler;
+        self.position = inner.session.position();
+        result?;
+        // Settles what is complete; what is not was ended by `each`.
+        match self.finish {
+            Some(_) => self.next(inner, cancel).map(drop),
+            None => self.stop(inner).map(drop),
+        }
+    }
+
+    /// Tokens until the answer is complete or `each` wants no more.
+    fn ahead(
+        &mut self,
+        inner: &mut Inner,
+        sampler: &mut Sampler,
+        each: &mut impl FnMut(Piece) -> bool,
+    ) -> Result<(), Failure> {
+        if self.finish.is_some() {
+            return Ok(());
+        }
+        if let Some(token) = self.unfed {
+            inner.session.feed(&[token])?;
+            self.unfed = None;
+        }
+        inner.session.last_logits().ok_or_else(no_logits)?;
+        let limit = inner.session.context_limit();
+        let most = self.max_tokens.saturating_sub(self.stats.generated).max(1);
+        let options = GenerateOptions::new().max_tokens(most);
+        let mut generation = inner.session.generate(sampler, options);
+        while let Some(token) = generation.next_token()? {
+            let now = Instant::now();
+            self.stats.decode = now - *self.first.get_or_insert(now);
+            self.stats.generated += 1;
+            let full = limit.is_some_and(|limit| generation.position() >= limit);
+            let text = self.take(token, full)?;
+            self.text.push_str(&text);
+            if !each(Piece { token, text }) || self.finish.is_some() {
+                break;
+            }
+        }
+        Ok(generation.finish()?)
     }
 
     /// What a token means for the answer.

@@ -98,6 +98,9 @@ fn of_weights(error: &WeightsError) -> kinglet_status {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         use kinglet_status::*;
+        if let Error::Sampling(error) = error {
+            return error.into();
+        }
         let status = match &error {
             Error::Read { source, .. } => of_io(source),
             Error::TooLarge { .. } | Error::Config { .. } | Error::NonFinite { .. } => {

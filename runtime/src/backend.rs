@@ -108,6 +108,67 @@ pub struct BackendRun<'a> {
 /// The future of a step.
 pub type StepFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>>;
 
+/// How a device chooses a token by itself: the part of [`SamplingOptions`](crate::sampling::SamplingOptions) that needs no more
+/// than the logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Choice {
+    /// The most probable, of equals the one with the lowest id.
+    Greedy,
+    /// By lot.
+    Drawn(Draw),
+}
+
+/// How a token is drawn, see [`Sampler`](crate::sampling::Sampler).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Draw {
+    /// What logits are divided by before tokens are ruled out.
+    pub cut_temperature: f32,
+    /// What those that are left are divided by besides.
+    pub draw_temperature: f32,
+    /// Only so many of the most probable; 0 is no limit.
+    pub top_k: u32,
+    /// Only the most probable that together have this probability.
+    pub top_p: f32,
+    /// Only those with at least this share of the largest probability.
+    pub min_p: f32,
+    /// The place in the cumulated probabilities, from 0 to below 1.
+    pub number: f64,
+}
+
+impl Draw {
+    /// Whether probabilities are cumulated from the most probable token on, else in the order of the ids.
+    pub fn by_rank(&self) -> bool {
+        self.top_k > 0 || self.top_p < 1.0
+    }
+}
+
+/// The future of a token that a device chooses; `None` where it leaves the choice to the host.
+pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<Option<u32>, Error>> + 'a>>;
+
+/// Steps of a single token for one sequence that run ahead of the host: each chooses the next token on the device.
+///
+/// The steps that are under way when the host wants no more have changed the state all the same: to go back to a snapshot is the
+/// caller's business. Steps of other sequences may come between.
+pub trait Ahead: Send {
+    /// Whether the device can choose this way.
+    fn can(&self, choice: &Choice) -> bool;
+
+    /// Submits a step: of `token`, or of the one that the last step has chosen. After an error, or where a step left the
+    /// choice to the host, the state is undefined.
+    fn submit<'a>(
+        &'a mut self,
+        token: Option<u32>,
+        state: &'a mut dyn SessionState,
+        choice: Choice,
+    ) -> StepFuture<'a>;
+
+    /// Waits for the oldest step that is under way, and gives the token that it has chosen.
+    fn next(&mut self) -> TokenFuture<'_>;
+
+    /// Steps whose tokens were not asked for yet.
+    fn under_way(&self) -> usize;
+}
+
 /// A plan made ready to run on a device.
 pub trait Executable: Send + Sync {
     /// The state of a sequence without tokens.
@@ -128,6 +189,11 @@ pub trait Executable: Send + Sync {
     ) -> StepFuture<'a> {
         let _ = cancels;
         self.step(runs)
+    }
+
+    /// For a sequence whose tokens the device is to choose by itself; `None` where it can't.
+    fn ahead(&self) -> Option<Box<dyn Ahead>> {
+        None
     }
 
     /// Backend, device, threads: a line for people.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use kinglet_models::ModelError;
 
 use crate::quantize::QuantizeError;
+use crate::sampling::SamplingError;
 use crate::saved_state::SavedStateError;
 use crate::weights::WeightsError;
 
@@ -55,6 +56,10 @@ pub enum Error {
     ForeignSession,
     /// A step failed half-way: the session's state is no longer that of any sequence of tokens.
     PoisonedSession,
+    /// No logits are known that a token could be chosen from: the last step was asked for none.
+    NoLogits,
+    /// No token can be chosen.
+    Sampling(SamplingError),
     /// The session would exceed the context that it was limited to.
     ContextFull {
         /// Tokens that it holds.
@@ -124,7 +129,8 @@ pub enum Error {
         /// What there is, a line each; empty when there is nothing.
         found: Vec<String>,
     },
-    /// The device is gone: its driver was reset, it was unplugged or switched off. Models on it must be opened again.
+    /// The device is gone: its driver was reset, it was unplugged or switched off. Models on it must be opened again; what was
+    /// written to memory or a file before ([`Session::write_to`](crate::Session::write_to)) can go on there, or on another backend.
     DeviceLost {
         /// The adapter.
         adapter: String,
@@ -192,6 +198,8 @@ impl fmt::Display for Error {
                 "token {id} (number {index} of those given) is not in the vocabulary: ids go from 0 to {}",
                 vocab.saturating_sub(1)
             ),
+            Self::NoLogits => f.write_str("there are no logits to choose a token from: feed the last tokens with logits"),
+            Self::Sampling(source) => source.fmt(f),
             Self::EmptyRun => f.write_str("a run needs at least one token"),
             Self::ForeignSession => f.write_str("the session belongs to another model"),
             Self::NotReachable { position, held, .. } if position > held => {
@@ -272,6 +280,7 @@ impl std::error::Error for Error {
             Self::Config { source, .. } => Some(source),
             Self::Weights(source) => Some(source),
             Self::Quantize(source) => Some(source),
+            Self::Sampling(source) => Some(source),
             Self::SavedState { source, .. } => Some(source),
             _ => None,
         }
@@ -287,6 +296,12 @@ impl From<WeightsError> for Error {
 impl From<QuantizeError> for Error {
     fn from(source: QuantizeError) -> Self {
         Self::Quantize(source)
+    }
+}
+
+impl From<SamplingError> for Error {
+    fn from(source: SamplingError) -> Self {
+        Self::Sampling(source)
     }
 }
 

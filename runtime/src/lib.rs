@@ -53,5 +53,5 @@ pub use model::{Activations, Model, ModelOptions, Run, StateType};
 pub use mounted::{ModelFiles, Mounted};
 pub use prefix_cache::{PrefixCache, PrefixCacheOptions, PrefixCacheStats, PrefixUse};
 pub use saved_state::{SavedSession, SavedStateError};
-pub use session::{Reach, Retain, Session, Snapshot};
+pub use session::{GenerateOptions, Generation, Reach, Retain, Session, Snapshot};
 pub use traffic::Traffic;

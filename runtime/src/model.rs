@@ -388,6 +388,12 @@ impl Model {
         self.shared.executable.threads()
     }
 
+    /// Whether the device can choose tokens by itself and go on with them, so that a
+    /// [`Generation`](crate::Generation) is ahead of its caller.
+    pub fn decodes_ahead(&self) -> bool {
+        self.shared.executable.ahead().is_some()
+    }
+
     /// Whether the other one shares everything with this.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)

@@ -1,21 +1,16 @@
 // `attention`: queries and keys are normed, clipped and rotated, keys and values join the cache; then each query attends
 // to the cache up to its own position with an online softmax (Milakov and Gimelshein, 2018).
-
-//# when prepare
-// A workgroup makes a head of a token ready: first the query heads, then those of keys, then of values.
-//# use reduce
+//
+// Few tokens: `pieces`, where a workgroup takes a piece of the cache for all queries of a key/value head (Dao et al.,
+// "Flash-Decoding", 2023); `merge` puts the pieces together. Many: `prepare`, then `attend` by tiles of 64 queries and keys.
 //# use step
-
-const THREADS: u32 = 64u;
-const QUERY: u32 = 0u;
-const KEY: u32 = 1u;
-const VALUE: u32 = 2u;
 
 struct Params {
     heads: u32,
     kv_heads: u32,
     head_dim: u32,
     input_stride: u32,
+    output_stride: u32,
     /// Norms' weights in `vectors`.
     q_norm: u32,
     k_norm: u32,
@@ -27,15 +22,108 @@ struct Params {
     k_eps: f32,
     /// 0 for none.
     clip: f32,
+    /// Positions that a query sees; `ABSENT` for all.
+    window: u32,
+    scale: f32,
+    /// Most pieces of the cache, and queries that a piece takes at once.
+    pieces: u32,
+    rows: u32,
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
+
+/// Stands for "no score yet": finite, so that differences stay defined.
+const LOWEST: f32 = -1e30;
+
+/// The oldest position that the query at `position` sees.
+fn oldest_seen(position: u32) -> u32 {
+    return select(0u, position - params.window + 1u, position >= params.window);
+}
+
+//# when prepare pieces pieces_any
+//# use reduce
 /// Queries, keys, values, [T, input_stride].
 @group(0) @binding(_) var<storage, read> input: array<f32>;
 /// The op's small tensors, one behind the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 /// Cosine and sine by position, [T, pairs].
 @group(0) @binding(_) var<storage, read> rotation: array<vec2<f32>>;
+
+const QUERY: u32 = 0u;
+const KEY: u32 = 1u;
+const VALUE: u32 = 2u;
+
+/// A head of a token, and what it takes to make it ready.
+struct Head {
+    kind: u32,
+    token: u32,
+    /// Its first element in `input`.
+    first: u32,
+    /// Its norm's weights, and the factor.
+    norm: u32,
+    factor: f32,
+}
+
+/// Finds the norm of head `head` of its kind; all threads of the workgroup take part.
+fn find_head(kind: u32, head: u32, token: u32, ids: Ids) -> Head {
+    var heads = params.heads;
+    var part = token * params.input_stride;
+    var norm = params.q_norm;
+    var eps = params.q_eps;
+    if kind != QUERY {
+        heads = params.kv_heads;
+        part += params.heads * params.head_dim;
+        norm = params.k_norm;
+        eps = params.k_eps;
+    }
+    if kind == VALUE {
+        part += params.kv_heads * params.head_dim;
+        norm = ABSENT;
+    }
+    let first = part + head * params.head_dim;
+    var factor = 1.0;
+    if norm != ABSENT {
+        let own = params.per_head != 0u;
+        let start = select(part, first, own);
+        let width = select(heads * params.head_dim, params.head_dim, own);
+        var squares = 0.0;
+        for (var i = thread_of(ids); i < width; i += THREADS) {
+            squares += input[start + i] * input[start + i];
+        }
+        factor = inverseSqrt(sum_over(vec4(squares, 0.0, 0.0, 0.0), ids, THREADS).x / f32(width) + eps);
+        norm += select(head * params.head_dim, 0u, own);
+    }
+    return Head(kind, token, first, norm, factor);
+}
+
+/// Element `i` of a head, normed and clipped.
+fn normed(head: Head, i: u32) -> f32 {
+    var value = input[head.first + i];
+    if head.norm != ABSENT {
+        value *= head.factor * vectors[head.norm + i];
+    }
+    if params.clip > 0.0 {
+        value = clamp(value, -params.clip, params.clip);
+    }
+    return value;
+}
+
+/// Element `i` of a head, made ready.
+fn ready(head: Head, i: u32) -> f32 {
+    var value = normed(head, i);
+    if head.kind != VALUE && i < 2u * params.pairs {
+        let low = i < params.pairs;
+        let other = normed(head, select(i - params.pairs, i + params.pairs, low));
+        let turn = rotation[head.token * params.pairs + i % params.pairs];
+        value = value * turn.x + select(other, -other, low) * turn.y;
+    }
+    return value;
+}
+
+//# when prepare
+// A workgroup makes a head of a token ready: first the query heads, then those of keys, then of values.
+const THREADS: u32 = 64u;
+
 /// [T, heads, head_dim].
 @group(0) @binding(_) var<storage, read_write> queries: array<f32>;
 /// [capacity, kv_heads, head_dim] each: a position's place is its remainder by the capacity.
@@ -44,57 +132,26 @@ struct Params {
 
 @compute @workgroup_size(THREADS)
 fn main(ids: Ids) {
-    let thread = thread_of(ids);
     let t = ids.group.y;
     let token = step.start + t;
     var kind = QUERY;
-    var head = ids.group.x;
-    var heads = params.heads;
-    var part = token * params.input_stride;
-    var norm = params.q_norm;
-    var eps = params.q_eps;
-    if head >= params.heads {
-        head -= params.heads;
+    var number = ids.group.x;
+    if number >= params.heads {
+        number -= params.heads;
         kind = KEY;
-        heads = params.kv_heads;
-        part += params.heads * params.head_dim;
-        norm = params.k_norm;
-        eps = params.k_eps;
-        if head >= params.kv_heads {
-            head -= params.kv_heads;
+        if number >= params.kv_heads {
+            number -= params.kv_heads;
             kind = VALUE;
-            part += params.kv_heads * params.head_dim;
-            norm = ABSENT;
         }
     }
-    let first = part + head * params.head_dim;
-
-    var factor = 1.0;
-    if norm != ABSENT {
-        let own = params.per_head != 0u;
-        let start = select(part, first, own);
-        let width = select(heads * params.head_dim, params.head_dim, own);
-        var squares = 0.0;
-        for (var i = thread; i < width; i += THREADS) {
-            squares += input[start + i] * input[start + i];
-        }
-        factor = inverseSqrt(sum_over(vec4(squares, 0.0, 0.0, 0.0), ids, THREADS).x / f32(width) + eps);
-        norm += select(head * params.head_dim, 0u, own);
-    }
-
+    let head = find_head(kind, number, token, ids);
     let place = (step.position + t) % (arrayLength(&keys) / (params.kv_heads * params.head_dim));
-    for (var i = thread; i < params.head_dim; i += THREADS) {
-        var value = ready(first, i, factor, norm);
-        if kind != VALUE && i < 2u * params.pairs {
-            let low = i < params.pairs;
-            let other = ready(first, select(i - params.pairs, i + params.pairs, low), factor, norm);
-            let turn = rotation[token * params.pairs + i % params.pairs];
-            value = value * turn.x + select(other, -other, low) * turn.y;
-        }
+    for (var i = thread_of(ids); i < params.head_dim; i += THREADS) {
+        let value = ready(head, i);
         if kind == QUERY {
-            queries[(token * params.heads + head) * params.head_dim + i] = value;
+            queries[(token * params.heads + number) * params.head_dim + i] = value;
         } else {
-            let at = (place * params.kv_heads + head) * params.head_dim + i;
+            let at = (place * params.kv_heads + number) * params.head_dim + i;
             if kind == KEY {
                 keys[at] = value;
             } else {
@@ -104,41 +161,15 @@ fn main(ids: Ids) {
     }
 }
 
-/// Element `i` of a head, normed and clipped.
-fn ready(first: u32, i: u32, factor: f32, norm: u32) -> f32 {
-    var value = input[first + i];
-    if norm != ABSENT {
-        value *= factor * vectors[norm + i];
-    }
-    if params.clip > 0.0 {
-        value = clamp(value, -params.clip, params.clip);
-    }
-    return value;
-}
-
 //# when attend
-// A workgroup takes a query head of a token over the cache, 128 positions at a time.
+// A workgroup takes 64 queries of a key/value head, neighbouring tokens with all heads that share it, over the cache, 64
+// positions at a time.
 //# use reduce
-//# use step
+//# use products
+const THREADS: u32 = 256u;
+/// Elements of a value that are added up at once.
+const PART: u32 = 128u;
 
-const THREADS: u32 = 128u;
-/// Most elements of a head for each thread.
-const HELD: u32 = 8u;
-const MAX_HEAD: u32 = 1024u;
-/// Stands for "no score yet": finite, so that differences stay defined.
-const LOWEST: f32 = -1e30;
-
-struct Params {
-    heads: u32,
-    kv_heads: u32,
-    head_dim: u32,
-    output_stride: u32,
-    /// Positions that a query sees; `ABSENT` for all.
-    window: u32,
-    scale: f32,
-}
-
-@group(0) @binding(_) var<uniform> params: Params;
 /// [T, heads, head_dim].
 @group(0) @binding(_) var<storage, read> queries: array<f32>;
 /// [capacity, kv_heads, head_dim] each: a position's place is its remainder by the capacity.
@@ -147,73 +178,372 @@ struct Params {
 /// [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
-/// [head_dim].
-var<workgroup> query: array<f32, MAX_HEAD>;
-/// [THREADS]: weights of the positions at hand.
-var<workgroup> scores: array<f32, THREADS>;
+/// Brings 16 positions from `first` on, of which those up to `newest` count, of 64 elements from `column` on.
+fn load_values(first: u32, newest: u32, kv: u32, column: u32, thread: u32) {
+    let position = first + thread / 16u;
+    let stride = params.kv_heads * params.head_dim;
+    var v = vec4(0.0);
+    if position <= newest {
+        let i = column + thread % 16u * 4u;
+        let at = position % (arrayLength(&values) / stride) * stride + kv * params.head_dim + i;
+        for (var c = 0u; c < 4u; c += 1u) {
+            if i + c < params.head_dim {
+                v[c] = values[at + c];
+            }
+        }
+    }
+    right_tile[thread / 16u * COLUMN + thread % 16u] = v;
+}
+
+fn write(block: Block, total: vec4<f32>, first_row: u32, end_row: u32, kv: u32, first_column: u32, thread: u32) {
+    let sharing = params.heads / params.kv_heads;
+    for (var i = 0u; i < 4u; i += 1u) {
+        let row = first_row + thread / 16u * 4u + i;
+        if row < end_row {
+            let head = kv * sharing + row % sharing;
+            let column = first_column + thread % 16u * 4u;
+            let at = (step.start + row / sharing) * params.output_stride + head * params.head_dim + column;
+            var own = block;
+            let value = own[i] / total[i];
+            for (var c = 0u; c < 4u; c += 1u) {
+                if column + c < params.head_dim {
+                    output[at + c] = value[c];
+                }
+            }
+        }
+    }
+}
 
 @compute @workgroup_size(THREADS)
 fn main(ids: Ids) {
     let thread = thread_of(ids);
-    let head = ids.group.x;
-    let token = step.start + ids.group.y;
-    let position = step.position + ids.group.y;
-    let kv = head / (params.heads / params.kv_heads);
+    let kv = ids.group.x;
+    let sharing = params.heads / params.kv_heads;
+    let first_row = ids.group.y * SIDE;
+    let end_row = min(first_row + SIDE, step.tokens * sharing);
+    let oldest = oldest_seen(step.position + first_row / sharing);
+    let newest = step.position + (end_row - 1u) / sharing;
     let stride = params.kv_heads * params.head_dim;
     let capacity = arrayLength(&keys) / stride;
-    var oldest = 0u;
-    if position >= params.window {
-        oldest = position - params.window + 1u;
-    }
+    let quad = thread / 16u;
+    let own_rows = min(vec4(first_row + quad * 4u) + vec4(0u, 1u, 2u, 3u), vec4(end_row - 1u));
+    let positions = vec4(step.position) + own_rows / sharing;
 
-    for (var i = thread; i < params.head_dim; i += THREADS) {
-        query[i] = params.scale * queries[(token * params.heads + head) * params.head_dim + i];
-    }
-    workgroupBarrier();
-
-    var sum: array<f32, HELD>;
-    for (var j = 0u; j < HELD; j += 1u) {
-        sum[j] = 0.0;
-    }
-    var largest = LOWEST;
-    var total = 0.0;
-    for (var first = oldest; first <= position; first += THREADS) {
-        var score = LOWEST;
-        if first + thread <= position {
-            let at = (first + thread) % capacity * stride + kv * params.head_dim;
-            score = 0.0;
-            for (var i = 0u; i < params.head_dim; i += 1u) {
-                score += query[i] * keys[at + i];
-            }
-        }
-        let next = max(largest, max_over(score, ids, THREADS));
-        let keep = exp(largest - next);
-        largest = next;
-        var weight = 0.0;
-        if first + thread <= position {
-            weight = exp(score - largest);
-        }
-        scores[thread] = weight;
-        // Behind this, the scores are there for all.
-        total = keep * total + sum_over(vec4(weight, 0.0, 0.0, 0.0), ids, THREADS).x;
-        let count = min(THREADS, position + 1u - first);
-        for (var j = 0u; j < HELD; j += 1u) {
-            let i = j * THREADS + thread;
-            if i < params.head_dim {
-                var part = 0.0;
-                for (var k = 0u; k < count; k += 1u) {
-                    part += scores[k] * values[(first + k) % capacity * stride + kv * params.head_dim + i];
+    for (var part = 0u; part < params.head_dim; part += PART) {
+        var low = empty_block();
+        var high = empty_block();
+        var largest = vec4(LOWEST);
+        var total = vec4(0.0);
+        for (var first = oldest; first <= newest; first += SIDE) {
+            var block = empty_block();
+            for (var base = 0u; base < params.head_dim; base += DEPTH) {
+                var q = vec4(0.0);
+                var k = vec4(0.0);
+                let i = base + thread % DEPTH;
+                if i < params.head_dim {
+                    for (var c = 0u; c < 4u; c += 1u) {
+                        let row = own_rows[c];
+                        let token = step.start + row / sharing;
+                        q[c] = params.scale * queries[(token * params.heads + kv * sharing + row % sharing) * params.head_dim + i];
+                        let position = first + quad * 4u + c;
+                        if position <= newest {
+                            k[c] = keys[position % capacity * stride + kv * params.head_dim + i];
+                        }
+                    }
                 }
-                sum[j] = keep * sum[j] + part;
+                left_tile[thread % DEPTH * COLUMN + quad] = q;
+                right_tile[thread % DEPTH * COLUMN + quad] = k;
+                workgroupBarrier();
+                add_product(&block, thread);
+                workgroupBarrier();
+            }
+
+            let seen = vec4(first + thread % 16u * 4u) + vec4(0u, 1u, 2u, 3u);
+            var most = vec4(LOWEST);
+            for (var i = 0u; i < 4u; i += 1u) {
+                let visible = (seen <= vec4(positions[i])) & (vec4(positions[i]) - seen < vec4(params.window));
+                block[i] = select(vec4(LOWEST), block[i], visible);
+                most[i] = max(max(block[i].x, block[i].y), max(block[i].z, block[i].w));
+            }
+            let next = max(largest, largest_over(most, ids, 16u));
+            let keep = exp(largest - next);
+            largest = next;
+            for (var i = 0u; i < 4u; i += 1u) {
+                // What is not seen stays out where nothing has been seen yet, too.
+                block[i] = select(exp(block[i] - next[i]), vec4(0.0), block[i] == vec4(LOWEST));
+                total[i] = keep[i] * total[i] + dot(block[i], vec4(1.0));
+                low[i] *= keep[i];
+                high[i] *= keep[i];
+            }
+            for (var slice = 0u; slice < 4u && first + slice * DEPTH <= newest; slice += 1u) {
+                if thread % 16u / 4u == slice {
+                    for (var c = 0u; c < 4u; c += 1u) {
+                        left_tile[(thread % 4u * 4u + c) * COLUMN + quad] = vec4(block[0][c], block[1][c], block[2][c], block[3][c]);
+                    }
+                }
+                load_values(first + slice * DEPTH, newest, kv, part, thread);
+                workgroupBarrier();
+                add_product(&low, thread);
+                workgroupBarrier();
+                if part + SIDE < params.head_dim {
+                    load_values(first + slice * DEPTH, newest, kv, part + SIDE, thread);
+                    workgroupBarrier();
+                    add_product(&high, thread);
+                    workgroupBarrier();
+                }
             }
         }
-        workgroupBarrier();
-    }
-    for (var j = 0u; j < HELD; j += 1u) {
-        let i = j * THREADS + thread;
-        if i < params.head_dim {
-            output[token * params.output_stride + head * params.head_dim + i] = sum[j] / total;
+        total = sum_over(total, ids, 16u);
+        write(low, total, first_row, end_row, kv, part, thread);
+        if part + SIDE < params.head_dim {
+            write(high, total, first_row, end_row, kv, part + SIDE, thread);
         }
     }
 }
-//# end
+
+//# when pieces pieces_any merge
+/// The positions from x up to before y that piece `index` has; none where x >= y.
+fn piece_of(index: u32) -> vec2<u32> {
+    let oldest = oldest_seen(step.position);
+    let end = step.position + step.tokens;
+    // As many positions as threads' subgroups read together, at least.
+    let length = ((end - oldest + params.pieces - 1u) / params.pieces + 31u) / 32u * 32u;
+    let first = min(oldest + index * length, end);
+    return vec2(first, min(first + length, end));
+}
+
+//# when pieces pieces_any
+// A workgroup takes a piece of the cache of a key/value head, for all queries that share it. Positions of the run itself are
+// made ready by the workgroup that has them, and queries by every one: that saves a dispatch.
+const THREADS: u32 = 128u;
+/// Most queries at once.
+const ROWS: u32 = 8u;
+/// Elements of a value for each thread, where there are more than threads.
+const HELD: u32 = 8u;
+
+/// [T, heads, pieces, head_dim + 2]: weighted values, the largest score, the sum of weights.
+@group(0) @binding(_) var<storage, read_write> parts: array<f32>;
+
+/// [rows, head_dim / 4].
+var<workgroup> queries: array<vec4<f32>, 256>;
+/// [THREADS, 2]: weights of eight queries for the positions at hand.
+var<workgroup> weights: array<vec4<f32>, 256>;
+
+//# when pieces
+/// [capacity, kv_heads, head_dim / 4]: a position's place is its remainder by the capacity.
+@group(0) @binding(_) var<storage, read_write> keys: array<vec4<f32>>;
+
+/// The elements of all keys.
+fn all_keys() -> u32 {
+    return arrayLength(&keys) * 4u;
+}
+
+/// Elements `4 * quad ..` of the key that begins at `at`.
+fn load_key(at: u32, quad: u32) -> vec4<f32> {
+    return keys[at / 4u + quad];
+}
+
+fn store_key(at: u32, quad: u32, value: vec4<f32>) {
+    keys[at / 4u + quad] = value;
+}
+
+//# when pieces_any
+/// [capacity, kv_heads, head_dim]: a position's place is its remainder by the capacity.
+@group(0) @binding(_) var<storage, read_write> keys: array<f32>;
+
+/// The elements of all keys.
+fn all_keys() -> u32 {
+    return arrayLength(&keys);
+}
+
+/// Elements `4 * quad ..` of the key that begins at `at`.
+fn load_key(at: u32, quad: u32) -> vec4<f32> {
+    var value = vec4(0.0);
+    for (var i = 0u; i < min(4u, params.head_dim - quad * 4u); i += 1u) {
+        value[i] = keys[at + quad * 4u + i];
+    }
+    return value;
+}
+
+fn store_key(at: u32, quad: u32, value: vec4<f32>) {
+    for (var i = 0u; i < min(4u, params.head_dim - quad * 4u); i += 1u) {
+        keys[at + quad * 4u + i] = value[i];
+    }
+}
+
+//# when pieces pieces_any
+/// [capacity, kv_heads, head_dim].
+@group(0) @binding(_) var<storage, read_write> values: array<f32>;
+
+/// Elements `4 * quad ..` of a head, made ready, zeros behind its end.
+fn ready_quad(head: Head, quad: u32) -> vec4<f32> {
+    var value = vec4(0.0);
+    for (var i = 0u; i < min(4u, params.head_dim - quad * 4u); i += 1u) {
+        value[i] = ready(head, quad * 4u + i);
+    }
+    return value;
+}
+
+@compute @workgroup_size(THREADS)
+fn main(ids: Ids) {
+    let thread = thread_of(ids);
+    let kv = ids.group.x;
+    let piece = piece_of(ids.group.y);
+    if piece.x >= piece.y {
+        return;
+    }
+    let stride = params.kv_heads * params.head_dim;
+    let capacity = all_keys() / stride;
+    let sharing = params.heads / params.kv_heads;
+    let quads = (params.head_dim + 3u) / 4u;
+
+    for (var t = 0u; t < step.tokens; t += 1u) {
+        let position = step.position + t;
+        if position >= piece.x && position < piece.y {
+            let at = position % capacity * stride + kv * params.head_dim;
+            let key = find_head(KEY, kv, step.start + t, ids);
+            for (var quad = thread; quad < quads; quad += THREADS) {
+                store_key(at, quad, ready_quad(key, quad));
+            }
+            let value = find_head(VALUE, kv, step.start + t, ids);
+            for (var i = thread; i < params.head_dim; i += THREADS) {
+                values[at + i] = ready(value, i);
+            }
+        }
+    }
+    storageBarrier();
+
+    let narrow = params.head_dim <= THREADS;
+    for (var base = 0u; base < step.tokens * sharing; base += params.rows) {
+        let count = min(params.rows, step.tokens * sharing - base);
+        for (var r = 0u; r < count; r += 1u) {
+            let token = step.start + (base + r) / sharing;
+            let head = find_head(QUERY, kv * sharing + (base + r) % sharing, token, ids);
+            for (var quad = thread; quad < quads; quad += THREADS) {
+                queries[r * quads + quad] = params.scale * ready_quad(head, quad);
+            }
+        }
+        workgroupBarrier();
+
+        // Queries 0 to 3 and 4 to 7; those of more than 128 elements are at most four.
+        var largest = array<vec4<f32>, 2>(vec4(LOWEST), vec4(LOWEST));
+        var total = array<vec4<f32>, 2>(vec4(0.0), vec4(0.0));
+        // Of fours of queries; of wider heads, of every 128th element.
+        var sum: array<vec4<f32>, HELD>;
+        for (var j = 0u; j < HELD; j += 1u) {
+            sum[j] = vec4(0.0);
+        }
+        for (var first = piece.x; first < piece.y; first += THREADS) {
+            let position = first + thread;
+            var score: array<f32, ROWS>;
+            for (var r = 0u; r < ROWS; r += 1u) {
+                score[r] = 0.0;
+            }
+            if position < piece.y {
+                let at = position % capacity * stride + kv * params.head_dim;
+                for (var quad = 0u; quad < quads; quad += 1u) {
+                    let key = load_key(at, quad);
+                    for (var r = 0u; r < ROWS; r += 1u) {
+                        if r < count {
+                            score[r] += dot(queries[r * quads + quad], key);
+                        }
+                    }
+                }
+            }
+            var keep: array<vec4<f32>, 2>;
+            for (var four = 0u; four < 2u; four += 1u) {
+                keep[four] = vec4(1.0);
+                if four * 4u < count {
+                    var scores = vec4(LOWEST);
+                    for (var i = 0u; i < 4u; i += 1u) {
+                        let r = four * 4u + i;
+                        let own = step.position + (base + r) / sharing;
+                        if r < count && position < piece.y && position <= own && own - position < params.window {
+                            scores[i] = score[r];
+                        }
+                    }
+                    let next = max(largest[four], largest_over(scores, ids, THREADS));
+                    keep[four] = exp(largest[four] - next);
+                    largest[four] = next;
+                    // What is not seen stays out where nothing has been seen yet, too.
+                    let weight = select(exp(scores - next), vec4(0.0), scores == vec4(LOWEST));
+                    total[four] = keep[four] * total[four] + weight;
+                    weights[thread * 2u + four] = weight;
+                }
+            }
+            workgroupBarrier();
+            let held = min(THREADS, piece.y - first);
+            for (var j = 0u; j < HELD; j += 1u) {
+                let four = select(0u, j, narrow);
+                let i = thread + select(j * THREADS, 0u, narrow);
+                if i < params.head_dim && four * 4u < count {
+                    var part = vec4(0.0);
+                    for (var k = 0u; k < held; k += 1u) {
+                        part += weights[k * 2u + four] * values[(first + k) % capacity * stride + kv * params.head_dim + i];
+                    }
+                    sum[j] = keep[four] * sum[j] + part;
+                }
+            }
+            // Weights are written anew behind the barriers of the next scores.
+        }
+        for (var four = 0u; four < 2u; four += 1u) {
+            total[four] = sum_over(total[four], ids, THREADS);
+        }
+        for (var r = 0u; r < count; r += 1u) {
+            let head = kv * sharing + (base + r) % sharing;
+            let row = (base + r) / sharing * params.heads + head;
+            let at = (row * params.pieces + ids.group.y) * (params.head_dim + 2u);
+            for (var j = 0u; j < HELD; j += 1u) {
+                let i = thread + j * THREADS;
+                if i < params.head_dim {
+                    parts[at + i] = sum[select(j, r / 4u, narrow)][r % 4u];
+                }
+            }
+            if thread == 0u {
+                parts[at + params.head_dim] = largest[r / 4u][r % 4u];
+                parts[at + params.head_dim + 1u] = total[r / 4u][r % 4u];
+            }
+        }
+        // The next queries are written when all have read these.
+        workgroupBarrier();
+    }
+}
+
+//# when merge
+// A workgroup takes a query head of a token.
+const THREADS: u32 = 64u;
+
+/// [T, heads, pieces, head_dim + 2]: weighted values, the largest score, the sum of weights.
+@group(0) @binding(_) var<storage, read> parts: array<f32>;
+/// [T, output_stride].
+@group(0) @binding(_) var<storage, read_write> output: array<f32>;
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let head = group.x;
+    let t = group.y;
+    let width = params.head_dim + 2u;
+    let first = (t * params.heads + head) * params.pieces * width;
+    var count = 0u;
+    var largest = LOWEST;
+    for (var piece = 0u; piece < params.pieces; piece += 1u) {
+        let range = piece_of(piece);
+        if range.x < range.y {
+            count = piece + 1u;
+            largest = max(largest, parts[first + piece * width + params.head_dim]);
+        }
+    }
+    var total = 0.0;
+    for (var piece = 0u; piece < count; piece += 1u) {
+        let at = first + piece * width + params.head_dim;
+        total += exp(parts[at] - largest) * parts[at + 1u];
+    }
+    for (var i = thread; i < params.head_dim; i += THREADS) {
+        var sum = 0.0;
+        for (var piece = 0u; piece < count; piece += 1u) {
+            let at = first + piece * width;
+            sum += exp(parts[at + params.head_dim] - largest) * parts[at + i];
+        }
+        output[(step.start + t) * params.output_stride + head * params.head_dim + i] = sum / total;
+    }
+}

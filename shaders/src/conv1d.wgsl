@@ -1,4 +1,4 @@
-// `conv1d`: y_t[c] = silu(b[c] + sum_k w[c,k] x_{t-K+1+k}[c]). A thread takes a channel of a run through all its tokens.
+// `conv1d`: y_t[c] = silu(b[c] + sum_k w[c,k] x_{t-K+1+k}[c]). A thread takes a channel of a token.
 //# use math
 //# use step
 
@@ -22,7 +22,7 @@ struct Params {
 @group(0) @binding(_) var<storage, read> input: array<f32>;
 /// The op's small tensors, one behind the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
-/// [kernel - 1, channels]: the inputs before the run, oldest first.
+/// [2, kernel - 1, channels]: the inputs before the run, oldest first; the half that `step.parity` names is read.
 @group(0) @binding(_) var<storage, read_write> state: array<f32>;
 /// y, [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
@@ -30,7 +30,8 @@ struct Params {
 /// Input `t` of the run; those before it are in the state.
 fn past(t: i32, channel: u32) -> f32 {
     if t < 0 {
-        return state[u32(t + i32(params.kernel) - 1) * params.channels + channel];
+        let row = step.parity * (params.kernel - 1u) + u32(t + i32(params.kernel) - 1);
+        return state[row * params.channels + channel];
     }
     return input[(step.start + u32(t)) * params.input_stride + params.input_offset + channel];
 }
@@ -38,22 +39,24 @@ fn past(t: i32, channel: u32) -> f32 {
 @compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let channel = id.x;
+    let t = id.y;
     if channel >= params.channels {
         return;
     }
-    let kernel = i32(params.kernel);
-    for (var t = 0; t < i32(step.tokens); t += 1) {
-        var sum = 0.0;
-        if params.bias != ABSENT {
-            sum = vectors[params.bias + channel];
-        }
-        for (var k = 0; k < kernel; k += 1) {
-            sum += vectors[params.weight + channel * params.kernel + u32(k)] * past(t + 1 + k - kernel, channel);
-        }
-        output[(step.start + u32(t)) * params.output_stride + channel] = silu(sum);
+    var sum = 0.0;
+    if params.bias != ABSENT {
+        sum = vectors[params.bias + channel];
     }
-    // Oldest first: what a place gets was never overwritten before.
-    for (var k = 0; k < kernel - 1; k += 1) {
-        state[u32(k) * params.channels + channel] = past(i32(step.tokens) - kernel + 1 + k, channel);
+    for (var k = 0u; k < params.kernel; k += 1u) {
+        let tap = vectors[params.weight + channel * params.kernel + k];
+        sum += tap * past(i32(t + 1u + k) - i32(params.kernel), channel);
+    }
+    output[(step.start + t) * params.output_stride + channel] = silu(sum);
+    // Other workgroups read the state: the last inputs go to its other half.
+    if t + 1u == step.tokens {
+        for (var k = 0u; k + 1u < params.kernel; k += 1u) {
+            let row = (1u - step.parity) * (params.kernel - 1u) + k;
+            state[row * params.channels + channel] = past(i32(step.tokens + 1u + k) - i32(params.kernel), channel);
+        }
     }
 }

@@ -1,20 +1,12 @@
-// `mamba2_scan`: convolution and scan of Mamba-2. A workgroup takes 16 columns of a head's state through all tokens of a
-// run; its 256 threads hold up to 16 elements each in registers, so that 256 states fit in a pass.
+// `mamba2_scan`: convolution and scan of Mamba-2. Few tokens step through the recurrence, all in one dispatch. Many go in
+// chunks of 64 as matrix products (Dao and Gu, 2024, section 6): with s_i the sum of log decays up to token i of a chunk,
 //
-// Workgroups share the channels of B and C: each convolves them for itself, and one writes their last inputs to the
-// other half of the convolution's state, which nobody reads in this step.
+//     Y = (C B^T * L) X + diag(e^s) C S,   L[i,j] = e^(s_i - s_j) dt_j  for j <= i, else 0
+//     S = e^(s_last) S + (diag(e^(s_last - s) dt) B)^T X
+//
+// Dispatches: `convolve`; `scores`, C B^T; `states`, what each chunk adds to S; `pass`, S before each chunk; `outputs`.
 //# use math
 //# use step
-
-const THREADS: u32 = 256u;
-/// Columns of the state, elements of a head, in a workgroup.
-const COLUMNS: u32 = 16u;
-/// Threads that share a column.
-const SHARES: u32 = 16u;
-/// States of a thread.
-const HELD: u32 = 16u;
-/// States of a pass.
-const PASS: u32 = 256u;
 
 struct Params {
     heads: u32,
@@ -26,7 +18,7 @@ struct Params {
     kernel: u32,
     input_stride: u32,
     output_stride: u32,
-    /// Convolution weights, [channels, kernel], in `vectors`.
+    /// Convolution weights, [kernel, channels], in `vectors`.
     weight: u32,
     /// Convolution biases, [channels], in `vectors`.
     bias: u32,
@@ -39,21 +31,23 @@ struct Params {
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
+
+//# when step step_any convolve states outputs
 /// z, x, B, C, dt, [T, input_stride].
 @group(0) @binding(_) var<storage, read> input: array<f32>;
 /// The op's small tensors, one behind the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
+
+/// The step size of a head at token `t` of the run.
+fn step_size(t: u32, head: u32) -> f32 {
+    let inner = params.heads * params.head_dim;
+    let raw = input[(step.start + t) * params.input_stride + inner + params.channels + head];
+    return clamp(softplus(raw + vectors[params.dt_bias + head]), params.dt_low, params.dt_high);
+}
+
+//# when step step_any convolve
 /// [2, kernel - 1, channels]: last inputs, oldest first; the half that `step.parity` names is read.
 @group(0) @binding(_) var<storage, read_write> conv_state: array<f32>;
-/// S, [heads, state_dim, head_dim].
-@group(0) @binding(_) var<storage, read_write> state: array<f32>;
-/// y, [T, output_stride].
-@group(0) @binding(_) var<storage, read_write> output: array<f32>;
-
-/// x of this workgroup's columns, then B and C of the pass.
-var<workgroup> convolved: array<f32, 528>;
-/// [SHARES, COLUMNS]: C^T S of each share, and its part of B . C.
-var<workgroup> shares: array<vec2<f32>, 256>;
 
 /// Input `t` of the run in a channel; those before it are in the state.
 fn past(t: i32, channel: u32) -> f32 {
@@ -71,12 +65,12 @@ fn convolve(t: u32, channel: u32) -> f32 {
         sum = vectors[params.bias + channel];
     }
     for (var k = 0u; k < params.kernel; k += 1u) {
-        sum += vectors[params.weight + channel * params.kernel + k] * past(i32(t + 1u + k) - i32(params.kernel), channel);
+        sum += vectors[params.weight + k * params.channels + channel] * past(i32(t + 1u + k) - i32(params.kernel), channel);
     }
     return silu(sum);
 }
 
-/// Writes a channel's last inputs where the next step reads them.
+/// Writes a channel's last inputs to the other half of the state, which nobody reads in this step.
 fn keep(channel: u32) {
     for (var k = 0u; k + 1u < params.kernel; k += 1u) {
         let row = (1u - step.parity) * (params.kernel - 1u) + k;
@@ -84,10 +78,69 @@ fn keep(channel: u32) {
     }
 }
 
+//# when step
+/// S, [heads, state_dim, head_dim / 4].
+@group(0) @binding(_) var<storage, read_write> state: array<vec4<f32>>;
+
+/// Four columns of row `row` of all heads' rows.
+fn load_state(row: u32, column: u32) -> vec4<f32> {
+    return state[(row * params.head_dim + column) / 4u];
+}
+
+fn store_state(row: u32, column: u32, value: vec4<f32>) {
+    state[(row * params.head_dim + column) / 4u] = value;
+}
+
+//# when step_any
+/// S, [heads, state_dim, head_dim].
+@group(0) @binding(_) var<storage, read_write> state: array<f32>;
+
+/// Four columns of row `row` of all heads' rows.
+fn load_state(row: u32, column: u32) -> vec4<f32> {
+    var value = vec4(0.0);
+    for (var i = 0u; i < min(4u, params.head_dim - column); i += 1u) {
+        value[i] = state[row * params.head_dim + column + i];
+    }
+    return value;
+}
+
+fn store_state(row: u32, column: u32, value: vec4<f32>) {
+    for (var i = 0u; i < min(4u, params.head_dim - column); i += 1u) {
+        state[row * params.head_dim + column + i] = value[i];
+    }
+}
+
+//# when step step_any
+// A workgroup takes 16 columns of a head's state through the run's tokens; its 256 threads hold four columns of up to four
+// rows each, so that 256 rows fit in a pass. Workgroups share the channels of B and C: each convolves them for itself.
+//# use reduce
+
+/// y, [T, output_stride].
+@group(0) @binding(_) var<storage, read_write> output: array<f32>;
+
+const THREADS: u32 = 256u;
+/// Most tokens of a run.
+const MOST: u32 = 4u;
+/// Columns of the state, elements of a head, in a workgroup.
+const COLUMNS: u32 = 16u;
+const QUADS: u32 = 4u;
+/// Threads that share a column.
+const SHARES: u32 = 64u;
+/// Rows of a thread.
+const HELD: u32 = 4u;
+/// Rows of a pass.
+const PASS: u32 = 256u;
+/// x of this workgroup's columns, B and C of the pass.
+const ROW: u32 = 528u;
+
+/// [MOST, ROW].
+var<workgroup> convolved: array<f32, 2112>;
+
 @compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) group_id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let head = group_id.x;
-    let first_column = group_id.y * COLUMNS;
+fn main(ids: Ids) {
+    let thread = thread_of(ids);
+    let head = ids.group.x;
+    let first_column = ids.group.y * COLUMNS;
     let columns = min(COLUMNS, params.head_dim - first_column);
     let heads_per_group = params.heads / params.groups;
     let group = head / heads_per_group;
@@ -95,71 +148,67 @@ fn main(@builtin(workgroup_id) group_id: vec3<u32>, @builtin(local_invocation_in
     let b_channel = inner + group * params.state_dim;
     let c_channel = b_channel + params.groups * params.state_dim;
     let x_channel = head * params.head_dim + first_column;
-    let column = thread % COLUMNS;
-    let share = thread / COLUMNS;
-    let a = -exp(vectors[params.a_log + head]);
-    let d = vectors[params.d + head];
-    let state_at = head * params.state_dim * params.head_dim + first_column + column;
+    let column = thread % QUADS * 4u;
+    let share = thread / QUADS;
+    let used = column < columns;
+    let first_row = head * params.state_dim;
 
-    var held: array<f32, HELD>;
     for (var first = 0u; first < params.state_dim; first += PASS) {
         let width = min(PASS, params.state_dim - first);
+        // What takes longest comes first.
+        var held: array<vec4<f32>, HELD>;
         for (var i = 0u; i < HELD; i += 1u) {
             let n = i * SHARES + share;
-            held[i] = 0.0;
-            if n < width && column < columns {
-                held[i] = state[state_at + (first + n) * params.head_dim];
+            held[i] = vec4(0.0);
+            if n < width && used {
+                held[i] = load_state(first_row + first + n, first_column + column);
             }
         }
-        for (var t = 0u; t < step.tokens; t += 1u) {
-            let token = step.start + t;
-            for (var i = thread; i < COLUMNS + 2u * width; i += THREADS) {
-                var value = 0.0;
-                if i >= COLUMNS + width {
-                    value = convolve(t, c_channel + first + i - COLUMNS - width);
-                } else if i >= COLUMNS {
-                    value = convolve(t, b_channel + first + i - COLUMNS);
-                } else if i < columns {
-                    value = convolve(t, x_channel + i);
-                }
-                convolved[i] = value;
+        for (var i = thread; i < step.tokens * (COLUMNS + 2u * width); i += THREADS) {
+            let t = i / (COLUMNS + 2u * width);
+            let place = i % (COLUMNS + 2u * width);
+            if place >= COLUMNS + width {
+                let n = place - COLUMNS - width;
+                convolved[t * ROW + COLUMNS + PASS + n] = convolve(t, c_channel + first + n);
+            } else if place >= COLUMNS {
+                convolved[t * ROW + place] = convolve(t, b_channel + first + place - COLUMNS);
+            } else if place < columns {
+                convolved[t * ROW + place] = convolve(t, x_channel + place);
+            } else {
+                convolved[t * ROW + place] = 0.0;
             }
-            workgroupBarrier();
-            let raw = input[token * params.input_stride + inner + params.channels + head];
-            let dt = clamp(softplus(raw + vectors[params.dt_bias + head]), params.dt_low, params.dt_high);
+        }
+        let a = -exp(vectors[params.a_log + head]);
+        workgroupBarrier();
+        for (var t = 0u; t < step.tokens; t += 1u) {
+            let dt = step_size(t, head);
             let decay = exp(dt * a);
-            let x = convolved[column];
-            var sums = vec2(0.0);
+            let at = t * ROW + column;
+            let x = vec4(convolved[at], convolved[at + 1u], convolved[at + 2u], convolved[at + 3u]);
+            var sum = vec4(0.0);
             for (var i = 0u; i < HELD; i += 1u) {
                 let n = i * SHARES + share;
-                if n < width {
-                    let b = convolved[COLUMNS + n];
-                    let c = convolved[COLUMNS + width + n];
-                    sums += c * vec2(held[i], b);
-                    held[i] = decay * held[i] + dt * b * x;
+                if n < width && used {
+                    let b = convolved[t * ROW + COLUMNS + n];
+                    let c = convolved[t * ROW + COLUMNS + PASS + n];
+                    held[i] = decay * held[i] + (dt * b) * x;
+                    sum += c * held[i];
+                    if t + 1u == step.tokens {
+                        store_state(first_row + first + n, first_column + column, held[i]);
+                    }
                 }
             }
-            shares[share * COLUMNS + column] = sums;
-            workgroupBarrier();
-            if thread < columns {
-                sums = shares[thread];
-                for (var i = 1u; i < SHARES; i += 1u) {
-                    sums += shares[i * COLUMNS + thread];
+            sum = sum_strided(sum, ids, QUADS);
+            if share == 0u && used {
+                let d = vectors[params.d + head];
+                for (var i = 0u; i < min(4u, columns - column); i += 1u) {
+                    let place = (step.start + t) * params.output_stride + x_channel + column + i;
+                    if first == 0u {
+                        output[place] = sum[i] + d * x[i];
+                    } else {
+                        output[place] += sum[i];
+                    }
                 }
-                let at = token * params.output_stride + head * params.head_dim + first_column + thread;
-                var y = decay * sums.x + dt * sums.y * x;
-                if first == 0u {
-                    y += d * x;
-                } else {
-                    y += output[at];
-                }
-                output[at] = y;
-            }
-        }
-        for (var i = 0u; i < HELD; i += 1u) {
-            let n = i * SHARES + share;
-            if n < width && column < columns {
-                state[state_at + (first + n) * params.head_dim] = held[i];
             }
         }
         // The next pass fills `convolved` only when all have read it.
@@ -173,6 +222,287 @@ fn main(@builtin(workgroup_id) group_id: vec3<u32>, @builtin(local_invocation_in
         for (var n = thread; n < params.state_dim; n += THREADS) {
             keep(b_channel + n);
             keep(c_channel + n);
+        }
+    }
+}
+
+//# when convolve
+/// x, B, C, [T, channels], by the run's tokens.
+@group(0) @binding(_) var<storage, read_write> convolved: array<f32>;
+
+// A thread takes a channel of a token.
+const THREADS: u32 = 256u;
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let channel = group.x * THREADS + thread;
+    let t = group.y;
+    if channel < params.channels {
+        convolved[t * params.channels + channel] = convolve(t, channel);
+        if t + 1u == step.tokens {
+            keep(channel);
+        }
+    }
+}
+
+//# when scores states outputs
+/// x, B, C, [T, channels], by the run's tokens.
+@group(0) @binding(_) var<storage, read> convolved: array<f32>;
+
+//# when scores
+// A workgroup takes a group of a chunk.
+//# use products
+
+/// C B^T, [chunks, groups, SIDE, SIDE].
+@group(0) @binding(_) var<storage, read_write> scores: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let first = group.y * SIDE;
+    let count = min(SIDE, step.tokens - first);
+    let b_at = params.heads * params.head_dim + group.x * params.state_dim;
+    let c_at = b_at + params.groups * params.state_dim;
+    var block = empty_block();
+    for (var base = 0u; base < params.state_dim; base += DEPTH) {
+        let n = base + thread % DEPTH;
+        let quad = thread / DEPTH;
+        var b = vec4(0.0);
+        var c = vec4(0.0);
+        if n < params.state_dim {
+            for (var i = 0u; i < 4u; i += 1u) {
+                if quad * 4u + i < count {
+                    let row = (first + quad * 4u + i) * params.channels;
+                    b[i] = convolved[row + b_at + n];
+                    c[i] = convolved[row + c_at + n];
+                }
+            }
+        }
+        left_tile[thread % DEPTH * COLUMN + quad] = c;
+        right_tile[thread % DEPTH * COLUMN + quad] = b;
+        workgroupBarrier();
+        add_product(&block, thread);
+        workgroupBarrier();
+    }
+    let at = (group.y * params.groups + group.x) * SIDE * SIDE;
+    for (var i = 0u; i < 4u; i += 1u) {
+        for (var j = 0u; j < 4u; j += 1u) {
+            scores[at + (thread / 16u * 4u + i) * SIDE + thread % 16u * 4u + j] = block[i][j];
+        }
+    }
+}
+
+//# when states outputs
+//# use products
+//# use decays
+
+/// [CHUNK]: the step sizes of a head.
+var<workgroup> step_sizes: array<f32, CHUNK>;
+
+/// Makes the sums of a head's log decays and its step sizes.
+fn prepare(head: u32, first: u32, count: u32, thread: u32) {
+    var dt = 0.0;
+    if thread < count {
+        dt = step_size(first + thread, head);
+    }
+    if thread < CHUNK {
+        step_sizes[thread] = dt;
+    }
+    sum_decays(-dt * exp(vectors[params.a_log + head]), thread);
+}
+
+/// Four columns of x of a head at token `t`, from column `column` on.
+fn load_x(t: u32, head: u32, column: u32) -> vec4<f32> {
+    var x = vec4(0.0);
+    let at = t * params.channels + head * params.head_dim + column;
+    for (var i = 0u; i < 4u; i += 1u) {
+        if column + i < params.head_dim {
+            x[i] = convolved[at + i];
+        }
+    }
+    return x;
+}
+
+//# when states
+// A workgroup takes 64 rows by 64 columns of a head's state and a chunk.
+
+/// What each chunk adds to S, [chunks, heads, state_dim, head_dim].
+@group(0) @binding(_) var<storage, read_write> added: array<f32>;
+/// Decay over each chunk, [chunks, heads].
+@group(0) @binding(_) var<storage, read_write> chunk_decays: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let across = (params.head_dim + SIDE - 1u) / SIDE;
+    let down = (params.state_dim + SIDE - 1u) / SIDE;
+    let head = group.x / (across * down);
+    let first_row = group.x / across % down * SIDE;
+    let first_column = group.x % across * SIDE;
+    let first = group.y * CHUNK;
+    let count = min(CHUNK, step.tokens - first);
+    let b_at = params.heads * params.head_dim + head / (params.heads / params.groups) * params.state_dim;
+    prepare(head, first, count, thread);
+    var block = empty_block();
+    for (var base = 0u; base < count; base += DEPTH) {
+        let place = base + thread / 16u;
+        var b = vec4(0.0);
+        var x = vec4(0.0);
+        if place < count {
+            let factor = exp(decay_after(place)) * step_sizes[place];
+            let n = first_row + thread % 16u * 4u;
+            let row = (first + place) * params.channels + b_at + n;
+            for (var i = 0u; i < 4u; i += 1u) {
+                if n + i < params.state_dim {
+                    b[i] = factor * convolved[row + i];
+                }
+            }
+            x = load_x(first + place, head, first_column + thread % 16u * 4u);
+        }
+        left_tile[thread / 16u * COLUMN + thread % 16u] = b;
+        right_tile[thread / 16u * COLUMN + thread % 16u] = x;
+        workgroupBarrier();
+        add_product(&block, thread);
+        workgroupBarrier();
+    }
+    let chunk_head = group.y * params.heads + head;
+    for (var i = 0u; i < 4u; i += 1u) {
+        let n = first_row + thread / 16u * 4u + i;
+        for (var j = 0u; j < 4u; j += 1u) {
+            let p = first_column + thread % 16u * 4u + j;
+            if n < params.state_dim && p < params.head_dim {
+                added[(chunk_head * params.state_dim + n) * params.head_dim + p] = block[i][j];
+            }
+        }
+    }
+    if thread == 0u && first_row == 0u && first_column == 0u {
+        chunk_decays[chunk_head] = exp(decay_until(CHUNK - 1u));
+    }
+}
+
+//# when pass
+// A thread takes an element of the state through the chunks.
+const THREADS: u32 = 256u;
+const CHUNK: u32 = 64u;
+
+/// What each chunk adds to S, then S before each chunk, [chunks, heads, state_dim, head_dim].
+@group(0) @binding(_) var<storage, read_write> states: array<f32>;
+/// Decay over each chunk, [chunks, heads].
+@group(0) @binding(_) var<storage, read> chunk_decays: array<f32>;
+/// S, [heads, state_dim, head_dim].
+@group(0) @binding(_) var<storage, read_write> state: array<f32>;
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let size = params.state_dim * params.head_dim;
+    let element = group.x * THREADS + thread;
+    if element < size {
+        let head = group.y;
+        let chunks = (step.tokens + CHUNK - 1u) / CHUNK;
+        var value = state[head * size + element];
+        for (var chunk = 0u; chunk < chunks; chunk += 1u) {
+            let at = (chunk * params.heads + head) * size + element;
+            let added = states[at];
+            states[at] = value;
+            value = chunk_decays[chunk * params.heads + head] * value + added;
+        }
+        state[head * size + element] = value;
+    }
+}
+
+//# when outputs
+// A workgroup takes 64 columns of a head and a chunk.
+
+/// C B^T, [chunks, groups, SIDE, SIDE].
+@group(0) @binding(_) var<storage, read> scores: array<f32>;
+/// S before each chunk, [chunks, heads, state_dim, head_dim].
+@group(0) @binding(_) var<storage, read> states: array<f32>;
+/// y, [T, output_stride].
+@group(0) @binding(_) var<storage, read_write> output: array<f32>;
+
+/// [CHUNK]: decays from the chunk's beginning.
+var<workgroup> starts: array<f32, CHUNK>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let across = (params.head_dim + SIDE - 1u) / SIDE;
+    let head = group.x / across;
+    let first_column = group.x % across * SIDE;
+    let first = group.y * CHUNK;
+    let count = min(CHUNK, step.tokens - first);
+    let own_group = head / (params.heads / params.groups);
+    let c_at = params.heads * params.head_dim + (params.groups + own_group) * params.state_dim;
+    prepare(head, first, count, thread);
+    if thread < CHUNK {
+        starts[thread] = exp(decay_until(thread));
+    }
+    workgroupBarrier();
+
+    // diag(e^s) C S.
+    var block = empty_block();
+    let chunk_head = group.y * params.heads + head;
+    for (var base = 0u; base < params.state_dim; base += DEPTH) {
+        var c = vec4(0.0);
+        let n = base + thread % DEPTH;
+        if n < params.state_dim {
+            for (var i = 0u; i < 4u; i += 1u) {
+                let place = thread / DEPTH * 4u + i;
+                if place < count {
+                    c[i] = starts[place] * convolved[(first + place) * params.channels + c_at + n];
+                }
+            }
+        }
+        left_tile[thread % DEPTH * COLUMN + thread / DEPTH] = c;
+        var s = vec4(0.0);
+        let row = base + thread / 16u;
+        if row < params.state_dim {
+            let column = first_column + thread % 16u * 4u;
+            let at = (chunk_head * params.state_dim + row) * params.head_dim + column;
+            for (var i = 0u; i < 4u; i += 1u) {
+                if column + i < params.head_dim {
+                    s[i] = states[at + i];
+                }
+            }
+        }
+        right_tile[thread / 16u * COLUMN + thread % 16u] = s;
+        workgroupBarrier();
+        add_product(&block, thread);
+        workgroupBarrier();
+    }
+
+    // (C B^T * L) X.
+    let scores_at = (group.y * params.groups + own_group) * SIDE * SIDE;
+    for (var base = 0u; base < count; base += DEPTH) {
+        var weights = vec4(0.0);
+        let j = base + thread % DEPTH;
+        for (var i = 0u; i < 4u; i += 1u) {
+            let place = thread / DEPTH * 4u + i;
+            if j <= place && place < count {
+                weights[i] = scores[scores_at + place * SIDE + j] * exp(decay_between(j, place)) * step_sizes[j];
+            }
+        }
+        left_tile[thread % DEPTH * COLUMN + thread / DEPTH] = weights;
+        var x = vec4(0.0);
+        let place = base + thread / 16u;
+        if place < count {
+            x = load_x(first + place, head, first_column + thread % 16u * 4u);
+        }
+        right_tile[thread / 16u * COLUMN + thread % 16u] = x;
+        workgroupBarrier();
+        add_product(&block, thread);
+        workgroupBarrier();
+    }
+
+    let d = vectors[params.d + head];
+    let column = first_column + thread % 16u * 4u;
+    for (var i = 0u; i < 4u; i += 1u) {
+        let place = thread / 16u * 4u + i;
+        if place < count {
+            let y = block[i] + d * load_x(first + place, head, column);
+            let at = (step.start + first + place) * params.output_stride + head * params.head_dim + column;
+            for (var j = 0u; j < 4u; j += 1u) {
+                if column + j < params.head_dim {
+                    output[at + j] = y[j];
+                }
+            }
         }
     }
 }

@@ -1,11 +1,19 @@
 // `mamba_scan`: h[c,n] = exp(dt[c] A[c,n]) h[c,n] + dt[c] B[n] x[c], y[c] = (sum_n C[n] h[c,n] + d[c] x[c]) * silu(z[c]).
-// A thread takes a channel of a run through all its tokens, 16 states at a time in registers. A token's own share
-// of y, dt x (B . C), is kept apart from what the state carries.
+// A workgroup takes 32 channels of a run through all its tokens, 16 at a time; four threads share a channel's states, of which
+// 16 are in registers. A token's own share of y, dt x (B . C), is kept apart from what the state carries.
 //# use math
 //# use step
 
-const THREADS: u32 = 64u;
-const HELD: u32 = 16u;
+const THREADS: u32 = 128u;
+const CHANNELS: u32 = 32u;
+/// Threads that share a channel.
+const SHARES: u32 = 4u;
+/// States of a thread.
+const HELD: u32 = 4u;
+/// States of a pass.
+const PASS: u32 = 16u;
+/// Tokens that are made ready together.
+const SPAN: u32 = 16u;
 
 struct Params {
     inner: u32,
@@ -52,71 +60,98 @@ fn factor(first: u32) -> f32 {
     return inverseSqrt(squares / f32(params.state_dim) + params.eps);
 }
 
-/// [THREADS]: the norms' factors on B and C of the tokens at hand.
-var<workgroup> factors: array<vec2<f32>, THREADS>;
+/// [SPAN]: the norms' factors on B and C.
+var<workgroup> factors: array<vec2<f32>, SPAN>;
+/// [SPAN, PASS]: B and C.
+var<workgroup> b_and_c: array<vec2<f32>, 256>;
+/// [SPAN, CHANNELS]: dt behind its softplus, and x.
+var<workgroup> inputs: array<vec2<f32>, 512>;
+/// [SPAN, SHARES, CHANNELS]: each thread's part of y.
+var<workgroup> parts: array<f32, 2048>;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let channel = group.x * THREADS + thread;
+    let first_channel = group.x * CHANNELS;
+    let channel = first_channel + thread % CHANNELS;
+    let share = thread / CHANNELS;
     let used = channel < params.inner;
     var h: array<f32, HELD>;
     var a: array<f32, HELD>;
-    for (var first = 0u; first < params.state_dim; first += HELD) {
-        let held = select(0u, min(HELD, params.state_dim - first), used);
-        for (var n = 0u; n < HELD; n += 1u) {
-            h[n] = 0.0;
-            a[n] = 0.0;
-            if n < held {
-                h[n] = state[(first + n) * params.inner + channel];
-                a[n] = -exp(vectors[params.a_log + channel * params.state_dim + first + n]);
+    for (var first = 0u; first < params.state_dim; first += PASS) {
+        let width = min(PASS, params.state_dim - first);
+        for (var i = 0u; i < HELD; i += 1u) {
+            let n = share * HELD + i;
+            h[i] = 0.0;
+            a[i] = 0.0;
+            if n < width && used {
+                h[i] = state[(first + n) * params.inner + channel];
+                a[i] = -exp(vectors[params.a_log + channel * params.state_dim + first + n]);
             }
         }
-        let last = first + HELD >= params.state_dim;
-        for (var t = 0u; t < step.tokens; t += 1u) {
-            let token = step.start + t;
-            // Each thread finds the factors of one of the next tokens.
-            if t % THREADS == 0u {
-                workgroupBarrier();
-                if t + thread < step.tokens {
-                    let row = (token + thread) * params.bc_stride;
-                    factors[thread] = vec2(factor(row + params.b_offset), factor(row + params.c_offset));
-                }
-                workgroupBarrier();
+        let last = first + PASS >= params.state_dim;
+        for (var start = 0u; start < step.tokens; start += SPAN) {
+            let count = min(SPAN, step.tokens - start);
+            let token = step.start + start;
+            if thread < count {
+                let row = (token + thread) * params.bc_stride;
+                factors[thread] = vec2(factor(row + params.b_offset), factor(row + params.c_offset));
             }
-            if used {
-                let found = factors[t % THREADS];
-                let b_at = token * params.bc_stride + params.b_offset + first;
-                let c_at = token * params.bc_stride + params.c_offset + first;
-                let at = token * params.inner + channel;
-                let input = x[at];
-                let width = softplus(dt[at]);
-                let drive = width * input * found.x;
+            for (var i = thread; i < count * PASS; i += THREADS) {
+                var pair = vec2(0.0);
+                if i % PASS < width {
+                    let at = (token + i / PASS) * params.bc_stride + first + i % PASS;
+                    pair = vec2(bc[at + params.b_offset], bc[at + params.c_offset]);
+                }
+                b_and_c[i] = pair;
+            }
+            for (var i = thread; i < count * CHANNELS; i += THREADS) {
+                var pair = vec2(0.0);
+                if first_channel + i % CHANNELS < params.inner {
+                    let at = (token + i / CHANNELS) * params.inner + first_channel + i % CHANNELS;
+                    pair = vec2(softplus(dt[at]), x[at]);
+                }
+                inputs[i] = pair;
+            }
+            workgroupBarrier();
+            for (var t = 0u; t < count; t += 1u) {
+                let pair = inputs[t * CHANNELS + thread % CHANNELS];
+                let drive = pair.x * pair.y * factors[t].x;
                 var carried = 0.0;
                 var own = 0.0;
-                for (var n = 0u; n < HELD; n += 1u) {
-                    if n < held {
-                        let b = bc[b_at + n];
-                        let c = bc[c_at + n];
-                        let decayed = exp(width * a[n]) * h[n];
-                        carried += c * decayed;
-                        own += c * b;
-                        h[n] = decayed + drive * b;
-                    }
+                for (var i = 0u; i < HELD; i += 1u) {
+                    let bc = b_and_c[t * PASS + share * HELD + i];
+                    let decayed = exp(pair.x * a[i]) * h[i];
+                    carried += bc.y * decayed;
+                    own += bc.y * bc.x;
+                    h[i] = decayed + drive * bc.x;
                 }
-                var y = found.y * (carried + drive * own);
-                if first > 0u {
-                    y += output[at];
-                }
-                if last {
-                    y += vectors[params.d + channel] * input;
-                    y *= silu(z[token * params.z_stride + params.z_offset + channel]);
-                }
-                output[at] = y;
+                parts[(t * SHARES + share) * CHANNELS + thread % CHANNELS] = factors[t].y * (carried + drive * own);
             }
+            workgroupBarrier();
+            for (var i = thread; i < count * CHANNELS; i += THREADS) {
+                let t = i / CHANNELS;
+                let column = first_channel + i % CHANNELS;
+                if column < params.inner {
+                    let at = (token + t) * params.inner + column;
+                    let part = t * SHARES * CHANNELS + i % CHANNELS;
+                    var y = parts[part] + parts[part + CHANNELS] + parts[part + 2u * CHANNELS] + parts[part + 3u * CHANNELS];
+                    if first > 0u {
+                        y += output[at];
+                    }
+                    if last {
+                        y += vectors[params.d + column] * inputs[i].y;
+                        y *= silu(z[(token + t) * params.z_stride + params.z_offset + column]);
+                    }
+                    output[at] = y;
+                }
+            }
+            // The next span is made ready when all have used this one.
+            workgroupBarrier();
         }
-        for (var n = 0u; n < HELD; n += 1u) {
-            if n < held {
-                state[(first + n) * params.inner + channel] = h[n];
+        for (var i = 0u; i < HELD; i += 1u) {
+            let n = share * HELD + i;
+            if n < width && used {
+                state[(first + n) * params.inner + channel] = h[i];
             }
         }
     }

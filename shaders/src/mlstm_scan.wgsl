@@ -1,14 +1,18 @@
-// `mlstm_scan`: the matrix-memory recurrence of mLSTM, the norm of its heads and its output gate. A workgroup takes a head of
-// a run through all its tokens: the norm needs all of a head's values. A token's own share, (q . k) v, is kept apart from
-// what the memory carries.
+// `mlstm_scan`: the matrix-memory recurrence of mLSTM, the norm of its heads and its output gate. A token's own share,
+// (q . k) v, is kept apart from what the memory carries.
+//
+// Few tokens step through the recurrence; many go in chunks of 64 as matrix products. With F_i the sum of log forget gates
+// up to token i of a chunk, l_i the largest of F_i - F_j + i_j for j <= i, m the stabilizer before the chunk and
+// m_i = max(F_i + m, l_i) that of the recurrence,
+//
+//     W[i,j] = e^(F_i - F_j + i_j - l_i) q_i . k_j   for j <= i, else 0
+//     H = diag(e^(l - m)) W V + diag(e^(F + m - m_i)) Q C,   its divisors likewise from W 1 and Q n
+//     C = e^(F_last + m - m_last) C + e^(l_last - m_last) (diag(e^(F_last - F + i - l_last)) K)^T V,   n likewise
+//
+// All exponents are at most 0. W and what a chunk adds to C depend on its own tokens only. Dispatches: `scores`, W; `states`,
+// what each chunk adds; `pass`, the memory before each chunk; `outputs`, H; `finish`, norm and gate.
 //# use math
 //# use step
-//# use reduce
-
-const THREADS: u32 = 256u;
-/// Most elements of a key, and of a value for each thread.
-const MAX_KEY: u32 = 1024u;
-const HELD: u32 = 8u;
 
 struct Params {
     heads: u32,
@@ -26,102 +30,672 @@ struct Params {
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
+
+//# when step step_apart settle scores states outputs finish
 /// q, k, v, output gate, input gate, forget gate, [T, input_stride].
 @group(0) @binding(_) var<storage, read> input: array<f32>;
-/// The op's small tensors, one behind the other.
-@group(0) @binding(_) var<storage, read> vectors: array<f32>;
+
+/// First column of a head's keys; its queries begin at head * qk_head_dim.
+fn key_column(head: u32) -> u32 {
+    return (params.heads + head) * params.qk_head_dim;
+}
+
+fn value_column(head: u32) -> u32 {
+    return 2u * params.heads * params.qk_head_dim + head * params.v_head_dim;
+}
+
+fn gate_column(head: u32) -> u32 {
+    return value_column(params.heads + head);
+}
+
+/// Where the input of token `t` of the run begins.
+fn row_of(t: u32) -> u32 {
+    return (step.start + t) * params.input_stride;
+}
+
+/// Input gate and log of the forget gate of token `t` of the run.
+fn gates(t: u32, head: u32) -> vec2<f32> {
+    let at = row_of(t) + value_column(2u * params.heads) + head;
+    let i = soft_cap(input[at], params.gate_soft_cap);
+    return vec2(i, log_sigmoid(soft_cap(input[at + params.heads], params.gate_soft_cap)));
+}
+
+//# when step step_apart settle pass outputs
 /// [heads, qk_head_dim * v_head_dim + qk_head_dim + 1]: C by rows of keys, n, m.
 @group(0) @binding(_) var<storage, read_write> state: array<f32>;
+
+//# when step step_apart settle scores states pass outputs
+/// Elements of a head's state.
+fn head_state() -> u32 {
+    return params.qk_head_dim * (params.v_head_dim + 1u) + 1u;
+}
+
+//# when step settle finish
+/// The op's small tensors, one behind the other.
+@group(0) @binding(_) var<storage, read> vectors: array<f32>;
 /// y, [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
-/// [qk_head_dim]: q / sqrt(qk_head_dim), and k.
-var<workgroup> queries: array<f32, MAX_KEY>;
-var<workgroup> keys: array<f32, MAX_KEY>;
+/// Element `column` of a head's y at token `t` of the run, from the normed value.
+fn finish(t: u32, head: u32, column: u32, normed: f32) {
+    let at = head * params.v_head_dim + column;
+    var y = normed * vectors[params.norm_weight + at];
+    if params.norm_bias != ABSENT {
+        y += vectors[params.norm_bias + at];
+    }
+    let gate = sigmoid(input[row_of(t) + gate_column(head) + column]);
+    output[(step.start + t) * params.output_stride + at] = gate * y;
+}
+
+//# when step step_apart settle
+//# use reduce
+/// What workgroups of a head hand on, as bits of floats: values before the norm, n and m, [heads, MOST * v_head_dim +
+/// qk_head_dim + 1]. Only atomics are seen by other workgroups on every device.
+@group(0) @binding(_) var<storage, read_write> exchange: array<atomic<u32>>;
+
+const THREADS: u32 = 256u;
+/// Most tokens of a run.
+const MOST: u32 = 4u;
+
+fn hand_on(at: u32, value: f32) {
+    atomicStore(&exchange[at], bitcast<u32>(value));
+}
+
+fn handed(at: u32) -> f32 {
+    return bitcast<f32>(atomicLoad(&exchange[at]));
+}
+
+/// Where a head's part of `exchange` begins.
+fn exchange_of(head: u32) -> u32 {
+    return head * (MOST * params.v_head_dim + params.qk_head_dim + 1u);
+}
+
+//# when step settle
+/// Elements of a value for each thread.
+const VALUES: u32 = 8u;
+
+/// What is left when all values of a head are there: its norm, its gate, and n and m of the state.
+fn settle(head: u32, ids: Ids) {
+    let thread = thread_of(ids);
+    let width = params.v_head_dim;
+    let first = exchange_of(head);
+    // A component for each token.
+    var h: array<vec4<f32>, VALUES>;
+    var total = vec4(0.0);
+    for (var j = 0u; j < VALUES; j += 1u) {
+        let column = j * THREADS + thread;
+        h[j] = vec4(0.0);
+        if column < width {
+            for (var t = 0u; t < step.tokens; t += 1u) {
+                h[j][t] = handed(first + t * width + column);
+            }
+            total += h[j];
+        }
+    }
+    let mean = sum_over(total, ids, THREADS) / f32(width);
+    var squares = vec4(0.0);
+    for (var j = 0u; j < VALUES; j += 1u) {
+        if j * THREADS + thread < width {
+            squares += (h[j] - mean) * (h[j] - mean);
+        }
+    }
+    let factor = inverseSqrt(sum_over(squares, ids, THREADS) / f32(width) + params.norm_eps);
+    for (var j = 0u; j < VALUES; j += 1u) {
+        let column = j * THREADS + thread;
+        if column < width {
+            for (var t = 0u; t < step.tokens; t += 1u) {
+                finish(t, head, column, (h[j][t] - mean[t]) * factor[t]);
+            }
+        }
+    }
+    let sums = head * head_state() + params.qk_head_dim * width;
+    for (var r = thread; r < params.qk_head_dim + 1u; r += THREADS) {
+        state[sums + r] = handed(first + MOST * width + r);
+    }
+}
+
+//# when settle
+@compute @workgroup_size(THREADS)
+fn main(ids: Ids) {
+    settle(ids.group.x, ids);
+}
+
+//# when step step_apart
+// A workgroup takes 16 columns of a head's memory through the run's tokens; its 256 threads hold up to 16 elements each, so
+// that 256 rows fit in a pass. All of them need n and m, which therefore change only when the last workgroup has ended.
+
+/// Columns of the memory in a workgroup.
+const COLUMNS: u32 = 16u;
+/// Threads that share a column.
+const SHARES: u32 = 16u;
+/// Rows of a thread.
+const HELD: u32 = 16u;
+/// Rows of a pass.
+const PASS: u32 = 256u;
+
+/// [PASS]: q / sqrt(qk_head_dim) and k, a component for each token.
+var<workgroup> queries: array<vec4<f32>, PASS>;
+var<workgroup> keys: array<vec4<f32>, PASS>;
+
+//# when step
+/// Workgroups of each head that have ended, [heads]; zeros between dispatches.
+@group(0) @binding(_) var<storage, read_write> counters: array<atomic<u32>>;
+
+var<workgroup> ended: u32;
+
+//# when step step_apart
+@compute @workgroup_size(THREADS)
+fn main(ids: Ids) {
+    let thread = thread_of(ids);
+    let head = ids.group.x;
+    let column = ids.group.y * COLUMNS + thread % COLUMNS;
+    let share = thread / COLUMNS;
+    let key_dim = params.qk_head_dim;
+    let value_dim = params.v_head_dim;
+    let used = column < value_dim;
+    let memory = head * head_state();
+    let sums = memory + key_dim * value_dim;
+    let first_out = exchange_of(head);
+    let query_scale = inverseSqrt(f32(key_dim));
+
+    var m = state[sums + key_dim];
+    // Everything that follows has a component for each token.
+    var decays = vec4(1.0);
+    var admits = vec4(0.0);
+    var stabilizers = vec4(0.0);
+    var v = vec4(0.0);
+    for (var t = 0u; t < step.tokens; t += 1u) {
+        let gate = gates(t, head);
+        let next = max(gate.y + m, gate.x);
+        decays[t] = exp(gate.y + m - next);
+        admits[t] = exp(gate.x - next);
+        stabilizers[t] = next;
+        m = next;
+        if used {
+            v[t] = input[row_of(t) + value_column(head) + column];
+        }
+    }
+
+    var carried = vec4(0.0);
+    // q . k, and q . n of the memory before.
+    var own = vec4(0.0);
+    var before = vec4(0.0);
+    for (var first = 0u; first < key_dim; first += PASS) {
+        var held: array<f32, HELD>;
+        for (var i = 0u; i < HELD; i += 1u) {
+            let r = first + i * SHARES + share;
+            held[i] = 0.0;
+            if r < key_dim && used {
+                held[i] = state[memory + r * value_dim + column];
+            }
+        }
+        let r = first + thread;
+        var q = vec4(0.0);
+        var k = vec4(0.0);
+        if r < key_dim {
+            var n = state[sums + r];
+            for (var t = 0u; t < step.tokens; t += 1u) {
+                let row = row_of(t);
+                q[t] = query_scale * input[row + head * key_dim + r];
+                k[t] = input[row + key_column(head) + r];
+                before[t] += q[t] * n;
+                n = decays[t] * n + admits[t] * k[t];
+            }
+            own += q * k;
+            if ids.group.y == 0u {
+                hand_on(first_out + MOST * value_dim + r, n);
+            }
+        }
+        queries[thread] = q;
+        keys[thread] = k;
+        workgroupBarrier();
+        for (var i = 0u; i < HELD; i += 1u) {
+            let place = i * SHARES + share;
+            if first + place < key_dim && used {
+                let q = queries[place];
+                let added = admits * keys[place] * v;
+                if step.tokens == 1u {
+                    carried.x += q.x * held[i];
+                    held[i] = decays.x * held[i] + added.x;
+                } else {
+                    for (var t = 0u; t < step.tokens; t += 1u) {
+                        carried[t] += q[t] * held[i];
+                        held[i] = decays[t] * held[i] + added[t];
+                    }
+                }
+                state[memory + (first + place) * value_dim + column] = held[i];
+            }
+        }
+        // The next pass fills queries and keys only when all have read them.
+        workgroupBarrier();
+    }
+    carried = sum_strided(carried, ids, COLUMNS);
+    own = admits * sum_over(own, ids, THREADS);
+    before = decays * sum_over(before, ids, THREADS);
+    if share == 0u && used {
+        let h = (decays * carried + own * v) / (max(abs(before + own), exp(-stabilizers)) + params.eps);
+        for (var t = 0u; t < step.tokens; t += 1u) {
+            hand_on(first_out + t * value_dim + column, h[t]);
+        }
+    }
+    if thread == 0u && ids.group.y == 0u {
+        hand_on(first_out + MOST * value_dim + key_dim, m);
+    }
+    //# when step
+    storageBarrier();
+    if thread == 0u {
+        ended = atomicAdd(&counters[head], 1u) + 1u;
+    }
+    if workgroupUniformLoad(&ended) == (value_dim + COLUMNS - 1u) / COLUMNS {
+        storageBarrier();
+        settle(head, ids);
+        if thread == 0u {
+            atomicStore(&counters[head], 0u);
+        }
+    }
+    //# when step step_apart
+}
+
+//# when scores states pass outputs
+/// Numbers of a chunk of a head: its sum of log forget gates, l of its last token, then for each token F, l and the sum of its
+/// row of W.
+const NUMBERS: u32 = 194u;
+const LOG_DECAYS: u32 = 2u;
+const LARGEST: u32 = 66u;
+const DIVISORS: u32 = 130u;
+
+//# when scores states
+//# use products
+//# use decays
+
+/// [CHUNK]: input gates.
+var<workgroup> input_gates: array<f32, CHUNK>;
+
+/// Finds a chunk's input gates and the sums of its log forget gates.
+fn prepare(head: u32, first: u32, count: u32, thread: u32) {
+    var gate = vec2(0.0);
+    if thread < count {
+        gate = gates(first + thread, head);
+    }
+    if thread < CHUNK {
+        input_gates[thread] = gate.x;
+    }
+    sum_decays(gate.y, thread);
+}
+
+/// Four elements of token `t` of the run: those of the `width` from `column` on that begin at `first`.
+fn load_quad(t: u32, column: u32, first: u32, width: u32) -> vec4<f32> {
+    var value = vec4(0.0);
+    let at = row_of(t) + column + first;
+    for (var i = 0u; i < 4u; i += 1u) {
+        if first + i < width {
+            value[i] = input[at + i];
+        }
+    }
+    return value;
+}
+
+//# when scores
+// A workgroup takes a head of a chunk.
+
+/// W, [chunks, heads, SIDE, SIDE].
+@group(0) @binding(_) var<storage, read_write> scores: array<f32>;
+/// [chunks, heads, NUMBERS].
+@group(0) @binding(_) var<storage, read_write> numbers: array<f32>;
+
+/// [CHUNK]: l.
+var<workgroup> largest: array<f32, CHUNK>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let head = group.x;
+    let first = group.y * CHUNK;
+    let count = min(CHUNK, step.tokens - first);
+    let chunk_head = group.y * params.heads + head;
+    let numbers_at = chunk_head * NUMBERS;
+    let key_dim = params.qk_head_dim;
+    prepare(head, first, count, thread);
+    if thread < count {
+        var most = input_gates[thread];
+        for (var j = 0u; j < thread; j += 1u) {
+            most = max(most, decay_between(j, thread) + input_gates[j]);
+        }
+        largest[thread] = most;
+        numbers[numbers_at + LARGEST + thread] = most;
+        numbers[numbers_at + LOG_DECAYS + thread] = decay_until(thread);
+        if thread + 1u == count {
+            numbers[numbers_at] = decay_until(thread);
+            numbers[numbers_at + 1u] = most;
+        }
+    }
+
+    var block = empty_block();
+    for (var base = 0u; base < key_dim; base += DEPTH) {
+        let r = base + thread % DEPTH;
+        var q = vec4(0.0);
+        var k = vec4(0.0);
+        if r < key_dim {
+            for (var i = 0u; i < 4u; i += 1u) {
+                let place = thread / DEPTH * 4u + i;
+                if place < count {
+                    let row = row_of(first + place);
+                    q[i] = input[row + head * key_dim + r];
+                    k[i] = input[row + key_column(head) + r];
+                }
+            }
+        }
+        left_tile[thread % DEPTH * COLUMN + thread / DEPTH] = q;
+        right_tile[thread % DEPTH * COLUMN + thread / DEPTH] = k;
+        workgroupBarrier();
+        add_product(&block, thread);
+        workgroupBarrier();
+    }
+    var sums = vec4(0.0);
+    let scale = inverseSqrt(f32(key_dim));
+    for (var i = 0u; i < 4u; i += 1u) {
+        let place = thread / 16u * 4u + i;
+        for (var c = 0u; c < 4u; c += 1u) {
+            let j = thread % 16u * 4u + c;
+            var weight = 0.0;
+            if j <= place && place < count {
+                weight = exp(decay_between(j, place) + input_gates[j] - largest[place]) * scale * block[i][c];
+            }
+            scores[(chunk_head * SIDE + place) * SIDE + j] = weight;
+            sums[i] += weight;
+        }
+    }
+    right_tile[thread % 16u * COLUMN + thread / 16u] = sums;
+    workgroupBarrier();
+    if thread < 16u {
+        for (var j = 1u; j < 16u; j += 1u) {
+            right_tile[thread] += right_tile[j * COLUMN + thread];
+        }
+        for (var i = 0u; i < 4u; i += 1u) {
+            numbers[numbers_at + DIVISORS + thread * 4u + i] = right_tile[thread][i];
+        }
+    }
+}
+
+//# when states
+// A workgroup takes 64 rows by 64 columns of a head's memory and a chunk.
+
+/// [chunks, heads, NUMBERS].
+@group(0) @binding(_) var<storage, read> numbers: array<f32>;
+/// What each chunk adds to the state, [chunks, heads, qk_head_dim * v_head_dim + qk_head_dim + 1].
+@group(0) @binding(_) var<storage, read_write> added: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let across = (params.v_head_dim + SIDE - 1u) / SIDE;
+    let down = (params.qk_head_dim + SIDE - 1u) / SIDE;
+    let head = group.x / (across * down);
+    let first_row = group.x / across % down * SIDE;
+    let first_column = group.x % across * SIDE;
+    let first = group.y * CHUNK;
+    let count = min(CHUNK, step.tokens - first);
+    let chunk_head = group.y * params.heads + head;
+    let most = numbers[chunk_head * NUMBERS + 1u];
+    prepare(head, first, count, thread);
+    var block = empty_block();
+    // The first 16 threads add up four rows of n each.
+    var sum = vec4(0.0);
+    for (var base = 0u; base < count; base += DEPTH) {
+        let place = base + thread / 16u;
+        let quad = thread % 16u * 4u;
+        var k = vec4(0.0);
+        var v = vec4(0.0);
+        if place < count {
+            let factor = exp(decay_after(place) + input_gates[place] - most);
+            k = factor * load_quad(first + place, key_column(head), first_row + quad, params.qk_head_dim);
+            v = load_quad(first + place, value_column(head), first_column + quad, params.v_head_dim);
+        }
+        left_tile[thread / 16u * COLUMN + thread % 16u] = k;
+        right_tile[thread / 16u * COLUMN + thread % 16u] = v;
+        workgroupBarrier();
+        add_product(&block, thread);
+        if thread < 16u {
+            for (var j = 0u; j < DEPTH; j += 1u) {
+                sum += left_tile[j * COLUMN + thread];
+            }
+        }
+        workgroupBarrier();
+    }
+    let at = chunk_head * head_state();
+    for (var i = 0u; i < 4u; i += 1u) {
+        let r = first_row + thread / 16u * 4u + i;
+        for (var j = 0u; j < 4u; j += 1u) {
+            let column = first_column + thread % 16u * 4u + j;
+            if r < params.qk_head_dim && column < params.v_head_dim {
+                added[at + r * params.v_head_dim + column] = block[i][j];
+            }
+        }
+    }
+    if thread < 16u && first_column == 0u {
+        for (var i = 0u; i < 4u; i += 1u) {
+            let r = first_row + thread * 4u + i;
+            if r < params.qk_head_dim {
+                added[at + params.qk_head_dim * params.v_head_dim + r] = sum[i];
+            }
+        }
+    }
+}
+
+//# when pass
+// A thread takes an element of the state through the chunks.
+const THREADS: u32 = 256u;
+const CHUNK: u32 = 64u;
+
+/// [chunks, heads, NUMBERS].
+@group(0) @binding(_) var<storage, read> numbers: array<f32>;
+/// What each chunk adds to the state, then the state before each chunk, [chunks, heads, qk_head_dim * v_head_dim +
+/// qk_head_dim + 1].
+@group(0) @binding(_) var<storage, read_write> states: array<f32>;
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let size = head_state();
+    let element = group.x * THREADS + thread;
+    let head = group.y;
+    if element < size {
+        let chunks = (step.tokens + CHUNK - 1u) / CHUNK;
+        let stabilizer = element + 1u == size;
+        var m = state[head * size + size - 1u];
+        var value = state[head * size + element];
+        for (var chunk = 0u; chunk < chunks; chunk += 1u) {
+            let chunk_head = chunk * params.heads + head;
+            let at = chunk_head * size + element;
+            let total = numbers[chunk_head * NUMBERS];
+            let largest = numbers[chunk_head * NUMBERS + 1u];
+            let next = max(total + m, largest);
+            if stabilizer {
+                states[at] = m;
+            } else {
+                let added = states[at];
+                states[at] = value;
+                value = exp(total + m - next) * value + exp(largest - next) * added;
+            }
+            m = next;
+        }
+        // The other workgroups read m: `outputs` writes it.
+        if !stabilizer {
+            state[head * size + element] = value;
+        }
+    }
+}
+
+//# when outputs
+// A workgroup takes 64 columns of a head and a chunk.
+//# use products
+const CHUNK: u32 = 64u;
+
+/// W, [chunks, heads, SIDE, SIDE].
+@group(0) @binding(_) var<storage, read> scores: array<f32>;
+/// [chunks, heads, NUMBERS].
+@group(0) @binding(_) var<storage, read> numbers: array<f32>;
+/// The state before each chunk, [chunks, heads, qk_head_dim * v_head_dim + qk_head_dim + 1].
+@group(0) @binding(_) var<storage, read> states: array<f32>;
+/// H, [T, output_stride].
+@group(0) @binding(_) var<storage, read_write> output: array<f32>;
+
+/// [CHUNK]: factors on what the memory carries and on what the chunk's own tokens give, then divisors.
+var<workgroup> carries: array<f32, CHUNK>;
+var<workgroup> owns: array<f32, CHUNK>;
+var<workgroup> divisors: array<f32, CHUNK>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let across = (params.v_head_dim + SIDE - 1u) / SIDE;
+    let head = group.x / across;
+    let first_column = group.x % across * SIDE;
+    let first = group.y * CHUNK;
+    let count = min(CHUNK, step.tokens - first);
+    let chunk_head = group.y * params.heads + head;
+    let numbers_at = chunk_head * NUMBERS;
+    let key_dim = params.qk_head_dim;
+    let value_dim = params.v_head_dim;
+    let memory = chunk_head * head_state();
+    let sums = memory + key_dim * value_dim;
+    let m = states[sums + key_dim];
+    if thread < CHUNK {
+        var carry = 0.0;
+        var own = 0.0;
+        var floor = 1.0;
+        if thread < count {
+            let decay = numbers[numbers_at + LOG_DECAYS + thread];
+            let largest = numbers[numbers_at + LARGEST + thread];
+            let stabilizer = max(decay + m, largest);
+            carry = exp(decay + m - stabilizer) * inverseSqrt(f32(key_dim));
+            own = exp(largest - stabilizer);
+            floor = exp(-stabilizer);
+            if first + thread + 1u == step.tokens && first_column == 0u {
+                state[head * head_state() + head_state() - 1u] = stabilizer;
+            }
+        }
+        carries[thread] = carry;
+        owns[thread] = own;
+        divisors[thread] = floor;
+    }
+    workgroupBarrier();
+
+    var block = empty_block();
+    // The first 16 threads add up Q n of four tokens each.
+    var carried = vec4(0.0);
+    for (var base = 0u; base < key_dim; base += DEPTH) {
+        var q = vec4(0.0);
+        let r = base + thread % DEPTH;
+        if r < key_dim {
+            for (var i = 0u; i < 4u; i += 1u) {
+                let place = thread / DEPTH * 4u + i;
+                if place < count {
+                    q[i] = carries[place] * input[row_of(first + place) + head * key_dim + r];
+                }
+            }
+        }
+        left_tile[thread % DEPTH * COLUMN + thread / DEPTH] = q;
+        var c = vec4(0.0);
+        let row = base + thread / 16u;
+        if row < key_dim {
+            let column = first_column + thread % 16u * 4u;
+            for (var i = 0u; i < 4u; i += 1u) {
+                if column + i < value_dim {
+                    c[i] = states[memory + row * value_dim + column + i];
+                }
+            }
+        }
+        right_tile[thread / 16u * COLUMN + thread % 16u] = c;
+        workgroupBarrier();
+        add_product(&block, thread);
+        if thread < 16u {
+            for (var k = 0u; k < min(DEPTH, key_dim - base); k += 1u) {
+                carried += states[sums + base + k] * left_tile[k * COLUMN + thread];
+            }
+        }
+        workgroupBarrier();
+    }
+    for (var base = 0u; base < count; base += DEPTH) {
+        var weights = vec4(0.0);
+        let j = base + thread % DEPTH;
+        for (var i = 0u; i < 4u; i += 1u) {
+            let place = thread / DEPTH * 4u + i;
+            weights[i] = owns[place] * scores[(chunk_head * SIDE + place) * SIDE + j];
+        }
+        left_tile[thread % DEPTH * COLUMN + thread / DEPTH] = weights;
+        var v = vec4(0.0);
+        let place = base + thread / 16u;
+        if place < count {
+            let column = first_column + thread % 16u * 4u;
+            let at = row_of(first + place) + value_column(head) + column;
+            for (var i = 0u; i < 4u; i += 1u) {
+                if column + i < value_dim {
+                    v[i] = input[at + i];
+                }
+            }
+        }
+        right_tile[thread / 16u * COLUMN + thread % 16u] = v;
+        workgroupBarrier();
+        add_product(&block, thread);
+        workgroupBarrier();
+    }
+    if thread < 16u {
+        for (var i = 0u; i < 4u; i += 1u) {
+            let place = thread * 4u + i;
+            let sum = carried[i] + owns[place] * numbers[numbers_at + DIVISORS + place];
+            divisors[place] = max(abs(sum), divisors[place]) + params.eps;
+        }
+    }
+    workgroupBarrier();
+    for (var i = 0u; i < 4u; i += 1u) {
+        let place = thread / 16u * 4u + i;
+        if place < count {
+            let column = first_column + thread % 16u * 4u;
+            let h = block[i] / divisors[place];
+            let at = (step.start + first + place) * params.output_stride + head * value_dim + column;
+            for (var j = 0u; j < 4u; j += 1u) {
+                if column + j < value_dim {
+                    output[at + j] = h[j];
+                }
+            }
+        }
+    }
+}
+
+//# when finish
+// A workgroup takes a head of a token.
+//# use reduce
+const THREADS: u32 = 256u;
+/// Elements of a value for each thread.
+const VALUES: u32 = 8u;
 
 @compute @workgroup_size(THREADS)
 fn main(ids: Ids) {
     let thread = thread_of(ids);
     let head = ids.group.x;
-    let key_dim = params.qk_head_dim;
-    let value_dim = params.v_head_dim;
-    let q_at = head * key_dim;
-    let k_at = params.heads * key_dim + head * key_dim;
-    let v_at = 2u * params.heads * key_dim + head * value_dim;
-    let o_at = v_at + params.heads * value_dim;
-    let i_at = params.heads * 2u * (key_dim + value_dim) + head;
-    let f_at = i_at + params.heads;
-    let memory = head * (key_dim * value_dim + key_dim + 1u);
-    let sums = memory + key_dim * value_dim;
-    let stabilizer = sums + key_dim;
-    let query_scale = inverseSqrt(f32(key_dim));
-
-    var m = state[stabilizer];
-    var h: array<f32, HELD>;
-    for (var t = 0u; t < step.tokens; t += 1u) {
-        let row = (step.start + t) * params.input_stride;
-        let i = soft_cap(input[row + i_at], params.gate_soft_cap);
-        let f = log_sigmoid(soft_cap(input[row + f_at], params.gate_soft_cap));
-        let next = max(f + m, i);
-        let decay = exp(f + m - next);
-        let admit = exp(i - next);
-        m = next;
-
-        // q . k and q . n of the memory before.
-        var dots = vec4(0.0);
-        for (var r = thread; r < key_dim; r += THREADS) {
-            let q = input[row + q_at + r] * query_scale;
-            let k = input[row + k_at + r];
-            let n = state[sums + r];
-            queries[r] = q;
-            keys[r] = k;
-            dots += vec4(q * k, q * n, 0.0, 0.0);
-            state[sums + r] = decay * n + admit * k;
-        }
-        // Behind this, queries and keys are there for all.
-        dots = sum_over(dots, ids, THREADS);
-        let own = admit * dots.x;
-        let scale = 1.0 / (max(abs(decay * dots.y + own), exp(-m)) + params.eps);
-
-        var total = 0.0;
-        for (var j = 0u; j < HELD; j += 1u) {
-            let column = j * THREADS + thread;
-            h[j] = 0.0;
-            if column < value_dim {
-                let v = input[row + v_at + column];
-                var carried = 0.0;
-                for (var r = 0u; r < key_dim; r += 1u) {
-                    let at = memory + r * value_dim + column;
-                    let c = state[at];
-                    carried += queries[r] * c;
-                    state[at] = decay * c + admit * keys[r] * v;
-                }
-                h[j] = (decay * carried + own * v) * scale;
-                total += h[j];
-            }
-        }
-        let mean = sum_over(vec4(total, 0.0, 0.0, 0.0), ids, THREADS).x / f32(value_dim);
-        var squares = 0.0;
-        for (var j = 0u; j < HELD; j += 1u) {
-            if j * THREADS + thread < value_dim {
-                squares += (h[j] - mean) * (h[j] - mean);
-            }
-        }
-        let variance = sum_over(vec4(squares, 0.0, 0.0, 0.0), ids, THREADS).x / f32(value_dim);
-        let factor = inverseSqrt(variance + params.norm_eps);
-        for (var j = 0u; j < HELD; j += 1u) {
-            let column = j * THREADS + thread;
-            if column < value_dim {
-                let at = head * value_dim + column;
-                var y = (h[j] - mean) * factor * vectors[params.norm_weight + at];
-                if params.norm_bias != ABSENT {
-                    y += vectors[params.norm_bias + at];
-                }
-                output[(step.start + t) * params.output_stride + at] = sigmoid(input[row + o_at + column]) * y;
-            }
+    let t = ids.group.y;
+    let width = params.v_head_dim;
+    let first = (step.start + t) * params.output_stride + head * width;
+    var h: array<f32, VALUES>;
+    var total = 0.0;
+    for (var j = 0u; j < VALUES; j += 1u) {
+        let column = j * THREADS + thread;
+        h[j] = 0.0;
+        if column < width {
+            h[j] = output[first + column];
+            total += h[j];
         }
     }
-    if thread == 0u {
-        state[stabilizer] = m;
+    let mean = sum_over(vec4(total, 0.0, 0.0, 0.0), ids, THREADS).x / f32(width);
+    var squares = 0.0;
+    for (var j = 0u; j < VALUES; j += 1u) {
+        if j * THREADS + thread < width {
+            squares += (h[j] - mean) * (h[j] - mean);
+        }
+    }
+    let variance = sum_over(vec4(squares, 0.0, 0.0, 0.0), ids, THREADS).x / f32(width);
+    let factor = inverseSqrt(variance + params.norm_eps);
+    for (var j = 0u; j < VALUES; j += 1u) {
+        let column = j * THREADS + thread;
+        if column < width {
+            finish(t, head, column, (h[j] - mean) * factor);
+        }
     }
 }

@@ -5,10 +5,16 @@ use super::compose::Choice;
 /// A kernel: an op, or a form or part of one, that is dispatched by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kernel {
-    /// `attention`: queries, keys and values made ready.
+    /// `attention` for many tokens: queries, keys and values made ready.
     AttentionPrepare,
-    /// `attention`: queries over the cache.
+    /// `attention` for many tokens: tiles of queries over the cache.
     AttentionAttend,
+    /// `attention` for few tokens: queries over pieces of the cache.
+    AttentionPieces,
+    /// The same for heads whose width is no multiple of 4.
+    AttentionPiecesAny,
+    /// `attention` for few tokens: what the pieces have, put together.
+    AttentionMerge,
     /// `conv1d`.
     Conv1d,
     /// `embed`.
@@ -31,12 +37,38 @@ pub enum Kernel {
     LinearTiles,
     /// `linear` for some tokens.
     LinearSmallTiles,
-    /// `mamba2_scan`.
-    Mamba2Scan,
+    /// `mamba2_scan` for few tokens.
+    Mamba2Step,
+    /// The same for heads whose width is no multiple of 4.
+    Mamba2StepAny,
+    /// `mamba2_scan` for many tokens: the convolution.
+    Mamba2Convolve,
+    /// `mamba2_scan` for many tokens: C B^T of each chunk.
+    Mamba2Scores,
+    /// `mamba2_scan` for many tokens: what each chunk adds to the state.
+    Mamba2States,
+    /// `mamba2_scan` for many tokens: the state before each chunk.
+    Mamba2Pass,
+    /// `mamba2_scan` for many tokens: outputs.
+    Mamba2Outputs,
     /// `mamba_scan`.
     MambaScan,
-    /// `mlstm_scan`.
-    MLstmScan,
+    /// `mlstm_scan` for few tokens; the last workgroup of a head to end finishes it.
+    MLstmStep,
+    /// `mlstm_scan` for few tokens, without what comes at a head's end.
+    MLstmStepApart,
+    /// What `MLstmStepApart` leaves to do.
+    MLstmSettle,
+    /// `mlstm_scan` for many tokens: weights of the tokens of a chunk for each other.
+    MLstmScores,
+    /// `mlstm_scan` for many tokens: what each chunk adds to the state.
+    MLstmStates,
+    /// `mlstm_scan` for many tokens: the state before each chunk.
+    MLstmPass,
+    /// `mlstm_scan` for many tokens: outputs before their norm.
+    MLstmOutputs,
+    /// `mlstm_scan` for many tokens: norm and gate.
+    MLstmFinish,
     /// `moe_down` for few tokens.
     MoeDownRows,
     /// `moe_down` for many tokens: the experts' shares.
@@ -57,13 +89,26 @@ pub enum Kernel {
     MoeUpSmallTiles,
     /// What stands before a projection of many tokens.
     Prepare,
+    /// Choosing a token: the most probable.
+    SampleGreedy,
+    /// Choosing a token: the largest logit of each block.
+    SampleLargest,
+    /// Choosing a token: what each block of logits weighs.
+    SampleMasses,
+    /// Choosing a token: drawn from all.
+    SampleDrawn,
+    /// Choosing a token: drawn from the most probable.
+    SampleSorted,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 47] = [
         Self::AttentionPrepare,
         Self::AttentionAttend,
+        Self::AttentionPieces,
+        Self::AttentionPiecesAny,
+        Self::AttentionMerge,
         Self::Conv1d,
         Self::Embed,
         Self::GatedLinearRows,
@@ -74,10 +119,23 @@ impl Kernel {
         Self::HeadSmallTiles,
         Self::LinearRows,
         Self::LinearTiles,
-        Self::LinearSmallTiles,
-        Self::Mamba2Scan,
+        Self::Mamba2Step,
+        Self::Mamba2StepAny,
+        Self::Mamba2Convolve,
+        Self::Mamba2Scores,
+        Self::Mamba2States,
+        Self::Mamba2Pass,
+        Self::Mamba2Outputs,
         Self::MambaScan,
-        Self::MLstmScan,
+        Self::MLstmStep,
+        Self::MLstmStepApart,
+        Self::MLstmSettle,
+        Self::MLstmScores,
+        Self::MLstmStates,
+        Self::MLstmPass,
+        Self::MLstmOutputs,
+        Self::MLstmFinish,
+        Self::LinearSmallTiles,
         Self::MoeDownRows,
         Self::MoeDownTiles,
         Self::MoeDownSmallTiles,
@@ -88,6 +146,11 @@ impl Kernel {
         Self::MoeUpTiles,
         Self::MoeUpSmallTiles,
         Self::Prepare,
+        Self::SampleGreedy,
+        Self::SampleLargest,
+        Self::SampleMasses,
+        Self::SampleDrawn,
+        Self::SampleSorted,
     ];
 
     /// Its file, without the extension, and its form there.
@@ -95,6 +158,9 @@ impl Kernel {
         match self {
             Self::AttentionPrepare => ("attention", "prepare"),
             Self::AttentionAttend => ("attention", "attend"),
+            Self::AttentionPieces => ("attention", "pieces"),
+            Self::AttentionPiecesAny => ("attention", "pieces_any"),
+            Self::AttentionMerge => ("attention", "merge"),
             Self::Conv1d => ("conv1d", ""),
             Self::Embed => ("embed", ""),
             Self::GatedLinearRows => ("gated_linear", "rows"),
@@ -105,10 +171,23 @@ impl Kernel {
             Self::HeadSmallTiles => ("head", "small_tiles"),
             Self::LinearRows => ("linear", "rows"),
             Self::LinearTiles => ("linear", "tiles"),
-            Self::LinearSmallTiles => ("linear", "small_tiles"),
-            Self::Mamba2Scan => ("mamba2_scan", ""),
+            Self::Mamba2Step => ("mamba2_scan", "step"),
+            Self::Mamba2StepAny => ("mamba2_scan", "step_any"),
+            Self::Mamba2Convolve => ("mamba2_scan", "convolve"),
+            Self::Mamba2Scores => ("mamba2_scan", "scores"),
+            Self::Mamba2States => ("mamba2_scan", "states"),
+            Self::Mamba2Pass => ("mamba2_scan", "pass"),
+            Self::Mamba2Outputs => ("mamba2_scan", "outputs"),
             Self::MambaScan => ("mamba_scan", ""),
-            Self::MLstmScan => ("mlstm_scan", ""),
+            Self::MLstmStep => ("mlstm_scan", "step"),
+            Self::MLstmStepApart => ("mlstm_scan", "step_apart"),
+            Self::MLstmSettle => ("mlstm_scan", "settle"),
+            Self::MLstmScores => ("mlstm_scan", "scores"),
+            Self::MLstmStates => ("mlstm_scan", "states"),
+            Self::MLstmPass => ("mlstm_scan", "pass"),
+            Self::MLstmOutputs => ("mlstm_scan", "outputs"),
+            Self::MLstmFinish => ("mlstm_scan", "finish"),
+            Self::LinearSmallTiles => ("linear", "small_tiles"),
             Self::MoeDownRows => ("moe_down", "rows"),
             Self::MoeDownTiles => ("moe_down", "tiles"),
             Self::MoeDownSmallTiles => ("moe_down", "small_tiles"),
@@ -119,6 +198,11 @@ impl Kernel {
             Self::MoeUpTiles => ("moe_up", "tiles"),
             Self::MoeUpSmallTiles => ("moe_up", "small_tiles"),
             Self::Prepare => ("prepare", ""),
+            Self::SampleGreedy => ("sample", "greedy"),
+            Self::SampleLargest => ("sample", "largest"),
+            Self::SampleMasses => ("sample", "masses"),
+            Self::SampleDrawn => ("sample", "drawn"),
+            Self::SampleSorted => ("sample", "sorted"),
         }
     }
 
@@ -128,14 +212,30 @@ impl Kernel {
             self,
             Self::AttentionPrepare
                 | Self::AttentionAttend
+                | Self::AttentionPieces
+                | Self::AttentionPiecesAny
+                | Self::AttentionMerge
                 | Self::Conv1d
-                | Self::Mamba2Scan
+                | Self::Mamba2Step
+                | Self::Mamba2StepAny
+                | Self::Mamba2Convolve
+                | Self::Mamba2Scores
+                | Self::Mamba2States
+                | Self::Mamba2Pass
+                | Self::Mamba2Outputs
                 | Self::MambaScan
-                | Self::MLstmScan
+                | Self::MLstmStep
+                | Self::MLstmStepApart
+                | Self::MLstmSettle
+                | Self::MLstmScores
+                | Self::MLstmStates
+                | Self::MLstmPass
+                | Self::MLstmOutputs
+                | Self::MLstmFinish
                 | Self::MoeDownSum
                 | Self::MoeGroup
                 | Self::Prepare
-        )
+        ) && !self.samples()
     }
 
     /// The kinds of arithmetic that it has a variant for with these weights, from the fastest to the exact one, which is always there.
@@ -179,14 +279,35 @@ impl Kernel {
     pub const fn has_reduction(self) -> bool {
         let alone = matches!(
             self,
-            Self::Conv1d
+            Self::AttentionMerge
+                | Self::Conv1d
                 | Self::Embed
-                | Self::Mamba2Scan
+                | Self::Mamba2Convolve
+                | Self::Mamba2Scores
+                | Self::Mamba2States
+                | Self::Mamba2Pass
+                | Self::Mamba2Outputs
                 | Self::MambaScan
+                | Self::MLstmScores
+                | Self::MLstmStates
+                | Self::MLstmPass
+                | Self::MLstmOutputs
                 | Self::MoeDownSum
                 | Self::MoeGroup
         );
-        !alone && !self.is_tiled()
+        !alone && !self.is_tiled() && !self.samples()
+    }
+
+    /// Whether it takes part in choosing a token.
+    pub const fn samples(self) -> bool {
+        matches!(
+            self,
+            Self::SampleGreedy
+                | Self::SampleLargest
+                | Self::SampleMasses
+                | Self::SampleDrawn
+                | Self::SampleSorted
+        )
     }
 }
 

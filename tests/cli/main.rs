@@ -1,5 +1,6 @@
 //! The command line, driven as a user would: the built program, its options, pipes and signals.
 
+mod ahead;
 mod chat;
 mod devices;
 mod errors;

@@ -13,7 +13,7 @@ use crate::each;
 
 /// Sequences around the length of a cache page, 64, and of a block of queries.
 const SEQUENCES: &[&[usize]] =
-    &[&[1], &[2], &[40], &[64], &[65], &[130], &[200], &[70, 3, 20], &[5, 90], &[1, 1, 1]];
+    &[&[1], &[2], &[40], &[64], &[65], &[130], &[200], &[70, 3, 20], &[5, 90], &[4, 2, 5, 1]];
 
 #[derive(Clone, Copy, Debug)]
 struct Shape {

@@ -22,10 +22,10 @@ use kinglet_tests::tensors::Stored;
 /// Numbers of tokens around those at which backends change their way of computing.
 const TOKENS: &[&[usize]] = &[&[1], &[2], &[3], &[5], &[40], &[130], &[7, 1, 33]];
 
-/// Sessions for ops with a state: lengths around those at which a scan goes from step by step to chunks (8) and from
+/// Sessions for ops with a state: lengths around those at which a scan goes from step by step to chunks (4 or 8) and from
 /// one chunk or page to the next (64).
 const SEQUENCES: &[&[usize]] =
-    &[&[1], &[8], &[9], &[64], &[65], &[130], &[200], &[70, 3, 20], &[5, 90]];
+    &[&[1], &[8], &[9], &[64], &[65], &[130], &[200], &[70, 3, 20], &[5, 90], &[4, 2, 5, 1], &[4]];
 
 /// Each way to store weights with each of `shapes`, and a choice of sessions for each that goes round.
 fn each<S: Clone>(shapes: &[S], sessions: &[&[usize]], mut test: impl FnMut(S, Stored, &[usize])) {

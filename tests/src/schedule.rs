@@ -12,7 +12,7 @@ pub struct Schedule {
 }
 
 /// Lengths around those at which backends change their way of computing.
-const LENGTHS: &[usize] = &[1, 2, 3, 7, 8, 9, 16, 31, 63, 64, 65, 100];
+const LENGTHS: &[usize] = &[1, 2, 3, 4, 5, 7, 8, 9, 16, 31, 63, 64, 65, 100];
 
 impl Schedule {
     /// All tokens of all sessions in one step.

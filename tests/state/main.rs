@@ -1,6 +1,7 @@
 //! Sessions, and all that keeps, brings back, saves and reuses their state.
 
 mod cancel;
+mod generation;
 mod going_back;
 mod half;
 mod prefix_cache;
@@ -10,13 +11,68 @@ mod saved_hostile;
 mod sequences;
 mod sessions;
 mod soak;
+mod travel;
 
-use kinglet::{Model, ModelOptions};
+use kinglet::{Backend, Model, ModelOptions};
 use kinglet_tests::random::Random;
+use kinglet_tests::target::wgpu_targets;
 use kinglet_tests::{Case, cases, relative_l2};
 
 /// The bound on the relative L2 error between two ways to the same f32 logits: each is within half of it.
 pub(crate) const BOUND: f64 = 1e-5;
+
+/// What a session runs on.
+#[derive(Clone, Debug)]
+pub(crate) struct On {
+    /// For messages.
+    pub(crate) name: String,
+    options: ModelOptions,
+    pub(crate) wgpu: bool,
+}
+
+impl On {
+    /// Its options, with so many threads where threads compute.
+    pub(crate) fn threads(&self, threads: usize) -> ModelOptions {
+        if self.wgpu { self.options.clone() } else { self.options.clone().threads(threads) }
+    }
+}
+
+/// The processor.
+pub(crate) fn cpu() -> On {
+    On { name: "cpu".into(), options: ModelOptions::new().backend(Backend::Cpu), wgpu: false }
+}
+
+/// A device, if there is one: of its ways to compute the first, since a state knows nothing of them.
+pub(crate) fn device() -> Option<On> {
+    let target = wgpu_targets().into_iter().next()?;
+    Some(On { name: target.name, options: target.options, wgpu: true })
+}
+
+/// The cases that run on a device too: one for each kind of state and each mixture of kinds. The software adapter is slow.
+const ON_DEVICE: [&str; 6] = [
+    "bamba/plain",
+    "granitemoehybrid/mixed",
+    "mamba/plain",
+    "mamba2/plain",
+    "mistral/window",
+    "xlstm/plain",
+];
+
+/// Whether a case is one of those.
+pub(crate) fn runs_on_device(case: &Case) -> bool {
+    ON_DEVICE.contains(&&*case.name)
+}
+
+/// The chosen cases on the processor, and some of them on a device.
+pub(crate) fn everywhere() -> Vec<(Case, On)> {
+    let mut all: Vec<(Case, On)> = chosen().into_iter().map(|case| (case, cpu())).collect();
+    if let Some(device) = device() {
+        let some: Vec<Case> = cases().into_iter().filter(runs_on_device).collect();
+        assert_eq!(some.len(), ON_DEVICE.len(), "a case for a device is missing");
+        all.extend(some.into_iter().map(|case| (case, device.clone())));
+    }
+    all
+}
 
 /// A case of each family, and each that has a window of its own or mixes kinds of layers.
 pub(crate) fn chosen() -> Vec<Case> {

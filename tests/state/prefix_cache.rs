@@ -4,7 +4,7 @@ use kinglet::plan::StateKind;
 use kinglet::{Error, Model, ModelOptions, PrefixCache, PrefixCacheOptions, PrefixUse};
 use kinglet_tests::random::Random;
 
-use crate::{alone, assert_near, chosen, open, tokens};
+use crate::{alone, assert_near, chosen, everywhere, open, tokens};
 
 pub(crate) fn options(max_bytes: usize, every: usize) -> PrefixCacheOptions {
     PrefixCacheOptions::new().max_bytes(max_bytes).every(every)
@@ -26,8 +26,8 @@ fn used(reused: usize, computed: usize) -> PrefixUse {
 
 #[test]
 fn a_prompt_goes_on_from_the_longest_beginning_that_was_kept() {
-    for case in chosen() {
-        let model = open(&case, &ModelOptions::new().threads(2));
+    for (case, on) in everywhere() {
+        let model = open(&case, &on.threads(2));
         let mut random = Random::named(&case.name);
         let first = tokens(&mut random, model.vocab(), 200);
         let mut cache = PrefixCache::new(&model, options(1 << 30, 64)).unwrap();
@@ -83,8 +83,8 @@ fn a_prompt_goes_on_from_the_longest_beginning_that_was_kept() {
 
 #[test]
 fn many_conversations_share_one_cache() {
-    for case in chosen() {
-        let model = open(&case, &ModelOptions::new().threads(2));
+    for (case, on) in everywhere() {
+        let model = open(&case, &on.threads(2));
         let mut random = Random::named(&case.name);
         // Room for a few snapshots only, so that what is kept keeps changing.
         let mut probe = model.session().unwrap();
@@ -155,8 +155,8 @@ fn the_least_recently_used_makes_room() {
 
 #[test]
 fn what_snapshots_share_is_counted_once() {
-    for case in chosen() {
-        let model = open(&case, &ModelOptions::new().threads(1));
+    for (case, on) in everywhere() {
+        let model = open(&case, &on.threads(1));
         let windowed = model
             .plan()
             .states
@@ -182,14 +182,21 @@ fn what_snapshots_share_is_counted_once() {
         // Every page once, tensors ten times, and a little for tokens and logits.
         let least = 10 * tensors + caches;
         let own = 10 * (4 * 640 + 500) + 8 * model.vocab();
+        if on.wgpu {
+            // A cache has room for up to twice the positions, and so had those that it has outgrown.
+            let least = 10 * model.session().unwrap().state_bytes() + caches;
+            let most = least + 3 * caches + own;
+            assert!((least..most).contains(&stats.bytes), "{}: {stats:?} {least}", case.name);
+            continue;
+        }
         assert!((least..least + own).contains(&stats.bytes), "{}: {stats:?} {least}", case.name);
     }
 }
 
 #[test]
 fn a_prefill_that_was_stopped_goes_on_where_it_was() {
-    for case in chosen() {
-        let model = open(&case, &ModelOptions::new().threads(2));
+    for (case, on) in everywhere() {
+        let model = open(&case, &on.threads(2));
         let prompt = tokens(&mut Random::named(&case.name), model.vocab(), 700);
         let mut cache = PrefixCache::new(&model, options(1 << 30, 0)).unwrap();
         let mut session = model.session().unwrap();

@@ -8,7 +8,7 @@ use kinglet_tests::random::Random;
 use kinglet_tests::temp::TempDir;
 
 use crate::prefix_cache::{last, options};
-use crate::{assert_near, chosen, open, tokens};
+use crate::{assert_near, chosen, everywhere, open, tokens};
 
 fn on_disk(folder: &Path, max_bytes: usize, max_disk_bytes: u64) -> PrefixCacheOptions {
     options(max_bytes, 64).folder(folder).max_disk_bytes(max_disk_bytes)
@@ -23,11 +23,11 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_later_run_goes_on_where_an_earlier_one_was() {
-    for case in chosen() {
+    for (case, on) in everywhere() {
         let folder = TempDir::new();
         let path = folder.path().join("made when needed");
         let prompt = {
-            let model = open(&case, &ModelOptions::new().threads(2));
+            let model = open(&case, &on.threads(2));
             let prompt = tokens(&mut Random::named(&case.name), model.vocab(), 150);
             let mut cache = PrefixCache::new(&model, on_disk(&path, 1 << 30, 1 << 30)).unwrap();
             let mut session = model.session().unwrap();
@@ -37,7 +37,7 @@ fn a_later_run_goes_on_where_an_earlier_one_was() {
             assert!(cache.stats().disk_bytes > 0);
             prompt
         };
-        let model = open(&case, &ModelOptions::new().threads(1));
+        let model = open(&case, &on.threads(1));
         let mut cache = PrefixCache::new(&model, on_disk(&path, 1 << 30, 1 << 30)).unwrap();
         assert_eq!((cache.stats().snapshots, cache.stats().bytes > 10_000), (2, false));
         let longer = [&prompt[..], &[1, 2]].concat();
@@ -60,9 +60,9 @@ fn a_later_run_goes_on_where_an_earlier_one_was() {
 
 #[test]
 fn what_has_no_place_in_memory_goes_to_disk() {
-    for case in chosen() {
+    for (case, on) in everywhere() {
         let folder = TempDir::new();
-        let model = open(&case, &ModelOptions::new().threads(2));
+        let model = open(&case, &on.threads(2));
         let mut cache = PrefixCache::new(&model, on_disk(folder.path(), 0, 1 << 30)).unwrap();
         let mut random = Random::named(&case.name);
         let prompts: Vec<Vec<u32>> =

@@ -8,7 +8,7 @@ use kinglet_tests::random::Random;
 use kinglet_tests::temp::TempDir;
 use kinglet_tests::{argmax, cases};
 
-use crate::{alone, assert_near, chosen, open, rows_from, tokens};
+use crate::{alone, assert_near, chosen, everywhere, open, rows_from, tokens};
 
 /// A session as the bytes of its file.
 pub(crate) fn bytes(session: &Session) -> Vec<u8> {
@@ -23,9 +23,9 @@ pub(crate) fn load(model: &Model, bytes: &[u8]) -> Result<Session, Error> {
 
 #[test]
 fn a_loaded_session_goes_on_with_other_threads_and_chunks() {
-    for case in chosen() {
-        let model = open(&case, &ModelOptions::new().threads(2));
-        let other = open(&case, &ModelOptions::new().threads(1).chunk(19));
+    for (case, on) in everywhere() {
+        let model = open(&case, &on.threads(2));
+        let other = open(&case, &on.threads(1).chunk(19));
         let sequence = tokens(&mut Random::named(&case.name), model.vocab(), 330);
         let whole = alone(&model, &sequence);
         for position in [1, 64, 100, 300] {
@@ -46,8 +46,8 @@ fn a_loaded_session_goes_on_with_other_threads_and_chunks() {
 
 #[test]
 fn generation_goes_on_with_the_same_tokens() {
-    for case in chosen() {
-        let model = open(&case, &ModelOptions::new().threads(2));
+    for (case, on) in everywhere() {
+        let model = open(&case, &on.threads(2));
         let folder = TempDir::new();
         let path = folder.path().join("session.safetensors");
         let options = SamplingOptions { repetition_penalty: 1.3, ..SamplingOptions::default() };
@@ -77,8 +77,8 @@ fn generation_goes_on_with_the_same_tokens() {
 
 #[test]
 fn the_references_greedy_tokens_come_out_of_a_loaded_session() {
-    for case in chosen() {
-        let model = open(&case, &ModelOptions::new().threads(2));
+    for (case, on) in everywhere() {
+        let model = open(&case, &on.threads(2));
         let mut session = model.session().unwrap();
         session.feed(&case.tokens[..case.prompt]).unwrap();
         for (at, &expected) in case.greedy.iter().enumerate() {
@@ -92,8 +92,8 @@ fn the_references_greedy_tokens_come_out_of_a_loaded_session() {
 
 #[test]
 fn empty_sessions_and_sessions_without_logits_can_be_saved() {
-    for case in chosen() {
-        let model = open(&case, &ModelOptions::new().threads(1));
+    for (case, on) in everywhere() {
+        let model = open(&case, &on.threads(1));
         let mut loaded = load(&model, &bytes(&model.session().unwrap())).unwrap();
         assert_eq!((loaded.position(), loaded.last_logits()), (0, None));
         let got = loaded.feed_all(&case.tokens).unwrap();
@@ -207,8 +207,8 @@ fn a_context_limit_holds_for_loaded_sessions() {
 
 #[test]
 fn other_readers_of_safetensors_understand_the_file() {
-    for case in chosen() {
-        let model = open(&case, &ModelOptions::new().threads(1));
+    for (case, on) in everywhere() {
+        let model = open(&case, &on.threads(1));
         let mut session = model.session().unwrap();
         session.feed(&case.tokens[..33]).unwrap();
         let file = bytes(&session);

@@ -1,24 +1,29 @@
 //! Random sequences of all that can be done with sessions, against sessions that were only ever fed: 200 for each family. One that fails
 //! is made shorter until nothing can be left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 
-use kinglet::{Logits, Model, ModelOptions, PrefixCache, Retain, Run, Session, Snapshot};
+use kinglet::{Logits, Model, PrefixCache, Retain, Run, Session, Snapshot};
 use kinglet_tests::random::Random;
-use kinglet_tests::relative_l2;
+use kinglet_tests::{Case, relative_l2};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use crate::prefix_cache::options;
-use crate::{BOUND, chosen, open, tokens};
+use crate::{BOUND, On, chosen, cpu, device, everywhere, open, tokens};
 
 /// The bound of xLSTM: mLSTM divides by a sum of products, |n q|, and where that nearly cancels rounding is enlarged. Of 4000
 /// sequences six came above 1e-5, none above 2.1e-5; those of all other families stayed below 3e-6.
 const XLSTM_BOUND: f64 = 5.0 * BOUND;
 
+/// The bound on a device, as that of its conformance.
+const DEVICE_BOUND: f64 = 1e-4;
+
 /// Sequences for each family.
 const SEQUENCES: u32 = 200;
+/// On a device, which may be the slow software adapter. The first of them are those of the processor.
+const DEVICE_SEQUENCES: u32 = 12;
 /// Sessions get no longer than this.
 const LONGEST: usize = 200;
 
@@ -313,20 +318,24 @@ impl<'a> World<'a> {
     }
 }
 
-fn check_family(family: &str) {
-    let cases: Vec<_> =
-        chosen().into_iter().filter(|case| case.name.starts_with(&format!("{family}/"))).collect();
+/// `sequences` on the backend `on`, by way of the processor where a session is saved.
+fn check_family(family: &str, on: &On, sequences: u32) {
+    let of_family = |case: &Case| case.name.starts_with(&format!("{family}/"));
+    let cases: Vec<_> = everywhere()
+        .into_iter()
+        .filter(|(case, other)| of_family(case) && other.wgpu == on.wgpu)
+        .map(|(case, _)| case)
+        .collect();
     let models: Vec<[Model; 2]> = cases
         .iter()
-        .map(|case| {
-            [
-                open(case, &ModelOptions::new().threads(1).chunk(48)),
-                open(case, &ModelOptions::new().threads(2)),
-            ]
-        })
+        .map(|case| [open(case, &on.threads(1).chunk(48)), open(case, &cpu().threads(2))])
         .collect();
-    let bound = if family == "xlstm" { XLSTM_BOUND } else { BOUND };
-    let config = Config { cases: SEQUENCES, failure_persistence: None, ..Config::default() };
+    let bound = match (on.wgpu, family) {
+        (true, _) => DEVICE_BOUND,
+        (false, "xlstm") => XLSTM_BOUND,
+        (false, _) => BOUND,
+    };
+    let config = Config { cases: sequences, failure_persistence: None, ..Config::default() };
     let random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let strategy = (0..models.len(), proptest::collection::vec(op(), 1..=14));
     let mut runner = TestRunner::new_with_rng(config, random);
@@ -349,7 +358,7 @@ macro_rules! families {
         $(
             #[test]
             fn $name() {
-                check_family(stringify!($name));
+                check_family(stringify!($name), &cpu(), SEQUENCES);
             }
         )*
     };
@@ -357,6 +366,20 @@ macro_rules! families {
 
 families! {
     bamba falcon_mamba granite granitemoehybrid llama mamba mamba2 mistral mixtral olmoe qwen2 qwen3 qwen3_moe xlstm
+}
+
+#[test]
+fn on_a_device() {
+    let Some(device) = device() else { return };
+    let families: BTreeSet<String> = everywhere()
+        .iter()
+        .filter(|(_, on)| on.wgpu)
+        .map(|(case, _)| case.name.split('/').next().unwrap().to_string())
+        .collect();
+    assert!(families.len() > 4, "{families:?}");
+    for family in families {
+        check_family(&family, &device, DEVICE_SEQUENCES);
+    }
 }
 
 #[test]

@@ -6,12 +6,12 @@ use kinglet::{Error, Logits, Model, ModelOptions, Run, Session};
 use kinglet_tests::cases;
 use kinglet_tests::random::Random;
 
-use crate::{alone, assert_near, chosen, open, rows_from, tokens};
+use crate::{alone, assert_near, chosen, everywhere, open, rows_from, tokens};
 
 #[test]
 fn any_cuts_give_the_logits_of_the_whole() {
-    for case in chosen() {
-        let model = open(&case, &ModelOptions::new().threads(2));
+    for (case, on) in everywhere() {
+        let model = open(&case, &on.threads(2));
         let mut random = Random::named(&case.name);
         let sequence = tokens(&mut random, model.vocab(), 211);
         let whole = alone(&model, &sequence);
@@ -32,8 +32,8 @@ fn any_cuts_give_the_logits_of_the_whole() {
 
 #[test]
 fn forks_go_their_own_ways() {
-    for case in chosen() {
-        let model = open(&case, &ModelOptions::new().threads(2));
+    for (case, on) in everywhere() {
+        let model = open(&case, &on.threads(2));
         let mut random = Random::named(&case.name);
         // Before the first token, within a page of the cache, at its end, beyond it.
         for prefix in [0, 1, 37, 64, 100] {
@@ -69,9 +69,9 @@ fn forks_go_their_own_ways() {
 
 #[test]
 fn a_fork_outlives_what_it_was_forked_from() {
-    for case in chosen() {
+    for (case, on) in everywhere() {
         let (fork, model) = {
-            let model = open(&case, &ModelOptions::new().threads(1));
+            let model = open(&case, &on.threads(1));
             let mut session = model.session().unwrap();
             session.feed(&case.tokens[..50]).unwrap();
             let fork = session.fork().unwrap();
@@ -89,8 +89,8 @@ fn a_fork_outlives_what_it_was_forked_from() {
 
 #[test]
 fn a_reset_session_is_a_new_one() {
-    for case in chosen() {
-        let model = open(&case, &ModelOptions::new().threads(2));
+    for (case, on) in everywhere() {
+        let model = open(&case, &on.threads(2));
         let mut session = model.session().unwrap();
         let fresh = session.state_bytes();
         session.feed(&tokens(&mut Random::named(&case.name), model.vocab(), 150)).unwrap();
@@ -106,10 +106,10 @@ fn a_reset_session_is_a_new_one() {
 
 #[test]
 fn sessions_in_one_step_do_not_see_each_other() {
-    for case in chosen() {
+    for (case, on) in everywhere() {
         // With a short chunk the model cuts the steps between and within the sessions' runs.
         for chunk in [512, 23] {
-            let model = open(&case, &ModelOptions::new().threads(2).chunk(chunk));
+            let model = open(&case, &on.threads(2).chunk(chunk));
             let mut random = Random::named(&case.name);
             for count in [2, 3] {
                 let sequences: Vec<Vec<u32>> = (0..count)
@@ -150,8 +150,8 @@ fn sessions_in_one_step_do_not_see_each_other() {
 
 #[test]
 fn each_run_gets_the_logits_that_it_asked_for() {
-    for case in chosen() {
-        let model = open(&case, &ModelOptions::new().threads(2).chunk(19));
+    for (case, on) in everywhere() {
+        let model = open(&case, &on.threads(2).chunk(19));
         let whole = alone(&model, &case.tokens);
         let mut sessions: Vec<Session> = (0..3).map(|_| model.session().unwrap()).collect();
         let wishes = [Logits::None, Logits::Last, Logits::All];
@@ -177,9 +177,9 @@ fn shown(session: &Session) -> (Vec<u32>, Vec<f32>, usize) {
 
 #[test]
 fn refused_steps_change_nothing() {
-    for case in chosen() {
+    for (case, on) in everywhere() {
         let limit = 60;
-        let model = open(&case, &ModelOptions::new().threads(2).context_limit(limit));
+        let model = open(&case, &on.threads(2).context_limit(limit));
         let vocab = model.vocab() as u32;
         let (start, rest) = case.tokens[..limit].split_at(40);
         let whole = alone(&model, &case.tokens[..limit]);
@@ -324,19 +324,22 @@ fn a_window_bounds_the_memory_of_its_cache() {
 
 #[test]
 fn a_cache_without_a_window_grows_with_the_context_and_no_faster() {
-    for case in chosen() {
-        let model = open(&case, &ModelOptions::new().threads(1));
+    for (case, on) in everywhere() {
+        let model = open(&case, &on.threads(1));
         let (recurrent, caches) = state_sizes(&model);
         if caches.is_empty() || caches.iter().any(|(_, window)| window.is_some()) {
             continue;
         }
         let position: usize = caches.iter().map(|(bytes, _)| bytes).sum();
         let mut session = model.session().unwrap();
+        // A device aligns tensors, holds some of them twice, and makes room for twice the positions.
+        let (recurrent, times) = if on.wgpu { (session.state_bytes(), 2) } else { (recurrent, 1) };
         for run in [1, 62, 1, 1, 200] {
             session.feed(&tokens(&mut Random::new(2), model.vocab(), run)).unwrap();
             let (held, bytes) = (session.position(), session.state_bytes() - recurrent);
             assert!(bytes >= held * position, "{}: {bytes} bytes at {held}", case.name);
-            assert!(bytes <= (held + PAGE) * position, "{}: {bytes} bytes at {held}", case.name);
+            let most = times * (held + PAGE) * position;
+            assert!(bytes <= most, "{}: {bytes} bytes at {held}", case.name);
         }
     }
 }

@@ -174,6 +174,7 @@ impl From<kinglet::Error> for CliError {
         match source {
             // Asked for by the progress of a pass over the weights, which only Ctrl-C stops.
             kinglet::Error::Weights(kinglet::weights::WeightsError::Cancelled) => Self::Interrupted,
+            kinglet::Error::Sampling(source) => source.into(),
             source => Self::Engine(source),
         }
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use kinglet::sampling::Sampler;
 use kinglet::text::{FinishReason, OutputStream, StopTokens};
-use kinglet::{Logits, Run, Session};
+use kinglet::{GenerateOptions, Logits, Run, Session};
 use serde_json::{Value, json};
 
 use crate::error::CliError;
@@ -227,9 +227,12 @@ impl Generation<'_> {
         let (text, tokens, stop) = (String::new(), Vec::new(), StopReason::Interrupted);
         let mut answer = Answer { text, tokens, stop, stats, seed };
         let mut first = None;
+        // No more than the context has room for, so that the device doesn't go further.
+        let room = limits.context.map_or(usize::MAX, |limit| limit - session.position().min(limit));
+        let options = GenerateOptions::new().max_tokens(limits.max_tokens.min(room).max(1));
+        let mut generation = session.generate(sampler, options);
         while !interrupt::hit() {
-            let id = sampler.sample(session.last_logits().unwrap_or_default())?;
-            sampler.accept(id);
+            let Some(id) = generation.next_token()? else { break };
             answer.tokens.push(id);
             let now = Instant::now();
             let first = *first.get_or_insert(now);
@@ -247,12 +250,12 @@ impl Generation<'_> {
                 break;
             }
             // The token would be taken into the state only to have no place for the next one.
-            if limits.context.is_some_and(|limit| session.position() + 1 >= limit) {
+            if limits.context.is_some_and(|limit| generation.position() + 1 >= limit) {
                 answer.stop = StopReason::ContextFull;
                 break;
             }
-            session.feed(&[id])?;
         }
+        generation.finish()?;
         if !matches!(answer.stop, StopReason::StopToken(_) | StopReason::StopString(_)) {
             let (text, finish) = decode.finish()?;
             answer.text.push_str(&text);

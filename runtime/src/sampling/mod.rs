@@ -38,6 +38,8 @@ use std::cmp::Ordering;
 
 use candidates::Candidates;
 
+use crate::backend::Choice;
+
 /// Chooses tokens for one sequence.
 #[derive(Clone, Debug)]
 pub struct Sampler {
@@ -101,6 +103,13 @@ impl Sampler {
     /// The state: to add a prompt to the history, to rewind, to reseed, or to restore.
     pub fn state_mut(&mut self) -> &mut SamplerState {
         &mut self.state
+    }
+
+    /// Takes the random numbers that a token chosen this way has used elsewhere.
+    pub(crate) fn skip(&mut self, choice: &Choice) {
+        if let Choice::Drawn(_) = choice {
+            self.state.rng().next_f64();
+        }
     }
 
     /// Records a token that is in the text now: one that was sampled and is used.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::SamplingError;
+use crate::backend::{Choice, Draw};
 use crate::text::GenerationConfig;
 
 /// When the temperature is applied, and with it the order of the stages that cut the distribution.
@@ -174,6 +175,34 @@ impl SamplingOptions {
             || self.min_p > 0.0
             || self.typical_p < 1.0
             || self.xtc.probability > 0.0
+    }
+
+    /// What of this a device can do by itself, with a number that is still to be drawn; `None` where a stage is asked for that
+    /// needs the host: logit biases, penalties, DRY, typical-p, XTC.
+    pub fn choice(&self, vocab: usize) -> Option<Choice> {
+        let plain = self.logit_bias.is_empty()
+            && !self.has_penalties()
+            && self.dry.multiplier == 0.0
+            && (self.temperature == 0.0 || self.typical_p >= 1.0 && self.xtc.probability == 0.0);
+        if !plain {
+            return None;
+        }
+        if self.temperature == 0.0 {
+            return Some(Choice::Greedy);
+        }
+        let (cut_temperature, draw_temperature) = match self.order {
+            StageOrder::TemperatureFirst => (self.temperature, 1.0),
+            StageOrder::TemperatureLast => (1.0, self.temperature),
+        };
+        let all = usize::try_from(self.top_k).is_ok_and(|top_k| top_k >= vocab);
+        Some(Choice::Drawn(Draw {
+            cut_temperature,
+            draw_temperature,
+            top_k: if all { 0 } else { self.top_k },
+            top_p: self.top_p,
+            min_p: self.min_p,
+            number: 0.0,
+        }))
     }
 
     /// Checks that each option is in its range.

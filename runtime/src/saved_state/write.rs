@@ -40,7 +40,9 @@ impl Session {
         save(self.contents(sampler)?, path.as_ref())
     }
 
-    /// [`Session::save`] into memory, or wherever else.
+    /// [`Session::save`] into memory, or wherever else. It takes a copy of the state from its device, with the weights' hash the
+    /// first time: cheap enough to be done between the turns of a conversation, so that it can go on with another model when
+    /// the device is lost.
     ///
     /// # Errors
     /// As [`Session::save`].
@@ -76,6 +78,26 @@ impl Session {
 }
 
 impl Snapshot {
+    /// [`Snapshot::save`] into memory, or wherever else: what outlives a device that is lost, which a snapshot doesn't.
+    ///
+    /// # Errors
+    /// As [`Snapshot::save`].
+    pub fn write_to(&self, out: &mut dyn Write) -> Result<(), Error> {
+        pollster::block_on(self.write_to_async(out))
+    }
+
+    /// [`Snapshot::write_to`] without blocking.
+    ///
+    /// # Errors
+    /// As [`Snapshot::save`].
+    pub async fn write_to_async(&self, out: &mut dyn Write) -> Result<(), Error> {
+        let state = self.state().copy()?;
+        let (tokens, logits) = (self.tokens(), self.last_logits());
+        let contents =
+            Contents { model: self.model(), state: &*state, tokens, logits, sampler: None };
+        contents.write(out).await.map_err(|problem| problem.into_error(None))
+    }
+
     /// Saves the snapshot as [`Session::save`] does a session.
     ///
     /// # Errors

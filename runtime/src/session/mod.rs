@@ -1,5 +1,6 @@
 //! [`Session`]: one sequence of tokens and the state that it has left behind.
 
+mod generation;
 mod retained;
 mod snapshot;
 
@@ -9,6 +10,7 @@ use crate::cancel::Cancel;
 use crate::model::{Model, Run};
 use crate::plan::StateKind;
 
+pub use generation::{GenerateOptions, Generation};
 pub(crate) use retained::Retained;
 pub use retained::{Reach, Retain};
 pub(crate) use snapshot::SharedState;
@@ -43,6 +45,16 @@ impl Session {
     pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
         let model = self.model.clone();
         model.step(&mut [Run { session: self, tokens, logits: Logits::Last }])?;
+        Ok(&self.logits)
+    }
+
+    /// [`Session::feed`] without blocking.
+    ///
+    /// # Errors
+    /// As [`Session::feed`].
+    pub async fn feed_async(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
+        let model = self.model.clone();
+        model.step_async(&mut [Run { session: self, tokens, logits: Logits::Last }]).await?;
         Ok(&self.logits)
     }
 

@@ -28,7 +28,8 @@ impl SharedState {
     }
 }
 
-/// What a [`Session`] was at a moment: state, tokens, last logits. It stays on the device and never changes.
+/// What a [`Session`] was at a moment: state, tokens, last logits. It stays on the device and never changes. A device
+/// that is lost takes it along: [`Snapshot::write_to`] is what survives.
 ///
 /// Clones share everything. Made by [`Session::snapshot`]; [`Session::restore`] brings a session back to it, and
 /// [`Snapshot::session`] begins a new one there.

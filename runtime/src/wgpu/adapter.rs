@@ -83,6 +83,12 @@ pub(super) fn without(capability: &str) -> bool {
     list.split(',').any(|name| name.trim() == capability)
 }
 
+/// Whether the last workgroup to end sees what the others handed on. Metal has no barrier between workgroups, and what a
+/// browser runs on is not known.
+pub(super) fn hands_over(info: &AdapterInfo) -> bool {
+    matches!(info.api.as_str(), "vulkan" | "dx12") && !without("handover")
+}
+
 /// `0: NAME (discrete, vulkan)`, and why it can't be used, if so.
 impl fmt::Display for AdapterInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,9 +1,11 @@
-//! `attention` on wgpu: one dispatch makes queries, keys and values ready, the next attends.
+//! `attention` on wgpu. Few tokens: one dispatch attends to pieces of the cache, the next puts them together. Many: one
+//! dispatch makes queries, keys and values ready, the next attends by tiles.
 
 use kinglet_shaders::{Kernel, WeightType};
 
 use super::params::ABSENT;
 use super::program::{Builder, Extent, Over, Resource, Rotation, Vectors, When};
+use super::scratch;
 use crate::Error;
 use crate::op;
 
@@ -31,59 +33,63 @@ pub(super) fn add(op: &op::Attention, builder: &mut Builder<'_>) -> Result<(), E
         Some(rope) => rotation(builder, rope)?,
         None => vectors.clone(),
     };
-    let queries = Resource::Buffer(builder.memory.queries.clone());
-    let (keys, values) = (Resource::State(op.cache, 0), Resource::State(op.cache, 1));
-    let resources = vec![
+    // Every form takes its own of these.
+    let resources = [
         ("input", builder.buffer(op.input)),
         ("vectors", vectors),
         ("rotation", rotation),
-        ("queries", queries.clone()),
-        ("keys", keys.clone()),
-        ("values", values.clone()),
-    ];
-    builder.dispatch(
-        Kernel::AttentionPrepare,
-        WeightType::F32,
-        |builder, params| {
-            params
-                .set("heads", op.heads)
-                .set("kv_heads", op.kv_heads)
-                .set("head_dim", op.head_dim)
-                .set("input_stride", builder.width(op.input))
-                .set_u32("q_norm", q_norm)
-                .set_u32("k_norm", k_norm)
-                .set("per_head", usize::from(op.qk_norm.as_ref().is_some_and(|n| n.per_head)))
-                .set("pairs", pairs)
-                .set_f32("q_eps", eps[0])
-                .set_f32("k_eps", eps[1])
-                .set_f32("clip", op.clip.unwrap_or(0.0));
-        },
-        resources,
-        [Extent::Fixed(op.heads + 2 * op.kv_heads), Extent::Tokens(1)],
-        (Over::Runs, When::Always),
-    )?;
-    let resources = vec![
-        ("queries", queries),
-        ("keys", keys),
-        ("values", values),
+        ("queries", Resource::Buffer(builder.memory.queries.clone())),
+        ("keys", Resource::State(op.cache, 0)),
+        ("values", Resource::State(op.cache, 1)),
+        ("parts", Resource::Buffer(builder.memory.scratch.tokens.clone())),
         ("output", builder.buffer(op.output)),
     ];
-    builder.dispatch(
-        Kernel::AttentionAttend,
-        WeightType::F32,
-        |builder, params| {
-            params
-                .set("heads", op.heads)
-                .set("kv_heads", op.kv_heads)
-                .set("head_dim", op.head_dim)
-                .set("output_stride", builder.width(op.output))
-                .set("window", op.window.unwrap_or(usize::MAX))
-                .set_f32("scale", op.scale);
-        },
-        resources,
-        [Extent::Fixed(op.heads), Extent::Tokens(1)],
-        (Over::Runs, When::Always),
-    )
+    let pieces = scratch::pieces(op, builder.device.max_binding);
+    let quads = op.head_dim.div_ceil(4);
+    let mut form = |kernel: Kernel, groups: [Extent; 2], when: When| {
+        builder.dispatch(
+            kernel,
+            WeightType::F32,
+            |builder, params| {
+                params
+                    .set("heads", op.heads)
+                    .set("kv_heads", op.kv_heads)
+                    .set("head_dim", op.head_dim)
+                    .set("input_stride", builder.width(op.input))
+                    .set("output_stride", builder.width(op.output))
+                    .set_u32("q_norm", q_norm)
+                    .set_u32("k_norm", k_norm)
+                    .set("per_head", usize::from(op.qk_norm.as_ref().is_some_and(|n| n.per_head)))
+                    .set("pairs", pairs)
+                    .set_f32("q_eps", eps[0])
+                    .set_f32("k_eps", eps[1])
+                    .set_f32("clip", op.clip.unwrap_or(0.0))
+                    .set("window", op.window.unwrap_or(usize::MAX))
+                    .set_f32("scale", op.scale)
+                    .set("pieces", pieces)
+                    .set("rows", rows_at_once(quads));
+            },
+            resources.to_vec(),
+            groups,
+            (Over::Runs, when),
+        )
+    };
+    let fixed = Extent::Fixed;
+    let aligned = op.head_dim.is_multiple_of(4);
+    let by_pieces = if aligned { Kernel::AttentionPieces } else { Kernel::AttentionPiecesAny };
+    form(by_pieces, [fixed(op.kv_heads), fixed(pieces)], When::Few)?;
+    form(Kernel::AttentionMerge, [fixed(op.heads), Extent::Tokens(1)], When::Few)?;
+    let all = fixed(op.heads + 2 * op.kv_heads);
+    form(Kernel::AttentionPrepare, [all, Extent::Tokens(1)], When::Many)?;
+    let tiles = Extent::Rows(op.heads / op.kv_heads);
+    form(Kernel::AttentionAttend, [fixed(op.kv_heads), tiles], When::Many)
+}
+
+/// Queries of `quads` fours of elements that a workgroup for few tokens takes together: it has memory for 256 fours, and
+/// its threads have registers for eight queries of one element or four of several.
+fn rows_at_once(quads: usize) -> usize {
+    let most = if 4 * quads <= 128 { 8 } else { 4 };
+    (256 / quads.max(1)).clamp(1, most)
 }
 
 /// The table of `rope`, shared by the layers that rotate alike.

@@ -30,7 +30,7 @@ pub(super) fn add(op: &op::Conv1d, builder: &mut Builder<'_>) -> Result<(), Erro
                 .set_u32("bias", bias);
         },
         resources,
-        [Extent::Fixed(op.conv.channels.div_ceil(64)), Extent::Fixed(1)],
+        [Extent::Fixed(op.conv.channels.div_ceil(64)), Extent::Tokens(1)],
         (Over::Runs, When::Always),
     )
 }

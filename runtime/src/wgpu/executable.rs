@@ -4,11 +4,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::{AdapterKind, without};
+use super::ahead::WgpuAhead;
 use super::device::{Device, DeviceOptions};
-use super::program::{Builder, Dispatch, Memory, Over, PREPARED, Rotation, STEP_BYTES};
+use super::program::{
+    Builder, Dispatch, FEW, Memory, Over, PREPARED, Rotation, STEP_BYTES, Scratch,
+};
 use super::readback::{Readback, Spare};
-use super::state::WgpuState;
-use crate::backend::{BackendRun, Executable, Logits, SessionState, StepFuture};
+use super::sample::Sampling;
+use super::scratch;
+use super::state::{SpareTensors, StateLayout, WgpuState};
+use crate::backend::{Ahead, BackendRun, Executable, Logits, SessionState, StepFuture};
+use crate::model::StateType;
 use crate::op::Op;
 use crate::plan::Plan;
 use crate::weights::Weights;
@@ -21,7 +27,7 @@ const DISCRETE_CHUNK: usize = 2048;
 /// Bytes of logits that are computed at once.
 const LOGIT_BYTES: usize = 64 << 20;
 /// Distance of the kernels' `Step`s: what dynamic offsets are aligned to on every device.
-const STEP_STRIDE: usize = 256;
+pub(super) const STEP_STRIDE: usize = 256;
 
 /// Mesa's software adapter leaves any loop when a thread has taken 65535 turns in all of its loops together, without a word:
 /// what a step asks of a thread must stay below.
@@ -37,17 +43,22 @@ pub(super) struct Program {
     pub device: Arc<Device>,
     pub plan: Arc<Plan>,
     pub dispatches: Vec<Dispatch>,
-    /// By state: whether it is held twice, because a kernel must not write where others read.
-    pub doubled: Vec<bool>,
+    /// Where the states of a session lie.
+    pub layout: StateLayout,
+    pub tensors: SpareTensors,
     /// Most tokens of a step.
     pub chunk: usize,
-    rotations: Vec<Rotation>,
-    memory: Memory,
+    pub rotations: Vec<Rotation>,
+    pub memory: Memory,
+    pub sampling: Sampling,
     /// Most rows of logits that are computed at once.
     logit_rows: usize,
-    /// Writes to shared buffers and the submission that uses them belong together.
-    recording: Mutex<()>,
-    spare: Spare,
+    /// Writes to shared buffers and the submission that uses them belong together. Whose tokens the last one has left: the number
+    /// of a sequence that decodes ahead, or 0.
+    pub recording: Mutex<u64>,
+    pub spare: Spare,
+    /// For tokens that the device chooses.
+    pub spare_tokens: Spare,
 }
 
 impl WgpuExecutable {
@@ -60,6 +71,9 @@ impl WgpuExecutable {
         if let Some(asked) = options.chunk.filter(|asked| !(1..=1 << 16).contains(asked)) {
             let (name, value) = ("chunk", asked.to_string());
             return Err(Error::Option { name, value, expected: "from 1 to 65536" });
+        }
+        if options.state_type != StateType::F32 {
+            return Err(Error::Unsupported { what: "storing states in half precision" });
         }
         let device = Device::shared(DeviceOptions {
             adapter: options.adapter,
@@ -86,6 +100,7 @@ impl WgpuExecutable {
             .min(bound / (4 * sizes.widest).max(1))
             .min(device.max_groups as usize)
             .max(1);
+        let chunk = fitting(&plan, chunk, device.max_binding);
         let exact = options.activations == Activations::F32;
         let row = 4 * plan.vocab.max(1);
         let logit_rows = (LOGIT_BYTES.min(bound) / row).clamp(1, chunk);
@@ -95,25 +110,32 @@ impl WgpuExecutable {
         for op in &plan.ops {
             add(op, &mut builder)?;
         }
+        let sampling = super::sample::add(&mut builder)?;
         let (dispatches, rotations) = builder.finish()?;
         let mut doubled = vec![false; plan.states.len()];
         for op in &plan.ops {
-            if let Op::Mamba2Scan(op) = op {
-                doubled[op.conv_state.0] = true;
+            match op {
+                Op::Mamba2Scan(op) => doubled[op.conv_state.0] = true,
+                Op::Conv1d(op) => doubled[op.state.0] = true,
+                _ => {}
             }
         }
+        let layout = StateLayout::new(&device, &plan, &doubled)?;
         Ok(Self {
             program: Arc::new(Program {
                 device,
                 plan,
                 dispatches,
-                doubled,
+                layout,
+                tensors: SpareTensors::default(),
                 chunk,
                 rotations,
                 memory,
+                sampling,
                 logit_rows,
-                recording: Mutex::new(()),
-                spare: Spare::default(),
+                recording: Mutex::new(0),
+                spare: Spare::new(4),
+                spare_tokens: Spare::new(16),
             }),
         })
     }
@@ -131,7 +153,7 @@ impl WgpuExecutable {
             if !state.belongs_to(program) {
                 return Err(Error::ForeignSession);
             }
-            state.reserve(run.tokens.len())?;
+            state.prepare(run.tokens.len())?;
             let (start, end) = (tokens.len(), tokens.len() + run.tokens.len());
             match run.wanted {
                 Logits::None => {}
@@ -170,7 +192,7 @@ impl WgpuExecutable {
             })
             .collect::<Result<_, Error>>()?;
 
-        let turn = program.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = program.recording.lock().unwrap_or_else(PoisonError::into_inner);
         queue.write_buffer(&program.memory.tokens, 0, bytemuck::cast_slice(&tokens));
         if rows > 0 {
             queue.write_buffer(&program.memory.wanted, 0, bytemuck::cast_slice(&wanted));
@@ -182,18 +204,26 @@ impl WgpuExecutable {
         }
         let mut encoder = device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        for (index, dispatch) in program.dispatches.iter().enumerate() {
-            match dispatch.over {
-                Over::Step if dispatch.holds(tokens.len()) => {
-                    record(&mut pass, dispatch, dispatch.bind_group.as_ref(), 0, tokens.len());
-                }
-                Over::Runs => {
-                    for (run, (state, &(_, len))) in states.iter().zip(&spans).enumerate() {
-                        record(&mut pass, dispatch, state.bind_group(index), 1 + run, len);
+        // Dispatches on states that follow one another hand their run's data on in memory that the next run uses, too.
+        let alike = |a: &Dispatch, b: &Dispatch| (a.over == Over::Runs) == (b.over == Over::Runs);
+        let mut first = 0;
+        for dispatches in program.dispatches.chunk_by(alike) {
+            if dispatches.iter().any(|dispatch| dispatch.over == Over::Runs) {
+                for (run, (state, &(_, len))) in states.iter().zip(&spans).enumerate() {
+                    for (index, dispatch) in (first..).zip(dispatches) {
+                        if dispatch.holds(len) {
+                            record(&mut pass, dispatch, state.bind_group(index), 1 + run, len);
+                        }
                     }
                 }
-                Over::Step | Over::Logits => {}
+            } else {
+                for dispatch in dispatches {
+                    if dispatch.over == Over::Step && dispatch.holds(tokens.len()) {
+                        record(&mut pass, dispatch, dispatch.bind_group.as_ref(), 0, tokens.len());
+                    }
+                }
             }
+            first += dispatches.len();
         }
         drop(pass);
         for (piece, (&(_, rows), (staging, bytes))) in pieces.iter().zip(&staging).enumerate() {
@@ -209,6 +239,7 @@ impl WgpuExecutable {
             encoder.copy_buffer_to_buffer(logits, 0, staging, 0, Some(*bytes));
         }
         let submission = queue.submit([encoder.finish()]);
+        *turn = 0;
         drop(turn);
         for (state, &(_, len)) in states.iter_mut().zip(&spans) {
             state.position += len;
@@ -253,7 +284,7 @@ impl WgpuExecutable {
     }
 }
 
-fn record(
+pub(super) fn record(
     pass: &mut wgpu::ComputePass<'_>,
     dispatch: &Dispatch,
     bind_group: Option<&wgpu::BindGroup>,
@@ -283,14 +314,8 @@ impl Sizes {
         let (mut prepared, mut queries, mut shares, mut turns) = (1, 1, 1, 1);
         for op in &plan.ops {
             turns = turns.max(match op {
-                Op::Conv1d(op) => op.conv.kernel + 1,
-                Op::MambaScan(op) => op.state_dim.div_ceil(16) * (17 + op.state_dim / 32),
-                Op::Mamba2Scan(op) => op.state_dim.div_ceil(256) * (40 + 3 * (op.conv.kernel + 1)),
-                Op::MLstmScan(op) => {
-                    // Three sums over 256 threads in subgroups of 4, and three loops over a thread's values.
-                    let sums = 3 * (16 + 2) + 3 * 8;
-                    op.v_head_dim.div_ceil(256) * (op.qk_head_dim + 4) + op.qk_head_dim / 256 + sums
-                }
+                Op::MambaScan(op) => op.state_dim.div_ceil(16) * (10 + op.state_dim / 16),
+                // Scans in chunks and attention in tiles go through a chunk at a time.
                 _ => 1,
             });
             match op {
@@ -317,6 +342,16 @@ impl Sizes {
     }
 }
 
+/// `tokens`, or as few that what ops need in between fits into a binding: whole chunks, or what goes without them.
+fn fitting(plan: &Plan, tokens: usize, bound: u64) -> usize {
+    let fits = |tokens| 4 * scratch::Sizes::most(plan, tokens, bound).largest() as u64 <= bound;
+    let mut tokens = tokens;
+    while tokens > scratch::CHUNK && !fits(tokens) {
+        tokens = (tokens - 1) / scratch::CHUNK * scratch::CHUNK;
+    }
+    if fits(tokens) { tokens } else { tokens.min(FEW) }
+}
+
 fn memory(
     device: &Device,
     plan: &Plan,
@@ -332,15 +367,24 @@ fn memory(
     let steps = ((2 * chunk + 2) * STEP_STRIDE) as u64;
     let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
     let read = storage | wgpu::BufferUsages::COPY_SRC;
+    let between = scratch::Sizes::most(plan, chunk, device.max_binding);
+    let scratch = |elements: usize| device.buffer("scratch", rows(elements, 1), storage);
     Ok(Memory {
         slots: plan.slots.iter().map(slot).collect::<Result<_, Error>>()?,
-        tokens: device.buffer("tokens", rows(chunk, 1), written)?,
+        tokens: device.buffer("tokens", rows(chunk, 1), written | wgpu::BufferUsages::COPY_SRC)?,
         wanted: device.buffer("tokens", rows(chunk, 1), written)?,
         step: device.unbound_buffer("steps", steps, uniform)?,
         prepared: device.buffer("activations", rows(chunk, sizes.prepared), storage)?,
         factors: device.buffer("activations", rows(chunk, 1), storage)?,
         queries: device.buffer("queries", rows(chunk, sizes.queries), storage)?,
         logits: device.buffer("logits", rows(logit_rows, plan.vocab), read)?,
+        scratch: Scratch {
+            tokens: scratch(between.tokens)?,
+            squares: scratch(between.squares)?,
+            states: scratch(between.states)?,
+            chunks: scratch(between.chunks)?,
+            counters: scratch(between.counters)?,
+        },
     })
 }
 
@@ -374,6 +418,10 @@ impl Executable for WgpuExecutable {
         Box::pin(self.run(runs))
     }
 
+    fn ahead(&self) -> Option<Box<dyn Ahead>> {
+        Some(Box::new(WgpuAhead::new(self.program.clone())))
+    }
+
     fn describe(&self) -> String {
         let device = &self.program.device;
         let info = &device.info;
@@ -394,8 +442,7 @@ impl Executable for WgpuExecutable {
 
     fn dispatches(&self, tokens: usize) -> usize {
         let recorded = |dispatch: &&Dispatch| match dispatch.over {
-            Over::Step => dispatch.holds(tokens),
-            Over::Runs => true,
+            Over::Step | Over::Runs => dispatch.holds(tokens),
             // The last token's.
             Over::Logits => dispatch.holds(1),
         };

@@ -6,6 +6,9 @@ use super::program::{Builder, Extent, Over, Resource, Vectors, When};
 use crate::Error;
 use crate::op;
 
+/// Channels of a workgroup.
+const CHANNELS: usize = 32;
+
 pub(super) fn add(op: &op::MambaScan, builder: &mut Builder<'_>) -> Result<(), Error> {
     if op.b.buffer != op.c.buffer {
         return Err(builder.device.fault("B and C of mamba_scan lie in two buffers"));
@@ -40,7 +43,7 @@ pub(super) fn add(op: &op::MambaScan, builder: &mut Builder<'_>) -> Result<(), E
                 .set_f32("eps", op.bc_norm_eps.unwrap_or(0.0));
         },
         resources,
-        [Extent::Fixed(op.inner.div_ceil(64)), Extent::Fixed(1)],
+        [Extent::Fixed(op.inner.div_ceil(CHANNELS)), Extent::Fixed(1)],
         (Over::Runs, When::Always),
     )
 }

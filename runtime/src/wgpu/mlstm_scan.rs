@@ -1,53 +1,84 @@
-//! `mlstm_scan` on wgpu.
+//! `mlstm_scan` on wgpu: one dispatch for few tokens, five for many.
 
 use kinglet_shaders::{Kernel, WeightType};
 
+use super::adapter::hands_over;
 use super::program::{Builder, Extent, Over, Resource, Vectors, When};
 use crate::Error;
 use crate::op;
 
-/// Most elements of a key that the kernel has memory for.
-const MAX_KEY: usize = 1024;
-/// Most elements of a value that its threads have registers for.
+/// Most elements of a value that the kernels' threads have registers for.
 const MAX_VALUE: usize = 2048;
+/// Columns of a head's memory that a workgroup takes for few tokens.
+const COLUMNS: usize = 16;
+/// Threads of the kernel that goes element by element.
+const THREADS: usize = 256;
+/// Rows and columns of a tile of products.
+const SIDE: usize = 64;
 
 pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), Error> {
-    for (what, needed, limit) in [
-        ("mLSTM's width of keys", op.qk_head_dim, MAX_KEY),
-        ("mLSTM's width of values", op.v_head_dim, MAX_VALUE),
-    ] {
-        if needed > limit {
-            let (needed, limit) = (needed as u64, limit as u64);
-            return Err(Error::DeviceLimit { what: what.into(), needed, limit });
-        }
+    if op.v_head_dim > MAX_VALUE {
+        let (needed, limit) = (op.v_head_dim as u64, MAX_VALUE as u64);
+        return Err(Error::DeviceLimit { what: "mLSTM's width of values".into(), needed, limit });
     }
     let mut vectors = Vectors::default();
     let norm_weight = builder.vector(&mut vectors, &op.head_norm.weight)?;
     let norm_bias = builder.optional(&mut vectors, op.head_norm.bias.as_ref())?;
-    let resources = vec![
+    let vectors = builder.vectors(&vectors)?;
+    let hands_over = hands_over(&builder.device.info);
+    let scratch = builder.memory.scratch.clone();
+    // Every form takes its own of these.
+    let resources = [
         ("input", builder.buffer(op.input)),
-        ("vectors", builder.vectors(&vectors)?),
+        ("vectors", vectors),
         ("state", Resource::State(op.state, 0)),
         ("output", builder.buffer(op.output)),
+        ("exchange", Resource::Buffer(scratch.tokens)),
+        ("counters", Resource::Buffer(scratch.counters)),
+        ("scores", Resource::Buffer(scratch.squares)),
+        ("added", Resource::Buffer(scratch.states.clone())),
+        ("states", Resource::Buffer(scratch.states)),
+        ("numbers", Resource::Buffer(scratch.chunks)),
     ];
-    builder.dispatch(
-        Kernel::MLstmScan,
-        WeightType::F32,
-        |builder, params| {
-            params
-                .set("heads", op.heads)
-                .set("qk_head_dim", op.qk_head_dim)
-                .set("v_head_dim", op.v_head_dim)
-                .set("input_stride", builder.width(op.input))
-                .set("output_stride", builder.width(op.output))
-                .set_u32("norm_weight", norm_weight)
-                .set_u32("norm_bias", norm_bias)
-                .set_f32("gate_soft_cap", op.gate_soft_cap.unwrap_or(0.0))
-                .set_f32("eps", op.eps)
-                .set_f32("norm_eps", op.head_norm.eps);
-        },
-        resources,
-        [Extent::Fixed(op.heads), Extent::Fixed(1)],
-        (Over::Runs, When::Always),
-    )
+    let mut form = |kernel: Kernel, groups: [Extent; 2], when: When| {
+        builder.dispatch(
+            kernel,
+            WeightType::F32,
+            |builder, params| {
+                params
+                    .set("heads", op.heads)
+                    .set("qk_head_dim", op.qk_head_dim)
+                    .set("v_head_dim", op.v_head_dim)
+                    .set("input_stride", builder.width(op.input))
+                    .set("output_stride", builder.width(op.output))
+                    .set_u32("norm_weight", norm_weight)
+                    .set_u32("norm_bias", norm_bias)
+                    .set_f32("gate_soft_cap", op.gate_soft_cap.unwrap_or(0.0))
+                    .set_f32("eps", op.eps)
+                    .set_f32("norm_eps", op.head_norm.eps);
+            },
+            resources.to_vec(),
+            groups,
+            (Over::Runs, when),
+        )
+    };
+    let fixed = Extent::Fixed;
+    let step = [fixed(op.heads), fixed(op.v_head_dim.div_ceil(COLUMNS))];
+    if hands_over {
+        form(Kernel::MLstmStep, step, When::Few)?;
+    } else {
+        form(Kernel::MLstmStepApart, step, When::Few)?;
+        form(Kernel::MLstmSettle, [fixed(op.heads), fixed(1)], When::Few)?;
+    }
+    let (down, across) = (op.qk_head_dim.div_ceil(SIDE), op.v_head_dim.div_ceil(SIDE));
+    for (kernel, groups) in [
+        (Kernel::MLstmScores, [fixed(op.heads), Extent::Tiles(SIDE)]),
+        (Kernel::MLstmStates, [fixed(op.heads * down * across), Extent::Tiles(SIDE)]),
+        (Kernel::MLstmPass, [fixed(op.head_state().div_ceil(THREADS)), fixed(op.heads)]),
+        (Kernel::MLstmOutputs, [fixed(op.heads * across), Extent::Tiles(SIDE)]),
+        (Kernel::MLstmFinish, [fixed(op.heads), Extent::Tokens(1)]),
+    ] {
+        form(kernel, groups, When::Many)?;
+    }
+    Ok(())
 }

@@ -2,13 +2,16 @@
 //!
 //! `wgpu/NAME.rs` turns the op `NAME` into dispatches of the kernels of `shaders/src/NAME.wgsl`. What they share:
 //! [`adapter`] (which devices there are), `device` (one that is open, with its kernels), `layout` and `upload` (weights),
-//! `program` (ops as dispatches), `state` (a sequence's memory), `executable` (a step), `readback` (logits).
+//! `program` (ops as dispatches), `state`, `tensors` and `cache` (a sequence's memory), `executable` (a step), `readback` (logits), `sample` and `ahead` (tokens that the
+//! device chooses, and steps that begin with them).
 //!
 //! All memory of a step is allocated when the plan is compiled. Matrices of up to [`program::FEW`] tokens are read row by
 //! row with everything around them fused; more tokens go in tiles behind a dispatch that makes them ready.
 
 pub(crate) mod adapter;
+mod ahead;
 mod attention;
+mod cache;
 mod conv1d;
 mod device;
 mod embed;
@@ -27,7 +30,10 @@ mod moe_up;
 mod params;
 mod program;
 mod readback;
+mod sample;
+mod scratch;
 mod state;
+mod tensors;
 mod upload;
 
 pub(crate) use executable::WgpuExecutable;

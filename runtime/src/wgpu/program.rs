@@ -25,6 +25,8 @@ const LANES: usize = 32;
 const SHARED_ROWS: usize = 4;
 /// Workgroups that keep a large device busy: measured on one of 132 multiprocessors.
 const ENOUGH: usize = 132;
+/// Tokens, or rows of what lies between kernels, of a tile of the scans and of attention.
+const SIDE: usize = 64;
 /// Bytes of `Step` in the kernels.
 pub(super) const STEP_BYTES: u64 = 16;
 
@@ -34,6 +36,20 @@ pub(super) enum Resource {
     Buffer(wgpu::Buffer),
     /// Part of a session's state: tensors have part 0, caches keys in part 0 and values in part 1.
     State(StateId, usize),
+}
+
+/// A buffer, or some of its bytes.
+pub(super) struct Part {
+    pub buffer: wgpu::Buffer,
+    pub offset: u64,
+    /// Up to the end, if not given.
+    pub size: Option<wgpu::BufferSize>,
+}
+
+impl Part {
+    pub(super) fn whole(buffer: &wgpu::Buffer) -> Self {
+        Self { buffer: buffer.clone(), offset: 0, size: None }
+    }
 }
 
 /// How many workgroups there are along an axis.
@@ -46,6 +62,8 @@ pub(super) enum Extent {
     Tiles(usize),
     /// At least as many as tiles of tokens grouped by expert.
     Groups(Groups),
+    /// As many as tiles of rows, of which a token has this many.
+    Rows(usize),
 }
 
 /// Tokens grouped by expert, in tiles.
@@ -76,6 +94,7 @@ impl Extent {
             Self::Tokens(times) => tokens * times,
             Self::Tiles(side) => tokens.div_ceil(side),
             Self::Groups(groups) => groups.tiles(tokens),
+            Self::Rows(times) => (tokens * times).div_ceil(SIDE),
         }
     }
 }
@@ -91,7 +110,7 @@ pub(super) enum Over {
     Logits,
 }
 
-/// For which numbers of tokens a dispatch is recorded.
+/// For which numbers of tokens, of the step or of the run, a dispatch is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     Always,
@@ -148,25 +167,25 @@ impl Dispatch {
     pub(super) fn bind(
         &self,
         device: &Device,
-        state: impl Fn(StateId, usize) -> Option<wgpu::Buffer>,
+        state: impl Fn(StateId, usize) -> Option<Part>,
     ) -> Result<wgpu::BindGroup, Error> {
-        let mut buffers = Vec::new();
+        let mut parts = Vec::new();
         for resource in &self.resources {
-            buffers.push(match resource {
-                Resource::Buffer(buffer) => buffer.clone(),
+            parts.push(match resource {
+                Resource::Buffer(buffer) => Part::whole(buffer),
                 Resource::State(id, part) => state(*id, *part)
                     .ok_or_else(|| device.fault("a kernel without a session's state"))?,
             });
         }
         let bindings = self.kernel.metadata.bindings;
         let entries: Vec<_> = (0..)
-            .zip(bindings.iter().zip(&buffers))
-            .map(|(number, (binding, buffer))| wgpu::BindGroupEntry {
+            .zip(bindings.iter().zip(&parts))
+            .map(|(number, (binding, part))| wgpu::BindGroupEntry {
                 binding: number,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer,
-                    offset: 0,
-                    size: (binding.name == "step").then_some(STEP_SIZE).flatten(),
+                    buffer: &part.buffer,
+                    offset: part.offset,
+                    size: (binding.name == "step").then_some(STEP_SIZE).flatten().or(part.size),
                 }),
             })
             .collect();
@@ -203,6 +222,18 @@ pub(super) struct Memory {
     pub queries: wgpu::Buffer,
     /// `[logit_rows, vocab]`.
     pub logits: wgpu::Buffer,
+    pub scratch: Scratch,
+}
+
+/// What the dispatches of an op hand one another: see [`super::scratch`].
+#[derive(Clone)]
+pub(super) struct Scratch {
+    pub tokens: wgpu::Buffer,
+    pub squares: wgpu::Buffer,
+    pub states: wgpu::Buffer,
+    pub chunks: wgpu::Buffer,
+    /// Zeros between dispatches.
+    pub counters: wgpu::Buffer,
 }
 
 /// Cosines and sines of the positions of a step, for all layers that rotate alike.

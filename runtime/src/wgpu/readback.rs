@@ -1,4 +1,4 @@
-//! Logits on their way back.
+//! Logits, tokens and states on their way back.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,16 +8,20 @@ use super::device::Device;
 use crate::Error;
 
 /// Buffers that the host can map, kept from step to step.
-#[derive(Default)]
-pub(super) struct Spare(Mutex<Vec<wgpu::Buffer>>);
-
-/// Spare buffers beyond these are let go.
-const MOST_SPARE: usize = 4;
+pub(super) struct Spare {
+    buffers: Mutex<Vec<wgpu::Buffer>>,
+    /// Those beyond are let go.
+    most: usize,
+}
 
 impl Spare {
+    pub(super) fn new(most: usize) -> Self {
+        Self { buffers: Mutex::default(), most }
+    }
+
     /// A buffer of at least `bytes`.
     pub(super) fn take(&self, device: &Device, bytes: u64) -> Result<wgpu::Buffer, Error> {
-        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spare = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = spare.iter().position(|buffer| buffer.size() >= bytes) {
             return Ok(spare.swap_remove(place));
         }
@@ -26,9 +30,9 @@ impl Spare {
         device.unbound_buffer("logits", bytes.next_multiple_of(16), usage)
     }
 
-    fn give(&self, buffer: wgpu::Buffer) {
-        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() >= MOST_SPARE {
+    pub(super) fn give(&self, buffer: wgpu::Buffer) {
+        let mut spare = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() >= self.most {
             spare.remove(0);
         }
         spare.push(buffer);
@@ -64,11 +68,11 @@ impl Readback {
     ///
     /// # Errors
     /// When the device is lost or doesn't answer.
-    pub(super) async fn read(
+    pub(super) async fn read<T: bytemuck::Pod>(
         self,
         device: &Device,
         spare: &Spare,
-        mut take: impl FnMut(&[f32]),
+        mut take: impl FnMut(&[T]),
     ) -> Result<(), Error> {
         let mut mappings = Vec::new();
         for (buffer, bytes) in &self.staging {

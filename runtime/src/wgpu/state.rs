@@ -2,64 +2,58 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::cache::{Cache, Form};
 use super::executable::Program;
-use super::program::Over;
+use super::program::{Over, Part};
+use super::readback::Readback;
+use super::tensors::Tensors;
+pub(super) use super::tensors::{SpareTensors, StateLayout};
 use crate::Error;
-use crate::backend::SessionState;
+use crate::backend::{ExportFuture, PortableState, SessionState};
 use crate::op::StateId;
 use crate::plan::StateKind;
 
-/// Positions that a cache has room for at first.
-const FIRST_CAPACITY: usize = 64;
-
-/// Recurrent tensors and key/value caches, in the plan's order.
+/// Recurrent tensors and key/value caches. A snapshot shares all of it: tensors are copied when the next step comes, a cache only
+/// where two write to the same positions.
 pub(super) struct WgpuState {
+    /// By which caches know it.
+    number: u64,
     program: Arc<Program>,
-    tensors: Vec<StateTensor>,
-    /// For each dispatch that works on a state.
+    tensors: Arc<Tensors>,
+    /// By state of the plan: nothing for tensors, and before the first token.
+    caches: Vec<Option<Arc<Cache>>>,
+    /// For each dispatch that works on a state, once there was a step.
     bind_groups: Vec<Option<wgpu::BindGroup>>,
+    /// The tensors' buffers that these are made for.
+    bound: Vec<wgpu::Buffer>,
     /// Tokens taken so far: the position of the next one.
     pub position: usize,
     /// Which half of a doubled tensor holds what was left last.
     pub parity: u32,
 }
 
-enum StateTensor {
-    /// `f32`, twice where a kernel must not write where it reads.
-    Tensor(wgpu::Buffer),
-    /// Keys and values, `[capacity, kv_heads, head_dim]` each; a position's place is its remainder by the
-    /// capacity. Nothing before the first token.
-    KeyValue { halves: Option<[wgpu::Buffer; 2]>, capacity: usize },
+/// A number that no other state has.
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
-
-const USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
-    .union(wgpu::BufferUsages::COPY_DST)
-    .union(wgpu::BufferUsages::COPY_SRC);
 
 impl WgpuState {
     pub(super) fn new(program: Arc<Program>) -> Result<Self, Error> {
-        let mut tensors = Vec::new();
-        for (index, state) in program.plan.states.iter().enumerate() {
-            tensors.push(match &state.kind {
-                StateKind::Tensor { shape } => {
-                    let times = if program.doubled[index] { 2 } else { 1 };
-                    let bytes = 4 * times * shape.iter().product::<usize>() as u64;
-                    StateTensor::Tensor(program.device.buffer("a session's state", bytes, USAGE)?)
-                }
-                StateKind::KeyValue { .. } => StateTensor::KeyValue { halves: None, capacity: 0 },
-            });
-        }
-        let bind_groups = program.dispatches.iter().map(|_| None).collect();
-        let mut state = Self { program, tensors, bind_groups, position: 0, parity: 0 };
-        if !state.has_caches() {
-            state.bind(None)?;
-        }
-        Ok(state)
-    }
-
-    fn has_caches(&self) -> bool {
-        self.tensors.iter().any(|tensor| matches!(tensor, StateTensor::KeyValue { .. }))
+        let tensors = Arc::new(Tensors::new(&program)?);
+        let caches = vec![None; program.plan.states.len()];
+        Ok(Self {
+            number: next_number(),
+            program,
+            tensors,
+            caches,
+            bind_groups: Vec::new(),
+            bound: Vec::new(),
+            position: 0,
+            parity: 0,
+        })
     }
 
     /// Whether this is a state of `program`.
@@ -67,132 +61,266 @@ impl WgpuState {
         Arc::ptr_eq(&self.program, program)
     }
 
-    /// The bindings of dispatch `index`.
+    /// The bindings of dispatch `index`, behind [`Self::prepare`].
     pub(super) fn bind_group(&self, index: usize) -> Option<&wgpu::BindGroup> {
         self.bind_groups.get(index)?.as_ref()
     }
 
-    /// Makes the bindings of all dispatches on states: those that see `grown`, or all that are not there.
-    fn bind(&mut self, grown: Option<&[StateId]>) -> Result<(), Error> {
-        for (index, dispatch) in self.program.dispatches.iter().enumerate() {
-            if dispatch.over != Over::Runs {
-                continue;
+    /// The form of a cache; `None` for a tensor.
+    fn form(&self, index: usize) -> Option<Form> {
+        match &self.program.plan.states.get(index)?.kind {
+            StateKind::KeyValue { kv_heads, head_dim, window } => Some(Form {
+                row: 4 * (kv_heads * head_dim) as u64,
+                window: *window,
+                chunk: self.program.chunk,
+            }),
+            StateKind::Tensor { .. } => None,
+        }
+    }
+
+    /// Makes the state its own, with room for `len` more positions, and its bindings.
+    ///
+    /// # Errors
+    /// When a cache would be larger than the device allows, or there is no memory.
+    pub(super) fn prepare(&mut self, len: usize) -> Result<(), Error> {
+        Tensors::unshare(&mut self.tensors)?;
+        let program = self.program.clone();
+        let device = &program.device;
+        let mut encoder = None;
+        let (mut moved, mut left) = (Vec::new(), Vec::new());
+        for index in 0..self.caches.len() {
+            let Some(form) = self.form(index) else { continue };
+            let encoder = encoder
+                .get_or_insert_with(|| device.device.create_command_encoder(&Default::default()));
+            let cache = &mut self.caches[index];
+            let span = [self.position, len];
+            if Cache::reserve(cache, device, form, self.number, span, encoder, &mut left)? {
+                moved.push(StateId(index));
             }
-            let touched =
-                grown.is_some_and(|grown| dispatch.states().any(|id| grown.contains(&id)));
-            if self.bind_groups[index].is_some() && !touched {
-                continue;
+        }
+        if let Some(encoder) = encoder.filter(|_| !moved.is_empty()) {
+            device.queue.submit([encoder.finish()]);
+        }
+        left.iter().for_each(|cache| cache.release(self.number));
+        let buffers = self.tensors.buffers();
+        let all = self.bind_groups.is_empty() || self.bound != buffers;
+        if all || !moved.is_empty() {
+            self.bound = buffers;
+            if let Err(error) = self.bind((!all).then_some(&moved)) {
+                self.bind_groups.clear();
+                return Err(error);
             }
-            let tensors = &self.tensors;
-            let part = |id: StateId, part: usize| match tensors.get(id.0)? {
-                StateTensor::Tensor(buffer) => Some(buffer.clone()),
-                StateTensor::KeyValue { halves, .. } => halves.as_ref()?.get(part).cloned(),
-            };
-            self.bind_groups[index] = Some(dispatch.bind(&self.program.device, part)?);
         }
         Ok(())
     }
 
-    /// Makes room for `len` more positions in the caches.
-    ///
-    /// # Errors
-    /// When a cache would be larger than the device allows, or there is no memory.
-    pub(super) fn reserve(&mut self, len: usize) -> Result<(), Error> {
-        if !self.has_caches() {
-            return Ok(());
-        }
+    /// Makes the bindings of all dispatches on states, or of those that see one of `moved`.
+    fn bind(&mut self, moved: Option<&Vec<StateId>>) -> Result<(), Error> {
         let program = self.program.clone();
-        let device = &program.device;
-        let mut grown = Vec::new();
-        let mut encoder = device.device.create_command_encoder(&Default::default());
-        for (index, tensor) in self.tensors.iter_mut().enumerate() {
-            let (StateTensor::KeyValue { halves, capacity }, Some(state)) =
-                (tensor, program.plan.states.get(index))
-            else {
+        self.bind_groups.resize_with(program.dispatches.len(), || None);
+        for (dispatch, bound) in program.dispatches.iter().zip(&mut self.bind_groups) {
+            let touched = moved.is_none_or(|moved| dispatch.states().any(|id| moved.contains(&id)));
+            if dispatch.over != Over::Runs || !touched {
                 continue;
+            }
+            let part = |id: StateId, part: usize| match program.layout.place(id) {
+                Some(place) => self.tensors.part(place),
+                None => self.caches.get(id.0)?.as_ref()?.halves.get(part).map(Part::whole),
             };
-            let StateKind::KeyValue { kv_heads, head_dim, window } = &state.kind else { continue };
-            let all = self.position.saturating_add(len);
-            // A step's first query must still see its window when the last key has been written.
-            let most = window.map_or(usize::MAX, |window| window.saturating_add(program.chunk));
-            let needed = all.min(most);
-            if needed <= *capacity {
-                continue;
-            }
-            // Twice as much, so that copies cost a constant per position; never more than can be bound.
-            let row = 4 * (kv_heads * head_dim) as u64;
-            let bound = usize::try_from(device.max_binding / row).unwrap_or(usize::MAX);
-            let new = needed.max(capacity.saturating_mul(2)).max(FIRST_CAPACITY).min(most);
-            let new = new.min(bound.max(needed));
-            let bytes = row.saturating_mul(new as u64);
-            let pair = [
-                device.buffer("a key/value cache", bytes, USAGE)?,
-                device.buffer("a key/value cache", bytes, USAGE)?,
-            ];
-            if let Some(old) = halves {
-                for (old, new) in old.iter().zip(&pair) {
-                    encoder.copy_buffer_to_buffer(old, 0, new, 0, Some(row * *capacity as u64));
-                }
-            }
-            (*halves, *capacity) = (Some(pair), new);
-            grown.push(StateId(index));
-        }
-        if !grown.is_empty() {
-            device.queue.submit([encoder.finish()]);
-            self.bind(Some(&grown))?;
+            *bound = Some(dispatch.bind(&program.device, part)?);
         }
         Ok(())
     }
+
+    /// Copies bytes of buffers to where the host can read them.
+    fn fetch(&self, ranges: &[(&wgpu::Buffer, u64, u64)]) -> Result<Readback, Error> {
+        let device = &self.program.device;
+        let total = ranges.iter().map(|(_, _, bytes)| bytes).sum();
+        let staging = self.program.spare.take(device, total)?;
+        let mut encoder = device.device.create_command_encoder(&Default::default());
+        let mut at = 0;
+        for (buffer, start, bytes) in ranges {
+            encoder.copy_buffer_to_buffer(buffer, *start, &staging, at, Some(*bytes));
+            at += bytes;
+        }
+        let submission = device.queue.submit([encoder.finish()]);
+        Ok(Readback::new(submission, vec![(staging, total)]))
+    }
+
+    /// What was fetched, `bytes` of it.
+    async fn read(&self, readback: Readback, bytes: u64) -> Result<Vec<f32>, Error> {
+        let mut values = Vec::new();
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let what = "a copy of a session's state";
+        values.try_reserve_exact(bytes / 4).map_err(|_| Error::OutOfMemory { what, bytes })?;
+        let (device, spare) = (&self.program.device, &self.program.spare);
+        readback.read(device, spare, |read| values.extend_from_slice(read)).await?;
+        Ok(values)
+    }
+
+    async fn exported(&self, id: StateId) -> Result<PortableState, Error> {
+        self.program.device.check()?;
+        let form = || Error::StateForm { id: id.0 };
+        if let Some(place) = self.program.layout.place(id) {
+            let fetched = self.tensors.with_current(place, self.parity, |buffer, start| {
+                self.fetch(&[(buffer, start, place.bytes)])
+            });
+            let readback = fetched.ok_or_else(form)??;
+            return Ok(PortableState::Tensor(self.read(readback, place.bytes).await?));
+        }
+        let (kv_heads, head_dim, row) = self.shape(id).ok_or_else(form)?;
+        let oldest = self.form(id.0).ok_or_else(form)?.oldest(self.position);
+        let first = oldest.min(self.position);
+        let mut halves = [Vec::new(), Vec::new()];
+        if let Some(Some(cache)) = self.caches.get(id.0) {
+            let pieces = cache.pieces(first, self.position);
+            for (half, buffer) in halves.iter_mut().zip(&cache.halves) {
+                let ranges: Vec<_> = pieces
+                    .iter()
+                    .map(|(span, at)| (buffer, *at, row * span.len() as u64))
+                    .collect();
+                let positions = self.position - first;
+                if positions > 0 {
+                    let readback = self.fetch(&ranges)?;
+                    let rows = self.read(readback, row * positions as u64).await?;
+                    *half = turned(&rows, positions, kv_heads, head_dim);
+                }
+            }
+        }
+        let [keys, values] = halves;
+        Ok(PortableState::KeyValue { first, keys, values })
+    }
+
+    /// Heads of a cache, their width, and bytes of a position.
+    fn shape(&self, id: StateId) -> Option<(usize, usize, u64)> {
+        match &self.program.plan.states.get(id.0)?.kind {
+            StateKind::KeyValue { kv_heads, head_dim, .. } => {
+                Some((*kv_heads, *head_dim, 4 * (kv_heads * head_dim) as u64))
+            }
+            StateKind::Tensor { .. } => None,
+        }
+    }
+}
+
+/// `[outer, inner, width]` as `[inner, outer, width]`.
+fn turned(values: &[f32], outer: usize, inner: usize, width: usize) -> Vec<f32> {
+    let mut turned = Vec::with_capacity(values.len());
+    for i in 0..inner {
+        for o in 0..outer {
+            let at = (o * inner + i) * width;
+            turned.extend_from_slice(values.get(at..at + width).unwrap_or_default());
+        }
+    }
+    turned
 }
 
 impl SessionState for WgpuState {
     fn snapshot(&self) -> Result<Box<dyn SessionState>, Error> {
-        let device = &self.program.device;
-        let mut encoder = device.device.create_command_encoder(&Default::default());
-        let mut copy = |buffer: &wgpu::Buffer| {
-            let new = device.buffer("a session's state", buffer.size(), USAGE)?;
-            encoder.copy_buffer_to_buffer(buffer, 0, &new, 0, None);
-            Ok::<_, Error>(new)
-        };
-        let mut tensors = Vec::new();
-        for tensor in &self.tensors {
-            tensors.push(match tensor {
-                StateTensor::Tensor(buffer) => StateTensor::Tensor(copy(buffer)?),
-                StateTensor::KeyValue { halves: None, capacity } => {
-                    StateTensor::KeyValue { halves: None, capacity: *capacity }
-                }
-                StateTensor::KeyValue { halves: Some([keys, values]), capacity } => {
-                    let halves = Some([copy(keys)?, copy(values)?]);
-                    StateTensor::KeyValue { halves, capacity: *capacity }
-                }
-            });
-        }
-        device.queue.submit([encoder.finish()]);
-        let mut state = Self {
+        self.program.device.check()?;
+        let number = next_number();
+        self.caches.iter().flatten().for_each(|cache| cache.hold(number, self.position));
+        Ok(Box::new(Self {
+            number,
             program: self.program.clone(),
-            tensors,
-            bind_groups: self.bind_groups.iter().map(|_| None).collect(),
+            tensors: self.tensors.clone(),
+            caches: self.caches.clone(),
+            bind_groups: Vec::new(),
+            bound: Vec::new(),
             position: self.position,
             parity: self.parity,
-        };
-        if self.position > 0 || !self.has_caches() {
-            state.bind(None)?;
-        }
-        device.check()?;
-        Ok(Box::new(state))
+        }))
     }
 
     fn bytes(&self) -> usize {
-        let bytes = |tensor: &StateTensor| match tensor {
-            StateTensor::Tensor(buffer) => buffer.size(),
-            StateTensor::KeyValue { halves, .. } => {
-                halves.iter().flatten().map(wgpu::Buffer::size).sum()
+        let caches: usize = self.caches.iter().flatten().map(|cache| cache.bytes()).sum();
+        self.tensors.bytes() + caches
+    }
+
+    fn blocks(&self, visit: &mut dyn FnMut(usize, usize)) {
+        visit(Arc::as_ptr(&self.tensors).addr(), self.tensors.bytes());
+        for cache in self.caches.iter().flatten() {
+            visit(Arc::as_ptr(cache).addr(), cache.bytes());
+        }
+    }
+
+    fn attention_floor(&self) -> usize {
+        self.caches.iter().flatten().map(|cache| cache.floor()).max().unwrap_or(0)
+    }
+
+    fn cut_attention(&mut self, position: usize) -> Result<(), Error> {
+        if position < self.attention_floor() || position > self.position {
+            return Err(Error::CutOutOfRange { position, held: self.position });
+        }
+        self.position = position;
+        self.caches.iter().flatten().for_each(|cache| cache.hold(self.number, position));
+        Ok(())
+    }
+
+    fn export(&self, id: StateId) -> ExportFuture<'_> {
+        Box::pin(self.exported(id))
+    }
+
+    fn import(&mut self, position: usize, id: StateId, state: PortableState) -> Result<(), Error> {
+        let form = || Error::StateForm { id: id.0 };
+        let queue = &self.program.device.queue;
+        match (self.program.layout.place(id), state) {
+            (Some(place), PortableState::Tensor(values)) => {
+                if 4 * values.len() as u64 != place.bytes {
+                    return Err(form());
+                }
+                Tensors::unshare(&mut self.tensors)?;
+                let bytes = bytemuck::cast_slice(&values);
+                self.tensors
+                    .with_current(place, self.parity, |buffer, at| {
+                        queue.write_buffer(buffer, at, bytes);
+                    })
+                    .ok_or_else(form)?;
             }
-        };
-        self.tensors.iter().map(|tensor| bytes(tensor) as usize).sum()
+            (None, PortableState::KeyValue { first, keys, values }) => {
+                let (kv_heads, head_dim, _) = self.shape(id).ok_or_else(form)?;
+                let shape = self.form(id.0).ok_or_else(form)?;
+                let positions = position.checked_sub(first).ok_or_else(form)?;
+                let len = positions.checked_mul(kv_heads).and_then(|n| n.checked_mul(head_dim));
+                let whole = len == Some(keys.len()) && len == Some(values.len());
+                if !whole || first > shape.oldest(position) {
+                    return Err(form());
+                }
+                let mut cache = None;
+                if position > 0 {
+                    let new = Cache::with_room(&self.program.device, shape, first, position)?;
+                    // More than a window shows has no place.
+                    let held = first.max(position.saturating_sub(new.capacity));
+                    for (buffer, half) in new.halves.iter().zip([&keys, &values]) {
+                        let rows = turned(half, kv_heads, positions, head_dim);
+                        for (span, at) in new.pieces(held, position) {
+                            let row = kv_heads * head_dim;
+                            let span = (span.start - first) * row..(span.end - first) * row;
+                            let rows = rows.get(span).unwrap_or_default();
+                            queue.write_buffer(buffer, at, bytemuck::cast_slice(rows));
+                        }
+                    }
+                    new.hold(self.number, position);
+                    cache = Some(Arc::new(new));
+                }
+                if let Some(place) = self.caches.get_mut(id.0) {
+                    place.iter().for_each(|old| old.release(self.number));
+                    *place = cache;
+                }
+                self.bind_groups.clear();
+            }
+            _ => return Err(form()),
+        }
+        self.position = position;
+        self.program.device.check()
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {
         self
+    }
+}
+
+impl Drop for WgpuState {
+    fn drop(&mut self) {
+        self.caches.iter().flatten().for_each(|cache| cache.release(self.number));
     }
 }

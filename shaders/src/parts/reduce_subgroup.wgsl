@@ -47,6 +47,47 @@ fn sum_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
     return sum;
 }
 
+/// The sum over all threads whose numbers are equal modulo `stride`, a power of two; all of them get it.
+fn sum_strided(value: vec4<f32>, ids: Ids, stride: u32) -> vec4<f32> {
+    var sum = value;
+    for (var distance = stride; distance < ids.size; distance *= 2u) {
+        sum += subgroupShuffleXor(sum, distance);
+    }
+    let thread = thread_of(ids);
+    let near = max(ids.size, stride);
+    if thread % near < stride {
+        partials[thread / near * stride + thread % stride] = sum;
+    }
+    workgroupBarrier();
+    sum = vec4(0.0);
+    for (var i = thread % stride; i < THREADS / near * stride; i += stride) {
+        sum += partials[i];
+    }
+    workgroupBarrier();
+    return sum;
+}
+
+/// The largest of each component over each `span` neighbouring threads.
+fn largest_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
+    var largest = value;
+    let near = min(span, ids.size);
+    for (var distance = 1u; distance < near; distance *= 2u) {
+        largest = max(largest, subgroupShuffleXor(largest, distance));
+    }
+    let thread = thread_of(ids);
+    if thread % near == 0u {
+        partials[thread / near] = largest;
+    }
+    workgroupBarrier();
+    let count = span / near;
+    let first = thread / span * count;
+    for (var i = first; i < first + count; i += 1u) {
+        largest = max(largest, partials[i]);
+    }
+    workgroupBarrier();
+    return largest;
+}
+
 /// The largest over each `span` neighbouring threads.
 fn max_over(value: f32, ids: Ids, span: u32) -> f32 {
     var largest = value;

@@ -29,6 +29,38 @@ fn sum_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
     return sum;
 }
 
+/// The sum over all threads whose numbers are equal modulo `stride`, a power of two; all of them get it.
+fn sum_strided(value: vec4<f32>, ids: Ids, stride: u32) -> vec4<f32> {
+    let thread = ids.index;
+    partials[thread] = value;
+    workgroupBarrier();
+    for (var distance = THREADS / 2u; distance >= stride; distance /= 2u) {
+        if thread < distance {
+            partials[thread] += partials[thread + distance];
+        }
+        workgroupBarrier();
+    }
+    let sum = partials[thread % stride];
+    workgroupBarrier();
+    return sum;
+}
+
+/// The largest of each component over each `span` neighbouring threads.
+fn largest_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
+    let thread = ids.index;
+    partials[thread] = value;
+    workgroupBarrier();
+    for (var distance = span / 2u; distance > 0u; distance /= 2u) {
+        if thread % span < distance {
+            partials[thread] = max(partials[thread], partials[thread + distance]);
+        }
+        workgroupBarrier();
+    }
+    let largest = partials[thread / span * span];
+    workgroupBarrier();
+    return largest;
+}
+
 /// The largest over each `span` neighbouring threads.
 fn max_over(value: f32, ids: Ids, span: u32) -> f32 {
     let thread = ids.index;

@@ -5,7 +5,8 @@
 
 use std::time::Instant;
 
-use kinglet::{Error, Logits, Model, Run, Session, Traffic};
+use kinglet::sampling::{Sampler, SamplingOptions};
+use kinglet::{Error, GenerateOptions, Logits, Model, Run, Session, Traffic};
 use serde_json::json;
 
 use crate::args::GlobalArgs;
@@ -100,6 +101,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<(), CliError>
         }
     }
     let bandwidth = median(&bandwidths);
+    let on_device = model.decodes_ahead();
     if !args.json {
         println!("{}: {}", model.folder().display(), model.describe());
         println!(
@@ -107,12 +109,15 @@ pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<(), CliError>
             bandwidth / 1e9,
             args.rounds.max(1)
         );
+        if on_device && args.decode > 0 {
+            println!("decode: greedy, tokens chosen on the device and read behind it");
+        }
         println!(
             "test       tokens   depth      tokens/s  (min .. max)            MB/token     GB/s   share"
         );
     }
     for test in &tests {
-        test.print(args.json, bandwidth, &memory);
+        test.print(args.json, on_device, bandwidth, &memory);
     }
     Ok(())
 }
@@ -125,7 +130,21 @@ fn prefill(model: &Model, tokens: usize) -> Result<f64, Error> {
     Ok(tokens as f64 / start.elapsed().as_secs_f64())
 }
 
+/// Tokens per second, one after the other: on a device that chooses tokens by itself greedily and read behind it, as
+/// `generate` does; elsewhere given ones, with nothing chosen.
 fn decode(session: &mut Session, tokens: usize) -> Result<f64, Error> {
+    if session.model().decodes_ahead() {
+        let first = token(session.position(), session.model().vocab());
+        session.feed(&[first])?;
+        let mut sampler = Sampler::new(SamplingOptions::greedy(), 0)?;
+        let mut generation = session.generate(&mut sampler, GenerateOptions::new());
+        generation.next_token()?;
+        let start = Instant::now();
+        for _ in 0..tokens {
+            generation.next_token()?;
+        }
+        return Ok(tokens as f64 / start.elapsed().as_secs_f64());
+    }
     let vocab = session.model().vocab();
     let first = session.position();
     let start = Instant::now();
@@ -140,7 +159,7 @@ impl Test {
         Self { name, tokens, depth, bytes_per_token, rates: Vec::new(), shares: Vec::new() }
     }
 
-    fn print(&self, as_json: bool, bandwidth: f64, memory: &Memory) {
+    fn print(&self, as_json: bool, on_device: bool, bandwidth: f64, memory: &Memory) {
         let rate = median(&self.rates);
         let least = self.rates.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.rates.iter().copied().fold(0.0, f64::max);
@@ -155,6 +174,7 @@ impl Test {
                 "tokens_per_second_min": least,
                 "tokens_per_second_max": most,
                 "rounds": self.rates.len(),
+                "chosen_on_device": self.name == "decode" && on_device,
                 "bytes_per_token": self.bytes_per_token,
                 "gb_per_second": moved,
                 "read_bandwidth_gb_per_second": bandwidth / 1e9,
