@@ -35,7 +35,7 @@ var<workgroup> token_tile: array<vec4<f16>, TOKENS * STRIDE>;
 /// [ROWS, STRIDE].
 var<workgroup> weight_tile: array<vec4<f16>, ROWS * STRIDE>;
 /// [SUBGROUPS, 16 tokens, 16 rows]: results on their way to the threads.
-var<workgroup> results: array<vec2<f32>, SUBGROUPS * 128u>;
+var<workgroup> results: array<vec4<f32>, SUBGROUPS * 64u>;
 var<workgroup> tokens_of_tile: u32;
 
 /// Puts what a thread has brought into the tiles.
@@ -62,7 +62,8 @@ fn finish_results(tile: Tile, token: u32, row: u32, subgroup: u32, lane: u32) {
     for (var i = lane; i < 128u; i += 32u) {
         let place = token + i / 8u;
         if place < tile.tokens {
-            finish_tile(tile, place, row / 2u + i % 8u, results[subgroup * 128u + i]);
+            let products = results[subgroup * 64u + i / 2u];
+            finish_tile(tile, place, row / 2u + i % 8u, select(products.xy, products.zw, i % 2u == 1u));
         }
     }
     workgroupBarrier();
@@ -87,12 +88,10 @@ fn main(
     let row = weight_row(tile, thread / GRANULES);
     // Places behind the last token hold that token; what comes of them is left out.
     let input = input_row(tile, min(thread / SHARE, tile.tokens - 1u));
-    results[thread] = vec2(0.0);
-    results[thread + THREADS] = vec2(0.0);
-    results[thread + 2u * THREADS] = vec2(0.0);
-    results[thread + 3u * THREADS] = vec2(0.0);
+    results[thread] = vec4(0.0);
+    results[thread + THREADS] = vec4(0.0);
     workgroupBarrier();
-    let zero = coopLoadT<Sums16>(&results[subgroup * 128u], 8u);
+    let zero = coopLoadT<Sums16>(&results[subgroup * 64u], 4u);
     workgroupBarrier();
 //# when tiles
     let own_row = subgroup % 4u * 32u;
@@ -144,26 +143,26 @@ fn main(
         workgroupBarrier();
     }
 //# when tiles
-    coopStoreT(c00, &results[subgroup * 128u], 8u);
+    coopStoreT(c00, &results[subgroup * 64u], 4u);
     finish_results(tile, own_token, own_row, subgroup, lane);
-    coopStoreT(c01, &results[subgroup * 128u], 8u);
+    coopStoreT(c01, &results[subgroup * 64u], 4u);
     finish_results(tile, own_token, own_row + 16u, subgroup, lane);
-    coopStoreT(c10, &results[subgroup * 128u], 8u);
+    coopStoreT(c10, &results[subgroup * 64u], 4u);
     finish_results(tile, own_token + 16u, own_row, subgroup, lane);
-    coopStoreT(c11, &results[subgroup * 128u], 8u);
+    coopStoreT(c11, &results[subgroup * 64u], 4u);
     finish_results(tile, own_token + 16u, own_row + 16u, subgroup, lane);
-    coopStoreT(c20, &results[subgroup * 128u], 8u);
+    coopStoreT(c20, &results[subgroup * 64u], 4u);
     finish_results(tile, own_token + 32u, own_row, subgroup, lane);
-    coopStoreT(c21, &results[subgroup * 128u], 8u);
+    coopStoreT(c21, &results[subgroup * 64u], 4u);
     finish_results(tile, own_token + 32u, own_row + 16u, subgroup, lane);
-    coopStoreT(c30, &results[subgroup * 128u], 8u);
+    coopStoreT(c30, &results[subgroup * 64u], 4u);
     finish_results(tile, own_token + 48u, own_row, subgroup, lane);
-    coopStoreT(c31, &results[subgroup * 128u], 8u);
+    coopStoreT(c31, &results[subgroup * 64u], 4u);
     finish_results(tile, own_token + 48u, own_row + 16u, subgroup, lane);
 //# when small_tiles
-    coopStoreT(c0, &results[subgroup * 128u], 8u);
+    coopStoreT(c0, &results[subgroup * 64u], 4u);
     finish_results(tile, 0u, own_row, subgroup, lane);
-    coopStoreT(c1, &results[subgroup * 128u], 8u);
+    coopStoreT(c1, &results[subgroup * 64u], 4u);
     finish_results(tile, 16u, own_row, subgroup, lane);
 //# end
 }
