@@ -41,6 +41,8 @@ mod wgpu;
 
 #[cfg(feature = "wgpu")]
 pub use self::wgpu::adapter::{AdapterInfo, AdapterKind, adapters};
+#[cfg(feature = "wgpu")]
+pub use self::wgpu::capabilities::Capabilities;
 pub use backend::{Backend, Logits};
 pub use cancel::Cancel;
 pub use checkpoint::{Checkpoint, read_config, read_spec};

@@ -32,12 +32,30 @@ fn an_adapter_that_is_not_there_is_refused_with_those_that_are() {
 }
 
 #[test]
-fn a_capability_that_the_environment_forbids_is_not_used() {
+fn a_capability_that_the_environment_forbids_is_found_but_not_used() {
     let mut line = command(&["devices", "--json"]);
-    line.env("KINGLET_WGPU_WITHOUT", "subgroups");
-    for line in run(line, b"").ok().lines() {
-        assert!(line.contains("\"uses_subgroups\":false"), "{line}");
+    line.env("KINGLET_WGPU_WITHOUT", "subgroups, f16");
+    let found = kinglet(&["devices", "--json"]).ok();
+    let found = found.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    for (line, free) in run(line, b"").ok().lines().zip(found) {
+        let adapter: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(adapter["found"], free["found"], "{line}");
+        for (name, has) in adapter["found"].as_object().unwrap() {
+            let forbidden = ["subgroups", "f16"].contains(&name.as_str());
+            assert_eq!(adapter["used"][name] == true, has == true && !forbidden, "{name}: {line}");
+        }
     }
+}
+
+#[test]
+fn what_is_no_capability_cannot_be_forbidden() {
+    if wgpu_targets().is_empty() {
+        return;
+    }
+    let mut line = command(&["devices"]);
+    line.env("KINGLET_WGPU_WITHOUT", "subgrops");
+    let message = run(line, b"").error(1);
+    assert!(message.contains("subgrops") && message.contains("dot_int8"), "{message}");
 }
 
 #[test]

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use kinglet_shaders::Reduction;
-
+use super::capabilities::Capabilities;
 use crate::Error;
 
 /// What kind of device an adapter is.
@@ -50,12 +49,8 @@ pub struct AdapterInfo {
     pub driver: String,
     /// Smallest and largest subgroup, where it has them.
     pub subgroups: Option<(u32, u32)>,
-    /// Arithmetic in binary16.
-    pub f16: bool,
-    /// Time stamps of the device.
-    pub timestamps: bool,
-    /// Products of small matrices by the device's own units.
-    pub cooperative_matrices: bool,
+    /// What it can do.
+    pub capabilities: Capabilities,
     /// Largest buffer that a kernel can see, in bytes.
     pub max_binding: u64,
     /// Largest buffer, in bytes.
@@ -71,16 +66,13 @@ impl AdapterInfo {
             && self.unusable.is_none()
     }
 
-    /// Whether kernels will add up within subgroups here.
-    pub fn uses_subgroups(&self) -> bool {
-        reduction(self, without("subgroups")) == Reduction::Subgroup
+    /// What kernels will use of what it can do: all that the environment doesn't forbid (see [`Capabilities::allowed`]).
+    ///
+    /// # Errors
+    /// When the environment forbids what is no capability.
+    pub fn used(&self) -> Result<Capabilities, Error> {
+        self.capabilities.allowed()
     }
-}
-
-/// Whether the environment forbids a capability: `KINGLET_WGPU_WITHOUT=subgroups,...`.
-pub(super) fn without(capability: &str) -> bool {
-    let list = std::env::var("KINGLET_WGPU_WITHOUT").unwrap_or_default();
-    list.split(',').any(|name| name.trim() == capability)
 }
 
 /// `0: NAME (discrete, vulkan)`, and why it can't be used, if so.
@@ -96,8 +88,10 @@ impl fmt::Display for AdapterInfo {
 
 /// All adapters, in an order that stays the same as long as hardware and drivers do.
 pub async fn adapters() -> Vec<AdapterInfo> {
-    let found = found(&instance()).await;
-    found.iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect()
+    let instance = instance();
+    let found = found(&instance).await;
+    let described = found.iter().enumerate();
+    described.map(|(index, adapter)| describe(index, &instance, adapter)).collect()
 }
 
 /// An adapter for [`Device`](super::device::Device), with what is known of it.
@@ -111,10 +105,11 @@ pub(super) struct Choice {
 /// # Errors
 /// When there is no such adapter, or it can't be used.
 pub(super) async fn choose(index: Option<usize>) -> Result<Choice, Error> {
-    let adapters = found(&instance()).await;
+    let instance = instance();
+    let adapters = found(&instance).await;
     let described = adapters.into_iter().enumerate();
     let mut all: Vec<Choice> = described
-        .map(|(index, adapter)| Choice { info: describe(index, &adapter), adapter })
+        .map(|(index, adapter)| Choice { info: describe(index, &instance, &adapter), adapter })
         .collect();
     let rank = |choice: &Choice| match choice.info.kind {
         AdapterKind::Discrete => 0,
@@ -151,7 +146,7 @@ async fn found(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
     instance.enumerate_adapters(wgpu::Backends::PRIMARY).await
 }
 
-fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
+fn describe(index: usize, instance: &wgpu::Instance, adapter: &wgpu::Adapter) -> AdapterInfo {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     let subgroups = features.contains(wgpu::Features::SUBGROUP);
     AdapterInfo {
@@ -167,9 +162,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
         api: info.backend.to_str().into(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
         subgroups: subgroups.then_some((info.subgroup_min_size, info.subgroup_max_size)),
-        f16: features.contains(wgpu::Features::SHADER_F16),
-        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-        cooperative_matrices: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+        capabilities: Capabilities::found(instance, adapter),
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
         unusable: unusable(adapter, &limits),
@@ -206,11 +199,4 @@ fn unusable(adapter: &wgpu::Adapter, limits: &wgpu::Limits) -> Option<String> {
         }
     }
     reason
-}
-
-/// How threads add up: within subgroups where the adapter has them and they are not to be avoided.
-pub(super) fn reduction(info: &AdapterInfo, avoid_subgroups: bool) -> Reduction {
-    // A kernel's threads are counted in whole subgroups, of which the smallest workgroup is 64.
-    let usable = info.subgroups.is_some_and(|(_, largest)| (1..=64).contains(&largest));
-    if usable && !avoid_subgroups { Reduction::Subgroup } else { Reduction::Workgroup }
 }

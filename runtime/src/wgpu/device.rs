@@ -8,6 +8,7 @@ use std::time::Duration;
 use kinglet_shaders::{BindingKind, Kernel, Metadata, Reduction, Variant, WeightType};
 
 use super::adapter::{self, AdapterInfo};
+use super::capabilities::Capabilities;
 use crate::Error;
 
 /// How long the device may take over what was submitted before it counts as stuck.
@@ -29,6 +30,8 @@ pub(super) struct Device {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub info: AdapterInfo,
+    /// What kernels may use.
+    pub capabilities: Capabilities,
     pub reduction: Reduction,
     /// Most bytes of a buffer that kernels see.
     pub max_binding: u64,
@@ -81,17 +84,21 @@ impl Device {
     async fn open(options: DeviceOptions) -> Result<Self, Error> {
         let choice = adapter::choose(options.adapter).await?;
         let info = choice.info;
-        let reduction = adapter::reduction(&info, options.avoid_subgroups);
+        let mut capabilities = info.used()?;
+        capabilities.subgroups &= !options.avoid_subgroups;
+        let reduction = match capabilities.subgroups {
+            true => Reduction::Subgroup,
+            false => Reduction::Workgroup,
+        };
         // What WebGPU promises everywhere, but large buffers where there are some.
         let mut limits = wgpu::Limits::default();
         limits.max_buffer_size = info.max_buffer.max(limits.max_buffer_size);
         limits.max_storage_buffer_binding_size =
             info.max_binding.max(limits.max_storage_buffer_binding_size);
-        let mut features = wgpu::Features::empty();
-        features.set(wgpu::Features::SUBGROUP, reduction == Reduction::Subgroup);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("kinglet"),
-            required_features: features,
+            required_features: capabilities.features(),
+            experimental_features: capabilities.experimental(),
             required_limits: limits.clone(),
             ..Default::default()
         };
@@ -122,6 +129,7 @@ impl Device {
         Ok(Self {
             device,
             queue,
+            capabilities,
             reduction,
             max_binding: options.max_binding.map_or(own, |bound| bound.min(own)) & !15,
             max_groups: limits.max_compute_workgroups_per_dimension,

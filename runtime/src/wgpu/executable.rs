@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::adapter::{AdapterKind, without};
+use super::adapter::AdapterKind;
 use super::device::{Device, DeviceOptions};
 use super::program::{Builder, Dispatch, Memory, Over, Rotation, STEP_BYTES};
 use super::readback::{Readback, Spare};
@@ -62,7 +62,7 @@ impl WgpuExecutable {
         }
         let device = Device::shared(DeviceOptions {
             adapter: options.adapter,
-            avoid_subgroups: options.avoid_subgroups || without("subgroups"),
+            avoid_subgroups: options.avoid_subgroups,
             max_binding: options.max_binding,
         })?;
         let sizes = Sizes::of(&plan);
@@ -355,10 +355,7 @@ impl Executable for WgpuExecutable {
     fn describe(&self) -> String {
         let device = &self.program.device;
         let info = &device.info;
-        let how = match device.reduction {
-            kinglet_shaders::Reduction::Subgroup => "subgroups",
-            kinglet_shaders::Reduction::Workgroup => "no subgroups",
-        };
+        let how = if device.capabilities.subgroups { "subgroups" } else { "no subgroups" };
         format!("wgpu, {} ({}, {}, {how})", info.name, info.kind, info.api)
     }
 

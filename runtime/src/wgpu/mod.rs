@@ -1,7 +1,7 @@
 //! The wgpu backend: every op of a plan as WGSL kernels, on Vulkan, Metal and DX12.
 //!
 //! `wgpu/NAME.rs` turns the op `NAME` into dispatches of the kernels of `shaders/src/NAME.wgsl`. What they share:
-//! [`adapter`] (which devices there are), `device` (one that is open, with its kernels), `layout` and `upload` (weights),
+//! [`adapter`] (which devices there are), [`capabilities`] (what of theirs is used), `device` (one that is open, with its kernels), `layout` and `upload` (weights),
 //! `program` (ops as dispatches), `state` (a sequence's memory), `executable` (a step), `readback` (logits).
 //!
 //! All memory of a step is allocated when the plan is compiled. Matrices of up to [`program::FEW`] tokens are read row by
@@ -9,6 +9,7 @@
 
 pub(crate) mod adapter;
 mod attention;
+pub(crate) mod capabilities;
 mod conv1d;
 mod device;
 mod embed;

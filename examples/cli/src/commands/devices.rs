@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use kinglet::{AdapterInfo, Isa, adapters};
+use kinglet::{AdapterInfo, Capabilities, Isa, adapters};
 use serde_json::json;
 
 use crate::error::CliError;
@@ -26,19 +26,19 @@ pub(crate) struct DevicesArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// When nothing can be written.
+/// When nothing can be written, or the environment forbids what is no capability.
 pub(crate) fn run(args: &DevicesArgs) -> Result<(), CliError> {
     let mut output = Output::new(if args.json { Format::Json } else { Format::Text });
     let found = adapters_here();
     if args.json {
         for adapter in &found {
-            output.event(&as_json(adapter))?;
+            output.event(&as_json(adapter, adapter.used()?))?;
         }
         return Ok(());
     }
     let mut text = format!("cpu: {}\n", Isa::detect().name());
     for adapter in &found {
-        describe(adapter, &mut text);
+        describe(adapter, adapter.used()?, &mut text);
     }
     if found.is_empty() {
         text.push_str("wgpu: no adapter (no driver for Vulkan, Metal or DX12 was found)\n");
@@ -50,32 +50,24 @@ fn adapters_here() -> Vec<AdapterInfo> {
     pollster::block_on(adapters())
 }
 
-fn describe(adapter: &AdapterInfo, text: &mut String) {
+fn describe(adapter: &AdapterInfo, used: Capabilities, text: &mut String) {
     let mut abilities = vec![match adapter.subgroups {
         Some((least, most)) if least == most => format!("subgroups of {least}"),
         Some((least, most)) => format!("subgroups of {least} to {most}"),
         None => "no subgroups".into(),
     }];
-    for (has, name) in [
-        (adapter.f16, "f16"),
-        (adapter.timestamps, "time stamps"),
-        (adapter.cooperative_matrices, "cooperative matrices"),
-    ] {
+    for (name, has) in adapter.capabilities.list().into_iter().skip(1) {
         abilities.push(if has { name.into() } else { format!("no {name}") });
     }
     let mib = |bytes: u64| bytes >> 20;
-    let used = match &adapter.unusable {
+    let using = match &adapter.unusable {
         Some(reason) => format!("not usable: {reason}"),
-        None => format!(
-            "--backend wgpu --adapter {} adds up {}",
-            adapter.index,
-            if adapter.uses_subgroups() { "in subgroups" } else { "in workgroup memory" }
-        ),
+        None => format!("--backend wgpu --adapter {} uses {}", adapter.index, names(used)),
     };
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "wgpu {}: {}\n  {}, {}, {}\n  {}\n  kernels see buffers of up to {} MiB\n  {used}",
+        "wgpu {}: {}\n  {}, {}, {}\n  {}\n  kernels see buffers of up to {} MiB\n  {using}",
         adapter.index,
         adapter.name,
         adapter.kind,
@@ -86,7 +78,19 @@ fn describe(adapter: &AdapterInfo, text: &mut String) {
     );
 }
 
-fn as_json(adapter: &AdapterInfo) -> serde_json::Value {
+/// The names of those that are there.
+fn names(capabilities: Capabilities) -> String {
+    let there = capabilities.list().into_iter().filter(|(_, has)| *has);
+    let names: Vec<_> = there.map(|(name, _)| name).collect();
+    if names.is_empty() { "nothing beyond WebGPU's core".into() } else { names.join(", ") }
+}
+
+fn object(capabilities: Capabilities) -> serde_json::Value {
+    let pairs = capabilities.list().into_iter();
+    pairs.map(|(name, has)| (name.to_string(), json!(has))).collect()
+}
+
+fn as_json(adapter: &AdapterInfo, used: Capabilities) -> serde_json::Value {
     json!({
         "index": adapter.index,
         "name": adapter.name,
@@ -94,12 +98,10 @@ fn as_json(adapter: &AdapterInfo) -> serde_json::Value {
         "api": adapter.api,
         "driver": adapter.driver,
         "subgroups": adapter.subgroups.map(|(least, most)| [least, most]),
-        "f16": adapter.f16,
-        "timestamps": adapter.timestamps,
-        "cooperative_matrices": adapter.cooperative_matrices,
+        "found": object(adapter.capabilities),
+        "used": object(used),
         "max_binding": adapter.max_binding,
         "max_buffer": adapter.max_buffer,
         "unusable": adapter.unusable,
-        "uses_subgroups": adapter.uses_subgroups(),
     })
 }
