@@ -185,6 +185,36 @@ fn what_is_not_there_or_too_large_is_an_error_that_says_so() {
     }
 }
 
+#[test]
+fn a_lost_device_is_an_error_and_the_model_can_be_opened_again() {
+    let case = named("mamba2/plain");
+    for target in wgpu_targets() {
+        // A bound of its own makes it another device than that of the other tests.
+        let lost = open(&case, &target.options.clone().max_binding(1 << 26));
+        let other = open(&case, &target.options);
+        let expected = |logits: &[f32]| {
+            let error = relative_l2(logits, &case.logits);
+            assert!(error <= BOUND, "{}: {error:.2e}", target.name);
+        };
+        let mut session = lost.session().unwrap();
+        let mut beside = other.session().unwrap();
+        expected(session.feed_all(&case.tokens).unwrap());
+        lost.lose_device();
+        for wanted in [Logits::None, Logits::Last] {
+            let mut session = session.fork().unwrap_or_else(|_| lost.session().unwrap());
+            let mut runs = [Run { session: &mut session, tokens: &[1], logits: wanted }];
+            let error = lost.step(&mut runs).unwrap_err();
+            assert!(matches!(error, Error::DeviceLost { .. }), "{wanted:?}: {error}");
+            assert!(matches!(session.feed(&[1]), Err(Error::PoisonedSession)));
+        }
+        assert!(matches!(lost.session(), Err(Error::DeviceLost { .. })));
+        // What is on another device goes on, and a new one can be had.
+        expected(beside.feed_all(&case.tokens).unwrap());
+        let again = open(&case, &target.options.clone().max_binding(1 << 26));
+        expected(again.session().unwrap().feed_all(&case.tokens).unwrap());
+    }
+}
+
 /// A quantized format as a checkpoint spells it: bits of a code, weights of a group, and the type of affine scales, or what
 /// scales are otherwise.
 #[derive(Clone, Copy, Debug)]

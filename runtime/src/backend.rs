@@ -43,7 +43,9 @@ impl Logits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backend {
-    /// The best there is here.
+    /// The best there is here: a graphics card or one that is part of the processor (feature `wgpu`), the processor where there is
+    /// none or it refuses. A device that the processor plays is taken only where
+    /// [`ModelOptions::adapter`](crate::ModelOptions::adapter) names it.
     #[default]
     Auto,
     /// The processor.
@@ -81,7 +83,8 @@ pub fn compile(
     options: &ModelOptions,
 ) -> Result<Box<dyn Executable>, Error> {
     match options.backend {
-        Backend::Auto | Backend::Cpu => Ok(Box::new(CpuExecutable::new(plan, weights, options)?)),
+        Backend::Auto => automatic(plan, weights, options),
+        Backend::Cpu => Ok(Box::new(CpuExecutable::new(plan, weights, options)?)),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu => Ok(Box::new(crate::wgpu::WgpuExecutable::new(plan, weights, options)?)),
         #[cfg(not(feature = "wgpu"))]
@@ -91,6 +94,33 @@ pub fn compile(
             expected: "a backend of this build, which was made without the feature wgpu",
         }),
     }
+}
+
+/// What `auto` is here. An adapter that was named is not silently replaced by the processor, nor is what only the processor
+/// can be asked for (threads, instructions, states in half precision) dropped for an adapter.
+fn automatic(
+    plan: Arc<Plan>,
+    weights: &Weights,
+    options: &ModelOptions,
+) -> Result<Box<dyn Executable>, Error> {
+    #[cfg(feature = "wgpu")]
+    if options.adapter.is_some() {
+        return Ok(Box::new(crate::wgpu::WgpuExecutable::new(plan, weights, options)?));
+    } else if options.threads.is_none()
+        && options.isa.is_none()
+        && options.state_type == crate::StateType::F32
+        && let Some(adapter) = crate::wgpu::adapter::hardware()
+    {
+        let own = options.clone().adapter(adapter);
+        match crate::wgpu::WgpuExecutable::new(plan.clone(), weights, &own) {
+            Ok(executable) => return Ok(Box::new(executable)),
+            Err(error) if error.is_of_device() => {
+                log::warn!("adapter {adapter} is not used, the processor computes: {error}");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Box::new(CpuExecutable::new(plan, weights, options)?))
 }
 
 /// One sequence's share of a step: some tokens, what they do to its state, and where its logits go.
@@ -138,6 +168,10 @@ pub trait Executable: Send + Sync {
 
     /// Most tokens that a step may have in all its runs together.
     fn max_step_tokens(&self) -> usize;
+
+    /// For tests: makes the device fail as if it had been unplugged. The processor can't.
+    #[doc(hidden)]
+    fn lose_device(&self) {}
 
     /// Kernels that a step launches for one run of `tokens` and the logits of the last; 0 where nothing is launched.
     fn dispatches(&self, tokens: usize) -> usize {

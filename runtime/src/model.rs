@@ -66,6 +66,7 @@ pub struct ModelOptions {
     /// Instruction set of the CPU backend; the best one if not given.
     pub isa: Option<Isa>,
     /// Which adapter the wgpu backend takes, by its number among [`adapters`](crate::adapters); the best one if not given.
+    /// Named with the backend `auto`, it is taken whatever it is.
     pub adapter: Option<usize>,
     /// Whether the wgpu backend's kernels do without subgroups where the adapter has them.
     pub avoid_subgroups: bool,
@@ -406,6 +407,12 @@ impl Model {
     /// Kernels that a step launches on a device for one run of `tokens` and the logits of the last; 0 on the CPU.
     pub fn dispatches(&self, tokens: usize) -> usize {
         self.shared.executable.dispatches(tokens)
+    }
+
+    /// For tests: see [`Executable::lose_device`].
+    #[doc(hidden)]
+    pub fn lose_device(&self) {
+        self.shared.executable.lose_device();
     }
 
     pub(crate) fn executable(&self) -> &dyn Executable {

@@ -18,7 +18,8 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "NAME", default_value = "auto", value_parser = backend())]
     pub(crate) backend: Backend,
 
-    /// Which adapter `--backend wgpu` takes, by its number in `kinglet devices`; the best one if not given
+    /// Which adapter computes, by its number in `kinglet devices`; if not given, the best one with --backend wgpu, and a
+    /// graphics card or none with auto
     #[arg(long, global = true, value_name = "N")]
     pub(crate) adapter: Option<u16>,
 

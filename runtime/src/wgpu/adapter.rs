@@ -1,6 +1,7 @@
 //! Which adapters there are, what each can do, and which is taken.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use super::capabilities::Capabilities;
 use crate::Error;
@@ -92,6 +93,18 @@ pub async fn adapters() -> Vec<AdapterInfo> {
     let found = found(&instance).await;
     let described = found.iter().enumerate();
     described.map(|(index, adapter)| describe(index, &instance, adapter)).collect()
+}
+
+/// The adapter that the `auto` backend takes, if there is one: a discrete one before one that is part of the processor. Looked for
+/// once in a process.
+pub(crate) fn hardware() -> Option<usize> {
+    static FOUND: OnceLock<Option<usize>> = OnceLock::new();
+    *FOUND.get_or_init(|| best_hardware(&pollster::block_on(adapters())))
+}
+
+fn best_hardware(adapters: &[AdapterInfo]) -> Option<usize> {
+    let usable = adapters.iter().filter(|adapter| adapter.is_hardware());
+    usable.min_by_key(|adapter| adapter.kind != AdapterKind::Discrete).map(|adapter| adapter.index)
 }
 
 /// An adapter for [`Device`](super::device::Device), with what is known of it.
@@ -199,4 +212,39 @@ fn unusable(adapter: &wgpu::Adapter, limits: &wgpu::Limits) -> Option<String> {
         }
     }
     reason
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapter(index: usize, kind: AdapterKind, unusable: Option<&str>) -> AdapterInfo {
+        AdapterInfo {
+            index,
+            name: "adapter".into(),
+            kind,
+            api: "vulkan".into(),
+            driver: "driver".into(),
+            subgroups: None,
+            capabilities: Capabilities::default(),
+            max_binding: 1 << 27,
+            max_buffer: 1 << 28,
+            unusable: unusable.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn auto_takes_a_discrete_adapter_then_an_integrated_one_and_no_other() {
+        let software = adapter(0, AdapterKind::Software, None);
+        let virtual_one = adapter(1, AdapterKind::Virtual, None);
+        let integrated = adapter(2, AdapterKind::Integrated, None);
+        let broken = adapter(3, AdapterKind::Discrete, Some("too old"));
+        let discrete = adapter(4, AdapterKind::Discrete, None);
+        let mut all = vec![software, virtual_one];
+        assert_eq!(best_hardware(&all), None);
+        all.extend([integrated, broken]);
+        assert_eq!(best_hardware(&all), Some(2));
+        all.push(discrete);
+        assert_eq!(best_hardware(&all), Some(4));
+    }
 }

@@ -109,11 +109,9 @@ impl Device {
             })?;
         let health = Arc::new(Mutex::new(None));
         let lost = health.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            // Dropping the last reference is how a device ends, too.
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                *lock(&lost) = Some(Fault::Lost(message));
-            }
+        // Also called when the last reference is dropped; nobody asks for its health then.
+        device.set_device_lost_callback(move |_, message| {
+            *lock(&lost) = Some(Fault::Lost(message));
         });
         let refused = health.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -277,6 +275,13 @@ impl Device {
         }
         self.check()?;
         Ok(CompiledKernel { name, pipeline, layout, metadata })
+    }
+
+    /// An error if something has gone wrong that the driver has told of by now.
+    pub(super) fn look(&self) -> Result<(), Error> {
+        // What is wrong with that comes out as a fault.
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        self.check()
     }
 
     /// Waits for a submission, or for all.

@@ -209,7 +209,7 @@ impl WgpuExecutable {
     async fn run(&self, mut runs: Vec<BackendRun<'_>>) -> Result<(), Error> {
         let readback = self.submit(&mut runs)?;
         if readback.is_empty() {
-            return self.program.device.check();
+            return self.program.device.look();
         }
         let (device, vocab) = (&self.program.device, self.program.plan.vocab);
         // Rows come in the order of the runs, cut into pieces elsewhere.
@@ -365,6 +365,10 @@ impl Executable for WgpuExecutable {
 
     fn max_step_tokens(&self) -> usize {
         self.program.chunk
+    }
+
+    fn lose_device(&self) {
+        self.program.device.device.destroy();
     }
 
     fn dispatches(&self, tokens: usize) -> usize {
