@@ -199,9 +199,9 @@ fn a_lost_device_is_an_error_and_the_model_can_be_opened_again() {
         let mut session = lost.session().unwrap();
         let mut beside = other.session().unwrap();
         expected(session.feed_all(&case.tokens).unwrap());
+        let sessions = [session.fork().unwrap(), session];
         lost.lose_device();
-        for wanted in [Logits::None, Logits::Last] {
-            let mut session = session.fork().unwrap_or_else(|_| lost.session().unwrap());
+        for (mut session, wanted) in sessions.into_iter().zip([Logits::None, Logits::Last]) {
             let mut runs = [Run { session: &mut session, tokens: &[1], logits: wanted }];
             let error = lost.step(&mut runs).unwrap_err();
             assert!(matches!(error, Error::DeviceLost { .. }), "{wanted:?}: {error}");
