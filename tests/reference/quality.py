@@ -49,10 +49,14 @@ def run(*command) -> dict:
     return json.loads(done.stdout)
 
 
+def threads(args) -> list:
+    return ["--threads", args.threads] if args.threads else []
+
+
 def evaluate(args, model: Path, folder: Path, more: list[str]) -> dict:
     """`kinglet eval` of `folder` beside the model that it was made of."""
     text = args.texts / "evaluation.txt"
-    options = ["--context", 512, "--limit", args.limit, "--json", *more]
+    options = ["--context", 512, "--limit", args.limit, "--json", *threads(args), *more]
     return run(args.kinglet, "eval", "--model", folder, "--reference", model, "--text", text, *options)
 
 
@@ -60,10 +64,10 @@ def measure(args, model: str, name: str, options: list[str], calibrated: bool) -
     cache = args.work / f"{model} {name}.json"
     if cache.exists():
         return json.loads(cache.read_text())
-    source, out = ROOT / "models/demo" / model, args.work / "quantized"
+    source, out = ROOT / "models/demo" / model, args.work / f"{model} quantized"
     if calibrated:
         options = [*options, "--calibrate", args.texts / "calibration.txt"]
-    made = run(args.kinglet, "quantize", "--model", source, "--out", out, "--force", "--json", *options)
+    made = run(args.kinglet, "quantize", "--model", source, "--out", out, "--force", "--json", *threads(args), *options)
     result = evaluate(args, source, out, args.eval_option)
     result |= {"bits_per_weight": made["bits_per_weight"], "bytes": made["bytes"]}
     shutil.rmtree(out)
@@ -84,10 +88,16 @@ def main() -> None:
     parser.add_argument("--kinglet", type=Path, required=True)
     parser.add_argument("--texts", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=24576, help="tokens of the text that are used")
+    parser.add_argument("--limit", type=int, default=16384, help="tokens of the text that are used")
+    parser.add_argument("--threads", type=int, help="of Kinglet; one is quickest where others compute, too")
+    parser.add_argument("--models", default="hybrid,xlstm", help="only measure these; the page is written when all are asked for")
     parser.add_argument("--eval-option", action="append", default=[], help="more options of kinglet eval")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
+    if args.models != "hybrid,xlstm":
+        for name, *more in rows():
+            measure(args, args.models, name, *more)
+        return
     out = []
     for model in ("hybrid", "xlstm"):
         head = "| weights | bits a weight | MB | perplexity | KL, mean | KL, 99 % | same top, % |\n| --- | --- | --- | --- | --- | --- | --- |"

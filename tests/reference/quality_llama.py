@@ -113,6 +113,7 @@ def weights_alone(args) -> None:
         decode(args, name, out)
         command = [args.kinglet, "eval", "--model", out, "--reference", MODEL, "--text", args.texts / "evaluation.txt"]
         command += ["--context", "512", "--limit", str(args.limit), "--json"]
+        command += ["--threads", str(args.threads)] if args.threads else []
         result = json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
         sizes = size(args.work / f"hybrid-{name}.gguf")
         (args.work / f"llama.cpp {name}.json").write_text(json.dumps(result | sizes))
@@ -199,7 +200,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("llama", "work", "texts", "kinglet"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=24576)
+    parser.add_argument("--limit", type=int, default=16384, help="tokens, as in quality.py")
+    parser.add_argument("--threads", type=int, help="of Kinglet")
     parser.add_argument("--llama-python", type=Path, default=sys.executable, help="has llama_cpp, gguf and numpy")
     parser.add_argument("--torch-python", type=Path, default=sys.executable, help="has torch and transformers")
     parser.add_argument("--step", help="one of the steps alone, in this process")

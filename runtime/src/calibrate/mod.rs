@@ -29,7 +29,8 @@ use sites::Reads;
 
 /// Inputs that are kept when the next are gathered: threads that are a little behind still ask for them.
 const KEPT: usize = 4;
-/// What is added to the moments' diagonal, beside its mean; raised tenfold up to 1 where inputs are too dependent for it.
+/// What is added to the moments' diagonal, as a share of its mean: this and the inputs per token, so that what goes together by chance in a
+/// few tokens does not count for much. Raised tenfold up to 1 where inputs are too dependent for it.
 const DAMPING: f64 = 0.01;
 
 /// How a model is calibrated.
@@ -210,6 +211,7 @@ fn blend(
     let (own, all) = (seen(own, cols), seen(all, cols));
     let mut sums = vec![0.0f64; cols * cols];
     let tokens = own.map_or(0, |(own, _)| own.tokens);
+    let count = if tokens == 0 { all.map_or(0, |(all, _)| all.tokens) } else { tokens };
     let share = match (own, all) {
         (Some(_), Some(_)) => cols as f64 / (cols as f64 + tokens as f64),
         (None, Some(_)) => 1.0,
@@ -221,7 +223,7 @@ fn blend(
         let factor = weight / trace;
         sums.iter_mut().zip(&moments.sum).for_each(|(sum, x)| *sum += factor * f64::from(*x));
     }
-    Hessian::from_sums(cols, tokens, sums)
+    Hessian::from_sums(cols, count, sums)
 }
 
 /// Moments of any tokens, with their trace.
@@ -260,7 +262,7 @@ impl Method for Calibration<'_> {
             Error::Quantize(error) => error,
             error => failed(error.to_string()),
         })?;
-        let mut damping = DAMPING;
+        let mut damping = DAMPING + reads.cols as f64 / hessian.count().max(1) as f64;
         loop {
             match Feedback::new(hessian.clone(), damping) {
                 Ok(feedback) => {
@@ -273,7 +275,9 @@ impl Method for Calibration<'_> {
                     let sweeps = self.options.sweeps;
                     return Ok(Box::new(FeedbackRows { feedback, refinement, sweeps, encoder }));
                 }
-                Err(FeedbackError::NotPositive { .. }) if damping < 1.0 => damping *= 10.0,
+                Err(FeedbackError::NotPositive { .. }) if damping < 1.0 => {
+                    damping = (10.0 * damping).min(1.0);
+                }
                 Err(error) => return Err(failed(error.to_string())),
             }
         }
