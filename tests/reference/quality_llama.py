@@ -129,6 +129,8 @@ class Engine:
         self.lib = llama_cpp
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0
+        # Its kernels for repacked weights crash on this model in 0.3.36 (AVX-512, two threads).
+        params.use_extra_bufts = False
         self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = 512

@@ -102,7 +102,8 @@ pub fn prior(role: Role, tied: bool, last: bool, seen: f64) -> f64 {
         Role::Down => 1.3,
         Role::Query | Role::Gate | Role::Up => 1.0,
         Role::OutputGate => 0.7,
-        Role::Head | Role::Embedding => 0.5,
+        Role::Head => 0.4,
+        Role::Embedding => 0.2,
     };
     role * seen.clamp(0.0, 1.0).sqrt() * if last { 1.4 } else { 1.0 }
 }
