@@ -50,3 +50,27 @@ fn what_cannot_be_evaluated_is_said_in_a_line() {
     std::fs::write(&path, "").unwrap();
     assert!(run(&["--text", text]).contains("the text is empty"));
 }
+
+#[test]
+fn a_checkpoint_is_calibrated_with_a_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, out) = (folder.path().join("story.txt"), folder.path().join("out"));
+    std::fs::write(&path, STORY).unwrap();
+    let (model, text, out) = (demo("xlstm"), path.to_str().unwrap(), out.to_str().unwrap());
+    let line = ["quantize", "--model", &model, "--out", out, "--bits", "3", "--calibrate", text];
+    let error = kinglet(&line).error(1);
+    assert!(error.contains("fewer than one window of 512"), "{error}");
+    assert!(!std::path::Path::new(out).exists());
+    std::fs::write(&path, STORY.repeat(20)).unwrap();
+    let done = kinglet(&[&line[..], &["--calibration-memory", "1MB", "--json"]].concat()).ok();
+    let report: Value = serde_json::from_str(&done).unwrap();
+    assert_eq!(report["method"], "feedback");
+    // It is the model still.
+    let line = ["eval", "--model", out, "--reference", &model, "--text", text, "--limit", "512"];
+    let json: Value =
+        serde_json::from_str(&kinglet(&[&line[..], &["--json"]].concat()).ok()).unwrap();
+    let divergence = json.pointer("/reference/kl_mean").and_then(Value::as_f64).unwrap();
+    assert!(0.0 < divergence && divergence < 0.5, "{divergence}");
+    let wrong = kinglet(&["quantize", "--out", out, "--calibrate", text, "--method", "round"]);
+    assert!(wrong.error(2).contains("--calibrate"), "both a method and a text");
+}
