@@ -371,6 +371,11 @@ impl WeightType {
         !matches!(self, Self::F32 | Self::F16 | Self::Bf16 | Self::MxFp8)
     }
 
+    /// Its name in those of variants.
+    pub fn name(self) -> &'static str {
+        self.part().trim_start_matches("weights_")
+    }
+
     /// The part that reads it.
     pub const fn part(self) -> &'static str {
         match self {
@@ -496,6 +501,16 @@ impl Variant {
     /// The kernel.
     pub fn kernel(self) -> Kernel {
         self.kernel
+    }
+
+    /// How the weights are stored that it reads, if any.
+    pub fn weights(self) -> Option<WeightType> {
+        self.weights
+    }
+
+    /// How its threads add up, if they do.
+    pub fn reduction(self) -> Option<Reduction> {
+        self.reduction
     }
 
     /// What it multiplies with.
