@@ -190,6 +190,50 @@ fn what_is_not_there_or_too_large_is_an_error_that_says_so() {
     }
 }
 
+#[test]
+fn a_lost_device_is_an_error_and_the_model_can_be_opened_again() {
+    let case = named("mamba2/plain");
+    for target in wgpu_targets() {
+        // A bound of its own makes it another device than that of the other tests.
+        let lost = open(&case, &target.options.clone().max_binding(1 << 26));
+        let other = open(&case, &target.options);
+        let expected = |logits: &[f32]| {
+            let error = relative_l2(logits, &case.logits);
+            assert!(error <= BOUND, "{}: {error:.2e}", target.name);
+        };
+        let mut session = lost.session().unwrap();
+        let mut beside = other.session().unwrap();
+        expected(session.feed_all(&case.tokens).unwrap());
+        // What the host keeps outlives the device.
+        let mut kept = Vec::new();
+        session.snapshot().unwrap().write_to(&mut kept).unwrap();
+        let sessions = [session.fork().unwrap(), session];
+        lost.lose_device();
+        for (mut session, wanted) in sessions.into_iter().zip([Logits::None, Logits::Last]) {
+            let mut runs = [Run { session: &mut session, tokens: &[1], logits: wanted }];
+            let error = lost.step(&mut runs).unwrap_err();
+            assert!(matches!(error, Error::DeviceLost { .. }), "{wanted:?}: {error}");
+            assert!(matches!(session.feed(&[1]), Err(Error::PoisonedSession)));
+        }
+        assert!(matches!(lost.session(), Err(Error::DeviceLost { .. })));
+        // What is on another device goes on, and a new one can be had.
+        expected(beside.feed_all(&case.tokens).unwrap());
+        let again = open(&case, &target.options.clone().max_binding(1 << 26));
+        expected(again.session().unwrap().feed_all(&case.tokens).unwrap());
+        // The session goes on from its last snapshot, on a new device and on the processor.
+        let next = [&case.tokens[..], &[1]].concat();
+        let processor = open(&case, &ModelOptions::new().backend(Backend::Cpu));
+        let mut whole = processor.session().unwrap();
+        let whole = whole.feed(&next).unwrap();
+        for model in [&again, &processor] {
+            let mut session = model.read_session(std::io::Cursor::new(&kept)).unwrap().session;
+            assert_eq!(session.tokens(), case.tokens);
+            let error = relative_l2(session.feed(&[1]).unwrap(), whole);
+            assert!(error <= BOUND, "{}: {error:.2e}", target.name);
+        }
+    }
+}
+
 /// A quantized format as a checkpoint spells it: bits of a code, weights of a group, and the type of affine scales, or what
 /// scales are otherwise.
 #[derive(Clone, Copy, Debug)]

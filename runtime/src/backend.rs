@@ -258,6 +258,15 @@ pub trait Executable: Send + Sync {
         Box::pin(async { Err(Error::Unsupported { what: "measuring kernels" }) })
     }
 
+    /// Bytes that the device's memory reads and writes per second, measured with a copy; `None` where the host's memory is
+    /// used.
+    ///
+    /// # Errors
+    /// When there is no memory to measure with, or the device fails.
+    fn memory_bandwidth(&self) -> Result<Option<f64>, Error> {
+        Ok(None)
+    }
+
     /// For tests: makes the device fail as if it had been unplugged. The processor can't.
     #[doc(hidden)]
     fn lose_device(&self) {}

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use kinglet_models::ModelSpec;
 
 use crate::Error;
-use crate::backend::{self, Backend, BackendRun, Executable, Logits, SessionState};
+use crate::backend::{self, Backend, BackendRun, Executable, KernelTime, Logits, SessionState};
 use crate::cancel::Cancel;
 use crate::checkpoint::Checkpoint;
 use crate::cpu::simd::Isa;
@@ -451,6 +451,30 @@ impl Model {
     /// Kernels that a step launches on a device for one run of `tokens` and the logits of the last; 0 on the CPU.
     pub fn dispatches(&self, tokens: usize) -> usize {
         self.shared.executable.dispatches(tokens)
+    }
+
+    /// Bytes that the device's memory reads and writes per second; `None` on the CPU.
+    ///
+    /// # Errors
+    /// When there is no memory to measure with, or the device fails.
+    pub fn memory_bandwidth(&self) -> Result<Option<f64>, Error> {
+        self.shared.executable.memory_bandwidth()
+    }
+
+    /// Runs `tokens` through a session of its own behind `depth` others and gives the time of each kernel, the longest
+    /// first: a step as [`Model::step`] computes it, its kernels one by one.
+    ///
+    /// # Errors
+    /// When the backend can't measure, and as [`Model::step`].
+    pub fn profile(&self, depth: &[u32], tokens: &[u32]) -> Result<Vec<KernelTime>, Error> {
+        let mut session = self.session()?;
+        if !depth.is_empty() {
+            session.feed(depth)?;
+        }
+        self.check(&Run { session: &mut session, tokens, logits: Logits::Last })?;
+        let (state, wanted) = (&mut *session.state, Logits::Last);
+        let run = BackendRun { tokens, state, wanted, logits: &mut session.logits };
+        pollster::block_on(self.shared.executable.profile(vec![run]))
     }
 
     /// For tests: see [`Executable::lose_device`].

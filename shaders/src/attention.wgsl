@@ -131,11 +131,11 @@ const THREADS: u32 = 64u;
 @group(0) @binding(_) var<storage, read_write> values: array<f32>;
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
-    let t = ids.group.y;
+fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+    let t = group.y;
     let token = step.start + t;
     var kind = QUERY;
-    var number = ids.group.x;
+    var number = group.x;
     if number >= params.heads {
         number -= params.heads;
         kind = KEY;
@@ -215,11 +215,11 @@ fn write(block: Block, total: vec4<f32>, first_row: u32, end_row: u32, kv: u32, 
 }
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
+fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let thread = thread_of(ids);
-    let kv = ids.group.x;
+    let kv = group.x;
     let sharing = params.heads / params.kv_heads;
-    let first_row = ids.group.y * SIDE;
+    let first_row = group.y * SIDE;
     let end_row = min(first_row + SIDE, step.tokens * sharing);
     let oldest = oldest_seen(step.position + first_row / sharing);
     let newest = step.position + (end_row - 1u) / sharing;
@@ -385,10 +385,10 @@ fn ready_quad(head: Head, quad: u32) -> vec4<f32> {
 }
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
+fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let thread = thread_of(ids);
-    let kv = ids.group.x;
-    let piece = piece_of(ids.group.y);
+    let kv = group.x;
+    let piece = piece_of(group.y);
     if piece.x >= piece.y {
         return;
     }
@@ -492,7 +492,7 @@ fn main(ids: Ids) {
         for (var r = 0u; r < count; r += 1u) {
             let head = kv * sharing + (base + r) % sharing;
             let row = (base + r) / sharing * params.heads + head;
-            let at = (row * params.pieces + ids.group.y) * (params.head_dim + 2u);
+            let at = (row * params.pieces + group.y) * (params.head_dim + 2u);
             for (var j = 0u; j < HELD; j += 1u) {
                 let i = thread + j * THREADS;
                 if i < params.head_dim {

@@ -16,6 +16,7 @@ use std::fmt;
 const FILES: &[(&str, &str)] = &[
     ("attention", include_str!("attention.wgsl")),
     ("conv1d", include_str!("conv1d.wgsl")),
+    ("copy", include_str!("copy.wgsl")),
     ("embed", include_str!("embed.wgsl")),
     ("gated_linear", include_str!("gated_linear.wgsl")),
     ("head", include_str!("head.wgsl")),

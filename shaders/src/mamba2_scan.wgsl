@@ -137,15 +137,15 @@ const ROW: u32 = 528u;
 var<workgroup> convolved: array<f32, 2112>;
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
+fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let thread = thread_of(ids);
-    let head = ids.group.x;
-    let first_column = ids.group.y * COLUMNS;
+    let head = group.x;
+    let first_column = group.y * COLUMNS;
     let columns = min(COLUMNS, params.head_dim - first_column);
     let heads_per_group = params.heads / params.groups;
-    let group = head / heads_per_group;
+    let own_group = head / heads_per_group;
     let inner = params.heads * params.head_dim;
-    let b_channel = inner + group * params.state_dim;
+    let b_channel = inner + own_group * params.state_dim;
     let c_channel = b_channel + params.groups * params.state_dim;
     let x_channel = head * params.head_dim + first_column;
     let column = thread % QUADS * 4u;

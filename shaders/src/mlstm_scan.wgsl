@@ -156,8 +156,8 @@ fn settle(head: u32, ids: Ids) {
 
 //# when settle
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
-    settle(ids.group.x, ids);
+fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+    settle(group.x, ids);
 }
 
 //# when step step_apart
@@ -185,10 +185,10 @@ var<workgroup> ended: u32;
 
 //# when step step_apart
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
+fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let thread = thread_of(ids);
-    let head = ids.group.x;
-    let column = ids.group.y * COLUMNS + thread % COLUMNS;
+    let head = group.x;
+    let column = group.y * COLUMNS + thread % COLUMNS;
     let share = thread / COLUMNS;
     let key_dim = params.qk_head_dim;
     let value_dim = params.v_head_dim;
@@ -242,7 +242,7 @@ fn main(ids: Ids) {
                 n = decays[t] * n + admits[t] * k[t];
             }
             own += q * k;
-            if ids.group.y == 0u {
+            if group.y == 0u {
                 hand_on(first_out + MOST * value_dim + r, n);
             }
         }
@@ -278,7 +278,7 @@ fn main(ids: Ids) {
             hand_on(first_out + t * value_dim + column, h[t]);
         }
     }
-    if thread == 0u && ids.group.y == 0u {
+    if thread == 0u && group.y == 0u {
         hand_on(first_out + MOST * value_dim + key_dim, m);
     }
     //# when step
@@ -667,10 +667,10 @@ const THREADS: u32 = 256u;
 const VALUES: u32 = 8u;
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
+fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let thread = thread_of(ids);
-    let head = ids.group.x;
-    let t = ids.group.y;
+    let head = group.x;
+    let t = group.y;
     let width = params.v_head_dim;
     let first = (step.start + t) * params.output_stride + head * width;
     var h: array<f32, VALUES>;

@@ -17,6 +17,8 @@ pub enum Kernel {
     AttentionMerge,
     /// `conv1d`.
     Conv1d,
+    /// A copy of memory, to measure with.
+    Copy,
     /// `embed`.
     Embed,
     /// `gated_linear` for few tokens.
@@ -103,13 +105,14 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 48] = [
         Self::AttentionPrepare,
         Self::AttentionAttend,
         Self::AttentionPieces,
         Self::AttentionPiecesAny,
         Self::AttentionMerge,
         Self::Conv1d,
+        Self::Copy,
         Self::Embed,
         Self::GatedLinearRows,
         Self::GatedLinearTiles,
@@ -162,6 +165,7 @@ impl Kernel {
             Self::AttentionPiecesAny => ("attention", "pieces_any"),
             Self::AttentionMerge => ("attention", "merge"),
             Self::Conv1d => ("conv1d", ""),
+            Self::Copy => ("copy", ""),
             Self::Embed => ("embed", ""),
             Self::GatedLinearRows => ("gated_linear", "rows"),
             Self::GatedLinearTiles => ("gated_linear", "tiles"),
@@ -216,6 +220,7 @@ impl Kernel {
                 | Self::AttentionPiecesAny
                 | Self::AttentionMerge
                 | Self::Conv1d
+                | Self::Copy
                 | Self::Mamba2Step
                 | Self::Mamba2StepAny
                 | Self::Mamba2Convolve
@@ -281,6 +286,7 @@ impl Kernel {
             self,
             Self::AttentionMerge
                 | Self::Conv1d
+                | Self::Copy
                 | Self::Embed
                 | Self::Mamba2Convolve
                 | Self::Mamba2Scores

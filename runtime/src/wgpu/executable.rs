@@ -283,6 +283,7 @@ fn add(op: &Op, builder: &mut Builder<'_>) -> Result<(), Error> {
 
 impl Executable for WgpuExecutable {
     fn new_state(&self) -> Result<Box<dyn SessionState>, Error> {
+        self.program.device.look()?;
         Ok(Box::new(WgpuState::new(self.program.clone())?))
     }
 
@@ -297,6 +298,10 @@ impl Executable for WgpuExecutable {
             self.run(runs, Some(&mut stamps)).await?;
             stamps.read(device).await
         })
+    }
+
+    fn memory_bandwidth(&self) -> Result<Option<f64>, Error> {
+        super::bandwidth::measure(&self.program.device).map(Some)
     }
 
     fn lose_device(&self) {

@@ -11,6 +11,7 @@
 pub(crate) mod adapter;
 mod ahead;
 mod attention;
+mod bandwidth;
 mod builder;
 mod cache;
 pub(crate) mod capabilities;

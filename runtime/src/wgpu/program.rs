@@ -58,7 +58,8 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    fn record(
+    /// Records a dispatch over so many `tokens`, which reads the `Step` with this number.
+    pub(super) fn record(
         &mut self,
         dispatch: &Dispatch,
         bind_group: Option<&wgpu::BindGroup>,

@@ -16,6 +16,7 @@ use kinglet_shaders::Arithmetic;
 
 use super::device::Device;
 use super::executable::WgpuExecutable;
+use super::fault_injection;
 use super::reliance::{Reliance, Trait};
 use crate::backend::{BackendRun, Executable, Logits};
 use crate::cpu::CpuExecutable;
@@ -25,13 +26,13 @@ use crate::weights::Weights;
 use crate::{Activations, Error, ModelOptions};
 use probe::{Probe, VOCAB};
 
-/// Tokens of each step: by tiles and in chunks, by small tiles, few, and one.
-const STEPS: [usize; 4] = [70, 9, 3, 1];
+/// Tokens of each step of each form: by tiles and in chunks, by small tiles, and few.
+const FORMS: [&[usize]; 3] = [&[70], &[9], &[3, 1, 1, 2, 1]];
 /// Relative L2 error of a token's logits where all arithmetic is in f32.
 const EXACT: f64 = 1e-3;
 /// The same where activations are rounded. What a driver gets wrong is off by more.
-const ROUNDED: f64 = 0.1;
-/// The share of tokens that must be as near where rounding may send some to other experts.
+const ROUNDED: f64 = 0.05;
+/// The share of a form's tokens that must be as near where rounding may send some to other experts.
 const UNMOVED: f64 = 0.7;
 
 /// Tests every kind of block of `spec` on `device`, and has it do without what it gets wrong.
@@ -80,7 +81,7 @@ fn key(probe: &Probe, exact: bool) -> String {
 
 /// The file that says how these tests ended on this device, if anything is kept.
 fn kept(device: &Device, probes: &[Probe], exact: bool) -> Option<PathBuf> {
-    let folder = device.options.cache_dir.as_ref()?;
+    let folder = device.options.cache_dir.as_ref().filter(|_| !fault_injection::is_on())?;
     let mut hash = Fnv1a::new();
     let info = &device.info;
     let capabilities = format!("{:?} {}", device.capabilities, device.max_binding);
@@ -119,7 +120,11 @@ struct Outcome {
 fn test(device: &Arc<Device>, probe: &Probe, options: &ModelOptions) -> Result<(), Error> {
     let expected = logits(&on_processor(probe)?)?;
     let before = device.avoided();
-    let first = outcome(device, probe, options, &expected)?;
+    let first = match outcome(device, probe, options, &expected) {
+        // Too little room even for a small layer: the real one will say so.
+        Err(Error::DeviceLimit { .. }) => return Ok(()),
+        other => other?,
+    };
     let Some(reason) = first.failure else { return Ok(()) };
     log::debug!("{}: {} fails its test: {reason}", device.info.name, probe.name);
     for without in ways(&first.relied) {
@@ -176,7 +181,7 @@ fn outcome(
     options: &ModelOptions,
     expected: &[f32],
 ) -> Result<Outcome, Error> {
-    let own = options.clone().chunk(STEPS[0]);
+    let own = options.clone().chunk(FORMS[0][0]);
     let plan = Arc::new(Plan::new(&probe.spec));
     let executable = match WgpuExecutable::build(device.clone(), plan, &probe.weights, &own) {
         Ok(executable) => executable,
@@ -191,18 +196,18 @@ fn outcome(
     let rounded = executable.variants().any(|v| v.arithmetic() != Arithmetic::F32);
     let got = logits(&executable)?;
     let bound = if rounded { ROUNDED } else { EXACT };
-    let mut errors: Vec<f64> = got
-        .chunks(VOCAB)
-        .zip(expected.chunks(VOCAB))
-        .map(|(got, expected)| relative_l2(got, expected))
-        .collect();
-    errors.sort_by(f64::total_cmp);
-    let counted = if probe.routes && rounded {
-        (errors.len() as f64 * UNMOVED) as usize
-    } else {
-        errors.len().saturating_sub(1)
-    };
-    let error = errors.get(counted).copied().unwrap_or(f64::NAN);
+    let pairs = got.chunks(VOCAB).zip(expected.chunks(VOCAB));
+    let errors: Vec<f64> = pairs.map(|(got, expected)| relative_l2(got, expected)).collect();
+    let (mut error, mut rest) = (0.0f64, &errors[..]);
+    for form in FORMS {
+        let (own, others) = rest.split_at(rest.len().min(form.iter().sum()));
+        let mut own = own.to_vec();
+        own.sort_by(f64::total_cmp);
+        let moved = if probe.routes && rounded { 1.0 - UNMOVED } else { 0.0 };
+        let counted = own.len() - (own.len() as f64 * moved) as usize;
+        error = own.get(counted.saturating_sub(1)).map_or(error, |worst| error.max(*worst));
+        rest = others;
+    }
     let broken = got.len() != expected.len() || got.iter().any(|x| !x.is_finite());
     log::debug!("self-test of {}: {error:.1e} of {bound:.0e}", probe.name);
     let failure = if broken {
@@ -213,16 +218,18 @@ fn outcome(
     Ok(Outcome { relied, failure })
 }
 
-/// The logits of all tokens of [`STEPS`].
+/// The logits of all tokens of [`FORMS`].
 fn logits(executable: &dyn Executable) -> Result<Vec<f32>, Error> {
     let mut state = executable.new_state()?;
     let (mut all, mut first) = (Vec::new(), 0);
-    for count in STEPS {
+    for &count in FORMS.into_iter().flatten() {
         // Each token of the vocabulary in a disorder of its own.
         let tokens: Vec<u32> = (first..first + count).map(|i| (i * 89 % VOCAB) as u32).collect();
-        let (state, wanted) = (&mut *state, Logits::All);
-        let run = BackendRun { tokens: &tokens, state, wanted, logits: &mut all };
-        pollster::block_on(executable.step(vec![run]))?;
+        for tokens in tokens.chunks(executable.max_step_tokens().max(1)) {
+            let (state, wanted) = (&mut *state, Logits::All);
+            let run = BackendRun { tokens, state, wanted, logits: &mut all };
+            pollster::block_on(executable.step(vec![run]))?;
+        }
         first += count;
     }
     Ok(all)
