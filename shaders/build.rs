@@ -9,6 +9,9 @@ use naga::{AddressSpace, Expression, Literal, Module, ScalarKind, StorageAccess,
 #[path = "src/compose.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod compose;
+#[path = "src/kernel.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod kernel;
 #[path = "src/variant.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod variant;

@@ -12,7 +12,7 @@ use kinglet::{Activations, Backend, Error, Model, ModelOptions, Run};
 use kinglet_tests::random::Random;
 use kinglet_tests::target::wgpu_targets;
 use kinglet_tests::tensors::{Stored, Tensors};
-use kinglet_tests::{Case, cases, relative_l2};
+use kinglet_tests::{Case, cases, quantized_cases, relative_l2};
 
 /// See `tests/conformance.rs`.
 const BOUND: f64 = 1e-4;
@@ -230,6 +230,21 @@ fn a_lost_device_is_an_error_and_the_model_can_be_opened_again() {
             assert_eq!(session.tokens(), case.tokens);
             let error = relative_l2(session.feed(&[1]).unwrap(), whole);
             assert!(error <= BOUND, "{}: {error:.2e}", target.name);
+        }
+    }
+}
+
+#[test]
+fn every_family_and_format_passes_the_self_test() {
+    for target in wgpu_targets() {
+        for case in families().into_iter().chain(quantized_cases()) {
+            for activations in [Activations::Auto, Activations::F32] {
+                let options = target.options.clone().self_test(true).activations(activations);
+                let model = Model::open(&case.folder, &options)
+                    .unwrap_or_else(|e| panic!("{}: {e}", case.name));
+                let line = model.describe();
+                assert!(!line.contains("replaced"), "{}: {line}", case.name);
+            }
         }
     }
 }

@@ -34,6 +34,29 @@ fn kernels_do_without_what_a_driver_gets_wrong() {
 }
 
 #[test]
+fn a_kernel_that_a_driver_refuses_is_replaced() {
+    if wgpu_targets().is_empty() {
+        return;
+    }
+    let model = TextModel::new();
+    let options = ["--prompt", "Hi", "-n", "6", "--temperature", "0", "--backend"];
+    let expected = model.run("generate", &[&options[..], &["cpu"]].concat()).ok();
+    let with = |variable: &str, value: &str| {
+        let mut line = model.command("generate", &[&options[..], &["wgpu"]].concat());
+        line.env(variable, value).env("KINGLET_CACHE_DIR", "");
+        run(line, b"")
+    };
+    let found = with("KINGLET_WGPU_REFUSE", "head.rows.f32.subgroup");
+    assert_eq!((found.code, &found.stdout), (0, &expected), "{found:?}");
+    assert!(found.stderr.contains("head f32 subgroups"), "{found:?}");
+    let message = with("KINGLET_WGPU_REFUSE", "head.rows").error(1);
+    assert!(message.contains("head.rows") && message.contains("refused"), "{message}");
+    // And a device that doesn't answer is an error, too.
+    let message = with("KINGLET_WGPU_TIMEOUT_MS", "0").error(1);
+    assert!(message.contains("gave no answer"), "{message}");
+}
+
+#[test]
 fn an_adapter_that_gets_every_form_wrong_is_refused() {
     if wgpu_targets().is_empty() {
         return;

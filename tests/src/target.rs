@@ -61,7 +61,8 @@ const HALF_BOUND: f64 = 1e-2;
 /// The ways to run on wgpu, none where there is no adapter.
 pub fn wgpu_targets() -> Vec<Target> {
     let Some(adapter) = adapter() else { return Vec::new() };
-    let options = ModelOptions::new().backend(Backend::Wgpu).adapter(adapter);
+    // What the self-test does is tested by itself.
+    let options = ModelOptions::new().backend(Backend::Wgpu).adapter(adapter).self_test(false);
     let target = |name: &str, avoid: bool| Target {
         name: name.into(),
         options: options.clone().avoid_subgroups(avoid),

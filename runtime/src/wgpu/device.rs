@@ -10,6 +10,7 @@ use kinglet_shaders::{Arithmetic, Kernel, Reduction, Variant, WeightType};
 
 use super::adapter::{self, AdapterInfo};
 use super::capabilities::Capabilities;
+use super::fault_injection;
 use super::kernels::CompiledKernel;
 use super::pipeline_cache::PipelineCache;
 use super::reliance::{Reliance, Trait};
@@ -312,12 +313,13 @@ impl Device {
     /// # Errors
     /// When the device is lost or doesn't answer.
     pub(super) fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<(), Error> {
-        let wait = wgpu::PollType::Wait { submission_index: submission, timeout: Some(TIMEOUT) };
+        let timeout = fault_injection::timeout().unwrap_or(TIMEOUT);
+        let wait = wgpu::PollType::Wait { submission_index: submission, timeout: Some(timeout) };
         match self.device.poll(wait) {
             Ok(_) => self.check(),
             Err(_) => {
                 self.check()?;
-                let (adapter, seconds) = (self.info.name.clone(), TIMEOUT.as_secs());
+                let (adapter, seconds) = (self.info.name.clone(), timeout.as_secs());
                 Err(Error::DeviceTimeout { adapter, seconds })
             }
         }

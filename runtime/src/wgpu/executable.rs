@@ -316,7 +316,11 @@ impl Executable for WgpuExecutable {
         let device = &self.program.device;
         let info = &device.info;
         let how = if device.capabilities.subgroups { "subgroups" } else { "no subgroups" };
-        format!("wgpu, {} ({}, {}, {how})", info.name, info.kind, info.api)
+        let avoided = match device.avoided().len() {
+            0 => String::new(),
+            count => format!(", {count} kinds of kernels replaced after its self-test"),
+        };
+        format!("wgpu, {} ({}, {}, {how}{avoided})", info.name, info.kind, info.api)
     }
 
     fn threads(&self) -> usize {

@@ -84,7 +84,7 @@ impl CompiledKernel {
 
     fn compile(&self, device: &Device) -> Result<wgpu::ComputePipeline, String> {
         let source = kinglet_shaders::source(self.variant).map_err(|error| error.to_string())?;
-        let source = super::fault_injection::broken(&self.name, source);
+        let source = super::fault_injection::source(&self.name, source);
         let own = &device.device;
         let scope = own.push_error_scope(wgpu::ErrorFilter::Validation);
         let descriptor = wgpu::ShaderModuleDescriptor {
