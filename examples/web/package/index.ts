@@ -68,6 +68,8 @@ export interface ModelStats {
   /** Memory of the WebAssembly module. */
   wasmBytes: number;
   weightBytes: number;
+  /** Memory of the graphics card that weights, states and steps take; 0 without. */
+  deviceBytes: number;
   /** States kept so that prompts need not be computed again. */
   cacheBytes: number;
   cachedSnapshots: number;
@@ -316,6 +318,12 @@ export class Session {
   /** Makes the session what it was, or another one of the model was, at the time of the snapshot. */
   async restore(snapshot: Snapshot): Promise<void> {
     await this.#channel.call('restore', [this.#handle, snapshot.handle]);
+  }
+
+  /** What the session was before its last answer: at the end of the prompt. */
+  async lastPrompt(): Promise<Snapshot | undefined> {
+    const found = await this.#channel.call<{ handle: number; tokens: number } | undefined>('lastPrompt', [this.#handle]);
+    return found && new Snapshot(this.#channel, found.handle, found.tokens);
   }
 
   /** A second session that goes on from here by itself. */

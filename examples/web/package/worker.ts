@@ -171,6 +171,10 @@ async function run({ id, method, args }: Call, signal: AbortSignal): Promise<unk
       const snapshot = held(sequences, args[0], 'session').snapshot();
       return { handle: keep(snapshots, snapshot), tokens: snapshot.position() };
     }
+    case 'lastPrompt': {
+      const snapshot = held(sequences, args[0], 'session').lastPrompt();
+      return snapshot && { handle: keep(snapshots, snapshot), tokens: snapshot.position() };
+    }
     case 'restore': return held(sequences, args[0], 'session').restore(held(snapshots, args[1], 'snapshot'));
     case 'save': return (await held(sequences, args[0], 'session').save()).buffer;
     case 'saveSnapshot': return (await held(snapshots, args[0], 'snapshot').save()).buffer;

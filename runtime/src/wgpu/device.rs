@@ -78,15 +78,54 @@ impl Device {
     /// # Errors
     /// When there is no such adapter, or it refuses.
     pub(super) fn shared(options: DeviceOptions) -> Result<Arc<Self>, Error> {
+        if cfg!(target_family = "wasm") {
+            if let Some(device) = Self::opened(options) {
+                return Ok(device);
+            }
+            return Err(Error::Unsupported {
+                what: "waiting for a device here: open the model without blocking",
+            });
+        }
+        // Whoever comes meanwhile waits for the same device.
+        static OPENING: Mutex<()> = Mutex::new(());
+        let _opening = lock(&OPENING);
+        pollster::block_on(Self::shared_async(options))
+    }
+
+    /// What `make` makes, and the error of the kind `filter` that it leads to. In the browser, where nothing can be waited for here, errors
+    /// come later: as those that nobody asked for, which [`Device::check`] gives.
+    pub(super) fn caught<T>(
+        &self,
+        filter: wgpu::ErrorFilter,
+        make: impl FnOnce() -> T,
+    ) -> (T, Option<wgpu::Error>) {
+        if cfg!(target_family = "wasm") {
+            return (make(), None);
+        }
+        let scope = self.device.push_error_scope(filter);
+        let made = make();
+        (made, pollster::block_on(scope.pop()))
+    }
+
+    /// [`Device::shared`] without blocking: while the result is held, that finds it.
+    ///
+    /// # Errors
+    /// As [`Device::shared`].
+    pub(super) async fn shared_async(options: DeviceOptions) -> Result<Arc<Self>, Error> {
+        if let Some(device) = Self::opened(options) {
+            return Ok(device);
+        }
+        let device = Arc::new(Self::open(options).await?);
+        lock(&OPEN).push(Arc::downgrade(&device));
+        Ok(device)
+    }
+
+    /// A sound device for `options` that is open.
+    fn opened(options: DeviceOptions) -> Option<Arc<Self>> {
         let mut open = lock(&OPEN);
         open.retain(|device| device.strong_count() > 0);
         let sound = |device: &Arc<Self>| device.options == options && device.check().is_ok();
-        if let Some(device) = open.iter().filter_map(Weak::upgrade).find(sound) {
-            return Ok(device);
-        }
-        let device = Arc::new(pollster::block_on(Self::open(options))?);
-        open.push(Arc::downgrade(&device));
-        Ok(device)
+        open.iter().filter_map(Weak::upgrade).find(sound)
     }
 
     async fn open(options: DeviceOptions) -> Result<Self, Error> {
@@ -206,16 +245,12 @@ impl Device {
         usage: wgpu::BufferUsages,
     ) -> Result<wgpu::Buffer, Error> {
         self.check()?;
-        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(what),
-            size,
-            usage,
-            mapped_at_creation: false,
-        });
-        match pollster::block_on(memory.pop()) {
-            Some(_) => Err(Error::DeviceMemory { what, bytes: size }),
-            None => self.check().map(|()| buffer),
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };
+        let create = || self.device.create_buffer(&descriptor);
+        match self.caught(wgpu::ErrorFilter::OutOfMemory, create) {
+            (_, Some(_)) => Err(Error::DeviceMemory { what, bytes: size }),
+            (buffer, None) => self.check().map(|()| buffer),
         }
     }
 
@@ -256,15 +291,9 @@ impl Device {
         let metadata = kinglet_shaders::metadata(variant)
             .ok_or_else(|| self.fault(format!("nothing is known of {name}")))?;
         let device = &self.device;
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(&name),
             source: wgpu::ShaderSource::Wgsl(source.into()),
-        };
-        let module = if self.options.checked {
-            device.create_shader_module(descriptor)
-        } else {
-            super::trusted::shader_module(device, descriptor)
         };
         let entries: Vec<_> = (0..)
             .zip(metadata.bindings)
@@ -285,28 +314,37 @@ impl Device {
                 count: None,
             })
             .collect();
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: Some(&name),
-            entries: &entries,
-        });
-        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(&name),
-            bind_group_layouts: &[Some(&layout)],
-            immediate_size: 0,
-        });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&name),
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some("main"),
-            // Every kernel writes its workgroup memory before it reads it.
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: None,
-        });
-        if let Some(error) = pollster::block_on(scope.pop()) {
+        let create = || {
+            let module = if self.options.checked {
+                device.create_shader_module(descriptor)
+            } else {
+                super::trusted::shader_module(device, descriptor)
+            };
+            let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some(&name),
+                entries: &entries,
+            });
+            let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: Some(&name),
+                bind_group_layouts: &[Some(&layout)],
+                immediate_size: 0,
+            });
+            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(&name),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some("main"),
+                // Every kernel writes its workgroup memory before it reads it.
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: None,
+            });
+            (layout, pipeline)
+        };
+        let ((layout, pipeline), error) = self.caught(wgpu::ErrorFilter::Validation, create);
+        if let Some(error) = error {
             return Err(self.fault(format!("the kernel {name} was refused: {error}")));
         }
         self.check()?;

@@ -61,6 +61,31 @@ pub(super) struct Program {
     pub spare_tokens: Spare,
 }
 
+/// Keeps a device open, so that a model that is opened meanwhile needs not wait for it.
+pub(crate) struct OpenDevice(#[expect(dead_code)] Arc<Device>);
+
+impl OpenDevice {
+    /// Opens the device that `options` ask for.
+    ///
+    /// # Errors
+    /// When there is none, or it refuses.
+    pub(crate) async fn new(options: &ModelOptions) -> Result<Self, Error> {
+        Ok(Self(Device::shared_async(device_options(options)).await?))
+    }
+}
+
+fn device_options(options: &ModelOptions) -> DeviceOptions {
+    DeviceOptions {
+        adapter: options.adapter,
+        avoid_subgroups: options.avoid_subgroups || without("subgroups"),
+        avoid_int8: without("dot_int8"),
+        checked: without("unchecked"),
+        avoid_f16: without("f16"),
+        avoid_cooperative: without("cooperative"),
+        max_binding: options.max_binding,
+    }
+}
+
 impl WgpuExecutable {
     /// Opens the device, brings the weights there and makes all kernels ready.
     pub(crate) fn new(
@@ -75,15 +100,7 @@ impl WgpuExecutable {
         if options.state_type != StateType::F32 {
             return Err(Error::Unsupported { what: "storing states in half precision" });
         }
-        let device = Device::shared(DeviceOptions {
-            adapter: options.adapter,
-            avoid_subgroups: options.avoid_subgroups || without("subgroups"),
-            avoid_int8: without("dot_int8"),
-            checked: without("unchecked"),
-            avoid_f16: without("f16"),
-            avoid_cooperative: without("cooperative"),
-            max_binding: options.max_binding,
-        })?;
+        let device = Device::shared(device_options(options))?;
         let sizes = Sizes::of(&plan);
         let bound = usize::try_from(device.max_binding).unwrap_or(usize::MAX);
         let most_turns = match device.info.kind {

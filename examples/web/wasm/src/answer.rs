@@ -6,7 +6,7 @@ use kinglet::text::{
     ChatOptions, Conversation, DateTime, EncodeOptions, FinishReason, Message, OutputStream,
     Prompt, StopMatcher, StreamDecoder,
 };
-use kinglet::{Error, GenerateOptions, PrefixCache, PrefixUse, Session};
+use kinglet::{Error, GenerateOptions, PrefixCache, PrefixUse, Session, Snapshot};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wasm_bindgen::prelude::*;
@@ -78,10 +78,11 @@ impl Hook<'_> {
     }
 }
 
-/// Brings `session` to the end of what is asked, and answers. Gives how it ended.
+/// Brings `session` to the end of what is asked, which `before` then holds, and answers. Gives how it ended.
 pub(crate) async fn answer(
     shared: &Shared,
     session: &mut Session,
+    before: &mut Option<Snapshot>,
     request: Request<'_>,
     options: &str,
     hook: &Function,
@@ -94,6 +95,7 @@ pub(crate) async fn answer(
     let used = prefill(shared, session, &prompt, &hook).await?;
     let mut ids = Vec::new();
     let reason = if used.complete {
+        *before = Some(session.snapshot()?);
         sampler.state_mut().accept_all(&prompt.tokens);
         let continued = matches!(request, Request::Text(_)).then_some(&prompt.tokens[..]);
         tokens(shared, session, &mut sampler, &options, continued, &hook, &mut ids).await?
@@ -157,13 +159,14 @@ async fn prefill_with(
 ) -> Result<PrefixUse, Failure> {
     let mut thrown = None;
     let used = cache
-        .prefill_async(session, &prompt.tokens, &prompt.boundaries, async |done, total| {
-            match hook.tell("prompt", done.into(), total.into()).await {
-                Ok(stop) => !stop,
-                Err(error) => {
-                    thrown = Some(error);
-                    false
-                }
+        .prefill_async(session, &prompt.tokens, &prompt.boundaries, async |done, total| match hook
+            .tell("prompt", done.into(), total.into())
+            .await
+        {
+            Ok(stop) => !stop,
+            Err(error) => {
+                thrown = Some(error);
+                false
             }
         })
         .await?;

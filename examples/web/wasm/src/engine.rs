@@ -40,6 +40,7 @@ pub(crate) struct Shared {
     /// Away while somebody uses it.
     pub(crate) cache: RefCell<Option<PrefixCache>>,
     weight_bytes: u64,
+    backend: Backend,
 }
 
 /// A model that is loaded.
@@ -63,7 +64,7 @@ impl Engine {
         let Shared { model, template, stop, weight_bytes, defaults, .. } = &*self.shared;
         let spec = model.spec();
         json!({
-            "backend": "cpu",
+            "backend": if self.shared.backend == Backend::Wgpu { "webgpu" } else { "cpu" },
             "description": model.describe(),
             "vocab": model.vocab(),
             "layers": spec.blocks.len(),
@@ -82,6 +83,7 @@ impl Engine {
         json!({
             "wasmBytes": wasm_bytes(),
             "weightBytes": self.shared.weight_bytes,
+            "deviceBytes": 0,
             "cacheBytes": cache.bytes,
             "cachedSnapshots": cache.snapshots,
             "reusedTokens": cache.reused,
@@ -125,16 +127,17 @@ impl Engine {
     async fn open_in(files: Files, options: &str) -> Result<Self, Failure> {
         let options: Options = serde_json::from_str(options)
             .map_err(|error| Failure::Argument(format!("options: {error}")))?;
-        let backend: Backend = options.backend.as_deref().unwrap_or("auto").parse()?;
+        let backend = backend(options.backend.as_deref().unwrap_or("auto"))?;
         let activations: Activations = options.activations.as_deref().unwrap_or("auto").parse()?;
         let weight_bytes = files.ranged_bytes();
         let mounted = files.into_memory()?.mount();
         let folder = mounted.path();
-        let mut model_options = ModelOptions::new().backend(backend).activations(activations).threads(1).chunk(CHUNK);
+        let mut model_options =
+            ModelOptions::new().backend(backend).activations(activations).threads(1).chunk(CHUNK);
         model_options.context_limit = options.context_limit;
         // What else a folder holds is nobody's concern here.
         model_options.allow_surplus = true;
-        let model = Model::open(folder, &model_options)?;
+        let model = Model::open_async(folder, &model_options).await?;
         let tokenizer = Tokenizer::from_folder(folder)?;
         tokenizer.check_vocab(model.vocab())?;
         let template = ChatTemplate::from_folder(folder).map_err(|error| error.to_string());
@@ -147,8 +150,22 @@ impl Engine {
             .max_bytes(options.cache_bytes.unwrap_or(CACHE_BYTES))
             .every(0);
         let cache = RefCell::new(Some(PrefixCache::new(&model, cache)?));
-        let shared = Shared { model, tokenizer, template, defaults, stop, cache, weight_bytes };
+        let shared =
+            Shared { model, tokenizer, template, defaults, stop, cache, weight_bytes, backend };
         Ok(Self { shared: Rc::new(shared) })
+    }
+}
+
+/// The backend by the name that it has in the browser.
+fn backend(name: &str) -> Result<Backend, Failure> {
+    match name {
+        "auto" => Ok(Backend::Auto),
+        "cpu" => Ok(Backend::Cpu),
+        "webgpu" => Ok(Backend::Wgpu),
+        other => {
+            let message = format!("backend {other:?}: one of auto, cpu, webgpu is expected");
+            Err(Failure::Argument(message))
+        }
     }
 }
 

@@ -16,6 +16,8 @@ use crate::error::Failure;
 pub struct Sequence {
     shared: Rc<Shared>,
     session: Session,
+    /// What it was before its last answer.
+    prompt: Option<CoreSnapshot>,
 }
 
 /// What a sequence was at a moment.
@@ -54,7 +56,7 @@ impl Sequence {
         hook: Function,
     ) -> Result<String, JsValue> {
         let request = answer::Request::Chat(messages);
-        Ok(answer::answer(&self.shared, &mut self.session, request, options, &hook).await?)
+        Ok(self.answer(request, options, &hook).await?)
     }
 
     /// Continues `prompt`, a text as it is. Else as [`Sequence::chat`].
@@ -68,7 +70,7 @@ impl Sequence {
         hook: Function,
     ) -> Result<String, JsValue> {
         let request = answer::Request::Text(prompt);
-        Ok(answer::answer(&self.shared, &mut self.session, request, options, &hook).await?)
+        Ok(self.answer(request, options, &hook).await?)
     }
 
     /// What the sequence is now. Cheap.
@@ -77,6 +79,12 @@ impl Sequence {
     /// When a step of it has failed half-way.
     pub fn snapshot(&self) -> Result<Snapshot, JsValue> {
         Ok(Snapshot(self.session.snapshot().map_err(Failure::from)?))
+    }
+
+    /// What the sequence was before its last answer, if it gave one.
+    #[wasm_bindgen(js_name = lastPrompt)]
+    pub fn last_prompt(&self) -> Option<Snapshot> {
+        self.prompt.clone().map(Snapshot)
     }
 
     /// Makes the sequence what it, or another of the model, was.
@@ -93,7 +101,7 @@ impl Sequence {
     /// When there is no memory for its state.
     pub fn fork(&self) -> Result<Sequence, JsValue> {
         let session = self.session.fork().map_err(Failure::from)?;
-        Ok(Self { shared: self.shared.clone(), session })
+        Ok(Self { shared: self.shared.clone(), session, prompt: self.prompt.clone() })
     }
 
     /// All of it, to be kept elsewhere.
@@ -120,7 +128,17 @@ impl Sequence {
 
 impl Sequence {
     pub(crate) fn new(shared: Rc<Shared>, session: Session) -> Self {
-        Self { shared, session }
+        Self { shared, session, prompt: None }
+    }
+
+    async fn answer(
+        &mut self,
+        request: answer::Request<'_>,
+        options: &str,
+        hook: &Function,
+    ) -> Result<String, Failure> {
+        let Self { shared, session, prompt } = self;
+        answer::answer(shared, session, prompt, request, options, hook).await
     }
 
     /// Lets other sequences begin with what this one holds.
