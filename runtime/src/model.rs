@@ -253,6 +253,23 @@ impl Model {
         })
     }
 
+    /// [`Model::open`] where nobody can wait for a device, as in a browser. Only that is waited for: files are read and weights brought to the
+    /// device at once.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub async fn open_async(
+        folder: impl AsRef<Path>,
+        options: &ModelOptions,
+    ) -> Result<Self, Error> {
+        #[cfg(feature = "wgpu")]
+        let _device = match options.backend {
+            Backend::Wgpu => Some(crate::wgpu::OpenDevice::new(options).await?),
+            _ => None,
+        };
+        Self::open(folder, options)
+    }
+
     /// A session without tokens.
     ///
     /// # Errors

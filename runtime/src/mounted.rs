@@ -20,7 +20,7 @@ pub struct ModelFiles {
 
 #[derive(Debug)]
 enum Stored {
-    Bytes(Vec<u8>),
+    Bytes(Arc<Vec<u8>>),
     Region { file: File, offset: u64, len: u64 },
 }
 
@@ -32,7 +32,7 @@ impl ModelFiles {
 
     /// Adds a file whose contents are in memory; replaces one of the same name.
     pub fn add_bytes(&mut self, name: impl Into<String>, contents: Vec<u8>) {
-        self.files.insert(name.into(), Stored::Bytes(contents));
+        self.files.insert(name.into(), Stored::Bytes(Arc::new(contents)));
     }
 
     /// Adds `len` bytes of an open file from `offset` on: an asset stored as it is in an application's package.
@@ -88,7 +88,7 @@ pub(crate) fn read(path: &Path, limit: u64) -> Option<io::Result<Result<Vec<u8>,
     Some(match stored {
         None => Err(io::ErrorKind::NotFound.into()),
         Some(Stored::Bytes(bytes)) if bytes.len() as u64 > limit => Ok(Err(bytes.len() as u64)),
-        Some(Stored::Bytes(bytes)) => Ok(Ok(bytes.clone())),
+        Some(Stored::Bytes(bytes)) => Ok(Ok(bytes.to_vec())),
         Some(Stored::Region { len, .. }) if *len > limit => Ok(Err(*len)),
         Some(Stored::Region { file, offset, len }) => read_region(file, *offset, *len).map(Ok),
     })
@@ -99,7 +99,7 @@ pub(crate) fn source(folder: &Path, name: &str) -> Option<io::Result<Option<Sour
     let files = files_at(folder)?;
     Some(match files.files.get(name) {
         None => Ok(None),
-        Some(Stored::Bytes(bytes)) => Ok(Some(Source::bytes(name, bytes.clone()))),
+        Some(Stored::Bytes(bytes)) => Ok(Some(Source::shared(name, bytes.clone()))),
         Some(Stored::Region { file, offset, len }) => {
             file.try_clone().map(|file| Some(Source::region(name, file, *offset, *len)))
         }

@@ -158,6 +158,21 @@ impl PrefixCache {
         boundaries: &[usize],
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<PrefixUse, Error> {
+        let progress = async |done, total| progress(done, total);
+        pollster::block_on(self.prefill_async(session, prompt, boundaries, progress))
+    }
+
+    /// [`PrefixCache::prefill_with`] without blocking: where `progress` waits, others have their turn.
+    ///
+    /// # Errors
+    /// As [`PrefixCache::prefill`].
+    pub async fn prefill_async(
+        &mut self,
+        session: &mut Session,
+        prompt: &[u32],
+        boundaries: &[usize],
+        mut progress: impl AsyncFnMut(usize, usize) -> bool,
+    ) -> Result<PrefixUse, Error> {
         if let Some(limit) = session.context_limit.filter(|&limit| prompt.len() > limit) {
             return Err(Error::ContextFull { held: 0, more: prompt.len(), limit });
         }
@@ -166,7 +181,7 @@ impl PrefixCache {
         let boundaries = &spread(boundaries, prompt.len());
         let mut done = PrefixUse { reused, computed: 0, complete: total == 0 };
         while !done.complete {
-            if !progress(done.computed, total) {
+            if !progress(done.computed, total).await {
                 break;
             }
             let at = session.position();
@@ -176,18 +191,19 @@ impl PrefixCache {
             let stop = stops.chain(interval).chain([prompt.len()]).min().unwrap_or(prompt.len());
             let stop = stop.min(prompt.len());
             let boundary = stop == prompt.len() || boundaries.contains(&stop);
-            let to = stop.min(at + PIECE);
+            let to = stop.min(at + PIECE.min(self.model.executable().max_step_tokens().max(1)));
             // A prompt that ends at a boundary of this one will want to go on from there at once.
             let logits = if to == stop && boundary { Logits::Last } else { Logits::None };
             let tokens = prompt.get(at..to).unwrap_or_default();
-            self.model.step(&mut [Run { session: &mut *session, tokens, logits }])?;
+            let run = Run { session: &mut *session, tokens, logits };
+            self.model.step_async(&mut [run]).await?;
             done.computed += tokens.len();
             done.complete = to == prompt.len();
             if to == stop {
                 self.keep(session, boundary)?;
             }
         }
-        progress(done.computed, total);
+        progress(done.computed, total).await;
         self.stats.reused += done.reused as u64;
         self.stats.computed += done.computed as u64;
         match reused {

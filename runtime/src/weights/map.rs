@@ -16,6 +16,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use memmap2::{Mmap, MmapOptions};
 
@@ -38,7 +39,7 @@ enum Kind {
         offset: u64,
         len: Option<u64>,
     },
-    Bytes(Vec<u8>),
+    Bytes(Arc<Vec<u8>>),
 }
 
 impl Source {
@@ -55,6 +56,11 @@ impl Source {
 
     /// Bytes already in memory: where there is no file system, as in a browser.
     pub fn bytes(name: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Self::shared(name, Arc::new(bytes))
+    }
+
+    /// Bytes in memory that others hold as well.
+    pub fn shared(name: impl Into<String>, bytes: Arc<Vec<u8>>) -> Self {
         Self { name: name.into(), kind: Kind::Bytes(bytes) }
     }
 }
@@ -75,7 +81,7 @@ enum Backing {
         /// The length that the file must keep for every mapped byte to exist.
         end: u64,
     },
-    Owned(Vec<u8>),
+    Owned(Arc<Vec<u8>>),
 }
 
 impl Part {

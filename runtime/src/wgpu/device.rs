@@ -73,15 +73,54 @@ impl Device {
     /// # Errors
     /// When there is no such adapter, or it refuses.
     pub(super) fn shared(options: DeviceOptions) -> Result<Arc<Self>, Error> {
-        let mut open = lock(&OPEN);
-        open.retain(|device| device.strong_count() > 0);
-        let sound = |device: &Arc<Self>| device.options == options && device.check().is_ok();
-        if let Some(device) = open.iter().filter_map(Weak::upgrade).find(sound) {
+        if cfg!(target_family = "wasm") {
+            if let Some(device) = Self::opened(&options) {
+                return Ok(device);
+            }
+            return Err(Error::Unsupported {
+                what: "waiting for a device here: open the model without blocking",
+            });
+        }
+        // Whoever comes meanwhile waits for the same device.
+        static OPENING: Mutex<()> = Mutex::new(());
+        let _opening = lock(&OPENING);
+        pollster::block_on(Self::shared_async(options))
+    }
+
+    /// [`Device::shared`] without blocking: while the result is held, that finds it.
+    ///
+    /// # Errors
+    /// As [`Device::shared`].
+    pub(super) async fn shared_async(options: DeviceOptions) -> Result<Arc<Self>, Error> {
+        if let Some(device) = Self::opened(&options) {
             return Ok(device);
         }
-        let device = Arc::new(pollster::block_on(Self::open(options))?);
-        open.push(Arc::downgrade(&device));
+        let device = Arc::new(Self::open(options).await?);
+        lock(&OPEN).push(Arc::downgrade(&device));
         Ok(device)
+    }
+
+    /// A sound device for `options` that is open.
+    fn opened(options: &DeviceOptions) -> Option<Arc<Self>> {
+        let mut open = lock(&OPEN);
+        open.retain(|device| device.strong_count() > 0);
+        let sound = |device: &Arc<Self>| device.options == *options && device.check().is_ok();
+        open.iter().filter_map(Weak::upgrade).find(sound)
+    }
+
+    /// What `make` makes, and the error of the kind `filter` that it leads to. In the browser, where nothing can be waited for here, errors
+    /// come later: as those that nobody asked for, which [`Device::check`] gives.
+    pub(super) fn caught<T>(
+        &self,
+        filter: wgpu::ErrorFilter,
+        make: impl FnOnce() -> T,
+    ) -> (T, Option<wgpu::Error>) {
+        if cfg!(target_family = "wasm") {
+            return (make(), None);
+        }
+        let scope = self.device.push_error_scope(filter);
+        let made = make();
+        (made, pollster::block_on(scope.pop()))
     }
 
     async fn open(options: DeviceOptions) -> Result<Self, Error> {
@@ -197,16 +236,12 @@ impl Device {
         usage: wgpu::BufferUsages,
     ) -> Result<wgpu::Buffer, Error> {
         self.check()?;
-        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(what),
-            size,
-            usage,
-            mapped_at_creation: false,
-        });
-        match pollster::block_on(memory.pop()) {
-            Some(_) => Err(Error::DeviceMemory { what, bytes: size }),
-            None => self.check().map(|()| buffer),
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };
+        let create = || self.device.create_buffer(&descriptor);
+        match self.caught(wgpu::ErrorFilter::OutOfMemory, create) {
+            (_, Some(_)) => Err(Error::DeviceMemory { what, bytes: size }),
+            (buffer, None) => self.check().map(|()| buffer),
         }
     }
 

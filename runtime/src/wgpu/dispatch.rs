@@ -175,15 +175,15 @@ impl Dispatch {
                 }),
             })
             .collect();
-        let scope = device.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let group = device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        let descriptor = wgpu::BindGroupDescriptor {
             label: Some(&self.kernel.name),
             layout: &self.kernel.layout,
             entries: &entries,
-        });
-        match pollster::block_on(scope.pop()) {
-            Some(error) => Err(device.fault(format!("{}: {error}", self.kernel.name))),
-            None => Ok(group),
+        };
+        let create = || device.device.create_bind_group(&descriptor);
+        match device.caught(wgpu::ErrorFilter::Validation, create) {
+            (_, Some(error)) => Err(device.fault(format!("{}: {error}", self.kernel.name))),
+            (group, None) => Ok(group),
         }
     }
 }

@@ -41,6 +41,28 @@ pub(crate) struct WgpuExecutable {
     program: Arc<Program>,
 }
 
+/// Keeps a device open, so that a model that is opened meanwhile needs not wait for it.
+pub(crate) struct OpenDevice(#[expect(dead_code)] Arc<Device>);
+
+impl OpenDevice {
+    /// Opens the device that `options` ask for.
+    ///
+    /// # Errors
+    /// When there is none, or it refuses.
+    pub(crate) async fn new(options: &ModelOptions) -> Result<Self, Error> {
+        Ok(Self(Device::shared_async(device_options(options)).await?))
+    }
+}
+
+fn device_options(options: &ModelOptions) -> DeviceOptions {
+    DeviceOptions {
+        adapter: options.adapter,
+        avoid_subgroups: options.avoid_subgroups,
+        max_binding: options.max_binding,
+        cache_dir: options.cache_dir.clone(),
+    }
+}
+
 impl WgpuExecutable {
     /// Opens the device, tests it with small models like `spec` where there is one, brings the weights there and makes all kernels
     /// ready.
@@ -57,13 +79,10 @@ impl WgpuExecutable {
         if options.state_type != StateType::F32 {
             return Err(Error::Unsupported { what: "storing states in half precision" });
         }
-        let device = Device::shared(DeviceOptions {
-            adapter: options.adapter,
-            avoid_subgroups: options.avoid_subgroups,
-            max_binding: options.max_binding,
-            cache_dir: options.cache_dir.clone(),
-        })?;
-        if let Some(spec) = spec.filter(|_| options.self_test) {
+        let device = Device::shared(device_options(options))?;
+        // The test waits for its results, which a browser doesn't let it.
+        let test = options.self_test && !cfg!(target_family = "wasm");
+        if let Some(spec) = spec.filter(|_| test) {
             super::self_test::run(&device, spec, weights, options)?;
         }
         Self::build(device, plan, weights, options)

@@ -86,36 +86,37 @@ impl CompiledKernel {
         let source = kinglet_shaders::source(self.variant).map_err(|error| error.to_string())?;
         let source = super::fault_injection::source(&self.name, source);
         let own = &device.device;
-        let scope = own.push_error_scope(wgpu::ErrorFilter::Validation);
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(&self.name),
             source: wgpu::ShaderSource::Wgsl(source.into()),
         };
-        let module = if device.capabilities.unchecked {
-            super::trusted::shader_module(own, descriptor)
-        } else {
-            own.create_shader_module(descriptor)
+        let create = || {
+            let module = if device.capabilities.unchecked {
+                super::trusted::shader_module(own, descriptor)
+            } else {
+                own.create_shader_module(descriptor)
+            };
+            let layout = own.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: Some(&self.name),
+                bind_group_layouts: &[Some(&self.layout)],
+                immediate_size: 0,
+            });
+            own.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(&self.name),
+                layout: Some(&layout),
+                module: &module,
+                entry_point: Some("main"),
+                // Every kernel writes its workgroup memory before it reads it.
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: device.pipelines(),
+            })
         };
-        let layout = own.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(&self.name),
-            bind_group_layouts: &[Some(&self.layout)],
-            immediate_size: 0,
-        });
-        let pipeline = own.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&self.name),
-            layout: Some(&layout),
-            module: &module,
-            entry_point: Some("main"),
-            // Every kernel writes its workgroup memory before it reads it.
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: device.pipelines(),
-        });
-        match pollster::block_on(scope.pop()) {
-            Some(error) => Err(error.to_string()),
-            None => Ok(pipeline),
+        match device.caught(wgpu::ErrorFilter::Validation, create) {
+            (_, Some(error)) => Err(error.to_string()),
+            (pipeline, None) => Ok(pipeline),
         }
     }
 }

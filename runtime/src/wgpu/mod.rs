@@ -49,4 +49,4 @@ mod tensors;
 mod trusted;
 mod upload;
 
-pub(crate) use executable::WgpuExecutable;
+pub(crate) use executable::{OpenDevice, WgpuExecutable};

@@ -46,11 +46,20 @@ pub(crate) trait Codes: Copy + Send + Sync + 'static {
 }
 
 /// Where in their bytes eight codes of `BITS` bits lie, which together are `BITS` bytes.
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 pub(super) struct Windows<const BITS: usize>;
 
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 impl<const BITS: usize> Windows<BITS> {
     /// For 16-bit element `c` of an 128-bit lane: the two bytes that hold code `c` of eight.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     pub(super) const PAIRS: [u8; 16] = {
         let mut index = [0; 16];
         let mut code = 0;
@@ -63,7 +72,6 @@ impl<const BITS: usize> Windows<BITS> {
     };
 
     /// The same for the eight codes that follow.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     pub(super) const NEXT_PAIRS: [u8; 16] = {
         let mut index = Self::PAIRS;
         let mut i = 0;
@@ -75,7 +83,6 @@ impl<const BITS: usize> Windows<BITS> {
     };
 
     /// Bits below code `c` in its two bytes.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     pub(super) const BELOW: [i16; 8] = {
         let mut below = [0; 8];
         let mut code = 0;

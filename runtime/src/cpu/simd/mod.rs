@@ -16,6 +16,7 @@
 //! | `avx512vnni` | 16 | these, VNNI and VBMI |
 //! | `neon` | 4 | NEON (every AArch64) |
 //! | `neondot` | 4 | FEAT_DotProd |
+//! | `simd128` | 4 | a WebAssembly build with `-C target-feature=+simd128` |
 //!
 //! [`codes`] has the small integers that packed weights need.
 
@@ -36,8 +37,14 @@ pub(crate) mod math;
 mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_codes;
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 mod scalar;
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 mod scalar_codes;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm128;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm128_codes;
 
 use codes::Codes;
 
@@ -167,6 +174,7 @@ pub struct Isa(Kind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
     Scalar,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -178,6 +186,8 @@ enum Kind {
     Neon,
     #[cfg(target_arch = "aarch64")]
     NeonDot,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Wasm128,
 }
 
 impl Isa {
@@ -198,7 +208,10 @@ impl Isa {
     /// All that this processor has, slowest first; never empty.
     pub fn available() -> Vec<Self> {
         #[allow(unused_mut)]
-        let mut all = vec![Self(Kind::Scalar)];
+        let mut all = Vec::new();
+        // A module with vectors never runs without them: what it need not hold it is not made to load.
+        #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+        all.push(Self(Kind::Scalar));
         #[cfg(target_arch = "x86_64")]
         {
             if avx2::is_available() {
@@ -218,12 +231,15 @@ impl Isa {
                 all.push(Self(Kind::NeonDot));
             }
         }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        all.push(Self(Kind::Wasm128));
         all
     }
 
     /// Its name, as `KINGLET_ISA` takes it.
     pub fn name(self) -> &'static str {
         match self.0 {
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             Kind::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",
@@ -235,6 +251,8 @@ impl Isa {
             Kind::Neon => "neon",
             #[cfg(target_arch = "aarch64")]
             Kind::NeonDot => "neondot",
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Wasm128 => "simd128",
         }
     }
 
@@ -242,6 +260,7 @@ impl Isa {
     #[inline]
     pub(crate) fn dispatch<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             Kind::Scalar => kernel.run(scalar::Scalar),
             // SAFETY: an `Isa` of these kinds exists only after detection has found the features.
             #[cfg(target_arch = "x86_64")]
@@ -257,6 +276,8 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             Kind::NeonDot => unsafe { neon::dispatch_dot(kernel) },
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Wasm128 => wasm128::dispatch(kernel),
         }
     }
 }

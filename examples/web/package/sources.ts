@@ -1,0 +1,144 @@
+// Where the files of a model come from: a folder on a server, files of the person's own, an archive.
+
+import { KingletError } from './errors.js';
+import type { NamedFile } from './protocol.js';
+
+/** A file that can be read in ranges, at once. */
+export interface Ranged {
+  name: string;
+  bytes: number;
+  read(offset: number, length: number): Uint8Array;
+}
+
+/** The files of a model: small ones whole. */
+export interface ModelFiles {
+  whole: { name: string; contents: Uint8Array }[];
+  ranged: Ranged[];
+}
+
+export const WEIGHTS = 'model.safetensors';
+export const INDEX = 'model.safetensors.index.json';
+/** What a model can't be without. */
+export const REQUIRED = ['config.json', 'tokenizer.json'];
+/** What it may have. */
+export const OPTIONAL = [
+  'generation_config.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'chat_template.jinja',
+  'chat_template.json',
+];
+
+/** Reads a blob, wherever it lies, without waiting for other things to happen: what only a worker can. */
+export function blobReader(name: string, blob: Blob): Ranged {
+  const reader = new FileReaderSync();
+  return {
+    name,
+    bytes: blob.size,
+    read: (offset, length) => {
+      if (offset + length > blob.size) {
+        throw new KingletError('file', `it ends at ${blob.size}, before ${offset + length}`);
+      }
+      return new Uint8Array(reader.readAsArrayBuffer(blob.slice(offset, offset + length)));
+    },
+  };
+}
+
+/** Reads ranges from a server, one request each: where nothing can be stored. */
+export function urlReader(name: string, url: string, bytes: number): Ranged {
+  return {
+    name,
+    bytes,
+    read: (offset, length) => {
+      const request = new XMLHttpRequest();
+      request.open('GET', url, false);
+      request.responseType = 'arraybuffer';
+      request.setRequestHeader('Range', `bytes=${offset}-${offset + length - 1}`);
+      try {
+        request.send();
+      } catch (cause) {
+        throw new KingletError('network', `${url} could not be reached`, { cause });
+      }
+      if (request.status !== 206) throw new KingletError('network', `${url}: HTTP ${request.status} for a range`);
+      return new Uint8Array(request.response as ArrayBuffer);
+    },
+  };
+}
+
+/** The shards that an index names, each once. */
+export function shardsOf(index: Uint8Array): string[] {
+  let map: unknown;
+  try {
+    map = (JSON.parse(new TextDecoder().decode(index)) as { weight_map?: unknown }).weight_map;
+  } catch (cause) {
+    throw new KingletError('weights', `${INDEX} is no JSON`, { cause });
+  }
+  if (typeof map !== 'object' || map === null) throw new KingletError('weights', `${INDEX} has no weight_map`);
+  const names = [...new Set(Object.values(map))];
+  const plain = (name: unknown): name is string => typeof name === 'string' && /^[^/\\:\0]+$/.test(name) && !/^\.+$/.test(name);
+  const odd = names.find((name) => !plain(name));
+  if (odd !== undefined) throw new KingletError('weights', `${INDEX} names ${JSON.stringify(odd)}, which is no file of the folder`);
+  return names as string[];
+}
+
+/** The model among files of the person's own: a folder's, or an archive's (tar, not compressed). */
+export async function fromFiles(given: NamedFile[]): Promise<ModelFiles> {
+  let files: { name: string; file: Blob }[] = given;
+  const [only] = given;
+  if (given.length === 1 && only && /\.tar$/i.test(only.name)) files = await untar(only.file);
+  // A folder may hold others: of files with one name, the one that lies highest is the model's.
+  const depth = (name: string) => name.split('/').length;
+  const byName = new Map<string, { name: string; file: Blob }>();
+  for (const entry of [...files].sort((a, b) => depth(a.name) - depth(b.name))) {
+    const base = entry.name.split('/').pop() ?? entry.name;
+    if (!byName.has(base)) byName.set(base, entry);
+  }
+  const whole: ModelFiles['whole'] = [];
+  for (const name of [...REQUIRED, ...OPTIONAL]) {
+    const found = byName.get(name);
+    if (found) whole.push({ name, contents: new Uint8Array(await found.file.arrayBuffer()) });
+    else if (REQUIRED.includes(name)) {
+      throw new KingletError('not-found', `${name} is not among the ${files.length} files: choose all files of the model's folder`);
+    }
+  }
+  let names = [WEIGHTS];
+  const index = byName.get(INDEX);
+  if (!byName.has(WEIGHTS) && index) {
+    const contents = new Uint8Array(await index.file.arrayBuffer());
+    whole.push({ name: INDEX, contents });
+    names = shardsOf(contents);
+  }
+  const ranged = names.map((name) => {
+    const found = byName.get(name);
+    if (!found) throw new KingletError('not-found', `${name} is not among the files: choose all files of the model's folder`);
+    return blobReader(name, found.file);
+  });
+  return { whole, ranged };
+}
+
+/** The files of an archive, without a copy of what they hold. */
+async function untar(archive: Blob): Promise<{ name: string; file: Blob }[]> {
+  const RECORD = 512;
+  const broken = () => new KingletError('file', 'this is no tar archive, or a damaged one');
+  const files: { name: string; file: Blob }[] = [];
+  let long: string | undefined;
+  for (let at = 0; at + RECORD <= archive.size; ) {
+    const header = new Uint8Array(await archive.slice(at, at + RECORD).arrayBuffer());
+    if (header.every((byte) => byte === 0)) break;
+    const text = (from: number, length: number) =>
+      new TextDecoder().decode(header.subarray(from, from + length)).replace(/\0[^]*$/, '');
+    const size = parseInt(text(124, 12).trim(), 8);
+    if (text(257, 5) !== 'ustar' || !Number.isFinite(size) || at + RECORD + size > archive.size) throw broken();
+    const contents = archive.slice(at + RECORD, at + RECORD + size);
+    const kind = text(156, 1);
+    if (kind === 'L') long = (await contents.text()).replace(/\0[^]*$/, '');
+    else if (kind === '' || kind === '0') {
+      const prefix = text(345, 155);
+      files.push({ name: long ?? (prefix ? `${prefix}/${text(0, 100)}` : text(0, 100)), file: contents });
+      long = undefined;
+    }
+    at += RECORD + Math.ceil(size / RECORD) * RECORD;
+  }
+  if (files.length === 0) throw broken();
+  return files;
+}

@@ -1,0 +1,232 @@
+// The worker: everything that computes. It answers the calls of `index.ts`, one after the other.
+
+import init, { Engine, Files, Sequence, Snapshot } from './kinglet_web.js';
+import { KingletError, plain } from './errors.js';
+import { fromFiles } from './sources.js';
+import type { ModelFiles } from './sources.js';
+import { fromUrl } from './store.js';
+import type { CacheMode } from './store.js';
+import type { Call, Happening, PostedSource, Reply, Stop } from './protocol.js';
+
+declare const self: DedicatedWorkerGlobalScope & { kingletPanic?: string };
+
+/** How long the worker computes before it looks whether it is to stop, in milliseconds. */
+const TURN = 12;
+
+let engine: Engine | undefined;
+let memory: WebAssembly.Memory | undefined;
+/** Why nothing can be computed any more. */
+let dead: KingletError | undefined;
+let next = 1;
+const sequences = new Map<number, Sequence>();
+const snapshots = new Map<number, Snapshot>();
+const aborts = new Map<number, AbortController>();
+
+/** Lets messages in that have come in the meantime. */
+const pause = (() => {
+  const { port1, port2 } = new MessageChannel();
+  const waiting: (() => void)[] = [];
+  port1.onmessage = () => waiting.shift()?.();
+  return () => new Promise<void>((resolve) => {
+    waiting.push(resolve);
+    port2.postMessage(null);
+  });
+})();
+
+function tell(id: number, event: string, data: unknown): void {
+  self.postMessage({ id, event, data } satisfies Happening);
+}
+
+function held<T>(map: Map<number, T>, handle: unknown, what: string): T {
+  const value = map.get(handle as number);
+  if (!value) throw new KingletError('disposed', `this ${what} was disposed`);
+  return value;
+}
+
+function keep<T>(map: Map<number, T>, value: T): number {
+  map.set(next, value);
+  return next++;
+}
+
+function loaded(): Engine {
+  if (!engine) throw new KingletError('disposed', 'no model is loaded');
+  return engine;
+}
+
+interface LoadArgs {
+  wasm: string;
+  source: PostedSource;
+  cache: CacheMode;
+  engine: Record<string, unknown>;
+}
+
+async function load(id: number, { wasm, source, cache, engine: options }: LoadArgs, signal: AbortSignal): Promise<unknown> {
+  const notices: string[] = [];
+  const fetched = fetch(wasm, { signal }).catch((cause) => {
+    throw new KingletError('network', `${wasm} could not be loaded`, { cause });
+  });
+  const compiled = init({ module_or_path: fetched });
+  compiled.catch(() => undefined);
+  let told = 0;
+  let files: ModelFiles;
+  if (source.kind === 'url') {
+    files = await fromUrl(source.url, cache, {
+      signal,
+      notice: (text) => notices.push(text),
+      progress: (phase, file, done, total) => {
+        const now = performance.now();
+        if (now - told < 50 && done !== total) return;
+        told = now;
+        tell(id, 'progress', { phase, file, loaded: done, total });
+      },
+    });
+  } else {
+    files = await fromFiles(source.files);
+  }
+  signal.throwIfAborted();
+  const total = files.ranged.reduce((sum, file) => sum + file.bytes, 0);
+  let read = 0;
+  memory = (await compiled).memory;
+  const handed = new Files();
+  for (const { name, contents } of files.whole) handed.add(name, contents);
+  for (const file of files.ranged) {
+    handed.addRanged(file.name, file.bytes, (offset: number, length: number) => {
+      const bytes = file.read(offset, length);
+      read += length;
+      const now = performance.now();
+      if (now - told >= 50) {
+        told = now;
+        tell(id, 'progress', { phase: 'open', file: file.name, loaded: Math.min(read, total), total });
+      }
+      return bytes;
+    });
+  }
+  engine = await Engine.open(handed, JSON.stringify(options));
+  signal.throwIfAborted();
+  tell(id, 'progress', { phase: 'open', file: '', loaded: total, total });
+  return { ...JSON.parse(engine.info()), notices };
+}
+
+/** An answer: tokens are told of in batches, a batch for each turn of the event loop. */
+async function answer(
+  id: number, kind: 'chat' | 'generate', handle: unknown, input: string, options: string, signal: AbortSignal,
+): Promise<unknown> {
+  const sequence = held(sequences, handle, 'session');
+  const begun = performance.now();
+  let promptDone = begun;
+  let tokensBegun: number | undefined;
+  let count = 0;
+  let turn = begun;
+  let batch: { id: number; text: string }[] = [];
+  const flush = () => {
+    if (batch.length > 0) tell(id, 'tokens', batch);
+    batch = [];
+  };
+  const hook = (event: string, a: number, b: number | string): boolean | Promise<boolean> => {
+    const now = performance.now();
+    if (event === 'prompt') {
+      promptDone = now;
+      tell(id, 'prompt', { done: a, total: b });
+    } else if (event === 'token') {
+      tokensBegun ??= now;
+      count++;
+      batch.push({ id: a, text: b as string });
+    } else {
+      batch.push({ id: -1, text: b as string });
+    }
+    if (signal.aborted) return true;
+    if (now - turn < TURN && count !== 1) return false;
+    flush();
+    return pause().then(() => {
+      turn = performance.now();
+      return signal.aborted;
+    });
+  };
+  const ended = JSON.parse(await sequence[kind](input, options, hook));
+  flush();
+  const over = performance.now();
+  // The first token is the prompt's: what comes after it is the speed of generation.
+  const seconds = tokensBegun === undefined ? 0 : (over - tokensBegun) / 1000;
+  return {
+    ...ended,
+    promptSeconds: (promptDone - begun) / 1000,
+    seconds: (over - begun) / 1000,
+    tokensPerSecond: count > 1 && seconds > 0 ? (count - 1) / seconds : 0,
+  };
+}
+
+async function run({ id, method, args }: Call, signal: AbortSignal): Promise<unknown> {
+  switch (method) {
+    case 'load': return await load(id, args[0] as LoadArgs, signal);
+    case 'stats': return { ...JSON.parse(loaded().stats()), wasmBytes: memory?.buffer.byteLength ?? 0 };
+    case 'tokenize': return loaded().tokenize(args[0] as string);
+    case 'session': return keep(sequences, loaded().sequence());
+    case 'readSession': return keep(sequences, await loaded().readSequence(new Uint8Array(args[0] as ArrayBuffer)));
+    case 'chat':
+    case 'generate': return await answer(id, method, args[0], args[1] as string, args[2] as string, signal);
+    case 'sessionStats': return JSON.parse(held(sequences, args[0], 'session').stats());
+    case 'sessionTokens': return held(sequences, args[0], 'session').tokens();
+    case 'fork': return keep(sequences, held(sequences, args[0], 'session').fork());
+    case 'snapshot': {
+      const snapshot = held(sequences, args[0], 'session').snapshot();
+      return { handle: keep(snapshots, snapshot), tokens: snapshot.position() };
+    }
+    case 'lastPrompt': {
+      const snapshot = held(sequences, args[0], 'session').lastPrompt();
+      return snapshot && { handle: keep(snapshots, snapshot), tokens: snapshot.position() };
+    }
+    case 'restore': return held(sequences, args[0], 'session').restore(held(snapshots, args[1], 'snapshot'));
+    case 'save': return (await held(sequences, args[0], 'session').save()).buffer;
+    case 'saveSnapshot': return (await held(snapshots, args[0], 'snapshot').save()).buffer;
+    case 'disposeSession': return dispose(sequences, args[0]);
+    case 'disposeSnapshot': return dispose(snapshots, args[0]);
+    default: throw new KingletError('argument', `there is no method ${method}`);
+  }
+}
+
+function dispose(map: Map<number, { free(): void }>, handle: unknown): void {
+  map.get(handle as number)?.free();
+  map.delete(handle as number);
+}
+
+/** What was thrown, with the code that says what it means. */
+function understood(thrown: unknown, signal: AbortSignal): { name: string; message: string; code: string } {
+  if (thrown instanceof WebAssembly.RuntimeError) {
+    const panic = self.kingletPanic;
+    const why = panic ?? 'most likely there was no memory left';
+    dead = new KingletError(panic ? 'crashed' : 'memory', `the engine has stopped: ${why}. Load the model again.`);
+    return plain(dead);
+  }
+  if (thrown instanceof KingletError) return plain(thrown);
+  if (signal.aborted || (thrown instanceof DOMException && thrown.name === 'AbortError')) {
+    return { name: 'AbortError', message: 'aborted', code: 'aborted' };
+  }
+  return plain(thrown);
+}
+
+let last: Promise<void> = Promise.resolve();
+
+async function perform(call: Call, signal: AbortSignal): Promise<void> {
+  let reply: Reply;
+  try {
+    if (dead) throw dead;
+    // An answer that was not wanted any more before it began ends as one that was stopped.
+    if (call.method === 'load') signal.throwIfAborted();
+    reply = { id: call.id, ok: true, value: await run(call, signal) };
+  } catch (thrown) {
+    reply = { id: call.id, ok: false, error: understood(thrown, signal) };
+  }
+  aborts.delete(call.id);
+  const value = reply.ok ? reply.value : undefined;
+  self.postMessage(reply, value instanceof ArrayBuffer ? [value] : []);
+}
+
+self.onmessage = ({ data }: MessageEvent<Call | Stop>) => {
+  if ('stop' in data) {
+    aborts.get(data.stop)?.abort();
+    return;
+  }
+  const abort = new AbortController();
+  aborts.set(data.id, abort);
+  last = last.then(() => perform(data, abort.signal));
+};

@@ -1,0 +1,107 @@
+//! Errors as JavaScript's `Error`, with a `code` that programs can tell them by.
+
+use js_sys::{Error as JsError, Reflect};
+use kinglet::text::TextError;
+use kinglet::{Error, SavedStateError};
+use wasm_bindgen::JsValue;
+
+/// What went wrong, on its way to JavaScript.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The engine's.
+    Engine(Error),
+    /// A tokenizer's or a template's.
+    Text(TextError),
+    /// The caller's: what was given is not what it should be.
+    Argument(String),
+    /// A file that can't be read: the browser's own error.
+    Read { file: String, cause: JsValue },
+    /// Another call is not over.
+    Busy,
+    /// What the page threw when it was told of something.
+    Page(JsValue),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<TextError> for Failure {
+    fn from(error: TextError) -> Self {
+        Self::Text(error)
+    }
+}
+
+impl From<kinglet::sampling::SamplingError> for Failure {
+    fn from(error: kinglet::sampling::SamplingError) -> Self {
+        Self::Engine(Error::Sampling(error))
+    }
+}
+
+/// The word that programs know an engine's error by.
+fn code(error: &Error) -> &'static str {
+    match error {
+        Error::Read { .. } | Error::TooLarge { .. } => "file",
+        Error::Config { .. } => "config",
+        Error::Weights(_) => "weights",
+        Error::OutOfMemory { .. } => "memory",
+        Error::DeviceMemory { .. } | Error::DeviceLimit { .. } => "device-memory",
+        Error::DeviceLost { .. } | Error::DeviceTimeout { .. } => "device-lost",
+        Error::NoAdapter { .. } => "no-webgpu",
+        Error::Device { .. } => "device",
+        Error::ContextFull { .. } => "context-full",
+        Error::Cancelled => "aborted",
+        Error::SavedState { source: SavedStateError::Io { .. }, .. } => "file",
+        Error::SavedState { .. } => "saved-state",
+        Error::Option { .. } | Error::Sampling(_) | Error::EmptyRun => "argument",
+        _ => "engine",
+    }
+}
+
+/// The message without the folder that mounted files seem to lie in, which is of no meaning to anybody outside.
+fn without_mount(message: &str) -> String {
+    let mut parts = message.split("kinglet-files:");
+    let mut out = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        match rest.strip_prefix('/') {
+            Some(file) => out.push_str(file),
+            None => out.extend(["the model's folder", rest]),
+        }
+    }
+    out
+}
+
+impl From<Failure> for JsValue {
+    fn from(failure: Failure) -> Self {
+        let (code, message) = match failure {
+            Failure::Engine(error) => (code(&error), error.to_string()),
+            Failure::Text(error) => ("text", error.to_string()),
+            Failure::Argument(message) => ("argument", message),
+            Failure::Busy => ("busy", "another call of this model is not over yet".into()),
+            Failure::Read { file, cause } => {
+                let cause = cause.into_message();
+                ("file", format!("can't read {file}: {cause}"))
+            }
+            Failure::Page(thrown) => return thrown,
+        };
+        let error = JsError::new(&without_mount(&message));
+        // An object that was just made takes a property.
+        let _ = Reflect::set(&error, &"code".into(), &code.into());
+        error.into()
+    }
+}
+
+/// What a thrown value says.
+trait Message {
+    fn into_message(self) -> String;
+}
+
+impl Message for JsValue {
+    fn into_message(self) -> String {
+        let message = Reflect::get(&self, &"message".into()).ok().and_then(|text| text.as_string());
+        message.or_else(|| self.as_string()).unwrap_or_else(|| format!("{self:?}"))
+    }
+}
