@@ -298,7 +298,7 @@ pub enum PortableState {
     /// A recurrent tensor, in the shape that the plan gives it.
     Tensor(Vec<f32>),
     /// Keys and values of the positions from `first` to the last: all that the next token sees, and no more than
-    /// that where there is a window.
+    /// that where there is a window. Before them those of the sinks that lie before `first`.
     KeyValue {
         /// The first position.
         first: usize,

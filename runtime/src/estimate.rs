@@ -55,5 +55,5 @@ pub fn estimate(
     let folder = folder.as_ref();
     let spec = read_spec(folder)?;
     let weights = Weights::open(folder)?;
-    Ok(MemoryEstimate::of(&Plan::new(&spec), &weights, options, context))
+    Ok(MemoryEstimate::of(&options.plan(&spec)?, &weights, options, context))
 }

@@ -80,6 +80,11 @@ pub struct ModelOptions {
     pub allow_surplus: bool,
     /// Most tokens that a session may hold; unlimited if not given.
     pub context_limit: Option<usize>,
+    /// The last positions that attention sees, in layers that would see more: a session's memory is bounded then, however long it gets, and
+    /// what lies farther back is left to recurrent layers or lost. Positions stay what they are.
+    pub attention_window: Option<usize>,
+    /// The first positions, which attention sees whatever [`Self::attention_window`] is: many models lean on them.
+    pub attention_sinks: usize,
     /// In what precision recurrent tensors are stored.
     pub state_type: StateType,
     /// A folder of the program's own where a backend keeps what makes the next start faster: kernels that a driver has compiled, and
@@ -103,6 +108,8 @@ impl Default for ModelOptions {
             activations: Activations::default(),
             allow_surplus: false,
             context_limit: None,
+            attention_window: None,
+            attention_sinks: 0,
             state_type: StateType::default(),
             cache_dir: None,
             self_test: true,
@@ -168,6 +175,39 @@ impl ModelOptions {
     pub fn allow_surplus(mut self, allow: bool) -> Self {
         self.allow_surplus = allow;
         self
+    }
+
+    /// Sets [`Self::attention_window`] and [`Self::attention_sinks`].
+    pub fn attention_window(mut self, window: usize, sinks: usize) -> Self {
+        self.attention_window = Some(window);
+        self.attention_sinks = sinks;
+        self
+    }
+
+    /// The plan of a model that is opened so.
+    pub(crate) fn plan(&self, spec: &ModelSpec) -> Result<Plan, Error> {
+        let plan = Plan::new(spec);
+        match (self.attention_window, self.attention_sinks) {
+            (None, 0) => Ok(plan),
+            (None, sinks) => {
+                let (name, value) = ("attention sinks", sinks.to_string());
+                Err(Error::Option { name, value, expected: "0 where there is no attention window" })
+            }
+            (Some(window), sinks) => {
+                // A cache rounds them up to pages.
+                let range = 1..=1 << 30;
+                if !range.contains(&window) || sinks > 1 << 30 {
+                    let (name, value) =
+                        ("attention window", format!("{window} with {sinks} sinks"));
+                    return Err(Error::Option {
+                        name,
+                        value,
+                        expected: "from 1 to 2^30 positions",
+                    });
+                }
+                Ok(plan.with_window(window, sinks))
+            }
+        }
     }
 
     /// Sets [`Self::state_type`].
@@ -238,7 +278,7 @@ impl Model {
     pub fn open(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, Error> {
         let check = CheckOptions { allow_surplus: options.allow_surplus };
         let Checkpoint { folder, spec, weights, .. } = Checkpoint::open(folder, check)?;
-        let plan = Arc::new(Plan::new(&spec));
+        let plan = Arc::new(options.plan(&spec)?);
         let executable = backend::compile_model(plan.clone(), &weights, options, Some(&spec))?;
         Ok(Self {
             shared: Arc::new(Shared {

@@ -62,8 +62,10 @@ pub enum StateKind {
         kv_heads: usize,
         /// Width of a head.
         head_dim: usize,
-        /// Positions that are ever read again; older ones may be dropped.
+        /// The last positions, which are read again; older ones may be dropped.
         window: Option<usize>,
+        /// The first positions, which are always read again.
+        sinks: usize,
     },
 }
 
@@ -72,8 +74,9 @@ impl State {
     pub fn elements(&self, tokens: usize) -> usize {
         match &self.kind {
             StateKind::Tensor { shape } => shape.iter().product(),
-            StateKind::KeyValue { kv_heads, head_dim, window } => {
-                2 * kv_heads * head_dim * window.map_or(tokens, |window| window.min(tokens))
+            StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
+                let most = window.map_or(tokens, |window| window.saturating_add(*sinks));
+                2 * kv_heads * head_dim * most.min(tokens)
             }
         }
     }
@@ -110,6 +113,23 @@ impl Plan {
         };
         plan.share_slots();
         plan
+    }
+
+    /// The same with attention to the last `window` positions and the first `sinks` only, in layers that see more.
+    pub fn with_window(mut self, window: usize, sinks: usize) -> Self {
+        for op in &mut self.ops {
+            if let Op::Attention(op) = op
+                && op.window.is_none_or(|own| own > window)
+            {
+                (op.window, op.sinks) = (Some(window), sinks);
+                if let Some(state) = self.states.get_mut(op.cache.0)
+                    && let StateKind::KeyValue { window: own, sinks: first, .. } = &mut state.kind
+                {
+                    (*own, *first) = (Some(window), sinks);
+                }
+            }
+        }
+        self
     }
 
     /// Gives each buffer a slot such that no two that are alive at the same time share one.
@@ -246,6 +266,7 @@ impl Builder {
                 kv_heads: a.kv_heads,
                 head_dim: a.head_dim,
                 window: a.window,
+                sinks: 0,
             },
         });
         let cache = StateId(self.states.len() - 1);
@@ -260,6 +281,7 @@ impl Builder {
             clip: a.clip,
             rope: a.rope.clone(),
             window: a.window,
+            sinks: 0,
             cache,
             output,
         }));

@@ -24,6 +24,8 @@ struct Params {
     clip: f32,
     /// Positions that a query sees; `ABSENT` for all.
     window: u32,
+    /// The first positions, which a query sees whatever the window.
+    sinks: u32,
     scale: f32,
     /// Most pieces of the cache, and queries that a piece takes at once.
     pieces: u32,
@@ -38,6 +40,30 @@ const LOWEST: f32 = -1e30;
 /// The oldest position that the query at `position` sees.
 fn oldest_seen(position: u32) -> u32 {
     return select(0u, position - params.window + 1u, position >= params.window);
+}
+
+/// Where a position lies in a cache that has room for `capacity` of them: sinks stay, and the others go round behind them.
+fn place_of(position: u32, capacity: u32) -> u32 {
+    if position < params.sinks {
+        return position;
+    }
+    return params.sinks + (position - params.sinks) % (capacity - params.sinks);
+}
+
+/// The positions that are seen where the window begins at `oldest`, without those between sinks and window.
+struct Sight {
+    oldest: u32,
+    /// Sinks before the window.
+    sinks: u32,
+}
+
+fn sight_of(oldest: u32) -> Sight {
+    return Sight(oldest, min(params.sinks, oldest));
+}
+
+/// The position that has this number among those that are seen.
+fn position_of(sight: Sight, number: u32) -> u32 {
+    return select(sight.oldest + number - sight.sinks, number, number < sight.sinks);
 }
 
 //# when prepare pieces pieces_any
@@ -126,7 +152,7 @@ const THREADS: u32 = 64u;
 
 /// [T, heads, head_dim].
 @group(0) @binding(_) var<storage, read_write> queries: array<f32>;
-/// [capacity, kv_heads, head_dim] each: a position's place is its remainder by the capacity.
+/// [capacity, kv_heads, head_dim] each.
 @group(0) @binding(_) var<storage, read_write> keys: array<f32>;
 @group(0) @binding(_) var<storage, read_write> values: array<f32>;
 
@@ -145,7 +171,7 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
         }
     }
     let head = find_head(kind, number, token, ids);
-    let place = (step.position + t) % (arrayLength(&keys) / (params.kv_heads * params.head_dim));
+    let place = place_of(step.position + t, arrayLength(&keys) / (params.kv_heads * params.head_dim));
     for (var i = thread_of(ids); i < params.head_dim; i += THREADS) {
         let value = ready(head, i);
         if kind == QUERY {
@@ -172,20 +198,20 @@ const PART: u32 = 128u;
 
 /// [T, heads, head_dim].
 @group(0) @binding(_) var<storage, read> queries: array<f32>;
-/// [capacity, kv_heads, head_dim] each: a position's place is its remainder by the capacity.
+/// [capacity, kv_heads, head_dim] each.
 @group(0) @binding(_) var<storage, read> keys: array<f32>;
 @group(0) @binding(_) var<storage, read> values: array<f32>;
 /// [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
-/// Brings 16 positions from `first` on, of which those up to `newest` count, of 64 elements from `column` on.
-fn load_values(first: u32, newest: u32, kv: u32, column: u32, thread: u32) {
-    let position = first + thread / 16u;
+/// Brings 16 positions from number `first` on, of which those before `end` count, of 64 elements from `column` on.
+fn load_values(sight: Sight, first: u32, end: u32, kv: u32, column: u32, thread: u32) {
+    let number = first + thread / 16u;
     let stride = params.kv_heads * params.head_dim;
     var v = vec4(0.0);
-    if position <= newest {
+    if number < end {
         let i = column + thread % 16u * 4u;
-        let at = position % (arrayLength(&values) / stride) * stride + kv * params.head_dim + i;
+        let at = place_of(position_of(sight, number), arrayLength(&values) / stride) * stride + kv * params.head_dim + i;
         for (var c = 0u; c < 4u; c += 1u) {
             if i + c < params.head_dim {
                 v[c] = values[at + c];
@@ -221,8 +247,9 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let sharing = params.heads / params.kv_heads;
     let first_row = group.y * SIDE;
     let end_row = min(first_row + SIDE, step.tokens * sharing);
-    let oldest = oldest_seen(step.position + first_row / sharing);
-    let newest = step.position + (end_row - 1u) / sharing;
+    let sight = sight_of(oldest_seen(step.position + first_row / sharing));
+    // Numbers of the positions that any of the queries sees.
+    let end = sight.sinks + step.position + (end_row - 1u) / sharing + 1u - sight.oldest;
     let stride = params.kv_heads * params.head_dim;
     let capacity = arrayLength(&keys) / stride;
     let quad = thread / 16u;
@@ -234,7 +261,7 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
         var high = empty_block();
         var largest = vec4(LOWEST);
         var total = vec4(0.0);
-        for (var first = oldest; first <= newest; first += SIDE) {
+        for (var first = 0u; first < end; first += SIDE) {
             var block = empty_block();
             for (var base = 0u; base < params.head_dim; base += DEPTH) {
                 var q = vec4(0.0);
@@ -245,9 +272,9 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
                         let row = own_rows[c];
                         let token = step.start + row / sharing;
                         q[c] = params.scale * queries[(token * params.heads + kv * sharing + row % sharing) * params.head_dim + i];
-                        let position = first + quad * 4u + c;
-                        if position <= newest {
-                            k[c] = keys[position % capacity * stride + kv * params.head_dim + i];
+                        let number = first + quad * 4u + c;
+                        if number < end {
+                            k[c] = keys[place_of(position_of(sight, number), capacity) * stride + kv * params.head_dim + i];
                         }
                     }
                 }
@@ -258,10 +285,12 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
                 workgroupBarrier();
             }
 
-            let seen = vec4(first + thread % 16u * 4u) + vec4(0u, 1u, 2u, 3u);
+            let numbers = vec4(first + thread % 16u * 4u) + vec4(0u, 1u, 2u, 3u);
+            let seen = select(numbers + vec4(sight.oldest - sight.sinks), numbers, numbers < vec4(sight.sinks));
             var most = vec4(LOWEST);
             for (var i = 0u; i < 4u; i += 1u) {
-                let visible = (seen <= vec4(positions[i])) & (vec4(positions[i]) - seen < vec4(params.window));
+                let near = (vec4(positions[i]) - seen < vec4(params.window)) | (seen < vec4(params.sinks));
+                let visible = (seen <= vec4(positions[i])) & near;
                 block[i] = select(vec4(LOWEST), block[i], visible);
                 most[i] = max(max(block[i].x, block[i].y), max(block[i].z, block[i].w));
             }
@@ -275,18 +304,18 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
                 low[i] *= keep[i];
                 high[i] *= keep[i];
             }
-            for (var slice = 0u; slice < 4u && first + slice * DEPTH <= newest; slice += 1u) {
+            for (var slice = 0u; slice < 4u && first + slice * DEPTH < end; slice += 1u) {
                 if thread % 16u / 4u == slice {
                     for (var c = 0u; c < 4u; c += 1u) {
                         left_tile[(thread % 4u * 4u + c) * COLUMN + quad] = vec4(block[0][c], block[1][c], block[2][c], block[3][c]);
                     }
                 }
-                load_values(first + slice * DEPTH, newest, kv, part, thread);
+                load_values(sight, first + slice * DEPTH, end, kv, part, thread);
                 workgroupBarrier();
                 add_product(&low, thread);
                 workgroupBarrier();
                 if part + SIDE < params.head_dim {
-                    load_values(first + slice * DEPTH, newest, kv, part + SIDE, thread);
+                    load_values(sight, first + slice * DEPTH, end, kv, part + SIDE, thread);
                     workgroupBarrier();
                     add_product(&high, thread);
                     workgroupBarrier();

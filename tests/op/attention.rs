@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use kinglet::models::{QkNorm, Rope};
-use kinglet::op::{Attention, Op};
+use kinglet::op::{Attention, Op, Sight};
 use kinglet_tests::oracle::Norm;
 use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
@@ -29,6 +29,8 @@ const fn shape(heads: usize, kv_heads: usize, dim: usize) -> Shape {
 #[derive(Clone, Copy, Debug, Default)]
 struct Choices {
     window: Option<usize>,
+    /// Positions that are seen whatever the window.
+    sinks: usize,
     clip: Option<f32>,
     /// Pairs that are rotated.
     rope: usize,
@@ -38,7 +40,8 @@ struct Choices {
     sharp: Option<f64>,
 }
 
-const PLAIN: Choices = Choices { window: None, clip: None, rope: 0, norm: None, sharp: None };
+const PLAIN: Choices =
+    Choices { window: None, sinks: 0, clip: None, rope: 0, norm: None, sharp: None };
 
 /// Angles that are exact products in `f32`, so that there is one right answer.
 fn inv_freq(pairs: usize) -> Vec<f32> {
@@ -49,7 +52,7 @@ fn inv_freq(pairs: usize) -> Vec<f32> {
 
 fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
     let Shape { heads, kv_heads, dim } = shape;
-    let Choices { window, clip, rope: pairs, norm, sharp } = choices;
+    let Choices { window, sinks, clip, rope: pairs, norm, sharp } = choices;
     // Errors of a score are errors of an exponent.
     let factor = sharp.map_or(2.0, |sharp| sharp / 2.0);
     let mut rig =
@@ -68,7 +71,7 @@ fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
     let (q_norm, q_values) = rig.norm(q_width, eps, false);
     let (k_norm, k_values) = rig.norm(k_width, eps, false);
     let rope = (pairs > 0).then(|| Rope { inv_freq: inv_freq(pairs), attention_factor: 1.25 });
-    let cache = rig.cache(kv_heads, dim, window);
+    let cache = rig.cache(kv_heads, dim, Sight { window, sinks });
     let output = rig.buffer("attended", heads * dim);
     rig.op(Op::Attention(Attention {
         input: input.buffer,
@@ -80,6 +83,7 @@ fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
         clip,
         rope: rope.clone(),
         window,
+        sinks,
         cache,
         output,
     }));
@@ -118,21 +122,25 @@ fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
             keys.push(rotated(clipped(k), position));
             values.push(clipped(v.to_vec()));
             let oldest = window.map_or(0, |window| (position + 1).saturating_sub(window));
+            let seen: Vec<usize> = (0..sinks.min(oldest)).chain(oldest..=position).collect();
             let mut out = Vec::new();
             for head in 0..heads {
                 let kv = head / (heads / kv_heads);
                 let q = &q[head * dim..][..dim];
-                let score = |key: &Vec<f64>| -> f64 {
-                    let key = &key[kv * dim..][..dim];
+                let score = |place: &usize| -> f64 {
+                    let key = &keys[*place][kv * dim..][..dim];
                     f64::from(scale) * q.iter().zip(key).map(|(q, k)| q * k).sum::<f64>()
                 };
-                let scores: Vec<f64> = keys[oldest..].iter().map(score).collect();
+                let scores: Vec<f64> = seen.iter().map(score).collect();
                 let largest = scores.iter().copied().fold(f64::MIN, f64::max);
                 let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
                 let total: f64 = weights.iter().sum();
                 for d in 0..dim {
-                    let weighted = weights.iter().zip(&values[oldest..]);
-                    out.push(weighted.map(|(w, v)| w * v[kv * dim + d]).sum::<f64>() / total);
+                    let weighted = weights.iter().zip(&seen);
+                    out.push(
+                        weighted.map(|(w, &place)| w * values[place][kv * dim + d]).sum::<f64>()
+                            / total,
+                    );
                 }
             }
             all.push(out);
@@ -186,6 +194,19 @@ fn with_windows() {
 }
 
 #[test]
+fn with_sinks_before_a_window() {
+    let lengths = [&[40][..], &[200], &[70, 3, 120], &[330]];
+    let sights = [(1, 1), (5, 4), (20, 70), (63, 64), (64, 3), (100, 130), (65, 1)];
+    for (turn, (window, sinks)) in sights.into_iter().enumerate() {
+        for lengths in lengths {
+            let shape = [shape(4, 2, 16), shape(3, 1, 7)][turn % 2];
+            let choices = Choices { window: Some(window), sinks, ..PLAIN };
+            check(shape, choices, Stored::F32, lengths);
+        }
+    }
+}
+
+#[test]
 fn rotated() {
     // All of the head, a part of it, one pair.
     for (shape, rope) in
@@ -221,8 +242,14 @@ fn sharp_scores() {
 
 #[test]
 fn all_at_once() {
-    let choices =
-        Choices { window: Some(37), clip: Some(1.1), rope: 5, norm: Some(true), sharp: None };
+    let choices = Choices {
+        window: Some(37),
+        sinks: 5,
+        clip: Some(1.1),
+        rope: 5,
+        norm: Some(true),
+        sharp: None,
+    };
     for (stored, lengths) in Stored::ALL.into_iter().zip([&[200][..], &[70, 3, 20], &[5, 90]]) {
         check(shape(6, 2, 14), choices, stored, lengths);
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use kinglet::backend::{BackendRun, Executable, Logits, SessionState, compile};
 use kinglet::models::{self as spec, Conv, Matrix, Norm, TensorSpec};
-use kinglet::op::{BufferId, Embed, Head, Op, Slice, StateId};
+use kinglet::op::{BufferId, Embed, Head, Op, Sight, Slice, StateId};
 use kinglet::plan::{Buffer, Plan, State, StateKind};
 use kinglet::weights::Weights;
 
@@ -190,8 +190,9 @@ impl Rig {
     }
 
     /// A key/value cache.
-    pub fn cache(&mut self, kv_heads: usize, head_dim: usize, window: Option<usize>) -> StateId {
-        self.push_state(StateKind::KeyValue { kv_heads, head_dim, window })
+    pub fn cache(&mut self, kv_heads: usize, head_dim: usize, sight: Sight) -> StateId {
+        let Sight { window, sinks } = sight;
+        self.push_state(StateKind::KeyValue { kv_heads, head_dim, window, sinks })
     }
 
     fn push_state(&mut self, kind: StateKind) -> StateId {

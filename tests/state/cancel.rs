@@ -82,7 +82,7 @@ fn memory_is_what_was_estimated() {
         let more = estimate(&case.folder, &ModelOptions::new(), length + 64).unwrap();
         // A window begins within a page and ends within one.
         let spare = model.plan().states.iter().map(|state| match state.kind {
-            StateKind::KeyValue { kv_heads, head_dim, window: Some(_) } => {
+            StateKind::KeyValue { kv_heads, head_dim, window: Some(_), .. } => {
                 (2 * 2 * 64 * kv_heads * head_dim * 4) as u64
             }
             _ => 0,

@@ -67,7 +67,7 @@ fn a_snapshot_shares_its_memory_until_the_session_goes_on() {
             match &state.kind {
                 StateKind::Tensor { shape } => tensors += 4 * shape.iter().product::<usize>(),
                 // 320 is the end of a page: the next one is not shared. A window may have left one behind.
-                StateKind::KeyValue { kv_heads, head_dim, window: Some(_) } => {
+                StateKind::KeyValue { kv_heads, head_dim, window: Some(_), .. } => {
                     page += 4 * 2 * kv_heads * head_dim * 64;
                 }
                 StateKind::KeyValue { .. } => {}

@@ -12,6 +12,7 @@ mod sequences;
 mod sessions;
 mod soak;
 mod travel;
+mod window;
 
 use kinglet::{Activations, Backend, Model, ModelOptions};
 use kinglet_tests::random::Random;

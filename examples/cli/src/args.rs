@@ -22,6 +22,20 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "N")]
     pub(crate) adapter: Option<u16>,
 
+    /// Let attention see this many of the last positions only, so that memory stays bounded however long a conversation gets
+    #[arg(long, global = true, value_name = "TOKENS")]
+    pub(crate) attention_window: Option<usize>,
+
+    /// The first positions, which attention sees whatever the window
+    #[arg(
+        long,
+        global = true,
+        value_name = "TOKENS",
+        default_value_t = 4,
+        requires = "attention_window"
+    )]
+    pub(crate) attention_sinks: usize,
+
     /// Don't test an adapter's kernels on small inputs before they are used
     #[arg(long, global = true)]
     pub(crate) no_self_test: bool,

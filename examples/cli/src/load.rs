@@ -41,6 +41,9 @@ pub(crate) fn model_in(
     if let Some(adapter) = global.adapter {
         options = options.adapter(usize::from(adapter));
     }
+    if let Some(window) = global.attention_window {
+        options = options.attention_window(window, global.attention_sinks);
+    }
     if let Some(folder) = cache_dir() {
         options = options.cache_dir(folder);
     }

@@ -90,14 +90,17 @@ impl CpuOp for Attention {
             for kv in 0..kv_heads {
                 for first in (0..len).step_by(block) {
                     let (from, to) = (start + first, start + len.min(first + block));
-                    let oldest = op.window.map_or(0, |w| (positions[from] + 1).saturating_sub(w));
-                    let (first_page, end_page) = (oldest / PAGE, positions[to - 1] / PAGE + 1);
+                    let oldest = op.sight().oldest(positions[from]);
+                    // Pages of sinks first, then those from `oldest` on.
+                    let sinks = op.sinks.div_ceil(PAGE).min(oldest / PAGE);
+                    let skipped = oldest / PAGE - sinks;
+                    let (first_page, end_page) = (0, positions[to - 1] / PAGE + 1 - skipped);
                     let shares = shares.min(end_page - first_page);
                     for share in 0..shares {
                         let at =
                             |share: usize| first_page + (end_page - first_page) * share / shares;
                         let pages = at(share)..at(share + 1);
-                        tasks.push(Task { run, kv, from, to, pages, shares });
+                        tasks.push(Task { run, kv, from, to, pages, sinks, skipped, shares });
                     }
                 }
             }
@@ -143,7 +146,11 @@ struct Task {
     /// Tokens `from .. to` of the step.
     from: usize,
     to: usize,
+    /// Among the pages of sinks and those behind the ones that are `skipped`.
     pages: std::ops::Range<usize>,
+    /// Pages of sinks, and pages behind them that nobody sees.
+    sinks: usize,
+    skipped: usize,
     /// How many tasks share these queries' pages.
     shares: usize,
 }
@@ -183,6 +190,7 @@ impl Attention {
             out[dim] = LOWEST;
         }
         for page in task.pages.clone() {
+            let page = if page < task.sinks { page } else { page + task.skipped };
             let (keys, values) = cache.page(page);
             isa.dispatch(Gemm {
                 m: rows,
@@ -199,11 +207,19 @@ impl Attention {
             });
             for i in 0..rows {
                 let position = positions[task.from + i / group];
-                let oldest = self.op.window.map_or(0, |w| (position + 1).saturating_sub(w));
-                // Visible slots of the page.
-                let first = oldest.saturating_sub(page * PAGE).min(PAGE);
-                let end = (position + 1).saturating_sub(page * PAGE).min(PAGE);
+                // Slots of the page before a position.
+                let before = |end: usize| end.saturating_sub(page * PAGE).min(PAGE);
+                let (mut first, mut end) =
+                    (before(self.op.sight().oldest(position)), before(position + 1));
+                let sinks = before(self.op.sinks.min(position + 1));
                 let (scores, out) = (&mut scores[i * PAGE..][..PAGE], &mut out[i * row..][..row]);
+                if sinks > 0 {
+                    // What lies between sinks and window has no weight.
+                    if sinks < first {
+                        scores[sinks..first].fill(LOWEST);
+                    }
+                    (first, end) = (0, if first < end { end.max(sinks) } else { sinks });
+                }
                 isa.dispatch(SoftmaxRow { scores, first, end: end.max(first), out });
             }
             isa.dispatch(Gemm {

@@ -2,7 +2,7 @@
 //!
 //! A head's page holds [`PAGE`] positions: keys as `[head_dim, PAGE]`, so that the scores of a page are one product with
 //! positions along the vector, then values as `[PAGE, head_dim]`. Pages are shared between snapshots until
-//! one writes to them; pages that a sliding window has left behind are dropped.
+//! one writes to them; pages that a sliding window has left behind are dropped, but those that hold sinks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::Error;
 use crate::backend::PortableState;
 use crate::error::grow;
+use crate::op::Sight;
 
 /// Positions in a page.
 pub(super) const PAGE: usize = 64;
@@ -19,8 +20,8 @@ pub(super) const PAGE: usize = 64;
 pub(super) struct KvCache {
     pub heads: Vec<HeadCache>,
     head_dim: usize,
-    window: Option<usize>,
-    /// The first position that is held.
+    sight: Sight,
+    /// The first position that is held, sinks aside.
     first: usize,
 }
 
@@ -29,24 +30,27 @@ pub(super) struct KvCache {
 pub(super) struct HeadCache {
     pages: VecDeque<Arc<Vec<f32>>>,
     first_page: usize,
+    /// Pages before the first that hold sinks.
+    sinks: Vec<Arc<Vec<f32>>>,
 }
 
 impl KvCache {
-    pub(super) fn new(kv_heads: usize, head_dim: usize, window: Option<usize>) -> Self {
-        Self { heads: vec![HeadCache::default(); kv_heads], head_dim, window, first: 0 }
-    }
-
-    /// The first position that a token at `position` sees.
-    fn oldest(&self, position: usize) -> usize {
-        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    pub(super) fn new(kv_heads: usize, head_dim: usize, sight: Sight) -> Self {
+        Self { heads: vec![HeadCache::default(); kv_heads], head_dim, sight, first: 0 }
     }
 
     /// Makes room for positions `position .. position + len` and drops what no position from `position` on sees.
     pub(super) fn reserve(&mut self, position: usize, len: usize) -> Result<(), Error> {
-        let first_page = self.oldest(position) / PAGE;
+        let first_page = self.sight.oldest(position) / PAGE;
+        let sinks = self.sight.sinks.div_ceil(PAGE);
         let end_page = (position + len).div_ceil(PAGE);
         for head in &mut self.heads {
-            while head.first_page < first_page && head.pages.pop_front().is_some() {
+            while head.first_page < first_page
+                && let Some(page) = head.pages.pop_front()
+            {
+                if head.first_page < sinks {
+                    head.sinks.push(page);
+                }
                 head.first_page += 1;
             }
             while head.first_page + head.pages.len() < end_page {
@@ -67,7 +71,7 @@ impl KvCache {
 
     /// The first position that [`Self::cut`] can go back to: all that its next token sees must still be here.
     pub(super) fn floor(&self) -> usize {
-        match (self.first, self.window) {
+        match (self.first, self.sight.window) {
             (0, _) => 0,
             (first, Some(window)) => first + window - 1,
             // Nothing is dropped without a window.
@@ -84,39 +88,48 @@ impl KvCache {
 
     /// What a token at `position` and those after it see.
     pub(super) fn export(&self, position: usize) -> Result<PortableState, Error> {
-        let first = self.oldest(position).min(position);
+        let (sinks, first) = self.sight.held(position);
         let (mut keys, mut values) = (Vec::new(), Vec::new());
-        let len = self.heads.len() * (position - first) * self.head_dim;
+        let len = self.heads.len() * (sinks + position - first) * self.head_dim;
         grow(&mut keys, len, "a copy of the key/value cache")?;
         grow(&mut values, len, "a copy of the key/value cache")?;
         let rows = keys.chunks_exact_mut(self.head_dim).zip(values.chunks_exact_mut(self.head_dim));
-        let places =
-            self.heads.iter().flat_map(|head| (first..position).map(move |place| (head, place)));
+        let places = self
+            .heads
+            .iter()
+            .flat_map(|head| (0..sinks).chain(first..position).map(move |place| (head, place)));
         for ((key, value), (head, place)) in rows.zip(places) {
             head.read(place, key, value);
         }
         Ok(PortableState::KeyValue { first, keys, values })
     }
 
-    /// Whether `len` keys are those of positions `first .. position`, and these are all that a token at `position` sees.
+    /// Whether `len` keys are those of positions `first .. position` and the sinks before, and these are all that a token at `position` sees.
     pub(super) fn fits(&self, (first, position): (usize, usize), len: usize) -> bool {
-        let rows = position.checked_sub(first).and_then(|n| n.checked_mul(self.heads.len()));
-        first <= self.oldest(position)
+        let own = position.checked_sub(first).map(|n| n + self.sight.sinks.min(first));
+        let rows = own.and_then(|n| n.checked_mul(self.heads.len()));
+        first <= self.sight.oldest(position)
             && rows.and_then(|n| n.checked_mul(self.head_dim)) == Some(len)
     }
 
-    /// Keys and values of positions `first .. position`, each `[kv_heads, position - first, head_dim]`, instead of
-    /// what is here.
+    /// Keys and values of positions `first .. position`, each `[kv_heads, position - first, head_dim]`, behind those of the sinks before
+    /// `first`, instead of what is here.
     pub(super) fn import(
         &mut self,
         (first, position): (usize, usize),
         keys: &[f32],
         values: &[f32],
     ) -> Result<(), Error> {
-        let mut new = Self::new(self.heads.len(), self.head_dim, self.window);
+        let mut new = Self::new(self.heads.len(), self.head_dim, self.sight);
+        let sinks = self.sight.sinks.min(first);
         new.first = first;
         for head in &mut new.heads {
             head.first_page = first / PAGE;
+            for _ in 0..sinks.div_ceil(PAGE).min(head.first_page) {
+                let mut page = Vec::new();
+                grow(&mut page, 2 * self.head_dim * PAGE, "the key/value cache")?;
+                head.sinks.push(Arc::new(page));
+            }
         }
         if position > first {
             new.reserve(first, position - first)?;
@@ -124,7 +137,7 @@ impl KvCache {
         let rows = keys.chunks_exact(self.head_dim).zip(values.chunks_exact(self.head_dim));
         let mut rows = rows.into_iter();
         for head in &mut new.heads {
-            for (place, (key, value)) in (first..position).zip(&mut rows) {
+            for (place, (key, value)) in (0..sinks).chain(first..position).zip(&mut rows) {
                 head.write(place, key, value);
             }
         }
@@ -136,13 +149,13 @@ impl KvCache {
 
     /// Calls `visit` with address and bytes of each page.
     pub(super) fn blocks(&self, visit: &mut dyn FnMut(usize, usize)) {
-        for page in self.heads.iter().flat_map(|head| &head.pages) {
+        for page in self.heads.iter().flat_map(|head| head.pages.iter().chain(&head.sinks)) {
             visit(Arc::as_ptr(page).addr(), 4 * page.len());
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let pages: usize = self.heads.iter().map(|head| head.pages.len()).sum();
+        let pages: usize = self.heads.iter().map(|head| head.pages.len() + head.sinks.len()).sum();
         pages * 8 * self.head_dim * PAGE
     }
 }
@@ -150,8 +163,12 @@ impl KvCache {
 impl HeadCache {
     /// Writes key and value of `position`, for which room was made.
     pub(super) fn write(&mut self, position: usize, key: &[f32], value: &[f32]) {
-        let (page, slot) = (position / PAGE - self.first_page, position % PAGE);
-        let memory = Arc::make_mut(&mut self.pages[page]);
+        let (page, slot) = (position / PAGE, position % PAGE);
+        let page = match page.checked_sub(self.first_page) {
+            Some(page) => &mut self.pages[page],
+            None => &mut self.sinks[page],
+        };
+        let memory = Arc::make_mut(page);
         let (keys, values) = memory.split_at_mut(key.len() * PAGE);
         for (keys, k) in keys.chunks_exact_mut(PAGE).zip(key) {
             keys[slot] = *k;
@@ -171,7 +188,10 @@ impl HeadCache {
 
     /// Keys `[head_dim, PAGE]` and values `[PAGE, head_dim]` of page `index`, counted from the sequence's beginning.
     pub(super) fn page(&self, index: usize) -> (&[f32], &[f32]) {
-        let memory = &self.pages[index - self.first_page];
+        let memory = match index.checked_sub(self.first_page) {
+            Some(index) => &self.pages[index],
+            None => &self.sinks[index],
+        };
         memory.split_at(memory.len() / 2)
     }
 }
@@ -194,7 +214,7 @@ mod tests {
 
     #[test]
     fn pages_are_shared_until_written_and_dropped_behind_the_window() {
-        let mut cache = KvCache::new(1, 2, Some(70));
+        let mut cache = KvCache::new(1, 2, sight(Some(70), 0));
         for position in 0..300 {
             cache.reserve(position, 1).unwrap();
             cache.heads[0].write(position, &[position as f32, 1.0], &[2.0, position as f32]);
@@ -210,9 +230,13 @@ mod tests {
         assert!(Arc::ptr_eq(&cache.heads[0].pages[0], &fork.heads[0].pages[0]));
     }
 
+    fn sight(window: Option<usize>, sinks: usize) -> Sight {
+        Sight { window, sinks }
+    }
+
     /// A cache with key `[position, 1]` and value `[2, position]` for each position.
-    fn filled(window: Option<usize>, positions: usize) -> KvCache {
-        let mut cache = KvCache::new(1, 2, window);
+    fn filled(sight: Sight, positions: usize) -> KvCache {
+        let mut cache = KvCache::new(1, 2, sight);
         for position in 0..positions {
             cache.reserve(position, 1).unwrap();
             cache.heads[0].write(position, &[position as f32, 1.0], &[2.0, position as f32]);
@@ -222,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_cut_goes_back_as_far_as_its_next_token_sees() {
-        let mut cache = filled(Some(70), 300);
+        let mut cache = filled(sight(Some(70), 0), 300);
         // Pages 3 and 4 are held, from position 192 on, and a token sees itself and 69 before it.
         assert_eq!(cache.floor(), 192 + 69);
         cache.cut(261);
@@ -233,8 +257,8 @@ mod tests {
             (keys[4], keys[5], values[2 * 4 + 1], values[2 * 5 + 1]),
             (260.0, -5.0, 260.0, -5.0)
         );
-        assert_eq!(filled(None, 100).floor(), 0);
-        let mut cache = filled(None, 300);
+        assert_eq!(filled(sight(None, 0), 100).floor(), 0);
+        let mut cache = filled(sight(None, 0), 300);
         cache.cut(64);
         assert_eq!(cache.bytes(), 8 * 2 * PAGE);
         cache.cut(0);
@@ -243,18 +267,20 @@ mod tests {
 
     #[test]
     fn what_is_exported_can_be_imported() {
-        for (window, positions) in
-            [(None, 0), (None, 1), (None, 130), (Some(70), 300), (Some(7), 5)]
+        for (sight, positions) in [(None, 0), (None, 1), (None, 130), (Some(70), 300), (Some(7), 5)]
+            .into_iter()
+            .flat_map(|(window, positions)| [0, 3, 64, 70].map(|s| (sight(window, s), positions)))
         {
-            let cache = filled(window, positions);
+            let cache = filled(sight, positions);
             let PortableState::KeyValue { first, keys, values } = cache.export(positions).unwrap()
             else {
                 panic!("a cache");
             };
-            assert_eq!(first, window.map_or(0, |w| (positions + 1).saturating_sub(w)));
-            let expected: Vec<f32> = (first..positions).flat_map(|p| [p as f32, 1.0]).collect();
+            assert_eq!(first, sight.window.map_or(0, |w| (positions + 1).saturating_sub(w)));
+            let all = (0..sight.sinks.min(first)).chain(first..positions);
+            let expected: Vec<f32> = all.flat_map(|p| [p as f32, 1.0]).collect();
             assert_eq!(keys, expected);
-            let mut other = KvCache::new(1, 2, window);
+            let mut other = KvCache::new(1, 2, sight);
             other.import((first, positions), &keys, &values).unwrap();
             let again = other.export(positions).unwrap();
             assert_eq!(again, PortableState::KeyValue { first, keys, values });

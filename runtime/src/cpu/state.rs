@@ -12,7 +12,7 @@ use crate::Error;
 use crate::backend::{ExportFuture, PortableState, SessionState};
 use crate::error::grow;
 use crate::model::StateType;
-use crate::op::StateId;
+use crate::op::{Sight, StateId};
 use crate::plan::{Plan, StateKind};
 
 /// Recurrent tensors and key/value caches, in the plan's order. A snapshot shares all memory with it; a tensor is
@@ -70,8 +70,9 @@ impl CpuState {
                     }
                 })
             }
-            StateKind::KeyValue { kv_heads, head_dim, window } => {
-                Ok(StateTensor::KeyValue(KvCache::new(*kv_heads, *head_dim, *window)))
+            StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
+                let sight = Sight { window: *window, sinks: *sinks };
+                Ok(StateTensor::KeyValue(KvCache::new(*kv_heads, *head_dim, sight)))
             }
         });
         Ok(Self { tensors: tensors.collect::<Result<_, Error>>()?, position: 0 })

@@ -20,7 +20,7 @@ mod moe_down;
 mod moe_route;
 mod moe_up;
 
-pub use attention::Attention;
+pub use attention::{Attention, Sight};
 pub use conv1d::Conv1d;
 pub use embed::Embed;
 pub use gated_linear::GatedLinear;

@@ -27,8 +27,11 @@ impl Identity {
         for state in &plan.states {
             let form = match &state.kind {
                 StateKind::Tensor { shape } => format!("{shape:?}"),
-                StateKind::KeyValue { kv_heads, head_dim, window } => {
+                StateKind::KeyValue { kv_heads, head_dim, window, sinks: 0 } => {
                     format!("{kv_heads} x {head_dim}, window {window:?}")
+                }
+                StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
+                    format!("{kv_heads} x {head_dim}, window {window:?}, sinks {sinks}")
                 }
             };
             layout += &format!("\n{}: {form}", state.name);

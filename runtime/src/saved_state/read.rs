@@ -11,12 +11,12 @@ use serde::Deserialize;
 
 use super::checksum::Checksum;
 use super::error::SavedStateError;
-use super::write::visible;
+
 use super::{CHECKSUM, FORMAT, HISTORY, LOGITS, TOKENS, VERSION, state_name};
 use crate::Error;
 use crate::backend::PortableState;
 use crate::model::Model;
-use crate::op::StateId;
+use crate::op::{Sight, StateId};
 use crate::plan::StateKind;
 use crate::sampling::{Rng, SamplerState};
 use crate::session::Session;
@@ -82,8 +82,8 @@ impl Model {
                 StateKind::Tensor { .. } => {
                     PortableState::Tensor(file.floats(&name).map_err(of_input)?)
                 }
-                StateKind::KeyValue { window, .. } => PortableState::KeyValue {
-                    first: position - visible(*window, position),
+                StateKind::KeyValue { window, sinks, .. } => PortableState::KeyValue {
+                    first: Sight { window: *window, sinks: *sinks }.held(position).1,
                     keys: file.floats(&format!("{name}.keys")).map_err(of_input)?,
                     values: file.floats(&format!("{name}.values")).map_err(of_input)?,
                 },
@@ -240,8 +240,9 @@ impl<R: Read + Seek> SavedFile<R> {
                     self.expect(&name, Dtype::F32, shape)?;
                     known.push(name);
                 }
-                StateKind::KeyValue { kv_heads, head_dim, window } => {
-                    let shape = [*kv_heads, visible(*window, position), *head_dim];
+                StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
+                    let sight = Sight { window: *window, sinks: *sinks };
+                    let shape = [*kv_heads, sight.count(position), *head_dim];
                     for part in ["keys", "values"] {
                         let name = format!("{name}.{part}");
                         self.expect(&name, Dtype::F32, &shape)?;

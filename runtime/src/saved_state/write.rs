@@ -10,7 +10,7 @@ use super::error::SavedStateError;
 use super::{CHECKSUM, FORMAT, HISTORY, LOGITS, TOKENS, VERSION, state_name};
 use crate::backend::{PortableState, SessionState};
 use crate::model::Model;
-use crate::op::StateId;
+use crate::op::{Sight, StateId};
 use crate::plan::StateKind;
 use crate::sampling::SamplerState;
 use crate::session::{Session, Snapshot};
@@ -219,8 +219,9 @@ impl Contents<'_> {
             let name = state_name(index, &state.name);
             match &state.kind {
                 StateKind::Tensor { shape } => header.add(name, "F32", 4, shape),
-                StateKind::KeyValue { kv_heads, head_dim, window } => {
-                    let shape = [*kv_heads, visible(*window, position), *head_dim];
+                StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
+                    let sight = Sight { window: *window, sinks: *sinks };
+                    let shape = [*kv_heads, sight.count(position), *head_dim];
                     header.add(format!("{name}.keys"), "F32", 4, &shape);
                     header.add(format!("{name}.values"), "F32", 4, &shape);
                 }
@@ -265,11 +266,6 @@ impl Contents<'_> {
     }
 }
 
-/// Positions that the token after `position` others sees, besides itself.
-pub(super) fn visible(window: Option<usize>, position: usize) -> usize {
-    window.map_or(position, |window| position.min(window.saturating_sub(1)))
-}
-
 fn exported_len(state: &PortableState) -> [usize; 2] {
     match state {
         PortableState::Tensor(values) => [values.len(), 0],
@@ -280,8 +276,9 @@ fn exported_len(state: &PortableState) -> [usize; 2] {
 fn expected_len(kind: &StateKind, position: usize) -> [usize; 2] {
     match kind {
         StateKind::Tensor { shape } => [shape.iter().product(), 0],
-        StateKind::KeyValue { kv_heads, head_dim, window } => {
-            [kv_heads * visible(*window, position) * head_dim; 2]
+        StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
+            let sight = Sight { window: *window, sinks: *sinks };
+            [kv_heads * sight.count(position) * head_dim; 2]
         }
     }
 }

@@ -67,6 +67,7 @@ pub(super) fn add(op: &op::Attention, builder: &mut Builder<'_>) -> Result<(), E
                     .set_f32("k_eps", eps[1])
                     .set_f32("clip", op.clip.unwrap_or(0.0))
                     .set("window", op.window.unwrap_or(usize::MAX))
+                    .set("sinks", if op.window.is_some() { op.sinks } else { 0 })
                     .set_f32("scale", op.scale)
                     .set("pieces", pieces)
                     .set("rows", rows_at_once(quads));

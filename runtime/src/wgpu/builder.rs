@@ -8,7 +8,7 @@ use kinglet_shaders::{Arithmetic, Kernel, Variant, WeightType};
 
 use super::device::Device;
 use super::dispatch::{Dispatch, Extent, Over, Resource, When};
-use super::kernels::Compiler;
+use super::kernels::{CompiledKernel, Compiler};
 use super::layout::Layout;
 use super::memory::{Memory, Rotation};
 use super::params::{ABSENT, Params};
@@ -33,6 +33,8 @@ pub(super) struct Builder<'a> {
     pub grouping: super::grouped::Grouping,
     uploader: Uploader,
     compiler: Compiler,
+    /// All that were asked for.
+    kernels: Vec<Arc<CompiledKernel>>,
     /// What is there already: a tied head is the embedding's table.
     uploaded: HashMap<Vec<(String, usize, usize)>, Vec<Piece>>,
 }
@@ -71,14 +73,15 @@ impl<'a> Builder<'a> {
             grouping: Default::default(),
             uploader: Uploader::new(device.clone()),
             compiler: Compiler::new(device),
+            kernels: Vec::new(),
             uploaded: HashMap::new(),
         }
     }
 
     /// Waits for the weights and the kernels, and gives what was built.
     pub(super) fn finish(mut self) -> Result<(Vec<Dispatch>, Vec<Rotation>), Error> {
-        for dispatch in &self.dispatches {
-            dispatch.kernel.ready(self.device)?;
+        for kernel in &self.kernels {
+            kernel.ready(self.device)?;
         }
         self.uploader.finish()?;
         self.device.check()?;
@@ -212,6 +215,7 @@ impl<'a> Builder<'a> {
     ) -> Result<(), Error> {
         let kernel = self.device.kernel(variant)?;
         self.compiler.request(&kernel);
+        self.kernels.push(kernel.clone());
         for extent in groups {
             let most = extent.of(self.chunk);
             if most > self.device.max_groups as usize {

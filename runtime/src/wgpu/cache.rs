@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::device::Device;
 use super::tensors::USAGE;
 use crate::Error;
+use crate::op::Sight;
 
 /// Positions that a cache has room for at first.
 const FIRST_CAPACITY: usize = 64;
@@ -22,24 +23,21 @@ pub(super) struct Form {
     /// Bytes of the keys, or the values, of a position.
     pub row: u64,
     /// Positions that a token sees.
-    pub window: Option<usize>,
+    pub sight: Sight,
     /// Most tokens of a step.
     pub chunk: usize,
 }
 
 impl Form {
-    /// The first position that a token at `position` sees.
-    pub(super) fn oldest(self, position: usize) -> usize {
-        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
-    }
-
     /// The most positions that are ever held: a step's first query must still see its window when the last key has been written.
     fn most(self) -> usize {
-        self.window.map_or(usize::MAX, |window| window.saturating_add(self.chunk))
+        let Sight { window, sinks } = self.sight;
+        window.map_or(usize::MAX, |window| window.saturating_add(self.chunk).saturating_add(sinks))
     }
 }
 
-/// Keys and values, `[capacity, kv_heads, head_dim]` each; a position's place is its remainder by the capacity.
+/// Keys and values, `[capacity, kv_heads, head_dim]` each. Sinks stay where they are, and the others go round behind them: the place of
+/// position `p` is `sinks + (p - sinks) % (capacity - sinks)`.
 pub(super) struct Cache {
     pub halves: [wgpu::Buffer; 2],
     pub capacity: usize,
@@ -158,8 +156,12 @@ impl Cache {
     }
 
     fn floor_of(&self, highest: usize) -> usize {
-        let Some(window) = self.form.window else { return 0 };
-        let first = self.first.max(highest.saturating_sub(self.capacity));
+        let Some(window) = self.form.sight.window else { return 0 };
+        let lost = match highest > self.capacity {
+            true => highest - (self.capacity - self.form.sight.sinks.min(self.capacity)),
+            false => 0,
+        };
+        let first = self.first.max(lost);
         if first == 0 { 0 } else { first + window - 1 }
     }
 
@@ -167,12 +169,21 @@ impl Cache {
         self.halves.iter().map(wgpu::Buffer::size).sum::<u64>() as usize
     }
 
+    /// The place of a position.
+    fn place(&self, position: usize) -> usize {
+        let sinks = self.form.sight.sinks.min(self.capacity);
+        match (position.checked_sub(sinks), self.capacity - sinks) {
+            (Some(behind), round) if round > 0 => sinks + behind % round,
+            _ => position,
+        }
+    }
+
     /// Where positions `first .. end` lie, which are all held: pieces of positions in order, each with the byte at which it begins.
     pub(super) fn pieces(&self, first: usize, end: usize) -> Vec<(std::ops::Range<usize>, u64)> {
         let mut pieces = Vec::new();
         let mut start = first;
         while start < end && self.capacity > 0 {
-            let place = start % self.capacity;
+            let place = self.place(start);
             let stop = end.min(start + self.capacity - place);
             pieces.push((start..stop, self.form.row * place as u64));
             start = stop;

@@ -67,7 +67,10 @@ impl<'a> Recorder<'a> {
         tokens: usize,
     ) {
         // Every kernel was made ready when the plan was compiled.
-        let Some(pipeline) = dispatch.kernel.pipeline() else { return };
+        let Some(pipeline) = dispatch.kernel.pipeline() else {
+            debug_assert!(false, "{} is not ready", dispatch.kernel.name);
+            return;
+        };
         let [x, y] = dispatch.groups(tokens);
         let into = |pass: &mut wgpu::ComputePass<'_>| {
             pass.set_pipeline(pipeline);

@@ -12,7 +12,7 @@ use super::tensors::Tensors;
 pub(super) use super::tensors::{SpareTensors, StateLayout};
 use crate::Error;
 use crate::backend::{ExportFuture, PortableState, SessionState};
-use crate::op::StateId;
+use crate::op::{Sight, StateId};
 use crate::plan::StateKind;
 
 /// Recurrent tensors and key/value caches. A snapshot shares all of it: tensors are copied when the next step comes, a cache only
@@ -69,9 +69,9 @@ impl WgpuState {
     /// The form of a cache; `None` for a tensor.
     fn form(&self, index: usize) -> Option<Form> {
         match &self.program.plan.states.get(index)?.kind {
-            StateKind::KeyValue { kv_heads, head_dim, window } => Some(Form {
+            StateKind::KeyValue { kv_heads, head_dim, window, sinks } => Some(Form {
                 row: 4 * (kv_heads * head_dim) as u64,
-                window: *window,
+                sight: Sight { window: *window, sinks: *sinks },
                 chunk: self.program.chunk,
             }),
             StateKind::Tensor { .. } => None,
@@ -169,17 +169,17 @@ impl WgpuState {
             return Ok(PortableState::Tensor(self.read(readback, place.bytes).await?));
         }
         let (kv_heads, head_dim, row) = self.shape(id).ok_or_else(form)?;
-        let oldest = self.form(id.0).ok_or_else(form)?.oldest(self.position);
-        let first = oldest.min(self.position);
+        let (sinks, first) = self.form(id.0).ok_or_else(form)?.sight.held(self.position);
         let mut halves = [Vec::new(), Vec::new()];
         if let Some(Some(cache)) = self.caches.get(id.0) {
-            let pieces = cache.pieces(first, self.position);
+            let mut pieces = cache.pieces(0, sinks);
+            pieces.extend(cache.pieces(first, self.position));
             for (half, buffer) in halves.iter_mut().zip(&cache.halves) {
                 let ranges: Vec<_> = pieces
                     .iter()
                     .map(|(span, at)| (buffer, *at, row * span.len() as u64))
                     .collect();
-                let positions = self.position - first;
+                let positions = sinks + self.position - first;
                 if positions > 0 {
                     let readback = self.fetch(&ranges)?;
                     let rows = self.read(readback, row * positions as u64).await?;
@@ -279,22 +279,29 @@ impl SessionState for WgpuState {
             (None, PortableState::KeyValue { first, keys, values }) => {
                 let (kv_heads, head_dim, _) = self.shape(id).ok_or_else(form)?;
                 let shape = self.form(id.0).ok_or_else(form)?;
-                let positions = position.checked_sub(first).ok_or_else(form)?;
+                let sinks = shape.sight.sinks.min(first);
+                let positions = position.checked_sub(first).ok_or_else(form)? + sinks;
                 let len = positions.checked_mul(kv_heads).and_then(|n| n.checked_mul(head_dim));
                 let whole = len == Some(keys.len()) && len == Some(values.len());
-                if !whole || first > shape.oldest(position) {
+                if !whole || first > shape.sight.oldest(position) {
                     return Err(form());
                 }
                 let mut cache = None;
                 if position > 0 {
                     let new = Cache::with_room(&self.program.device, shape, first, position)?;
                     // More than a window shows has no place.
-                    let held = first.max(position.saturating_sub(new.capacity));
+                    let round = new.capacity.saturating_sub(shape.sight.sinks).max(1);
+                    let held = first.max(position.saturating_sub(round));
                     for (buffer, half) in new.halves.iter().zip([&keys, &values]) {
                         let rows = turned(half, kv_heads, positions, head_dim);
-                        for (span, at) in new.pieces(held, position) {
+                        // Sinks come before the others, whatever lies between.
+                        let behind = |(span, at)| (span, at, first - sinks);
+                        let pieces =
+                            new.pieces(0, sinks).into_iter().map(|(span, at)| (span, at, 0));
+                        let rest = new.pieces(held, position).into_iter().map(behind);
+                        for (span, at, skipped) in pieces.chain(rest) {
                             let row = kv_heads * head_dim;
-                            let span = (span.start - first) * row..(span.end - first) * row;
+                            let span = (span.start - skipped) * row..(span.end - skipped) * row;
                             let rows = rows.get(span).unwrap_or_default();
                             queue.write_buffer(buffer, at, bytemuck::cast_slice(rows));
                         }

@@ -1,13 +1,12 @@
 // Attention of few tokens: to pieces of the cache, which are then put together.
 
 //# when pieces pieces_any merge
-/// The positions from x up to before y that piece `index` has; none where x >= y.
-fn piece_of(index: u32) -> vec2<u32> {
-    let oldest = oldest_seen(step.position);
-    let end = step.position + step.tokens;
+/// The numbers of positions from x up to before y that piece `index` has; none where x >= y.
+fn piece_of(index: u32, sight: Sight) -> vec2<u32> {
+    let end = sight.sinks + step.position + step.tokens - sight.oldest;
     // As many positions as threads' subgroups read together, at least.
-    let length = ((end - oldest + params.pieces - 1u) / params.pieces + 31u) / 32u * 32u;
-    let first = min(oldest + index * length, end);
+    let length = ((end + params.pieces - 1u) / params.pieces + 31u) / 32u * 32u;
+    let first = min(index * length, end);
     return vec2(first, min(first + length, end));
 }
 
@@ -29,7 +28,7 @@ var<workgroup> queries: array<vec4<f32>, 256>;
 var<workgroup> weights: array<vec4<f32>, 256>;
 
 //# when pieces
-/// [capacity, kv_heads, head_dim / 4]: a position's place is its remainder by the capacity.
+/// [capacity, kv_heads, head_dim / 4].
 @group(0) @binding(_) var<storage, read_write> keys: array<vec4<f32>>;
 
 /// The elements of all keys.
@@ -47,7 +46,7 @@ fn store_key(at: u32, quad: u32, value: vec4<f32>) {
 }
 
 //# when pieces_any
-/// [capacity, kv_heads, head_dim]: a position's place is its remainder by the capacity.
+/// [capacity, kv_heads, head_dim].
 @group(0) @binding(_) var<storage, read_write> keys: array<f32>;
 
 /// The elements of all keys.
@@ -87,7 +86,8 @@ fn ready_quad(head: Head, quad: u32) -> vec4<f32> {
 fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let thread = thread_of(ids);
     let kv = group.x;
-    let piece = piece_of(group.y);
+    let sight = sight_of(oldest_seen(step.position));
+    let piece = piece_of(group.y, sight);
     if piece.x >= piece.y {
         return;
     }
@@ -98,8 +98,9 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
 
     for (var t = 0u; t < step.tokens; t += 1u) {
         let position = step.position + t;
-        if position >= piece.x && position < piece.y {
-            let at = position % capacity * stride + kv * params.head_dim;
+        let number = sight.sinks + position - sight.oldest;
+        if number >= piece.x && number < piece.y {
+            let at = place_of(position, capacity) * stride + kv * params.head_dim;
             let key = find_head(KEY, kv, step.start + t, ids);
             for (var quad = thread; quad < quads; quad += THREADS) {
                 store_key(at, quad, ready_quad(key, quad));
@@ -133,13 +134,14 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
             sum[j] = vec4(0.0);
         }
         for (var first = piece.x; first < piece.y; first += THREADS) {
-            let position = first + thread;
+            let number = first + thread;
+            let position = position_of(sight, number);
             var score: array<f32, ROWS>;
             for (var r = 0u; r < ROWS; r += 1u) {
                 score[r] = 0.0;
             }
-            if position < piece.y {
-                let at = position % capacity * stride + kv * params.head_dim;
+            if number < piece.y {
+                let at = place_of(position, capacity) * stride + kv * params.head_dim;
                 for (var quad = 0u; quad < quads; quad += 1u) {
                     let key = load_key(at, quad);
                     for (var r = 0u; r < ROWS; r += 1u) {
@@ -157,7 +159,8 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
                     for (var i = 0u; i < 4u; i += 1u) {
                         let r = four * 4u + i;
                         let own = step.position + (base + r) / sharing;
-                        if r < count && position < piece.y && position <= own && own - position < params.window {
+                        let near = own - position < params.window || position < params.sinks;
+                        if r < count && number < piece.y && position <= own && near {
                             scores[i] = score[r];
                         }
                     }
@@ -178,7 +181,7 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
                 if i < params.head_dim && four * 4u < count {
                     var part = vec4(0.0);
                     for (var k = 0u; k < held; k += 1u) {
-                        part += weights[k * 2u + four] * values[(first + k) % capacity * stride + kv * params.head_dim + i];
+                        part += weights[k * 2u + four] * values[place_of(position_of(sight, first + k), capacity) * stride + kv * params.head_dim + i];
                     }
                     sum[j] = keep[four] * sum[j] + part;
                 }
@@ -223,10 +226,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let t = group.y;
     let width = params.head_dim + 2u;
     let first = (t * params.heads + head) * params.pieces * width;
+    let sight = sight_of(oldest_seen(step.position));
     var count = 0u;
     var largest = LOWEST;
     for (var piece = 0u; piece < params.pieces; piece += 1u) {
-        let range = piece_of(piece);
+        let range = piece_of(piece, sight);
         if range.x < range.y {
             count = piece + 1u;
             largest = max(largest, parts[first + piece * width + params.head_dim]);
