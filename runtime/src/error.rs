@@ -176,6 +176,13 @@ pub enum Error {
         /// What is possible.
         expected: &'static str,
     },
+    /// A model that shall draft has another vocabulary than the one it shall draft for.
+    DraftVocabulary {
+        /// Tokens that the draft model knows.
+        draft: usize,
+        /// Tokens that the other one knows.
+        target: usize,
+    },
 }
 
 impl Error {
@@ -277,6 +284,10 @@ impl fmt::Display for Error {
             Self::DeviceLimit { what, needed, limit } => {
                 write!(f, "{what} needs {needed}; this device has {limit} at most")
             }
+            Self::DraftVocabulary { draft, target } => write!(
+                f,
+                "the draft model knows {draft} tokens and the model {target}: take two with the same tokenizer"
+            ),
             Self::DeviceTimeout { adapter, seconds } => {
                 write!(f, "{adapter} gave no answer within {seconds} s")
             }

@@ -36,6 +36,7 @@ pub mod sampling;
 pub mod saved_state;
 mod session;
 mod small_file;
+pub mod speculate;
 pub mod text;
 mod traffic;
 pub mod weights;

@@ -14,5 +14,6 @@ mod quantize;
 mod self_test;
 #[cfg(unix)]
 mod signals;
+mod speculate;
 mod support;
 mod tokenize;

@@ -11,6 +11,7 @@ mod saved_hostile;
 mod sequences;
 mod sessions;
 mod soak;
+mod speculate;
 mod travel;
 mod window;
 

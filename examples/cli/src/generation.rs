@@ -11,6 +11,7 @@ use crate::error::CliError;
 use crate::interrupt;
 use crate::output::Output;
 use crate::progress::{Progress, Unit};
+use crate::speculate_args::Speculation;
 use crate::stats::Stats;
 
 /// Tokens of a prompt that are computed between two looks at Ctrl-C.
@@ -215,6 +216,8 @@ pub(crate) struct Generation<'a> {
     pub(crate) stats: Stats,
     /// What the random numbers began with.
     pub(crate) seed: u64,
+    /// What guesses tokens, if anything.
+    pub(crate) speculation: Option<&'a mut Speculation>,
 }
 
 impl Generation<'_> {
@@ -223,7 +226,7 @@ impl Generation<'_> {
     /// # Errors
     /// Those of the engine, the sampler, the tokenizer and of standard output.
     pub(crate) fn run(self, output: &mut Output) -> Result<Answer, CliError> {
-        let Self { session, sampler, mut decode, limits, begun, stats, seed } = self;
+        let Self { session, sampler, mut decode, limits, begun, stats, seed, speculation } = self;
         let (text, tokens, stop) = (String::new(), Vec::new(), StopReason::Interrupted);
         let mut answer = Answer { text, tokens, stop, stats, seed };
         let mut first = None;
@@ -231,6 +234,9 @@ impl Generation<'_> {
         let room = limits.context.map_or(usize::MAX, |limit| limit - session.position().min(limit));
         let options = GenerateOptions::new().max_tokens(limits.max_tokens.min(room).max(1));
         let mut generation = session.generate(sampler, options);
+        if let Some(Speculation { drafter, most }) = speculation {
+            generation = generation.speculate(Box::new(&mut **drafter), *most);
+        }
         while !interrupt::hit() {
             let Some(id) = generation.next_token()? else { break };
             answer.tokens.push(id);
@@ -255,6 +261,7 @@ impl Generation<'_> {
                 break;
             }
         }
+        answer.stats.speculation = generation.speculation();
         generation.finish()?;
         if !matches!(answer.stop, StopReason::StopToken(_) | StopReason::StopString(_)) {
             let (text, finish) = decode.finish()?;

@@ -23,6 +23,7 @@ mod output;
 mod progress;
 mod report;
 mod sampling_args;
+mod speculate_args;
 mod stats;
 mod tokens;
 

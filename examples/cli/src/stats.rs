@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use kinglet::speculate::SpeculationStats;
 use serde_json::{Value, json};
 
 /// Counts and times of one answer.
@@ -22,6 +23,8 @@ pub(crate) struct Stats {
     pub(crate) first_token: Option<Duration>,
     /// From the first token to the last.
     pub(crate) decode: Duration,
+    /// How guesses went, where tokens were guessed.
+    pub(crate) speculation: Option<SpeculationStats>,
 }
 
 impl Stats {
@@ -38,7 +41,7 @@ impl Stats {
 
     /// For machines.
     pub(crate) fn to_json(&self) -> Value {
-        json!({
+        let mut json = json!({
             "tokens": {
                 "prompt": self.prompt,
                 "reused": self.reused,
@@ -52,7 +55,14 @@ impl Stats {
                 "prefill_tokens_per_second": self.prefill_rate(),
                 "decode_tokens_per_second": self.decode_rate(),
             },
-        })
+        });
+        if let (Some(SpeculationStats { steps, drafted, accepted }), Value::Object(fields)) =
+            (self.speculation, &mut json)
+        {
+            let told = json!({ "steps": steps, "drafted": drafted, "accepted": accepted });
+            fields.insert("speculation".into(), told);
+        }
+        json
     }
 }
 
@@ -76,6 +86,9 @@ impl fmt::Display for Stats {
         if let Some(rate) = self.decode_rate() {
             write!(f, " at {rate:.1} tokens/s")?;
         }
+        if let Some(SpeculationStats { steps, drafted, accepted }) = self.speculation {
+            write!(f, " in {steps} steps, {accepted} of {drafted} guesses right")?;
+        }
         Ok(())
     }
 }
@@ -94,6 +107,7 @@ mod tests {
             prefill: Duration::from_secs(2),
             first_token: Some(Duration::from_millis(2500)),
             decode: Duration::from_secs(1),
+            speculation: None,
         };
         assert_eq!(
             stats.to_string(),

@@ -6,6 +6,7 @@ use super::Session;
 use crate::Error;
 use crate::backend::{Ahead, BackendRun, Choice, Logits, SessionState};
 use crate::sampling::{Rng, Sampler};
+use crate::speculate::{Drafter, Speculating, SpeculationStats};
 
 /// Steps between two states that are kept to come back to: a copy of the recurrent tensors for each so many steps, and at most so
 /// many computed again at the end.
@@ -69,6 +70,7 @@ pub struct Generation<'a> {
     ahead: Option<Running>,
     /// How often the device left a choice to the host.
     left: usize,
+    speculating: Option<Speculating<'a>>,
 }
 
 /// Steps under way on a device.
@@ -89,8 +91,25 @@ impl Session {
         sampler: &'a mut Sampler,
         options: GenerateOptions,
     ) -> Generation<'a> {
-        let (given, pending, ahead, left) = (0, None, None, 0);
-        Generation { session: self, sampler, options, given, pending, ahead, left }
+        let (given, pending, ahead, left, speculating) = (0, None, None, 0, None);
+        Generation { session: self, sampler, options, given, pending, ahead, left, speculating }
+    }
+}
+
+impl<'a> Generation<'a> {
+    /// Lets `drafter` guess up to `most` tokens at a time, which the model verifies together: see [`speculate`](crate::speculate). The
+    /// device doesn't go ahead then. Before the first token only. A session that retains states at intervals goes without guesses.
+    pub fn speculate(mut self, drafter: Box<dyn Drafter + 'a>, most: usize) -> Self {
+        let retains = self.session.retained.until_next(self.session.tokens.len()).is_some();
+        if !retains && self.given == 0 {
+            self.speculating = Some(Speculating::new(drafter, most));
+        }
+        self
+    }
+
+    /// How the guesses of [`Generation::speculate`] went.
+    pub fn speculation(&self) -> Option<SpeculationStats> {
+        self.speculating.as_ref().map(|speculating| speculating.stats)
     }
 }
 
@@ -118,6 +137,7 @@ impl Generation<'_> {
         }
         let token = match self.pending {
             None => self.sample()?,
+            Some(before) if self.speculating.is_some() => self.verified(before).await?,
             Some(before) => match self.chosen_by_device(before).await? {
                 Some(token) => token,
                 None => {
@@ -165,6 +185,19 @@ impl Generation<'_> {
     /// A token by the host.
     fn sample(&mut self) -> Result<u32, Error> {
         let logits = self.session.last_logits().ok_or(Error::NoLogits)?;
+        Ok(self.sampler.sample(logits)?)
+    }
+
+    /// The token after `before`, which then is in the session, chosen by the host from the logits of a step with guesses.
+    async fn verified(&mut self, before: u32) -> Result<u32, Error> {
+        let Some(speculating) = &mut self.speculating else { return Err(Error::NoLogits) };
+        if self.session.poisoned && !speculating.is_under_way() {
+            return Err(Error::PoisonedSession);
+        }
+        // With the last token nothing is chosen.
+        let room = self.options.max_tokens.saturating_sub(self.given);
+        let logits = speculating.take(self.session, before, room).await?;
+        self.pending = None;
         Ok(self.sampler.sample(logits)?)
     }
 
@@ -265,6 +298,9 @@ impl Generation<'_> {
 
     /// Brings the session's state to its tokens.
     async fn settle(&mut self) -> Result<(), Error> {
+        if let Some(mut speculating) = self.speculating.take() {
+            return speculating.settle(self.session).await;
+        }
         let Some(mut running) = self.ahead.take() else { return Ok(()) };
         let session = &mut *self.session;
         let held = session.tokens.len();

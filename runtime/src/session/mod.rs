@@ -241,6 +241,11 @@ impl Session {
         (attention, states.iter().any(|state| !is_cache(&state.kind)))
     }
 
+    /// Whether no layer is recurrent.
+    pub(crate) fn is_all_attention(&self) -> bool {
+        self.kinds() == (true, false)
+    }
+
     /// Back to the first `length` tokens, exactly and without computing. [`Session::last_logits`] are those of that
     /// position if they were known when its state was retained.
     ///

@@ -12,6 +12,7 @@ use crate::error::CliError;
 use crate::generation::{self, Decode, Generation, Limits, StopReason};
 use crate::output::{Format, Output};
 use crate::sampling_args::{SamplingArgs, StopArgs};
+use crate::speculate_args::SpeculateArgs;
 use crate::stats::Stats;
 use crate::{interrupt, load, report, tokens};
 
@@ -46,6 +47,8 @@ pub(crate) struct GenerateArgs {
     stop: StopArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    speculate: SpeculateArgs,
 }
 
 #[derive(Args)]
@@ -110,6 +113,7 @@ pub(crate) fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<(), CliErro
         Limits { max_tokens: load::max_tokens(&config, args.stop.max_tokens, MAX_TOKENS), context };
     limits.check(prompt.len())?;
 
+    let mut speculation = args.speculate.speculation(global, &model)?;
     let _guard = interrupt::guard();
     let mut session = model.session()?;
     log::info!("loaded and tokenized in {:.2} s", begun.elapsed().as_secs_f64());
@@ -132,6 +136,7 @@ pub(crate) fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<(), CliErro
         begun,
         stats,
         seed,
+        speculation: speculation.as_mut(),
     };
     let answer = generation.run(&mut output)?;
     if args.stats {

@@ -19,6 +19,7 @@ use crate::error::CliError;
 use crate::generation::{self, Answer, Decode, Generation, Limits, StopReason};
 use crate::interrupt;
 use crate::output::Output;
+use crate::speculate_args::Speculation;
 use crate::stats::Stats;
 
 /// What a conversation needs.
@@ -43,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) cache: PrefixCacheOptions,
     /// Of the random numbers.
     pub(crate) seed: u64,
+    /// What guesses tokens, if anything.
+    pub(crate) speculation: Option<Speculation>,
 }
 
 /// A conversation with a model.
@@ -222,8 +225,10 @@ impl Conversation {
         let stream = Box::new(OutputStream::new(decoder, stop.clone(), matcher));
         let decode = Decode::Text { stream, stops: stop_strings.clone() };
         let (limits, session, sampler) = (*limits, &mut self.session, &mut self.sampler);
-        let answer =
-            Generation { session, sampler, decode, limits, begun, stats, seed }.run(output)?;
+        let speculation = self.setup.speculation.as_mut();
+        let generation =
+            Generation { session, sampler, decode, limits, begun, stats, seed, speculation };
+        let answer = generation.run(output)?;
         // Where another conversation begins with this answer too, or the next run does.
         self.cache.insert(&self.session)?;
         Ok(answer)

@@ -16,6 +16,7 @@ use crate::error::CliError;
 use crate::generation::{Limits, StopReason};
 use crate::output::{Format, Output};
 use crate::sampling_args::{SamplingArgs, StopArgs};
+use crate::speculate_args::SpeculateArgs;
 use crate::{load, report, tokens};
 
 mod conversation;
@@ -97,6 +98,8 @@ pub(crate) struct ChatArgs {
     stop: StopArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    speculate: SpeculateArgs,
 }
 
 fn variable(text: &str) -> Result<(String, serde_json::Value), String> {
@@ -188,6 +191,7 @@ fn setup(global: &GlobalArgs, args: &ChatArgs) -> Result<Setup, CliError> {
     if args.stop.ignore_eos {
         stop = StopTokens::default();
     }
+    let speculation = args.speculate.speculation(global, &model)?;
     let limits = Limits {
         max_tokens: load::max_tokens(&config, args.stop.max_tokens, MAX_TOKENS),
         context: load::context_limit(&model, args.stop.context),
@@ -201,6 +205,7 @@ fn setup(global: &GlobalArgs, args: &ChatArgs) -> Result<Setup, CliError> {
         .max_disk_bytes(args.cache_disk.saturating_mul(1 << 20));
     cache.folder = args.cache_dir.clone();
     Ok(Setup {
+        speculation,
         model,
         tokenizer,
         template,

@@ -1,0 +1,75 @@
+//! The options that let tokens be guessed, and what guesses them.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use kinglet::Model;
+use kinglet::speculate::{DraftModel, Drafter, PromptLookup};
+use kinglet::text::Tokenizer;
+
+use crate::args::GlobalArgs;
+use crate::error::CliError;
+use crate::load;
+
+/// Most guesses of a step where the command line doesn't say.
+const DRAFT_TOKENS: u16 = 6;
+
+/// How tokens are guessed.
+#[derive(Args)]
+#[command(next_help_heading = "Speculation (the answer stays what it is)")]
+pub(crate) struct SpeculateArgs {
+    /// Guess tokens and verify several in a step: `ngram` guesses what followed the same words before; a folder is a smaller model with
+    /// the same tokenizer
+    #[arg(long, value_name = "ngram|DIR")]
+    speculate: Option<String>,
+    /// Most guesses of a step
+    #[arg(long, value_name = "N", default_value_t = DRAFT_TOKENS, requires = "speculate", value_parser = clap::value_parser!(u16).range(1..=64))]
+    draft_tokens: u16,
+}
+
+/// What guesses, and how much at a time.
+pub(crate) struct Speculation {
+    pub(crate) drafter: Box<dyn Drafter>,
+    pub(crate) most: usize,
+}
+
+impl SpeculateArgs {
+    /// What was asked for, if anything, to guess for `model`.
+    ///
+    /// # Errors
+    /// When the smaller model can't be opened, or has another tokenizer.
+    pub(crate) fn speculation(
+        &self,
+        global: &GlobalArgs,
+        model: &Model,
+    ) -> Result<Option<Speculation>, CliError> {
+        let drafter: Box<dyn Drafter> = match self.speculate.as_deref() {
+            None => return Ok(None),
+            Some("ngram") => Box::new(PromptLookup::default()),
+            Some(folder) => {
+                let draft = load::model_in(&PathBuf::from(folder), global, |options| options)?;
+                if load::has_tokenizer(draft.folder()) && load::has_tokenizer(model.folder()) {
+                    same_tokens(&load::tokenizer(model)?, &load::tokenizer(&draft)?, folder)?;
+                }
+                Box::new(DraftModel::new(&draft, model)?)
+            }
+        };
+        Ok(Some(Speculation { drafter, most: usize::from(self.draft_tokens) }))
+    }
+}
+
+/// Checks that both tokenizers mean the same by each token.
+fn same_tokens(model: &Tokenizer, draft: &Tokenizer, folder: &str) -> Result<(), CliError> {
+    let most = model.largest_id().max(draft.largest_id());
+    let differs = |id: &u32| model.id_to_token(*id) != draft.id_to_token(*id);
+    match (0..=most.unwrap_or(0)).find(differs) {
+        None => Ok(()),
+        Some(id) => {
+            let show = |token: Option<String>| token.map_or("nothing".into(), |t| format!("{t:?}"));
+            let (own, other) = (show(model.id_to_token(id)), show(draft.id_to_token(id)));
+            Err(CliError::Usage(format!(
+                "--speculate {folder}: token {id} is {other} there and {own} here; take a model with the same tokenizer"
+            )))
+        }
+    }
+}

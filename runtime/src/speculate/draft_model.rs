@@ -1,0 +1,57 @@
+//! [`DraftModel`]: a smaller model that guesses.
+
+use super::Drafter;
+use crate::Error;
+use crate::model::Model;
+use crate::session::{Session, Snapshot, common_prefix};
+
+/// Guesses what a smaller model of the same vocabulary finds most probable.
+pub struct DraftModel {
+    session: Session,
+    /// The session without what was only guessed.
+    sure: Option<Snapshot>,
+}
+
+impl DraftModel {
+    /// A drafter for `target`.
+    ///
+    /// # Errors
+    /// [`Error::DraftVocabulary`] where the models have not as many tokens; when there is no memory for a session.
+    pub fn new(draft: &Model, target: &Model) -> Result<Self, Error> {
+        if draft.vocab() != target.vocab() {
+            return Err(Error::DraftVocabulary { draft: draft.vocab(), target: target.vocab() });
+        }
+        Ok(Self { session: draft.session()?, sure: None })
+    }
+}
+
+fn most_probable(logits: &[f32]) -> Option<u32> {
+    let best = (0u32..).zip(logits).max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+    best.map(|(id, _)| id)
+}
+
+impl Drafter for DraftModel {
+    fn draft(&mut self, tokens: &[u32], most: usize) -> Result<Vec<u32>, Error> {
+        if let Some(sure) = &self.sure {
+            self.session.restore(sure)?;
+        }
+        // Another conversation, or one that was rewound.
+        if common_prefix(self.session.tokens(), tokens) < self.session.position() {
+            self.session.reset()?;
+        }
+        let new = tokens.get(self.session.position()..).unwrap_or_default();
+        if !new.is_empty() {
+            self.session.feed(new)?;
+        }
+        self.sure = Some(self.session.snapshot()?);
+        let mut guesses = Vec::new();
+        while guesses.len() < most {
+            let Some(next) = self.session.last_logits().and_then(most_probable) else { break };
+            guesses.push(next);
+            if guesses.len() < most {
+                self.session.feed(&[next])?;
+            }
+        }
+        Ok(guesses)
+    }
+}

@@ -1,0 +1,211 @@
+//! Speculation: tokens that are guessed cheaply and verified several at a time.
+//!
+//! A [`Drafter`] guesses how a text goes on. The model takes in all guesses in one step, which reads the weights once, and chooses
+//! a token from the logits before each of them: as long as it chooses what was guessed, that step was worth several.
+//!
+//! Each token is chosen by the sampler, with its own random numbers, from the logits that it would have been chosen from
+//! without a drafter. So a seed gives the same tokens with and without, up to the rounding by which steps of several tokens
+//! differ from steps of one; and since drafters here guess one token for certain, no other way to accept guesses (Leviathan
+//! et al., "Fast Inference from Transformers via Speculative Decoding", 2023, section 2.3) accepts more of them.
+//!
+//! **Going back.** Recurrent tensors that have taken in a wrong guess are put back to what they were before the step. What was right
+//! of it is not computed by a step of its own: it goes along with the next one. Layers of attention alone are cut.
+
+mod draft_model;
+mod lookup;
+
+pub use draft_model::DraftModel;
+pub use lookup::PromptLookup;
+
+use crate::Error;
+use crate::backend::{BackendRun, Logits, SessionState};
+use crate::session::Session;
+
+/// Most tokens that a step takes in again beside new ones: beyond, they get a step without guesses.
+const MOST_LAG: usize = 8;
+
+/// Guesses how a sequence goes on.
+pub trait Drafter: Send {
+    /// Up to `most` tokens that may follow `tokens`; fewer, or none, where there is nothing to go by. Ids that the model doesn't have are
+    /// not taken.
+    ///
+    /// # Errors
+    /// What stands in the way; the generation goes on without guesses.
+    fn draft(&mut self, tokens: &[u32], most: usize) -> Result<Vec<u32>, Error>;
+}
+
+impl<D: Drafter + ?Sized> Drafter for &mut D {
+    fn draft(&mut self, tokens: &[u32], most: usize) -> Result<Vec<u32>, Error> {
+        (**self).draft(tokens, most)
+    }
+}
+
+/// How speculation has gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpeculationStats {
+    /// Steps of the model, those without guesses included.
+    pub steps: usize,
+    /// Tokens that were guessed.
+    pub drafted: usize,
+    /// Guesses that were right.
+    pub accepted: usize,
+}
+
+/// A drafter at work beside a session.
+pub(crate) struct Speculating<'a> {
+    drafter: Box<dyn Drafter + 'a>,
+    /// Most guesses of a step, and how many the next one gets.
+    most: usize,
+    next: usize,
+    /// The last step, if the session's state has taken it in.
+    step: Option<TakenIn>,
+    pub(crate) stats: SpeculationStats,
+}
+
+/// A step that was taken in.
+struct TakenIn {
+    /// Tokens that the state held before.
+    position: usize,
+    /// That state, where the step had guesses.
+    before: Option<Box<dyn SessionState>>,
+    /// What it took in.
+    tokens: Vec<u32>,
+    /// Logits after each of them, `[tokens, vocab]`.
+    logits: Vec<f32>,
+    /// How many of them the session holds.
+    held: usize,
+}
+
+impl<'a> Speculating<'a> {
+    pub(crate) fn new(drafter: Box<dyn Drafter + 'a>, most: usize) -> Self {
+        Self { drafter, most, next: most, step: None, stats: SpeculationStats::default() }
+    }
+
+    /// Whether the session's state may hold more, or less, than its tokens.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.step.is_some()
+    }
+
+    /// Takes `token` into the session and gives the logits after it.
+    ///
+    /// # Errors
+    /// As [`Session::feed`]; the session is poisoned where it fails half-way.
+    pub(crate) async fn take(
+        &mut self,
+        session: &mut Session,
+        token: u32,
+        room: usize,
+    ) -> Result<&[f32], Error> {
+        let guessed = self.step.as_ref().and_then(|step| step.tokens.get(step.held).copied());
+        if guessed != Some(token) {
+            self.advance(session, token, room).await?;
+        } else {
+            self.stats.accepted += 1;
+        }
+        let vocab = session.model.vocab();
+        let step = self.step.as_mut().ok_or(Error::NoLogits)?;
+        step.held += 1;
+        session.tokens.push(token);
+        step.logits.get((step.held - 1) * vocab..step.held * vocab).ok_or(Error::NoLogits)
+    }
+
+    /// A step with `token`, what the state lacks before it, and guesses behind it, of which with the token there is `room` for so many.
+    async fn advance(
+        &mut self,
+        session: &mut Session,
+        token: u32,
+        room: usize,
+    ) -> Result<(), Error> {
+        if let Some(limit) = session.context_limit.filter(|&limit| session.tokens.len() >= limit) {
+            return Err(Error::ContextFull { held: session.tokens.len(), more: 1, limit });
+        }
+        let position = self.go_back(session)?;
+        let lag = session.tokens.len() - position;
+        let room = match session.context_limit {
+            Some(limit) => room.min(limit - session.tokens.len()),
+            None => room,
+        };
+        let step_room = session.model.executable().max_step_tokens().saturating_sub(lag + 1);
+        let most = self.next.min(self.most).min(room.saturating_sub(1)).min(step_room);
+        let mut guesses = Vec::new();
+        if most > 0 && lag <= MOST_LAG {
+            session.tokens.push(token);
+            let drafted = self.drafter.draft(&session.tokens, most);
+            session.tokens.pop();
+            guesses = drafted.unwrap_or_else(|error| {
+                log::warn!("no more guesses: {error}");
+                self.most = 0;
+                Vec::new()
+            });
+            guesses.truncate(most);
+            let vocab = session.model.vocab();
+            let known = guesses.iter().take_while(|&&id| (id as usize) < vocab).count();
+            guesses.truncate(known);
+        }
+        self.stats.steps += 1;
+        self.stats.drafted += guesses.len();
+        let before = if guesses.is_empty() { None } else { Some(session.state.snapshot()?) };
+        let mut tokens = session.tokens.get(position..).unwrap_or_default().to_vec();
+        tokens.push(token);
+        tokens.extend(guesses);
+        // Sound again when all of it is settled.
+        session.poisoned = true;
+        let mut logits = Vec::new();
+        let (state, wanted) = (&mut *session.state, Logits::All);
+        let run = BackendRun { tokens: &tokens, state, wanted, logits: &mut logits };
+        session.model.executable().step(vec![run]).await?;
+        self.step = Some(TakenIn { position, before, tokens, logits, held: lag });
+        Ok(())
+    }
+
+    /// Takes back what the state holds beyond the session's tokens; gives how many it holds then, which may be fewer.
+    fn go_back(&mut self, session: &mut Session) -> Result<usize, Error> {
+        let Some(step) = self.step.take() else { return Ok(session.tokens.len()) };
+        let wrong = step.tokens.len() - step.held;
+        // As many guesses as were right, and some more where all were.
+        let guesses = step.before.as_ref().map(|_| step.tokens.len());
+        if guesses.is_some() {
+            self.next =
+                if wrong == 0 { self.next + 2 } else { self.next.saturating_sub(wrong) + 1 };
+            self.next = self.next.max(1).min(self.most);
+        }
+        if wrong == 0 {
+            return Ok(session.tokens.len());
+        }
+        let held = session.tokens.len();
+        if session.is_all_attention() && session.state.attention_floor() <= held {
+            session.state.cut_attention(held)?;
+            return Ok(held);
+        }
+        match step.before {
+            Some(before) => {
+                session.state = before;
+                Ok(step.position)
+            }
+            None => Err(Error::PoisonedSession),
+        }
+    }
+
+    /// Brings the session's state to its tokens, and its logits to those after the last of them.
+    ///
+    /// # Errors
+    /// Those of a step; the session is poisoned then.
+    pub(crate) async fn settle(&mut self, session: &mut Session) -> Result<(), Error> {
+        let Some(step) = &self.step else { return Ok(()) };
+        let vocab = session.model.vocab();
+        let last = step
+            .held
+            .checked_sub(1)
+            .and_then(|row| step.logits.get(row * vocab..(row + 1) * vocab).map(<[f32]>::to_vec));
+        let position = self.go_back(session)?;
+        session.set_logits(last.as_deref());
+        let again = session.tokens.get(position..).unwrap_or_default();
+        if !again.is_empty() {
+            let (state, wanted) = (&mut *session.state, Logits::None);
+            let run = BackendRun { tokens: again, state, wanted, logits: &mut Vec::new() };
+            session.model.executable().step(vec![run]).await?;
+        }
+        session.poisoned = false;
+        Ok(())
+    }
+}
