@@ -198,7 +198,10 @@ impl Model {
     /// When a file is missing, broken or doesn't fit the others, or an option is out of range.
     pub fn open(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, Error> {
         let check = CheckOptions { allow_surplus: options.allow_surplus };
-        let Checkpoint { folder, spec, weights, .. } = Checkpoint::open(folder, check)?;
+        let Checkpoint { folder, spec, mut weights, .. } = Checkpoint::open(folder, check)?;
+        if options.backend != Backend::Wgpu {
+            weights.make_resident()?;
+        }
         let plan = Arc::new(Plan::new(&spec));
         let executable = backend::compile(plan.clone(), &weights, options)?;
         Ok(Self {
