@@ -9,6 +9,9 @@ use naga::{AddressSpace, Expression, Literal, Module, ScalarKind, StorageAccess,
 #[path = "src/compose.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod compose;
+#[path = "src/kernel.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod kernel;
 #[path = "src/variant.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod variant;
@@ -24,14 +27,15 @@ fn main() {
     println!("cargo::rerun-if-changed=src");
     println!("cargo::rerun-if-changed=build.rs");
     let mut text = String::from("static METADATA: &[(&str, Metadata)] = &[\n");
-    let mut errors = Vec::new();
+    let (mut errors, mut fingerprint) = (Vec::new(), 0xcbf2_9ce4_8422_2325u64);
     for variant in variant::Variant::all() {
-        match describe(variant) {
+        match describe(variant, &mut fingerprint) {
             Ok(metadata) => writeln!(text, "({:?}, {metadata}),", variant.name()).unwrap(),
             Err(error) => errors.push(format!("{}: {error}", variant.name())),
         }
     }
-    text.push_str("];\n");
+    text.push_str("];\n\n/// Another one for other sources.\n");
+    writeln!(text, "pub const FINGERPRINT: &str = \"{fingerprint:016x}\";").unwrap();
     if !errors.is_empty() {
         panic!("{} shader variants are broken:\n{}", errors.len(), errors.join("\n"));
     }
@@ -40,9 +44,13 @@ fn main() {
 }
 
 /// The metadata of a variant as a Rust expression.
-fn describe(variant: variant::Variant) -> Result<String, String> {
+fn describe(variant: variant::Variant, fingerprint: &mut u64) -> Result<String, String> {
     let (file, choice) = variant.choice();
     let source = compose::compose(file, choice).map_err(|error| error.to_string())?;
+    // FNV-1a.
+    for byte in source.bytes() {
+        *fingerprint = (*fingerprint ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
     let module = naga::front::wgsl::parse_str(&source)
         .map_err(|error| error.emit_to_string_with_path(&source, file))?;
     // `unpack2x16float` is in every WebGPU device; naga asks for it because older hardware has not.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kinglet::models::{Branch, Mixer};
 use kinglet::quant::{Format, Mode};
 use kinglet::text::StopTokens;
 use kinglet::weights::CheckOptions;
@@ -18,6 +19,8 @@ use kinglet_tests::{Case, argmax, case_named, cases, foreign_cases, quantized_ca
 const BOUND: f64 = 1e-5;
 /// The same on wgpu, whose devices round `exp` and their like each in its own way.
 const WGPU_BOUND: f64 = 1e-4;
+/// The same of a token's logits where weights and activations are rounded to f16 on the device.
+const HALF_BOUND: f64 = 0.02;
 
 /// Activations as they are: what is compared with the reference.
 fn exact() -> ModelOptions {
@@ -177,14 +180,29 @@ fn logits_and_greedy_tokens_on_wgpu_equal_the_reference() {
             if first {
                 failures.extend(check_greedy(case, &model));
             }
-            if quantized {
-                let model = open(case, &target.options);
-                let tokens = &case.tokens[..9.min(case.tokens.len())];
-                let expected = &case.logits[..tokens.len() * case.vocab()];
-                let error = relative_l2(&logits(&model, tokens, 2), expected);
-                if error.is_nan() || error > INT8_BOUND {
+            // The fastest arithmetic that the device has: activations in eight bits where there are few tokens, in f16 where
+            // there are many, cooperative matrices.
+            let forms: &[(usize, usize, f64)] = match (first, quantized) {
+                (_, true) => &[(usize::MAX, 64, INT8_BOUND), (9, 2, INT8_BOUND)],
+                (true, false) => &[(usize::MAX, 64, HALF_BOUND), (usize::MAX, 17, HALF_BOUND)],
+                (false, false) => &[],
+            };
+            let model = open(case, &target.options);
+            for &(tokens, chunk, bound) in forms {
+                let tokens = &case.tokens[..tokens.min(case.tokens.len())];
+                let got = logits(&model, tokens, chunk);
+                let vocab = case.vocab();
+                let rows = got.chunks(vocab).zip(case.logits.chunks(vocab));
+                let mut errors: Vec<f64> = rows.map(|(a, b)| relative_l2(a, b)).collect();
+                errors.sort_by(f64::total_cmp);
+                // Rounding sends some tokens to other experts, and what they leave in the state is seen by those behind.
+                let routed = |branch: &Branch| matches!(branch.mixer, Mixer::Moe(_));
+                let routes = model.spec().blocks.iter().flat_map(|b| &b.branches).any(routed);
+                let worst = if routes { errors.len() / 2 } else { errors.len() - 1 };
+                let error = errors[worst];
+                if error.is_nan() || error > bound || got.iter().any(|x| !x.is_finite()) {
                     let (case, target) = (&case.name, &target.name);
-                    failures.push(format!("{case} in eight bits, {target}: {error:.2e}"));
+                    failures.push(format!("{case} rounded, chunk {chunk}, {target}: {error:.2e}"));
                 }
             }
         }

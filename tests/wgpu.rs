@@ -12,7 +12,7 @@ use kinglet::{Activations, Backend, Error, Model, ModelOptions, Run};
 use kinglet_tests::random::Random;
 use kinglet_tests::target::wgpu_targets;
 use kinglet_tests::tensors::{Stored, Tensors};
-use kinglet_tests::{Case, cases, relative_l2};
+use kinglet_tests::{Case, cases, quantized_cases, relative_l2};
 
 /// See `tests/conformance.rs`.
 const BOUND: f64 = 1e-4;
@@ -187,6 +187,65 @@ fn what_is_not_there_or_too_large_is_an_error_that_says_so() {
         assert!(matches!(other.step(&mut runs), Err(Error::ForeignSession)));
         // Nothing of this has hurt the device.
         assert!(session.feed(&case.tokens).is_ok());
+    }
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_the_model_can_be_opened_again() {
+    let case = named("mamba2/plain");
+    for target in wgpu_targets() {
+        // A bound of its own makes it another device than that of the other tests.
+        let lost = open(&case, &target.options.clone().max_binding(1 << 26));
+        let other = open(&case, &target.options);
+        let expected = |logits: &[f32]| {
+            let error = relative_l2(logits, &case.logits);
+            assert!(error <= BOUND, "{}: {error:.2e}", target.name);
+        };
+        let mut session = lost.session().unwrap();
+        let mut beside = other.session().unwrap();
+        expected(session.feed_all(&case.tokens).unwrap());
+        // What the host keeps outlives the device.
+        let mut kept = Vec::new();
+        session.snapshot().unwrap().write_to(&mut kept).unwrap();
+        let sessions = [session.fork().unwrap(), session];
+        lost.lose_device();
+        for (mut session, wanted) in sessions.into_iter().zip([Logits::None, Logits::Last]) {
+            let mut runs = [Run { session: &mut session, tokens: &[1], logits: wanted }];
+            let error = lost.step(&mut runs).unwrap_err();
+            assert!(matches!(error, Error::DeviceLost { .. }), "{wanted:?}: {error}");
+            assert!(matches!(session.feed(&[1]), Err(Error::PoisonedSession)));
+        }
+        assert!(matches!(lost.session(), Err(Error::DeviceLost { .. })));
+        // What is on another device goes on, and a new one can be had.
+        expected(beside.feed_all(&case.tokens).unwrap());
+        let again = open(&case, &target.options.clone().max_binding(1 << 26));
+        expected(again.session().unwrap().feed_all(&case.tokens).unwrap());
+        // The session goes on from its last snapshot, on a new device and on the processor.
+        let next = [&case.tokens[..], &[1]].concat();
+        let processor = open(&case, &ModelOptions::new().backend(Backend::Cpu));
+        let mut whole = processor.session().unwrap();
+        let whole = whole.feed(&next).unwrap();
+        for model in [&again, &processor] {
+            let mut session = model.read_session(std::io::Cursor::new(&kept)).unwrap().session;
+            assert_eq!(session.tokens(), case.tokens);
+            let error = relative_l2(session.feed(&[1]).unwrap(), whole);
+            assert!(error <= BOUND, "{}: {error:.2e}", target.name);
+        }
+    }
+}
+
+#[test]
+fn every_family_and_format_passes_the_self_test() {
+    for target in wgpu_targets() {
+        for case in families().into_iter().chain(quantized_cases()) {
+            for activations in [Activations::Auto, Activations::F32] {
+                let options = target.options.clone().self_test(true).activations(activations);
+                let model = Model::open(&case.folder, &options)
+                    .unwrap_or_else(|e| panic!("{}: {e}", case.name));
+                let line = model.describe();
+                assert!(!line.contains("replaced"), "{}: {line}", case.name);
+            }
+        }
     }
 }
 

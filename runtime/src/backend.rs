@@ -9,6 +9,8 @@ use std::pin::Pin;
 
 use std::sync::Arc;
 
+use kinglet_models::ModelSpec;
+
 use crate::cancel::Cancel;
 use crate::cpu::CpuExecutable;
 use crate::op::StateId;
@@ -43,7 +45,9 @@ impl Logits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backend {
-    /// The best there is here.
+    /// The best there is here: a graphics card or one that is part of the processor (feature `wgpu`), the processor where there is
+    /// none or it refuses. A device that the processor plays is taken only where
+    /// [`ModelOptions::adapter`](crate::ModelOptions::adapter) names it.
     #[default]
     Auto,
     /// The processor.
@@ -80,10 +84,23 @@ pub fn compile(
     weights: &Weights,
     options: &ModelOptions,
 ) -> Result<Box<dyn Executable>, Error> {
+    compile_model(plan, weights, options, None)
+}
+
+/// [`compile`] for a model: a backend may test itself with small models like it.
+pub(crate) fn compile_model(
+    plan: Arc<Plan>,
+    weights: &Weights,
+    options: &ModelOptions,
+    spec: Option<&ModelSpec>,
+) -> Result<Box<dyn Executable>, Error> {
     match options.backend {
-        Backend::Auto | Backend::Cpu => Ok(Box::new(CpuExecutable::new(plan, weights, options)?)),
+        Backend::Auto => automatic(plan, weights, options, spec),
+        Backend::Cpu => Ok(Box::new(CpuExecutable::new(plan, weights, options)?)),
         #[cfg(feature = "wgpu")]
-        Backend::Wgpu => Ok(Box::new(crate::wgpu::WgpuExecutable::new(plan, weights, options)?)),
+        Backend::Wgpu => {
+            Ok(Box::new(crate::wgpu::WgpuExecutable::new(plan, weights, options, spec)?))
+        }
         #[cfg(not(feature = "wgpu"))]
         Backend::Wgpu => Err(Error::Option {
             name: "backend",
@@ -91,6 +108,35 @@ pub fn compile(
             expected: "a backend of this build, which was made without the feature wgpu",
         }),
     }
+}
+
+/// What `auto` is here. An adapter that was named is not silently replaced by the processor, nor is what only the processor
+/// can be asked for (threads, instructions, states in half precision) dropped for an adapter.
+fn automatic(
+    plan: Arc<Plan>,
+    weights: &Weights,
+    options: &ModelOptions,
+    spec: Option<&ModelSpec>,
+) -> Result<Box<dyn Executable>, Error> {
+    #[cfg(feature = "wgpu")]
+    if options.adapter.is_some() {
+        return Ok(Box::new(crate::wgpu::WgpuExecutable::new(plan, weights, options, spec)?));
+    } else if options.threads.is_none()
+        && options.isa.is_none()
+        && options.state_type == crate::StateType::F32
+        && let Some(adapter) = crate::wgpu::adapter::hardware()
+    {
+        let own = options.clone().adapter(adapter);
+        match crate::wgpu::WgpuExecutable::new(plan.clone(), weights, &own, spec) {
+            Ok(executable) => return Ok(Box::new(executable)),
+            Err(error) if error.is_of_device() => {
+                log::warn!("adapter {adapter} is not used, the processor computes: {error}");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let _ = spec;
+    Ok(Box::new(CpuExecutable::new(plan, weights, options)?))
 }
 
 /// One sequence's share of a step: some tokens, what they do to its state, and where its logits go.
@@ -169,6 +215,20 @@ pub trait Ahead: Send {
     fn under_way(&self) -> usize;
 }
 
+/// What a kernel took of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelTime {
+    /// The op, its form and how its weights are stored: `linear.rows.affine4.subgroup.int8`.
+    pub name: String,
+    /// How often it was launched.
+    pub count: usize,
+    /// From the begin of each launch to its end on the device, all together.
+    pub nanoseconds: f64,
+}
+
+/// The future of a step that is measured: the time of each kernel, the longest first.
+pub type ProfileFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<KernelTime>, Error>> + 'a>>;
+
 /// A plan made ready to run on a device.
 pub trait Executable: Send + Sync {
     /// The state of a sequence without tokens.
@@ -190,6 +250,26 @@ pub trait Executable: Send + Sync {
         let _ = cancels;
         self.step(runs)
     }
+
+    /// As [`Executable::step`], with the time that each kernel takes on the device. Kernels run one by one for that, so a step takes
+    /// longer.
+    fn profile<'a>(&'a self, runs: Vec<BackendRun<'a>>) -> ProfileFuture<'a> {
+        let _ = runs;
+        Box::pin(async { Err(Error::Unsupported { what: "measuring kernels" }) })
+    }
+
+    /// Bytes that the device's memory reads and writes per second, measured with a copy; `None` where the host's memory is
+    /// used.
+    ///
+    /// # Errors
+    /// When there is no memory to measure with, or the device fails.
+    fn memory_bandwidth(&self) -> Result<Option<f64>, Error> {
+        Ok(None)
+    }
+
+    /// For tests: makes the device fail as if it had been unplugged. The processor can't.
+    #[doc(hidden)]
+    fn lose_device(&self) {}
 
     /// For a sequence whose tokens the device is to choose by itself; `None` where it can't.
     fn ahead(&self) -> Option<Box<dyn Ahead>> {

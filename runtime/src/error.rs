@@ -178,6 +178,21 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether a device is to blame, so that the same may succeed on another one or on the processor.
+    pub fn is_of_device(&self) -> bool {
+        matches!(
+            self,
+            Self::NoAdapter { .. }
+                | Self::DeviceLost { .. }
+                | Self::DeviceMemory { .. }
+                | Self::DeviceLimit { .. }
+                | Self::DeviceTimeout { .. }
+                | Self::Device { .. }
+        )
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

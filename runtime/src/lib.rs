@@ -16,6 +16,8 @@
 
 mod atomic_file;
 pub mod backend;
+#[cfg(feature = "wgpu")]
+mod cache_dir;
 pub mod calibrate;
 mod cancel;
 mod checkpoint;
@@ -23,6 +25,7 @@ mod cpu;
 mod error;
 mod estimate;
 pub mod eval;
+mod fnv1a;
 mod model;
 mod mounted;
 pub mod op;
@@ -41,6 +44,8 @@ mod wgpu;
 
 #[cfg(feature = "wgpu")]
 pub use self::wgpu::adapter::{AdapterInfo, AdapterKind, adapters};
+#[cfg(feature = "wgpu")]
+pub use self::wgpu::capabilities::Capabilities;
 pub use backend::{Backend, Logits};
 pub use cancel::Cancel;
 pub use checkpoint::{Checkpoint, read_config, read_spec};

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use kinglet_models::ModelSpec;
 
 use crate::Error;
-use crate::backend::{self, Backend, BackendRun, Executable, Logits, SessionState};
+use crate::backend::{self, Backend, BackendRun, Executable, KernelTime, Logits, SessionState};
 use crate::cancel::Cancel;
 use crate::checkpoint::Checkpoint;
 use crate::cpu::simd::Isa;
@@ -56,7 +56,7 @@ pub enum StateType {
 }
 
 /// How a model is opened.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ModelOptions {
     /// Which backend computes.
@@ -66,6 +66,7 @@ pub struct ModelOptions {
     /// Instruction set of the CPU backend; the best one if not given.
     pub isa: Option<Isa>,
     /// Which adapter the wgpu backend takes, by its number among [`adapters`](crate::adapters); the best one if not given.
+    /// Named with the backend `auto`, it is taken whatever it is.
     pub adapter: Option<usize>,
     /// Whether the wgpu backend's kernels do without subgroups where the adapter has them.
     pub avoid_subgroups: bool,
@@ -81,6 +82,32 @@ pub struct ModelOptions {
     pub context_limit: Option<usize>,
     /// In what precision recurrent tensors are stored.
     pub state_type: StateType,
+    /// A folder of the program's own where a backend keeps what makes the next start faster: kernels that a driver has compiled, and
+    /// what was found out about it. Nothing is kept if not given.
+    pub cache_dir: Option<PathBuf>,
+    /// Whether the wgpu backend tests the kernels that a model needs on small inputs before it uses them, and does without what a driver gets
+    /// wrong. It takes some milliseconds, once for each kind of layer, or once for each driver where there is a [`Self::cache_dir`].
+    pub self_test: bool,
+}
+
+impl Default for ModelOptions {
+    fn default() -> Self {
+        Self {
+            backend: Backend::default(),
+            threads: None,
+            isa: None,
+            adapter: None,
+            avoid_subgroups: false,
+            max_binding: None,
+            chunk: None,
+            activations: Activations::default(),
+            allow_surplus: false,
+            context_limit: None,
+            state_type: StateType::default(),
+            cache_dir: None,
+            self_test: true,
+        }
+    }
 }
 
 impl ModelOptions {
@@ -149,6 +176,18 @@ impl ModelOptions {
         self
     }
 
+    /// Sets [`Self::cache_dir`].
+    pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(folder.into());
+        self
+    }
+
+    /// Sets [`Self::self_test`].
+    pub fn self_test(mut self, test: bool) -> Self {
+        self.self_test = test;
+        self
+    }
+
     /// Sets [`Self::context_limit`].
     pub fn context_limit(mut self, limit: usize) -> Self {
         self.context_limit = Some(limit);
@@ -203,7 +242,7 @@ impl Model {
             weights.make_resident()?;
         }
         let plan = Arc::new(Plan::new(&spec));
-        let executable = backend::compile(plan.clone(), &weights, options)?;
+        let executable = backend::compile_model(plan.clone(), &weights, options, Some(&spec))?;
         Ok(Self {
             shared: Arc::new(Shared {
                 folder,
@@ -432,6 +471,36 @@ impl Model {
     /// Kernels that a step launches on a device for one run of `tokens` and the logits of the last; 0 on the CPU.
     pub fn dispatches(&self, tokens: usize) -> usize {
         self.shared.executable.dispatches(tokens)
+    }
+
+    /// Bytes that the device's memory reads and writes per second; `None` on the CPU.
+    ///
+    /// # Errors
+    /// When there is no memory to measure with, or the device fails.
+    pub fn memory_bandwidth(&self) -> Result<Option<f64>, Error> {
+        self.shared.executable.memory_bandwidth()
+    }
+
+    /// Runs `tokens` through a session of its own behind `depth` others and gives the time of each kernel, the longest
+    /// first: a step as [`Model::step`] computes it, its kernels one by one.
+    ///
+    /// # Errors
+    /// When the backend can't measure, and as [`Model::step`].
+    pub fn profile(&self, depth: &[u32], tokens: &[u32]) -> Result<Vec<KernelTime>, Error> {
+        let mut session = self.session()?;
+        if !depth.is_empty() {
+            session.feed(depth)?;
+        }
+        self.check(&Run { session: &mut session, tokens, logits: Logits::Last })?;
+        let (state, wanted) = (&mut *session.state, Logits::Last);
+        let run = BackendRun { tokens, state, wanted, logits: &mut session.logits };
+        pollster::block_on(self.shared.executable.profile(vec![run]))
+    }
+
+    /// For tests: see [`Executable::lose_device`].
+    #[doc(hidden)]
+    pub fn lose_device(&self) {
+        self.shared.executable.lose_device();
     }
 
     pub(crate) fn executable(&self) -> &dyn Executable {

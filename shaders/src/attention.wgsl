@@ -131,11 +131,11 @@ const THREADS: u32 = 64u;
 @group(0) @binding(_) var<storage, read_write> values: array<f32>;
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
-    let t = ids.group.y;
+fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+    let t = group.y;
     let token = step.start + t;
     var kind = QUERY;
-    var number = ids.group.x;
+    var number = group.x;
     if number >= params.heads {
         number -= params.heads;
         kind = KEY;
@@ -215,11 +215,11 @@ fn write(block: Block, total: vec4<f32>, first_row: u32, end_row: u32, kv: u32, 
 }
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
+fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let thread = thread_of(ids);
-    let kv = ids.group.x;
+    let kv = group.x;
     let sharing = params.heads / params.kv_heads;
-    let first_row = ids.group.y * SIDE;
+    let first_row = group.y * SIDE;
     let end_row = min(first_row + SIDE, step.tokens * sharing);
     let oldest = oldest_seen(step.position + first_row / sharing);
     let newest = step.position + (end_row - 1u) / sharing;
@@ -302,248 +302,4 @@ fn main(ids: Ids) {
 }
 
 //# when pieces pieces_any merge
-/// The positions from x up to before y that piece `index` has; none where x >= y.
-fn piece_of(index: u32) -> vec2<u32> {
-    let oldest = oldest_seen(step.position);
-    let end = step.position + step.tokens;
-    // As many positions as threads' subgroups read together, at least.
-    let length = ((end - oldest + params.pieces - 1u) / params.pieces + 31u) / 32u * 32u;
-    let first = min(oldest + index * length, end);
-    return vec2(first, min(first + length, end));
-}
-
-//# when pieces pieces_any
-// A workgroup takes a piece of the cache of a key/value head, for all queries that share it. Positions of the run itself are
-// made ready by the workgroup that has them, and queries by every one: that saves a dispatch.
-const THREADS: u32 = 128u;
-/// Most queries at once.
-const ROWS: u32 = 8u;
-/// Elements of a value for each thread, where there are more than threads.
-const HELD: u32 = 8u;
-
-/// [T, heads, pieces, head_dim + 2]: weighted values, the largest score, the sum of weights.
-@group(0) @binding(_) var<storage, read_write> parts: array<f32>;
-
-/// [rows, head_dim / 4].
-var<workgroup> queries: array<vec4<f32>, 256>;
-/// [THREADS, 2]: weights of eight queries for the positions at hand.
-var<workgroup> weights: array<vec4<f32>, 256>;
-
-//# when pieces
-/// [capacity, kv_heads, head_dim / 4]: a position's place is its remainder by the capacity.
-@group(0) @binding(_) var<storage, read_write> keys: array<vec4<f32>>;
-
-/// The elements of all keys.
-fn all_keys() -> u32 {
-    return arrayLength(&keys) * 4u;
-}
-
-/// Elements `4 * quad ..` of the key that begins at `at`.
-fn load_key(at: u32, quad: u32) -> vec4<f32> {
-    return keys[at / 4u + quad];
-}
-
-fn store_key(at: u32, quad: u32, value: vec4<f32>) {
-    keys[at / 4u + quad] = value;
-}
-
-//# when pieces_any
-/// [capacity, kv_heads, head_dim]: a position's place is its remainder by the capacity.
-@group(0) @binding(_) var<storage, read_write> keys: array<f32>;
-
-/// The elements of all keys.
-fn all_keys() -> u32 {
-    return arrayLength(&keys);
-}
-
-/// Elements `4 * quad ..` of the key that begins at `at`.
-fn load_key(at: u32, quad: u32) -> vec4<f32> {
-    var value = vec4(0.0);
-    for (var i = 0u; i < min(4u, params.head_dim - quad * 4u); i += 1u) {
-        value[i] = keys[at + quad * 4u + i];
-    }
-    return value;
-}
-
-fn store_key(at: u32, quad: u32, value: vec4<f32>) {
-    for (var i = 0u; i < min(4u, params.head_dim - quad * 4u); i += 1u) {
-        keys[at + quad * 4u + i] = value[i];
-    }
-}
-
-//# when pieces pieces_any
-/// [capacity, kv_heads, head_dim].
-@group(0) @binding(_) var<storage, read_write> values: array<f32>;
-
-/// Elements `4 * quad ..` of a head, made ready, zeros behind its end.
-fn ready_quad(head: Head, quad: u32) -> vec4<f32> {
-    var value = vec4(0.0);
-    for (var i = 0u; i < min(4u, params.head_dim - quad * 4u); i += 1u) {
-        value[i] = ready(head, quad * 4u + i);
-    }
-    return value;
-}
-
-@compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
-    let thread = thread_of(ids);
-    let kv = ids.group.x;
-    let piece = piece_of(ids.group.y);
-    if piece.x >= piece.y {
-        return;
-    }
-    let stride = params.kv_heads * params.head_dim;
-    let capacity = all_keys() / stride;
-    let sharing = params.heads / params.kv_heads;
-    let quads = (params.head_dim + 3u) / 4u;
-
-    for (var t = 0u; t < step.tokens; t += 1u) {
-        let position = step.position + t;
-        if position >= piece.x && position < piece.y {
-            let at = position % capacity * stride + kv * params.head_dim;
-            let key = find_head(KEY, kv, step.start + t, ids);
-            for (var quad = thread; quad < quads; quad += THREADS) {
-                store_key(at, quad, ready_quad(key, quad));
-            }
-            let value = find_head(VALUE, kv, step.start + t, ids);
-            for (var i = thread; i < params.head_dim; i += THREADS) {
-                values[at + i] = ready(value, i);
-            }
-        }
-    }
-    storageBarrier();
-
-    let narrow = params.head_dim <= THREADS;
-    for (var base = 0u; base < step.tokens * sharing; base += params.rows) {
-        let count = min(params.rows, step.tokens * sharing - base);
-        for (var r = 0u; r < count; r += 1u) {
-            let token = step.start + (base + r) / sharing;
-            let head = find_head(QUERY, kv * sharing + (base + r) % sharing, token, ids);
-            for (var quad = thread; quad < quads; quad += THREADS) {
-                queries[r * quads + quad] = params.scale * ready_quad(head, quad);
-            }
-        }
-        workgroupBarrier();
-
-        // Queries 0 to 3 and 4 to 7; those of more than 128 elements are at most four.
-        var largest = array<vec4<f32>, 2>(vec4(LOWEST), vec4(LOWEST));
-        var total = array<vec4<f32>, 2>(vec4(0.0), vec4(0.0));
-        // Of fours of queries; of wider heads, of every 128th element.
-        var sum: array<vec4<f32>, HELD>;
-        for (var j = 0u; j < HELD; j += 1u) {
-            sum[j] = vec4(0.0);
-        }
-        for (var first = piece.x; first < piece.y; first += THREADS) {
-            let position = first + thread;
-            var score: array<f32, ROWS>;
-            for (var r = 0u; r < ROWS; r += 1u) {
-                score[r] = 0.0;
-            }
-            if position < piece.y {
-                let at = position % capacity * stride + kv * params.head_dim;
-                for (var quad = 0u; quad < quads; quad += 1u) {
-                    let key = load_key(at, quad);
-                    for (var r = 0u; r < ROWS; r += 1u) {
-                        if r < count {
-                            score[r] += dot(queries[r * quads + quad], key);
-                        }
-                    }
-                }
-            }
-            var keep: array<vec4<f32>, 2>;
-            for (var four = 0u; four < 2u; four += 1u) {
-                keep[four] = vec4(1.0);
-                if four * 4u < count {
-                    var scores = vec4(LOWEST);
-                    for (var i = 0u; i < 4u; i += 1u) {
-                        let r = four * 4u + i;
-                        let own = step.position + (base + r) / sharing;
-                        if r < count && position < piece.y && position <= own && own - position < params.window {
-                            scores[i] = score[r];
-                        }
-                    }
-                    let next = max(largest[four], largest_over(scores, ids, THREADS));
-                    keep[four] = exp(largest[four] - next);
-                    largest[four] = next;
-                    // What is not seen stays out where nothing has been seen yet, too.
-                    let weight = select(exp(scores - next), vec4(0.0), scores == vec4(LOWEST));
-                    total[four] = keep[four] * total[four] + weight;
-                    weights[thread * 2u + four] = weight;
-                }
-            }
-            workgroupBarrier();
-            let held = min(THREADS, piece.y - first);
-            for (var j = 0u; j < HELD; j += 1u) {
-                let four = select(0u, j, narrow);
-                let i = thread + select(j * THREADS, 0u, narrow);
-                if i < params.head_dim && four * 4u < count {
-                    var part = vec4(0.0);
-                    for (var k = 0u; k < held; k += 1u) {
-                        part += weights[k * 2u + four] * values[(first + k) % capacity * stride + kv * params.head_dim + i];
-                    }
-                    sum[j] = keep[four] * sum[j] + part;
-                }
-            }
-            // Weights are written anew behind the barriers of the next scores.
-        }
-        for (var four = 0u; four < 2u; four += 1u) {
-            total[four] = sum_over(total[four], ids, THREADS);
-        }
-        for (var r = 0u; r < count; r += 1u) {
-            let head = kv * sharing + (base + r) % sharing;
-            let row = (base + r) / sharing * params.heads + head;
-            let at = (row * params.pieces + ids.group.y) * (params.head_dim + 2u);
-            for (var j = 0u; j < HELD; j += 1u) {
-                let i = thread + j * THREADS;
-                if i < params.head_dim {
-                    parts[at + i] = sum[select(j, r / 4u, narrow)][r % 4u];
-                }
-            }
-            if thread == 0u {
-                parts[at + params.head_dim] = largest[r / 4u][r % 4u];
-                parts[at + params.head_dim + 1u] = total[r / 4u][r % 4u];
-            }
-        }
-        // The next queries are written when all have read these.
-        workgroupBarrier();
-    }
-}
-
-//# when merge
-// A workgroup takes a query head of a token.
-const THREADS: u32 = 64u;
-
-/// [T, heads, pieces, head_dim + 2]: weighted values, the largest score, the sum of weights.
-@group(0) @binding(_) var<storage, read> parts: array<f32>;
-/// [T, output_stride].
-@group(0) @binding(_) var<storage, read_write> output: array<f32>;
-
-@compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let head = group.x;
-    let t = group.y;
-    let width = params.head_dim + 2u;
-    let first = (t * params.heads + head) * params.pieces * width;
-    var count = 0u;
-    var largest = LOWEST;
-    for (var piece = 0u; piece < params.pieces; piece += 1u) {
-        let range = piece_of(piece);
-        if range.x < range.y {
-            count = piece + 1u;
-            largest = max(largest, parts[first + piece * width + params.head_dim]);
-        }
-    }
-    var total = 0.0;
-    for (var piece = 0u; piece < count; piece += 1u) {
-        let at = first + piece * width + params.head_dim;
-        total += exp(parts[at] - largest) * parts[at + 1u];
-    }
-    for (var i = thread; i < params.head_dim; i += THREADS) {
-        var sum = 0.0;
-        for (var piece = 0u; piece < count; piece += 1u) {
-            let at = first + piece * width;
-            sum += exp(parts[at + params.head_dim] - largest) * parts[at + i];
-        }
-        output[(step.start + t) * params.output_stride + head * params.head_dim + i] = sum / total;
-    }
-}
+//# use attention_pieces

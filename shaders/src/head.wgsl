@@ -41,11 +41,11 @@ fn finish(place: u32, row: u32, product: f32) {
 const THREADS: u32 = 256u;
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
+fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let thread = thread_of(ids);
-    let place = ids.group.y;
+    let place = group.y;
     let token = wanted[step.start + place];
-    let first = (ids.group.x * (THREADS / params.lanes) + thread / params.lanes) * 4u;
+    let first = (group.x * (THREADS / params.lanes) + thread / params.lanes) * 4u;
     let rows = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(params.rows - 1u));
     let sum = multiply_rows(params.matrix, rows, params.prologue, token, params.lanes, ids);
     let lane = thread % params.lanes;

@@ -11,6 +11,7 @@
 //! Bindings have names. `step` is the only one with a dynamic offset.
 
 mod compose;
+mod kernel;
 mod variant;
 
 pub use compose::ComposeError;

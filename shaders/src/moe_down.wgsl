@@ -66,11 +66,11 @@ struct Params {
 //# use shares
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
+fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let thread = thread_of(ids);
     let lane = thread % params.lanes;
-    let token = step.start + ids.group.y;
-    let first = (ids.group.x * (THREADS / params.lanes) + thread / params.lanes) * 4u;
+    let token = step.start + group.y;
+    let first = (group.x * (THREADS / params.lanes) + thread / params.lanes) * 4u;
     let rows = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(params.rows - 1u));
     var sum = shares(rows, token, ids);
     sum = sum_over(sum, ids, params.lanes);

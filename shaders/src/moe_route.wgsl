@@ -65,9 +65,9 @@ fn multiply_eight(first: u32, token: u32, ids: Ids) -> array<vec4<f32>, 2> {
 }
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
+fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let thread = thread_of(ids);
-    let token = step.start + ids.group.x;
+    let token = step.start + group.x;
     let lane = thread % LANES;
     for (var base = 0u; base < params.experts; base += THREADS / LANES * 8u) {
         let first = base + thread / LANES * 8u;

@@ -52,13 +52,13 @@ struct Params {
 @group(0) @binding(_) var<storage, read> routes: array<f32>;
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
+fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let thread = thread_of(ids);
     let lane = thread % params.lanes;
     let places = params.places + u32(params.shared_inner > 0u);
-    let token = step.start + ids.group.y / places;
-    let place = ids.group.y % places;
-    let first = (ids.group.x * (THREADS / params.lanes) + thread / params.lanes) * 2u;
+    let token = step.start + group.y / places;
+    let place = group.y % places;
+    let first = (group.x * (THREADS / params.lanes) + thread / params.lanes) * 2u;
 
     var matrix = params.shared_matrix;
     var inner = params.shared_inner;
@@ -78,7 +78,7 @@ fn main(ids: Ids) {
         column = place * inner;
     }
     // There are as many workgroups for each expert as for the one with the most rows.
-    if ids.group.x * (THREADS / params.lanes) * 2u >= inner {
+    if group.x * (THREADS / params.lanes) * 2u >= inner {
         return;
     }
     let within = min(vec2(first, first + 1u), vec2(inner - 1u));

@@ -48,10 +48,10 @@ fn prepared(p: Prologue, token: u32, k: u32, factor: f32) -> f32 {
 }
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids) {
+fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let thread = thread_of(ids);
     let p = params.prologue;
-    let row = ids.group.x;
+    let row = group.x;
     var token = step.start + row;
     if params.chosen != 0u {
         token = wanted[token];

@@ -33,10 +33,22 @@ fn an_adapter_that_is_not_there_is_refused_with_those_that_are() {
 
 #[test]
 fn a_capability_that_the_environment_forbids_is_not_used() {
-    let mut line = command(&["devices", "--json"]);
-    line.env("KINGLET_WGPU_WITHOUT", "subgroups");
-    for line in run(line, b"").ok().lines() {
-        assert!(line.contains("\"uses_subgroups\":false"), "{line}");
+    let devices = |without: &str| {
+        let mut line = command(&["devices", "--json"]);
+        line.env("KINGLET_WGPU_WITHOUT", without);
+        run(line, b"")
+    };
+    for line in devices("subgroups,f16").ok().lines() {
+        let adapter: serde_json::Value = serde_json::from_str(line).unwrap();
+        for (name, used) in adapter["uses"].as_object().unwrap() {
+            let forbidden = ["subgroups", "f16", "cooperative_matrices"].contains(&&**name);
+            let expected = !forbidden && adapter["has"][name] == true;
+            assert_eq!(*used, expected, "{name}: {line}");
+        }
+    }
+    if !wgpu_targets().is_empty() {
+        let message = devices("subgroups,f61").error(1);
+        assert!(message.contains("f61") && message.contains("dot_int8"), "{message}");
     }
 }
 

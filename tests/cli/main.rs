@@ -1,6 +1,7 @@
 //! The command line, driven as a user would: the built program, its options, pipes and signals.
 
 mod ahead;
+mod bench;
 mod chat;
 mod devices;
 mod errors;
@@ -10,6 +11,7 @@ mod help;
 mod interactive;
 mod logits;
 mod quantize;
+mod self_test;
 #[cfg(unix)]
 mod signals;
 mod support;

@@ -1,7 +1,8 @@
 //! What the tests run on: this is the one place that knows which backends there are.
 //!
 //! Without an adapter for wgpu a test says so on the error stream; with `KINGLET_REQUIRE_WGPU=1` in the environment, as in CI,
-//! it fails. `KINGLET_TEST_ADAPTER=N` names the adapter; with `KINGLET_TEST_ONLY=wgpu` ops run on nothing else.
+//! it fails. `KINGLET_TEST_ADAPTER=N` names the adapter; with `KINGLET_TEST_ONLY=wgpu` ops run on nothing else,
+//! with `KINGLET_TEST_ONLY=subgroups` on nothing but kernels that add up within subgroups where they can.
 
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
@@ -28,7 +29,8 @@ pub struct Target {
 /// Everything that an op must give the same results on: on the CPU every instruction set that the processor has,
 /// with 1, 2 and 3 threads; on wgpu each way to add up within a workgroup, and each precision.
 pub fn targets() -> Vec<Target> {
-    let only_wgpu = std::env::var("KINGLET_TEST_ONLY").is_ok_and(|only| only == "wgpu");
+    let only = std::env::var("KINGLET_TEST_ONLY").unwrap_or_default();
+    let only_wgpu = ["wgpu", "subgroups"].contains(&&*only);
     let mut targets = Vec::new();
     for isa in Isa::available().into_iter().filter(|_| !only_wgpu) {
         for threads in 1..=3 {
@@ -39,7 +41,10 @@ pub fn targets() -> Vec<Target> {
             });
         }
     }
-    let wgpu = wgpu_targets();
+    let mut wgpu = wgpu_targets();
+    if only == "subgroups" {
+        wgpu.truncate(1);
+    }
     let exact = |target: &Target| Target {
         options: target.options.clone().activations(Activations::F32),
         ..target.clone()
@@ -61,7 +66,8 @@ const HALF_BOUND: f64 = 1e-2;
 /// The ways to run on wgpu, none where there is no adapter.
 pub fn wgpu_targets() -> Vec<Target> {
     let Some(adapter) = adapter() else { return Vec::new() };
-    let options = ModelOptions::new().backend(Backend::Wgpu).adapter(adapter);
+    // What the self-test does is tested by itself.
+    let options = ModelOptions::new().backend(Backend::Wgpu).adapter(adapter).self_test(false);
     let target = |name: &str, avoid: bool| Target {
         name: name.into(),
         options: options.clone().avoid_subgroups(avoid),

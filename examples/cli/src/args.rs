@@ -14,13 +14,17 @@ pub(crate) struct GlobalArgs {
     #[arg(long, short, global = true, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
 
-    /// What computes
+    /// What computes; auto takes a graphics card or an integrated one if there is one, else the processor
     #[arg(long, global = true, value_name = "NAME", default_value = "auto", value_parser = backend())]
     pub(crate) backend: Backend,
 
     /// Which adapter `--backend wgpu` takes, by its number in `kinglet devices`; the best one if not given
     #[arg(long, global = true, value_name = "N")]
     pub(crate) adapter: Option<u16>,
+
+    /// Don't test an adapter's kernels on small inputs before they are used
+    #[arg(long, global = true)]
+    pub(crate) no_self_test: bool,
 
     /// Threads of the processor; its physical cores if not given
     #[arg(long, short, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]

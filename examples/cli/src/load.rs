@@ -1,7 +1,7 @@
 //! Opening what a command needs of a model folder.
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use kinglet::models::Mixer;
@@ -41,12 +41,26 @@ pub(crate) fn model_in(
     if let Some(adapter) = global.adapter {
         options = options.adapter(usize::from(adapter));
     }
+    if let Some(folder) = cache_dir() {
+        options = options.cache_dir(folder);
+    }
+    options = options.self_test(!global.no_self_test);
     let begun = Instant::now();
     let model = Model::open(folder, &adjust(options))?;
     log::info!("{}: {}, {}", folder.display(), model.spec().model_type, model.describe());
     fetch(&model)?;
     log::info!("loaded in {:.2} s", begun.elapsed().as_secs_f64());
     Ok(model)
+}
+
+/// Where drivers' compiled kernels and the results of self-tests are kept: the folder in the environment variable
+/// `KINGLET_CACHE_DIR`, nowhere if that is empty; else the user's folder for such things.
+fn cache_dir() -> Option<PathBuf> {
+    match std::env::var_os("KINGLET_CACHE_DIR") {
+        Some(folder) if folder.is_empty() => None,
+        Some(folder) => Some(folder.into()),
+        None => dirs::cache_dir().map(|folder| folder.join("kinglet")),
+    }
 }
 
 /// Reads the weights into memory with a progress bar, so that nobody waits for the first token without knowing why.

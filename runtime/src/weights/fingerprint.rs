@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::Weights;
 use super::error::WeightsError;
+use crate::fnv1a::Fnv1a;
 
 /// Bytes of each sample of a tensor.
 const SAMPLE: usize = 64;
@@ -14,7 +15,7 @@ impl Weights {
     /// A fingerprint of the weights: the same for the same tensors whatever files they lie in, and
     /// another one as good as surely if a name, a dtype, a shape or any sampled byte differs.
     ///
-    /// FNV-1a (Fowler, Noll and Vo; 64 bits) over the tensors in order of their names: the
+    /// FNV-1a over the tensors in order of their names: the
     /// name, the dtype, the shape and four samples of 64 bytes, the first and the last included. It
     /// reads at most four pages of a tensor, so it is cheap, and it does **not** see a change between the
     /// samples. Two trained models differ nearly everywhere, so that tells them apart. It is no
@@ -42,7 +43,7 @@ impl Weights {
                 hash.write(&part.read(start + sample.start..start + sample.end)?);
             }
         }
-        Ok(hash.0)
+        Ok(hash.finish())
     }
 }
 
@@ -57,40 +58,9 @@ fn samples(bytes: usize) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// FNV-1a with 64 bits.
-struct Fnv1a(u64);
-
-impl Fnv1a {
-    const fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.write(&value.to_le_bytes());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn fnv1a_gives_the_published_values() {
-        let hash = |text: &str| {
-            let mut hash = Fnv1a::new();
-            hash.write(text.as_bytes());
-            hash.0
-        };
-        assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(hash("a"), 0xaf63_dc4c_8601_ec8c);
-        assert_eq!(hash("foobar"), 0x8594_4171_f739_67e8);
-    }
 
     #[test]
     fn samples_hold_the_first_and_the_last_byte_and_lie_apart() {

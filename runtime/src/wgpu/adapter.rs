@@ -1,9 +1,9 @@
 //! Which adapters there are, what each can do, and which is taken.
 
 use std::fmt;
+use std::sync::OnceLock;
 
-use kinglet_shaders::Reduction;
-
+use super::capabilities::Capabilities;
 use crate::Error;
 
 /// What kind of device an adapter is.
@@ -50,12 +50,8 @@ pub struct AdapterInfo {
     pub driver: String,
     /// Smallest and largest subgroup, where it has them.
     pub subgroups: Option<(u32, u32)>,
-    /// Arithmetic in binary16.
-    pub f16: bool,
-    /// Time stamps of the device.
-    pub timestamps: bool,
-    /// Products of small matrices by the device's own units, in the shape that kernels use.
-    pub cooperative_matrices: bool,
+    /// What it can do beyond WebGPU's core.
+    pub capabilities: Capabilities,
     /// Largest buffer that a kernel can see, in bytes.
     pub max_binding: u64,
     /// Largest buffer, in bytes.
@@ -70,23 +66,6 @@ impl AdapterInfo {
         matches!(self.kind, AdapterKind::Discrete | AdapterKind::Integrated)
             && self.unusable.is_none()
     }
-
-    /// Whether kernels will add up within subgroups here.
-    pub fn uses_subgroups(&self) -> bool {
-        reduction(self, without("subgroups")) == Reduction::Subgroup
-    }
-}
-
-/// Whether the environment forbids a capability: `KINGLET_WGPU_WITHOUT=subgroups,...`.
-pub(super) fn without(capability: &str) -> bool {
-    let list = std::env::var("KINGLET_WGPU_WITHOUT").unwrap_or_default();
-    list.split(',').any(|name| name.trim() == capability)
-}
-
-/// Whether the last workgroup to end sees what the others handed on. Metal has no barrier between workgroups, and what a
-/// browser runs on is not known.
-pub(super) fn hands_over(info: &AdapterInfo) -> bool {
-    matches!(info.api.as_str(), "vulkan" | "dx12") && !without("handover")
 }
 
 /// `0: NAME (discrete, vulkan)`, and why it can't be used, if so.
@@ -104,6 +83,18 @@ impl fmt::Display for AdapterInfo {
 pub async fn adapters() -> Vec<AdapterInfo> {
     let found = found(&instance()).await;
     found.iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect()
+}
+
+/// The adapter that the `auto` backend takes, if there is one: a discrete one before one that is part of the processor. Looked for
+/// once in a process.
+pub(crate) fn hardware() -> Option<usize> {
+    static FOUND: OnceLock<Option<usize>> = OnceLock::new();
+    *FOUND.get_or_init(|| best_hardware(&pollster::block_on(adapters())))
+}
+
+fn best_hardware(adapters: &[AdapterInfo]) -> Option<usize> {
+    let usable = adapters.iter().filter(|adapter| adapter.is_hardware());
+    usable.min_by_key(|adapter| adapter.kind != AdapterKind::Discrete).map(|adapter| adapter.index)
 }
 
 /// An adapter for [`Device`](super::device::Device), with what is known of it.
@@ -173,9 +164,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
         api: info.backend.to_str().into(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
         subgroups: subgroups.then_some((info.subgroup_min_size, info.subgroup_max_size)),
-        f16: features.contains(wgpu::Features::SHADER_F16),
-        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-        cooperative_matrices: cooperative(adapter),
+        capabilities: Capabilities::found(adapter),
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
         unusable: unusable(adapter, &limits),
@@ -184,20 +173,6 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
 
 /// Workgroup memory that kernels with cooperative matrices ask for.
 pub(super) const COOPERATIVE_WORKGROUP_BYTES: u32 = 32 << 10;
-
-/// Whether an adapter multiplies matrices of 16 by 16 in f16 and sums them in f32, by subgroups of 32 threads.
-fn cooperative(adapter: &wgpu::Adapter) -> bool {
-    use wgpu::CooperativeScalarType::{F16, F32};
-    let (info, limits) = (adapter.get_info(), adapter.limits());
-    let shapes = adapter.cooperative_matrix_properties();
-    adapter.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
-        && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
-        && limits.max_compute_workgroup_storage_size >= COOPERATIVE_WORKGROUP_BYTES
-        && shapes.iter().any(|shape| {
-            (shape.m_size, shape.n_size, shape.k_size) == (16, 16, 16)
-                && (shape.ab_type, shape.cr_type) == (F16, F32)
-        })
-}
 
 /// Kernels keep to the limits that every WebGPU device has; some older hardware is below them.
 fn unusable(adapter: &wgpu::Adapter, limits: &wgpu::Limits) -> Option<String> {
@@ -231,9 +206,37 @@ fn unusable(adapter: &wgpu::Adapter, limits: &wgpu::Limits) -> Option<String> {
     reason
 }
 
-/// How threads add up: within subgroups where the adapter has them and they are not to be avoided.
-pub(super) fn reduction(info: &AdapterInfo, avoid_subgroups: bool) -> Reduction {
-    // A kernel's threads are counted in whole subgroups, of which the smallest workgroup is 64.
-    let usable = info.subgroups.is_some_and(|(_, largest)| (1..=64).contains(&largest));
-    if usable && !avoid_subgroups { Reduction::Subgroup } else { Reduction::Workgroup }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapter(index: usize, kind: AdapterKind, unusable: Option<&str>) -> AdapterInfo {
+        AdapterInfo {
+            index,
+            name: "adapter".into(),
+            kind,
+            api: "vulkan".into(),
+            driver: "driver".into(),
+            subgroups: None,
+            capabilities: Capabilities::default(),
+            max_binding: 1 << 27,
+            max_buffer: 1 << 28,
+            unusable: unusable.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn auto_takes_a_discrete_adapter_then_an_integrated_one_and_no_other() {
+        let software = adapter(0, AdapterKind::Software, None);
+        let virtual_one = adapter(1, AdapterKind::Virtual, None);
+        let integrated = adapter(2, AdapterKind::Integrated, None);
+        let broken = adapter(3, AdapterKind::Discrete, Some("too old"));
+        let discrete = adapter(4, AdapterKind::Discrete, None);
+        let mut all = vec![software, virtual_one];
+        assert_eq!(best_hardware(&all), None);
+        all.extend([integrated, broken]);
+        assert_eq!(best_hardware(&all), Some(2));
+        all.push(discrete);
+        assert_eq!(best_hardware(&all), Some(4));
+    }
 }

@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
-use super::executable::{Program, STEP_STRIDE, record};
-use super::program::{Over, STEP_BYTES};
+use super::program::{Program, Recorder};
 use super::readback::Readback;
 use super::sample::Sampling;
 use super::state::WgpuState;
@@ -69,11 +68,7 @@ impl WgpuAhead {
         let device = &program.device;
         state.prepare(1)?;
         let staging = program.spare_tokens.take(device, STAGING)?;
-        let steps = [[0, 1, 0, 0], [0, 1, state.position as u32, state.parity]];
-        let mut step_bytes = [0u8; 3 * STEP_STRIDE];
-        for (slot, step) in step_bytes.chunks_mut(STEP_STRIDE).zip([steps[0], steps[1], steps[0]]) {
-            slot[..STEP_BYTES as usize].copy_from_slice(bytemuck::cast_slice(&step));
-        }
+        let steps = [[0, 1, 0, 0], [0, 1, state.position as u32, state.parity], [0, 1, 0, 0]];
         let queue = &device.queue;
         let mut turn = program.recording.lock().unwrap_or_else(PoisonError::into_inner);
         match token {
@@ -87,30 +82,15 @@ impl WgpuAhead {
         if *turn != self.number {
             queue.write_buffer(&program.memory.wanted, 0, &0u32.to_le_bytes());
         }
-        queue.write_buffer(&program.memory.step, 0, &step_bytes);
-        for rotation in &program.rotations {
-            let turns = rotation.turns(&steps[1..]);
-            queue.write_buffer(&rotation.buffer, 0, bytemuck::cast_slice(&turns));
-        }
+        program.write_steps(&steps, 1);
         if let Some(draw) = Sampling::draw_bytes(choice) {
             queue.write_buffer(&program.sampling.draw, 0, &draw);
         }
         let mut encoder = device.device.create_command_encoder(&Default::default());
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        for (index, dispatch) in program.dispatches.iter().enumerate() {
-            let (bind_group, step) = match dispatch.over {
-                Over::Step if dispatch.holds(1) => (dispatch.bind_group.as_ref(), 0),
-                Over::Runs if dispatch.holds(1) => (state.bind_group(index), 1),
-                _ => continue,
-            };
-            record(&mut pass, dispatch, bind_group, step, 1);
-        }
-        let logits = program.dispatches.iter();
-        let logits = logits.filter(|dispatch| dispatch.over == Over::Logits && dispatch.holds(1));
-        for dispatch in logits.chain(program.sampling.dispatches(choice)) {
-            record(&mut pass, dispatch, dispatch.bind_group.as_ref(), 2, 1);
-        }
-        drop(pass);
+        let mut recorder = Recorder::new(&mut encoder, None);
+        program.record_step(&mut recorder, &[(&*state, 1)], 1);
+        program.record_logits(&mut recorder, 2, 1, program.sampling.dispatches(choice));
+        drop(recorder);
         let tokens = &program.memory.tokens;
         encoder.copy_buffer_to_buffer(tokens, 0, &staging, 0, Some(STAGING));
         let submission = queue.submit([encoder.finish()]);

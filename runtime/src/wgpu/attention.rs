@@ -3,8 +3,10 @@
 
 use kinglet_shaders::{Kernel, WeightType};
 
+use super::builder::{Builder, Vectors};
+use super::dispatch::{Extent, Over, Resource, When};
+use super::memory::Rotation;
 use super::params::ABSENT;
-use super::program::{Builder, Extent, Over, Resource, Rotation, Vectors, When};
 use super::scratch;
 use crate::Error;
 use crate::op;

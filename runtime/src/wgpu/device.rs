@@ -1,35 +1,35 @@
 //! [`Device`]: an opened adapter with its queue, its kernels and its health. All models of a process on the same
 //! adapter share one, so that kernels are compiled once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use kinglet_shaders::{Arithmetic, BindingKind, Kernel, Metadata, Reduction, Variant, WeightType};
+use kinglet_shaders::{Arithmetic, Kernel, Reduction, Variant, WeightType};
 
 use super::adapter::{self, AdapterInfo};
+use super::capabilities::Capabilities;
+use super::fault_injection;
+use super::kernels::CompiledKernel;
+use super::pipeline_cache::PipelineCache;
+use super::reliance::{Reliance, Trait};
 use crate::Error;
 
 /// How long the device may take over what was submitted before it counts as stuck.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What makes a device another one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct DeviceOptions {
     /// Which adapter; the best if not given.
     pub adapter: Option<usize>,
     /// Whether kernels must do without subgroups.
     pub avoid_subgroups: bool,
-    /// Whether kernels must do without products of packed bytes.
-    pub avoid_int8: bool,
-    /// Whether the driver must check what kernels index, and that their loops end.
-    pub checked: bool,
-    /// Whether kernels must do without arithmetic in binary16.
-    pub avoid_f16: bool,
-    /// Whether kernels must do without cooperative matrices.
-    pub avoid_cooperative: bool,
     /// A bound on the size of what kernels see, below the adapter's own.
     pub max_binding: Option<u64>,
+    /// Where compiled kernels are kept from one process to the next; nowhere if not given.
+    pub cache_dir: Option<PathBuf>,
 }
 
 /// An opened adapter.
@@ -37,24 +37,19 @@ pub(super) struct Device {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub info: AdapterInfo,
-    pub reduction: Reduction,
-    /// Whether kernels may multiply in binary16, and by cooperative matrices.
-    f16: bool,
-    cooperative: bool,
+    /// What kernels may use.
+    pub capabilities: Capabilities,
     /// Most bytes of a buffer that kernels see.
     pub max_binding: u64,
     pub max_groups: u32,
-    options: DeviceOptions,
+    pub options: DeviceOptions,
     health: Arc<Mutex<Option<Fault>>>,
     kernels: Mutex<HashMap<Variant, Arc<CompiledKernel>>>,
-}
-
-/// A kernel ready to be dispatched.
-pub(super) struct CompiledKernel {
-    pub name: String,
-    pub pipeline: wgpu::ComputePipeline,
-    pub layout: wgpu::BindGroupLayout,
-    pub metadata: &'static Metadata,
+    /// What has failed a test here, so that kernels do without it.
+    avoided: Mutex<HashSet<Reliance>>,
+    /// Names of what was tested here.
+    tested: Mutex<HashSet<String>>,
+    pipelines: Option<PipelineCache>,
 }
 
 /// What has gone wrong with a device, outside of any call.
@@ -68,7 +63,7 @@ enum Fault {
 /// Devices that some model uses.
 static OPEN: Mutex<Vec<Weak<Device>>> = Mutex::new(Vec::new());
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -79,7 +74,7 @@ impl Device {
     /// When there is no such adapter, or it refuses.
     pub(super) fn shared(options: DeviceOptions) -> Result<Arc<Self>, Error> {
         if cfg!(target_family = "wasm") {
-            if let Some(device) = Self::opened(options) {
+            if let Some(device) = Self::opened(&options) {
                 return Ok(device);
             }
             return Err(Error::Unsupported {
@@ -90,6 +85,27 @@ impl Device {
         static OPENING: Mutex<()> = Mutex::new(());
         let _opening = lock(&OPENING);
         pollster::block_on(Self::shared_async(options))
+    }
+
+    /// [`Device::shared`] without blocking: while the result is held, that finds it.
+    ///
+    /// # Errors
+    /// As [`Device::shared`].
+    pub(super) async fn shared_async(options: DeviceOptions) -> Result<Arc<Self>, Error> {
+        if let Some(device) = Self::opened(&options) {
+            return Ok(device);
+        }
+        let device = Arc::new(Self::open(options).await?);
+        lock(&OPEN).push(Arc::downgrade(&device));
+        Ok(device)
+    }
+
+    /// A sound device for `options` that is open.
+    fn opened(options: &DeviceOptions) -> Option<Arc<Self>> {
+        let mut open = lock(&OPEN);
+        open.retain(|device| device.strong_count() > 0);
+        let sound = |device: &Arc<Self>| device.options == *options && device.check().is_ok();
+        open.iter().filter_map(Weak::upgrade).find(sound)
     }
 
     /// What `make` makes, and the error of the kind `filter` that it leads to. In the browser, where nothing can be waited for here, errors
@@ -107,53 +123,25 @@ impl Device {
         (made, pollster::block_on(scope.pop()))
     }
 
-    /// [`Device::shared`] without blocking: while the result is held, that finds it.
-    ///
-    /// # Errors
-    /// As [`Device::shared`].
-    pub(super) async fn shared_async(options: DeviceOptions) -> Result<Arc<Self>, Error> {
-        if let Some(device) = Self::opened(options) {
-            return Ok(device);
-        }
-        let device = Arc::new(Self::open(options).await?);
-        lock(&OPEN).push(Arc::downgrade(&device));
-        Ok(device)
-    }
-
-    /// A sound device for `options` that is open.
-    fn opened(options: DeviceOptions) -> Option<Arc<Self>> {
-        let mut open = lock(&OPEN);
-        open.retain(|device| device.strong_count() > 0);
-        let sound = |device: &Arc<Self>| device.options == options && device.check().is_ok();
-        open.iter().filter_map(Weak::upgrade).find(sound)
-    }
-
     async fn open(options: DeviceOptions) -> Result<Self, Error> {
         let choice = adapter::choose(options.adapter).await?;
         let info = choice.info;
-        let reduction = adapter::reduction(&info, options.avoid_subgroups);
+        let mut capabilities = info.capabilities.allowed()?;
+        capabilities.subgroups &= !options.avoid_subgroups;
+        let capabilities = capabilities.consistent();
         // What WebGPU promises everywhere, but large buffers where there are some.
         let mut limits = wgpu::Limits::default();
         limits.max_buffer_size = info.max_buffer.max(limits.max_buffer_size);
         limits.max_storage_buffer_binding_size =
             info.max_binding.max(limits.max_storage_buffer_binding_size);
-        let f16 = info.f16 && !options.avoid_f16;
-        let cooperative = f16
-            && info.cooperative_matrices
-            && reduction == Reduction::Subgroup
-            && !options.avoid_cooperative;
-        let mut features = wgpu::Features::empty();
-        features.set(wgpu::Features::SUBGROUP, reduction == Reduction::Subgroup);
-        features.set(wgpu::Features::SHADER_F16, f16);
-        features.set(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, cooperative);
         let mut experimental = wgpu::ExperimentalFeatures::disabled();
-        if cooperative {
+        if capabilities.cooperative_matrices {
             limits.max_compute_workgroup_storage_size = adapter::COOPERATIVE_WORKGROUP_BYTES;
             experimental = super::trusted::experimental_features();
         }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("kinglet"),
-            required_features: features,
+            required_features: capabilities.features(),
             required_limits: limits.clone(),
             experimental_features: experimental,
             ..Default::default()
@@ -165,11 +153,9 @@ impl Device {
             })?;
         let health = Arc::new(Mutex::new(None));
         let lost = health.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            // Dropping the last reference is how a device ends, too.
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                *lock(&lost) = Some(Fault::Lost(message));
-            }
+        // Also called when the last reference is dropped; nobody asks for its health then.
+        device.set_device_lost_callback(move |_, message| {
+            *lock(&lost) = Some(Fault::Lost(message));
         });
         let refused = health.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -182,18 +168,23 @@ impl Device {
             lock(&refused).get_or_insert(fault);
         }));
         let own = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let pipelines = match (&options.cache_dir, capabilities.pipeline_cache) {
+            (Some(folder), true) => PipelineCache::open(&device, &choice.adapter, folder),
+            _ => None,
+        };
         Ok(Self {
             device,
             queue,
-            reduction,
-            f16,
-            cooperative,
+            capabilities,
             max_binding: options.max_binding.map_or(own, |bound| bound.min(own)) & !15,
             max_groups: limits.max_compute_workgroups_per_dimension,
             options,
             info,
             health,
-            kernels: Mutex::new(HashMap::new()),
+            kernels: Mutex::default(),
+            avoided: Mutex::default(),
+            tested: Mutex::default(),
+            pipelines,
         })
     }
 
@@ -254,101 +245,102 @@ impl Device {
         }
     }
 
-    /// The arithmetic that a kernel will use: the fastest that there is and that may be used, or where `exact` is set `f32`.
-    pub(super) fn arithmetic(
+    /// The variant of a kernel that is used here: the fastest that there is and that may be used, or where `exact` is set that in `f32`.
+    pub(super) fn variant(&self, kernel: Kernel, weights: WeightType, exact: bool) -> Variant {
+        let candidates = kernel.arithmetics(weights).iter();
+        let arithmetic = candidates.copied().find(|&arithmetic| {
+            let has = match arithmetic {
+                Arithmetic::F32 => true,
+                Arithmetic::Int8 => self.capabilities.dot_int8,
+                Arithmetic::F16 => self.capabilities.f16,
+                Arithmetic::Cooperative => self.capabilities.cooperative_matrices,
+            };
+            arithmetic == Arithmetic::F32
+                || has && !exact && !self.avoids(kernel, weights, arithmetic.into())
+        });
+        self.variant_in(kernel, weights, arithmetic.unwrap_or(Arithmetic::F32))
+    }
+
+    /// The variant of a kernel in this arithmetic.
+    pub(super) fn variant_in(
         &self,
         kernel: Kernel,
         weights: WeightType,
-        exact: bool,
-    ) -> Arithmetic {
-        let allowed = |arithmetic: &&Arithmetic| match arithmetic {
-            Arithmetic::F32 => true,
-            Arithmetic::Int8 => !exact && !self.options.avoid_int8,
-            Arithmetic::F16 => !exact && self.f16,
-            Arithmetic::Cooperative => !exact && self.cooperative,
-        };
-        kernel.arithmetics(weights).iter().find(allowed).copied().unwrap_or(Arithmetic::F32)
+        arithmetic: Arithmetic,
+    ) -> Variant {
+        let subgroups =
+            self.capabilities.subgroups && !self.avoids(kernel, weights, Trait::Subgroups);
+        let reduction = if subgroups { Reduction::Subgroup } else { Reduction::Workgroup };
+        Variant::new(kernel, weights, reduction, arithmetic)
     }
 
-    /// A kernel, compiled when it is first asked for.
+    /// Whether the last workgroup of this kernel to end may go on with what the others have written.
+    pub(super) fn hands_over(&self, kernel: Kernel) -> bool {
+        self.capabilities.handover && !self.avoids(kernel, WeightType::F32, Trait::Handover)
+    }
+
+    fn avoids(&self, kernel: Kernel, weights: WeightType, needed: Trait) -> bool {
+        lock(&self.avoided).contains(&Reliance::new(kernel, weights, needed))
+    }
+
+    /// Has kernels do without these from now on, and only these.
+    pub(super) fn avoid(&self, reliances: HashSet<Reliance>) {
+        *lock(&self.avoided) = reliances;
+    }
+
+    /// What kernels do without.
+    pub(super) fn avoided(&self) -> HashSet<Reliance> {
+        lock(&self.avoided).clone()
+    }
+
+    /// Whether something was tested.
+    pub(super) fn was_tested(&self, what: &str) -> bool {
+        lock(&self.tested).contains(what)
+    }
+
+    /// Notes that something was tested.
+    pub(super) fn is_tested(&self, what: String) {
+        lock(&self.tested).insert(what);
+    }
+
+    /// A kernel, which may not be compiled yet.
     ///
     /// # Errors
-    /// When the driver refuses it.
+    /// When there is no such variant.
     pub(super) fn kernel(&self, variant: Variant) -> Result<Arc<CompiledKernel>, Error> {
         let mut kernels = lock(&self.kernels);
-        if let Some(compiled) = kernels.get(&variant) {
-            return Ok(compiled.clone());
+        if let Some(kernel) = kernels.get(&variant) {
+            return Ok(kernel.clone());
         }
-        let compiled = Arc::new(self.compile(variant)?);
-        kernels.insert(variant, compiled.clone());
-        Ok(compiled)
+        let kernel = Arc::new(CompiledKernel::new(self, variant)?);
+        kernels.insert(variant, kernel.clone());
+        Ok(kernel)
     }
 
-    fn compile(&self, variant: Variant) -> Result<CompiledKernel, Error> {
-        let name = variant.name();
-        let source =
-            kinglet_shaders::source(variant).map_err(|error| self.fault(error.to_string()))?;
-        let metadata = kinglet_shaders::metadata(variant)
-            .ok_or_else(|| self.fault(format!("nothing is known of {name}")))?;
-        let device = &self.device;
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(&name),
-            source: wgpu::ShaderSource::Wgsl(source.into()),
-        };
-        let entries: Vec<_> = (0..)
-            .zip(metadata.bindings)
-            .map(|(number, binding)| wgpu::BindGroupLayoutEntry {
-                binding: number,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty: match binding.kind {
-                        BindingKind::Uniform => wgpu::BufferBindingType::Uniform,
-                        BindingKind::Read => wgpu::BufferBindingType::Storage { read_only: true },
-                        BindingKind::ReadWrite => {
-                            wgpu::BufferBindingType::Storage { read_only: false }
-                        }
-                    },
-                    has_dynamic_offset: binding.name == "step",
-                    min_binding_size: None,
-                },
-                count: None,
-            })
-            .collect();
-        let create = || {
-            let module = if self.options.checked {
-                device.create_shader_module(descriptor)
-            } else {
-                super::trusted::shader_module(device, descriptor)
-            };
-            let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: Some(&name),
-                entries: &entries,
-            });
-            let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: Some(&name),
-                bind_group_layouts: &[Some(&layout)],
-                immediate_size: 0,
-            });
-            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(&name),
-                layout: Some(&pipeline_layout),
-                module: &module,
-                entry_point: Some("main"),
-                // Every kernel writes its workgroup memory before it reads it.
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    zero_initialize_workgroup_memory: false,
-                    ..Default::default()
-                },
-                cache: None,
-            });
-            (layout, pipeline)
-        };
-        let ((layout, pipeline), error) = self.caught(wgpu::ErrorFilter::Validation, create);
-        if let Some(error) = error {
-            return Err(self.fault(format!("the kernel {name} was refused: {error}")));
+    /// Variants that the driver has refused.
+    pub(super) fn refused(&self) -> Vec<Variant> {
+        let kernels = lock(&self.kernels);
+        let refused = kernels.values().filter(|kernel| kernel.was_refused());
+        refused.map(|kernel| kernel.variant).collect()
+    }
+
+    /// What the driver keeps of compiled kernels.
+    pub(super) fn pipelines(&self) -> Option<&wgpu::PipelineCache> {
+        self.pipelines.as_ref().map(PipelineCache::handle)
+    }
+
+    /// Writes what the driver keeps of compiled kernels to disk, if that was asked for and it is new.
+    pub(super) fn keep_pipelines(&self) {
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.write();
         }
-        self.check()?;
-        Ok(CompiledKernel { name, pipeline, layout, metadata })
+    }
+
+    /// An error if something has gone wrong that the driver has told of by now.
+    pub(super) fn look(&self) -> Result<(), Error> {
+        // What is wrong with that comes out as a fault.
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        self.check()
     }
 
     /// Waits for a submission, or for all.
@@ -356,12 +348,13 @@ impl Device {
     /// # Errors
     /// When the device is lost or doesn't answer.
     pub(super) fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<(), Error> {
-        let wait = wgpu::PollType::Wait { submission_index: submission, timeout: Some(TIMEOUT) };
+        let timeout = fault_injection::timeout().unwrap_or(TIMEOUT);
+        let wait = wgpu::PollType::Wait { submission_index: submission, timeout: Some(timeout) };
         match self.device.poll(wait) {
             Ok(_) => self.check(),
             Err(_) => {
                 self.check()?;
-                let (adapter, seconds) = (self.info.name.clone(), TIMEOUT.as_secs());
+                let (adapter, seconds) = (self.info.name.clone(), timeout.as_secs());
                 Err(Error::DeviceTimeout { adapter, seconds })
             }
         }

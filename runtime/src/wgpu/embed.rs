@@ -2,14 +2,16 @@
 
 use kinglet_shaders::Kernel;
 
-use super::program::{Builder, Extent, Over, When, set_matrix};
+use super::builder::Builder;
+use super::dispatch::{Extent, Over, When};
+use super::projection::set_matrix;
 use crate::Error;
 use crate::op;
 
 pub(super) fn add(op: &op::Embed, builder: &mut Builder<'_>) -> Result<(), Error> {
     for piece in builder.rows(&[std::slice::from_ref(&op.table)])? {
         let resources = vec![
-            ("weights", super::program::Resource::Buffer(piece.buffer.clone())),
+            ("weights", super::dispatch::Resource::Buffer(piece.buffer.clone())),
             ("output", builder.buffer(op.output)),
         ];
         builder.dispatch(

@@ -3,17 +3,22 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::adapter::{AdapterKind, without};
+use kinglet_models::ModelSpec;
+use kinglet_shaders::Variant;
+
+use super::adapter::AdapterKind;
 use super::ahead::WgpuAhead;
+use super::builder::Builder;
 use super::device::{Device, DeviceOptions};
-use super::program::{
-    Builder, Dispatch, FEW, Memory, Over, PREPARED, Rotation, STEP_BYTES, Scratch,
-};
+use super::dispatch::{Dispatch, Over};
+use super::memory::{Sizes, fitting, memory};
+use super::profile::Stamps;
+use super::program::{Program, Recorder};
 use super::readback::{Readback, Spare};
-use super::sample::Sampling;
-use super::scratch;
 use super::state::{SpareTensors, StateLayout, WgpuState};
-use crate::backend::{Ahead, BackendRun, Executable, Logits, SessionState, StepFuture};
+use crate::backend::{
+    Ahead, BackendRun, Executable, Logits, ProfileFuture, SessionState, StepFuture,
+};
 use crate::model::StateType;
 use crate::op::Op;
 use crate::plan::Plan;
@@ -26,8 +31,6 @@ const DEFAULT_CHUNK: usize = 512;
 const DISCRETE_CHUNK: usize = 2048;
 /// Bytes of logits that are computed at once.
 const LOGIT_BYTES: usize = 64 << 20;
-/// Distance of the kernels' `Step`s: what dynamic offsets are aligned to on every device.
-pub(super) const STEP_STRIDE: usize = 256;
 
 /// Mesa's software adapter leaves any loop when a thread has taken 65535 turns in all of its loops together, without a word:
 /// what a step asks of a thread must stay below.
@@ -36,29 +39,6 @@ const SOFTWARE_TURNS: usize = 60_000;
 /// A plan with its weights on a device.
 pub(crate) struct WgpuExecutable {
     program: Arc<Program>,
-}
-
-/// What an executable and its states share.
-pub(super) struct Program {
-    pub device: Arc<Device>,
-    pub plan: Arc<Plan>,
-    pub dispatches: Vec<Dispatch>,
-    /// Where the states of a session lie.
-    pub layout: StateLayout,
-    pub tensors: SpareTensors,
-    /// Most tokens of a step.
-    pub chunk: usize,
-    pub rotations: Vec<Rotation>,
-    pub memory: Memory,
-    pub sampling: Sampling,
-    /// Most rows of logits that are computed at once.
-    logit_rows: usize,
-    /// Writes to shared buffers and the submission that uses them belong together. Whose tokens the last one has left: the number
-    /// of a sequence that decodes ahead, or 0.
-    pub recording: Mutex<u64>,
-    pub spare: Spare,
-    /// For tokens that the device chooses.
-    pub spare_tokens: Spare,
 }
 
 /// Keeps a device open, so that a model that is opened meanwhile needs not wait for it.
@@ -77,21 +57,20 @@ impl OpenDevice {
 fn device_options(options: &ModelOptions) -> DeviceOptions {
     DeviceOptions {
         adapter: options.adapter,
-        avoid_subgroups: options.avoid_subgroups || without("subgroups"),
-        avoid_int8: without("dot_int8"),
-        checked: without("unchecked"),
-        avoid_f16: without("f16"),
-        avoid_cooperative: without("cooperative"),
+        avoid_subgroups: options.avoid_subgroups,
         max_binding: options.max_binding,
+        cache_dir: options.cache_dir.clone(),
     }
 }
 
 impl WgpuExecutable {
-    /// Opens the device, brings the weights there and makes all kernels ready.
+    /// Opens the device, tests it with small models like `spec` where there is one, brings the weights there and makes all kernels
+    /// ready.
     pub(crate) fn new(
         plan: Arc<Plan>,
         weights: &Weights,
         options: &ModelOptions,
+        spec: Option<&ModelSpec>,
     ) -> Result<Self, Error> {
         if let Some(asked) = options.chunk.filter(|asked| !(1..=1 << 16).contains(asked)) {
             let (name, value) = ("chunk", asked.to_string());
@@ -101,6 +80,21 @@ impl WgpuExecutable {
             return Err(Error::Unsupported { what: "storing states in half precision" });
         }
         let device = Device::shared(device_options(options))?;
+        // The test waits for its results, which a browser doesn't let it.
+        let test = options.self_test && !cfg!(target_family = "wasm");
+        if let Some(spec) = spec.filter(|_| test) {
+            super::self_test::run(&device, spec, weights, options)?;
+        }
+        Self::build(device, plan, weights, options)
+    }
+
+    /// The plan on this device.
+    pub(super) fn build(
+        device: Arc<Device>,
+        plan: Arc<Plan>,
+        weights: &Weights,
+        options: &ModelOptions,
+    ) -> Result<Self, Error> {
         let sizes = Sizes::of(&plan);
         let bound = usize::try_from(device.max_binding).unwrap_or(usize::MAX);
         let most_turns = match device.info.kind {
@@ -157,8 +151,17 @@ impl WgpuExecutable {
         })
     }
 
+    /// The kernels that it launches.
+    pub(super) fn variants(&self) -> impl Iterator<Item = Variant> {
+        self.program.dispatches.iter().map(|dispatch| dispatch.kernel.variant)
+    }
+
     /// Records and submits a step; gives what must be read back.
-    fn submit(&self, runs: &mut [BackendRun<'_>]) -> Result<Readback, Error> {
+    fn submit(
+        &self,
+        runs: &mut [BackendRun<'_>],
+        mut stamps: Option<&mut Stamps>,
+    ) -> Result<Readback, Error> {
         let program = &self.program;
         program.device.check()?;
         let mut states = Vec::with_capacity(runs.len());
@@ -185,7 +188,6 @@ impl WgpuExecutable {
             return Err(program.device.fault("more tokens than a step can have"));
         }
 
-        // What kernels know of the step: first all of it, then each run, then the logits by pieces.
         let mut steps = vec![[0, tokens.len() as u32, 0, 0]];
         for (state, &(start, len)) in states.iter().zip(&spans) {
             steps.push([start as u32, len as u32, state.position as u32, state.parity]);
@@ -195,12 +197,7 @@ impl WgpuExecutable {
             .map(|first| (first, program.logit_rows.min(wanted.len() - first)))
             .collect();
         steps.extend(pieces.iter().map(|&(first, rows)| [first as u32, rows as u32, 0, 0]));
-        let mut step_bytes = vec![0u8; steps.len() * STEP_STRIDE];
-        for (slot, step) in step_bytes.chunks_mut(STEP_STRIDE).zip(&steps) {
-            slot[..STEP_BYTES as usize].copy_from_slice(bytemuck::cast_slice(step));
-        }
         let (device, queue) = (&program.device.device, &program.device.queue);
-        let rows = wanted.len();
         let staging: Vec<_> = pieces
             .iter()
             .map(|&(_, rows)| {
@@ -211,49 +208,26 @@ impl WgpuExecutable {
 
         let mut turn = program.recording.lock().unwrap_or_else(PoisonError::into_inner);
         queue.write_buffer(&program.memory.tokens, 0, bytemuck::cast_slice(&tokens));
-        if rows > 0 {
+        if !wanted.is_empty() {
             queue.write_buffer(&program.memory.wanted, 0, bytemuck::cast_slice(&wanted));
         }
-        queue.write_buffer(&program.memory.step, 0, &step_bytes);
-        for rotation in &program.rotations {
-            let turns = rotation.turns(&steps[1..=spans.len()]);
-            queue.write_buffer(&rotation.buffer, 0, bytemuck::cast_slice(&turns));
-        }
+        program.write_steps(&steps, spans.len());
         let mut encoder = device.create_command_encoder(&Default::default());
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        // Dispatches on states that follow one another hand their run's data on in memory that the next run uses, too.
-        let alike = |a: &Dispatch, b: &Dispatch| (a.over == Over::Runs) == (b.over == Over::Runs);
-        let mut first = 0;
-        for dispatches in program.dispatches.chunk_by(alike) {
-            if dispatches.iter().any(|dispatch| dispatch.over == Over::Runs) {
-                for (run, (state, &(_, len))) in states.iter().zip(&spans).enumerate() {
-                    for (index, dispatch) in (first..).zip(dispatches) {
-                        if dispatch.holds(len) {
-                            record(&mut pass, dispatch, state.bind_group(index), 1 + run, len);
-                        }
-                    }
-                }
-            } else {
-                for dispatch in dispatches {
-                    if dispatch.over == Over::Step && dispatch.holds(tokens.len()) {
-                        record(&mut pass, dispatch, dispatch.bind_group.as_ref(), 0, tokens.len());
-                    }
-                }
-            }
-            first += dispatches.len();
-        }
-        drop(pass);
+        let mut recorder = Recorder::new(&mut encoder, stamps.as_deref_mut());
+        let recorded: Vec<(&WgpuState, usize)> =
+            states.iter().zip(&spans).map(|(state, &(_, len))| (&**state, len)).collect();
+        program.record_step(&mut recorder, &recorded, tokens.len());
+        drop(recorder);
         for (piece, (&(_, rows), (staging, bytes))) in pieces.iter().zip(&staging).enumerate() {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
+            let mut recorder = Recorder::new(&mut encoder, stamps.as_deref_mut());
             let place = 1 + spans.len() + piece;
-            for dispatch in &program.dispatches {
-                if dispatch.over == Over::Logits && dispatch.holds(rows) {
-                    record(&mut pass, dispatch, dispatch.bind_group.as_ref(), place, rows);
-                }
-            }
-            drop(pass);
+            program.record_logits(&mut recorder, place, rows, std::iter::empty());
+            drop(recorder);
             let logits = &program.memory.logits;
             encoder.copy_buffer_to_buffer(logits, 0, staging, 0, Some(*bytes));
+        }
+        if let Some(stamps) = stamps {
+            stamps.resolve(&mut encoder);
         }
         let submission = queue.submit([encoder.finish()]);
         *turn = 0;
@@ -265,10 +239,14 @@ impl WgpuExecutable {
         Ok(Readback::new(submission, staging))
     }
 
-    async fn run(&self, mut runs: Vec<BackendRun<'_>>) -> Result<(), Error> {
-        let readback = self.submit(&mut runs)?;
+    async fn run(
+        &self,
+        mut runs: Vec<BackendRun<'_>>,
+        stamps: Option<&mut Stamps>,
+    ) -> Result<(), Error> {
+        let readback = self.submit(&mut runs, stamps)?;
         if readback.is_empty() {
-            return self.program.device.check();
+            return self.program.device.look();
         }
         let (device, vocab) = (&self.program.device, self.program.plan.vocab);
         // Rows come in the order of the runs, cut into pieces elsewhere.
@@ -301,110 +279,6 @@ impl WgpuExecutable {
     }
 }
 
-pub(super) fn record(
-    pass: &mut wgpu::ComputePass<'_>,
-    dispatch: &Dispatch,
-    bind_group: Option<&wgpu::BindGroup>,
-    step: usize,
-    tokens: usize,
-) {
-    let [x, y] = dispatch.groups(tokens);
-    pass.set_pipeline(&dispatch.kernel.pipeline);
-    pass.set_bind_group(0, bind_group, &[(step * STEP_STRIDE) as u32]);
-    pass.dispatch_workgroups(x, y, 1);
-}
-
-/// Sizes of a plan that memory depends on.
-struct Sizes {
-    /// Elements of the widest row of any buffer that has one for each token.
-    widest: usize,
-    /// Elements of the widest input of a tiled projection.
-    prepared: usize,
-    /// Elements of the widest row of queries.
-    queries: usize,
-    /// Most turns that a thread takes in the loops of an op for a token.
-    turns: usize,
-}
-
-impl Sizes {
-    fn of(plan: &Plan) -> Self {
-        let (mut prepared, mut queries, mut shares, mut turns) = (1, 1, 1, 1);
-        for op in &plan.ops {
-            turns = turns.max(match op {
-                Op::MambaScan(op) => op.state_dim.div_ceil(16) * (10 + op.state_dim / 16),
-                // Scans in chunks and attention in tiles go through a chunk at a time.
-                _ => 1,
-            });
-            match op {
-                Op::Linear(op) => prepared = prepared.max(op.input.width),
-                Op::GatedLinear(op) => prepared = prepared.max(op.gate.weight.cols),
-                Op::Head(op) => prepared = prepared.max(op.linear.weight.cols),
-                Op::Attention(op) => queries = queries.max(op.heads * op.head_dim),
-                Op::MoeUp(op) => {
-                    prepared = prepared.max(op.experts.first().map_or(0, |(gate, _)| gate.cols))
-                }
-                Op::MoeDown(op) => {
-                    let parts = op.top_k * op.inner().next_multiple_of(PREPARED);
-                    let shared = op.shared.as_ref().map_or(0, |down| down.cols);
-                    prepared = prepared.max(parts + shared.next_multiple_of(PREPARED));
-                    let rows = op.experts.first().map_or(0, |down| down.rows);
-                    shares = shares.max((op.top_k + 1) * rows);
-                }
-                _ => {}
-            }
-        }
-        let prepared = prepared.next_multiple_of(PREPARED);
-        let slots = plan.slots.iter().copied().max().unwrap_or(0);
-        Self { widest: slots.max(prepared).max(queries).max(shares), prepared, queries, turns }
-    }
-}
-
-/// `tokens`, or as few that what ops need in between fits into a binding: whole chunks, or what goes without them.
-fn fitting(plan: &Plan, tokens: usize, bound: u64) -> usize {
-    let fits = |tokens| 4 * scratch::Sizes::most(plan, tokens, bound).largest() as u64 <= bound;
-    let mut tokens = tokens;
-    while tokens > scratch::CHUNK && !fits(tokens) {
-        tokens = (tokens - 1) / scratch::CHUNK * scratch::CHUNK;
-    }
-    if fits(tokens) { tokens } else { tokens.min(FEW) }
-}
-
-fn memory(
-    device: &Device,
-    plan: &Plan,
-    sizes: &Sizes,
-    chunk: usize,
-    logit_rows: usize,
-) -> Result<Memory, Error> {
-    let storage = wgpu::BufferUsages::STORAGE;
-    let written = storage | wgpu::BufferUsages::COPY_DST;
-    let rows = |rows: usize, width: usize| 4 * (rows as u64).saturating_mul(width as u64);
-    let slot = |width: &usize| device.buffer("activations", rows(chunk, *width), storage);
-    // The step, its runs, and pieces of logits: there are no more of either than tokens.
-    let steps = ((2 * chunk + 2) * STEP_STRIDE) as u64;
-    let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-    let read = storage | wgpu::BufferUsages::COPY_SRC;
-    let between = scratch::Sizes::most(plan, chunk, device.max_binding);
-    let scratch = |elements: usize| device.buffer("scratch", rows(elements, 1), storage);
-    Ok(Memory {
-        slots: plan.slots.iter().map(slot).collect::<Result<_, Error>>()?,
-        tokens: device.buffer("tokens", rows(chunk, 1), written | wgpu::BufferUsages::COPY_SRC)?,
-        wanted: device.buffer("tokens", rows(chunk, 1), written)?,
-        step: device.unbound_buffer("steps", steps, uniform)?,
-        prepared: device.buffer("activations", rows(chunk, sizes.prepared), storage)?,
-        factors: device.buffer("activations", rows(chunk, 1), storage)?,
-        queries: device.buffer("queries", rows(chunk, sizes.queries), storage)?,
-        logits: device.buffer("logits", rows(logit_rows, plan.vocab), read)?,
-        scratch: Scratch {
-            tokens: scratch(between.tokens)?,
-            squares: scratch(between.squares)?,
-            states: scratch(between.states)?,
-            chunks: scratch(between.chunks)?,
-            counters: scratch(between.counters)?,
-        },
-    })
-}
-
 /// Adds the dispatches of an op.
 fn add(op: &Op, builder: &mut Builder<'_>) -> Result<(), Error> {
     if !matches!(op, Op::MoeUp(_) | Op::MoeDown(_)) {
@@ -428,11 +302,29 @@ fn add(op: &Op, builder: &mut Builder<'_>) -> Result<(), Error> {
 
 impl Executable for WgpuExecutable {
     fn new_state(&self) -> Result<Box<dyn SessionState>, Error> {
+        self.program.device.look()?;
         Ok(Box::new(WgpuState::new(self.program.clone())?))
     }
 
     fn step<'a>(&'a self, runs: Vec<BackendRun<'a>>) -> StepFuture<'a> {
-        Box::pin(self.run(runs))
+        Box::pin(self.run(runs, None))
+    }
+
+    fn profile<'a>(&'a self, runs: Vec<BackendRun<'a>>) -> ProfileFuture<'a> {
+        Box::pin(async move {
+            let device = &self.program.device;
+            let mut stamps = Stamps::new(device)?;
+            self.run(runs, Some(&mut stamps)).await?;
+            stamps.read(device).await
+        })
+    }
+
+    fn memory_bandwidth(&self) -> Result<Option<f64>, Error> {
+        super::bandwidth::measure(&self.program.device).map(Some)
+    }
+
+    fn lose_device(&self) {
+        self.program.device.device.destroy();
     }
 
     fn ahead(&self) -> Option<Box<dyn Ahead>> {
@@ -442,11 +334,12 @@ impl Executable for WgpuExecutable {
     fn describe(&self) -> String {
         let device = &self.program.device;
         let info = &device.info;
-        let how = match device.reduction {
-            kinglet_shaders::Reduction::Subgroup => "subgroups",
-            kinglet_shaders::Reduction::Workgroup => "no subgroups",
+        let how = if device.capabilities.subgroups { "subgroups" } else { "no subgroups" };
+        let avoided = match device.avoided().len() {
+            0 => String::new(),
+            count => format!(", {count} kinds of kernels replaced after its self-test"),
         };
-        format!("wgpu, {} ({}, {}, {how})", info.name, info.kind, info.api)
+        format!("wgpu, {} ({}, {}, {how}{avoided})", info.name, info.kind, info.api)
     }
 
     fn threads(&self) -> usize {

@@ -7,11 +7,11 @@ use std::collections::HashMap;
 
 use kinglet_shaders::{Arithmetic, Kernel, WeightType};
 
+use super::builder::Builder;
+use super::dispatch::{Extent, FEW, Groups, Over, Resource, When};
 use super::moe_up::Experts;
 use super::params::Params;
-use super::program::{
-    Before, Builder, Extent, FEW, Groups, Over, Prepare, Resource, When, set_matrix,
-};
+use super::projection::{Before, Prepare, set_matrix};
 use crate::Error;
 use crate::op::BufferId;
 

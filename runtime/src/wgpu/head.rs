@@ -2,8 +2,10 @@
 
 use kinglet_shaders::Kernel;
 
+use super::builder::{Builder, Vectors};
+use super::dispatch::{Over, Resource};
 use super::params::offset;
-use super::program::{Builder, Over, Projection, Resource, Vectors, set_matrix};
+use super::projection::{Projection, set_matrix};
 use crate::Error;
 use crate::op;
 

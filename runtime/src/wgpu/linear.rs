@@ -3,8 +3,10 @@
 use kinglet_models as spec;
 use kinglet_shaders::Kernel;
 
+use super::builder::{Builder, Vectors};
+use super::dispatch::Over;
 use super::layout::Layout;
-use super::program::{Builder, Over, Projection, Vectors, set_matrix};
+use super::projection::{Projection, set_matrix};
 use crate::Error;
 use crate::op::{self, Output};
 

@@ -2,7 +2,8 @@
 
 use kinglet_shaders::{Kernel, WeightType};
 
-use super::program::{Builder, Extent, Over, Resource, Vectors, When};
+use super::builder::{Builder, Vectors};
+use super::dispatch::{Extent, Over, Resource, When};
 use crate::Error;
 use crate::op;
 

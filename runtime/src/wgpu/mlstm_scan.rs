@@ -2,8 +2,8 @@
 
 use kinglet_shaders::{Kernel, WeightType};
 
-use super::adapter::hands_over;
-use super::program::{Builder, Extent, Over, Resource, Vectors, When};
+use super::builder::{Builder, Vectors};
+use super::dispatch::{Extent, Over, Resource, When};
 use crate::Error;
 use crate::op;
 
@@ -25,7 +25,7 @@ pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), E
     let norm_weight = builder.vector(&mut vectors, &op.head_norm.weight)?;
     let norm_bias = builder.optional(&mut vectors, op.head_norm.bias.as_ref())?;
     let vectors = builder.vectors(&vectors)?;
-    let hands_over = hands_over(&builder.device.info);
+    let hands_over = builder.device.hands_over(Kernel::MLstmStep);
     let scratch = builder.memory.scratch.clone();
     // Every form takes its own of these.
     let resources = [

@@ -3,11 +3,11 @@
 
 use kinglet_shaders::{Arithmetic, Kernel, WeightType};
 
+use super::builder::{Builder, Stored, Vectors};
+use super::dispatch::{Extent, Over, Resource, When};
 use super::grouped::Grouped;
 use super::moe_up::{Experts, section, upload};
-use super::program::{
-    Builder, Extent, Over, PREPARED, Resource, Stored, Vectors, When, rows_of, set_matrix,
-};
+use super::projection::{PREPARED, rows_of, set_matrix};
 use crate::Error;
 use crate::op::{self, Prologue};
 

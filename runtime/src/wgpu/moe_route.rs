@@ -2,7 +2,9 @@
 
 use kinglet_shaders::Kernel;
 
-use super::program::{Builder, Extent, Over, Resource, Vectors, When, set_matrix};
+use super::builder::{Builder, Vectors};
+use super::dispatch::{Extent, Over, Resource, When};
+use super::projection::set_matrix;
 use crate::Error;
 use crate::op;
 

@@ -4,10 +4,12 @@
 use kinglet_models::Matrix;
 use kinglet_shaders::Kernel;
 
+use super::builder::{Builder, Vectors};
+use super::dispatch::{Extent, Over, Resource, When};
 use super::grouped::Grouped;
 use super::layout::Layout;
 use super::params::activation;
-use super::program::{Builder, Extent, Over, Resource, Vectors, When, rows_of, set_matrix};
+use super::projection::{rows_of, set_matrix};
 use super::upload::{Piece, Section, bytes_of};
 use crate::Error;
 use crate::op;

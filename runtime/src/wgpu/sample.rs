@@ -2,7 +2,8 @@
 
 use kinglet_shaders::{Kernel, WeightType};
 
-use super::program::{Builder, Dispatch, Extent, Over, Resource, When};
+use super::builder::Builder;
+use super::dispatch::{Dispatch, Extent, Over, Resource, When};
 use crate::Error;
 use crate::backend::Choice;
 

@@ -3,7 +3,7 @@
 use crate::op::{Attention, MLstmScan, Mamba2Scan, Op};
 use crate::plan::Plan;
 
-use super::program::FEW;
+use super::dispatch::FEW;
 
 /// Tokens of a chunk of a scan.
 pub(super) const CHUNK: usize = 64;

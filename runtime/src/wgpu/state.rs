@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cache::{Cache, Form};
-use super::executable::Program;
-use super::program::{Over, Part};
+use super::dispatch::{Over, Part};
+use super::program::Program;
 use super::readback::Readback;
 use super::tensors::Tensors;
 pub(super) use super::tensors::{SpareTensors, StateLayout};

@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::device::Device;
-use super::executable::Program;
-use super::program::Part;
+use super::dispatch::Part;
+use super::program::Program;
 use crate::Error;
 use crate::op::StateId;
 use crate::plan::{Plan, StateKind};

@@ -20,3 +20,13 @@ pub(super) fn experimental_features() -> wgpu::ExperimentalFeatures {
     // device; each loads and stores matrices that lie within its workgroup memory, from all threads of whole subgroups.
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
+
+/// A driver's cache of compiled kernels, filled with what an earlier one has written.
+pub(super) fn pipeline_cache(device: &wgpu::Device, data: Option<&[u8]>) -> wgpu::PipelineCache {
+    let label = Some("kinglet");
+    let descriptor = wgpu::PipelineCacheDescriptor { label, data, fallback: true };
+    // SAFETY: The data is what `PipelineCache::get_data` gave an earlier process, which wrote it to a file of its own with a checksum;
+    // that no other process forges both can't be proved, and a program's cache folder is no less its own than its executable. wgpu and
+    // the driver check beside that it is of the same adapter and driver, and take an empty one if not.
+    unsafe { device.create_pipeline_cache(&descriptor) }
+}

@@ -2,7 +2,6 @@
 // subgroup and place in it, so that neighbours in number are neighbours in a subgroup.
 
 struct Ids {
-    @builtin(workgroup_id) group: vec3<u32>,
     @builtin(subgroup_id) subgroup: u32,
     @builtin(subgroup_size) size: u32,
     @builtin(subgroup_invocation_id) lane: u32,

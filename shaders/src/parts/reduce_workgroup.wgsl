@@ -1,7 +1,6 @@
 // Reductions through workgroup memory alone: for every device.
 
 struct Ids {
-    @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 }
 

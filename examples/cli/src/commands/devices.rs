@@ -32,13 +32,13 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<(), CliError> {
     let found = adapters_here();
     if args.json {
         for adapter in &found {
-            output.event(&as_json(adapter))?;
+            output.event(&as_json(adapter)?)?;
         }
         return Ok(());
     }
     let mut text = format!("cpu: {}\n", Isa::detect().name());
     for adapter in &found {
-        describe(adapter, &mut text);
+        describe(adapter, &mut text)?;
     }
     if found.is_empty() {
         text.push_str("wgpu: no adapter (no driver for Vulkan, Metal or DX12 was found)\n");
@@ -50,27 +50,24 @@ fn adapters_here() -> Vec<AdapterInfo> {
     pollster::block_on(adapters())
 }
 
-fn describe(adapter: &AdapterInfo, text: &mut String) {
+fn describe(adapter: &AdapterInfo, text: &mut String) -> Result<(), kinglet::Error> {
     let mut abilities = vec![match adapter.subgroups {
         Some((least, most)) if least == most => format!("subgroups of {least}"),
         Some((least, most)) => format!("subgroups of {least} to {most}"),
         None => "no subgroups".into(),
     }];
-    for (has, name) in [
-        (adapter.f16, "f16"),
-        (adapter.timestamps, "time stamps"),
-        (adapter.cooperative_matrices, "cooperative matrices"),
-    ] {
-        abilities.push(if has { name.into() } else { format!("no {name}") });
+    let used = adapter.capabilities.allowed()?;
+    for ((name, has), (_, used)) in adapter.capabilities.list().into_iter().zip(used.list()) {
+        abilities.push(match (has, used) {
+            (true, true) => name.into(),
+            (true, false) => format!("{name} (not used)"),
+            _ => format!("no {name}"),
+        });
     }
     let mib = |bytes: u64| bytes >> 20;
     let used = match &adapter.unusable {
         Some(reason) => format!("not usable: {reason}"),
-        None => format!(
-            "--backend wgpu --adapter {} adds up {}",
-            adapter.index,
-            if adapter.uses_subgroups() { "in subgroups" } else { "in workgroup memory" }
-        ),
+        None => format!("--backend wgpu --adapter {}", adapter.index),
     };
     // Writing to a string cannot fail.
     let _ = writeln!(
@@ -84,22 +81,24 @@ fn describe(adapter: &AdapterInfo, text: &mut String) {
         abilities.join(", "),
         mib(adapter.max_binding),
     );
+    Ok(())
 }
 
-fn as_json(adapter: &AdapterInfo) -> serde_json::Value {
-    json!({
+fn as_json(adapter: &AdapterInfo) -> Result<serde_json::Value, kinglet::Error> {
+    let named = |list: [(&'static str, bool); 8]| -> serde_json::Map<_, _> {
+        list.into_iter().map(|(name, has)| (name.into(), has.into())).collect()
+    };
+    Ok(json!({
         "index": adapter.index,
         "name": adapter.name,
         "kind": adapter.kind.to_string(),
         "api": adapter.api,
         "driver": adapter.driver,
-        "subgroups": adapter.subgroups.map(|(least, most)| [least, most]),
-        "f16": adapter.f16,
-        "timestamps": adapter.timestamps,
-        "cooperative_matrices": adapter.cooperative_matrices,
+        "subgroup_sizes": adapter.subgroups.map(|(least, most)| [least, most]),
+        "has": named(adapter.capabilities.list()),
+        "uses": named(adapter.capabilities.allowed()?.list()),
         "max_binding": adapter.max_binding,
         "max_buffer": adapter.max_buffer,
         "unusable": adapter.unusable,
-        "uses_subgroups": adapter.uses_subgroups(),
-    })
+    }))
 }

@@ -1,7 +1,10 @@
 //! `kinglet bench`: prefill and decode speed, as tokens per second and as a share of what the memory gives.
 //!
 //! Every round runs each test once and measures the memory's read bandwidth before and after it, so that a machine
-//! whose speed drifts is compared with itself; medians over the rounds are reported.
+//! whose speed drifts is compared with itself; medians over the rounds are reported. On a device its own memory is measured,
+//! with a kernel that copies.
+
+mod profile;
 
 use std::time::Instant;
 
@@ -28,6 +31,9 @@ pub(crate) struct BenchArgs {
     /// Rounds; the median is reported
     #[arg(long, default_value_t = 5)]
     pub(crate) rounds: usize,
+    /// Say how long each kernel takes on the device, in a step of prefill and in one of decode
+    #[arg(long)]
+    pub(crate) profile: bool,
     /// One JSON object a line
     #[arg(long)]
     pub(crate) json: bool,
@@ -59,10 +65,15 @@ fn token(index: usize, vocab: usize) -> u32 {
 pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<(), CliError> {
     let model = &load::model(global, |options| options)?;
     let vocab = model.vocab();
-    // A device's own memory is not measured: only the host's would say nothing of it.
+    if args.profile {
+        return profile::run(model, args);
+    }
     let on_host = model.dispatches(1) == 0;
     let memory = on_host.then(|| Memory::new(model.threads()));
-    let read = || memory.as_ref().map(Memory::read);
+    let read = || match &memory {
+        Some(memory) => Ok(memory.read()),
+        None => model.memory_bandwidth().map(Option::unwrap_or_default),
+    };
     let mut tests = Vec::new();
     let mut sessions: Vec<Option<Session>> = Vec::new();
     if args.prefill > 0 {
@@ -86,35 +97,32 @@ pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<(), CliError>
     // The first round warms caches and page tables, and is not counted.
     let mut bandwidths = Vec::new();
     for round in 0..=args.rounds.max(1) {
-        let mut before = read();
+        let mut before = read()?;
         for (test, start) in tests.iter_mut().zip(&sessions) {
             let rate = match start {
                 None => prefill(model, test.tokens)?,
                 Some(session) => decode(&mut session.fork()?, test.tokens)?,
             };
-            let after = read();
+            let after = read()?;
             if round > 0 {
                 test.rates.push(rate);
                 let moved = test.bytes_per_token.unwrap_or(0) as f64 * rate;
-                if let (Some(before), Some(after)) = (before, after) {
-                    let bandwidth = (before + after) / 2.0;
-                    test.shares.push(moved / bandwidth);
-                    bandwidths.push(bandwidth);
-                }
+                let bandwidth = (before + after) / 2.0;
+                test.shares.push(moved / bandwidth);
+                bandwidths.push(bandwidth);
             }
             before = after;
         }
     }
-    let bandwidth = on_host.then(|| median(&bandwidths));
+    let bandwidth = median(&bandwidths);
     let on_device = model.decodes_ahead();
     if !args.json {
         println!("{}: {}", model.folder().display(), model.describe());
         let rounds = args.rounds.max(1);
-        match bandwidth {
-            Some(read) => {
-                println!("memory read bandwidth {:.1} GB/s, {rounds} rounds", read / 1e9);
-            }
-            None => println!("{rounds} rounds, {} kernels for a token", model.dispatches(1)),
+        let what = if on_host { "read" } else { "copy" };
+        println!("memory {what} bandwidth {:.1} GB/s, {rounds} rounds", bandwidth / 1e9);
+        if !on_host {
+            println!("{} kernels for a token", model.dispatches(1));
         }
         if on_device && args.decode > 0 {
             println!("decode: greedy, tokens chosen on the device and read behind it");
@@ -166,18 +174,12 @@ impl Test {
         Self { name, tokens, depth, bytes_per_token, rates: Vec::new(), shares: Vec::new() }
     }
 
-    fn print(
-        &self,
-        as_json: bool,
-        on_device: bool,
-        bandwidth: Option<f64>,
-        memory: Option<&Memory>,
-    ) {
+    fn print(&self, as_json: bool, on_device: bool, bandwidth: f64, memory: Option<&Memory>) {
         let rate = median(&self.rates);
         let least = self.rates.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.rates.iter().copied().fold(0.0, f64::max);
         let moved = self.bytes_per_token.map(|bytes| bytes as f64 * rate / 1e9);
-        let share = bandwidth.and(self.bytes_per_token).map(|_| median(&self.shares));
+        let share = self.bytes_per_token.map(|_| median(&self.shares));
         if as_json {
             let row = json!({
                 "test": self.name,
@@ -190,7 +192,7 @@ impl Test {
                 "chosen_on_device": self.name == "decode" && on_device,
                 "bytes_per_token": self.bytes_per_token,
                 "gb_per_second": moved,
-                "read_bandwidth_gb_per_second": bandwidth.map(|bandwidth| bandwidth / 1e9),
+                "bandwidth_gb_per_second": bandwidth / 1e9,
                 "bandwidth_fraction": share,
                 "peak_rss_bytes": peak_rss().map(|peak| peak.saturating_sub(memory.map_or(0, Memory::bytes))),
             });
