@@ -38,6 +38,13 @@ function inBrowser(name, options, body) {
   });
 }
 
+/** The native program's greedy continuation of a text. */
+function nativeContinuation(model, prompt, most) {
+  const args = ['generate', '--model', `../../models/demo/${model}`, '--backend', 'cpu', '--greedy', '--max-tokens', String(most), '--json', '--prompt', prompt];
+  const lines = execFileSync(native, args, { encoding: 'utf8' }).trim().split('\n');
+  return lines.map((line) => JSON.parse(line)).find(({ event }) => event === 'done').ids;
+}
+
 /** A copy of a demo model that can be broken, served for as long as the test runs. */
 async function withModel(options, body) {
   const folder = mkdtempSync(join(tmpdir(), 'kinglet-model-'));
@@ -326,6 +333,53 @@ inBrowser('without WebGPU the processor computes, and who insists on WebGPU is t
   assert.equal((await load(page, '/models/xlstm/')).backend, 'cpu');
 });
 
+// Played by the processor, a step takes seconds: few tokens, and short prompts.
+inBrowser('WebGPU gives the same tokens, with weights that pass through', { webgpu: true }, async (context) => {
+  const page = await blank(context, server.url);
+  for (const [model, most] of [['hybrid', 3], ['xlstm', 6]]) {
+    const info = await load(page, `/models/${model}/`, { backend: 'webgpu' });
+    assert.equal(info.backend, 'webgpu', info.message);
+    const result = await page.evaluate(async (maxTokens) => {
+      const session = await model.session();
+      const { ids } = await session.generate('Once upon', { temperature: 0, maxTokens }).answer;
+      return { ids, ...await model.stats() };
+    }, most);
+    assert.deepEqual(result.ids, nativeContinuation(model, 'Once upon', most));
+    assert.ok(result.wasmBytes < 40e6, `${result.wasmBytes} bytes of memory for ${result.weightBytes} of weights`);
+  }
+  assert.equal((await load(page, '/models/xlstm/')).backend, 'cpu', 'a device that the processor plays gains nothing');
+});
+
+inBrowser('a lost device is reported, and a saved session goes on', { webgpu: true }, async (context) => {
+  const grab = `const request = GPUAdapter.prototype.requestDevice;
+    GPUAdapter.prototype.requestDevice = async function (...args) { return (self.grabbed = await request.apply(this, args)); };\n`;
+  const tamper = (_, response, path) => path === '/kinglet/worker.js'
+    && (response.writeHead(200, { 'content-type': 'text/javascript' }).end(grab + readFileSync('dist/kinglet/worker.js', 'utf8')), true);
+  await withModel({ tamper }, async (url) => {
+    const page = await blank(context, url);
+    const info = await load(page, url, { backend: 'webgpu' });
+    assert.equal(info.backend, 'webgpu', info.message);
+    const first = await page.evaluate(async () => {
+      globalThis.session = await model.session();
+      const answer = await session.generate('Once upon', { temperature: 0, maxTokens: 3 }).answer;
+      globalThis.saved = await session.save();
+      globalThis.lost = caught(session.generate('Once upon a time', { temperature: 0, maxTokens: 500 }).answer);
+      return answer;
+    });
+    await page.workers()[0].evaluate(() => self.grabbed.destroy());
+    const lost = await page.evaluate(() => lost);
+    assert.equal(lost.code, 'device-lost', lost.message);
+    assert.equal((await page.evaluate(() => caught(session.generate('Once', { maxTokens: 1 }).answer))).code, 'device-lost');
+    await load(page, url, { backend: 'cpu' });
+    const after = await page.evaluate(async () => {
+      const session = await model.restoreSession(saved);
+      return { tokens: (await session.stats()).tokens, ids: (await session.generate('Once upon', { temperature: 0, maxTokens: 3 }).answer).ids };
+    });
+    assert.equal(after.tokens, first.position);
+    assert.deepEqual(after.ids, first.ids);
+  });
+});
+
 inBrowser('the page chats, stops, answers anew and survives a reload', { viewport: { width: 1100, height: 720 } }, async (context) => {
   const page = await context.newPage();
   const errors = [];
@@ -379,6 +433,8 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   await set('max-tokens', '5000');
   await set('temperature', '2');
   await page.click('#new');
+  await page.waitForFunction(() => document.querySelectorAll('article').length === 0);
+  await ready(page);
   await page.fill('#input', 'Tell me everything.');
   await page.keyboard.press('Enter');
   await page.waitForFunction(() => (document.querySelector('article.assistant .text')?.textContent.length ?? 0) > 20);

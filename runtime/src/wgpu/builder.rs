@@ -8,7 +8,7 @@ use kinglet_shaders::{Arithmetic, Kernel, Variant, WeightType};
 
 use super::device::Device;
 use super::dispatch::{Dispatch, Extent, Over, Resource, When};
-use super::kernels::Compiler;
+use super::kernels::{CompiledKernel, Compiler};
 use super::layout::Layout;
 use super::memory::{Memory, Rotation};
 use super::params::{ABSENT, Params};
@@ -28,6 +28,8 @@ pub(super) struct Builder<'a> {
     /// Whether activations must stay as they are.
     pub exact: bool,
     pub dispatches: Vec<Dispatch>,
+    /// Those of all dispatches, of which some leave this list for one of their own.
+    kernels: Vec<Arc<CompiledKernel>>,
     pub rotations: Vec<Rotation>,
     /// What the experts of many tokens need, and for which of that the last routes were grouped.
     pub grouping: super::grouped::Grouping,
@@ -67,6 +69,7 @@ impl<'a> Builder<'a> {
             memory,
             chunk,
             dispatches: Vec::new(),
+            kernels: Vec::new(),
             rotations: Vec::new(),
             grouping: Default::default(),
             uploader: Uploader::new(device.clone()),
@@ -77,8 +80,8 @@ impl<'a> Builder<'a> {
 
     /// Waits for the weights and the kernels, and gives what was built.
     pub(super) fn finish(mut self) -> Result<(Vec<Dispatch>, Vec<Rotation>), Error> {
-        for dispatch in &self.dispatches {
-            dispatch.kernel.ready(self.device)?;
+        for kernel in &self.kernels {
+            kernel.ready(self.device)?;
         }
         self.uploader.finish()?;
         self.device.check()?;
@@ -212,6 +215,7 @@ impl<'a> Builder<'a> {
     ) -> Result<(), Error> {
         let kernel = self.device.kernel(variant)?;
         self.compiler.request(&kernel);
+        self.kernels.push(kernel.clone());
         for extent in groups {
             let most = extent.of(self.chunk);
             if most > self.device.max_groups as usize {
