@@ -224,14 +224,9 @@ impl fmt::Display for HeaderError {
 
 impl std::error::Error for HeaderError {}
 
-/// The tensors of the safetensors file `file`, in order of their offsets.
-#[cfg(test)]
-pub(super) fn parse(file: &[u8]) -> Result<Vec<Entry>, HeaderError> {
-    parse_head(file, file.len())
-}
-
-/// As [`parse`], of a file of `len` bytes of which only the first are there.
-pub(super) fn parse_head(file: &[u8], total: usize) -> Result<Vec<Entry>, HeaderError> {
+/// The tensors of a safetensors file of `total` bytes, in order of their offsets. `file` has its first bytes: at least those in front of
+/// the tensors.
+pub(super) fn parse(file: &[u8], total: usize) -> Result<Vec<Entry>, HeaderError> {
     let len = total as u64;
     let Some((prefix, rest)) = file.split_first_chunk::<PREFIX>() else {
         return Err(HeaderError::TooShort { len });

@@ -117,7 +117,7 @@ impl Weights {
         let mut entries: Vec<Entry> = Vec::new();
         for (id, source) in (0u32..).zip(sources) {
             let part = Part::new(source)?;
-            let found = header::parse_head(part.bytes(), part.len())
+            let found = header::parse(part.bytes(), part.len())
                 .map_err(|error| WeightsError::Header { file: part.name().to_string(), error })?;
             entries.extend(found.into_iter().map(|entry| Entry { part: id, ..entry }));
             parts.push(Arc::new(part));
