@@ -61,3 +61,4 @@ pub use prefix_cache::{PrefixCache, PrefixCacheOptions, PrefixCacheStats, Prefix
 pub use saved_state::{SavedSession, SavedStateError};
 pub use session::{GenerateOptions, Generation, Reach, Retain, Session, Snapshot};
 pub use traffic::Traffic;
+pub use weights::ReadAt;

@@ -277,7 +277,10 @@ impl Model {
     /// When a file is missing, broken or doesn't fit the others, or an option is out of range.
     pub fn open(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, Error> {
         let check = CheckOptions { allow_surplus: options.allow_surplus };
-        let Checkpoint { folder, spec, weights, .. } = Checkpoint::open(folder, check)?;
+        let Checkpoint { folder, spec, mut weights, .. } = Checkpoint::open(folder, check)?;
+        if options.backend != Backend::Wgpu {
+            weights.make_resident()?;
+        }
         let plan = Arc::new(options.plan(&spec)?);
         let executable = backend::compile_model(plan.clone(), &weights, options, Some(&spec))?;
         Ok(Self {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::weights::Source;
+use crate::weights::{ReadAt, Source};
 
 /// The files of a model by the names that they would have in a folder (`config.json`, `model.safetensors`, ...).
 #[derive(Debug, Default)]
@@ -22,6 +22,7 @@ pub struct ModelFiles {
 enum Stored {
     Bytes(Arc<Vec<u8>>),
     Region { file: File, offset: u64, len: u64 },
+    Reader { reader: Arc<dyn ReadAt>, len: u64 },
 }
 
 impl ModelFiles {
@@ -39,6 +40,11 @@ impl ModelFiles {
     /// Replaces one of the same name. The file's own position is neither used nor moved.
     pub fn add_region(&mut self, name: impl Into<String>, file: File, offset: u64, len: u64) {
         self.files.insert(name.into(), Stored::Region { file, offset, len });
+    }
+
+    /// Adds a file of `len` bytes whose parts `reader` reads. Replaces one of the same name.
+    pub fn add_reader(&mut self, name: impl Into<String>, reader: Arc<dyn ReadAt>, len: u64) {
+        self.files.insert(name.into(), Stored::Reader { reader, len });
     }
 
     /// Whether a file of this name was added.
@@ -89,7 +95,10 @@ pub(crate) fn read(path: &Path, limit: u64) -> Option<io::Result<Result<Vec<u8>,
         None => Err(io::ErrorKind::NotFound.into()),
         Some(Stored::Bytes(bytes)) if bytes.len() as u64 > limit => Ok(Err(bytes.len() as u64)),
         Some(Stored::Bytes(bytes)) => Ok(Ok(bytes.to_vec())),
-        Some(Stored::Region { len, .. }) if *len > limit => Ok(Err(*len)),
+        Some(Stored::Region { len, .. } | Stored::Reader { len, .. }) if *len > limit => {
+            Ok(Err(*len))
+        }
+        Some(Stored::Reader { reader, len }) => read_all(&**reader, *len).map(Ok),
         Some(Stored::Region { file, offset, len }) => read_region(file, *offset, *len).map(Ok),
     })
 }
@@ -103,7 +112,16 @@ pub(crate) fn source(folder: &Path, name: &str) -> Option<io::Result<Option<Sour
         Some(Stored::Region { file, offset, len }) => {
             file.try_clone().map(|file| Some(Source::region(name, file, *offset, *len)))
         }
+        Some(Stored::Reader { reader, len }) => {
+            Ok(Some(Source::reader(name, reader.clone(), *len)))
+        }
     })
+}
+
+fn read_all(reader: &dyn ReadAt, len: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+    reader.read_at(0, &mut bytes)?;
+    Ok(bytes)
 }
 
 fn read_region(file: &File, offset: u64, len: u64) -> io::Result<Vec<u8>> {

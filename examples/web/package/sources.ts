@@ -54,12 +54,16 @@ export function urlReader(name: string, url: string, bytes: number): Ranged {
       request.open('GET', url, false);
       request.responseType = 'arraybuffer';
       request.setRequestHeader('Range', `bytes=${offset}-${offset + length - 1}`);
+      // What the browser may have kept of another version; asked elsewhere, it would take the other side's leave.
+      if (new URL(url).origin === self.location.origin) request.setRequestHeader('Cache-Control', 'no-cache');
       try {
         request.send();
       } catch (cause) {
         throw new KingletError('network', `${url} could not be reached`, { cause });
       }
       if (request.status !== 206) throw new KingletError('network', `${url}: HTTP ${request.status} for a range`);
+      const total = /\/(\d+)$/.exec(request.getResponseHeader('content-range') ?? '')?.[1];
+      if (total !== undefined && Number(total) !== bytes) throw new KingletError('network', `${url} was changed while it was read`);
       return new Uint8Array(request.response as ArrayBuffer);
     },
   };

@@ -65,9 +65,9 @@ mod tests {
         assert_eq!(draft(&[1, 2, 3, 1, 2, 4, 1, 2], 1), [4]);
         // 5, 1, 2 was followed by 6, though 1, 2 alone was followed by 4 later.
         assert_eq!(draft(&[5, 1, 2, 6, 1, 2, 4, 5, 1, 2], 1), [6]);
-        assert_eq!(draft(&[1, 2, 3, 4], 5), []);
-        assert_eq!(draft(&[], 5), []);
-        assert_eq!(draft(&[1], 5), []);
+        assert!(draft(&[1, 2, 3, 4], 5).is_empty());
+        assert!(draft(&[], 5).is_empty());
+        assert!(draft(&[1], 5).is_empty());
     }
 
     #[test]

@@ -125,6 +125,7 @@ impl Weights {
             Quantization::Gptq(_) | Quantization::Awq { .. } => self.packed_layers(),
             Quantization::Fp8 { .. } => self.fp8_layers(),
         };
+        self.make_resident()?;
         let converted = in_parallel(&layers, |layer| {
             let matrix = match stated {
                 Quantization::Mlx(_) => Err(ConversionError::Missing { name: String::new() }),

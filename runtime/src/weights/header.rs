@@ -32,7 +32,7 @@ pub(super) const MAX_HEADER: u64 = 100_000_000;
 /// Most dimensions of a tensor; checkpoints have up to 5.
 pub(super) const MAX_RANK: usize = 8;
 /// Bytes in front of the JSON.
-const PREFIX: usize = 8;
+pub(super) const PREFIX: usize = 8;
 
 /// A tensor as a header describes it, checked against its file.
 #[derive(Clone, Debug, PartialEq)]
@@ -224,9 +224,10 @@ impl fmt::Display for HeaderError {
 
 impl std::error::Error for HeaderError {}
 
-/// The tensors of the safetensors file `file`, in order of their offsets.
-pub(super) fn parse(file: &[u8]) -> Result<Vec<Entry>, HeaderError> {
-    let len = file.len() as u64;
+/// The tensors of a safetensors file of `total` bytes, in order of their offsets. `file` has its first bytes: at least those in front of
+/// the tensors.
+pub(super) fn parse(file: &[u8], total: usize) -> Result<Vec<Entry>, HeaderError> {
+    let len = total as u64;
     let Some((prefix, rest)) = file.split_first_chunk::<PREFIX>() else {
         return Err(HeaderError::TooShort { len });
     };
@@ -239,10 +240,10 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Entry>, HeaderError> {
             HeaderError::TooLong { header, limit: MAX_HEADER }
         });
     }
-    let split = usize::try_from(header).ok().and_then(|n| rest.split_at_checked(n));
-    let Some((json, data)) = split else { return Err(HeaderError::PastEnd { header, len }) };
-    let mut entries = parse_json(json, data.len())?;
-    let data_start = file.len() - data.len();
+    let json = usize::try_from(header).ok().and_then(|n| rest.get(..n));
+    let Some(json) = json else { return Err(HeaderError::PastEnd { header, len }) };
+    let data_start = PREFIX + json.len();
+    let mut entries = parse_json(json, total.saturating_sub(data_start))?;
     for entry in &mut entries {
         // Both ends are within `data`, so neither addition can overflow.
         entry.range = entry.range.start + data_start..entry.range.end + data_start;

@@ -1,4 +1,4 @@
-//! One file of a checkpoint in memory: mapped read-only, or held in a buffer.
+//! One file of a checkpoint: mapped read-only, held in a buffer, or asked for its parts where it can be neither.
 //!
 //! The only `unsafe` of the weights is here: the mapping itself. A mapping is sound only as long as
 //! nobody writes to the file or cuts it short. No system that Kinglet runs on lets a reader rule that
@@ -13,6 +13,8 @@
 //! Programs that replace a checkpoint should write a new file and rename it over the old one, as
 //! download tools do: a mapping keeps the old file alive.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -21,6 +23,16 @@ use std::sync::Arc;
 use memmap2::{Mmap, MmapOptions};
 
 use super::error::WeightsError;
+use super::header::{MAX_HEADER, PREFIX};
+
+/// A file that is neither mapped nor held in memory: a browser's, for example. Parts of it are read when they are needed.
+pub trait ReadAt: fmt::Debug + Send + Sync {
+    /// Fills `out` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// When they can't be read, or are not all there.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+}
 
 /// Where the bytes of one safetensors file come from, for [`Weights::from_sources`].
 ///
@@ -40,6 +52,10 @@ enum Kind {
         len: Option<u64>,
     },
     Bytes(Arc<Vec<u8>>),
+    Reader {
+        reader: Arc<dyn ReadAt>,
+        len: u64,
+    },
 }
 
 impl Source {
@@ -57,6 +73,12 @@ impl Source {
     /// Bytes already in memory: where there is no file system, as in a browser.
     pub fn bytes(name: impl Into<String>, bytes: Vec<u8>) -> Self {
         Self::shared(name, Arc::new(bytes))
+    }
+
+    /// A file of `len` bytes whose parts `reader` reads. What a backend keeps in the host's memory is read at once; what goes to a
+    /// device passes through.
+    pub fn reader(name: impl Into<String>, reader: Arc<dyn ReadAt>, len: u64) -> Self {
+        Self { name: name.into(), kind: Kind::Reader { reader, len } }
     }
 
     /// Bytes in memory that others hold as well.
@@ -82,6 +104,12 @@ enum Backing {
         end: u64,
     },
     Owned(Arc<Vec<u8>>),
+    Reader {
+        reader: Arc<dyn ReadAt>,
+        len: usize,
+        /// The beginning: all in front of the tensors.
+        head: Vec<u8>,
+    },
 }
 
 impl Part {
@@ -90,6 +118,7 @@ impl Part {
         let name = source.name;
         let backing = match source.kind {
             Kind::Bytes(bytes) => Backing::Owned(bytes),
+            Kind::Reader { reader, len } => read_head(&name, reader, len)?,
             Kind::File { file, offset, len } => map(&name, file, offset, len)?,
         };
         Ok(Self { name, backing })
@@ -100,12 +129,58 @@ impl Part {
         &self.name
     }
 
-    /// All of its bytes.
+    /// All of its bytes; of a file that is read in parts only those in front of the tensors.
     pub(super) fn bytes(&self) -> &[u8] {
         match &self.backing {
             Backing::Mapped { map, .. } => map,
             Backing::Owned(bytes) => bytes,
+            Backing::Reader { head, .. } => head,
         }
+    }
+
+    /// Its length, whether it is in memory or not.
+    pub(super) fn len(&self) -> usize {
+        match &self.backing {
+            Backing::Reader { len, .. } => *len,
+            _ => self.bytes().len(),
+        }
+    }
+
+    /// Whether all of its bytes can be had without reading.
+    pub(super) fn is_resident(&self) -> bool {
+        !matches!(self.backing, Backing::Reader { .. })
+    }
+
+    /// Bytes `range`, read if they have to be.
+    pub(super) fn read(&self, range: Range<usize>) -> Result<Cow<'_, [u8]>, WeightsError> {
+        let Backing::Reader { reader, len, .. } = &self.backing else {
+            let bytes = self.bytes().get(range);
+            debug_assert!(bytes.is_some(), "a range reaches past its file");
+            return Ok(Cow::Borrowed(bytes.unwrap_or_default()));
+        };
+        let end = range.end.min(*len);
+        let mut bytes = zeros(&self.name, end.saturating_sub(range.start))?;
+        let read = reader.read_at(range.start as u64, &mut bytes);
+        read.map_err(|source| self.io("read", source))?;
+        Ok(Cow::Owned(bytes))
+    }
+
+    /// The same file, all of it in memory.
+    pub(super) fn resident(&self) -> Result<Self, WeightsError> {
+        let mut bytes = zeros(&self.name, self.len())?;
+        if let Backing::Reader { reader, .. } = &self.backing {
+            for (piece, at) in bytes.chunks_mut(PIECE).zip((0u64..).step_by(PIECE)) {
+                reader.read_at(at, piece).map_err(|source| self.io("read", source))?;
+            }
+        } else {
+            bytes.copy_from_slice(self.bytes());
+        }
+        Ok(Self::owned(self.name.clone(), bytes))
+    }
+
+    /// Bytes that are in memory.
+    pub(super) fn owned(name: String, bytes: Vec<u8>) -> Self {
+        Self { name, backing: Backing::Owned(Arc::new(bytes)) }
     }
 
     /// Errors if the file has become shorter than what is mapped.
@@ -171,6 +246,33 @@ pub enum Access {
     Random,
     /// All of it soon: begin to read now.
     WillNeed,
+}
+
+/// Bytes that are asked of a reader at once.
+const PIECE: usize = 4 << 20;
+
+fn zeros(name: &str, len: usize) -> Result<Vec<u8>, WeightsError> {
+    let mut bytes = Vec::new();
+    let reserved = bytes.try_reserve_exact(len);
+    reserved.map_err(|_| WeightsError::OutOfMemory { tensor: name.into(), bytes: len })?;
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
+/// Reads what is in front of the tensors. What is wrong with it is found by who parses it.
+fn read_head(name: &str, reader: Arc<dyn ReadAt>, len: u64) -> Result<Backing, WeightsError> {
+    let too_large = || WeightsError::TooLargeToMap { file: name.into(), len };
+    let total = usize::try_from(len).map_err(|_| too_large())?;
+    let io = |source| WeightsError::Io { doing: "read", path: name.into(), source };
+    let mut prefix = [0; PREFIX];
+    let prefix = prefix.get_mut(..total.min(PREFIX)).unwrap_or_default();
+    reader.read_at(0, prefix).map_err(io)?;
+    let header = prefix.first_chunk().map_or(0, |prefix| u64::from_le_bytes(*prefix));
+    // A length that can't be one leaves the beginning, which says what the file is instead.
+    let header = if header > MAX_HEADER { 64 } else { header as usize };
+    let mut head = zeros(name, header.saturating_add(PREFIX).min(total))?;
+    reader.read_at(0, &mut head).map_err(io)?;
+    Ok(Backing::Reader { reader, len: total, head })
 }
 
 fn map(name: &str, file: File, offset: u64, len: Option<u64>) -> Result<Backing, WeightsError> {

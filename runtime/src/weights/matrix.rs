@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use kinglet_quant::{Blocks, DType, Format, Mode, decode};
+use kinglet_quant::{Blocks, DType, Format, Mode, ScaleType, decode};
 
 use super::error::WeightsError;
 use super::tensor::Span;
@@ -112,7 +112,7 @@ impl MatrixData {
         self.rows.saturating_mul(self.row_bytes())
     }
 
-    /// Its bytes.
+    /// Its bytes, which must be in memory: see [`MatrixData::resident`].
     pub fn view(&self) -> MatrixView<'_> {
         match &self.storage {
             Storage::Dense { span, dtype } => {
@@ -201,6 +201,33 @@ impl MatrixData {
                 cols: self.cols,
                 shape: vec![self.rows, self.cols],
             }),
+        }
+    }
+
+    /// Rows `rows` of this matrix, in memory: read there if the file is one that is read in parts, else as they are.
+    ///
+    /// # Errors
+    /// When it has no such rows, or they can't be read.
+    pub fn resident(&self, rows: Range<usize>) -> Result<Self, WeightsError> {
+        let mut part = self.slice(rows)?;
+        match &mut part.storage {
+            Storage::Dense { span, .. } => *span = span.resident()?,
+            Storage::Quantized { codes, scales, biases, .. } => {
+                for span in [codes, scales].into_iter().chain(biases) {
+                    *span = span.resident()?;
+                }
+            }
+        }
+        Ok(part)
+    }
+
+    /// The type of the scales, and what all weights are multiplied with besides; `None` for a dense matrix.
+    pub fn scaling(&self) -> Option<(ScaleType, f32)> {
+        match &self.storage {
+            Storage::Dense { .. } => None,
+            Storage::Quantized { format, float, factor, .. } => {
+                Some((format.scale_type(*float), *factor))
+            }
         }
     }
 

@@ -41,7 +41,7 @@ pub use header::HeaderError;
 /// For other safetensors files than weights.
 pub(crate) use header::{Entry as Tensor, parse_json as parse_header};
 pub use index::IndexError;
-pub use map::{Access, Source};
+pub use map::{Access, ReadAt, Source};
 pub use matrix::{Encoding, MatrixData, MatrixView};
 pub use quantized::QuantizedError;
 pub use scan::Progress;
@@ -117,7 +117,7 @@ impl Weights {
         let mut entries: Vec<Entry> = Vec::new();
         for (id, source) in (0u32..).zip(sources) {
             let part = Part::new(source)?;
-            let found = header::parse(part.bytes())
+            let found = header::parse(part.bytes(), part.len())
                 .map_err(|error| WeightsError::Header { file: part.name().to_string(), error })?;
             entries.extend(found.into_iter().map(|entry| Entry { part: id, ..entry }));
             parts.push(Arc::new(part));
@@ -136,6 +136,19 @@ impl Weights {
             }
         }
         Ok(weights)
+    }
+
+    /// Reads what is read in parts into memory: what a backend needs that computes with weights where they lie.
+    ///
+    /// # Errors
+    /// When a file can't be read, or there is no memory for it.
+    pub fn make_resident(&mut self) -> Result<(), WeightsError> {
+        for part in &mut self.parts {
+            if !part.is_resident() {
+                *part = Arc::new(part.resident()?);
+            }
+        }
+        Ok(())
     }
 
     /// Every tensor that the index names must be in the shard that it names. (A tensor that it does not

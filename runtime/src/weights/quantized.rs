@@ -219,10 +219,12 @@ impl Weights {
             let (found, expected) = (entry.dtype.to_string(), "F32");
             return Err(QuantizedError::Dtype { name, found, expected });
         }
-        let span = self.span(entry).map_err(|_| QuantizedError::Missing { name })?;
-        let mut values = vec![0.0; span.bytes().len() / 4];
+        let missing = |_| QuantizedError::Missing { name: entry.name.to_string() };
+        let span = self.span(entry).map_err(missing)?;
+        let bytes = span.read().map_err(missing)?;
+        let mut values = vec![0.0; bytes.len() / 4];
         // The length of F32 tensors is checked with the header.
-        let decoded = decode(DType::F32, span.bytes(), &mut values);
+        let decoded = decode(DType::F32, &bytes, &mut values);
         debug_assert!(decoded.is_ok());
         Ok(values.into_iter().map(|value| value / NVFP4_RANGE).collect())
     }

@@ -63,10 +63,10 @@ impl Weights {
         for tensor in spec.tensors() {
             self.numbers(tensor, &mut tensors)?;
         }
-        let total = tensors.iter().map(|numbers| numbers.span.bytes().len() as u64).sum();
+        let total = tensors.iter().map(|numbers| numbers.span.len() as u64).sum();
         let mut done = 0;
         for Numbers { name, span, kind } in tensors {
-            let mut before = 0;
+            let (mut before, span) = (0, span.resident()?);
             for piece in span.bytes().chunks(PIECE) {
                 span.check_unchanged()?;
                 if let Some(at) = kind.and_then(|kind| first_non_finite(kind, piece)) {

@@ -1,5 +1,6 @@
 //! Views of tensors: a reference to the file they lie in, and where in it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,8 +25,28 @@ impl Span {
 
     pub(super) fn bytes(&self) -> &[u8] {
         let bytes = self.part.bytes().get(self.range.clone());
-        debug_assert!(bytes.is_some(), "a span reaches past its file");
+        debug_assert!(bytes.is_some(), "a span reaches past its file, or was not read");
         bytes.unwrap_or_default()
+    }
+
+    /// How many bytes.
+    pub(super) fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// The bytes, read if they have to be.
+    pub(super) fn read(&self) -> Result<Cow<'_, [u8]>, WeightsError> {
+        self.part.read(self.range.clone())
+    }
+
+    /// The same bytes, in memory.
+    pub(super) fn resident(&self) -> Result<Self, WeightsError> {
+        if self.part.is_resident() {
+            return Ok(self.clone());
+        }
+        let bytes = self.read()?.into_owned();
+        let range = 0..bytes.len();
+        Ok(Self::new(Arc::new(Part::owned(self.part.name().to_string(), bytes)), range))
     }
 
     /// Errors if the file has become too short to hold what is mapped.
@@ -83,7 +104,8 @@ impl TensorData {
         &self.shape
     }
 
-    /// Its elements, row-major and little-endian, **at any address**: nothing aligns them.
+    /// Its elements, row-major and little-endian, **at any address**: nothing aligns them. Not there where the file is read in parts
+    /// ([`ReadAt`](super::ReadAt)).
     pub fn bytes(&self) -> &[u8] {
         self.span.bytes()
     }
@@ -152,9 +174,12 @@ impl TensorData {
         values.try_reserve_exact(elements).map_err(|_| no_memory())?;
         values.resize(elements, 0.0);
         // Cannot fail: `elements` was computed from the bytes, of which shape and dtype need all.
-        decode(self.dtype, self.bytes(), &mut values).map_err(|_| no_memory())?;
+        decode(self.dtype, &self.span.read()?, &mut values).map_err(|_| no_memory())?;
         match values.iter().position(|value| !value.is_finite()) {
-            Some(index) => Err(self.non_finite(index)),
+            Some(index) => {
+                let (tensor, value) = (self.name.to_string(), values[index]);
+                Err(WeightsError::NonFinite { tensor, index, value })
+            }
             None => Ok(values),
         }
     }
@@ -169,17 +194,6 @@ impl TensorData {
     /// Errors if the file has become too short to hold what is mapped.
     pub(super) fn check_unchanged(&self) -> Result<(), WeightsError> {
         self.span.check_unchanged()
-    }
-
-    /// The error about element `index`.
-    pub(super) fn non_finite(&self, index: usize) -> WeightsError {
-        let size = self.dtype.size();
-        let at = index.saturating_mul(size);
-        let element = self.bytes().get(at..at.saturating_add(size)).unwrap_or_default();
-        let mut value = [f32::NAN];
-        // On a failure the value stays NaN, which is what it is called then.
-        let _ = decode(self.dtype, element, &mut value);
-        WeightsError::NonFinite { tensor: self.name.to_string(), index, value: value[0] }
     }
 }
 

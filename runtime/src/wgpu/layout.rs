@@ -29,10 +29,10 @@ impl Layout {
 
     /// The layout that keeps a matrix as it is stored.
     pub(super) fn of(matrix: &MatrixData) -> Self {
-        match (matrix.encoding(), matrix.view()) {
+        match (matrix.encoding(), matrix.scaling()) {
             (Encoding::Dense(DType::F16), _) => Self { weights: WeightType::F16, ..Self::F32 },
             (Encoding::Dense(DType::BF16), _) => Self { weights: WeightType::Bf16, ..Self::F32 },
-            (Encoding::Quantized(format), MatrixView::Quantized(blocks)) => {
+            (Encoding::Quantized(format), Some((scale_type, factor))) => {
                 let weights = match (format.mode(), format.bits()) {
                     (Mode::Affine, 2) => WeightType::Affine2,
                     (Mode::Affine, 3) => WeightType::Affine3,
@@ -45,15 +45,15 @@ impl Layout {
                     (Mode::NvFp4, _) => WeightType::NvFp4,
                     (Mode::Affine, _) => return Self::F32,
                 };
-                let float = match blocks.scale_type() {
+                let float = match scale_type {
                     ScaleType::Float(float) => float,
                     ScaleType::E8M0 | ScaleType::E4M3 => DType::F32,
                 };
                 // The kernels know a factor for the formats whose scales are bytes.
-                if format.mode() == Mode::Affine && blocks.factor() != 1.0 {
+                if format.mode() == Mode::Affine && factor != 1.0 {
                     return Self::F32;
                 }
-                Self { weights, group: format.group(), float, factor: blocks.factor() }
+                Self { weights, group: format.group(), float, factor }
             }
             _ => Self::F32,
         }

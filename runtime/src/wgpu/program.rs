@@ -41,7 +41,7 @@ pub(super) type Step = [u32; 4];
 /// Where dispatches are recorded.
 pub(super) enum Recorder<'a> {
     /// One behind the other.
-    Pass(wgpu::ComputePass<'a>),
+    Pass(Box<wgpu::ComputePass<'a>>),
     /// Each between two time stamps.
     Timed(&'a mut wgpu::CommandEncoder, &'a mut Stamps),
 }
@@ -53,7 +53,7 @@ impl<'a> Recorder<'a> {
         stamps: Option<&'a mut Stamps>,
     ) -> Self {
         match stamps {
-            None => Self::Pass(encoder.begin_compute_pass(&Default::default())),
+            None => Self::Pass(Box::new(encoder.begin_compute_pass(&Default::default()))),
             Some(stamps) => Self::Timed(encoder, stamps),
         }
     }

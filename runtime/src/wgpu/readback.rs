@@ -115,5 +115,13 @@ impl Readback {
 
 /// Why a buffer can't be read: what the device has to say, if anything.
 fn unmapped(device: &Device) -> Error {
-    device.check().err().unwrap_or_else(|| device.fault("results can't be read back"))
+    let message = "results can't be read back";
+    device.check().err().unwrap_or_else(|| {
+        if cfg!(target_family = "wasm") {
+            // Whether a device is lost is told later there than what can't be had because of that.
+            let (adapter, message) = (device.info.name.clone(), message.into());
+            return Error::DeviceLost { adapter, message };
+        }
+        device.fault(message)
+    })
 }

@@ -178,15 +178,16 @@ impl Uploader {
             let count = batch.min(rows.end - first);
             let offset = (at + (first - rows.start) * stride) as u64;
             let Some(size) = wgpu::BufferSize::new((count * stride) as u64) else { continue };
+            let part = matrix.resident(first..first + count)?;
             let view = self.device.queue.write_buffer_with(buffer, offset, size);
             let mut view = view.ok_or_else(|| self.device.fault("refused weights"))?;
             for row in 0..count {
-                match (plane, matrix.view()) {
+                match (plane, part.view()) {
                     (Plane::Codes, _) => {
-                        layout.write_codes(matrix, first + row, &mut decoded, &mut line)?;
+                        layout.write_codes(&part, row, &mut decoded, &mut line)?;
                     }
                     (Plane::Scales, MatrixView::Quantized(blocks)) => {
-                        layout.write_scales(&blocks, first + row, &mut line);
+                        layout.write_scales(&blocks, row, &mut line);
                     }
                     (Plane::Scales, MatrixView::Dense { .. }) => {}
                 }

@@ -16,6 +16,10 @@ use crate::sequence::Sequence;
 
 /// Tokens of a step on the processor: the worker listens between two of them.
 const CHUNK: usize = 64;
+/// Weights from which on a device is expected to be faster: the processor reads some gigabytes of them a second, while the some hundred
+/// kernels of a step take a device some milliseconds whatever they read.
+#[cfg(feature = "wgpu")]
+const DEVICE_FROM: u64 = 64 << 20;
 /// Bytes of states that are kept to go back to.
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -83,7 +87,7 @@ impl Engine {
         json!({
             "wasmBytes": wasm_bytes(),
             "weightBytes": self.shared.weight_bytes,
-            "deviceBytes": 0,
+            "deviceBytes": if self.shared.backend == Backend::Wgpu { self.shared.weight_bytes } else { 0 },
             "cacheBytes": cache.bytes,
             "cachedSnapshots": cache.snapshots,
             "reusedTokens": cache.reused,
@@ -127,13 +131,17 @@ impl Engine {
     async fn open_in(files: Files, options: &str) -> Result<Self, Failure> {
         let options: Options = serde_json::from_str(options)
             .map_err(|error| Failure::Argument(format!("options: {error}")))?;
-        let backend = backend(options.backend.as_deref().unwrap_or("auto"))?;
-        let activations: Activations = options.activations.as_deref().unwrap_or("auto").parse()?;
+        let asked = backend(options.backend.as_deref().unwrap_or("auto"))?;
         let weight_bytes = files.ranged_bytes();
-        let mounted = files.into_memory()?.mount();
+        let backend = choose(asked, weight_bytes).await;
+        let activations: Activations = options.activations.as_deref().unwrap_or("auto").parse()?;
+        let mounted = files.into_model().mount();
         let folder = mounted.path();
         let mut model_options =
-            ModelOptions::new().backend(backend).activations(activations).threads(1).chunk(CHUNK);
+            ModelOptions::new().backend(backend).activations(activations).threads(1);
+        if backend == Backend::Cpu {
+            model_options = model_options.chunk(CHUNK);
+        }
         model_options.context_limit = options.context_limit;
         // What else a folder holds is nobody's concern here.
         model_options.allow_surplus = true;
@@ -154,6 +162,25 @@ impl Engine {
             Shared { model, tokenizer, template, defaults, stop, cache, weight_bytes, backend };
         Ok(Self { shared: Rc::new(shared) })
     }
+}
+
+/// What computes, where that is left to us. A small model's weights are read by the processor before a device has been told of all kernels
+/// of a step; a device that the processor plays gains nothing.
+async fn choose(asked: Backend, weight_bytes: u64) -> Backend {
+    if asked != Backend::Auto {
+        return asked;
+    }
+    #[cfg(feature = "wgpu")]
+    if weight_bytes >= DEVICE_FROM {
+        let usable = |adapter: &kinglet::AdapterInfo| {
+            adapter.unusable.is_none() && adapter.kind != kinglet::AdapterKind::Software
+        };
+        if kinglet::adapters().await.iter().any(usable) {
+            return Backend::Wgpu;
+        }
+    }
+    let _ = weight_bytes;
+    Backend::Cpu
 }
 
 /// The backend by the name that it has in the browser.

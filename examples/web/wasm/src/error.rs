@@ -2,6 +2,7 @@
 
 use js_sys::{Error as JsError, Reflect};
 use kinglet::text::TextError;
+use kinglet::weights::WeightsError;
 use kinglet::{Error, SavedStateError};
 use wasm_bindgen::JsValue;
 
@@ -14,8 +15,6 @@ pub(crate) enum Failure {
     Text(TextError),
     /// The caller's: what was given is not what it should be.
     Argument(String),
-    /// A file that can't be read: the browser's own error.
-    Read { file: String, cause: JsValue },
     /// Another call is not over.
     Busy,
     /// What the page threw when it was told of something.
@@ -45,6 +44,8 @@ fn code(error: &Error) -> &'static str {
     match error {
         Error::Read { .. } | Error::TooLarge { .. } => "file",
         Error::Config { .. } => "config",
+        Error::Weights(WeightsError::Io { .. }) => "file",
+        Error::Weights(WeightsError::OutOfMemory { .. }) => "memory",
         Error::Weights(_) => "weights",
         Error::OutOfMemory { .. } => "memory",
         Error::DeviceMemory { .. } | Error::DeviceLimit { .. } => "device-memory",
@@ -81,10 +82,6 @@ impl From<Failure> for JsValue {
             Failure::Text(error) => ("text", error.to_string()),
             Failure::Argument(message) => ("argument", message),
             Failure::Busy => ("busy", "another call of this model is not over yet".into()),
-            Failure::Read { file, cause } => {
-                let cause = cause.into_message();
-                ("file", format!("can't read {file}: {cause}"))
-            }
             Failure::Page(thrown) => return thrown,
         };
         let error = JsError::new(&without_mount(&message));
@@ -95,13 +92,7 @@ impl From<Failure> for JsValue {
 }
 
 /// What a thrown value says.
-trait Message {
-    fn into_message(self) -> String;
-}
-
-impl Message for JsValue {
-    fn into_message(self) -> String {
-        let message = Reflect::get(&self, &"message".into()).ok().and_then(|text| text.as_string());
-        message.or_else(|| self.as_string()).unwrap_or_else(|| format!("{self:?}"))
-    }
+pub(crate) fn message(thrown: &JsValue) -> String {
+    let message = Reflect::get(thrown, &"message".into()).ok().and_then(|text| text.as_string());
+    message.or_else(|| thrown.as_string()).unwrap_or_else(|| format!("{thrown:?}"))
 }

@@ -1,13 +1,20 @@
-//! The files of a model as the page hands them over: small ones whole, weights as something that can be asked for ranges.
+//! The files of a model as the page hands them over: small ones whole, weights as something that can be asked for ranges, so that they
+//! need never be in memory together.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
 
 use js_sys::{Function, Uint8Array};
-use kinglet::ModelFiles;
+use kinglet::{ModelFiles, ReadAt};
 use wasm_bindgen::prelude::*;
 
-use crate::error::Failure;
+use crate::error::message;
 
-/// Bytes of weights that are asked for at once.
-const PIECE: usize = 4 << 20;
+thread_local! {
+    /// What reads files, by number: the engine's readers may be sent to other threads, which what belongs to JavaScript can't be.
+    static READERS: RefCell<Vec<Option<Function>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The files of a model.
 #[wasm_bindgen]
@@ -19,10 +26,10 @@ pub struct Files {
 
 /// A file that is read in ranges.
 pub(crate) struct Ranged {
-    pub(crate) name: String,
-    pub(crate) bytes: u64,
+    name: String,
+    bytes: u64,
     /// `(offset, length) => Uint8Array`, which is done when it returns.
-    pub(crate) read: Function,
+    read: Function,
 }
 
 #[wasm_bindgen]
@@ -52,46 +59,52 @@ impl Files {
         self.ranged.iter().map(|file| file.bytes).sum()
     }
 
-    /// All of it in memory.
-    pub(crate) fn into_memory(self) -> Result<ModelFiles, Failure> {
+    /// All of it, as the engine reads it.
+    pub(crate) fn into_model(self) -> ModelFiles {
         let mut files = ModelFiles::new();
         self.whole.into_iter().for_each(|(name, contents)| files.add_bytes(name, contents));
-        for file in self.ranged {
-            let contents = file.read_whole()?;
-            files.add_bytes(file.name, contents);
+        for Ranged { name, bytes, read } in self.ranged {
+            let number = READERS.with_borrow_mut(|readers| {
+                readers.push(Some(read));
+                readers.len() - 1
+            });
+            files.add_reader(name, Arc::new(Reader { number }), bytes);
         }
-        Ok(files)
+        files
     }
 }
 
-impl Ranged {
-    fn read_whole(&self) -> Result<Vec<u8>, Failure> {
-        let no_memory = |bytes: u64| {
-            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            Failure::Engine(kinglet::Error::OutOfMemory { what: "the weights", bytes })
-        };
-        let bytes = usize::try_from(self.bytes).map_err(|_| no_memory(self.bytes))?;
-        let mut contents = Vec::new();
-        contents.try_reserve_exact(bytes).map_err(|_| no_memory(self.bytes))?;
-        contents.resize(bytes, 0);
-        let mut at = 0;
-        for piece in contents.chunks_mut(PIECE) {
-            self.read_into(at, piece)?;
-            at += piece.len() as u64;
-        }
-        Ok(contents)
-    }
+/// A file of the page.
+#[derive(Debug)]
+struct Reader {
+    number: usize,
+}
 
-    /// Fills `out` with the bytes from `offset` on.
-    pub(crate) fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<(), Failure> {
-        let failed = |cause| Failure::Read { file: self.name.clone(), cause };
-        // File offsets are below 2^53, where numbers are exact.
+impl Drop for Reader {
+    fn drop(&mut self) {
+        READERS.with_borrow_mut(|readers| {
+            if let Some(reader) = readers.get_mut(self.number) {
+                *reader = None;
+            }
+        });
+    }
+}
+
+impl ReadAt for Reader {
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        let failed = |cause: JsValue| io::Error::other(message(&cause));
+        let read = READERS.with_borrow(|readers| readers.get(self.number).cloned().flatten());
+        let read = read.ok_or_else(|| io::Error::other("the file is closed"))?;
+        // Offsets in files are below 2^53, where numbers are exact.
         let (offset, length) = (JsValue::from(offset as f64), JsValue::from(out.len() as f64));
-        let read = self.read.call2(&JsValue::NULL, &offset, &length).map_err(failed)?;
+        let read = read.call2(&JsValue::NULL, &offset, &length).map_err(failed)?;
         let read: Uint8Array = read.dyn_into().map_err(failed)?;
         if read.length() as usize != out.len() {
-            let message = format!("{} bytes came instead of {}", read.length(), out.len());
-            return Err(failed(JsValue::from(message)));
+            let why = format!("{} bytes came instead of {}", read.length(), out.len());
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
         }
         read.copy_to(out);
         Ok(())

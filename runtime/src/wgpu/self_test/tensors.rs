@@ -7,7 +7,7 @@ use safetensors::tensor::TensorView;
 
 use crate::Error;
 use crate::sampling::Rng;
-use crate::weights::{Encoding, MatrixView, Source, Weights};
+use crate::weights::{Encoding, Source, Weights};
 
 /// What all made-up numbers are drawn with.
 const SEED: u64 = 0x6b69_6e67_6c65_7421;
@@ -30,12 +30,10 @@ struct Made {
 
 /// How a matrix is stored, with the type of affine scales.
 fn stored(matrix: &crate::weights::MatrixData) -> (Encoding, DType) {
-    let float = match matrix.view() {
-        MatrixView::Dense { dtype, .. } => dtype,
-        MatrixView::Quantized(blocks) => match blocks.scale_type() {
-            ScaleType::Float(dtype) => dtype,
-            ScaleType::E8M0 | ScaleType::E4M3 => DType::F32,
-        },
+    let float = match (matrix.encoding(), matrix.scaling()) {
+        (Encoding::Dense(dtype), _) => dtype,
+        (_, Some((ScaleType::Float(dtype), _))) => dtype,
+        _ => DType::F32,
     };
     (matrix.encoding(), float)
 }
