@@ -505,7 +505,8 @@ kinglet_status kinglet_model_render(const struct kinglet_model *model,
                                     size_t *length);
 
 /**
- * Lists what models can run on; the processor is always there, and first.
+ * Lists what models can run on: the processor, which is always there and first, and the adapters that Kinglet's kernels can run on, graphics
+ * cards and what plays one. To look for them takes some milliseconds.
  *
  * The list is the program's: `kinglet_devices_delete`. Any thread may use it.
  */
@@ -532,6 +533,13 @@ kinglet_status kinglet_devices_name(const struct kinglet_devices *devices, size_
 kinglet_status kinglet_devices_backend(const struct kinglet_devices *devices,
                                        size_t index,
                                        char **backend);
+
+/**
+ * The number of a device among the adapters of its backend, for `kinglet_model_options_set_adapter`; -1 for the processor.
+ */
+kinglet_status kinglet_devices_adapter(const struct kinglet_devices *devices,
+                                       size_t index,
+                                       int64_t *adapter);
 
 /**
  * A list without files. It is the program's: `kinglet_files_delete`.
@@ -783,9 +791,38 @@ kinglet_status kinglet_model_options_create(struct kinglet_model_options **optio
 kinglet_status kinglet_model_options_delete(struct kinglet_model_options *options);
 
 /**
- * Which backend computes: `"auto"`, `"cpu"`, or what `kinglet_devices_backend` gave.
+ * Which backend computes: `"auto"`, which takes a discrete or integrated graphics adapter if there is one, `"cpu"`, or what `kinglet_devices_backend` gave.
  */
-kinglet_status kinglet_model_options_set_backend(struct kinglet_model_options *options, const char *backend);
+kinglet_status kinglet_model_options_set_backend(struct kinglet_model_options *options,
+                                                 const char *backend);
+
+/**
+ * Which adapter a backend for graphics cards takes, as `kinglet_devices_adapter` gave it; -1, the default, is the best one.
+ */
+kinglet_status kinglet_model_options_set_adapter(struct kinglet_model_options *options,
+                                                 int64_t adapter);
+
+/**
+ * A folder of the program's own where what makes the next start faster is kept: kernels that a driver has compiled, and what was
+ * found out about it. Null, the default, keeps nothing.
+ */
+kinglet_status kinglet_model_options_set_cache_dir(struct kinglet_model_options *options,
+                                                   const char *folder);
+
+/**
+ * Whether the kernels that a model needs are tested on small inputs before they are used on a graphics card (1, the default), so that
+ * a driver's faults are worked around or told, or not (0).
+ */
+kinglet_status kinglet_model_options_set_self_test(struct kinglet_model_options *options,
+                                                   int32_t test);
+
+/**
+ * Lets attention see the last `window` positions and the first `sinks` only, so that the memory of a session stays bounded; 0 and 0, the
+ * default, for all.
+ */
+kinglet_status kinglet_model_options_set_attention_window(struct kinglet_model_options *options,
+                                                          size_t window,
+                                                          size_t sinks);
 
 /**
  * How many threads compute on the CPU, from 1 to 512; 0, the default, is one for each physical core.

@@ -14,6 +14,8 @@ pub struct kinglet_devices;
 struct Device {
     backend: &'static str,
     name: String,
+    /// Its number among the adapters of its backend.
+    adapter: Option<i64>,
 }
 
 pub(crate) struct Devices(Vec<Device>);
@@ -32,7 +34,8 @@ impl Devices {
     }
 }
 
-/// Lists what models can run on; the processor is always there, and first.
+/// Lists what models can run on: the processor, which is always there and first, and the adapters that Kinglet's kernels can run on, graphics
+/// cards and what plays one. To look for them takes some milliseconds.
 ///
 /// The list is the program's: `kinglet_devices_delete`. Any thread may use it.
 #[unsafe(no_mangle)]
@@ -40,9 +43,33 @@ pub extern "C" fn kinglet_devices_create(devices: *mut *mut kinglet_devices) -> 
     call(|| {
         memory::check_out(devices, "devices")?;
         let name = format!("{}, {}", std::env::consts::ARCH, kinglet::Isa::detect().name());
-        let list = Devices(vec![Device { backend: "cpu", name }]);
+        let mut list = Devices(vec![Device { backend: "cpu", name, adapter: None }]);
+        list.0.extend(adapters());
         memory::write(devices, "devices", handle::insert(Arc::new(list))?)
     })
+}
+
+#[cfg(feature = "wgpu")]
+fn adapters() -> Vec<Device> {
+    // It waits for nobody: what is asynchronous about it is only so in a browser.
+    let mut found = std::pin::pin!(kinglet::adapters());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let std::task::Poll::Ready(found) = found.as_mut().poll(&mut context) else {
+        return Vec::new();
+    };
+    let usable = found.into_iter().filter(|adapter| adapter.unusable.is_none());
+    usable
+        .map(|adapter| Device {
+            backend: "wgpu",
+            name: format!("{} ({}, {})", adapter.name, adapter.kind, adapter.api),
+            adapter: i64::try_from(adapter.index).ok(),
+        })
+        .collect()
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn adapters() -> Vec<Device> {
+    Vec::new()
 }
 
 /// Deletes a list of devices. Null is fine.
@@ -85,5 +112,19 @@ pub extern "C" fn kinglet_devices_backend(
         memory::check_out(backend, "backend")?;
         let devices = handle::get::<Devices>(devices)?;
         memory::lend_bytes(devices.find(index)?.backend.into(), backend, std::ptr::null_mut())
+    })
+}
+
+/// The number of a device among the adapters of its backend, for `kinglet_model_options_set_adapter`; -1 for the processor.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_devices_adapter(
+    devices: *const kinglet_devices,
+    index: usize,
+    adapter: *mut i64,
+) -> kinglet_status {
+    call(|| {
+        memory::check_out(adapter, "adapter")?;
+        let devices = handle::get::<Devices>(devices)?;
+        memory::write(adapter, "adapter", devices.find(index)?.adapter.unwrap_or(-1))
     })
 }

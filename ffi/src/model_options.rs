@@ -108,7 +108,7 @@ pub extern "C" fn kinglet_model_options_delete(
     call(|| handle::delete::<Options>(options))
 }
 
-/// Which backend computes: `"auto"`, `"cpu"`, or what `kinglet_devices_backend` gave.
+/// Which backend computes: `"auto"`, which takes a discrete or integrated graphics adapter if there is one, `"cpu"`, or what `kinglet_devices_backend` gave.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_backend(
     options: *mut kinglet_model_options,
@@ -116,6 +116,67 @@ pub extern "C" fn kinglet_model_options_set_backend(
 ) -> kinglet_status {
     set(options, |options| {
         options.model.backend = memory::string(backend, "backend")?.parse::<Backend>()?;
+        Ok(())
+    })
+}
+
+/// Which adapter a backend for graphics cards takes, as `kinglet_devices_adapter` gave it; -1, the default, is the best one.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_model_options_set_adapter(
+    options: *mut kinglet_model_options,
+    adapter: i64,
+) -> kinglet_status {
+    set(options, |options| {
+        options.model.adapter = match adapter {
+            -1 => None,
+            number => Some(usize::try_from(number).map_err(|_| {
+                Failure::argument(format!("adapter {number}: they are counted from 0"))
+            })?),
+        };
+        Ok(())
+    })
+}
+
+/// A folder of the program's own where what makes the next start faster is kept: kernels that a driver has compiled, and what was
+/// found out about it. Null, the default, keeps nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_model_options_set_cache_dir(
+    options: *mut kinglet_model_options,
+    folder: *const c_char,
+) -> kinglet_status {
+    set(options, |options| {
+        options.model.cache_dir = match folder.is_null() {
+            true => None,
+            false => Some(memory::string(folder, "folder")?.into()),
+        };
+        Ok(())
+    })
+}
+
+/// Whether the kernels that a model needs are tested on small inputs before they are used on a graphics card (1, the default), so that
+/// a driver's faults are worked around or told, or not (0).
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_model_options_set_self_test(
+    options: *mut kinglet_model_options,
+    test: i32,
+) -> kinglet_status {
+    set(options, |options| {
+        options.model.self_test = test != 0;
+        Ok(())
+    })
+}
+
+/// Lets attention see the last `window` positions and the first `sinks` only, so that the memory of a session stays bounded; 0 and 0, the
+/// default, for all.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_model_options_set_attention_window(
+    options: *mut kinglet_model_options,
+    window: usize,
+    sinks: usize,
+) -> kinglet_status {
+    set(options, |options| {
+        options.model.attention_window = Some(window).filter(|&window| window > 0);
+        options.model.attention_sinks = sinks;
         Ok(())
     })
 }

@@ -85,6 +85,15 @@ static void options(void) {
     ARGUMENT(kinglet_model_options_set_threads(o, SIZE_MAX));
     ARGUMENT(kinglet_model_options_set_chunk(o, SIZE_MAX));
     OK(kinglet_model_options_set_context_limit(o, SIZE_MAX));
+    OK(kinglet_model_options_set_adapter(o, 0));
+    OK(kinglet_model_options_set_adapter(o, -1));
+    ARGUMENT(kinglet_model_options_set_adapter(o, -2));
+    OK(kinglet_model_options_set_cache_dir(o, "/nowhere"));
+    OK(kinglet_model_options_set_cache_dir(o, NULL));
+    EXPECT(kinglet_model_options_set_cache_dir(o, "\xff"), KINGLET_INVALID_UTF8);
+    OK(kinglet_model_options_set_self_test(o, 0));
+    OK(kinglet_model_options_set_attention_window(o, SIZE_MAX, SIZE_MAX));
+    OK(kinglet_model_options_set_attention_window(o, 0, 0));
     OK(kinglet_model_options_set_cache_bytes(o, SIZE_MAX));
     OK(kinglet_model_options_set_allow_surplus(o, 0x7fffffff));
     OK(kinglet_model_options_set_fetch(o, -1));
@@ -424,6 +433,7 @@ int main(int argc, char **argv) {
     uint32_t tokens[20] = {0};
     char *text = NULL;
     size_t count = 0;
+    int64_t adapter = 0;
     struct sigaction before[32], after;
     int lines = 0, number;
     if (argc < 3) return 2;
@@ -445,6 +455,14 @@ int main(int argc, char **argv) {
     OK(kinglet_free(text));
     ARGUMENT(kinglet_devices_name(devices, SIZE_MAX, &text));
     ARGUMENT(kinglet_devices_backend(devices, 0, NULL));
+    ARGUMENT(kinglet_devices_adapter(devices, 0, NULL));
+    ARGUMENT(kinglet_devices_adapter(devices, SIZE_MAX, &adapter));
+    OK(kinglet_devices_adapter(devices, 0, &adapter));
+    EXPECT(adapter, -1);
+    for (size_t i = 1; i < count; i++) {
+        OK(kinglet_devices_adapter(devices, i, &adapter));
+        EXPECT(adapter >= 0, 1);
+    }
     OK(kinglet_devices_delete(devices));
     HANDLE(kinglet_devices_count(devices, &count));
 
