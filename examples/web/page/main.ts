@@ -99,6 +99,7 @@ async function resume(): Promise<void> {
   const current = model;
   if (!current) return;
   session = undefined;
+  refresh();
   const kept = conversation.model === modelName ? conversation.id : undefined;
   try {
     // What was before the last answer is there for another one.

@@ -430,17 +430,17 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   const [, total, reused] = /prompt (\d+) \((\d+) reused\)/.exec(await stats());
   assert.ok(Number(reused) > 16 && Number(total) - Number(reused) < 30, await stats());
   // Stopped by Escape; what there is stays.
-  await set('max-tokens', '5000');
-  await set('temperature', '2');
   await page.click('#new');
   await page.waitForFunction(() => document.querySelectorAll('article').length === 0);
   await ready(page);
-  await page.fill('#input', 'Tell me everything.');
+  await page.fill('#input', ASK);
   await page.keyboard.press('Enter');
   await page.waitForFunction(() => (document.querySelector('article.assistant .text')?.textContent.length ?? 0) > 20);
   await page.keyboard.press('Escape');
   await ready(page);
+  // Where the last token came first, there was nothing to stop.
   assert.match(await page.textContent('article.assistant .remark'), /stopped|^$/);
+  assert.ok(first.startsWith(await text()));
   assert.equal(await page.locator('#list li').count(), 2);
   // Another model, on a phone in the dark.
   await page.setViewportSize({ width: 375, height: 700 });
