@@ -1,4 +1,4 @@
-//! The C interface as its users meet it: programs in C, C++ and Python, compiled against `kinglet.h` and run with a demo model.
+//! The C interface as its users meet it: programs in C, C++, Java and Python, compiled against `kinglet.h` and run with a demo model.
 //!
 //! What needs a compiler or an interpreter that is not there is passed over with a word; CI has them all.
 
@@ -20,20 +20,8 @@ fn model(name: &str) -> PathBuf {
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<TempDir> = OnceLock::new();
     let folder = LIBRARY.get_or_init(|| {
-        // target/PROFILE/deps/ffi-HASH
-        let test = std::env::current_exe().unwrap();
-        let profile = test.parent().unwrap().parent().unwrap();
-        let name = match profile.file_name().unwrap().to_str().unwrap() {
-            "debug" => "dev",
-            name => name,
-        };
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--package", "kinglet-ffi", "--profile", name]);
-        build.arg("--target-dir").arg(profile.parent().unwrap()).current_dir(root());
-        assert!(build.status().unwrap().success(), "libkinglet does not build");
+        let built = kinglet_tests::cargo::build("kinglet-ffi").join("libkinglet.so");
         let folder = tempfile::tempdir().unwrap();
-        let built = profile.join("libkinglet.so");
         std::fs::copy(&built, folder.path().join("libkinglet.so.1")).unwrap();
         std::os::unix::fs::symlink("libkinglet.so.1", folder.path().join("libkinglet.so")).unwrap();
         folder
@@ -41,13 +29,18 @@ fn library() -> &'static Path {
     folder.path()
 }
 
-/// Whether a program is there; says so if not.
+/// Whether a program is there.
 fn there(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success());
-    if !found {
-        eprintln!("passed over: there is no {program}");
-    }
-    found
+    found || pass_over(&format!("there is no {program}"))
+}
+
+/// Says why a test is passed over, and fails it where `KINGLET_REQUIRE_TOOLS` is set, as it is in CI. Gives `false`.
+#[track_caller]
+fn pass_over(why: &str) -> bool {
+    assert!(std::env::var_os("KINGLET_REQUIRE_TOOLS").is_none(), "{why}");
+    eprintln!("passed over: {why}");
+    false
 }
 
 #[track_caller]
@@ -220,6 +213,94 @@ fn the_package_for_python_works() {
         .env("PYTHONDONTWRITEBYTECODE", "1");
     let output = python.output().unwrap();
     // unittest reports on standard error.
+    let report = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && report.contains("\nOK"), "{report}");
+}
+
+/// Where the headers of Java's native interface are: beside the compiler.
+fn java_home() -> Option<PathBuf> {
+    if !there("javac") || !there("java") || !there("gcc") {
+        return None;
+    }
+    let settings = Command::new("java").args(["-XshowSettings:properties", "-version"]).output();
+    let settings = String::from_utf8(settings.unwrap().stderr).unwrap();
+    let home = settings.lines().find_map(|line| line.trim().strip_prefix("java.home = "));
+    let home = PathBuf::from(home.expect("Java says where it is"));
+    let found = home.join("include/jni.h").is_file();
+    (found || pass_over(&format!("{} has no jni.h", home.display()))).then_some(home)
+}
+
+#[test]
+fn the_classes_for_android_work_on_the_desktop() {
+    let Some(home) = java_home() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let example = root().join("examples/android");
+    let mut shim = Command::new("gcc");
+    shim.args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-g", "-fPIC", "-shared"]);
+    for include in [root().join("ffi/include"), home.join("include"), home.join("include/linux")] {
+        shim.arg("-I").arg(include);
+    }
+    shim.arg(example.join("jni/kinglet_jni.c")).arg("-L").arg(library()).arg("-lkinglet");
+    shim.arg(format!("-Wl,-rpath,{}", library().display()));
+    shim.arg("-o").arg(folder.path().join("libkinglet_jni.so"));
+    succeeded("gcc", &shim.output().unwrap());
+
+    let mut sources = vec![example.join("desktop/Chat.java")];
+    let classes = std::fs::read_dir(example.join("java/org/kinglet")).unwrap();
+    sources.extend(classes.map(|entry| entry.unwrap().path()));
+    let mut compile = Command::new("javac");
+    compile.args(["--release", "8", "-Xlint:all,-options,-try", "-Werror", "-d"]);
+    compile.arg(folder.path()).args(sources);
+    let compiled = compile.output().unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+
+    let mut chat = Command::new("java");
+    chat.arg("-Xcheck:jni").arg(format!("-Djava.library.path={}", folder.path().display()));
+    chat.arg("-cp").arg(folder.path()).arg("Chat").arg(model("hybrid"));
+    let report = succeeded("java", &chat.output().unwrap());
+    assert!(report.ends_with("done\n"), "{report}");
+    assert!(!report.contains("WARNING"), "{report}");
+}
+
+/// A display that nobody sees, for as long as it lives.
+struct Display(std::process::Child, String);
+
+impl Display {
+    fn start() -> Self {
+        use std::io::{BufRead, BufReader};
+        use std::process::Stdio;
+        let mut server = Command::new("Xvfb");
+        // It chooses a number that is free and says which.
+        server.args(["-displayfd", "1", "-screen", "0", "720x480x24", "-nolisten", "tcp"]);
+        server.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut server = server.spawn().unwrap();
+        let mut number = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut number).unwrap();
+        Self(server, format!(":{}", number.trim()))
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_window_chats() {
+    let tk = Command::new("python3").args(["-c", "import tkinter"]).output();
+    let display = Command::new("Xvfb").arg("-help").output();
+    if !tk.is_ok_and(|output| output.status.success()) || display.is_err() {
+        pass_over("there is no Tk for Python or no Xvfb");
+        return;
+    }
+    let display = Display::start();
+    let mut python = Command::new("python3");
+    python.args(["-W", "error", "test_chat.py"]).arg(model("hybrid")).arg(model("xlstm"));
+    python.current_dir(root().join("examples/desktop")).env("DISPLAY", &display.1);
+    python.env("KINGLET_LIBRARY", library().join("libkinglet.so"));
+    let output = python.env("PYTHONDONTWRITEBYTECODE", "1").output().unwrap();
     let report = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && report.contains("\nOK"), "{report}");
 }

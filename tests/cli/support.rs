@@ -12,20 +12,8 @@ use tempfile::TempDir;
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        // target/PROFILE/deps/cli-HASH
-        let test = std::env::current_exe().unwrap();
-        let profile = test.parent().unwrap().parent().unwrap();
-        let name = match profile.file_name().unwrap().to_str().unwrap() {
-            "debug" => "dev",
-            name => name,
-        };
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--package", "kinglet-cli", "--profile", name]);
-        build.arg("--target-dir").arg(profile.parent().unwrap());
-        build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(build.status().unwrap().success(), "the command line does not build");
-        let binary = profile.join(format!("kinglet{}", std::env::consts::EXE_SUFFIX));
+        let folder = kinglet_tests::cargo::build("kinglet-cli");
+        let binary = folder.join(format!("kinglet{}", std::env::consts::EXE_SUFFIX));
         assert!(binary.is_file(), "{} was not built", binary.display());
         binary
     })

@@ -1,5 +1,6 @@
 //! What the tests that cross crates share: the fixtures and how results are compared.
 
+pub mod cargo;
 pub mod oracle;
 pub mod random;
 pub mod rig;

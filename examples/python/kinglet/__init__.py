@@ -168,6 +168,10 @@ class Session(Handle):
         """Ends what the session is computing, or will compute next, with :class:`Cancelled`. From any thread."""
         call("session_cancel", self.handle)
 
+    def clear_cancel(self) -> None:
+        """Takes a cancellation away that came too late for what it was meant for. From any thread."""
+        call("session_clear_cancel", self.handle)
+
     def reset(self) -> None:
         """Back to no tokens."""
         call("session_reset", self.handle)

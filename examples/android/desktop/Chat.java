@@ -1,0 +1,98 @@
+import java.io.File;
+import java.io.RandomAccessFile;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.Paths;
+import org.kinglet.Answer;
+import org.kinglet.KingletException;
+import org.kinglet.Model;
+import org.kinglet.Session;
+import org.kinglet.Text;
+
+/** What an app does with the classes, on the desktop: java Chat MODEL_FOLDER. Fails where something is not as promised. */
+public final class Chat {
+    private static void require(boolean holds, String what) {
+        if (!holds) throw new AssertionError(what);
+    }
+
+    private static String answer(Session session, String messages) {
+        StringBuilder text = new StringBuilder();
+        try (Answer answer = session.chat(messages, 24, 7)) {
+            for (String piece = answer.next(); piece != null; piece = answer.next()) text.append(piece);
+        }
+        return text.toString();
+    }
+
+    /** The number under which a file is open: what Android's ParcelFileDescriptor says by itself. */
+    private static int descriptor(Path file) throws Exception {
+        for (File open : new File("/proc/self/fd").listFiles()) {
+            if (open.toPath().toRealPath().equals(file.toRealPath())) return Integer.parseInt(open.getName());
+        }
+        throw new AssertionError(file + " is not open");
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        Path folder = Paths.get(arguments[0]);
+        String question = Text.message("user", "Tell me a \"story\" about a \u732b\n\ud83d\ude00.");
+        String first;
+        try (Model model = Model.open(folder.toString(), "cpu"); Session session = model.session()) {
+            System.out.println(model.description());
+            first = answer(session, "[" + question + "]");
+            System.out.println(first);
+            require(first.length() > 10, "an answer");
+            String turns = "[" + question + ", " + Text.message("assistant", first) + ", " + Text.message("user", "More!") + "]";
+            try (Answer second = session.chat(turns, 4, 7)) {
+                while (second.next() != null) {}
+                require(second.reusedTokens() > 5, "the second turn goes on from the first");
+            }
+
+            // Another thread cancels, as a stop button does, and the session goes on afterwards.
+            try (Answer third = session.chat("[" + question + "]", 24, 7)) {
+                Thread stop = new Thread(session::cancel);
+                stop.start();
+                stop.join();
+                third.next();
+                throw new AssertionError("a cancelled answer went on");
+            } catch (KingletException cancelled) {
+                require(cancelled.status == KingletException.CANCELLED, cancelled.toString());
+            }
+            require(answer(session, "[" + question + "]").equals(first), "the same seed gives the same answer");
+
+            session.close();
+            try {
+                answer(session, "[]");
+                throw new AssertionError("a closed session answered");
+            } catch (KingletException closed) {
+                require(closed.getMessage().contains("session"), closed.toString());
+            }
+        }
+        try {
+            Model.open("/no/such/folder", "cpu");
+            throw new AssertionError("opened what is not there");
+        } catch (KingletException missing) {
+            System.out.println(missing.getMessage());
+        }
+
+        // As from the assets of an APK: by descriptor, offset and length.
+        String[] names = {"config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "model.safetensors"};
+        try (Model.Files files = new Model.Files()) {
+            for (String name : names) {
+                Path file = folder.resolve(name);
+                try (RandomAccessFile open = new RandomAccessFile(file.toFile(), "r")) {
+                    files.add(name, descriptor(file), 0, open.length());
+                }
+            }
+            // The settings of generation_config.json are not needed to open; without them the seed's answer may differ.
+            if (Files.exists(folder.resolve("generation_config.json"))) {
+                Path file = folder.resolve("generation_config.json");
+                try (RandomAccessFile open = new RandomAccessFile(file.toFile(), "r")) {
+                    files.add("generation_config.json", descriptor(file), 0, open.length());
+                }
+            }
+            try (Model model = files.open("cpu"); Session session = model.session()) {
+                require(answer(session, "[" + question + "]").equals(first), "the same model from descriptors");
+            }
+        }
+        System.out.println("done");
+    }
+}

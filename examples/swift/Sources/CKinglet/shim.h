@@ -1,0 +1,2 @@
+/* The installed header, by the include path that pkg-config gives. */
+#include <kinglet.h>

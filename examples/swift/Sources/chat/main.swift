@@ -1,0 +1,29 @@
+// A chat on the terminal: swift run chat MODEL_FOLDER
+import Foundation
+import Kinglet
+
+guard CommandLine.arguments.count == 2 else {
+    FileHandle.standardError.write(Data("usage: chat MODEL_FOLDER\n".utf8))
+    exit(2)
+}
+do {
+    let model = try Model(path: CommandLine.arguments[1])
+    print(try model.description())
+    let session = try Session(model)
+    var messages: [Message] = []
+    while let question = readLine() {
+        messages.append(Message(role: "user", content: question))
+        let answer = try session.chat(messages)
+        var text = ""
+        while let piece = try answer.next() {
+            print(piece, terminator: "")
+            fflush(stdout)
+            text += piece
+        }
+        print()
+        messages.append(Message(role: "assistant", content: text))
+    }
+} catch {
+    FileHandle.standardError.write(Data("\(error)\n".utf8))
+    exit(1)
+}
