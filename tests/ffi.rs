@@ -29,9 +29,17 @@ fn library() -> &'static Path {
     folder.path()
 }
 
+/// A command line whose program finds what it looks for where Vulkan is: its loader complains on standard error where a session of a desktop is
+/// missing.
+fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    command
+}
+
 /// Whether a program is there.
 fn there(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success());
+    let found = command(program).arg("--version").output().is_ok_and(|o| o.status.success());
     found || pass_over(&format!("there is no {program}"))
 }
 
@@ -55,7 +63,7 @@ fn succeeded(what: &str, output: &Output) -> String {
 /// Compiles one source as strictly as possible and links it with the library.
 fn compile(compiler: &str, standard: &str, source: &str, folder: &Path) -> PathBuf {
     let program = folder.join("program");
-    let mut compile = Command::new(compiler);
+    let mut compile = command(compiler);
     compile.arg(standard).args(["-Wall", "-Wextra", "-Werror", "-pedantic", "-g"]);
     compile.args(["-D_POSIX_C_SOURCE=200809L", "-I"]).arg(root().join("ffi/include"));
     compile.arg(root().join(source)).arg("-L").arg(library()).args([
@@ -71,7 +79,7 @@ fn compile(compiler: &str, standard: &str, source: &str, folder: &Path) -> PathB
 fn run(program: &Path, arguments: &[&Path], input: &str) -> String {
     use std::io::Write;
     use std::process::Stdio;
-    let mut command = Command::new(program);
+    let mut command = command(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
@@ -91,7 +99,7 @@ fn the_header_is_clean_in_every_dialect() {
         ("g++", "c++", "-std=c++17"),
     ];
     for (compiler, language, standard) in dialects {
-        let mut check = Command::new(compiler);
+        let mut check = command(compiler);
         check.args([standard, "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"]);
         succeeded(standard, &check.args(["-x", language]).arg(&header).output().unwrap());
     }
@@ -102,7 +110,7 @@ fn only_the_header_s_functions_are_exported() {
     if !there("nm") {
         return;
     }
-    let nm = Command::new("nm")
+    let nm = command("nm")
         .args(["-D", "--defined-only"])
         .arg(library().join("libkinglet.so.1"))
         .output();
@@ -206,7 +214,7 @@ fn the_package_for_python_works() {
         return;
     }
     let package = root().join("examples/python");
-    let mut python = Command::new("python3");
+    let mut python = command("python3");
     python.arg("-W").arg("error").arg("test_kinglet.py").arg(model("hybrid")).current_dir(&package);
     python
         .env("KINGLET_LIBRARY", library().join("libkinglet.so"))
@@ -222,7 +230,7 @@ fn java_home() -> Option<PathBuf> {
     if !there("javac") || !there("java") || !there("gcc") {
         return None;
     }
-    let settings = Command::new("java").args(["-XshowSettings:properties", "-version"]).output();
+    let settings = command("java").args(["-XshowSettings:properties", "-version"]).output();
     let settings = String::from_utf8(settings.unwrap().stderr).unwrap();
     let home = settings.lines().find_map(|line| line.trim().strip_prefix("java.home = "));
     let home = PathBuf::from(home.expect("Java says where it is"));
@@ -235,7 +243,7 @@ fn the_classes_for_android_work_on_the_desktop() {
     let Some(home) = java_home() else { return };
     let folder = tempfile::tempdir().unwrap();
     let example = root().join("examples/android");
-    let mut shim = Command::new("gcc");
+    let mut shim = command("gcc");
     shim.args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-g", "-fPIC", "-shared"]);
     for include in [root().join("ffi/include"), home.join("include"), home.join("include/linux")] {
         shim.arg("-I").arg(include);
@@ -248,13 +256,13 @@ fn the_classes_for_android_work_on_the_desktop() {
     let mut sources = vec![example.join("desktop/Chat.java")];
     let classes = std::fs::read_dir(example.join("java/org/kinglet")).unwrap();
     sources.extend(classes.map(|entry| entry.unwrap().path()));
-    let mut compile = Command::new("javac");
+    let mut compile = command("javac");
     compile.args(["--release", "8", "-Xlint:all,-options,-try", "-Werror", "-d"]);
     compile.arg(folder.path()).args(sources);
     let compiled = compile.output().unwrap();
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
 
-    let mut chat = Command::new("java");
+    let mut chat = command("java");
     chat.arg("-Xcheck:jni").arg(format!("-Djava.library.path={}", folder.path().display()));
     chat.arg("-cp").arg(folder.path()).arg("Chat").arg(model("hybrid"));
     let report = succeeded("java", &chat.output().unwrap());
@@ -269,7 +277,7 @@ impl Display {
     fn start() -> Self {
         use std::io::{BufRead, BufReader};
         use std::process::Stdio;
-        let mut server = Command::new("Xvfb");
+        let mut server = command("Xvfb");
         // It chooses a number that is free and says which.
         server.args(["-displayfd", "1", "-screen", "0", "720x480x24", "-nolisten", "tcp"]);
         server.stdout(Stdio::piped()).stderr(Stdio::null());
@@ -289,14 +297,14 @@ impl Drop for Display {
 
 #[test]
 fn the_window_chats() {
-    let tk = Command::new("python3").args(["-c", "import tkinter"]).output();
-    let display = Command::new("Xvfb").arg("-help").output();
+    let tk = command("python3").args(["-c", "import tkinter"]).output();
+    let display = command("Xvfb").arg("-help").output();
     if !tk.is_ok_and(|output| output.status.success()) || display.is_err() {
         pass_over("there is no Tk for Python or no Xvfb");
         return;
     }
     let display = Display::start();
-    let mut python = Command::new("python3");
+    let mut python = command("python3");
     python.args(["-W", "error", "test_chat.py"]).arg(model("hybrid")).arg(model("xlstm"));
     python.current_dir(root().join("examples/desktop")).env("DISPLAY", &display.1);
     python.env("KINGLET_LIBRARY", library().join("libkinglet.so"));

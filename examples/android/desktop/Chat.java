@@ -1,6 +1,7 @@
 import java.io.File;
 import java.io.RandomAccessFile;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.Paths;
 import org.kinglet.Answer;
@@ -26,7 +27,11 @@ public final class Chat {
     /** The number under which a file is open: what Android's ParcelFileDescriptor says by itself. */
     private static int descriptor(Path file) throws Exception {
         for (File open : new File("/proc/self/fd").listFiles()) {
-            if (open.toPath().toRealPath().equals(file.toRealPath())) return Integer.parseInt(open.getName());
+            try {
+                if (open.toPath().toRealPath().equals(file.toRealPath())) return Integer.parseInt(open.getName());
+            } catch (NoSuchFileException pipe) {
+                // Not everything that is open has a path.
+            }
         }
         throw new AssertionError(file + " is not open");
     }
