@@ -23,6 +23,7 @@ impl Fnv1a {
     }
 
     /// The hash of `bytes`.
+    #[cfg(any(test, feature = "wgpu"))]
     pub(crate) fn of(bytes: &[u8]) -> u64 {
         let mut hash = Self::new();
         hash.write(bytes);

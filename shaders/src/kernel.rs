@@ -280,7 +280,7 @@ impl Kernel {
         )
     }
 
-    /// Whether its threads add up what they have, so that it has a variant for each [`Reduction`].
+    /// Whether its threads add up what they have, so that it has a variant for each [`Reduction`](super::variant::Reduction).
     pub const fn has_reduction(self) -> bool {
         let alone = matches!(
             self,
