@@ -43,7 +43,7 @@ fn held_out() -> TextTokens {
 
 #[test]
 fn feedback_lessens_the_divergence_and_more_passes_change_nothing() {
-    let model = Model::open(demo(), &ModelOptions::new()).unwrap();
+    let model = Model::open(demo(), &ModelOptions::new().threads(2)).unwrap();
     let job = Job::open(&demo(), &JobOptions::new(Format::affine(3, 64).unwrap())).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, method: &dyn Method| {
@@ -74,7 +74,8 @@ fn feedback_lessens_the_divergence_and_more_passes_change_nothing() {
     let options = EvalOptions { context: held_out.tokens.len().min(256), ..Default::default() };
     let divergence = |folder: &Path| {
         let quantized =
-            Model::open(folder, &ModelOptions::new().activations(Activations::F32)).unwrap();
+            Model::open(folder, &ModelOptions::new().threads(2).activations(Activations::F32))
+                .unwrap();
         let result = evaluate(&quantized, Some(&model), &held_out, &options, &mut |_, _| true);
         result.unwrap().comparison.unwrap().divergence.mean
     };
@@ -84,7 +85,7 @@ fn feedback_lessens_the_divergence_and_more_passes_change_nothing() {
 
 #[test]
 fn a_text_that_is_too_short_and_a_stop_are_told() {
-    let model = Model::open(demo(), &ModelOptions::new()).unwrap();
+    let model = Model::open(demo(), &ModelOptions::new().threads(2)).unwrap();
     let job = Job::open(&demo(), &JobOptions::new(Format::affine(4, 64).unwrap())).unwrap();
     let text = TextTokens { tokens: vec![5; 600], begin: None };
     let make = |options, go| {

@@ -24,7 +24,7 @@ const HALF_BOUND: f64 = 0.02;
 
 /// Activations as they are: what is compared with the reference.
 fn exact() -> ModelOptions {
-    ModelOptions::new().activations(Activations::F32)
+    ModelOptions::new().backend(kinglet::Backend::Cpu).activations(Activations::F32)
 }
 
 fn open(case: &Case, options: &ModelOptions) -> Model {

@@ -54,7 +54,7 @@ fn reference(name: &str) -> Reference {
 }
 
 fn open(name: &str) -> Model {
-    Model::open(folder(name), &ModelOptions::new()).unwrap()
+    Model::open(folder(name), &ModelOptions::new().backend(kinglet::Backend::Cpu)).unwrap()
 }
 
 #[test]

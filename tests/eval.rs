@@ -13,7 +13,7 @@ fn demo(name: &str) -> PathBuf {
 }
 
 fn open(name: &str) -> Model {
-    Model::open(demo(name), &ModelOptions::new()).unwrap()
+    Model::open(demo(name), &ModelOptions::new().backend(kinglet::Backend::Cpu)).unwrap()
 }
 
 /// `ln p` of every token.
@@ -107,7 +107,11 @@ fn what_cannot_be_compared_is_refused() {
     let model = open("xlstm");
     let text = TextTokens { tokens: vec![5; 20], begin: None };
     let options = EvalOptions { context: 16, ..EvalOptions::default() };
-    let tiny = Model::open(fixtures().join("xlstm/plain"), &ModelOptions::new()).unwrap();
+    let tiny = Model::open(
+        fixtures().join("xlstm/plain"),
+        &ModelOptions::new().backend(kinglet::Backend::Cpu),
+    )
+    .unwrap();
     let run = |reference, progress: bool| {
         evaluate(&model, reference, &text, &options, &mut |_, _| progress).unwrap_err()
     };

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use kinglet::plan::StateKind;
-use kinglet::{Cancel, Error, Model, ModelOptions, estimate};
+use kinglet::{Backend, Cancel, Error, Model, ModelOptions, estimate};
 use kinglet_tests::cases;
 
 #[test]
 fn a_flag_that_is_set_stops_the_next_step_and_no_other_session() {
     let case = &cases()[0];
-    let model = Model::open(&case.folder, &ModelOptions::new()).unwrap();
+    let model = Model::open(&case.folder, &ModelOptions::new().backend(Backend::Cpu)).unwrap();
     let mut session = model.session().unwrap();
     let cancel = Cancel::new();
     session.set_cancel(Some(cancel.clone()));
@@ -31,7 +31,7 @@ fn a_flag_that_is_set_stops_the_next_step_and_no_other_session() {
 #[test]
 fn a_step_that_is_stopped_on_its_way_never_happened() {
     for case in cases().iter().filter(|case| case.name.ends_with("/plain")) {
-        let options = ModelOptions::new().chunk(64);
+        let options = ModelOptions::new().backend(Backend::Cpu).chunk(64);
         let model = Model::open(&case.folder, &options).unwrap();
         let tokens: Vec<u32> = case.tokens.iter().copied().cycle().take(3000).collect();
         let (mut session, mut expected) = (model.session().unwrap(), model.session().unwrap());
@@ -71,15 +71,17 @@ fn a_step_that_is_stopped_on_its_way_never_happened() {
 fn memory_is_what_was_estimated() {
     for case in cases() {
         let length = case.tokens.len();
-        let told = estimate(&case.folder, &ModelOptions::new(), length).unwrap();
-        let model = Model::open(&case.folder, &ModelOptions::new()).unwrap();
+        let told =
+            estimate(&case.folder, &ModelOptions::new().backend(Backend::Cpu), length).unwrap();
+        let model = Model::open(&case.folder, &ModelOptions::new().backend(Backend::Cpu)).unwrap();
         assert_eq!(told.weights, model.weights().total_bytes(), "{}", case.name);
         let mut session = model.session().unwrap();
         session.feed(&case.tokens).unwrap();
         // Caches grow by pages, so that they may hold more than the tokens need, but never less than is told.
         let held = session.state_bytes() as u64;
         assert!(held >= told.state, "{}: {held} for {}", case.name, told.state);
-        let more = estimate(&case.folder, &ModelOptions::new(), length + 64).unwrap();
+        let more = estimate(&case.folder, &ModelOptions::new().backend(Backend::Cpu), length + 64)
+            .unwrap();
         // A window begins within a page and ends within one.
         let spare = model.plan().states.iter().map(|state| match state.kind {
             StateKind::KeyValue { kv_heads, head_dim, window: Some(_), .. } => {

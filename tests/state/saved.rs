@@ -150,7 +150,7 @@ fn the_same_weights_with_another_computation_are_another_model() {
     let mut config: serde_json::Value = serde_json::from_str(&folder.read("config.json")).unwrap();
     config["rms_norm_eps"] = 1e-3.into();
     folder.write("config.json", config.to_string());
-    let other = Model::open(folder.path(), &ModelOptions::new()).unwrap();
+    let other = Model::open(folder.path(), &ModelOptions::new().threads(1)).unwrap();
     let (error, message) = refused(&other, &file);
     let SavedStateError::OtherModel { differences, .. } = error else { panic!("{error:?}") };
     let differing: Vec<&str> = differences.iter().map(|difference| difference.what).collect();
@@ -160,14 +160,14 @@ fn the_same_weights_with_another_computation_are_another_model() {
     *weights.last_mut().unwrap() ^= 1;
     let folder = TempDir::copy_of(&case.folder);
     folder.write("model.safetensors", weights);
-    let other = Model::open(folder.path(), &ModelOptions::new()).unwrap();
+    let other = Model::open(folder.path(), &ModelOptions::new().threads(1)).unwrap();
     let (error, message) = refused(&other, &file);
     let SavedStateError::OtherModel { differences, .. } = error else { panic!("{error:?}") };
     let differing: Vec<&str> = differences.iter().map(|difference| difference.what).collect();
     assert_eq!(differing, ["weights"], "{message}");
     // A copy of the folder is the same model.
     let folder = TempDir::copy_of(&case.folder);
-    let same = Model::open(folder.path(), &ModelOptions::new()).unwrap();
+    let same = Model::open(folder.path(), &ModelOptions::new().threads(1)).unwrap();
     assert_eq!(load(&same, &file).unwrap().tokens(), [1, 2, 3]);
 }
 
