@@ -16,6 +16,7 @@
 
 mod atomic_file;
 pub mod backend;
+pub mod batch;
 #[cfg(feature = "wgpu")]
 mod cache_dir;
 pub mod calibrate;
@@ -48,6 +49,7 @@ pub use self::wgpu::adapter::{AdapterInfo, AdapterKind, adapters};
 #[cfg(feature = "wgpu")]
 pub use self::wgpu::capabilities::Capabilities;
 pub use backend::{Backend, Logits};
+pub use batch::{Batch, BatchEvent, BatchOptions, Outcome, SequenceId};
 pub use cancel::Cancel;
 pub use checkpoint::{Checkpoint, read_config, read_spec};
 pub use cpu::simd::Isa;

@@ -431,14 +431,20 @@ impl Model {
         }
     }
 
-    fn check(&self, run: &Run<'_>) -> Result<(), Error> {
-        let (session, vocab) = (&*run.session, self.vocab());
+    /// Whether a session can go on here.
+    pub(crate) fn check_session(&self, session: &Session) -> Result<(), Error> {
         if !self.is(&session.model) {
             return Err(Error::ForeignSession);
         }
         if session.poisoned {
             return Err(Error::PoisonedSession);
         }
+        Ok(())
+    }
+
+    pub(crate) fn check(&self, run: &Run<'_>) -> Result<(), Error> {
+        let (session, vocab) = (&*run.session, self.vocab());
+        self.check_session(session)?;
         if run.tokens.is_empty() {
             return Err(Error::EmptyRun);
         }

@@ -1,5 +1,6 @@
 //! Sessions, and all that keeps, brings back, saves and reuses their state.
 
+mod batch;
 mod cancel;
 mod generation;
 mod going_back;

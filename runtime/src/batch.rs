@@ -1,0 +1,335 @@
+//! Continuous batching: many sessions generate together, join and leave between steps.
+//!
+//! A step reads the weights once, however many sessions take part in it, so that many together are far faster than one after the
+//! other. A [`Batch`] makes each step of all that wait for it: a token of every session that generates, and as much of the
+//! prompts of those that have just joined as fits. Nobody waits for the longest answer, and a long prompt doesn't hold up the others.
+//!
+//! Each token is chosen by the sequence's own sampler from its own logits: a sequence gets the answer that its session would give
+//! alone, up to the rounding by which steps of several tokens differ from steps of one.
+//!
+//! ```no_run
+//! use kinglet::sampling::{Sampler, SamplingOptions};
+//! use kinglet::{Batch, BatchOptions, GenerateOptions, Model, ModelOptions, Outcome};
+//!
+//! let model = Model::open("path/to/model", &ModelOptions::new())?;
+//! let mut batch = Batch::new(&model, BatchOptions::new());
+//! for prompt in [[1, 2, 3], [4, 5, 6]] {
+//!     let sampler = Sampler::new(SamplingOptions::greedy(), 0)?;
+//!     batch.join(model.session()?, &prompt, sampler, GenerateOptions::new().max_tokens(20))?;
+//! }
+//! while batch.is_busy() {
+//!     for event in batch.step()? {
+//!         match event.outcome {
+//!             Outcome::Token(token) => println!("{:?}: {token}", event.id),
+//!             // Another may join in its place at once.
+//!             Outcome::Finished => drop(batch.leave(event.id)),
+//!             Outcome::Failed(error) => eprintln!("{:?}: {error}", event.id),
+//!         }
+//!     }
+//! }
+//! # Ok::<(), kinglet::Error>(())
+//! ```
+
+use crate::Error;
+use crate::backend::Logits;
+use crate::cancel::Cancel;
+use crate::model::{Model, Run};
+use crate::sampling::Sampler;
+use crate::session::{GenerateOptions, Session};
+
+/// How a [`Batch`] makes its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchOptions {
+    /// Most sequences that take part in a step; those beyond wait until one ends, in the order in which they joined. At least 1; 64
+    /// by default.
+    pub sequences: usize,
+    /// Most tokens of a step. Those that generate take one each; prompts share what is left, or, where nothing is, one token. More makes
+    /// prompts faster, less makes the answers of the others steadier. 256 by default.
+    pub step_tokens: usize,
+}
+
+impl Default for BatchOptions {
+    fn default() -> Self {
+        Self { sequences: 64, step_tokens: 256 }
+    }
+}
+
+impl BatchOptions {
+    /// 64 sequences, 256 tokens.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`Self::sequences`].
+    pub fn sequences(mut self, most: usize) -> Self {
+        self.sequences = most;
+        self
+    }
+
+    /// Sets [`Self::step_tokens`].
+    pub fn step_tokens(mut self, most: usize) -> Self {
+        self.step_tokens = most;
+        self
+    }
+}
+
+/// A sequence of a [`Batch`]; no two of one batch are ever the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SequenceId(u64);
+
+/// What became of a sequence in a step.
+#[derive(Debug)]
+pub struct BatchEvent {
+    /// Which one.
+    pub id: SequenceId,
+    /// What.
+    pub outcome: Outcome,
+}
+
+/// What can become of a sequence in a step.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It has generated this token.
+    Token(u32),
+    /// It has all the tokens that it was to have, and takes part in no further step.
+    Finished,
+    /// It can't go on and takes part in no further step; the others are not concerned. [`Error::ContextFull`],
+    /// [`Error::Cancelled`] by its session's flag, [`Error::NoLogits`], [`Error::PoisonedSession`] after a step that failed,
+    /// [`Error::Sampling`].
+    Failed(Error),
+}
+
+/// What [`Batch::leave`] gives back.
+pub struct Left {
+    /// It holds all tokens but the last that was generated, as after a [`Generation`](crate::Generation); of a prompt so many as were
+    /// taken in.
+    pub session: Session,
+    /// With the tokens that it has chosen in its history.
+    pub sampler: Sampler,
+    /// Tokens of the prompt that the session has not taken in.
+    pub rest: Vec<u32>,
+}
+
+/// Sessions of one model that generate together: see [the module](self).
+pub struct Batch {
+    model: Model,
+    options: BatchOptions,
+    /// In the order in which they joined.
+    sequences: Vec<Sequence>,
+    next: u64,
+    /// What the next step that succeeds has to tell.
+    events: Vec<BatchEvent>,
+}
+
+struct Sequence {
+    id: SequenceId,
+    session: Session,
+    sampler: Sampler,
+    prompt: Vec<u32>,
+    /// Tokens of the prompt that the session has taken in.
+    fed: usize,
+    /// The token that was generated last, which is not in the session.
+    pending: Option<u32>,
+    /// Tokens that may still be generated.
+    room: usize,
+    /// Whether it takes part in further steps.
+    going: bool,
+    /// Tokens that the next step takes of it.
+    share: usize,
+}
+
+impl Batch {
+    /// Without sequences.
+    pub fn new(model: &Model, options: BatchOptions) -> Self {
+        Self { model: model.clone(), options, sequences: Vec::new(), next: 0, events: Vec::new() }
+    }
+
+    /// Lets `session` go on with `prompt` and then generate with `sampler`, from the next step on. A session that has
+    /// logits may go on without a prompt. [`GenerateOptions::ahead`] means nothing here.
+    ///
+    /// # Errors
+    /// When the session is another model's or poisoned, the prompt has a token that the model doesn't have or doesn't fit into the
+    /// session, or there is neither prompt nor logits.
+    pub fn join(
+        &mut self,
+        mut session: Session,
+        prompt: &[u32],
+        sampler: Sampler,
+        options: GenerateOptions,
+    ) -> Result<SequenceId, Error> {
+        if prompt.is_empty() {
+            self.model.check_session(&session)?;
+            session.last_logits().ok_or(Error::NoLogits)?;
+        } else {
+            let run = Run { session: &mut session, tokens: prompt, logits: Logits::Last };
+            self.model.check(&run)?;
+        }
+        let id = SequenceId(self.next);
+        self.next += 1;
+        self.sequences.push(Sequence {
+            id,
+            session,
+            sampler,
+            prompt: prompt.to_vec(),
+            fed: 0,
+            pending: None,
+            room: options.max_tokens,
+            going: true,
+            share: 0,
+        });
+        Ok(id)
+    }
+
+    /// Takes a sequence out, whatever it is at; `None` where there is no such one, or it has left.
+    pub fn leave(&mut self, id: SequenceId) -> Option<Left> {
+        let index = self.sequences.iter().position(|sequence| sequence.id == id)?;
+        let Sequence { session, sampler, mut prompt, fed, .. } = self.sequences.remove(index);
+        prompt.drain(..fed);
+        Some(Left { session, sampler, rest: prompt })
+    }
+
+    /// Those that joined and have not left, in that order.
+    pub fn ids(&self) -> impl Iterator<Item = SequenceId> {
+        self.sequences.iter().map(|sequence| sequence.id)
+    }
+
+    /// The session of a sequence, as [`Left::session`] would be.
+    pub fn session(&self, id: SequenceId) -> Option<&Session> {
+        self.sequences.iter().find(|sequence| sequence.id == id).map(|sequence| &sequence.session)
+    }
+
+    /// Whether another step has something to do or to tell.
+    pub fn is_busy(&self) -> bool {
+        !self.events.is_empty() || self.sequences.iter().any(|sequence| sequence.going)
+    }
+
+    /// One step of all that take part, and what became of each: nothing for those whose prompts go on.
+    ///
+    /// # Errors
+    /// Those of [`Model::step`]. The sessions that took part are poisoned then, which the next step tells of each of them.
+    pub fn step(&mut self) -> Result<Vec<BatchEvent>, Error> {
+        pollster::block_on(self.step_async())
+    }
+
+    /// [`Batch::step`] without blocking.
+    ///
+    /// # Errors
+    /// As [`Batch::step`].
+    pub async fn step_async(&mut self) -> Result<Vec<BatchEvent>, Error> {
+        loop {
+            self.divide();
+            let mut runs: Vec<Run<'_>> =
+                self.sequences.iter_mut().filter_map(Sequence::run).collect();
+            if runs.is_empty() {
+                break;
+            }
+            match self.model.step_async(&mut runs).await {
+                Ok(()) => break,
+                // Nothing has changed for anyone: the others go on without those that were stopped.
+                Err(Error::Cancelled) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for sequence in &mut self.sequences {
+            sequence.went_on(&mut self.events);
+        }
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    /// Says how many tokens the next step takes of each sequence.
+    fn divide(&mut self) {
+        for sequence in &mut self.sequences {
+            sequence.share = 0;
+            if sequence.going
+                && let Err(error) = sequence.can_go_on()
+            {
+                sequence.end(Outcome::Failed(error), &mut self.events);
+            }
+        }
+        let most = self.options.sequences.max(1);
+        let taking_part = || |sequence: &&mut Sequence| sequence.going;
+        let mut generating = 0;
+        for sequence in self.sequences.iter_mut().filter(taking_part()).take(most) {
+            sequence.share = usize::from(sequence.pending.is_some());
+            generating += sequence.share;
+        }
+        // However many generate, prompts get on.
+        let mut room = self.options.step_tokens.saturating_sub(generating).max(1);
+        for sequence in self.sequences.iter_mut().filter(taking_part()).take(most) {
+            if sequence.pending.is_none() {
+                sequence.share = room.min(sequence.prompt.len() - sequence.fed);
+                room -= sequence.share;
+            }
+        }
+    }
+}
+
+impl Sequence {
+    /// What stands in the way of another step.
+    fn can_go_on(&self) -> Result<(), Error> {
+        let session = &self.session;
+        if session.cancel.as_ref().is_some_and(Cancel::is_set) {
+            return Err(Error::Cancelled);
+        }
+        if session.poisoned {
+            return Err(Error::PoisonedSession);
+        }
+        // A prompt was seen to fit when it came.
+        let (held, more) = (session.tokens.len(), usize::from(self.pending.is_some()));
+        match session.context_limit.filter(|&limit| held + more > limit) {
+            Some(limit) => Err(Error::ContextFull { held, more, limit }),
+            None => Ok(()),
+        }
+    }
+
+    /// Its part of the step.
+    fn run(&mut self) -> Option<Run<'_>> {
+        let Self { session, prompt, fed, pending, share, .. } = self;
+        let (tokens, rest) = match pending {
+            Some(token) => (&std::slice::from_ref(token)[..*share], 0),
+            None => (prompt.get(*fed..*fed + *share)?, prompt.len() - *fed - *share),
+        };
+        let logits = if rest == 0 { Logits::Last } else { Logits::None };
+        (!tokens.is_empty()).then_some(Run { session, tokens, logits })
+    }
+
+    /// After the step: takes note of its share, and chooses the next token where there is something to choose from.
+    fn went_on(&mut self, events: &mut Vec<BatchEvent>) {
+        let share = std::mem::take(&mut self.share);
+        if !self.going {
+            return;
+        }
+        match self.pending {
+            Some(_) if share == 0 => return,
+            Some(_) => self.pending = None,
+            None => self.fed += share,
+        }
+        // One that waits for its turn has a prompt left, or begins with the logits that it has.
+        if self.fed < self.prompt.len() {
+            return;
+        }
+        if self.room == 0 {
+            return self.end(Outcome::Finished, events);
+        }
+        let logits = self.session.last_logits().ok_or(Error::NoLogits);
+        match logits.and_then(|logits| Ok(self.sampler.sample(logits)?)) {
+            Ok(token) => {
+                self.sampler.accept(token);
+                self.pending = Some(token);
+                self.room -= 1;
+                events.push(BatchEvent { id: self.id, outcome: Outcome::Token(token) });
+                if self.room == 0 {
+                    self.end(Outcome::Finished, events);
+                }
+            }
+            Err(error) => self.end(Outcome::Failed(error), events),
+        }
+    }
+
+    fn end(&mut self, outcome: Outcome, events: &mut Vec<BatchEvent>) {
+        self.going = false;
+        events.push(BatchEvent { id: self.id, outcome });
+    }
+}
