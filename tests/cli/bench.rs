@@ -6,9 +6,14 @@ use serde_json::Value;
 use crate::support::{command, fixture, run};
 
 fn bench(model: &str, more: &[&str]) -> Vec<Value> {
+    let sizes = &["--prefill", "20", "--decode", "3"];
+    plain_bench(model, &[&sizes[..], more].concat())
+}
+
+fn plain_bench(model: &str, more: &[&str]) -> Vec<Value> {
     let model = fixture(model);
-    let options = ["bench", "--model", &model, "--prefill", "20", "--decode", "3", "--rounds", "1"];
-    run(command(&[&options[..], &["--json"], more].concat()), b"").events()
+    let options = ["bench", "--model", &model, "--rounds", "1", "--json"];
+    run(command(&[&options[..], more].concat()), b"").events()
 }
 
 /// What all rows have.
@@ -29,6 +34,46 @@ fn each_test_is_a_row_with_its_share_of_the_bandwidth() {
     if !wgpu_targets().is_empty() {
         check(&bench("mamba2/plain", &["--depth", "7", "--backend", "wgpu"]));
     }
+}
+
+#[test]
+fn sessions_that_decode_together_are_counted_together() {
+    let rows = plain_bench(
+        "mamba2/plain",
+        &["--sessions", "1,3", "--prefill", "0", "--decode", "3", "--backend", "cpu"],
+    );
+    let seen: Vec<_> = rows.iter().map(|row| (&row["test"], &row["sessions"])).collect();
+    let together = || "together".into();
+    assert_eq!(
+        seen,
+        [(&"decode".into(), &1.into()), (&together(), &1.into()), (&together(), &3.into())]
+    );
+    let moved = |row: &Value| row["bytes_per_token"].as_u64().unwrap();
+    assert!(moved(&rows[2]) < moved(&rows[1]), "weights are read once for all: {rows:?}");
+    for row in rows {
+        assert!(row["tokens_per_second"].as_f64().unwrap() > 0.0, "{row}");
+    }
+}
+
+#[test]
+fn guesses_are_weighed_against_the_same_answer_without_them() {
+    let draft = fixture("mamba2/plain");
+    for with in ["ngram", &draft] {
+        let rows = plain_bench(
+            "mamba2/plain",
+            &["--speculate", with, "--decode", "40", "--backend", "cpu"],
+        );
+        let [row] = &rows[..] else { panic!("{rows:?}") };
+        assert_eq!((&row["test"], &row["same_answer"]), (&"speculation".into(), &true.into()));
+        let (with, without) = (&row["tokens_per_second"], &row["tokens_per_second_without"]);
+        assert!(with.as_f64().unwrap() > 0.0 && without.as_f64().unwrap() > 0.0, "{row}");
+        let number = |name: &str| row[name].as_u64().unwrap();
+        assert!(number("steps") <= 40 && number("accepted") <= number("drafted"), "{row}");
+    }
+    // A model that guesses for itself is right.
+    let rows =
+        plain_bench("mamba2/plain", &["--speculate", &draft, "--decode", "40", "--backend", "cpu"]);
+    assert!(rows[0]["steps"].as_u64().unwrap() < 20, "{rows:?}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::load;
 const DRAFT_TOKENS: u16 = 6;
 
 /// How tokens are guessed.
-#[derive(Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Speculation (the answer stays what it is)")]
 pub(crate) struct SpeculateArgs {
     /// Guess tokens and verify several in a step: `ngram` guesses what followed the same words before; a folder is a smaller model with

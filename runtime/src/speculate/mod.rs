@@ -24,6 +24,9 @@ use crate::session::Session;
 /// Most tokens that a step takes in again beside new ones: beyond, they get a step without guesses.
 const MOST_LAG: usize = 8;
 
+/// After so many steps in a row without a right guess, pauses get no longer.
+const MOST_MISSES: u32 = 5;
+
 /// Guesses how a sequence goes on.
 pub trait Drafter: Send {
     /// Up to `most` tokens that may follow `tokens`; fewer, or none, where there is nothing to go by. Ids that the model doesn't have are
@@ -57,6 +60,9 @@ pub(crate) struct Speculating<'a> {
     /// Most guesses of a step, and how many the next one gets.
     most: usize,
     next: usize,
+    /// Steps in a row of which no guess was right, and how many steps go without guesses for that.
+    misses: u32,
+    pause: usize,
     /// The last step, if the session's state has taken it in.
     step: Option<TakenIn>,
     pub(crate) stats: SpeculationStats,
@@ -74,11 +80,14 @@ struct TakenIn {
     logits: Vec<f32>,
     /// How many of them the session holds.
     held: usize,
+    /// How many of them are no guesses.
+    sure: usize,
 }
 
 impl<'a> Speculating<'a> {
     pub(crate) fn new(drafter: Box<dyn Drafter + 'a>, most: usize) -> Self {
-        Self { drafter, most, next: most, step: None, stats: SpeculationStats::default() }
+        let stats = SpeculationStats::default();
+        Self { drafter, most, next: most, misses: 0, pause: 0, step: None, stats }
     }
 
     /// Whether the session's state may hold more, or less, than its tokens.
@@ -128,7 +137,9 @@ impl<'a> Speculating<'a> {
         let step_room = session.model.executable().max_step_tokens().saturating_sub(lag + 1);
         let most = self.next.min(self.most).min(room.saturating_sub(1)).min(step_room);
         let mut guesses = Vec::new();
-        if most > 0 && lag <= MOST_LAG {
+        if self.pause > 0 {
+            self.pause -= 1;
+        } else if most > 0 && lag <= MOST_LAG {
             session.tokens.push(token);
             let drafted = self.drafter.draft(&session.tokens, most);
             session.tokens.pop();
@@ -154,7 +165,7 @@ impl<'a> Speculating<'a> {
         let (state, wanted) = (&mut *session.state, Logits::All);
         let run = BackendRun { tokens: &tokens, state, wanted, logits: &mut logits };
         session.model.executable().step(vec![run]).await?;
-        self.step = Some(TakenIn { position, before, tokens, logits, held: lag });
+        self.step = Some(TakenIn { position, before, tokens, logits, held: lag, sure: lag + 1 });
         Ok(())
     }
 
@@ -168,6 +179,10 @@ impl<'a> Speculating<'a> {
             self.next =
                 if wrong == 0 { self.next + 2 } else { self.next.saturating_sub(wrong) + 1 };
             self.next = self.next.max(1).min(self.most);
+            // A text that can't be guessed should not pay for guesses.
+            self.misses =
+                if step.held > step.sure { 0 } else { (self.misses + 1).min(MOST_MISSES) };
+            self.pause = (1usize << self.misses).saturating_sub(2);
         }
         if wrong == 0 {
             return Ok(session.tokens.len());

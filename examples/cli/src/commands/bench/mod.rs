@@ -4,17 +4,23 @@
 //! whose speed drifts is compared with itself; medians over the rounds are reported. On a device its own memory is measured,
 //! with a kernel that copies.
 
+mod memory;
 mod profile;
+mod speculation;
+mod together;
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use kinglet::sampling::{Sampler, SamplingOptions};
 use kinglet::{Error, GenerateOptions, Logits, Model, Run, Session, Traffic};
 use serde_json::json;
 
+use self::memory::{Memory, peak_rss};
 use crate::args::GlobalArgs;
 use crate::error::CliError;
 use crate::load;
+use crate::speculate_args::SpeculateArgs;
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,6 +34,9 @@ pub(crate) struct BenchArgs {
     /// Tokens already in the context, for each of which decode is measured
     #[arg(long, default_value = "0", value_delimiter = ',', value_name = "TOKENS,..")]
     pub(crate) depth: Vec<usize>,
+    /// Sessions that decode together, for each number of which it is measured too
+    #[arg(long, value_delimiter = ',', value_name = "SESSIONS,..", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) sessions: Vec<u16>,
     /// Rounds; the median is reported
     #[arg(long, default_value_t = 5)]
     pub(crate) rounds: usize,
@@ -37,6 +46,11 @@ pub(crate) struct BenchArgs {
     /// One JSON object a line
     #[arg(long)]
     pub(crate) json: bool,
+    /// With --speculate: the text whose continuation is measured, else tokens that look like one
+    #[arg(long, value_name = "FILE", requires = "speculate")]
+    pub(crate) prompt_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) speculate: SpeculateArgs,
 }
 
 /// One measured thing.
@@ -44,6 +58,8 @@ struct Test {
     name: &'static str,
     tokens: usize,
     depth: usize,
+    /// How many sessions do it together.
+    sessions: usize,
     /// Bytes that a token must move; for prefill none are stated, since it computes.
     bytes_per_token: Option<u64>,
     /// Tokens per second of each round.
@@ -67,6 +83,9 @@ pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<(), CliError>
     let vocab = model.vocab();
     if args.profile {
         return profile::run(model, args);
+    }
+    if let Some(speculation) = args.speculate.speculation(global, model)? {
+        return speculation::run(model, args, speculation);
     }
     let on_host = model.dispatches(1) == 0;
     let memory = on_host.then(|| Memory::new(model.threads()));
@@ -94,14 +113,26 @@ pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<(), CliError>
         }
         sessions.push(Some(session));
     }
+    for &count in args.sessions.iter().filter(|_| args.decode > 0) {
+        let one = Traffic::of_decode(model.plan(), model.weights(), args.decode / 2)?;
+        // Which experts several tokens use is not known.
+        let bytes = together::bytes_per_token(model, one, usize::from(count));
+        let mut test = Test::new("together", args.decode, 0, bytes);
+        test.sessions = usize::from(count);
+        tests.push(test);
+        sessions.push(None);
+    }
     // The first round warms caches and page tables, and is not counted.
     let mut bandwidths = Vec::new();
     for round in 0..=args.rounds.max(1) {
         let mut before = read()?;
         for (test, start) in tests.iter_mut().zip(&sessions) {
             let rate = match start {
-                None => prefill(model, test.tokens)?,
                 Some(session) => decode(&mut session.fork()?, test.tokens)?,
+                None if test.name == "together" => {
+                    together::decode(model, test.sessions, test.tokens)?
+                }
+                None => prefill(model, test.tokens)?,
             };
             let after = read()?;
             if round > 0 {
@@ -128,7 +159,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<(), CliError>
             println!("decode: greedy, tokens chosen on the device and read behind it");
         }
         println!(
-            "test       tokens   depth      tokens/s  (min .. max)            MB/token     GB/s   share"
+            "test      sessions tokens   depth      tokens/s  (min .. max)            MB/token     GB/s   share"
         );
     }
     for test in &tests {
@@ -171,7 +202,8 @@ fn decode(session: &mut Session, tokens: usize) -> Result<f64, Error> {
 
 impl Test {
     fn new(name: &'static str, tokens: usize, depth: usize, bytes_per_token: Option<u64>) -> Self {
-        Self { name, tokens, depth, bytes_per_token, rates: Vec::new(), shares: Vec::new() }
+        let (rates, shares) = (Vec::new(), Vec::new());
+        Self { name, tokens, depth, sessions: 1, bytes_per_token, rates, shares }
     }
 
     fn print(&self, as_json: bool, on_device: bool, bandwidth: f64, memory: Option<&Memory>) {
@@ -185,6 +217,7 @@ impl Test {
                 "test": self.name,
                 "tokens": self.tokens,
                 "depth": self.depth,
+                "sessions": self.sessions,
                 "tokens_per_second": rate,
                 "tokens_per_second_min": least,
                 "tokens_per_second_max": most,
@@ -201,8 +234,9 @@ impl Test {
         }
         let number = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.1}"));
         println!(
-            "{:<10} {:>6} {:>7} {:>13.1}  ({least:.1} .. {most:.1}){:>16} {:>8} {:>7}",
+            "{:<9} {:>8} {:>6} {:>7} {:>13.1}  ({least:.1} .. {most:.1}){:>16} {:>8} {:>7}",
             self.name,
+            self.sessions,
             self.tokens,
             self.depth,
             rate,
@@ -221,55 +255,4 @@ fn median(values: &[f64]) -> f64 {
         n if n % 2 == 1 => sorted[n / 2],
         n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
     }
-}
-
-/// Peak resident memory of this process, the measurement's own included, where the system tells.
-fn peak_rss() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
-/// Memory far larger than any cache, read by as many threads as the model uses.
-struct Memory {
-    words: Vec<u64>,
-    threads: usize,
-}
-
-impl Memory {
-    fn new(threads: usize) -> Self {
-        // Written, so that every page is there.
-        Self { words: (0..(512usize << 20) / 8).map(|i| i as u64).collect(), threads }
-    }
-
-    /// Its size, resident from beginning to end: no part of what the model needs.
-    fn bytes(&self) -> u64 {
-        8 * self.words.len() as u64
-    }
-
-    /// Bytes per second of reading all of it: the median of three passes.
-    fn read(&self) -> f64 {
-        let share = self.words.len().div_ceil(self.threads);
-        let pass = || {
-            let start = Instant::now();
-            std::thread::scope(|scope| {
-                for part in self.words.chunks(share) {
-                    scope.spawn(move || std::hint::black_box(sum(part)));
-                }
-            });
-            (8 * self.words.len()) as f64 / start.elapsed().as_secs_f64()
-        };
-        median(&[pass(), pass(), pass()])
-    }
-}
-
-fn sum(words: &[u64]) -> u64 {
-    let mut sums = [0u64; 32];
-    let (blocks, rest) = words.as_chunks::<32>();
-    for block in blocks {
-        for (sum, word) in sums.iter_mut().zip(block) {
-            *sum = sum.wrapping_add(*word);
-        }
-    }
-    rest.iter().chain(&sums).fold(0, |a, b| a.wrapping_add(*b))
 }

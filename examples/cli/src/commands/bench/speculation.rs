@@ -1,0 +1,114 @@
+//! `kinglet bench --speculate`: what guesses are worth, against the same answer without them.
+//!
+//! Both answers are greedy and of the same text; every round makes one and then the other, so that a machine whose speed drifts
+//! is compared with itself. On a device the answer without guesses is decoded ahead of the host, as `generate` does it.
+
+use std::time::Instant;
+
+use kinglet::sampling::{Sampler, SamplingOptions};
+use kinglet::speculate::{Drafter, SpeculationStats};
+use kinglet::text::EncodeOptions;
+use kinglet::{GenerateOptions, Model, Session};
+use serde_json::json;
+
+use super::{BenchArgs, median, token};
+use crate::error::CliError;
+use crate::speculate_args::Speculation;
+use crate::{load, tokens};
+
+/// Tokens before the answer where no text is given.
+const PROMPT: usize = 64;
+
+/// Measures and prints a row.
+///
+/// # Errors
+/// When the text can't be read, and what the engine reports.
+pub(super) fn run(model: &Model, args: &BenchArgs, with: Speculation) -> Result<(), CliError> {
+    let Speculation { mut drafter, most } = with;
+    let prompt = match &args.prompt_file {
+        Some(path) => {
+            load::tokenizer(model)?.encode(&tokens::read_text(path)?, EncodeOptions::default())?
+        }
+        None => (0..PROMPT).map(|index| token(index, model.vocab())).collect(),
+    };
+    let mut start = model.session()?;
+    start.feed(&prompt)?;
+    let count = args.decode.max(1);
+    let (mut plain, mut guessed, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut stats = SpeculationStats::default();
+    let mut same = true;
+    // The first round is not counted.
+    for round in 0..=args.rounds.max(1) {
+        let without = answer(&mut start.fork()?, count, None)?;
+        let with = answer(&mut start.fork()?, count, Some((&mut *drafter, most)))?;
+        same &= without.tokens == with.tokens;
+        stats = with.stats;
+        if round > 0 {
+            plain.push(without.rate);
+            guessed.push(with.rate);
+            ratios.push(with.rate / without.rate);
+        }
+    }
+    let (plain, guessed, ratio) = (median(&plain), median(&guessed), median(&ratios));
+    let SpeculationStats { steps, drafted, accepted } = stats;
+    if args.json {
+        let row = json!({
+            "test": "speculation",
+            "tokens": count,
+            "depth": prompt.len(),
+            "tokens_per_second": guessed,
+            "tokens_per_second_without": plain,
+            "speed_up": ratio,
+            "steps": steps,
+            "drafted": drafted,
+            "accepted": accepted,
+            "same_answer": same,
+            "rounds": ratios.len(),
+        });
+        println!("{row}");
+    } else {
+        println!("{}: {}", model.folder().display(), model.describe());
+        println!("{count} tokens behind {}, greedy, {} rounds", prompt.len(), ratios.len());
+        println!("without guesses {plain:>10.1} tokens/s");
+        println!("with guesses    {guessed:>10.1} tokens/s   x {ratio:.2}");
+        println!("{accepted} of {drafted} guesses were right, {steps} steps of the model");
+        if !same {
+            // Steps of several tokens round differently from steps of one.
+            println!("the answers differ: two tokens were equally probable up to rounding");
+        }
+    }
+    Ok(())
+}
+
+struct Answer {
+    tokens: Vec<u32>,
+    /// Tokens per second.
+    rate: f64,
+    stats: SpeculationStats,
+}
+
+fn answer(
+    session: &mut Session,
+    count: usize,
+    guesses: Option<(&mut dyn Drafter, usize)>,
+) -> Result<Answer, CliError> {
+    let mut sampler = Sampler::new(SamplingOptions::greedy(), 0).map_err(kinglet::Error::from)?;
+    let prompt = session.tokens().to_vec();
+    let mut generation = session.generate(&mut sampler, GenerateOptions::new());
+    if let Some((drafter, most)) = guesses {
+        // A model that guesses reads the prompt first, which is not decoding.
+        drafter.draft(&prompt, 1)?;
+        generation = generation.speculate(Box::new(drafter), most);
+    }
+    // The first is chosen from logits that are there already.
+    let mut tokens = Vec::with_capacity(count + 1);
+    tokens.extend(generation.next_token()?);
+    let start = Instant::now();
+    for _ in 0..count {
+        tokens.extend(generation.next_token()?);
+    }
+    let rate = count as f64 / start.elapsed().as_secs_f64();
+    let stats = generation.speculation().unwrap_or_default();
+    generation.finish()?;
+    Ok(Answer { tokens, rate, stats })
+}

@@ -1,0 +1,40 @@
+//! `kinglet bench --sessions`: how many tokens sessions decode that share their steps.
+
+use std::time::Instant;
+
+use kinglet::sampling::{Sampler, SamplingOptions};
+use kinglet::{Batch, BatchOptions, Error, GenerateOptions, Model, Outcome, Traffic};
+
+use super::token;
+
+/// Bytes that a step moves at least for each of its tokens: weights once for all of them. `None` where a token chooses experts,
+/// since which ones several use together is not known.
+pub(super) fn bytes_per_token(model: &Model, one: Traffic, sessions: usize) -> Option<u64> {
+    let chooses = model.plan().ops.iter().any(|op| matches!(op, kinglet::op::Op::MoeUp(_)));
+    let own = one.state + one.key_value;
+    (!chooses || sessions == 1).then(|| own + one.weights / sessions as u64)
+}
+
+/// Tokens per second of all sessions together, greedily, from prompts of one token that are not counted.
+pub(super) fn decode(model: &Model, sessions: usize, tokens: usize) -> Result<f64, Error> {
+    let mut batch = Batch::new(model, BatchOptions::new().sequences(sessions));
+    let options = GenerateOptions::new().max_tokens(tokens + 1);
+    for index in 0..sessions {
+        let sampler = Sampler::new(SamplingOptions::greedy(), 0)?;
+        let prompt = [token(index, model.vocab())];
+        batch.join(model.session()?, &prompt, sampler, options)?;
+    }
+    batch.step()?;
+    let start = Instant::now();
+    let mut generated = 0;
+    while batch.is_busy() {
+        for event in batch.step()? {
+            match event.outcome {
+                Outcome::Token(_) => generated += 1,
+                Outcome::Failed(error) => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(generated as f64 / start.elapsed().as_secs_f64())
+}
