@@ -32,7 +32,7 @@ impl MemoryEstimate {
     pub fn of(plan: &Plan, weights: &Weights, options: &ModelOptions, context: usize) -> Self {
         let floats = |elements: usize| (elements as u64).saturating_mul(4);
         let chunk = options.chunk.unwrap_or(DEFAULT_CHUNK).clamp(1, 1 << 16);
-        let state = plan.states.iter().map(|state| floats(state.elements(context)));
+        let state = plan.states.iter().map(|state| state.bytes(context) as u64);
         let slots = plan.slots.iter().map(|&width| floats(width).saturating_mul(chunk as u64));
         Self {
             weights: weights.total_bytes(),

@@ -17,6 +17,7 @@
 mod atomic_file;
 pub mod backend;
 pub mod batch;
+mod cache_codes;
 #[cfg(feature = "wgpu")]
 mod cache_dir;
 pub mod calibrate;
@@ -57,7 +58,7 @@ pub use error::Error;
 pub use estimate::{MemoryEstimate, estimate};
 pub use kinglet_models::{self as models, ModelSpec};
 pub use kinglet_quant as quant;
-pub use model::{Activations, Model, ModelOptions, Run, StateType};
+pub use model::{Activations, CacheType, Model, ModelOptions, Run, StateType};
 pub use mounted::{ModelFiles, Mounted};
 pub use prefix_cache::{PrefixCache, PrefixCacheOptions, PrefixCacheStats, PrefixUse};
 pub use saved_state::{SavedSession, SavedStateError};

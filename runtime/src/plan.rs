@@ -46,6 +46,39 @@ pub struct State {
     pub name: String,
     /// Its form.
     pub kind: StateKind,
+    /// How its numbers are stored between steps.
+    pub stored: Stored,
+}
+
+/// How the numbers of a state are stored between steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Stored {
+    /// Single precision, as they are computed with.
+    #[default]
+    F32,
+    /// Half precision.
+    F16,
+    /// Codes of 8 bits, and for every [`CACHE_GROUP`] of a head's elements a scale and a bias in half precision: `scale code + bias`.
+    Affine8,
+    /// The same with codes of 4 bits.
+    Affine4,
+}
+
+/// Elements of a key or a value that share scale and bias where a cache is quantized.
+pub const CACHE_GROUP: usize = 32;
+
+impl Stored {
+    /// Bytes of `rows` rows of `width` numbers. Groups begin anew with each row, and the last of them is as large as the others.
+    pub fn bytes(self, rows: usize, width: usize) -> usize {
+        let groups = |bits: usize| 4 * (bits + 1) * width.div_ceil(CACHE_GROUP);
+        let row = match self {
+            Self::F32 => 4 * width,
+            Self::F16 => 2 * width,
+            Self::Affine8 => groups(8),
+            Self::Affine4 => groups(4),
+        };
+        row.saturating_mul(rows)
+    }
 }
 
 /// The form of a state.
@@ -79,6 +112,15 @@ impl State {
                 2 * kv_heads * head_dim * most.min(tokens)
             }
         }
+    }
+
+    /// Bytes held at a context of `tokens`.
+    pub fn bytes(&self, tokens: usize) -> usize {
+        let width = match &self.kind {
+            StateKind::Tensor { .. } => 1,
+            StateKind::KeyValue { head_dim, .. } => *head_dim,
+        };
+        self.stored.bytes(self.elements(tokens) / width.max(1), width)
     }
 }
 
@@ -132,6 +174,17 @@ impl Plan {
         self
     }
 
+    /// The same with recurrent tensors and key/value caches that are stored so.
+    pub fn with_stored(mut self, tensors: Stored, caches: Stored) -> Self {
+        for state in &mut self.states {
+            state.stored = match state.kind {
+                StateKind::Tensor { .. } => tensors,
+                StateKind::KeyValue { .. } => caches,
+            };
+        }
+        self
+    }
+
     /// Gives each buffer a slot such that no two that are alive at the same time share one.
     fn share_slots(&mut self) {
         // Per buffer: the first op that writes it and the last that touches it.
@@ -165,7 +218,7 @@ impl Plan {
 
     /// Bytes of state that a session holds at a context of `tokens`.
     pub fn state_bytes(&self, tokens: usize) -> usize {
-        4 * self.states.iter().map(|state| state.elements(tokens)).sum::<usize>()
+        self.states.iter().map(|state| state.bytes(tokens)).sum()
     }
 
     /// Bytes of buffers that a step over `tokens` needs.
@@ -189,7 +242,11 @@ impl Builder {
 
     fn state(&mut self, layer: usize, what: &str, shape: &[usize]) -> StateId {
         let kind = StateKind::Tensor { shape: shape.to_vec() };
-        self.states.push(State { name: format!("layer.{layer}.{what}"), kind });
+        self.states.push(State {
+            name: format!("layer.{layer}.{what}"),
+            kind,
+            stored: Stored::F32,
+        });
         StateId(self.states.len() - 1)
     }
 
@@ -268,6 +325,7 @@ impl Builder {
                 window: a.window,
                 sinks: 0,
             },
+            stored: Stored::F32,
         });
         let cache = StateId(self.states.len() - 1);
         let output = self.buffer("attended", a.heads * a.head_dim);

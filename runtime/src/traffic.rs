@@ -52,7 +52,7 @@ impl Traffic {
             }
         }
         for state in &plan.states {
-            let bytes = 4 * state.elements(depth) as u64;
+            let bytes = state.bytes(depth) as u64;
             match state.kind {
                 StateKind::Tensor { .. } => traffic.state += 2 * bytes,
                 StateKind::KeyValue { .. } => traffic.key_value += bytes,

@@ -66,7 +66,7 @@ fn position_of(sight: Sight, number: u32) -> u32 {
     return select(sight.oldest + number - sight.sinks, number, number < sight.sinks);
 }
 
-//# when prepare pieces pieces_any
+//# when prepare prepare_packed pieces pieces_any pieces_packed
 //# use reduce
 /// Queries, keys, values, [T, input_stride].
 @group(0) @binding(_) var<storage, read> input: array<f32>;
@@ -146,16 +146,52 @@ fn ready(head: Head, i: u32) -> f32 {
     return value;
 }
 
-//# when prepare
+//# when prepare prepare_packed
 // A workgroup makes a head of a token ready: first the query heads, then those of keys, then of values.
 const THREADS: u32 = 64u;
 
 /// [T, heads, head_dim].
 @group(0) @binding(_) var<storage, read_write> queries: array<f32>;
+
+//# when prepare
 /// [capacity, kv_heads, head_dim] each.
 @group(0) @binding(_) var<storage, read_write> keys: array<f32>;
 @group(0) @binding(_) var<storage, read_write> values: array<f32>;
 
+fn capacity_of_cache() -> u32 {
+    return arrayLength(&keys) / (params.kv_heads * params.head_dim);
+}
+
+/// Brings key or value head `kv` to its place.
+fn keep(head: Head, place: u32, kv: u32, ids: Ids) {
+    let at = (place * params.kv_heads + kv) * params.head_dim;
+    for (var i = thread_of(ids); i < params.head_dim; i += THREADS) {
+        if head.kind == KEY {
+            keys[at + i] = ready(head, i);
+        } else {
+            values[at + i] = ready(head, i);
+        }
+    }
+}
+
+//# when prepare_packed
+/// [capacity, kv_heads, words of a head] each.
+@group(0) @binding(_) var<storage, read_write> keys: array<u32>;
+@group(0) @binding(_) var<storage, read_write> values: array<u32>;
+
+//# use weights
+
+/// Brings key or value head `kv` to its place.
+fn keep(head: Head, place: u32, kv: u32, ids: Ids) {
+    stage(head, ids);
+    if head.kind == KEY {
+        store_staged_key(at_of(place, kv), ids);
+    } else {
+        store_staged_value(at_of(place, kv), ids);
+    }
+}
+
+//# when prepare prepare_packed
 @compute @workgroup_size(THREADS)
 fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let t = group.y;
@@ -171,23 +207,16 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
         }
     }
     let head = find_head(kind, number, token, ids);
-    let place = place_of(step.position + t, arrayLength(&keys) / (params.kv_heads * params.head_dim));
+    if kind != QUERY {
+        keep(head, place_of(step.position + t, capacity_of_cache()), number, ids);
+        return;
+    }
     for (var i = thread_of(ids); i < params.head_dim; i += THREADS) {
-        let value = ready(head, i);
-        if kind == QUERY {
-            queries[(token * params.heads + number) * params.head_dim + i] = value;
-        } else {
-            let at = (place * params.kv_heads + number) * params.head_dim + i;
-            if kind == KEY {
-                keys[at] = value;
-            } else {
-                values[at] = value;
-            }
-        }
+        queries[(token * params.heads + number) * params.head_dim + i] = ready(head, i);
     }
 }
 
-//# when attend
+//# when attend attend_packed
 // A workgroup takes 64 queries of a key/value head, neighbouring tokens with all heads that share it, over the cache, 64
 // positions at a time.
 //# use reduce
@@ -198,25 +227,68 @@ const PART: u32 = 128u;
 
 /// [T, heads, head_dim].
 @group(0) @binding(_) var<storage, read> queries: array<f32>;
+
+//# when attend
 /// [capacity, kv_heads, head_dim] each.
 @group(0) @binding(_) var<storage, read> keys: array<f32>;
 @group(0) @binding(_) var<storage, read> values: array<f32>;
+
+fn capacity_of_cache() -> u32 {
+    return arrayLength(&keys) / (params.kv_heads * params.head_dim);
+}
+
+/// The first element of a head at a place.
+fn at_of(place: u32, kv: u32) -> u32 {
+    return (place * params.kv_heads + kv) * params.head_dim;
+}
+
+/// Element `i` of the key that begins at `at`.
+fn key_element(at: u32, i: u32) -> f32 {
+    return keys[at + i];
+}
+
+/// Elements `i ..` of the value that begins at `at`, zeros behind its end.
+fn value_quad(at: u32, i: u32) -> vec4<f32> {
+    var v = vec4(0.0);
+    for (var c = 0u; c < 4u; c += 1u) {
+        if i + c < params.head_dim {
+            v[c] = values[at + i + c];
+        }
+    }
+    return v;
+}
+
+//# when attend_packed
+/// [capacity, kv_heads, words of a head] each.
+@group(0) @binding(_) var<storage, read> keys: array<u32>;
+@group(0) @binding(_) var<storage, read> values: array<u32>;
+
+//# use weights
+
+/// Element `i` of the key that begins at `at`.
+fn key_element(at: u32, i: u32) -> f32 {
+    return load_key(at, i / 4u)[i % 4u];
+}
+
+/// Elements `i ..` of the value that begins at `at`; any numbers behind its end, zeros behind that of its last group.
+fn value_quad(at: u32, i: u32) -> vec4<f32> {
+    if i >= params.head_dim {
+        return vec4(0.0);
+    }
+    return load_value_quad(at, i / 4u);
+}
+
+//# when attend attend_packed
 /// [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
 /// Brings 16 positions from number `first` on, of which those before `end` count, of 64 elements from `column` on.
 fn load_values(sight: Sight, first: u32, end: u32, kv: u32, column: u32, thread: u32) {
     let number = first + thread / 16u;
-    let stride = params.kv_heads * params.head_dim;
     var v = vec4(0.0);
     if number < end {
-        let i = column + thread % 16u * 4u;
-        let at = place_of(position_of(sight, number), arrayLength(&values) / stride) * stride + kv * params.head_dim + i;
-        for (var c = 0u; c < 4u; c += 1u) {
-            if i + c < params.head_dim {
-                v[c] = values[at + c];
-            }
-        }
+        let place = place_of(position_of(sight, number), capacity_of_cache());
+        v = value_quad(at_of(place, kv), column + thread % 16u * 4u);
     }
     right_tile[thread / 16u * COLUMN + thread % 16u] = v;
 }
@@ -250,8 +322,7 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let sight = sight_of(oldest_seen(step.position + first_row / sharing));
     // Numbers of the positions that any of the queries sees.
     let end = sight.sinks + step.position + (end_row - 1u) / sharing + 1u - sight.oldest;
-    let stride = params.kv_heads * params.head_dim;
-    let capacity = arrayLength(&keys) / stride;
+    let capacity = capacity_of_cache();
     let quad = thread / 16u;
     let own_rows = min(vec4(first_row + quad * 4u) + vec4(0u, 1u, 2u, 3u), vec4(end_row - 1u));
     let positions = vec4(step.position) + own_rows / sharing;
@@ -274,7 +345,7 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
                         q[c] = params.scale * queries[(token * params.heads + kv * sharing + row % sharing) * params.head_dim + i];
                         let number = first + quad * 4u + c;
                         if number < end {
-                            k[c] = keys[place_of(position_of(sight, number), capacity) * stride + kv * params.head_dim + i];
+                            k[c] = key_element(at_of(place_of(position_of(sight, number), capacity), kv), i);
                         }
                     }
                 }
@@ -330,5 +401,5 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     }
 }
 
-//# when pieces pieces_any merge
+//# when pieces pieces_any pieces_packed merge
 //# use attention_pieces

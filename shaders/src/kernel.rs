@@ -13,6 +13,12 @@ pub enum Kernel {
     AttentionPieces,
     /// The same for heads whose width is no multiple of 4.
     AttentionPiecesAny,
+    /// [`Self::AttentionPrepare`] where keys and values are quantized.
+    AttentionPreparePacked,
+    /// [`Self::AttentionAttend`] where keys and values are quantized.
+    AttentionAttendPacked,
+    /// [`Self::AttentionPieces`] where keys and values are quantized.
+    AttentionPiecesPacked,
     /// `attention` for few tokens: what the pieces have, put together.
     AttentionMerge,
     /// `conv1d`.
@@ -105,11 +111,14 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 51] = [
         Self::AttentionPrepare,
         Self::AttentionAttend,
         Self::AttentionPieces,
         Self::AttentionPiecesAny,
+        Self::AttentionPreparePacked,
+        Self::AttentionAttendPacked,
+        Self::AttentionPiecesPacked,
         Self::AttentionMerge,
         Self::Conv1d,
         Self::Copy,
@@ -163,6 +172,9 @@ impl Kernel {
             Self::AttentionAttend => ("attention", "attend"),
             Self::AttentionPieces => ("attention", "pieces"),
             Self::AttentionPiecesAny => ("attention", "pieces_any"),
+            Self::AttentionPreparePacked => ("attention", "prepare_packed"),
+            Self::AttentionAttendPacked => ("attention", "attend_packed"),
+            Self::AttentionPiecesPacked => ("attention", "pieces_packed"),
             Self::AttentionMerge => ("attention", "merge"),
             Self::Conv1d => ("conv1d", ""),
             Self::Copy => ("copy", ""),
@@ -210,7 +222,23 @@ impl Kernel {
         }
     }
 
-    /// Whether it reads a weight matrix, so that it has a variant for each [`WeightType`].
+    /// Whether it reads a key/value cache that is quantized, which is its weights.
+    pub const fn has_packed_cache(self) -> bool {
+        matches!(
+            self,
+            Self::AttentionPreparePacked
+                | Self::AttentionAttendPacked
+                | Self::AttentionPiecesPacked
+        )
+    }
+
+    /// Whether it has a variant for what is stored so.
+    pub const fn takes(self, weights: WeightType) -> bool {
+        !self.has_packed_cache() || matches!(weights, WeightType::Affine4 | WeightType::Affine8)
+    }
+
+    /// Whether it reads a weight matrix, or what is stored as one, so that it has a variant for each [`WeightType`] that it
+    /// [takes](Self::takes).
     pub const fn has_weights(self) -> bool {
         !matches!(
             self,

@@ -177,7 +177,7 @@ impl Variant {
     pub fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for kernel in Kernel::ALL {
-            for weights in WeightType::ALL {
+            for weights in WeightType::ALL.into_iter().filter(|&weights| kernel.takes(weights)) {
                 for reduction in Reduction::ALL {
                     for arithmetic in Arithmetic::ALL {
                         all.push(Self::new(kernel, weights, reduction, arithmetic));
@@ -213,7 +213,11 @@ impl Variant {
     /// The parts that it is composed of, and its file.
     pub fn choice(self) -> (&'static str, Choice<'static>) {
         let (file, form) = self.kernel.file();
-        let weights = self.weights.map_or("", WeightType::part);
+        let weights = match self.weights {
+            Some(WeightType::Affine4) if self.kernel.has_packed_cache() => "cache_affine4",
+            Some(WeightType::Affine8) if self.kernel.has_packed_cache() => "cache_affine8",
+            weights => weights.map_or("", WeightType::part),
+        };
         let reduce = self.reduction.map_or("", Reduction::part);
         let (arithmetic, extensions) = (self.arithmetic.name(), self.arithmetic.extensions());
         (file, Choice { form, weights, reduce, arithmetic, extensions })
@@ -222,7 +226,7 @@ impl Variant {
     /// A name for people: `linear.rows.affine4.subgroup.int8`; the exact arithmetic is not named.
     pub fn name(self) -> String {
         let (file, choice) = self.choice();
-        let weights = choice.weights.strip_prefix("weights_").unwrap_or_default();
+        let weights = self.weights.map_or("", WeightType::name);
         let reduce = choice.reduce.strip_prefix("reduce_").unwrap_or_default();
         let arithmetic = match self.arithmetic {
             Arithmetic::F32 => "",

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use kinglet::backend::{BackendRun, Executable, Logits, SessionState, compile};
 use kinglet::models::{self as spec, Conv, Matrix, Norm, TensorSpec};
 use kinglet::op::{BufferId, Embed, Head, Op, Sight, Slice, StateId};
-use kinglet::plan::{Buffer, Plan, State, StateKind};
+use kinglet::plan::{self, Buffer, Plan, State, StateKind};
 use kinglet::weights::Weights;
 
 use crate::oracle;
@@ -196,7 +196,8 @@ impl Rig {
     }
 
     fn push_state(&mut self, kind: StateKind) -> StateId {
-        self.states.push(State { name: format!("layer.0.state{}", self.states.len()), kind });
+        let name = format!("layer.0.state{}", self.states.len());
+        self.states.push(State { name, kind, stored: plan::Stored::F32 });
         StateId(self.states.len() - 1)
     }
 

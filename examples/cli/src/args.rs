@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
-use kinglet::{Activations, Backend};
+use kinglet::{Activations, Backend, CacheType, StateType};
 
 /// Options of every command.
 #[derive(Args)]
@@ -36,6 +36,14 @@ pub(crate) struct GlobalArgs {
     )]
     pub(crate) attention_sinks: usize,
 
+    /// Bits of the keys and values that attention keeps: fewer for less memory, at some loss of quality with 4
+    #[arg(long, global = true, value_name = "BITS", default_value = "32", value_parser = kv_bits())]
+    pub(crate) kv_bits: CacheType,
+
+    /// Bits of the states that recurrent layers keep
+    #[arg(long, global = true, value_name = "BITS", default_value = "32", value_parser = state_bits())]
+    pub(crate) state_bits: StateType,
+
     /// Don't test an adapter's kernels on small inputs before they are used
     #[arg(long, global = true)]
     pub(crate) no_self_test: bool,
@@ -56,6 +64,16 @@ pub(crate) struct GlobalArgs {
 fn backend() -> ValueParser {
     let names = Backend::NAMES.iter().map(|(name, _)| *name);
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Backend>()).into()
+}
+
+fn state_bits() -> ValueParser {
+    let names = StateType::BITS.iter().map(|(bits, _)| *bits);
+    PossibleValuesParser::new(names).try_map(|bits| bits.parse::<StateType>()).into()
+}
+
+fn kv_bits() -> ValueParser {
+    let names = CacheType::BITS.iter().map(|(bits, _)| *bits);
+    PossibleValuesParser::new(names).try_map(|bits| bits.parse::<CacheType>()).into()
 }
 
 fn activations() -> ValueParser {

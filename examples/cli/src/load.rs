@@ -41,6 +41,7 @@ pub(crate) fn model_in(
     if let Some(adapter) = global.adapter {
         options = options.adapter(usize::from(adapter));
     }
+    options = options.cache_type(global.kv_bits).state_type(global.state_bits);
     if let Some(window) = global.attention_window {
         options = options.attention_window(window, global.attention_sinks);
     }

@@ -9,7 +9,8 @@ use kinglet_models::Rope;
 use super::CpuOp;
 use super::kernel::elementwise::{RmsNorm, SumOfSquares};
 use super::kernel::gemm::Gemm;
-use super::kv::{HeadCache, PAGE};
+use super::kv::HeadCache;
+use super::kv_page::{PAGE, Page};
 use super::simd::{Isa, Kernel, Simd, load, math, store};
 use super::split::{chunks, per_run};
 use super::step::Step;
@@ -109,7 +110,9 @@ impl CpuOp for Attention {
         let row = dim + 2;
         let part = block * group * row;
         let mut parts = step.scratch.take(tasks.len() * part)?;
-        let locals = step.locals.get(block * group * PAGE)?;
+        let stored = step.runs.first_mut().map(|run| run.state.cache(op.cache).stored());
+        let scratch = Page::scratch(stored.unwrap_or_default(), dim);
+        let locals = step.locals.get(block * group * PAGE + scratch)?;
         let caches: Vec<_> =
             step.runs.iter_mut().map(|run| &*run.state.cache(op.cache).heads).collect();
         let split = chunks(&mut parts[..tasks.len() * part], part);
@@ -117,7 +120,8 @@ impl CpuOp for Attention {
             let task = &tasks[index];
             let queries = &queries_used[(task.kv * tokens + task.from) * group * dim..];
             let cache = &caches[task.run][task.kv];
-            self.attend(ready.isa, task, queries, &positions, cache, local, out);
+            let (unpacked, scores) = local.split_at_mut(scratch);
+            self.attend(ready.isa, task, queries, &positions, cache, (scores, unpacked), out);
         });
 
         // Put the shares of each block together.
@@ -179,7 +183,7 @@ impl Attention {
         queries: &[f32],
         positions: &[usize],
         cache: &HeadCache,
-        scores: &mut [f32],
+        (scores, unpacked): (&mut [f32], &mut [f32]),
         out: &mut [f32],
     ) {
         let (dim, group) = (self.op.head_dim, self.op.heads / self.op.kv_heads);
@@ -191,7 +195,7 @@ impl Attention {
         }
         for page in task.pages.clone() {
             let page = if page < task.sinks { page } else { page + task.skipped };
-            let (keys, values) = cache.page(page);
+            let (keys, values) = cache.page(page).unpacked(isa, unpacked);
             isa.dispatch(Gemm {
                 m: rows,
                 n: PAGE,

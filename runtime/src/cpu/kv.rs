@@ -1,19 +1,16 @@
 //! Keys and values of the positions so far, in pages.
 //!
-//! A head's page holds [`PAGE`] positions: keys as `[head_dim, PAGE]`, so that the scores of a page are one product with
-//! positions along the vector, then values as `[PAGE, head_dim]`. Pages are shared between snapshots until
-//! one writes to them; pages that a sliding window has left behind are dropped, but those that hold sinks.
+//! Pages are shared between snapshots until one writes to them; pages that a sliding window has left behind are dropped, but those
+//! that hold sinks.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
+use super::kv_page::{PAGE, Page};
 use crate::Error;
 use crate::backend::PortableState;
 use crate::error::grow;
 use crate::op::Sight;
-
-/// Positions in a page.
-pub(super) const PAGE: usize = 64;
+use crate::plan::Stored;
 
 /// The cache of one attention layer.
 #[derive(Clone)]
@@ -21,6 +18,7 @@ pub(super) struct KvCache {
     pub heads: Vec<HeadCache>,
     head_dim: usize,
     sight: Sight,
+    stored: Stored,
     /// The first position that is held, sinks aside.
     first: usize,
 }
@@ -28,15 +26,20 @@ pub(super) struct KvCache {
 /// The pages of one head.
 #[derive(Clone, Default)]
 pub(super) struct HeadCache {
-    pages: VecDeque<Arc<Vec<f32>>>,
+    pages: VecDeque<Page>,
     first_page: usize,
     /// Pages before the first that hold sinks.
-    sinks: Vec<Arc<Vec<f32>>>,
+    sinks: Vec<Page>,
 }
 
 impl KvCache {
-    pub(super) fn new(kv_heads: usize, head_dim: usize, sight: Sight) -> Self {
-        Self { heads: vec![HeadCache::default(); kv_heads], head_dim, sight, first: 0 }
+    pub(super) fn new(kv_heads: usize, head_dim: usize, sight: Sight, stored: Stored) -> Self {
+        Self { heads: vec![HeadCache::default(); kv_heads], head_dim, sight, stored, first: 0 }
+    }
+
+    /// How its pages are stored.
+    pub(super) fn stored(&self) -> Stored {
+        self.stored
     }
 
     /// Makes room for positions `position .. position + len` and drops what no position from `position` on sees.
@@ -54,14 +57,12 @@ impl KvCache {
                 head.first_page += 1;
             }
             while head.first_page + head.pages.len() < end_page {
-                let mut page = Vec::new();
-                grow(&mut page, 2 * self.head_dim * PAGE, "the key/value cache")?;
-                head.pages.push_back(Arc::new(page));
+                head.pages.push_back(Page::new(self.stored, self.head_dim)?);
             }
             // The pages that will be written must not be shared with a snapshot.
             for index in position / PAGE..end_page {
                 if let Some(page) = head.pages.get_mut(index - head.first_page) {
-                    unshare(page, "the key/value cache")?;
+                    page.unshare()?;
                 }
             }
         }
@@ -120,15 +121,13 @@ impl KvCache {
         keys: &[f32],
         values: &[f32],
     ) -> Result<(), Error> {
-        let mut new = Self::new(self.heads.len(), self.head_dim, self.sight);
+        let mut new = Self::new(self.heads.len(), self.head_dim, self.sight, self.stored);
         let sinks = self.sight.sinks.min(first);
         new.first = first;
         for head in &mut new.heads {
             head.first_page = first / PAGE;
             for _ in 0..sinks.div_ceil(PAGE).min(head.first_page) {
-                let mut page = Vec::new();
-                grow(&mut page, 2 * self.head_dim * PAGE, "the key/value cache")?;
-                head.sinks.push(Arc::new(page));
+                head.sinks.push(Page::new(self.stored, self.head_dim)?);
             }
         }
         if position > first {
@@ -147,16 +146,17 @@ impl KvCache {
         Ok(())
     }
 
+    fn pages(&self) -> impl Iterator<Item = &Page> {
+        self.heads.iter().flat_map(|head| head.pages.iter().chain(&head.sinks))
+    }
+
     /// Calls `visit` with address and bytes of each page.
     pub(super) fn blocks(&self, visit: &mut dyn FnMut(usize, usize)) {
-        for page in self.heads.iter().flat_map(|head| head.pages.iter().chain(&head.sinks)) {
-            visit(Arc::as_ptr(page).addr(), 4 * page.len());
-        }
+        self.pages().for_each(|page| visit(page.address(), page.bytes()));
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let pages: usize = self.heads.iter().map(|head| head.pages.len() + head.sinks.len()).sum();
-        pages * 8 * self.head_dim * PAGE
+        self.pages().map(Page::bytes).sum()
     }
 }
 
@@ -168,53 +168,31 @@ impl HeadCache {
             Some(page) => &mut self.pages[page],
             None => &mut self.sinks[page],
         };
-        let memory = Arc::make_mut(page);
-        let (keys, values) = memory.split_at_mut(key.len() * PAGE);
-        for (keys, k) in keys.chunks_exact_mut(PAGE).zip(key) {
-            keys[slot] = *k;
-        }
-        values[slot * value.len()..][..value.len()].copy_from_slice(value);
+        page.write(slot, key, value);
     }
 
     /// Key and value of `position`, which is held.
     fn read(&self, position: usize, key: &mut [f32], value: &mut [f32]) {
-        let slot = position % PAGE;
-        let (keys, values) = self.page(position / PAGE);
-        for (k, keys) in key.iter_mut().zip(keys.chunks_exact(PAGE)) {
-            *k = keys[slot];
-        }
-        value.copy_from_slice(&values[slot * value.len()..][..value.len()]);
+        self.page(position / PAGE).read(position % PAGE, key, value);
     }
 
-    /// Keys `[head_dim, PAGE]` and values `[PAGE, head_dim]` of page `index`, counted from the sequence's beginning.
-    pub(super) fn page(&self, index: usize) -> (&[f32], &[f32]) {
-        let memory = match index.checked_sub(self.first_page) {
+    /// Page `index`, counted from the sequence's beginning.
+    pub(super) fn page(&self, index: usize) -> &Page {
+        match index.checked_sub(self.first_page) {
             Some(index) => &self.pages[index],
             None => &self.sinks[index],
-        };
-        memory.split_at(memory.len() / 2)
+        }
     }
-}
-
-/// Makes `memory` nobody else's: a copy, if it is shared.
-pub(super) fn unshare<T: Copy>(memory: &mut Arc<Vec<T>>, what: &'static str) -> Result<(), Error> {
-    if Arc::get_mut(memory).is_none() {
-        let mut copy = Vec::new();
-        let bytes = size_of::<T>() * memory.len();
-        copy.try_reserve_exact(memory.len()).map_err(|_| Error::OutOfMemory { what, bytes })?;
-        copy.extend_from_slice(memory);
-        *memory = Arc::new(copy);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::simd::Isa;
 
     #[test]
     fn pages_are_shared_until_written_and_dropped_behind_the_window() {
-        let mut cache = KvCache::new(1, 2, sight(Some(70), 0));
+        let mut cache = KvCache::new(1, 2, sight(Some(70), 0), Stored::F32);
         for position in 0..300 {
             cache.reserve(position, 1).unwrap();
             cache.heads[0].write(position, &[position as f32, 1.0], &[2.0, position as f32]);
@@ -224,10 +202,10 @@ mod tests {
         let mut fork = cache.clone();
         fork.reserve(300, 1).unwrap();
         fork.heads[0].write(300, &[-1.0, -1.0], &[-1.0, -1.0]);
-        let (keys, values) = cache.heads[0].page(4);
+        let (keys, values) = cache.heads[0].page(4).unpacked(Isa::detect(), &mut []);
         assert_eq!((keys[299 - 256], values[2 * (299 - 256) + 1]), (299.0, 299.0));
         assert_eq!(keys[300 - 256], 0.0, "the fork wrote to its own copy");
-        assert!(Arc::ptr_eq(&cache.heads[0].pages[0], &fork.heads[0].pages[0]));
+        assert_eq!(cache.heads[0].pages[0].address(), fork.heads[0].pages[0].address());
     }
 
     fn sight(window: Option<usize>, sinks: usize) -> Sight {
@@ -236,7 +214,7 @@ mod tests {
 
     /// A cache with key `[position, 1]` and value `[2, position]` for each position.
     fn filled(sight: Sight, positions: usize) -> KvCache {
-        let mut cache = KvCache::new(1, 2, sight);
+        let mut cache = KvCache::new(1, 2, sight, Stored::F32);
         for position in 0..positions {
             cache.reserve(position, 1).unwrap();
             cache.heads[0].write(position, &[position as f32, 1.0], &[2.0, position as f32]);
@@ -252,7 +230,7 @@ mod tests {
         cache.cut(261);
         cache.reserve(261, 1).unwrap();
         cache.heads[0].write(261, &[-5.0, 0.0], &[0.0, -5.0]);
-        let (keys, values) = cache.heads[0].page(4);
+        let (keys, values) = cache.heads[0].page(4).unpacked(Isa::detect(), &mut []);
         assert_eq!(
             (keys[4], keys[5], values[2 * 4 + 1], values[2 * 5 + 1]),
             (260.0, -5.0, 260.0, -5.0)
@@ -280,7 +258,7 @@ mod tests {
             let all = (0..sight.sinks.min(first)).chain(first..positions);
             let expected: Vec<f32> = all.flat_map(|p| [p as f32, 1.0]).collect();
             assert_eq!(keys, expected);
-            let mut other = KvCache::new(1, 2, sight);
+            let mut other = KvCache::new(1, 2, sight, Stored::F32);
             other.import((first, positions), &keys, &values).unwrap();
             let again = other.export(positions).unwrap();
             assert_eq!(again, PortableState::KeyValue { first, keys, values });

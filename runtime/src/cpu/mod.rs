@@ -11,6 +11,7 @@ mod head;
 mod inputs;
 mod kernel;
 mod kv;
+mod kv_page;
 mod linear;
 mod mamba2_scan;
 mod mamba_scan;
@@ -37,9 +38,8 @@ use self::step::{Step, StepRun, Workspace};
 use self::team::Team;
 use crate::backend::{BackendRun, Executable, SessionState, StepFuture};
 use crate::cancel::Cancel;
-use crate::model::StateType;
 use crate::op::{Op, StateId};
-use crate::plan::Plan;
+use crate::plan::{Plan, Stored};
 use crate::weights::Weights;
 use crate::{Activations, Error, ModelOptions};
 
@@ -63,7 +63,6 @@ pub(crate) struct CpuExecutable {
     isa: Isa,
     chunk: usize,
     activations: Activations,
-    state_type: StateType,
     /// The state tensors of each op that are stored otherwise than they are computed with.
     stored: Vec<Vec<StateId>>,
     /// One step at a time.
@@ -88,14 +87,10 @@ impl CpuExecutable {
             return Err(Error::Option { name, value, expected: "from 1 to 65536" });
         }
         let ops = plan.ops.iter().map(|op| compile(op, weights)).collect::<Result<_, Error>>()?;
-        let state_type = options.state_type;
-        let stored = |op: &Op| match state_type {
-            StateType::F32 => Vec::new(),
-            StateType::F16 => op.uses().states,
-        };
+        let narrow = |id: &StateId| plan.states.get(id.0).is_some_and(|s| s.stored == Stored::F16);
+        let stored = |op: &Op| op.uses().states.into_iter().filter(narrow).collect();
         Ok(Self {
             ops,
-            state_type,
             stored: plan.ops.iter().map(stored).collect(),
             team: Team::new(threads).map_err(Error::Threads)?,
             isa: options.isa.unwrap_or_else(Isa::detect),
@@ -181,7 +176,7 @@ fn compile(op: &Op, weights: &Weights) -> Result<Box<dyn CpuOp>, Error> {
 
 impl Executable for CpuExecutable {
     fn new_state(&self) -> Result<Box<dyn SessionState>, Error> {
-        Ok(Box::new(CpuState::new(&self.plan, self.state_type)?))
+        Ok(Box::new(CpuState::new(&self.plan)?))
     }
 
     fn step<'a>(&'a self, runs: Vec<BackendRun<'a>>) -> StepFuture<'a> {

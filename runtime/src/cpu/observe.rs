@@ -20,7 +20,7 @@ use crate::error::grow;
 use crate::op::{BufferId, Op, Slice};
 use crate::plan::Plan;
 use crate::weights::Weights;
-use crate::{Activations, Error, StateType};
+use crate::{Activations, Error};
 
 /// An input of projections: several matrices can read the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -215,7 +215,7 @@ impl CpuExecutable {
     pub(crate) fn observe(&self, tokens: &[u32], observer: &mut Observer) -> Result<(), Error> {
         let mut guard = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let workspace = &mut *guard;
-        let mut state = CpuState::new(&self.plan, StateType::F32)?;
+        let mut state = CpuState::new(&self.plan)?;
         let mut logits = Vec::new();
         for tokens in tokens.chunks(self.chunk) {
             workspace.resize(tokens.len())?;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::kv::{KvCache, unshare};
+use super::kv::KvCache;
+use super::kv_page::unshare;
 use super::step::Scratch;
 use crate::Error;
 use crate::backend::{ExportFuture, PortableState, SessionState};
 use crate::error::grow;
-use crate::model::StateType;
 use crate::op::{Sight, StateId};
-use crate::plan::{Plan, StateKind};
+use crate::plan::{Plan, StateKind, Stored};
 
 /// Recurrent tensors and key/value caches, in the plan's order. A snapshot shares all memory with it; a tensor is
 /// copied when the next step comes, a page of a cache when it is written to.
@@ -53,18 +53,19 @@ fn filled<T: Clone>(len: usize, value: T, what: &'static str) -> Result<Vec<T>, 
 }
 
 impl CpuState {
-    pub(super) fn new(plan: &Plan, of_type: StateType) -> Result<Self, Error> {
+    pub(super) fn new(plan: &Plan) -> Result<Self, Error> {
         let what = "a session's state";
         let tensors = plan.states.iter().map(|state| match &state.kind {
             StateKind::Tensor { shape } => {
                 let len = shape.iter().product();
-                Ok(match of_type {
-                    StateType::F32 => {
+                Ok(match state.stored {
+                    // The plan quantizes caches only.
+                    Stored::F32 | Stored::Affine8 | Stored::Affine4 => {
                         let mut tensor = Vec::new();
                         grow(&mut tensor, len, what)?;
                         StateTensor::Dense(Arc::new(tensor))
                     }
-                    StateType::F16 => {
+                    Stored::F16 => {
                         let stored = Arc::new(filled(len, f16::ZERO, what)?);
                         StateTensor::Half { stored, values: Vec::new() }
                     }
@@ -72,7 +73,7 @@ impl CpuState {
             }
             StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
                 let sight = Sight { window: *window, sinks: *sinks };
-                Ok(StateTensor::KeyValue(KvCache::new(*kv_heads, *head_dim, sight)))
+                Ok(StateTensor::KeyValue(KvCache::new(*kv_heads, *head_dim, sight, state.stored)))
             }
         });
         Ok(Self { tensors: tensors.collect::<Result<_, Error>>()?, position: 0 })

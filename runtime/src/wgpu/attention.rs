@@ -10,6 +10,7 @@ use super::params::ABSENT;
 use super::scratch;
 use crate::Error;
 use crate::op;
+use crate::plan::Stored;
 
 /// Largest head that the kernel has memory for.
 const MAX_HEAD: usize = 1024;
@@ -48,10 +49,17 @@ pub(super) fn add(op: &op::Attention, builder: &mut Builder<'_>) -> Result<(), E
     ];
     let pieces = scratch::pieces(op, builder.device.max_binding);
     let quads = op.head_dim.div_ceil(4);
+    let stored = builder.plan.states.get(op.cache.0).map(|state| state.stored);
+    // Quantized keys and values are the weights of kernels of their own.
+    let packed = match stored.unwrap_or_default() {
+        Stored::F32 | Stored::F16 => None,
+        Stored::Affine8 => Some(WeightType::Affine8),
+        Stored::Affine4 => Some(WeightType::Affine4),
+    };
     let mut form = |kernel: Kernel, groups: [Extent; 2], when: When| {
         builder.dispatch(
             kernel,
-            WeightType::F32,
+            packed.unwrap_or(WeightType::F32),
             |builder, params| {
                 params
                     .set("heads", op.heads)
@@ -79,13 +87,21 @@ pub(super) fn add(op: &op::Attention, builder: &mut Builder<'_>) -> Result<(), E
     };
     let fixed = Extent::Fixed;
     let aligned = op.head_dim.is_multiple_of(4);
-    let by_pieces = if aligned { Kernel::AttentionPieces } else { Kernel::AttentionPiecesAny };
+    let by_pieces = match (packed, aligned) {
+        (Some(_), _) => Kernel::AttentionPiecesPacked,
+        (None, true) => Kernel::AttentionPieces,
+        (None, false) => Kernel::AttentionPiecesAny,
+    };
+    let (prepare, attend) = match packed {
+        Some(_) => (Kernel::AttentionPreparePacked, Kernel::AttentionAttendPacked),
+        None => (Kernel::AttentionPrepare, Kernel::AttentionAttend),
+    };
     form(by_pieces, [fixed(op.kv_heads), fixed(pieces)], When::Few)?;
     form(Kernel::AttentionMerge, [fixed(op.heads), Extent::Tokens(1)], When::Few)?;
     let all = fixed(op.heads + 2 * op.kv_heads);
-    form(Kernel::AttentionPrepare, [all, Extent::Tokens(1)], When::Many)?;
+    form(prepare, [all, Extent::Tokens(1)], When::Many)?;
     let tiles = Extent::Rows(op.heads / op.kv_heads);
-    form(Kernel::AttentionAttend, [fixed(op.kv_heads), tiles], When::Many)
+    form(attend, [fixed(op.kv_heads), tiles], When::Many)
 }
 
 /// Queries of `quads` fours of elements that a workgroup for few tokens takes together: it has memory for 256 fours, and

@@ -12,8 +12,9 @@ use super::tensors::Tensors;
 pub(super) use super::tensors::{SpareTensors, StateLayout};
 use crate::Error;
 use crate::backend::{ExportFuture, PortableState, SessionState};
+use crate::cache_codes::{self, Bits};
 use crate::op::{Sight, StateId};
-use crate::plan::StateKind;
+use crate::plan::{StateKind, Stored};
 
 /// Recurrent tensors and key/value caches. A snapshot shares all of it: tensors are copied when the next step comes, a cache only
 /// where two write to the same positions.
@@ -69,8 +70,8 @@ impl WgpuState {
     /// The form of a cache; `None` for a tensor.
     fn form(&self, index: usize) -> Option<Form> {
         match &self.program.plan.states.get(index)?.kind {
-            StateKind::KeyValue { kv_heads, head_dim, window, sinks } => Some(Form {
-                row: 4 * (kv_heads * head_dim) as u64,
+            StateKind::KeyValue { window, sinks, .. } => Some(Form {
+                row: self.shape(StateId(index))?.2,
                 sight: Sight { window: *window, sinks: *sinks },
                 chunk: self.program.chunk,
             }),
@@ -182,7 +183,10 @@ impl WgpuState {
                 let positions = sinks + self.position - first;
                 if positions > 0 {
                     let readback = self.fetch(&ranges)?;
-                    let rows = self.read(readback, row * positions as u64).await?;
+                    let mut rows = self.read(readback, row * positions as u64).await?;
+                    if let Some(bits) = Bits::of(self.stored(id)) {
+                        rows = cache_codes::from_words(bits, bytemuck::cast_slice(&rows), head_dim);
+                    }
                     *half = turned(&rows, positions, kv_heads, head_dim);
                 }
             }
@@ -191,11 +195,17 @@ impl WgpuState {
         Ok(PortableState::KeyValue { first, keys, values })
     }
 
+    /// How a state is stored.
+    fn stored(&self, id: StateId) -> Stored {
+        self.program.plan.states.get(id.0).map(|state| state.stored).unwrap_or_default()
+    }
+
     /// Heads of a cache, their width, and bytes of a position.
     fn shape(&self, id: StateId) -> Option<(usize, usize, u64)> {
         match &self.program.plan.states.get(id.0)?.kind {
             StateKind::KeyValue { kv_heads, head_dim, .. } => {
-                Some((*kv_heads, *head_dim, 4 * (kv_heads * head_dim) as u64))
+                let row = self.stored(id).bytes(*kv_heads, *head_dim);
+                Some((*kv_heads, *head_dim, row as u64))
             }
             StateKind::Tensor { .. } => None,
         }
@@ -303,7 +313,13 @@ impl SessionState for WgpuState {
                             let row = kv_heads * head_dim;
                             let span = (span.start - skipped) * row..(span.end - skipped) * row;
                             let rows = rows.get(span).unwrap_or_default();
-                            queue.write_buffer(buffer, at, bytemuck::cast_slice(rows));
+                            match Bits::of(self.stored(id)) {
+                                None => queue.write_buffer(buffer, at, bytemuck::cast_slice(rows)),
+                                Some(bits) => {
+                                    let words = cache_codes::to_words(bits, rows, head_dim);
+                                    queue.write_buffer(buffer, at, bytemuck::cast_slice(&words));
+                                }
+                            }
                         }
                     }
                     new.hold(self.number, position);

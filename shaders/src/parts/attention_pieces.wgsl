@@ -1,6 +1,6 @@
 // Attention of few tokens: to pieces of the cache, which are then put together.
 
-//# when pieces pieces_any merge
+//# when pieces pieces_any pieces_packed merge
 /// The numbers of positions from x up to before y that piece `index` has; none where x >= y.
 fn piece_of(index: u32, sight: Sight) -> vec2<u32> {
     let end = sight.sinks + step.position + step.tokens - sight.oldest;
@@ -10,7 +10,7 @@ fn piece_of(index: u32, sight: Sight) -> vec2<u32> {
     return vec2(first, min(first + length, end));
 }
 
-//# when pieces pieces_any
+//# when pieces pieces_any pieces_packed
 // A workgroup takes a piece of the cache of a key/value head, for all queries that share it. Positions of the run itself are
 // made ready by the workgroup that has them, and queries by every one: that saves a dispatch.
 const THREADS: u32 = 128u;
@@ -31,9 +31,8 @@ var<workgroup> weights: array<vec4<f32>, 256>;
 /// [capacity, kv_heads, head_dim / 4].
 @group(0) @binding(_) var<storage, read_write> keys: array<vec4<f32>>;
 
-/// The elements of all keys.
-fn all_keys() -> u32 {
-    return arrayLength(&keys) * 4u;
+fn capacity_of_cache() -> u32 {
+    return arrayLength(&keys) * 4u / (params.kv_heads * params.head_dim);
 }
 
 /// Elements `4 * quad ..` of the key that begins at `at`.
@@ -49,9 +48,8 @@ fn store_key(at: u32, quad: u32, value: vec4<f32>) {
 /// [capacity, kv_heads, head_dim].
 @group(0) @binding(_) var<storage, read_write> keys: array<f32>;
 
-/// The elements of all keys.
-fn all_keys() -> u32 {
-    return arrayLength(&keys);
+fn capacity_of_cache() -> u32 {
+    return arrayLength(&keys) / (params.kv_heads * params.head_dim);
 }
 
 /// Elements `4 * quad ..` of the key that begins at `at`.
@@ -73,6 +71,29 @@ fn store_key(at: u32, quad: u32, value: vec4<f32>) {
 /// [capacity, kv_heads, head_dim].
 @group(0) @binding(_) var<storage, read_write> values: array<f32>;
 
+/// The first element of a head at a place.
+fn at_of(place: u32, kv: u32) -> u32 {
+    return (place * params.kv_heads + kv) * params.head_dim;
+}
+
+/// Element `i` of the value that begins at `at`.
+fn load_value(at: u32, i: u32) -> f32 {
+    return values[at + i];
+}
+
+//# when pieces_packed
+/// [capacity, kv_heads, words of a head] each.
+@group(0) @binding(_) var<storage, read_write> keys: array<u32>;
+@group(0) @binding(_) var<storage, read_write> values: array<u32>;
+
+//# use weights
+
+/// Element `i` of the value that begins at `at`.
+fn load_value(at: u32, i: u32) -> f32 {
+    return load_value_quad(at, i / 4u)[i % 4u];
+}
+
+//# when pieces pieces_any pieces_packed
 /// Elements `4 * quad ..` of a head, made ready, zeros behind its end.
 fn ready_quad(head: Head, quad: u32) -> vec4<f32> {
     var value = vec4(0.0);
@@ -82,6 +103,33 @@ fn ready_quad(head: Head, quad: u32) -> vec4<f32> {
     return value;
 }
 
+//# when pieces pieces_any
+/// Brings key and value head `kv` of a token to their place.
+fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
+    let at = at_of(place, kv);
+    let key = find_head(KEY, kv, token, ids);
+    for (var quad = thread_of(ids); quad < (params.head_dim + 3u) / 4u; quad += THREADS) {
+        store_key(at, quad, ready_quad(key, quad));
+    }
+    let value = find_head(VALUE, kv, token, ids);
+    for (var i = thread_of(ids); i < params.head_dim; i += THREADS) {
+        values[at + i] = ready(value, i);
+    }
+}
+
+//# when pieces_packed
+/// Brings key and value head `kv` of a token to their place.
+fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
+    let at = at_of(place, kv);
+    stage(find_head(KEY, kv, token, ids), ids);
+    store_staged_key(at, ids);
+    workgroupBarrier();
+    stage(find_head(VALUE, kv, token, ids), ids);
+    store_staged_value(at, ids);
+    workgroupBarrier();
+}
+
+//# when pieces pieces_any pieces_packed
 @compute @workgroup_size(THREADS)
 fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let thread = thread_of(ids);
@@ -91,8 +139,7 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     if piece.x >= piece.y {
         return;
     }
-    let stride = params.kv_heads * params.head_dim;
-    let capacity = all_keys() / stride;
+    let capacity = capacity_of_cache();
     let sharing = params.heads / params.kv_heads;
     let quads = (params.head_dim + 3u) / 4u;
 
@@ -100,15 +147,7 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
         let position = step.position + t;
         let number = sight.sinks + position - sight.oldest;
         if number >= piece.x && number < piece.y {
-            let at = place_of(position, capacity) * stride + kv * params.head_dim;
-            let key = find_head(KEY, kv, step.start + t, ids);
-            for (var quad = thread; quad < quads; quad += THREADS) {
-                store_key(at, quad, ready_quad(key, quad));
-            }
-            let value = find_head(VALUE, kv, step.start + t, ids);
-            for (var i = thread; i < params.head_dim; i += THREADS) {
-                values[at + i] = ready(value, i);
-            }
+            keep(step.start + t, place_of(position, capacity), kv, ids);
         }
     }
     storageBarrier();
@@ -141,7 +180,7 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
                 score[r] = 0.0;
             }
             if number < piece.y {
-                let at = place_of(position, capacity) * stride + kv * params.head_dim;
+                let at = at_of(place_of(position, capacity), kv);
                 for (var quad = 0u; quad < quads; quad += 1u) {
                     let key = load_key(at, quad);
                     for (var r = 0u; r < ROWS; r += 1u) {
@@ -181,7 +220,8 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
                 if i < params.head_dim && four * 4u < count {
                     var part = vec4(0.0);
                     for (var k = 0u; k < held; k += 1u) {
-                        part += weights[k * 2u + four] * values[place_of(position_of(sight, first + k), capacity) * stride + kv * params.head_dim + i];
+                        let at = at_of(place_of(position_of(sight, first + k), capacity), kv);
+                        part += weights[k * 2u + four] * load_value(at, i);
                     }
                     sum[j] = keep[four] * sum[j] + part;
                 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use kinglet::eval::{EvalOptions, Evaluation, TextTokens, evaluate};
 use kinglet::text::Tokenizer;
+use kinglet::{CacheType, ModelOptions, StateType};
 use serde_json::{Value, json};
 
 use crate::args::GlobalArgs;
@@ -59,8 +60,10 @@ pub(crate) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<(), CliError> 
     let model = load::model(global, |options| options)?;
     let ids = TextTokens::new(&load::tokenizer(&model)?, &text)?;
     let reference = args.reference.as_deref();
-    let reference =
-        reference.map(|folder| load::model_in(folder, global, |options| options)).transpose()?;
+    // What is compared with keeps what it remembers as it was computed.
+    let exact =
+        |options: ModelOptions| options.cache_type(CacheType::F32).state_type(StateType::F32);
+    let reference = reference.map(|folder| load::model_in(folder, global, exact)).transpose()?;
     if let Some(reference) = &reference {
         // Without a tokenizer of its own, a reference is taken at its size.
         if load::has_tokenizer(reference.folder()) {

@@ -23,7 +23,7 @@ use crate::cpu::CpuExecutable;
 use crate::fnv1a::Fnv1a;
 use crate::plan::Plan;
 use crate::weights::Weights;
-use crate::{Activations, Error, ModelOptions};
+use crate::{Activations, CacheType, Error, ModelOptions};
 use probe::{Probe, VOCAB};
 
 /// Tokens of each step of each form: by tiles and in chunks, by small tiles, and few.
@@ -56,6 +56,8 @@ pub(super) fn run(
             Err(error) => return Err(error),
         }
     }
+    let exact = format!("{exact} {:?}", options.cache_type);
+    let exact = exact.as_str();
     probes.retain(|probe| !device.was_tested(&key(probe, exact)));
     if probes.is_empty() {
         return Ok(());
@@ -75,12 +77,12 @@ pub(super) fn run(
     Ok(())
 }
 
-fn key(probe: &Probe, exact: bool) -> String {
-    format!("{} {exact}", probe.key)
+fn key(probe: &Probe, how: &str) -> String {
+    format!("{} {how}", probe.key)
 }
 
 /// The file that says how these tests ended on this device, if anything is kept.
-fn kept(device: &Device, probes: &[Probe], exact: bool) -> Option<PathBuf> {
+fn kept(device: &Device, probes: &[Probe], how: &str) -> Option<PathBuf> {
     let folder = device.options.cache_dir.as_ref().filter(|_| !fault_injection::is_on())?;
     let mut hash = Fnv1a::new();
     let info = &device.info;
@@ -91,7 +93,7 @@ fn kept(device: &Device, probes: &[Probe], exact: bool) -> Option<PathBuf> {
         hash.write(word.as_bytes());
         hash.write(&[0]);
     }
-    probes.iter().for_each(|probe| hash.write(key(probe, exact).as_bytes()));
+    probes.iter().for_each(|probe| hash.write(key(probe, how).as_bytes()));
     Some(folder.join(format!("self-test-{:016x}", hash.finish())))
 }
 
@@ -118,7 +120,7 @@ struct Outcome {
 
 /// Tests one probe; where it fails, looks for the least to do without.
 fn test(device: &Arc<Device>, probe: &Probe, options: &ModelOptions) -> Result<(), Error> {
-    let expected = logits(&on_processor(probe)?)?;
+    let expected = logits(&on_processor(probe, options)?)?;
     let before = device.avoided();
     let first = match outcome(device, probe, options, &expected) {
         // Too little room even for a small layer: the real one will say so.
@@ -169,9 +171,14 @@ fn ways(relied: &BTreeSet<Reliance>) -> Vec<HashSet<Reliance>> {
     ways
 }
 
-fn on_processor(probe: &Probe) -> Result<CpuExecutable, Error> {
+fn on_processor(probe: &Probe, options: &ModelOptions) -> Result<CpuExecutable, Error> {
     let exact = ModelOptions::new().threads(1).activations(Activations::F32);
-    CpuExecutable::new(Arc::new(Plan::new(&probe.spec)), &probe.weights, &exact)
+    CpuExecutable::new(Arc::new(plan(probe, options)), &probe.weights, &exact)
+}
+
+/// A probe's plan, with states that are stored as the model's.
+fn plan(probe: &Probe, options: &ModelOptions) -> Plan {
+    options.stored(Plan::new(&probe.spec))
 }
 
 /// Runs a probe on the device. Failures of the device as a whole are errors.
@@ -182,7 +189,7 @@ fn outcome(
     expected: &[f32],
 ) -> Result<Outcome, Error> {
     let own = options.clone().chunk(FORMS[0][0]);
-    let plan = Arc::new(Plan::new(&probe.spec));
+    let plan = Arc::new(plan(probe, options));
     let executable = match WgpuExecutable::build(device.clone(), plan, &probe.weights, &own) {
         Ok(executable) => executable,
         Err(Error::Device { message, .. }) => {
@@ -193,7 +200,9 @@ fn outcome(
         Err(error) => return Err(error),
     };
     let relied = executable.variants().flat_map(Reliance::of).collect();
-    let rounded = executable.variants().any(|v| v.arithmetic() != Arithmetic::F32);
+    // A number at the edge of two codes may get the other one.
+    let codes = options.cache_type != CacheType::F32;
+    let rounded = codes || executable.variants().any(|v| v.arithmetic() != Arithmetic::F32);
     let got = logits(&executable)?;
     let bound = if rounded { ROUNDED } else { EXACT };
     let pairs = got.chunks(VOCAB).zip(expected.chunks(VOCAB));

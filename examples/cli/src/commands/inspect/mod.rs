@@ -104,7 +104,7 @@ impl Memory {
     fn new(plan: &Plan, context: usize, weights: Option<u64>) -> Self {
         let (mut recurrent, mut key_value) = (0u64, 0u64);
         for state in &plan.states {
-            let bytes = (state.elements(context) as u64).saturating_mul(4);
+            let bytes = state.bytes(context) as u64;
             let sum = match state.kind {
                 StateKind::Tensor { .. } => &mut recurrent,
                 StateKind::KeyValue { .. } => &mut key_value,

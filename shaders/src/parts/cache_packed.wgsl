@@ -1,0 +1,106 @@
+// Keys and values as codes: each 32 elements of a head are a word with scale and bias in half precision, and BITS words of codes, the
+// first element in the lowest bits. What is stored of a position depends on it alone.
+
+/// Words of 32 elements.
+const GROUP_WORDS: u32 = BITS + 1u;
+/// The largest code.
+const MOST: u32 = (1u << BITS) - 1u;
+const LARGEST_HALF: f32 = 65504.0;
+
+/// Words of a head.
+fn head_words() -> u32 {
+    return (params.head_dim + 31u) / 32u * GROUP_WORDS;
+}
+
+/// The first word of a head at a place.
+fn at_of(place: u32, kv: u32) -> u32 {
+    return (place * params.kv_heads + kv) * head_words();
+}
+
+/// The positions that the cache has room for.
+fn capacity_of_cache() -> u32 {
+    return arrayLength(&keys) / (params.kv_heads * head_words());
+}
+
+/// Where the word with codes `4 * quad ..` lies behind its group's first.
+fn word_of(quad: u32) -> u32 {
+    return 1u + quad % 8u * BITS / 8u;
+}
+
+/// Four numbers from the word that has them and their group's first.
+fn decoded(first: u32, word: u32, quad: u32) -> vec4<f32> {
+    let own = word >> (quad % (8u / BITS) * 16u);
+    let codes = (vec4(own) >> vec4(0u, BITS, 2u * BITS, 3u * BITS)) & vec4(MOST);
+    let s = unpack2x16float(first);
+    return s.x * vec4<f32>(codes) + s.y;
+}
+
+//# when attend_packed pieces_packed
+/// Elements `4 * quad ..` of the key that begins at `at`; any numbers behind its end.
+fn load_key(at: u32, quad: u32) -> vec4<f32> {
+    let group = at + quad / 8u * GROUP_WORDS;
+    return decoded(keys[group], keys[group + word_of(quad)], quad);
+}
+
+/// Elements `4 * quad ..` of the value that begins at `at`; any numbers behind its end.
+fn load_value_quad(at: u32, quad: u32) -> vec4<f32> {
+    let group = at + quad / 8u * GROUP_WORDS;
+    return decoded(values[group], values[group + word_of(quad)], quad);
+}
+
+//# when prepare_packed pieces_packed
+/// [head_dim]: a head to be stored.
+var<workgroup> staged: array<f32, 1024>;
+
+/// Makes a head ready to be stored, by all threads; to be followed by a barrier before another one is.
+fn stage(head: Head, ids: Ids) {
+    for (var i = thread_of(ids); i < params.head_dim; i += THREADS) {
+        staged[i] = ready(head, i);
+    }
+    workgroupBarrier();
+}
+
+/// Word `word` of the staged head.
+fn encoded(word: u32) -> u32 {
+    let first = word / GROUP_WORDS * 32u;
+    let end = min(first + 32u, params.head_dim);
+    var low = staged[first];
+    var high = low;
+    for (var i = first + 1u; i < end; i += 1u) {
+        low = min(low, staged[i]);
+        high = max(high, staged[i]);
+    }
+    let bias = unpack2x16float(pack2x16float(vec2(clamp(low, -LARGEST_HALF, LARGEST_HALF), 0.0))).x;
+    let scale = min(max(high - bias, 0.0) / f32(MOST), LARGEST_HALF);
+    let stored = pack2x16float(vec2(scale, bias));
+    let own = word % GROUP_WORDS;
+    if own == 0u {
+        return stored;
+    }
+    let s = unpack2x16float(stored);
+    let inverse = select(0.0, 1.0 / s.x, s.x > 0.0);
+    let start = first + (own - 1u) * (32u / BITS);
+    var codes = 0u;
+    for (var c = 0u; c < 32u / BITS; c += 1u) {
+        if start + c < end {
+            let code = clamp(floor((staged[start + c] - s.y) * inverse + 0.5), 0.0, f32(MOST));
+            codes |= u32(code) << (c * BITS);
+        }
+    }
+    return codes;
+}
+
+/// Stores the staged head as a key, by all threads.
+fn store_staged_key(at: u32, ids: Ids) {
+    for (var word = thread_of(ids); word < head_words(); word += THREADS) {
+        keys[at + word] = encoded(word);
+    }
+}
+
+/// Stores the staged head as a value, by all threads.
+fn store_staged_value(at: u32, ids: Ids) {
+    for (var word = thread_of(ids); word < head_words(); word += THREADS) {
+        values[at + word] = encoded(word);
+    }
+}
+//# end
