@@ -123,7 +123,6 @@ fn automatic(
         return Ok(Box::new(crate::wgpu::WgpuExecutable::new(plan, weights, options, spec)?));
     } else if options.threads.is_none()
         && options.isa.is_none()
-        && options.state_type == crate::StateType::F32
         && let Some(adapter) = crate::wgpu::adapter::hardware()
     {
         let own = options.clone().adapter(adapter);

@@ -5,7 +5,7 @@
 
 use half::f16;
 
-use crate::plan::{CACHE_GROUP as GROUP, Stored};
+use crate::plan::{CACHE_GROUP as GROUP, StateFormat};
 
 /// Bits of a code.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -16,11 +16,11 @@ pub(crate) enum Bits {
 
 impl Bits {
     /// Those of a quantized cache's codes.
-    pub(crate) fn of(stored: Stored) -> Option<Self> {
-        match stored {
-            Stored::F32 | Stored::F16 => None,
-            Stored::Affine8 => Some(Self::Eight),
-            Stored::Affine4 => Some(Self::Four),
+    pub(crate) fn of(format: StateFormat) -> Option<Self> {
+        match format {
+            StateFormat::F32 | StateFormat::F16 => None,
+            StateFormat::Affine8 => Some(Self::Eight),
+            StateFormat::Affine4 => Some(Self::Four),
         }
     }
 

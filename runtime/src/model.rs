@@ -10,7 +10,7 @@ use crate::backend::{self, Backend, BackendRun, Executable, KernelTime, Logits, 
 use crate::cancel::Cancel;
 use crate::checkpoint::Checkpoint;
 use crate::cpu::simd::Isa;
-use crate::plan::{Plan, Stored};
+use crate::plan::{Plan, StateFormat};
 use crate::saved_state::Identity;
 use crate::session::{Retained, Session, SharedState};
 use crate::weights::{CheckOptions, Weights};
@@ -241,15 +241,15 @@ impl ModelOptions {
     /// `plan` with states that are stored so.
     pub(crate) fn stored(&self, plan: Plan) -> Plan {
         let tensors = match self.state_type {
-            StateType::F32 => Stored::F32,
-            StateType::F16 => Stored::F16,
+            StateType::F32 => StateFormat::F32,
+            StateType::F16 => StateFormat::F16,
         };
         let caches = match self.cache_type {
-            CacheType::F32 => Stored::F32,
-            CacheType::Affine8 => Stored::Affine8,
-            CacheType::Affine4 => Stored::Affine4,
+            CacheType::F32 => StateFormat::F32,
+            CacheType::Affine8 => StateFormat::Affine8,
+            CacheType::Affine4 => StateFormat::Affine4,
         };
-        plan.with_stored(tensors, caches)
+        plan.with_formats(tensors, caches)
     }
 
     /// The plan of a model that is opened so.

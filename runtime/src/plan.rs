@@ -47,12 +47,12 @@ pub struct State {
     /// Its form.
     pub kind: StateKind,
     /// How its numbers are stored between steps.
-    pub stored: Stored,
+    pub format: StateFormat,
 }
 
 /// How the numbers of a state are stored between steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Stored {
+pub enum StateFormat {
     /// Single precision, as they are computed with.
     #[default]
     F32,
@@ -67,7 +67,7 @@ pub enum Stored {
 /// Elements of a key or a value that share scale and bias where a cache is quantized.
 pub const CACHE_GROUP: usize = 32;
 
-impl Stored {
+impl StateFormat {
     /// Bytes of `rows` rows of `width` numbers. Groups begin anew with each row, and the last of them is as large as the others.
     pub fn bytes(self, rows: usize, width: usize) -> usize {
         let groups = |bits: usize| 4 * (bits + 1) * width.div_ceil(CACHE_GROUP);
@@ -120,7 +120,7 @@ impl State {
             StateKind::Tensor { .. } => 1,
             StateKind::KeyValue { head_dim, .. } => *head_dim,
         };
-        self.stored.bytes(self.elements(tokens) / width.max(1), width)
+        self.format.bytes(self.elements(tokens) / width.max(1), width)
     }
 }
 
@@ -175,9 +175,9 @@ impl Plan {
     }
 
     /// The same with recurrent tensors and key/value caches that are stored so.
-    pub fn with_stored(mut self, tensors: Stored, caches: Stored) -> Self {
+    pub fn with_formats(mut self, tensors: StateFormat, caches: StateFormat) -> Self {
         for state in &mut self.states {
-            state.stored = match state.kind {
+            state.format = match state.kind {
                 StateKind::Tensor { .. } => tensors,
                 StateKind::KeyValue { .. } => caches,
             };
@@ -245,7 +245,7 @@ impl Builder {
         self.states.push(State {
             name: format!("layer.{layer}.{what}"),
             kind,
-            stored: Stored::F32,
+            format: StateFormat::F32,
         });
         StateId(self.states.len() - 1)
     }
@@ -325,7 +325,7 @@ impl Builder {
                 window: a.window,
                 sinks: 0,
             },
-            stored: Stored::F32,
+            format: StateFormat::F32,
         });
         let cache = StateId(self.states.len() - 1);
         let output = self.buffer("attended", a.heads * a.head_dim);

@@ -53,6 +53,8 @@ const FILES: &[(&str, &str)] = &[
     ("rows_f32", include_str!("parts/rows_f32.wgsl")),
     ("rows_int8", include_str!("parts/rows_int8.wgsl")),
     ("shares", include_str!("parts/shares.wgsl")),
+    ("state_f16", include_str!("parts/state_f16.wgsl")),
+    ("state_f32", include_str!("parts/state_f32.wgsl")),
     ("step", include_str!("parts/step.wgsl")),
     ("sums_f16", include_str!("parts/sums_f16.wgsl")),
     ("tiles", include_str!("parts/tiles.wgsl")),

@@ -1,6 +1,7 @@
 // `conv1d`: y_t[c] = silu(b[c] + sum_k w[c,k] x_{t-K+1+k}[c]). A thread takes a channel of a token.
 //# use math
 //# use step
+//# use weights
 
 const THREADS: u32 = 64u;
 
@@ -23,7 +24,7 @@ struct Params {
 /// The op's small tensors, one behind the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 /// [2, kernel - 1, channels]: the inputs before the run, oldest first; the half that `step.parity` names is read.
-@group(0) @binding(_) var<storage, read_write> state: array<f32>;
+@group(0) @binding(_) var<storage, read_write> state: array<Kept>;
 /// y, [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
@@ -31,7 +32,7 @@ struct Params {
 fn past(t: i32, channel: u32) -> f32 {
     if t < 0 {
         let row = step.parity * (params.kernel - 1u) + u32(t + i32(params.kernel) - 1);
-        return state[row * params.channels + channel];
+        return f32(state[row * params.channels + channel]);
     }
     return input[(step.start + u32(t)) * params.input_stride + params.input_offset + channel];
 }
@@ -56,7 +57,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if t + 1u == step.tokens {
         for (var k = 0u; k + 1u < params.kernel; k += 1u) {
             let row = (1u - step.parity) * (params.kernel - 1u) + k;
-            state[row * params.channels + channel] = past(i32(step.tokens + 1u + k) - i32(params.kernel), channel);
+            state[row * params.channels + channel] = kept(past(i32(step.tokens + 1u + k) - i32(params.kernel), channel));
         }
     }
 }

@@ -232,13 +232,38 @@ impl Kernel {
         )
     }
 
-    /// Whether it has a variant for what is stored so.
-    pub const fn takes(self, weights: WeightType) -> bool {
-        !self.has_packed_cache() || matches!(weights, WeightType::Affine4 | WeightType::Affine8)
+    /// Whether it reads or writes recurrent states, which are its weights.
+    pub const fn has_states(self) -> bool {
+        matches!(
+            self,
+            Self::Conv1d
+                | Self::Mamba2Step
+                | Self::Mamba2StepAny
+                | Self::Mamba2Convolve
+                | Self::Mamba2Pass
+                | Self::MambaScan
+                | Self::MLstmStep
+                | Self::MLstmStepApart
+                | Self::MLstmSettle
+                | Self::MLstmPass
+                | Self::MLstmOutputs
+        )
     }
 
-    /// Whether it reads a weight matrix, or what is stored as one, so that it has a variant for each [`WeightType`] that it
-    /// [takes](Self::takes).
+    /// The part that says how `weights` are stored, and `None` where the kernel has no variant for it.
+    pub const fn stored(self, weights: WeightType) -> Option<&'static str> {
+        match weights {
+            WeightType::Affine4 if self.has_packed_cache() => Some("cache_affine4"),
+            WeightType::Affine8 if self.has_packed_cache() => Some("cache_affine8"),
+            WeightType::F32 if self.has_states() => Some("state_f32"),
+            WeightType::F16 if self.has_states() => Some("state_f16"),
+            _ if self.has_packed_cache() || self.has_states() => None,
+            _ => Some(weights.part()),
+        }
+    }
+
+    /// Whether it reads a weight matrix, or what is stored as one, so that it has a variant for each [`WeightType`] that can
+    /// be [stored](Self::stored).
     pub const fn has_weights(self) -> bool {
         !matches!(
             self,
@@ -247,23 +272,12 @@ impl Kernel {
                 | Self::AttentionPieces
                 | Self::AttentionPiecesAny
                 | Self::AttentionMerge
-                | Self::Conv1d
                 | Self::Copy
-                | Self::Mamba2Step
-                | Self::Mamba2StepAny
-                | Self::Mamba2Convolve
                 | Self::Mamba2Scores
                 | Self::Mamba2States
-                | Self::Mamba2Pass
                 | Self::Mamba2Outputs
-                | Self::MambaScan
-                | Self::MLstmStep
-                | Self::MLstmStepApart
-                | Self::MLstmSettle
                 | Self::MLstmScores
                 | Self::MLstmStates
-                | Self::MLstmPass
-                | Self::MLstmOutputs
                 | Self::MLstmFinish
                 | Self::MoeDownSum
                 | Self::MoeGroup

@@ -45,15 +45,18 @@ fn step_size(t: u32, head: u32) -> f32 {
     return clamp(softplus(raw + vectors[params.dt_bias + head]), params.dt_low, params.dt_high);
 }
 
+//# when step step_any convolve pass
+//# use weights
+
 //# when step step_any convolve
 /// [2, kernel - 1, channels]: last inputs, oldest first; the half that `step.parity` names is read.
-@group(0) @binding(_) var<storage, read_write> conv_state: array<f32>;
+@group(0) @binding(_) var<storage, read_write> conv_state: array<Kept>;
 
 /// Input `t` of the run in a channel; those before it are in the state.
 fn past(t: i32, channel: u32) -> f32 {
     if t < 0 {
         let row = step.parity * (params.kernel - 1u) + u32(t + i32(params.kernel) - 1);
-        return conv_state[row * params.channels + channel];
+        return f32(conv_state[row * params.channels + channel]);
     }
     let inner = params.heads * params.head_dim;
     return input[(step.start + u32(t)) * params.input_stride + inner + channel];
@@ -74,39 +77,39 @@ fn convolve(t: u32, channel: u32) -> f32 {
 fn keep(channel: u32) {
     for (var k = 0u; k + 1u < params.kernel; k += 1u) {
         let row = (1u - step.parity) * (params.kernel - 1u) + k;
-        conv_state[row * params.channels + channel] = past(i32(step.tokens + 1u + k) - i32(params.kernel), channel);
+        conv_state[row * params.channels + channel] = kept(past(i32(step.tokens + 1u + k) - i32(params.kernel), channel));
     }
 }
 
 //# when step
 /// S, [heads, state_dim, head_dim / 4].
-@group(0) @binding(_) var<storage, read_write> state: array<vec4<f32>>;
+@group(0) @binding(_) var<storage, read_write> state: array<Kept4>;
 
 /// Four columns of row `row` of all heads' rows.
 fn load_state(row: u32, column: u32) -> vec4<f32> {
-    return state[(row * params.head_dim + column) / 4u];
+    return vec4<f32>(state[(row * params.head_dim + column) / 4u]);
 }
 
 fn store_state(row: u32, column: u32, value: vec4<f32>) {
-    state[(row * params.head_dim + column) / 4u] = value;
+    state[(row * params.head_dim + column) / 4u] = kept4(value);
 }
 
 //# when step_any
 /// S, [heads, state_dim, head_dim].
-@group(0) @binding(_) var<storage, read_write> state: array<f32>;
+@group(0) @binding(_) var<storage, read_write> state: array<Kept>;
 
 /// Four columns of row `row` of all heads' rows.
 fn load_state(row: u32, column: u32) -> vec4<f32> {
     var value = vec4(0.0);
     for (var i = 0u; i < min(4u, params.head_dim - column); i += 1u) {
-        value[i] = state[row * params.head_dim + column + i];
+        value[i] = f32(state[row * params.head_dim + column + i]);
     }
     return value;
 }
 
 fn store_state(row: u32, column: u32, value: vec4<f32>) {
     for (var i = 0u; i < min(4u, params.head_dim - column); i += 1u) {
-        state[row * params.head_dim + column + i] = value[i];
+        state[row * params.head_dim + column + i] = kept(value[i]);
     }
 }
 

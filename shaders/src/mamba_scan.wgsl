@@ -3,6 +3,7 @@
 // 16 are in registers. A token's own share of y, dt x (B . C), is kept apart from what the state carries.
 //# use math
 //# use step
+//# use weights
 
 const THREADS: u32 = 128u;
 const CHANNELS: u32 = 32u;
@@ -44,7 +45,7 @@ struct Params {
 /// The op's small tensors, one behind the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 /// h, [state_dim, inner].
-@group(0) @binding(_) var<storage, read_write> state: array<f32>;
+@group(0) @binding(_) var<storage, read_write> state: array<Kept>;
 /// y, [T, inner].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
@@ -84,7 +85,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             h[i] = 0.0;
             a[i] = 0.0;
             if n < width && used {
-                h[i] = state[(first + n) * params.inner + channel];
+                h[i] = f32(state[(first + n) * params.inner + channel]);
                 a[i] = -exp(vectors[params.a_log + channel * params.state_dim + first + n]);
             }
         }
@@ -151,7 +152,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var i = 0u; i < HELD; i += 1u) {
             let n = share * HELD + i;
             if n < width && used {
-                state[(first + n) * params.inner + channel] = h[i];
+                state[(first + n) * params.inner + channel] = kept(h[i]);
             }
         }
     }

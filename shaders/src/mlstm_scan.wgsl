@@ -61,8 +61,9 @@ fn gates(t: u32, head: u32) -> vec2<f32> {
 }
 
 //# when step step_apart settle pass outputs
+//# use weights
 /// [heads, qk_head_dim * v_head_dim + qk_head_dim + 1]: C by rows of keys, n, m.
-@group(0) @binding(_) var<storage, read_write> state: array<f32>;
+@group(0) @binding(_) var<storage, read_write> state: array<Kept>;
 
 //# when step step_apart settle scores states pass outputs
 /// Elements of a head's state.
@@ -150,7 +151,7 @@ fn settle(head: u32, ids: Ids) {
     }
     let sums = head * head_state() + params.qk_head_dim * width;
     for (var r = thread; r < params.qk_head_dim + 1u; r += THREADS) {
-        state[sums + r] = handed(first + MOST * width + r);
+        state[sums + r] = kept(handed(first + MOST * width + r));
     }
 }
 
@@ -198,7 +199,7 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let first_out = exchange_of(head);
     let query_scale = inverseSqrt(f32(key_dim));
 
-    var m = state[sums + key_dim];
+    var m = f32(state[sums + key_dim]);
     // Everything that follows has a component for each token.
     var decays = vec4(1.0);
     var admits = vec4(0.0);
@@ -226,14 +227,14 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
             let r = first + i * SHARES + share;
             held[i] = 0.0;
             if r < key_dim && used {
-                held[i] = state[memory + r * value_dim + column];
+                held[i] = f32(state[memory + r * value_dim + column]);
             }
         }
         let r = first + thread;
         var q = vec4(0.0);
         var k = vec4(0.0);
         if r < key_dim {
-            var n = state[sums + r];
+            var n = f32(state[sums + r]);
             for (var t = 0u; t < step.tokens; t += 1u) {
                 let row = row_of(t);
                 q[t] = query_scale * input[row + head * key_dim + r];
@@ -263,7 +264,7 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
                         held[i] = decays[t] * held[i] + added[t];
                     }
                 }
-                state[memory + (first + place) * value_dim + column] = held[i];
+                state[memory + (first + place) * value_dim + column] = kept(held[i]);
             }
         }
         // The next pass fills queries and keys only when all have read them.

@@ -177,7 +177,8 @@ impl Variant {
     pub fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for kernel in Kernel::ALL {
-            for weights in WeightType::ALL.into_iter().filter(|&weights| kernel.takes(weights)) {
+            let stored = |weights: &WeightType| kernel.stored(*weights).is_some();
+            for weights in WeightType::ALL.into_iter().filter(stored) {
                 for reduction in Reduction::ALL {
                     for arithmetic in Arithmetic::ALL {
                         all.push(Self::new(kernel, weights, reduction, arithmetic));
@@ -213,13 +214,11 @@ impl Variant {
     /// The parts that it is composed of, and its file.
     pub fn choice(self) -> (&'static str, Choice<'static>) {
         let (file, form) = self.kernel.file();
-        let weights = match self.weights {
-            Some(WeightType::Affine4) if self.kernel.has_packed_cache() => "cache_affine4",
-            Some(WeightType::Affine8) if self.kernel.has_packed_cache() => "cache_affine8",
-            weights => weights.map_or("", WeightType::part),
-        };
+        let weights = self.weights.and_then(|weights| self.kernel.stored(weights)).unwrap_or("");
         let reduce = self.reduction.map_or("", Reduction::part);
-        let (arithmetic, extensions) = (self.arithmetic.name(), self.arithmetic.extensions());
+        let halves = self.kernel.has_states() && self.weights == Some(WeightType::F16);
+        let extensions = if halves { &["f16"] } else { self.arithmetic.extensions() };
+        let arithmetic = self.arithmetic.name();
         (file, Choice { form, weights, reduce, arithmetic, extensions })
     }
 

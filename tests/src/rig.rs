@@ -15,7 +15,7 @@ use std::sync::Arc;
 use kinglet::backend::{BackendRun, Executable, Logits, SessionState, compile};
 use kinglet::models::{self as spec, Conv, Matrix, Norm, TensorSpec};
 use kinglet::op::{BufferId, Embed, Head, Op, Sight, Slice, StateId};
-use kinglet::plan::{self, Buffer, Plan, State, StateKind};
+use kinglet::plan::{Buffer, Plan, State, StateFormat, StateKind};
 use kinglet::weights::Weights;
 
 use crate::oracle;
@@ -197,7 +197,7 @@ impl Rig {
 
     fn push_state(&mut self, kind: StateKind) -> StateId {
         let name = format!("layer.0.state{}", self.states.len());
-        self.states.push(State { name, kind, stored: plan::Stored::F32 });
+        self.states.push(State { name, kind, format: StateFormat::F32 });
         StateId(self.states.len() - 1)
     }
 

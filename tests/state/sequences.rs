@@ -4,7 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 
-use kinglet::{Logits, Model, PrefixCache, Retain, Run, Session, Snapshot};
+use kinglet::sampling::{Sampler, SamplingOptions};
+use kinglet::speculate::PromptLookup;
+use kinglet::{
+    Batch, BatchOptions, GenerateOptions, Logits, Model, Outcome, PrefixCache, Retain, Run,
+    SequenceId, Session, Snapshot,
+};
 use kinglet_tests::random::Random;
 use kinglet_tests::{Case, relative_l2};
 use proptest::prelude::*;
@@ -22,7 +27,8 @@ const DEVICE_BOUND: f64 = 1e-4;
 
 /// Sequences for each family.
 const SEQUENCES: u32 = 200;
-/// On a device, which may be the slow software adapter. The first of them are those of the processor.
+/// On a device, which may be the slow software adapter, unless the environment variable `KINGLET_SEQUENCES` has another number. The first
+/// of them are those of the processor.
 const DEVICE_SEQUENCES: u32 = 12;
 /// Sessions get no longer than this.
 const LONGEST: usize = 200;
@@ -83,6 +89,20 @@ enum Op {
         len: usize,
         boundary: u16,
     },
+    /// An answer, greedy or drawn, with guesses or ahead of the host or neither, that is ended or left.
+    Generate {
+        session: u8,
+        count: usize,
+        drawn: bool,
+        way: u8,
+    },
+    /// Answers of all sessions together, the first of which leaves after so many steps.
+    Batch {
+        seed: u16,
+        len: usize,
+        steps: usize,
+        counts: [usize; 3],
+    },
 }
 
 fn wanted() -> impl Strategy<Value = Logits> {
@@ -116,7 +136,18 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (session(), any::<u16>(), any::<u16>(), len(), any::<u16>()).prop_map(
             |(session, keep, seed, len, boundary)| Op::Prompt { session, keep, seed, len, boundary }
         ),
+        3 => (session(), 1usize..=20, any::<bool>(), any::<u8>())
+            .prop_map(|(session, count, drawn, way)| Op::Generate { session, count, drawn, way }),
+        2 => (any::<u16>(), len(), 1usize..12, [0usize..9, 0usize..9, 0usize..9])
+            .prop_map(|(seed, len, steps, counts)| Op::Batch { seed, len, steps, counts }),
     ]
+}
+
+fn sampling(drawn: bool) -> SamplingOptions {
+    match drawn {
+        false => SamplingOptions::greedy(),
+        true => SamplingOptions { temperature: 1.0, top_k: 20, ..Default::default() },
+    }
 }
 
 /// What is there, with the tokens that each should hold.
@@ -289,13 +320,91 @@ impl<'a> World<'a> {
                 assert_eq!(used.reused + used.computed, held.len());
                 assert!(session.last_logits().is_some());
             }
+            Op::Generate { session, count, drawn, way } => {
+                self.generate(self.index(session), count, drawn, way);
+            }
+            Op::Batch { seed, len, steps, counts } => self.batch(seed, len, steps, counts),
         }
+        self.see();
+    }
+
+    /// Keeps the logits that the sessions have, to be checked.
+    fn see(&mut self) {
         for (session, held) in &self.sessions {
             assert_eq!(session.tokens(), &held[..]);
             if let Some(logits) = session.last_logits() {
                 self.seen.entry(held.clone()).or_default().push(logits.to_vec());
             }
         }
+    }
+
+    fn generate(&mut self, index: usize, count: usize, drawn: bool, way: u8) {
+        let (session, held) = &mut self.sessions[index];
+        let count = count.min(LONGEST.saturating_sub(held.len()));
+        if session.last_logits().is_none() || count == 0 {
+            return;
+        }
+        let mut sampler = Sampler::new(sampling(drawn), u64::from(way)).unwrap();
+        let ahead = usize::from(way % 4);
+        let mut generation = session.generate(&mut sampler, GenerateOptions::new().ahead(ahead));
+        if way & 4 != 0 {
+            generation = generation.speculate(Box::new(PromptLookup::default()), 5);
+        }
+        let answer: Vec<u32> =
+            (0..count).map(|_| generation.next_token().unwrap().unwrap()).collect();
+        match way & 8 {
+            0 => generation.finish().unwrap(),
+            _ => drop(generation),
+        }
+        held.extend(&answer[..count - 1]);
+        assert_eq!(sampler.state().history(), answer);
+    }
+
+    fn batch(&mut self, seed: u16, len: usize, steps: usize, counts: [usize; 3]) {
+        let mut batch = Batch::new(self.model, BatchOptions::new().step_tokens(10));
+        let mut waiting = Vec::new();
+        for (index, (session, held)) in std::mem::take(&mut self.sessions).into_iter().enumerate() {
+            let count = counts[index].min(LONGEST.saturating_sub(held.len()));
+            let prompt = self.fresh(seed.wrapping_add(index as u16), held.len() + count, len);
+            if prompt.is_empty() && session.last_logits().is_none() {
+                self.sessions.push((session, held));
+                continue;
+            }
+            let sampler = Sampler::new(sampling(seed % 2 == 0), u64::from(seed)).unwrap();
+            let options = GenerateOptions::new().max_tokens(count);
+            let id = batch.join(session, &prompt, sampler, options).unwrap();
+            waiting.push((id, held, prompt, Vec::new()));
+        }
+        let mut step = 0;
+        while batch.is_busy() {
+            for event in batch.step().unwrap() {
+                let of = waiting.iter_mut().find(|(id, ..)| *id == event.id).unwrap();
+                match event.outcome {
+                    Outcome::Token(token) => of.3.push(token),
+                    Outcome::Finished => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            step += 1;
+            if step == steps && !waiting.is_empty() {
+                self.leave(&mut batch, waiting.remove(0));
+            }
+        }
+        waiting.into_iter().for_each(|of| self.leave(&mut batch, of));
+    }
+
+    fn leave(
+        &mut self,
+        batch: &mut Batch,
+        (id, mut held, prompt, answer): (SequenceId, Vec<u32>, Vec<u32>, Vec<u32>),
+    ) {
+        let left = batch.leave(id).unwrap();
+        let fed = prompt.len() - left.rest.len();
+        assert_eq!(left.rest, &prompt[fed..]);
+        held.extend(&prompt[..fed]);
+        held.extend(answer.split_last().map_or(&[][..], |(_, before)| before));
+        assert!(answer.is_empty() || left.rest.is_empty());
+        self.sessions.push((left.session, held));
     }
 
     /// Holds all logits that were seen against those of sessions that were only fed.
@@ -377,8 +486,10 @@ fn on_a_device() {
         .map(|(case, _)| case.name.split('/').next().unwrap().to_string())
         .collect();
     assert!(families.len() > 4, "{families:?}");
+    let given = std::env::var("KINGLET_SEQUENCES").ok();
+    let sequences = given.map_or(DEVICE_SEQUENCES, |count| count.parse().expect("a number"));
     for family in families {
-        check_family(&family, &device, DEVICE_SEQUENCES);
+        check_family(&family, &device, sequences);
     }
 }
 

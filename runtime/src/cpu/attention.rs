@@ -110,8 +110,8 @@ impl CpuOp for Attention {
         let row = dim + 2;
         let part = block * group * row;
         let mut parts = step.scratch.take(tasks.len() * part)?;
-        let stored = step.runs.first_mut().map(|run| run.state.cache(op.cache).stored());
-        let scratch = Page::scratch(stored.unwrap_or_default(), dim);
+        let format = step.runs.first_mut().map(|run| run.state.cache(op.cache).format());
+        let scratch = Page::scratch(format.unwrap_or_default(), dim);
         let locals = step.locals.get(block * group * PAGE + scratch)?;
         let caches: Vec<_> =
             step.runs.iter_mut().map(|run| &*run.state.cache(op.cache).heads).collect();

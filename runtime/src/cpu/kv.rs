@@ -10,7 +10,7 @@ use crate::Error;
 use crate::backend::PortableState;
 use crate::error::grow;
 use crate::op::Sight;
-use crate::plan::Stored;
+use crate::plan::StateFormat;
 
 /// The cache of one attention layer.
 #[derive(Clone)]
@@ -18,7 +18,7 @@ pub(super) struct KvCache {
     pub heads: Vec<HeadCache>,
     head_dim: usize,
     sight: Sight,
-    stored: Stored,
+    format: StateFormat,
     /// The first position that is held, sinks aside.
     first: usize,
 }
@@ -33,13 +33,13 @@ pub(super) struct HeadCache {
 }
 
 impl KvCache {
-    pub(super) fn new(kv_heads: usize, head_dim: usize, sight: Sight, stored: Stored) -> Self {
-        Self { heads: vec![HeadCache::default(); kv_heads], head_dim, sight, stored, first: 0 }
+    pub(super) fn new(kv_heads: usize, head_dim: usize, sight: Sight, format: StateFormat) -> Self {
+        Self { heads: vec![HeadCache::default(); kv_heads], head_dim, sight, format, first: 0 }
     }
 
     /// How its pages are stored.
-    pub(super) fn stored(&self) -> Stored {
-        self.stored
+    pub(super) fn format(&self) -> StateFormat {
+        self.format
     }
 
     /// Makes room for positions `position .. position + len` and drops what no position from `position` on sees.
@@ -57,7 +57,7 @@ impl KvCache {
                 head.first_page += 1;
             }
             while head.first_page + head.pages.len() < end_page {
-                head.pages.push_back(Page::new(self.stored, self.head_dim)?);
+                head.pages.push_back(Page::new(self.format, self.head_dim)?);
             }
             // The pages that will be written must not be shared with a snapshot.
             for index in position / PAGE..end_page {
@@ -121,13 +121,13 @@ impl KvCache {
         keys: &[f32],
         values: &[f32],
     ) -> Result<(), Error> {
-        let mut new = Self::new(self.heads.len(), self.head_dim, self.sight, self.stored);
+        let mut new = Self::new(self.heads.len(), self.head_dim, self.sight, self.format);
         let sinks = self.sight.sinks.min(first);
         new.first = first;
         for head in &mut new.heads {
             head.first_page = first / PAGE;
             for _ in 0..sinks.div_ceil(PAGE).min(head.first_page) {
-                head.sinks.push(Page::new(self.stored, self.head_dim)?);
+                head.sinks.push(Page::new(self.format, self.head_dim)?);
             }
         }
         if position > first {
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn pages_are_shared_until_written_and_dropped_behind_the_window() {
-        let mut cache = KvCache::new(1, 2, sight(Some(70), 0), Stored::F32);
+        let mut cache = KvCache::new(1, 2, sight(Some(70), 0), StateFormat::F32);
         for position in 0..300 {
             cache.reserve(position, 1).unwrap();
             cache.heads[0].write(position, &[position as f32, 1.0], &[2.0, position as f32]);
@@ -214,7 +214,7 @@ mod tests {
 
     /// A cache with key `[position, 1]` and value `[2, position]` for each position.
     fn filled(sight: Sight, positions: usize) -> KvCache {
-        let mut cache = KvCache::new(1, 2, sight, Stored::F32);
+        let mut cache = KvCache::new(1, 2, sight, StateFormat::F32);
         for position in 0..positions {
             cache.reserve(position, 1).unwrap();
             cache.heads[0].write(position, &[position as f32, 1.0], &[2.0, position as f32]);
@@ -258,7 +258,7 @@ mod tests {
             let all = (0..sight.sinks.min(first)).chain(first..positions);
             let expected: Vec<f32> = all.flat_map(|p| [p as f32, 1.0]).collect();
             assert_eq!(keys, expected);
-            let mut other = KvCache::new(1, 2, sight, Stored::F32);
+            let mut other = KvCache::new(1, 2, sight, StateFormat::F32);
             other.import((first, positions), &keys, &values).unwrap();
             let again = other.export(positions).unwrap();
             assert_eq!(again, PortableState::KeyValue { first, keys, values });

@@ -15,7 +15,7 @@ use super::simd::{Isa, Kernel, Simd};
 use crate::Error;
 use crate::cache_codes::{Bits, encode};
 use crate::error::grow;
-use crate::plan::{CACHE_GROUP as GROUP, Stored};
+use crate::plan::{CACHE_GROUP as GROUP, StateFormat};
 
 /// Positions in a page.
 pub(super) const PAGE: usize = 64;
@@ -46,8 +46,8 @@ pub(super) struct Packed {
 
 impl Page {
     /// One of zeros.
-    pub(super) fn new(stored: Stored, head_dim: usize) -> Result<Self, Error> {
-        let Some(bits) = Bits::of(stored) else {
+    pub(super) fn new(format: StateFormat, head_dim: usize) -> Result<Self, Error> {
+        let Some(bits) = Bits::of(format) else {
             let mut page = Vec::new();
             grow(&mut page, 2 * head_dim * PAGE, WHAT)?;
             return Ok(Self::Plain(Arc::new(page)));
@@ -140,8 +140,8 @@ impl Page {
     }
 
     /// Numbers of scratch memory that [`Self::unpacked`] takes.
-    pub(super) fn scratch(stored: Stored, head_dim: usize) -> usize {
-        Bits::of(stored).map_or(0, |_| 2 * head_dim * PAGE)
+    pub(super) fn scratch(format: StateFormat, head_dim: usize) -> usize {
+        Bits::of(format).map_or(0, |_| 2 * head_dim * PAGE)
     }
 
     /// By which it is known.
@@ -311,16 +311,16 @@ mod tests {
 
     #[test]
     fn what_is_unpacked_is_what_is_read_and_near_what_was_written() {
-        for (stored, most) in [(Stored::Affine8, 255.0), (Stored::Affine4, 15.0)] {
+        for (format, most) in [(StateFormat::Affine8, 255.0), (StateFormat::Affine4, 15.0)] {
             for dim in [1, 5, 32, 40, 64, 128] {
-                let mut page = Page::new(stored, dim).unwrap();
-                assert_eq!(page.bytes(), stored.bytes(2 * PAGE, dim));
+                let mut page = Page::new(format, dim).unwrap();
+                assert_eq!(page.bytes(), format.bytes(2 * PAGE, dim));
                 for slot in 0..PAGE {
                     let key: Vec<f32> = (0..dim).map(|i| number(slot * dim + i)).collect();
                     let value: Vec<f32> = (0..dim).map(|i| number(7 * slot * dim + i)).collect();
                     page.write(slot, &key, &value);
                 }
-                let mut scratch = vec![f32::NAN; Page::scratch(stored, dim)];
+                let mut scratch = vec![f32::NAN; Page::scratch(format, dim)];
                 let (keys, values) = page.unpacked(Isa::detect(), &mut scratch);
                 let (mut key, mut value) = (vec![0.0; dim], vec![0.0; dim]);
                 for slot in 0..PAGE {
@@ -342,8 +342,8 @@ mod tests {
     #[test]
     fn what_no_code_can_tell_stays_finite() {
         for values in [vec![7.0; 40], vec![0.0; 33], vec![1e9, -1e9, 0.0], vec![f32::NAN, 1.0]] {
-            for stored in [Stored::Affine8, Stored::Affine4] {
-                let mut page = Page::new(stored, values.len()).unwrap();
+            for format in [StateFormat::Affine8, StateFormat::Affine4] {
+                let mut page = Page::new(format, values.len()).unwrap();
                 page.write(3, &values, &values);
                 let (mut key, mut value) = (values.clone(), values.clone());
                 page.read(3, &mut key, &mut value);
@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_page_is_copied_when_one_of_two_writes() {
-        let mut page = Page::new(Stored::Affine8, 8).unwrap();
+        let mut page = Page::new(StateFormat::Affine8, 8).unwrap();
         page.write(0, &[1.0; 8], &[2.0; 8]);
         let mut other = page.clone();
         assert_eq!(page.address(), other.address());

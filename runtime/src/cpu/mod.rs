@@ -39,7 +39,7 @@ use self::team::Team;
 use crate::backend::{BackendRun, Executable, SessionState, StepFuture};
 use crate::cancel::Cancel;
 use crate::op::{Op, StateId};
-use crate::plan::{Plan, Stored};
+use crate::plan::{Plan, StateFormat};
 use crate::weights::Weights;
 use crate::{Activations, Error, ModelOptions};
 
@@ -87,7 +87,8 @@ impl CpuExecutable {
             return Err(Error::Option { name, value, expected: "from 1 to 65536" });
         }
         let ops = plan.ops.iter().map(|op| compile(op, weights)).collect::<Result<_, Error>>()?;
-        let narrow = |id: &StateId| plan.states.get(id.0).is_some_and(|s| s.stored == Stored::F16);
+        let narrow =
+            |id: &StateId| plan.states.get(id.0).is_some_and(|s| s.format == StateFormat::F16);
         let stored = |op: &Op| op.uses().states.into_iter().filter(narrow).collect();
         Ok(Self {
             ops,

@@ -13,7 +13,7 @@ use crate::Error;
 use crate::backend::{ExportFuture, PortableState, SessionState};
 use crate::error::grow;
 use crate::op::{Sight, StateId};
-use crate::plan::{Plan, StateKind, Stored};
+use crate::plan::{Plan, StateFormat, StateKind};
 
 /// Recurrent tensors and key/value caches, in the plan's order. A snapshot shares all memory with it; a tensor is
 /// copied when the next step comes, a page of a cache when it is written to.
@@ -27,7 +27,7 @@ pub(super) struct CpuState {
 #[derive(Clone)]
 enum StateTensor {
     Dense(Arc<Vec<f32>>),
-    /// Stored in half precision; within an op that uses it, `values` are what it computes with.
+    /// StateFormat in half precision; within an op that uses it, `values` are what it computes with.
     Half {
         stored: Arc<Vec<f16>>,
         values: Vec<f32>,
@@ -58,14 +58,14 @@ impl CpuState {
         let tensors = plan.states.iter().map(|state| match &state.kind {
             StateKind::Tensor { shape } => {
                 let len = shape.iter().product();
-                Ok(match state.stored {
+                Ok(match state.format {
                     // The plan quantizes caches only.
-                    Stored::F32 | Stored::Affine8 | Stored::Affine4 => {
+                    StateFormat::F32 | StateFormat::Affine8 | StateFormat::Affine4 => {
                         let mut tensor = Vec::new();
                         grow(&mut tensor, len, what)?;
                         StateTensor::Dense(Arc::new(tensor))
                     }
-                    Stored::F16 => {
+                    StateFormat::F16 => {
                         let stored = Arc::new(filled(len, f16::ZERO, what)?);
                         StateTensor::Half { stored, values: Vec::new() }
                     }
@@ -73,7 +73,7 @@ impl CpuState {
             }
             StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
                 let sight = Sight { window: *window, sinks: *sinks };
-                Ok(StateTensor::KeyValue(KvCache::new(*kv_heads, *head_dim, sight, state.stored)))
+                Ok(StateTensor::KeyValue(KvCache::new(*kv_heads, *head_dim, sight, state.format)))
             }
         });
         Ok(Self { tensors: tensors.collect::<Result<_, Error>>()?, position: 0 })

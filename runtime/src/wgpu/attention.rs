@@ -10,7 +10,6 @@ use super::params::ABSENT;
 use super::scratch;
 use crate::Error;
 use crate::op;
-use crate::plan::Stored;
 
 /// Largest head that the kernel has memory for.
 const MAX_HEAD: usize = 1024;
@@ -49,17 +48,13 @@ pub(super) fn add(op: &op::Attention, builder: &mut Builder<'_>) -> Result<(), E
     ];
     let pieces = scratch::pieces(op, builder.device.max_binding);
     let quads = op.head_dim.div_ceil(4);
-    let stored = builder.plan.states.get(op.cache.0).map(|state| state.stored);
+    let stored = builder.state_type(op.cache);
     // Quantized keys and values are the weights of kernels of their own.
-    let packed = match stored.unwrap_or_default() {
-        Stored::F32 | Stored::F16 => None,
-        Stored::Affine8 => Some(WeightType::Affine8),
-        Stored::Affine4 => Some(WeightType::Affine4),
-    };
+    let packed = stored != WeightType::F32;
     let mut form = |kernel: Kernel, groups: [Extent; 2], when: When| {
         builder.dispatch(
             kernel,
-            packed.unwrap_or(WeightType::F32),
+            stored,
             |builder, params| {
                 params
                     .set("heads", op.heads)
@@ -88,13 +83,13 @@ pub(super) fn add(op: &op::Attention, builder: &mut Builder<'_>) -> Result<(), E
     let fixed = Extent::Fixed;
     let aligned = op.head_dim.is_multiple_of(4);
     let by_pieces = match (packed, aligned) {
-        (Some(_), _) => Kernel::AttentionPiecesPacked,
-        (None, true) => Kernel::AttentionPieces,
-        (None, false) => Kernel::AttentionPiecesAny,
+        (true, _) => Kernel::AttentionPiecesPacked,
+        (false, true) => Kernel::AttentionPieces,
+        (false, false) => Kernel::AttentionPiecesAny,
     };
     let (prepare, attend) = match packed {
-        Some(_) => (Kernel::AttentionPreparePacked, Kernel::AttentionAttendPacked),
-        None => (Kernel::AttentionPrepare, Kernel::AttentionAttend),
+        true => (Kernel::AttentionPreparePacked, Kernel::AttentionAttendPacked),
+        false => (Kernel::AttentionPrepare, Kernel::AttentionAttend),
     };
     form(by_pieces, [fixed(op.kv_heads), fixed(pieces)], When::Few)?;
     form(Kernel::AttentionMerge, [fixed(op.heads), Extent::Tokens(1)], When::Few)?;

@@ -14,8 +14,8 @@ use super::memory::{Memory, Rotation};
 use super::params::{ABSENT, Params};
 use super::upload::{Piece, Section, Uploader};
 use crate::Error;
-use crate::op::{BufferId, Slice};
-use crate::plan::Plan;
+use crate::op::{BufferId, Slice, StateId};
+use crate::plan::{Plan, StateFormat};
 use crate::weights::{MatrixData, Weights};
 
 /// A plan becoming dispatches.
@@ -101,6 +101,16 @@ impl<'a> Builder<'a> {
 
     pub(super) fn whole(&self, buffer: BufferId) -> Slice {
         Slice { buffer, offset: 0, width: self.width(buffer) }
+    }
+
+    /// How a state is stored, which kernels have variants for as for weights.
+    pub(super) fn state_type(&self, id: StateId) -> WeightType {
+        match self.plan.states.get(id.0).map(|state| state.format).unwrap_or_default() {
+            StateFormat::F32 => WeightType::F32,
+            StateFormat::F16 => WeightType::F16,
+            StateFormat::Affine8 => WeightType::Affine8,
+            StateFormat::Affine4 => WeightType::Affine4,
+        }
     }
 
     pub(super) fn vector(&self, vectors: &mut Vectors, tensor: &TensorSpec) -> Result<u32, Error> {

@@ -1,6 +1,6 @@
 //! `conv1d` on wgpu.
 
-use kinglet_shaders::{Kernel, WeightType};
+use kinglet_shaders::Kernel;
 
 use super::builder::{Builder, Vectors};
 use super::dispatch::{Extent, Over, Resource, When};
@@ -17,9 +17,10 @@ pub(super) fn add(op: &op::Conv1d, builder: &mut Builder<'_>) -> Result<(), Erro
         ("state", Resource::State(op.state, 0)),
         ("output", builder.buffer(op.output)),
     ];
+    let stored = builder.state_type(op.state);
     builder.dispatch(
         Kernel::Conv1d,
-        WeightType::F32,
+        stored,
         |builder, params| {
             params
                 .set("channels", op.conv.channels)

@@ -1,6 +1,6 @@
 //! `mamba2_scan` on wgpu: one dispatch for few tokens, five for many.
 
-use kinglet_shaders::{Kernel, WeightType};
+use kinglet_shaders::Kernel;
 
 use super::builder::{Builder, Vectors};
 use super::dispatch::{Extent, Over, Resource, When};
@@ -42,9 +42,10 @@ pub(super) fn add(op: &op::Mamba2Scan, builder: &mut Builder<'_>) -> Result<(), 
         ("chunk_decays", Resource::Buffer(scratch.chunks)),
     ];
     let mut form = |kernel: Kernel, groups: [Extent; 2], when: When| {
+        let stored = builder.state_type(op.state);
         builder.dispatch(
             kernel,
-            WeightType::F32,
+            stored,
             |builder, params| {
                 params
                     .set("heads", op.heads)

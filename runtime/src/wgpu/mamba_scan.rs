@@ -1,6 +1,6 @@
 //! `mamba_scan` on wgpu.
 
-use kinglet_shaders::{Kernel, WeightType};
+use kinglet_shaders::Kernel;
 
 use super::builder::{Builder, Vectors};
 use super::dispatch::{Extent, Over, Resource, When};
@@ -26,9 +26,10 @@ pub(super) fn add(op: &op::MambaScan, builder: &mut Builder<'_>) -> Result<(), E
         ("state", Resource::State(op.state, 0)),
         ("output", builder.buffer(op.output)),
     ];
+    let stored = builder.state_type(op.state);
     builder.dispatch(
         Kernel::MambaScan,
-        WeightType::F32,
+        stored,
         |builder, params| {
             params
                 .set("inner", op.inner)

@@ -1,6 +1,6 @@
 //! `mlstm_scan` on wgpu: one dispatch for few tokens, five for many.
 
-use kinglet_shaders::{Kernel, WeightType};
+use kinglet_shaders::Kernel;
 
 use super::builder::{Builder, Vectors};
 use super::dispatch::{Extent, Over, Resource, When};
@@ -41,9 +41,10 @@ pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), E
         ("numbers", Resource::Buffer(scratch.chunks)),
     ];
     let mut form = |kernel: Kernel, groups: [Extent; 2], when: When| {
+        let stored = builder.state_type(op.state);
         builder.dispatch(
             kernel,
-            WeightType::F32,
+            stored,
             |builder, params| {
                 params
                     .set("heads", op.heads)

@@ -4,6 +4,9 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
 use super::cache::{Cache, Form};
 use super::dispatch::{Over, Part};
 use super::program::Program;
@@ -14,7 +17,7 @@ use crate::Error;
 use crate::backend::{ExportFuture, PortableState, SessionState};
 use crate::cache_codes::{self, Bits};
 use crate::op::{Sight, StateId};
-use crate::plan::{StateKind, Stored};
+use crate::plan::{StateFormat, StateKind};
 
 /// Recurrent tensors and key/value caches. A snapshot shares all of it: tensors are copied when the next step comes, a cache only
 /// where two write to the same positions.
@@ -163,11 +166,19 @@ impl WgpuState {
         self.program.device.check()?;
         let form = || Error::StateForm { id: id.0 };
         if let Some(place) = self.program.layout.place(id) {
-            let fetched = self.tensors.with_current(place, self.parity, |buffer, start| {
-                self.fetch(&[(buffer, start, place.bytes)])
-            });
+            // All of it: a half of one that is doubled need not begin where a copy can.
+            let size = place.size();
+            let fetched =
+                self.tensors.with(place, |buffer| self.fetch(&[(buffer, place.offset, size)]));
             let readback = fetched.ok_or_else(form)??;
-            return Ok(PortableState::Tensor(self.read(readback, place.bytes).await?));
+            let all = self.read(readback, size).await?;
+            let start = place.current(self.parity) as usize;
+            let bytes = start..start + place.bytes as usize;
+            let own = bytemuck::cast_slice(&all).get(bytes).ok_or_else(form)?;
+            return Ok(PortableState::Tensor(match self.format_of(id) {
+                StateFormat::F16 => bytemuck::pod_collect_to_vec::<u8, f16>(own).to_f32_vec(),
+                _ => bytemuck::pod_collect_to_vec(own),
+            }));
         }
         let (kv_heads, head_dim, row) = self.shape(id).ok_or_else(form)?;
         let (sinks, first) = self.form(id.0).ok_or_else(form)?.sight.held(self.position);
@@ -184,7 +195,7 @@ impl WgpuState {
                 if positions > 0 {
                     let readback = self.fetch(&ranges)?;
                     let mut rows = self.read(readback, row * positions as u64).await?;
-                    if let Some(bits) = Bits::of(self.stored(id)) {
+                    if let Some(bits) = Bits::of(self.format_of(id)) {
                         rows = cache_codes::from_words(bits, bytemuck::cast_slice(&rows), head_dim);
                     }
                     *half = turned(&rows, positions, kv_heads, head_dim);
@@ -196,15 +207,15 @@ impl WgpuState {
     }
 
     /// How a state is stored.
-    fn stored(&self, id: StateId) -> Stored {
-        self.program.plan.states.get(id.0).map(|state| state.stored).unwrap_or_default()
+    fn format_of(&self, id: StateId) -> StateFormat {
+        self.program.plan.states.get(id.0).map(|state| state.format).unwrap_or_default()
     }
 
     /// Heads of a cache, their width, and bytes of a position.
     fn shape(&self, id: StateId) -> Option<(usize, usize, u64)> {
         match &self.program.plan.states.get(id.0)?.kind {
             StateKind::KeyValue { kv_heads, head_dim, .. } => {
-                let row = self.stored(id).bytes(*kv_heads, *head_dim);
+                let row = self.format_of(id).bytes(*kv_heads, *head_dim);
                 Some((*kv_heads, *head_dim, row as u64))
             }
             StateKind::Tensor { .. } => None,
@@ -275,15 +286,23 @@ impl SessionState for WgpuState {
         let queue = &self.program.device.queue;
         match (self.program.layout.place(id), state) {
             (Some(place), PortableState::Tensor(values)) => {
-                if 4 * values.len() as u64 != place.bytes {
+                let most = f16::MAX.to_f32();
+                let half = |&x: &f32| f16::from_f32(x.clamp(-most, most));
+                let mut bytes: Vec<u8> = match self.format_of(id) {
+                    StateFormat::F16 => values.iter().flat_map(|x| half(x).to_ne_bytes()).collect(),
+                    _ => bytemuck::pod_collect_to_vec(&values),
+                };
+                if bytes.len() as u64 != place.bytes {
                     return Err(form());
                 }
+                // Both halves, whichever is read next.
+                if place.doubled {
+                    bytes.extend_from_within(..);
+                }
+                bytes.resize(bytes.len().next_multiple_of(4), 0);
                 Tensors::unshare(&mut self.tensors)?;
-                let bytes = bytemuck::cast_slice(&values);
                 self.tensors
-                    .with_current(place, self.parity, |buffer, at| {
-                        queue.write_buffer(buffer, at, bytes);
-                    })
+                    .with(place, |buffer| queue.write_buffer(buffer, place.offset, &bytes))
                     .ok_or_else(form)?;
             }
             (None, PortableState::KeyValue { first, keys, values }) => {
@@ -313,7 +332,7 @@ impl SessionState for WgpuState {
                             let row = kv_heads * head_dim;
                             let span = (span.start - skipped) * row..(span.end - skipped) * row;
                             let rows = rows.get(span).unwrap_or_default();
-                            match Bits::of(self.stored(id)) {
+                            match Bits::of(self.format_of(id)) {
                                 None => queue.write_buffer(buffer, at, bytemuck::cast_slice(rows)),
                                 Some(bits) => {
                                     let words = cache_codes::to_words(bits, rows, head_dim);

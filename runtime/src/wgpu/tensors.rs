@@ -33,11 +33,23 @@ pub(super) struct StateLayout {
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     buffer: usize,
-    offset: u64,
+    pub offset: u64,
     /// Of one copy.
     pub bytes: u64,
     /// Whether it is there twice, since a kernel must not write where others read.
-    doubled: bool,
+    pub doubled: bool,
+}
+
+impl Place {
+    /// Bytes in all, as many as can be copied or bound.
+    pub(super) fn size(self) -> u64 {
+        (self.bytes * if self.doubled { 2 } else { 1 }).next_multiple_of(4).max(16)
+    }
+
+    /// Where the half begins that the last step has left, in bytes from [`Self::offset`].
+    pub(super) fn current(self, parity: u32) -> u64 {
+        if self.doubled { u64::from(parity) * self.bytes } else { 0 }
+    }
 }
 
 impl StateLayout {
@@ -49,12 +61,12 @@ impl StateLayout {
         let most = device.device.limits().max_buffer_size;
         let (mut places, mut buffers) = (Vec::new(), Vec::<u64>::new());
         for (state, &doubled) in plan.states.iter().zip(doubled) {
-            let StateKind::Tensor { shape } = &state.kind else {
+            let StateKind::Tensor { .. } = &state.kind else {
                 places.push(None);
                 continue;
             };
-            let bytes = 4 * shape.iter().product::<usize>() as u64;
-            let needed = (bytes * if doubled { 2 } else { 1 }).max(16);
+            let bytes = state.bytes(0) as u64;
+            let needed = (bytes * if doubled { 2 } else { 1 }).next_multiple_of(4).max(16);
             if needed > device.max_binding {
                 let (what, limit) = (format!("a buffer for {WHAT}"), device.max_binding);
                 return Err(Error::DeviceLimit { what, needed, limit });
@@ -144,21 +156,17 @@ impl Tensors {
     /// What a kernel sees of a tensor.
     pub(super) fn part(&self, place: Place) -> Option<Part> {
         let buffer = lock(&self.buffers).get(place.buffer)?.clone();
-        let bytes = place.bytes * if place.doubled { 2 } else { 1 };
-        Some(Part { buffer, offset: place.offset, size: wgpu::BufferSize::new(bytes.max(16)) })
+        Some(Part { buffer, offset: place.offset, size: wgpu::BufferSize::new(place.size()) })
     }
 
-    /// Calls `use_it` with the buffer that holds a tensor, and the byte at which what the last step left of it begins. Until it
-    /// returns nobody leaves with the buffer, so that what it submits finds the tensor there.
-    pub(super) fn with_current<T>(
+    /// Calls `use_it` with the buffer that holds a tensor, both halves of one that is doubled. Until it returns nobody leaves with
+    /// the buffer, so that what it submits finds the tensor there.
+    pub(super) fn with<T>(
         &self,
         place: Place,
-        parity: u32,
-        use_it: impl FnOnce(&wgpu::Buffer, u64) -> T,
+        use_it: impl FnOnce(&wgpu::Buffer) -> T,
     ) -> Option<T> {
-        let buffers = lock(&self.buffers);
-        let half = if place.doubled { u64::from(parity) * place.bytes } else { 0 };
-        Some(use_it(buffers.get(place.buffer)?, place.offset + half))
+        Some(use_it(lock(&self.buffers).get(place.buffer)?))
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -143,7 +143,7 @@ const CHUNK: u32 = 64u;
 /// Decay over each chunk, [chunks, heads].
 @group(0) @binding(_) var<storage, read> chunk_decays: array<f32>;
 /// S, [heads, state_dim, head_dim].
-@group(0) @binding(_) var<storage, read_write> state: array<f32>;
+@group(0) @binding(_) var<storage, read_write> state: array<Kept>;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -152,14 +152,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if element < size {
         let head = group.y;
         let chunks = (step.tokens + CHUNK - 1u) / CHUNK;
-        var value = state[head * size + element];
+        var value = f32(state[head * size + element]);
         for (var chunk = 0u; chunk < chunks; chunk += 1u) {
             let at = (chunk * params.heads + head) * size + element;
             let added = states[at];
             states[at] = value;
             value = chunk_decays[chunk * params.heads + head] * value + added;
         }
-        state[head * size + element] = value;
+        state[head * size + element] = kept(value);
     }
 }
 

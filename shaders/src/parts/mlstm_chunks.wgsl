@@ -203,8 +203,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if element < size {
         let chunks = (step.tokens + CHUNK - 1u) / CHUNK;
         let stabilizer = element + 1u == size;
-        var m = state[head * size + size - 1u];
-        var value = state[head * size + element];
+        var m = f32(state[head * size + size - 1u]);
+        var value = f32(state[head * size + element]);
         for (var chunk = 0u; chunk < chunks; chunk += 1u) {
             let chunk_head = chunk * params.heads + head;
             let at = chunk_head * size + element;
@@ -222,7 +222,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         // The other workgroups read m: `outputs` writes it.
         if !stabilizer {
-            state[head * size + element] = value;
+            state[head * size + element] = kept(value);
         }
     }
 }
@@ -272,7 +272,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             own = exp(largest - stabilizer);
             floor = exp(-stabilizer);
             if first + thread + 1u == step.tokens && first_column == 0u {
-                state[head * head_state() + head_state() - 1u] = stabilizer;
+                state[head * head_state() + head_state() - 1u] = kept(stabilizer);
             }
         }
         carries[thread] = carry;

@@ -23,7 +23,7 @@ use crate::cpu::CpuExecutable;
 use crate::fnv1a::Fnv1a;
 use crate::plan::Plan;
 use crate::weights::Weights;
-use crate::{Activations, CacheType, Error, ModelOptions};
+use crate::{Activations, CacheType, Error, ModelOptions, StateType};
 use probe::{Probe, VOCAB};
 
 /// Tokens of each step of each form: by tiles and in chunks, by small tiles, and few.
@@ -56,7 +56,7 @@ pub(super) fn run(
             Err(error) => return Err(error),
         }
     }
-    let exact = format!("{exact} {:?}", options.cache_type);
+    let exact = format!("{exact} {:?} {:?}", options.cache_type, options.state_type);
     let exact = exact.as_str();
     probes.retain(|probe| !device.was_tested(&key(probe, exact)));
     if probes.is_empty() {
@@ -201,8 +201,8 @@ fn outcome(
     };
     let relied = executable.variants().flat_map(Reliance::of).collect();
     // A number at the edge of two codes may get the other one.
-    let codes = options.cache_type != CacheType::F32;
-    let rounded = codes || executable.variants().any(|v| v.arithmetic() != Arithmetic::F32);
+    let whole = (CacheType::F32, StateType::F32) == (options.cache_type, options.state_type);
+    let rounded = !whole || executable.variants().any(|v| v.arithmetic() != Arithmetic::F32);
     let got = logits(&executable)?;
     let bound = if rounded { ROUNDED } else { EXACT };
     let pairs = got.chunks(VOCAB).zip(expected.chunks(VOCAB));

@@ -1,0 +1,12 @@
+// Recurrent states are stored as they are computed with.
+alias Kept = f32;
+alias Kept4 = vec4<f32>;
+
+/// A number as it is stored.
+fn kept(value: f32) -> Kept {
+    return value;
+}
+
+fn kept4(value: vec4<f32>) -> Kept4 {
+    return value;
+}
