@@ -825,6 +825,20 @@ kinglet_status kinglet_model_options_set_attention_window(struct kinglet_model_o
                                                           size_t sinks);
 
 /**
+ * How many bits each number of the keys and values takes that attention keeps: 32, the default, 8, or 4, which shows in the answers a little.
+ * Their share of a session's memory falls to 28 or 16 %.
+ */
+kinglet_status kinglet_model_options_set_kv_bits(struct kinglet_model_options *options,
+                                                 int32_t bits);
+
+/**
+ * How many bits each number of the states takes that recurrent layers keep between steps: 32, the default, or 16. A graphics card must
+ * have 16-bit floats for that.
+ */
+kinglet_status kinglet_model_options_set_state_bits(struct kinglet_model_options *options,
+                                                    int32_t bits);
+
+/**
  * How many threads compute on the CPU, from 1 to 512; 0, the default, is one for each physical core.
  */
 kinglet_status kinglet_model_options_set_threads(struct kinglet_model_options *options, size_t threads);

@@ -109,7 +109,7 @@ impl State {
             StateKind::Tensor { shape } => shape.iter().product(),
             StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
                 let most = window.map_or(tokens, |window| window.saturating_add(*sinks));
-                2 * kv_heads * head_dim * most.min(tokens)
+                (2 * kv_heads * head_dim).saturating_mul(most.min(tokens))
             }
         }
     }
@@ -218,7 +218,7 @@ impl Plan {
 
     /// Bytes of state that a session holds at a context of `tokens`.
     pub fn state_bytes(&self, tokens: usize) -> usize {
-        self.states.iter().map(|state| state.bytes(tokens)).sum()
+        self.states.iter().map(|state| state.bytes(tokens)).fold(0, usize::saturating_add)
     }
 
     /// Bytes of buffers that a step over `tokens` needs.

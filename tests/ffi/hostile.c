@@ -94,6 +94,13 @@ static void options(void) {
     OK(kinglet_model_options_set_self_test(o, 0));
     OK(kinglet_model_options_set_attention_window(o, SIZE_MAX, SIZE_MAX));
     OK(kinglet_model_options_set_attention_window(o, 0, 0));
+    ARGUMENT(kinglet_model_options_set_kv_bits(o, 5));
+    ARGUMENT(kinglet_model_options_set_kv_bits(o, INT32_MIN));
+    ARGUMENT(kinglet_model_options_set_state_bits(o, 4));
+    OK(kinglet_model_options_set_kv_bits(o, 4));
+    OK(kinglet_model_options_set_kv_bits(o, 32));
+    OK(kinglet_model_options_set_state_bits(o, 16));
+    OK(kinglet_model_options_set_state_bits(o, 32));
     OK(kinglet_model_options_set_cache_bytes(o, SIZE_MAX));
     OK(kinglet_model_options_set_allow_surplus(o, 0x7fffffff));
     OK(kinglet_model_options_set_fetch(o, -1));
