@@ -84,7 +84,7 @@ pub(crate) fn from_words(bits: Bits, words: &[u32], width: usize) -> Vec<f32> {
     for row in words.chunks_exact(groups * of_group) {
         for (index, group) in row.chunks_exact(of_group).enumerate() {
             let [first, codes @ ..] = group else { continue };
-            let [scale, bias] = [*first as u16, (*first >> 16) as u16].map(|x| f16::from_bits(x));
+            let [scale, bias] = [*first as u16, (*first >> 16) as u16].map(f16::from_bits);
             let own = GROUP.min(width - index * GROUP);
             let shift = 32 / each;
             let all = codes.iter().flat_map(|word| {

@@ -30,7 +30,7 @@ fn wishes(vocab: usize, random: &mut Random, count: usize) -> Vec<Wish> {
         let length = random.between(1, 30);
         Wish {
             prompt: tokens(random, vocab, length),
-            options: if index % 2 == 0 { SamplingOptions::greedy() } else { drawn() },
+            options: if index.is_multiple_of(2) { SamplingOptions::greedy() } else { drawn() },
             tokens: random.between(1, 12),
             joins: index * random.between(0, 3),
         }

@@ -370,7 +370,7 @@ impl<'a> World<'a> {
                 self.sessions.push((session, held));
                 continue;
             }
-            let sampler = Sampler::new(sampling(seed % 2 == 0), u64::from(seed)).unwrap();
+            let sampler = Sampler::new(sampling(seed.is_multiple_of(2)), u64::from(seed)).unwrap();
             let options = GenerateOptions::new().max_tokens(count);
             let id = batch.join(session, &prompt, sampler, options).unwrap();
             waiting.push((id, held, prompt, Vec::new()));
