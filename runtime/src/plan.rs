@@ -76,7 +76,7 @@ impl State {
             StateKind::Tensor { shape } => shape.iter().product(),
             StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
                 let most = window.map_or(tokens, |window| window.saturating_add(*sinks));
-                2 * kv_heads * head_dim * most.min(tokens)
+                (2 * kv_heads * head_dim).saturating_mul(most.min(tokens))
             }
         }
     }
@@ -165,7 +165,8 @@ impl Plan {
 
     /// Bytes of state that a session holds at a context of `tokens`.
     pub fn state_bytes(&self, tokens: usize) -> usize {
-        4 * self.states.iter().map(|state| state.elements(tokens)).sum::<usize>()
+        let elements = self.states.iter().map(|state| state.elements(tokens));
+        elements.fold(0, usize::saturating_add).saturating_mul(4)
     }
 
     /// Bytes of buffers that a step over `tokens` needs.
