@@ -15,13 +15,17 @@ version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$he
 if [ -f "$built/libkinglet.dylib" ]; then
     install -m 755 "$built/libkinglet.dylib" "$prefix/lib/libkinglet.1.dylib"
     ln -sf libkinglet.1.dylib "$prefix/lib/libkinglet.dylib"
+    private="-framework Metal -framework QuartzCore -framework Foundation -framework CoreFoundation -liconv"
 else
     install -m 755 "$built/libkinglet.so" "$prefix/lib/libkinglet.so.1"
     ln -sf libkinglet.so.1 "$prefix/lib/libkinglet.so"
+    # What `cargo rustc -p kinglet-ffi --crate-type staticlib -- --print native-static-libs` says.
+    private="-lgcc_s -lutil -lrt -lpthread -lm -ldl"
 fi
 if [ -f "$built/libkinglet.a" ]; then
     install -m 644 "$built/libkinglet.a" "$prefix/lib/"
 fi
 install -m 644 "$here/include/kinglet.h" "$here/packaging/module.modulemap" "$prefix/include/"
 install -m 644 "$here/packaging/kinglet-config.cmake" "$prefix/lib/cmake/kinglet/"
-sed -e "s|@PREFIX@|$prefix|" -e "s|@VERSION@|$version|" "$here/packaging/kinglet.pc.in" > "$prefix/lib/pkgconfig/kinglet.pc"
+sed -e "s|@VERSION@|$version|" "$here/packaging/kinglet-config-version.cmake.in" > "$prefix/lib/cmake/kinglet/kinglet-config-version.cmake"
+sed -e "s|@VERSION@|$version|" -e "s|@PRIVATE@|$private|" "$here/packaging/kinglet.pc.in" > "$prefix/lib/pkgconfig/kinglet.pc"

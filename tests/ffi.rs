@@ -312,3 +312,75 @@ fn the_window_chats() {
     let report = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && report.contains("\nOK"), "{report}");
 }
+
+/// A prefix into which `ffi/install.sh` has put the library.
+fn installed() -> TempDir {
+    let built = kinglet_tests::cargo::build("kinglet-ffi");
+    let prefix = tempfile::tempdir().unwrap();
+    let install = command(root().join("ffi/install.sh")).arg(prefix.path()).arg(built).output();
+    succeeded("install.sh", &install.unwrap());
+    prefix
+}
+
+/// That a program chats, and which libraries named kinglet it looks for.
+#[track_caller]
+fn chats_with(program: &Path, libraries: usize) {
+    let said = run(program, &[&model("hybrid"), Path::new("7")], "Hello!\n");
+    assert_eq!(said.matches("\n> ").count(), 2, "an answer and the end: {said}");
+    let needed = command("readelf").arg("-d").arg(program).output();
+    let needed = succeeded("readelf", &needed.unwrap());
+    assert_eq!(needed.matches("[libkinglet.so.1]").count(), libraries, "{needed}");
+}
+
+#[test]
+fn pkg_config_finds_what_is_installed_also_after_a_move() {
+    if !there("gcc") || !there("pkg-config") || !there("readelf") {
+        return;
+    }
+    let prefix = installed();
+    let moved = tempfile::tempdir().unwrap();
+    let (from, to) = (prefix.path(), moved.path().join("elsewhere"));
+    std::fs::rename(from, &to).unwrap();
+    for (kind, flags, libraries) in [("shared", &[][..], 1), ("static", &["--static"][..], 0)] {
+        let mut config = command("pkg-config");
+        config.args(["--cflags", "--libs"]).args(flags).arg("kinglet >= 0.1");
+        let config = config.env("PKG_CONFIG_PATH", to.join("lib/pkgconfig")).output().unwrap();
+        let mut flags = succeeded("pkg-config", &config);
+        if kind == "static" {
+            // The linker would take the shared library that lies beside it.
+            flags = flags.replace("-lkinglet", "-l:libkinglet.a");
+        }
+        let program = moved.path().join(kind);
+        let mut compile = command("gcc");
+        compile.args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-o"]).arg(&program);
+        compile.arg(root().join("examples/c/chat.c")).args(flags.split_whitespace());
+        compile.arg(format!("-Wl,-rpath,{}", to.join("lib").display()));
+        succeeded("gcc", &compile.output().unwrap());
+        chats_with(&program, libraries);
+    }
+}
+
+#[test]
+fn cmake_finds_what_is_installed() {
+    if !there("gcc") || !there("cmake") || !there("readelf") {
+        return;
+    }
+    let (prefix, folder) = (installed(), tempfile::tempdir().unwrap());
+    let project = format!(
+        "cmake_minimum_required(VERSION 3.13)\nproject(chat C)\nset(CMAKE_C_STANDARD 99)\n\
+         find_package(Kinglet 0.1 REQUIRED)\n\
+         find_package(Kinglet 9 QUIET)\nif(Kinglet_FOUND)\nmessage(FATAL_ERROR \"there is no version 9\")\nendif()\n\
+         foreach(kind kinglet static)\nadd_executable(${{kind}} \"{}\")\n\
+         target_link_libraries(${{kind}} PRIVATE kinglet::${{kind}})\nendforeach()\n",
+        root().join("examples/c/chat.c").display()
+    );
+    std::fs::write(folder.path().join("CMakeLists.txt"), project).unwrap();
+    let build = folder.path().join("build");
+    let mut configure = command("cmake");
+    configure.arg("-S").arg(folder.path()).arg("-B").arg(&build);
+    configure.arg(format!("-DCMAKE_PREFIX_PATH={}", prefix.path().display()));
+    succeeded("cmake", &configure.output().unwrap());
+    succeeded("cmake", &command("cmake").arg("--build").arg(&build).output().unwrap());
+    chats_with(&build.join("kinglet"), 1);
+    chats_with(&build.join("static"), 0);
+}

@@ -59,6 +59,16 @@ class Package(unittest.TestCase):
         timer.join()
         session.feed(tokens[:3])
 
+    def test_a_late_cancellation_is_taken_away(self):
+        session = self.model.session()
+        session.cancel()
+        with self.assertRaises(kinglet.Cancelled):
+            session.feed([1, 2, 3])
+        session.cancel()
+        session.clear_cancel()
+        session.feed([1, 2, 3])
+        self.assertEqual(session.position, 3)
+
     def test_errors_have_a_status_and_words(self):
         with self.assertRaises(kinglet.KingletError) as caught:
             kinglet.Model("/no such folder")

@@ -759,7 +759,8 @@ kinglet_status kinglet_model_delete(struct kinglet_model *model);
 
 /**
  * Tells, in bytes and within milliseconds, what the model in the folder `path` will take with one session of `context` tokens: its
- * weights (mapped, so that the system can take them back, on the CPU), the session's state, and working memory. `options` and each of the three places may be null.
+ * weights (mapped, so that the system can take them back, on the CPU), the session's state, and working memory. `options` and each of the three places may
+ * be null. A context of more than 64 Mi tokens is `KINGLET_TOO_LARGE`. Any thread may call it.
  */
 kinglet_status kinglet_estimate(const char *path,
                                 const struct kinglet_model_options *options,
@@ -767,6 +768,16 @@ kinglet_status kinglet_estimate(const char *path,
                                 uint64_t *weights,
                                 uint64_t *state,
                                 uint64_t *working);
+
+/**
+ * The same for a model whose files are not in a folder. The list stays as it is, so that `kinglet_model_open_files` can take it.
+ */
+kinglet_status kinglet_estimate_files(const struct kinglet_files *files,
+                                      const struct kinglet_model_options *options,
+                                      size_t context,
+                                      uint64_t *weights,
+                                      uint64_t *state,
+                                      uint64_t *working);
 
 /**
  * How many logits the model gives for a token; the numbers of tokens are below this.

@@ -29,6 +29,15 @@ impl Files {
     pub(crate) fn take(&self) -> ModelFiles {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// A second list of the same files.
+    pub(crate) fn copy(&self) -> Result<ModelFiles, Failure> {
+        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        files.try_clone().map_err(|error| {
+            let message = format!("a file descriptor can't be duplicated: {error}");
+            Failure::new(kinglet_status::KINGLET_IO, message)
+        })
+    }
 }
 
 /// The largest file that is copied into memory.

@@ -135,8 +135,27 @@ pub extern "C" fn kinglet_model_delete(model: *mut kinglet_model) -> kinglet_sta
     call(|| handle::delete::<ModelObject>(model))
 }
 
+/// What a model takes, written to the places that a program gives.
+fn tell(
+    folder: &Path,
+    options: &OpenOptions,
+    context: usize,
+    [weights, state, working]: [*mut u64; 3],
+) -> Result<(), Failure> {
+    if context > memory::MAX_TOKENS {
+        let message =
+            format!("context is {context} tokens; at most {} are taken", memory::MAX_TOKENS);
+        return Err(Failure::new(kinglet_status::KINGLET_TOO_LARGE, message));
+    }
+    let estimate = kinglet::estimate(folder, &options.model, context)?;
+    memory::write_optional(weights, "weights", estimate.weights)?;
+    memory::write_optional(state, "state", estimate.state)?;
+    memory::write_optional(working, "working", estimate.working)
+}
+
 /// Tells, in bytes and within milliseconds, what the model in the folder `path` will take with one session of `context` tokens: its
-/// weights (mapped, so that the system can take them back, on the CPU), the session's state, and working memory. `options` and each of the three places may be null.
+/// weights (mapped, so that the system can take them back, on the CPU), the session's state, and working memory. `options` and each of the three places may
+/// be null. A context of more than 64 Mi tokens is `KINGLET_TOO_LARGE`. Any thread may call it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_estimate(
     path: *const c_char,
@@ -149,10 +168,24 @@ pub extern "C" fn kinglet_estimate(
     call(|| {
         let options = model_options::resolve(options)?;
         let path = memory::path(path, "path")?;
-        let estimate = kinglet::estimate(path, &options.model, context)?;
-        memory::write_optional(weights, "weights", estimate.weights)?;
-        memory::write_optional(state, "state", estimate.state)?;
-        memory::write_optional(working, "working", estimate.working)
+        tell(&path, &options, context, [weights, state, working])
+    })
+}
+
+/// The same for a model whose files are not in a folder. The list stays as it is, so that `kinglet_model_open_files` can take it.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_estimate_files(
+    files: *const kinglet_files,
+    options: *const kinglet_model_options,
+    context: usize,
+    weights: *mut u64,
+    state: *mut u64,
+    working: *mut u64,
+) -> kinglet_status {
+    call(|| {
+        let options = model_options::resolve(options)?;
+        let mounted = handle::get::<Files>(files)?.copy()?.mount();
+        tell(mounted.path(), &options, context, [weights, state, working])
     })
 }
 

@@ -25,6 +25,18 @@ enum Stored {
     Reader { reader: Arc<dyn ReadAt>, len: u64 },
 }
 
+impl Stored {
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Bytes(bytes) => Self::Bytes(bytes.clone()),
+            Self::Region { file, offset, len } => {
+                Self::Region { file: file.try_clone()?, offset: *offset, len: *len }
+            }
+            Self::Reader { reader, len } => Self::Reader { reader: reader.clone(), len: *len },
+        })
+    }
+}
+
 impl ModelFiles {
     /// No files.
     pub fn new() -> Self {
@@ -45,6 +57,15 @@ impl ModelFiles {
     /// Adds a file of `len` bytes whose parts `reader` reads. Replaces one of the same name.
     pub fn add_reader(&mut self, name: impl Into<String>, reader: Arc<dyn ReadAt>, len: u64) {
         self.files.insert(name.into(), Stored::Reader { reader, len });
+    }
+
+    /// A second list of the same files, which shares what it can: open files and memory.
+    ///
+    /// # Errors
+    /// Where the system doesn't duplicate an open file.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let files = self.files.iter().map(|(name, stored)| Ok((name.clone(), stored.try_clone()?)));
+        Ok(Self { files: files.collect::<io::Result<_>>()? })
     }
 
     /// Whether a file of this name was added.
@@ -169,6 +190,16 @@ mod tests {
         assert!(source(mounted.path(), "b.json").unwrap().unwrap().is_none());
         drop(mounted);
         assert!(read(&path, 2).is_none());
+    }
+
+    #[test]
+    fn a_second_list_stays_when_the_first_is_gone() {
+        let mut files = ModelFiles::new();
+        files.add_bytes("a.json", b"{}".to_vec());
+        let second = files.try_clone().unwrap();
+        drop(files.mount());
+        let mounted = second.mount();
+        assert_eq!(read(&mounted.path().join("a.json"), 2).unwrap().unwrap(), Ok(b"{}".to_vec()));
     }
 
     #[test]

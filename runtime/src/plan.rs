@@ -3,6 +3,8 @@
 //! A [`ModelSpec`] is lowered once into a list of fused ops over buffers and state tensors. A plan is plain data:
 //! it can be printed, compared and tested; every backend runs the same one.
 
+mod state;
+
 use std::fmt;
 
 use kinglet_models::{
@@ -10,6 +12,7 @@ use kinglet_models::{
 };
 
 use crate::op::{self, BufferId, Op, Output, Prologue, Slice, StateId};
+pub use state::{CACHE_GROUP, State, StateFormat, StateKind};
 
 /// How a model is computed.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,91 +40,6 @@ pub struct Buffer {
     pub width: usize,
     /// Where it lies: buffers whose lifetimes do not meet share a slot.
     pub slot: usize,
-}
-
-/// What a session carries for one op.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
-    /// `layer.NUMBER.WHAT`.
-    pub name: String,
-    /// Its form.
-    pub kind: StateKind,
-    /// How its numbers are stored between steps.
-    pub format: StateFormat,
-}
-
-/// How the numbers of a state are stored between steps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum StateFormat {
-    /// Single precision, as they are computed with.
-    #[default]
-    F32,
-    /// Half precision.
-    F16,
-    /// Codes of 8 bits, and for every [`CACHE_GROUP`] of a head's elements a scale and a bias in half precision: `scale code + bias`.
-    Affine8,
-    /// The same with codes of 4 bits.
-    Affine4,
-}
-
-/// Elements of a key or a value that share scale and bias where a cache is quantized.
-pub const CACHE_GROUP: usize = 32;
-
-impl StateFormat {
-    /// Bytes of `rows` rows of `width` numbers. Groups begin anew with each row, and the last of them is as large as the others.
-    pub fn bytes(self, rows: usize, width: usize) -> usize {
-        let groups = |bits: usize| 4 * (bits + 1) * width.div_ceil(CACHE_GROUP);
-        let row = match self {
-            Self::F32 => 4 * width,
-            Self::F16 => 2 * width,
-            Self::Affine8 => groups(8),
-            Self::Affine4 => groups(4),
-        };
-        row.saturating_mul(rows)
-    }
-}
-
-/// The form of a state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StateKind {
-    /// A tensor of constant size, `f32`, zero at first.
-    Tensor {
-        /// Outermost dimension first.
-        shape: Vec<usize>,
-    },
-    /// Keys and values of the positions so far: grows with the context.
-    KeyValue {
-        /// Key and value heads.
-        kv_heads: usize,
-        /// Width of a head.
-        head_dim: usize,
-        /// The last positions, which are read again; older ones may be dropped.
-        window: Option<usize>,
-        /// The first positions, which are always read again.
-        sinks: usize,
-    },
-}
-
-impl State {
-    /// Elements held at a context of `tokens`.
-    pub fn elements(&self, tokens: usize) -> usize {
-        match &self.kind {
-            StateKind::Tensor { shape } => shape.iter().product(),
-            StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
-                let most = window.map_or(tokens, |window| window.saturating_add(*sinks));
-                (2 * kv_heads * head_dim).saturating_mul(most.min(tokens))
-            }
-        }
-    }
-
-    /// Bytes held at a context of `tokens`.
-    pub fn bytes(&self, tokens: usize) -> usize {
-        let width = match &self.kind {
-            StateKind::Tensor { .. } => 1,
-            StateKind::KeyValue { head_dim, .. } => *head_dim,
-        };
-        self.format.bytes(self.elements(tokens) / width.max(1), width)
-    }
 }
 
 impl Plan {

@@ -161,6 +161,10 @@ static void files(const char *folder) {
     EXPECT(kinglet_files_add_bytes(f, "x", "", SIZE_MAX), KINGLET_TOO_LARGE);
     OK(kinglet_files_add_bytes(f, "x", NULL, 0));
     ARGUMENT(kinglet_model_open_files(f, NULL, NULL));
+    EXPECT(kinglet_estimate_files(f, NULL, 1, NULL, NULL, NULL), KINGLET_NOT_FOUND);
+    EXPECT(kinglet_estimate_files(f, NULL, SIZE_MAX, NULL, NULL, NULL), KINGLET_TOO_LARGE);
+    ARGUMENT(kinglet_estimate_files(NULL, NULL, 1, NULL, NULL, NULL));
+    HANDLE(kinglet_estimate_files(made_up, NULL, 1, NULL, NULL, NULL));
     EXPECT(kinglet_model_open_files(f, NULL, &model), KINGLET_NOT_FOUND);
     OK(kinglet_files_add_bytes(f, "config.json", "{]", 2));
     EXPECT(kinglet_model_open_files(f, NULL, &model), KINGLET_BAD_MODEL);
@@ -178,7 +182,11 @@ static void files(const char *folder) {
     HANDLE(kinglet_model_open(folder, made_up, &model));
     EXPECT((size_t)model, 0);
     ARGUMENT(kinglet_estimate(NULL, NULL, 0, NULL, NULL, NULL));
-    OK(kinglet_estimate(folder, NULL, SIZE_MAX, &bytes, NULL, NULL));
+    EXPECT(kinglet_estimate(folder, NULL, SIZE_MAX, &bytes, NULL, NULL), KINGLET_TOO_LARGE);
+    EXPECT(kinglet_estimate(folder, NULL, (64u << 20) + 1, &bytes, NULL, NULL), KINGLET_TOO_LARGE);
+    OK(kinglet_estimate(folder, NULL, 64u << 20, NULL, &bytes, NULL));
+    EXPECT(bytes > 64u << 20, 1);
+    EXPECT(kinglet_estimate("/nowhere", NULL, 1, &bytes, NULL, NULL), KINGLET_NOT_FOUND);
     OK(kinglet_estimate(folder, NULL, 0, NULL, NULL, NULL));
 }
 

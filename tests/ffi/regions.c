@@ -1,4 +1,5 @@
-/* Opens a model from a folder, or from an archive whose index is on standard input, and prints a greedy answer. */
+/* Opens a model from a folder, or from an archive whose index is on standard input, and prints a greedy answer and what
+ * was told of its memory. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +23,7 @@ int main(int argc, char **argv) {
     struct stat kind;
     char name[256], *text = NULL;
     unsigned long offset, length;
+    uint64_t weights = 0, state = 0, working = 0;
     int fd, complete = 0;
 
     if (argc < 2 || stat(argv[1], &kind) != 0) return 2;
@@ -29,6 +31,7 @@ int main(int argc, char **argv) {
     kinglet_model_options_set_fetch(options, 1);
     kinglet_model_options_set_progress(options, seen, &complete);
     if (S_ISDIR(kind.st_mode)) {
+        if (kinglet_estimate(argv[1], options, 1000, &weights, &state, &working) != KINGLET_OK) goto fail;
         if (kinglet_model_open(argv[1], options, &model) != KINGLET_OK) goto fail;
     } else {
         if (kinglet_files_create(&files) != KINGLET_OK) goto fail;
@@ -39,6 +42,8 @@ int main(int argc, char **argv) {
         if (lseek(fd, 0, SEEK_CUR) != 0) return 3;
         /* The descriptor is the program's, and no longer needed. */
         close(fd);
+        /* Tells without taking the files. */
+        if (kinglet_estimate_files(files, options, 1000, &weights, &state, &working) != KINGLET_OK) goto fail;
         if (kinglet_model_open_files(files, options, &model) != KINGLET_OK) goto fail;
         if (kinglet_files_delete(files) != KINGLET_OK) goto fail;
     }
@@ -52,7 +57,7 @@ int main(int argc, char **argv) {
         kinglet_generation_run(answer, NULL, NULL) != KINGLET_OK ||
         kinglet_generation_text(answer, &text, NULL) != KINGLET_OK)
         goto fail;
-    printf("%s\n", text);
+    printf("%s\n%lu %lu %lu bytes\n", text, (unsigned long)weights, (unsigned long)state, (unsigned long)working);
     kinglet_free(text);
     kinglet_generation_delete(answer);
     kinglet_generation_options_delete(greedy);

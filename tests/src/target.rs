@@ -5,14 +5,13 @@
 //! with `KINGLET_TEST_ONLY=subgroups` on nothing but kernels that add up within subgroups where they can, cut in fewer ways, and one in four of
 //! what has no weights to multiply with; with `KINGLET_TEST_ONLY=neon`, or another instruction set, on nothing but that.
 
-use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
 use kinglet::backend::{Executable, compile};
 use kinglet::models::Matrix;
 use kinglet::op::{BufferId, Embed, Head, Op};
 use kinglet::plan::{Buffer, Plan};
-use kinglet::{Activations, Backend, Isa, ModelOptions, adapters};
+use kinglet::{Activations, Backend, Isa, ModelOptions};
 
 use crate::tensors::{Stored, Tensors};
 
@@ -96,21 +95,28 @@ pub fn wgpu_targets() -> Vec<Target> {
     targets
 }
 
+/// Nothing, in tests that were built without wgpu.
+#[cfg(not(feature = "wgpu"))]
+fn adapter() -> Option<usize> {
+    None
+}
+
 /// The number of the adapter that tests run on.
+#[cfg(feature = "wgpu")]
 fn adapter() -> Option<usize> {
     static ADAPTER: OnceLock<Option<usize>> = OnceLock::new();
     *ADAPTER.get_or_init(|| {
         if let Ok(number) = std::env::var("KINGLET_TEST_ADAPTER") {
             return Some(number.parse().expect("KINGLET_TEST_ADAPTER should be a number"));
         }
-        let all = pollster::block_on(adapters());
+        let all = pollster::block_on(kinglet::adapters());
         let found = all.iter().find(|adapter| adapter.unusable.is_none());
         if found.is_none() {
             let list: Vec<_> = all.iter().map(ToString::to_string).collect();
             let text = format!("NOTHING RUNS ON WGPU HERE: no usable adapter among {list:?}\n");
             assert!(std::env::var_os("KINGLET_REQUIRE_WGPU").is_none(), "{text}");
             // Past the capture of passing tests' output.
-            let _ = std::io::stderr().write_all(text.as_bytes());
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
         }
         found.map(|adapter| adapter.index)
     })

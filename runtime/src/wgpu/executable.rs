@@ -19,7 +19,7 @@ use super::state::{SpareTensors, StateLayout, WgpuState};
 use crate::backend::{
     Ahead, BackendRun, Executable, Logits, ProfileFuture, SessionState, StepFuture,
 };
-use crate::model::StateType;
+use crate::model_options::StateType;
 use crate::op::Op;
 use crate::plan::Plan;
 use crate::weights::Weights;

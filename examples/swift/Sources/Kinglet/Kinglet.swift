@@ -20,7 +20,7 @@ func check(_ status: Int32) throws -> Int32 {
 }
 
 /// One message of a conversation.
-public struct Message: Codable {
+public struct Message: Codable, Sendable {
     public var role: String
     public var content: String
 
@@ -36,7 +36,7 @@ public final class Model: @unchecked Sendable {
 
     /// Opens the model in a folder; its weights are mapped, so that this takes milliseconds.
     public init(path: String) throws {
-        try check(kinglet_check_abi(1))
+        try check(kinglet_check_abi(UInt32(KINGLET_ABI_VERSION)))
         var made: OpaquePointer?
         try check(kinglet_model_open(path, nil, &made))
         handle = made!
@@ -77,8 +77,56 @@ public final class Session: @unchecked Sendable {
         return Answer(made!)
     }
 
+    /// The answer as `chat` gives it, computed on a thread of its own. A task that stops reading, or is cancelled, ends it within one step;
+    /// an error ends the stream with that error. Until the stream has ended the session is busy.
+    public func stream(_ messages: [Message], maxTokens: Int = 0) -> AsyncThrowingStream<String, Error> {
+        AsyncThrowingStream { continuation in
+            let reader = Reader()
+            continuation.onTermination = { reason in
+                if case .cancelled = reason { reader.left(self) }
+            }
+            // Not a task: to compute is to block, and there are few threads for tasks.
+            let thread = Thread {
+                do {
+                    let answer = try self.chat(messages, maxTokens: maxTokens)
+                    while let piece = try answer.next() {
+                        if case .terminated = continuation.yield(piece) { break }
+                    }
+                    reader.computed(self)
+                    continuation.finish()
+                } catch {
+                    reader.computed(self)
+                    continuation.finish(throwing: error)
+                }
+            }
+            thread.start()
+        }
+    }
+
     /// Ends what the session computes with an error that `isCancelled`, within one step.
     public func cancel() throws { try check(kinglet_session_cancel(handle)) }
+}
+
+/// Whether a stream is still read and still computed. A cancellation that nothing takes away would meet the session's next answer, so a reader
+/// that leaves cancels only what still computes, and what came too late for it is taken away.
+private final class Reader: @unchecked Sendable {
+    private let lock = NSLock()
+    private var isComputing = true
+    private var hasLeft = false
+
+    func left(_ session: Session) {
+        lock.lock()
+        defer { lock.unlock() }
+        hasLeft = true
+        if isComputing { kinglet_session_cancel(session.handle) }
+    }
+
+    func computed(_ session: Session) {
+        lock.lock()
+        defer { lock.unlock() }
+        isComputing = false
+        if hasLeft { kinglet_session_clear_cancel(session.handle) }
+    }
 }
 
 /// An answer as it is generated, a piece of text at a time.

@@ -13,9 +13,8 @@ do {
     var messages: [Message] = []
     while let question = readLine() {
         messages.append(Message(role: "user", content: question))
-        let answer = try session.chat(messages)
         var text = ""
-        while let piece = try answer.next() {
+        for try await piece in session.stream(messages) {
             print(piece, terminator: "")
             fflush(stdout)
             text += piece
