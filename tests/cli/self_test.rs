@@ -28,7 +28,7 @@ fn kernels_do_without_what_a_driver_gets_wrong() {
     // All of them, in every kind of layer.
     let found = answer(&model, "subgroup", &[]);
     assert_eq!((found.code, &found.stdout), (0, &expected), "{found:?}");
-    for kernels in ["linear f32", "mamba2_scan -", "attention -", "moe_route f32"] {
+    for kernels in ["linear f32", "mamba2_scan f32", "attention -", "moe_route f32"] {
         assert!(found.stderr.contains(&format!("{kernels} subgroups")), "{kernels}: {found:?}");
     }
 }
