@@ -153,6 +153,10 @@ async function answer(): Promise<void> {
     if (text) current.messages.push({ role: 'assistant', content: text });
     else shown.remove();
     complain(error);
+    // What was said is not lost with the worker; the state is that after the last answer, or computed anew.
+    current.model ||= modelName;
+    await conversations.keep(current).catch(complain);
+    listConversations();
     if (error instanceof KingletError && ['crashed', 'memory', 'device-lost'].includes(error.code)) await recover(error);
   } finally {
     shown.busy(false);
