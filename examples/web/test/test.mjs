@@ -390,4 +390,5 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
 });
 
 await import('./more.mjs');
+await import('./threads.mjs');
 test.after?.(() => server.close());
