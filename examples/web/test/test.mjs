@@ -335,9 +335,7 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   await answered();
   assert.equal(await text(), first);
   assert.match(await stats(), /prompt 16 \(16 reused\)/);
-  // Everything was written when the list says so.
-  await page.waitForSelector('#list li');
-  await page.waitForTimeout(500);
+  // Everything is written when it is ready for the next.
   await page.reload();
   await ready(page);
   assert.equal(await text(), first);
@@ -364,6 +362,14 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   assert.match(await page.textContent('article.assistant .remark'), /stopped|^$/);
   assert.ok(first.startsWith(await text()));
   assert.equal(await page.locator('#list li').count(), 2);
+  // A page that goes away in the middle of an answer still has the question.
+  await page.fill('#input', 'And then?');
+  await page.keyboard.press('Enter');
+  await page.waitForSelector('body[data-state=answering]');
+  await page.reload();
+  await ready(page);
+  assert.ok(await page.locator('article').count() >= 2);
+  if (await page.locator('article').count() === 2) assert.equal(await page.inputValue('#input'), 'And then?');
   // Another model, on a phone in the dark.
   await page.setViewportSize({ width: 375, height: 700 });
   await page.emulateMedia({ colorScheme: 'dark' });
@@ -373,9 +379,12 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   await page.click('#demos button:nth-of-type(2)');
   await page.waitForFunction(() => document.getElementById('stats').textContent.includes('simd128'));
   await ready(page);
+  await page.emulateMedia({ colorScheme: 'dark', reducedMotion: 'reduce' });
   await page.click('#menu');
-  await page.waitForTimeout(250);
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'new', 'the keyboard goes where the menu came');
   await picture(page, 'menu-phone-dark');
+  await page.keyboard.press('Escape');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'menu', 'and back');
   // All that can be used has a name.
   const nameless = await page.evaluate(() => [...document.querySelectorAll('button, input, select, textarea')].filter((element) =>
     !(element.ariaLabel || element.textContent.trim() || element.labels?.length)).map((element) => element.outerHTML));
