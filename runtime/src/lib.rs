@@ -55,6 +55,7 @@ pub use batch::{Batch, BatchEvent, BatchOptions, Outcome, SequenceId};
 pub use cancel::Cancel;
 pub use checkpoint::{Checkpoint, read_config, read_spec};
 pub use cpu::simd::Isa;
+pub use cpu::{Spawn, TeamThread};
 pub use error::Error;
 pub use estimate::{MemoryEstimate, estimate};
 pub use kinglet_models::{self as models, ModelSpec};

@@ -6,6 +6,7 @@ use kinglet_models::ModelSpec;
 
 use crate::Error;
 use crate::backend::Backend;
+use crate::cpu::Spawn;
 use crate::cpu::simd::Isa;
 use crate::plan::{Plan, StateFormat};
 
@@ -108,6 +109,8 @@ pub struct ModelOptions {
     pub backend: Backend,
     /// Threads of the CPU backend; the physical cores if not given.
     pub threads: Option<usize>,
+    /// What starts the threads of the CPU backend; the standard library if not given.
+    pub spawn: Option<Spawn>,
     /// Instruction set of the CPU backend; the best one if not given.
     pub isa: Option<Isa>,
     /// Which adapter the wgpu backend takes, by its number among [`adapters`](crate::adapters); the best one if not given.
@@ -147,6 +150,7 @@ impl Default for ModelOptions {
         Self {
             backend: Backend::default(),
             threads: None,
+            spawn: None,
             isa: None,
             adapter: None,
             avoid_subgroups: false,
@@ -180,6 +184,12 @@ impl ModelOptions {
     /// Sets [`Self::threads`].
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
+        self
+    }
+
+    /// Sets [`Self::spawn`].
+    pub fn spawn(mut self, spawn: Spawn) -> Self {
+        self.spawn = Some(spawn);
         self
     }
 

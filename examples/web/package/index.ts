@@ -2,214 +2,17 @@
 
 import { KingletError } from './errors.js';
 import type { ErrorCode } from './errors.js';
-import type { Call, Happening, NamedFile, PostedSource, Reply } from './protocol.js';
+import { Channel } from './channel.js';
+import { load } from './load.js';
+import type { Answer, ChatOptions, LoadOptions, Message, ModelInfo, ModelSource, ModelStats, SessionStats, Token } from './types.js';
 
 // Older browsers lack the symbol, not what it is for.
 (Symbol as { dispose?: symbol }).dispose ??= Symbol.for('Symbol.dispose');
 
 export { KingletError };
 export type { ErrorCode };
-
-/**
- * Where a model is: the address of its folder (as it is on the hub: `config.json`, `model.safetensors` or its shards,
- * `tokenizer.json`, ...), its files, an uncompressed tar archive of them, or a handle to either.
- */
-export type ModelSource = string | URL | File | FileSystemHandle | FileList | readonly File[];
-
-/** What is happening while a model is loaded. */
-export interface Progress {
-  /** `download` from the server, `verify` what is stored, `open` the model. */
-  phase: 'download' | 'verify' | 'open';
-  /** The file. */
-  file: string;
-  /** Bytes done. */
-  loaded: number;
-  /** Bytes in all, where that is known. */
-  total: number | undefined;
-}
-
-/** How a model is loaded. */
-export interface LoadOptions {
-  onProgress?: (progress: Progress) => void;
-  signal?: AbortSignal;
-  /**
-   * Whether downloads are kept in the browser (origin private file system): `auto`, the default, where there is room; `require`,
-   * an error if not; `off`.
-   */
-  cache?: 'auto' | 'require' | 'off';
-  /** What computes; `auto`, the default, chooses by what there is and by the model's size. */
-  backend?: 'auto' | 'cpu' | 'webgpu';
-  /** The most tokens that a session may hold. */
-  contextLimit?: number;
-  /** What quantized matrices are multiplied with: `auto` is fastest, `f32` exact. */
-  activations?: 'auto' | 'f32';
-  /** Bytes of states that are kept so that prompts need not be computed again; 64 MB by default. */
-  cacheBytes?: number;
-}
-
-/** What a loaded model is. */
-export interface ModelInfo {
-  backend: 'cpu' | 'webgpu';
-  /** Backend and device, for people. */
-  description: string;
-  vocab: number;
-  layers: number;
-  weightBytes: number;
-  /** Whether it has a chat template. */
-  chat: boolean;
-  stopTokens: number[];
-  maxNewTokens: number | null;
-  /** What should be known but is no error: that there was no room to keep the model, for example. */
-  notices: string[];
-}
-
-/** What a model holds and has done. */
-export interface ModelStats {
-  /** Memory of the WebAssembly module. */
-  wasmBytes: number;
-  weightBytes: number;
-  /** Memory of the graphics card that weights, states and steps take; 0 without. */
-  deviceBytes: number;
-  /** States kept so that prompts need not be computed again. */
-  cacheBytes: number;
-  cachedSnapshots: number;
-  /** Tokens of prompts whose state was there already, and that were computed. */
-  reusedTokens: number;
-  computedTokens: number;
-}
-
-/** A message of a conversation. Templates may know further fields. */
-export interface Message {
-  role: string;
-  content: string;
-  [field: string]: unknown;
-}
-
-/** How an answer is generated. What is not given is as the model's authors set it. */
-export interface ChatOptions {
-  maxTokens?: number;
-  /** 0 is greedy: always the most probable token. */
-  temperature?: number;
-  topK?: number;
-  topP?: number;
-  minP?: number;
-  repetitionPenalty?: number;
-  presencePenalty?: number;
-  frequencyPenalty?: number;
-  /** What random numbers begin with; if not given, another one each time. */
-  seed?: number;
-  /** Texts that end the answer. */
-  stop?: string[];
-  /** Variables for the template. */
-  variables?: Record<string, unknown>;
-  /** Tools for the template. */
-  tools?: unknown[];
-  /** Ends the answer early; what there is of it stays. */
-  signal?: AbortSignal;
-  /** Tokens of the prompt computed so far. */
-  onPrompt?: (progress: { done: number; total: number }) => void;
-}
-
-/** A piece of an answer. */
-export interface Token {
-  /** Its number in the vocabulary; -1 for text that was held back until the end. */
-  id: number;
-  /** What it adds to the text; may be empty. */
-  text: string;
-}
-
-/** How an answer ended, and what it took. */
-export interface Answer {
-  text: string;
-  /** Its tokens, with the one that ended it. */
-  ids: number[];
-  reason: 'stop-token' | 'stop-string' | 'max-tokens' | 'context-full' | 'stopped';
-  promptTokens: number;
-  /** Tokens of the prompt whose state was there already. */
-  reusedTokens: number;
-  promptSeconds: number;
-  seconds: number;
-  /** Speed of generation after the first token. */
-  tokensPerSecond: number;
-  /** Tokens that the session holds now, and bytes of its state. */
-  position: number;
-  stateBytes: number;
-}
-
-/** What a session holds. */
-export interface SessionStats {
-  tokens: number;
-  stateBytes: number;
-}
-
-interface Pending {
-  resolve(value: unknown): void;
-  reject(error: KingletError): void;
-  happened?: ((event: string, data: unknown) => void) | undefined;
-}
-
-/** Calls to a worker. */
-class Channel {
-  readonly #worker: Worker;
-  readonly #pending = new Map<number, Pending>();
-  #next = 1;
-  #over: KingletError | undefined;
-
-  constructor() {
-    try {
-      this.#worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'kinglet' });
-    } catch (cause) {
-      throw new KingletError('unsupported', 'the browser refuses a worker', { cause });
-    }
-    this.#worker.onmessage = ({ data }: MessageEvent<Reply | Happening>) => this.#receive(data);
-    this.#worker.onerror = (event) => {
-      event.preventDefault();
-      this.end(new KingletError('crashed', `the worker has stopped: ${event.message ?? 'it could not be loaded'}`));
-    };
-  }
-
-  #receive(data: Reply | Happening): void {
-    const pending = this.#pending.get(data.id);
-    if (!pending) return;
-    if ('event' in data) {
-      pending.happened?.(data.event, data.data);
-      return;
-    }
-    this.#pending.delete(data.id);
-    if (data.ok) pending.resolve(data.value);
-    else pending.reject(new KingletError(data.error.code as ErrorCode, data.error.message));
-  }
-
-  call<T>(
-    method: string, args: unknown[],
-    options: { signal?: AbortSignal | undefined; happened?: (event: string, data: unknown) => void; transfer?: Transferable[] } = {},
-  ): Promise<T> {
-    if (this.#over) return Promise.reject(this.#over);
-    const id = this.#next++;
-    const { signal } = options;
-    const stop = () => this.#worker.postMessage({ stop: id });
-    return new Promise<unknown>((resolve, reject) => {
-      this.#pending.set(id, { resolve, reject, happened: options.happened });
-      try {
-        this.#worker.postMessage({ id, method, args } satisfies Call, options.transfer ?? []);
-      } catch (cause) {
-        this.#pending.delete(id);
-        reject(new KingletError('argument', `${method}: this can't be sent to a worker`, { cause }));
-        return;
-      }
-      if (signal?.aborted) stop();
-      signal?.addEventListener('abort', stop);
-    }).finally(() => signal?.removeEventListener('abort', stop)) as Promise<T>;
-  }
-
-  end(error: KingletError): void {
-    this.#over ??= error;
-    this.#worker.terminate();
-    const pending = [...this.#pending.values()];
-    this.#pending.clear();
-    pending.forEach(({ reject }) => reject(error));
-  }
-}
+export type { Answer, ChatOptions, LoadOptions, Message, ModelInfo, ModelSource, ModelStats, Progress, SessionStats, Token } from './types.js';
+export { storage } from './stored.js';
 
 /** A language model, loaded in a worker of its own. */
 export class Model {
@@ -227,20 +30,8 @@ export class Model {
    * @throws {KingletError} that says what was wrong, and by its `code` what kind of thing.
    */
   static async load(source: ModelSource, options: LoadOptions = {}): Promise<Model> {
-    const { onProgress, signal, cache = 'auto', ...engine } = options;
-    const posted = await postable(source);
-    const channel = new Channel();
-    try {
-      const wasm = new URL('./kinglet_web_bg.wasm', import.meta.url).href;
-      const info = await channel.call<ModelInfo>('load', [{ wasm, source: posted, cache, engine }], {
-        signal,
-        happened: (event, data) => event === 'progress' && onProgress?.(data as Progress),
-      });
-      return new Model(channel, info);
-    } catch (error) {
-      channel.end(new KingletError('disposed', 'the model was not loaded'));
-      throw error;
-    }
+    const { channel, info } = await load(source, options);
+    return new Model(channel, info);
   }
 
   /** A session without tokens. */
@@ -435,73 +226,4 @@ export class ChatStream implements AsyncIterable<Token> {
       }
     }
   }
-}
-
-/** Models whose downloads are kept in the browser. */
-export const storage = {
-  /** Their addresses, and what they take. */
-  async list(): Promise<{ url: string; bytes: number }[]> {
-    const found: { url: string; bytes: number }[] = [];
-    for await (const folder of storedFolders()) {
-      let [url, bytes] = ['', 0];
-      for await (const entry of folder.values()) {
-        if (entry.kind !== 'file') continue;
-        const file = await (entry as FileSystemFileHandle).getFile();
-        if (entry.name === 'url') url = await file.text();
-        bytes += file.size;
-      }
-      if (url) found.push({ url, bytes });
-    }
-    return found;
-  },
-
-  /** Forgets what is kept of a model. */
-  async remove(url: string): Promise<void> {
-    const root = await modelsFolder();
-    for await (const folder of storedFolders()) {
-      const handle = await folder.getFileHandle('url').catch(() => undefined);
-      const stored = handle && await (await handle.getFile()).text();
-      if (stored === url) await root?.removeEntry(folder.name, { recursive: true });
-    }
-  },
-};
-
-async function modelsFolder(): Promise<FileSystemDirectoryHandle | undefined> {
-  try {
-    const root = await navigator.storage.getDirectory();
-    return await (await root.getDirectoryHandle('kinglet')).getDirectoryHandle('models');
-  } catch {
-    // Nothing was stored yet, or nothing can be.
-    return undefined;
-  }
-}
-
-async function* storedFolders(): AsyncGenerator<FileSystemDirectoryHandle> {
-  const root = await modelsFolder();
-  if (!root) return;
-  for await (const entry of root.values()) {
-    if (entry.kind === 'directory') yield entry as FileSystemDirectoryHandle;
-  }
-}
-
-async function postable(source: ModelSource): Promise<PostedSource> {
-  if (typeof source === 'string' || source instanceof URL) {
-    return { kind: 'url', url: new URL(source, document.baseURI).href };
-  }
-  if (source instanceof File) return { kind: 'files', files: [{ name: source.name, file: source }] };
-  if ('kind' in source) return { kind: 'files', files: await filesOf(source, '') };
-  const files = Array.from(source, (file) => ({ name: file.webkitRelativePath || file.name, file }));
-  if (files.length === 0) throw new KingletError('argument', 'no files were given');
-  return { kind: 'files', files };
-}
-
-async function filesOf(handle: FileSystemHandle, prefix: string): Promise<NamedFile[]> {
-  const name = prefix + handle.name;
-  if (handle.kind === 'file') return [{ name, file: await (handle as FileSystemFileHandle).getFile() }];
-  const files: NamedFile[] = [];
-  for await (const entry of (handle as FileSystemDirectoryHandle).values()) {
-    // A model's folder is flat.
-    if (entry.kind === 'file') files.push(...await filesOf(entry, `${name}/`));
-  }
-  return files;
 }

@@ -7,6 +7,8 @@ import type { NamedFile } from './protocol.js';
 export interface Ranged {
   name: string;
   bytes: number;
+  /** Whether each reading asks a server. */
+  remote?: boolean;
   read(offset: number, length: number): Uint8Array;
 }
 
@@ -49,6 +51,7 @@ export function urlReader(name: string, url: string, bytes: number): Ranged {
   return {
     name,
     bytes,
+    remote: true,
     read: (offset, length) => {
       const request = new XMLHttpRequest();
       request.open('GET', url, false);

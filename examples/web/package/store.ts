@@ -432,3 +432,35 @@ async function readListing(folder: FileSystemDirectoryHandle, name: string, url:
     return undefined;
   }
 }
+
+/** Which backend was the faster one, by what that depends on. */
+const MEASURED = 'measured.json';
+/** How many outcomes are remembered. */
+const OUTCOMES = 64;
+
+async function outcomes(): Promise<[string, 'cpu' | 'webgpu'][]> {
+  try {
+    const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('kinglet');
+    const list = JSON.parse(new TextDecoder().decode(await readWhole(folder, MEASURED))) as unknown;
+    return (Array.isArray(list) ? list : []).filter((entry) => Array.isArray(entry) && (entry[1] === 'cpu' || entry[1] === 'webgpu'));
+  } catch {
+    // Nothing was measured, or nothing can be kept.
+    return [];
+  }
+}
+
+/** What {@link remember} was told. */
+export async function recall(what: string): Promise<'cpu' | 'webgpu' | undefined> {
+  return (await outcomes()).find(([known]) => known === what)?.[1];
+}
+
+/** Remembers which backend was faster, where anything can be kept. */
+export async function remember(what: string, faster: 'cpu' | 'webgpu'): Promise<void> {
+  const list = [[what, faster], ...(await outcomes()).filter(([known]) => known !== what)].slice(0, OUTCOMES);
+  try {
+    const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('kinglet', { create: true });
+    await writeWhole(folder, MEASURED, new TextEncoder().encode(JSON.stringify(list)));
+  } catch {
+    // It is measured again, then.
+  }
+}

@@ -1,10 +1,11 @@
 // The worker: everything that computes. It answers the calls of `index.ts`, one after the other.
 
-import init, { Engine, Files, Sequence, Snapshot } from './kinglet_web.js';
+import type { Engine, Sequence, Snapshot } from './kinglet_web.js';
+import { choose, open, ready } from './engines.js';
+import type { EngineOptions } from './engines.js';
 import { KingletError, plain } from './errors.js';
 import { fromFiles } from './sources.js';
-import type { ModelFiles } from './sources.js';
-import { fromUrl } from './store.js';
+import { fromUrl, remember } from './store.js';
 import type { CacheMode } from './store.js';
 import type { Call, Happening, PostedSource, Reply, Stop } from './protocol.js';
 
@@ -54,57 +55,53 @@ function loaded(): Engine {
 }
 
 interface LoadArgs {
-  wasm: string;
   source: PostedSource;
   cache: CacheMode;
-  engine: Record<string, unknown>;
+  engine: EngineOptions;
+  crashes: string;
 }
 
-async function load(id: number, { wasm, source, cache, engine: options }: LoadArgs, signal: AbortSignal): Promise<unknown> {
+async function load(id: number, { source, cache, engine: options, crashes }: LoadArgs, signal: AbortSignal): Promise<unknown> {
   const notices: string[] = [];
-  const fetched = fetch(wasm, { signal }).catch((cause) => {
-    throw new KingletError('network', `${wasm} could not be loaded`, { cause });
-  });
-  const compiled = init({ module_or_path: fetched });
-  compiled.catch(() => undefined);
+  // The module that it is in most cases, while the model is looked for.
+  const early = self.crossOriginIsolated ? undefined : ready('webgpu', {}, crashes, notices, signal);
+  early?.catch(() => undefined);
   let told = 0;
-  let files: ModelFiles;
-  if (source.kind === 'url') {
-    files = await fromUrl(source.url, cache, {
-      signal,
-      notice: (text) => notices.push(text),
-      progress: (phase, file, done, total) => {
-        const now = performance.now();
-        if (now - told < 50 && done !== total) return;
-        told = now;
-        tell(id, 'progress', { phase, file, loaded: done, total });
-      },
-    });
-  } else {
-    files = await fromFiles(source.files);
-  }
+  const progress = (phase: string, file: string, done: number, total: number | undefined) => {
+    const now = performance.now();
+    if (now - told < 50 && done !== total) return;
+    told = now;
+    tell(id, 'progress', { phase, file, loaded: done, total });
+  };
+  const files = source.kind === 'url'
+    ? await fromUrl(source.url, cache, { signal, notice: (text) => notices.push(text), progress })
+    : await fromFiles(source.files);
   signal.throwIfAborted();
+  const { backend, undecided } = await choose(files, options);
+  const module = await (early ?? ready(backend, options, crashes, notices, signal));
+  memory = module.memory;
   const total = files.ranged.reduce((sum, file) => sum + file.bytes, 0);
   let read = 0;
-  memory = (await compiled).memory;
-  const handed = new Files();
-  for (const { name, contents } of files.whole) handed.add(name, contents);
-  for (const file of files.ranged) {
-    handed.addRanged(file.name, file.bytes, (offset: number, length: number) => {
-      const bytes = file.read(offset, length);
-      read += length;
-      const now = performance.now();
-      if (now - told >= 50) {
-        told = now;
-        tell(id, 'progress', { phase: 'open', file: file.name, loaded: Math.min(read, total), total });
-      }
-      return bytes;
-    });
-  }
-  engine = await Engine.open(handed, JSON.stringify(options));
+  engine = await open(module, files, { ...options, backend }, (file, bytes) => {
+    read += bytes;
+    progress('open', file, Math.min(read, total - 1), total);
+  });
   signal.throwIfAborted();
-  tell(id, 'progress', { phase: 'open', file: '', loaded: total, total });
-  return { ...JSON.parse(engine.info()), notices };
+  progress('open', '', total, total);
+  return { ...JSON.parse(engine.info()), notices, undecided };
+}
+
+/** Milliseconds that a token takes, after the first; some are generated for that. */
+async function pace(signal: AbortSignal): Promise<number> {
+  const LONGEST = 1500;
+  const times: number[] = [];
+  await loaded().pace(() => {
+    times.push(performance.now());
+    return pause().then(() => signal.aborted || performance.now() - (times[0] ?? 0) > LONGEST);
+  });
+  signal.throwIfAborted();
+  const [first = 0, last = 0] = [times[0], times.at(-1)];
+  return times.length > 1 ? (last - first) / (times.length - 1) : Infinity;
 }
 
 /** An answer: tokens are told of in batches, a batch for each turn of the event loop. */
@@ -158,6 +155,8 @@ async function answer(
 async function run({ id, method, args }: Call, signal: AbortSignal): Promise<unknown> {
   switch (method) {
     case 'load': return await load(id, args[0] as LoadArgs, signal);
+    case 'pace': return await pace(signal);
+    case 'remember': return await remember(args[0] as string, args[1] as 'cpu' | 'webgpu');
     case 'stats': return { ...JSON.parse(loaded().stats()), wasmBytes: memory?.buffer.byteLength ?? 0 };
     case 'tokenize': return loaded().tokenize(args[0] as string);
     case 'session': return keep(sequences, loaded().sequence());

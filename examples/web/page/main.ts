@@ -153,6 +153,10 @@ async function answer(): Promise<void> {
     if (text) current.messages.push({ role: 'assistant', content: text });
     else shown.remove();
     complain(error);
+    // What was said is not lost with the worker; the state is that after the last answer, or computed anew.
+    current.model ||= modelName;
+    await conversations.keep(current).catch(complain);
+    listConversations();
     if (error instanceof KingletError && ['crashed', 'memory', 'device-lost'].includes(error.code)) await recover(error);
   } finally {
     shown.busy(false);
@@ -242,11 +246,21 @@ function showConversation(): void {
   refresh();
 }
 
+/** Gives back a question whose answer never came, as when the page went away: it can be asked again. */
+function giveBack(): void {
+  const last = conversation.messages.at(-1);
+  if (last?.role !== 'user') return;
+  conversation.messages.pop();
+  input.value ||= last.content;
+  fit();
+}
+
 async function open(chosen: Conversation): Promise<void> {
   stream?.stop();
   await stream?.answer.catch(() => undefined);
   conversation = chosen;
   localStorage.setItem('conversation', chosen.id);
+  giveBack();
   showConversation();
   menu(false);
   if (chosen.model && chosen.model !== modelName && !chosen.model.startsWith(LOCAL)) await load(chosen.model, chosen.model);
@@ -295,9 +309,15 @@ function refresh(): void {
   document.body.dataset.state = stream ? 'answering' : ready ? 'ready' : loading ? 'loading' : 'idle';
 }
 
+/** Shows or hides the conversations, where there is no room for them beside the others. */
 function menu(open: boolean): void {
+  const button = byId('menu', HTMLElement);
+  const was = button.getAttribute('aria-expanded') === 'true';
   byId('side', HTMLElement).classList.toggle('open', open);
-  byId('menu', HTMLElement).setAttribute('aria-expanded', String(open));
+  button.setAttribute('aria-expanded', String(open));
+  // To what has come, and back to where it came from.
+  if (open) byId('new', HTMLElement).focus();
+  else if (was) button.focus();
 }
 
 async function send(): Promise<void> {
@@ -310,6 +330,9 @@ async function send(): Promise<void> {
   localStorage.setItem('conversation', conversation.id);
   addMessage('user', text, conversation.messages.length - 1);
   log.scrollTop = log.scrollHeight;
+  // What was typed outlives the page, whatever becomes of the answer.
+  conversation.model ||= modelName;
+  void conversations.keep(conversation).catch(complain);
   await answer();
 }
 
@@ -422,6 +445,7 @@ async function start(): Promise<void> {
   const first = new URL(DEMOS[0]?.url ?? '', document.baseURI).href;
   const own = conversation.model.startsWith(LOCAL) ? '' : conversation.model;
   const url = own || localStorage.getItem('model') || first;
+  giveBack();
   showConversation();
   if (!await load(url, url) && url !== first) setText('stats', 'Choose another model above.');
 }

@@ -11,10 +11,14 @@ const TYPES = {
   '.wasm': 'application/wasm', '.jinja': 'text/plain', '.ts': 'text/plain',
 };
 
+/** What isolates a page from other sites, for which it may share memory between threads. */
+const ISOLATED = { 'cross-origin-opener-policy': 'same-origin', 'cross-origin-embedder-policy': 'require-corp' };
+
 /** Serves `folder`. `tamper(request, response, path)` may answer by itself, and says so by `true`. */
-export async function serve(folder, { port = 0, ranges = true, tamper } = {}) {
+export async function serve(folder, { port = 0, ranges = true, isolated = false, tamper } = {}) {
   const root = resolve(folder);
   const server = createServer(async (request, response) => {
+    if (isolated) for (const [name, value] of Object.entries(ISOLATED)) response.setHeader(name, value);
     const path = normalize(decodeURIComponent(new URL(request.url, 'http://x').pathname));
     if (tamper?.(request, response, path)) return;
     let file = join(root, path);
@@ -58,6 +62,6 @@ export async function serve(folder, { port = 0, ranges = true, tamper } = {}) {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const { url } = await serve(process.argv[2] ?? 'dist', { port: Number(process.argv[3] ?? 8080) });
+  const { url } = await serve(process.argv[2] ?? 'dist', { port: Number(process.argv[3] ?? 8080), isolated: true });
   console.log(url);
 }

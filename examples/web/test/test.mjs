@@ -2,86 +2,12 @@
 //
 // KINGLET names the native program, whose greedy tokens must be the same; CHROMIUM the browser.
 
-import { execFileSync } from 'node:child_process';
-import { copyFileSync, cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { fileURLToPath } from 'node:url';
-import { blank, browser, picture, ready } from './browser.mjs';
-import { serve } from './serve.mjs';
-
-process.chdir(join(dirname(fileURLToPath(import.meta.url)), '..'));
-const native = process.env.KINGLET ?? resolve('../../target/release/kinglet');
-const ASK = 'Tell me a story about a dog who finds a boat.';
-const server = await serve('dist');
-
-/** Greedy tokens of the native program. */
-function nativeTokens(model, most) {
-  const args = ['chat', '--model', `../../models/demo/${model}`, '--backend', 'cpu', '--temperature', '0', '--max-tokens', String(most), '--json'];
-  const lines = execFileSync(native, args, { input: `${ASK}\n`, encoding: 'utf8' }).trim().split('\n');
-  return lines.map((line) => JSON.parse(line)).find(({ event }) => event === 'done').ids;
-}
-
-/** A test with a browser of its own. */
-function inBrowser(name, options, body) {
-  const wanted = process.argv.slice(2);
-  if (wanted.length > 0 && !wanted.some((part) => name.includes(part))) return;
-  test(name, { timeout: 240_000 }, async () => {
-    const { context, close } = await browser(options);
-    try {
-      await body(context);
-    } finally {
-      await close();
-    }
-  });
-}
-
-/** The native program's greedy continuation of a text. */
-function nativeContinuation(model, prompt, most) {
-  const args = ['generate', '--model', `../../models/demo/${model}`, '--backend', 'cpu', '--greedy', '--max-tokens', String(most), '--json', '--prompt', prompt];
-  const lines = execFileSync(native, args, { encoding: 'utf8' }).trim().split('\n');
-  return lines.map((line) => JSON.parse(line)).find(({ event }) => event === 'done').ids;
-}
-
-/** A copy of a demo model that can be broken, served for as long as the test runs. */
-async function withModel(options, body) {
-  const folder = mkdtempSync(join(tmpdir(), 'kinglet-model-'));
-  cpSync('dist/models/xlstm', folder, { recursive: true });
-  cpSync('dist/kinglet', join(folder, 'kinglet'), { recursive: true });
-  copyFileSync('dist/style.css', join(folder, 'style.css'));
-  const own = await serve(folder, options);
-  try {
-    await body(own.url, folder);
-  } finally {
-    await own.close();
-    rmSync(folder, { recursive: true });
-  }
-}
-
-/** Loads a model in the page; gives what is known of it, or the error's code and message. */
-function load(page, url, options = {}) {
-  return page.evaluate(async ({ url, options }) => {
-    const phases = {};
-    const onProgress = ({ phase, loaded }) => (phases[phase] = loaded);
-    globalThis.model?.dispose();
-    try {
-      globalThis.model = await kinglet.Model.load(url, { ...options, onProgress });
-    } catch (error) {
-      globalThis.model = undefined;
-      return { code: error.code, message: error.message, phases };
-    }
-    return { ...model.info, phases };
-  }, { url, options });
-}
-
-function chat(page, most, options = {}) {
-  return page.evaluate(async ({ ask, options }) => {
-    globalThis.session ??= await model.session();
-    return await session.chat([{ role: 'user', content: ask }], { temperature: 0, ...options }).answer;
-  }, { ask: ASK, options: { maxTokens: most, ...options } });
-}
+import { blank, picture, ready } from './browser.mjs';
+import { ASK, chat, grabDevice, inBrowser, load, nativeContinuation, nativeTokens, server, withModel } from './help.mjs';
 
 inBrowser('greedy tokens are those of the native program, for both demo models', {}, async (context) => {
   const page = await blank(context, server.url);
@@ -351,11 +277,7 @@ inBrowser('WebGPU gives the same tokens, with weights that pass through', { webg
 });
 
 inBrowser('a lost device is reported, and a saved session goes on', { webgpu: true }, async (context) => {
-  const grab = `const request = GPUAdapter.prototype.requestDevice;
-    GPUAdapter.prototype.requestDevice = async function (...args) { return (self.grabbed = await request.apply(this, args)); };\n`;
-  const tamper = (_, response, path) => path === '/kinglet/worker.js'
-    && (response.writeHead(200, { 'content-type': 'text/javascript' }).end(grab + readFileSync('dist/kinglet/worker.js', 'utf8')), true);
-  await withModel({ tamper }, async (url) => {
+  await withModel({ tamper: grabDevice }, async (url) => {
     const page = await blank(context, url);
     const info = await load(page, url, { backend: 'webgpu' });
     assert.equal(info.backend, 'webgpu', info.message);
@@ -413,9 +335,7 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   await answered();
   assert.equal(await text(), first);
   assert.match(await stats(), /prompt 16 \(16 reused\)/);
-  // Everything was written when the list says so.
-  await page.waitForSelector('#list li');
-  await page.waitForTimeout(500);
+  // Everything is written when it is ready for the next.
   await page.reload();
   await ready(page);
   assert.equal(await text(), first);
@@ -442,6 +362,14 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   assert.match(await page.textContent('article.assistant .remark'), /stopped|^$/);
   assert.ok(first.startsWith(await text()));
   assert.equal(await page.locator('#list li').count(), 2);
+  // A page that goes away in the middle of an answer still has the question.
+  await page.fill('#input', 'And then?');
+  await page.keyboard.press('Enter');
+  await page.waitForSelector('body[data-state=answering]');
+  await page.reload();
+  await ready(page);
+  assert.ok(await page.locator('article').count() >= 2);
+  if (await page.locator('article').count() === 2) assert.equal(await page.inputValue('#input'), 'And then?');
   // Another model, on a phone in the dark.
   await page.setViewportSize({ width: 375, height: 700 });
   await page.emulateMedia({ colorScheme: 'dark' });
@@ -451,9 +379,12 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   await page.click('#demos button:nth-of-type(2)');
   await page.waitForFunction(() => document.getElementById('stats').textContent.includes('simd128'));
   await ready(page);
+  await page.emulateMedia({ colorScheme: 'dark', reducedMotion: 'reduce' });
   await page.click('#menu');
-  await page.waitForTimeout(250);
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'new', 'the keyboard goes where the menu came');
   await picture(page, 'menu-phone-dark');
+  await page.keyboard.press('Escape');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'menu', 'and back');
   // All that can be used has a name.
   const nameless = await page.evaluate(() => [...document.querySelectorAll('button, input, select, textarea')].filter((element) =>
     !(element.ariaLabel || element.textContent.trim() || element.labels?.length)).map((element) => element.outerHTML));
@@ -467,4 +398,6 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   assert.deepEqual(errors, []);
 });
 
+await import('./more.mjs');
+await import('./threads.mjs');
 test.after?.(() => server.close());

@@ -36,6 +36,7 @@ use self::simd::Isa;
 use self::state::CpuState;
 use self::step::{Step, StepRun, Workspace};
 use self::team::Team;
+pub use self::team::{Spawn, TeamThread};
 use crate::backend::{BackendRun, Executable, SessionState, StepFuture};
 use crate::cancel::Cancel;
 use crate::op::{Op, StateId};
@@ -93,7 +94,7 @@ impl CpuExecutable {
         Ok(Self {
             ops,
             stored: plan.ops.iter().map(stored).collect(),
-            team: Team::new(threads).map_err(Error::Threads)?,
+            team: Team::new(threads, options.spawn.as_ref()).map_err(Error::Threads)?,
             isa: options.isa.unwrap_or_else(Isa::detect),
             chunk,
             activations: options.activations,

@@ -11,7 +11,7 @@
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{JoinHandle, Thread};
 
 use super::split::{Split, chunks};
@@ -30,7 +30,23 @@ struct Shared {
     section: UnsafeCell<Option<Section>>,
     panicked: AtomicBool,
     stop: AtomicBool,
-    asleep: Vec<AtomicBool>,
+    seats: Vec<Seat>,
+}
+
+/// A worker's place.
+#[derive(Default)]
+struct Seat {
+    asleep: AtomicBool,
+    /// The thread that took it, from when it did.
+    thread: OnceLock<Thread>,
+}
+
+impl Seat {
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
 }
 
 /// Set in [`Shared::gate`] while workers may enter the section.
@@ -50,42 +66,83 @@ unsafe impl Send for Shared {}
 /// Threads that run sections together with the thread that asks.
 pub(crate) struct Team {
     shared: Arc<Shared>,
+    /// Those that the team started itself.
     workers: Vec<JoinHandle<()>>,
-    handles: Vec<Thread>,
     /// One section at a time.
     leader: Mutex<()>,
 }
 
+/// The life of one of the threads that compute: what [`Spawn`] is given.
+#[must_use = "a thread that is not run does nothing for the model"]
+pub struct TeamThread {
+    shared: Arc<Shared>,
+    index: usize,
+}
+
+impl TeamThread {
+    /// Computes with the others until the model is dropped. A thread that comes late, or never, holds nobody up.
+    pub fn run(self) {
+        let Some(seat) = self.shared.seats.get(self.index - 1) else { return };
+        // The seat is this thread's: there is one `TeamThread` for it.
+        let _ = seat.thread.set(std::thread::current());
+        work(&self.shared, self.index);
+    }
+}
+
+impl std::fmt::Debug for TeamThread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TeamThread {}", self.index)
+    }
+}
+
+/// Starts threads in place of the standard library: for who wants them to have a priority, a core or a name of their own, and where the
+/// standard library can start none, as in a browser. Each [`TeamThread`] is to be run on a thread of its own, at any time.
+#[derive(Clone)]
+pub struct Spawn(Arc<dyn Fn(TeamThread) -> std::io::Result<()> + Send + Sync>);
+
+impl Spawn {
+    /// What `spawn` starts. The threads end soon after the model is dropped, which doesn't wait for that.
+    pub fn new(spawn: impl Fn(TeamThread) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(spawn))
+    }
+}
+
+impl std::fmt::Debug for Spawn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Spawn")
+    }
+}
+
 impl Team {
-    /// A team of `threads` in all, the caller's included.
+    /// A team of `threads` in all, the caller's included, started by `spawn` or else by the standard library.
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
+    pub(crate) fn new(threads: usize, spawn: Option<&Spawn>) -> std::io::Result<Self> {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {
             gate: AtomicU64::new(0),
             section: UnsafeCell::new(None),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            asleep: (1..threads).map(|_| AtomicBool::new(false)).collect(),
+            seats: (1..threads).map(|_| Seat::default()).collect(),
         });
-        let mut team =
-            Self { shared, workers: Vec::new(), handles: Vec::new(), leader: Mutex::new(()) };
+        let mut team = Self { shared, workers: Vec::new(), leader: Mutex::new(()) };
         for index in 1..threads {
-            let shared = team.shared.clone();
-            let worker = std::thread::Builder::new()
-                .name(format!("kinglet-{index}"))
-                .spawn(move || work(&shared, index))?;
-            team.handles.push(worker.thread().clone());
-            team.workers.push(worker);
+            let thread = TeamThread { shared: team.shared.clone(), index };
+            if let Some(Spawn(spawn)) = spawn {
+                spawn(thread)?;
+            } else {
+                let named = std::thread::Builder::new().name(format!("kinglet-{index}"));
+                team.workers.push(named.spawn(move || thread.run())?);
+            }
         }
         Ok(team)
     }
 
     /// Threads in all, the caller's included.
     pub(crate) fn threads(&self) -> usize {
-        self.workers.len() + 1
+        self.shared.seats.len() + 1
     }
 
     /// Calls `f(i, part i of split)` for each `i < count`, on whatever thread is free.
@@ -121,7 +178,7 @@ impl Team {
     }
 
     fn claim(&self, count: usize, task: impl Fn(usize, usize) + Sync) {
-        if count <= 1 || self.workers.is_empty() {
+        if count <= 1 || self.shared.seats.is_empty() {
             return (0..count).for_each(|index| task(0, index));
         }
         let next = AtomicUsize::new(0);
@@ -149,12 +206,12 @@ impl Team {
         let erased: Section = unsafe { std::mem::transmute(section_ptr) };
         // SAFETY: the gate is closed and nobody is inside: we hold `leader`, and the last leader waited for that.
         unsafe { *shared.section.get() = Some(erased) };
-        // SeqCst here and on `asleep`: either a worker sees the open gate before it sleeps, or we see that it sleeps.
+        // SeqCst here and on `Seat::asleep`: either a worker sees the open gate before it sleeps, or we see that it sleeps.
         let gate = shared.gate.load(Ordering::Relaxed);
         shared.gate.store((gate & !INSIDE).wrapping_add(NEXT) | OPEN, Ordering::SeqCst);
-        for (asleep, handle) in shared.asleep.iter().zip(&self.handles) {
-            if asleep.load(Ordering::SeqCst) {
-                handle.unpark();
+        for seat in &shared.seats {
+            if seat.asleep.load(Ordering::SeqCst) {
+                seat.wake();
             }
         }
         let own = catch_unwind(AssertUnwindSafe(|| section(0)));
@@ -180,7 +237,7 @@ impl Team {
 impl Drop for Team {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.handles.iter().for_each(Thread::unpark);
+        self.shared.seats.iter().for_each(Seat::wake);
         for worker in self.workers.drain(..) {
             // A worker catches its sections' panics: it ends by returning.
             let _ = worker.join();
@@ -209,7 +266,7 @@ fn work(shared: &Shared, index: usize) {
 
 /// Waits for a section other than `seen` and enters it, awake for a while, then asleep. `None`: the team is at its end.
 fn enter(shared: &Shared, index: usize, seen: u64) -> Option<u64> {
-    let asleep = &shared.asleep[index - 1];
+    let asleep = &shared.seats[index - 1].asleep;
     let mut spins = 0;
     loop {
         let gate = shared.gate.load(Ordering::SeqCst);
@@ -244,7 +301,7 @@ mod tests {
     #[test]
     fn every_task_runs_once_awake_or_asleep() {
         for threads in [1, 2, 5] {
-            let team = Team::new(threads).unwrap();
+            let team = Team::new(threads, None).unwrap();
             for round in 0..200 {
                 let mut counts = vec![0u32; 37];
                 let mut locals = vec![0u32; threads];
@@ -262,8 +319,35 @@ mod tests {
     }
 
     #[test]
+    fn threads_that_somebody_else_starts_may_come_late_or_never() {
+        let (send, receive) = std::sync::mpsc::channel();
+        let spawn = Spawn::new(move |thread| send.send(thread).map_err(std::io::Error::other));
+        let team = Team::new(3, Some(&spawn)).unwrap();
+        assert_eq!(team.threads(), 3);
+        let sum = |team: &Team| {
+            let mut counts = vec![0usize; 37];
+            team.for_each(37, chunks(&mut counts, 1), |i, part| part[0] += i);
+            counts.iter().sum::<usize>()
+        };
+        assert_eq!(sum(&team), 36 * 37 / 2);
+        let late = receive.recv().unwrap();
+        let ran = std::thread::spawn(move || late.run());
+        // Until the late one has slept and worked again.
+        for _ in 0..20 {
+            assert_eq!(sum(&team), 36 * 37 / 2);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(team);
+        ran.join().unwrap();
+        // One that begins after the end ends at once.
+        receive.recv().unwrap().run();
+        let refused = Spawn::new(|_| Err(std::io::Error::other("no more")));
+        assert!(Team::new(2, Some(&refused)).is_err());
+    }
+
+    #[test]
     fn a_panic_reaches_the_caller_and_the_team_lives_on() {
-        let team = Team::new(3).unwrap();
+        let team = Team::new(3, None).unwrap();
         for bad in [0, 17, 63] {
             let caught = catch_unwind(AssertUnwindSafe(|| {
                 team.for_each(64, (), |i, ()| assert!(i != bad, "task {i}"));
@@ -277,7 +361,7 @@ mod tests {
 
     #[test]
     fn several_callers_take_turns() {
-        let team = Team::new(2).unwrap();
+        let team = Team::new(2, None).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -64,10 +64,10 @@ impl Options {
 }
 
 /// What the page is told, and whether it wants no more.
-struct Hook<'a>(&'a Function);
+pub(crate) struct Hook<'a>(pub(crate) &'a Function);
 
 impl Hook<'_> {
-    async fn tell(&self, event: &str, a: JsValue, b: JsValue) -> Result<bool, Failure> {
+    pub(crate) async fn tell(&self, event: &str, a: JsValue, b: JsValue) -> Result<bool, Failure> {
         let told = self.0.call3(&JsValue::NULL, &event.into(), &a, &b);
         let mut answer = told.map_err(Failure::Page)?;
         if answer.has_type::<Promise>() {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io::Cursor;
 use std::rc::Rc;
 
+use js_sys::Function;
 use kinglet::text::{ChatTemplate, GenerationConfig, StopTokens, Tokenizer};
 use kinglet::{Activations, Backend, Model, ModelOptions, PrefixCache, PrefixCacheOptions};
 use serde::Deserialize;
@@ -13,13 +14,10 @@ use wasm_bindgen::prelude::*;
 use crate::error::Failure;
 use crate::files::Files;
 use crate::sequence::Sequence;
+use crate::threads;
 
 /// Tokens of a step on the processor: the worker listens between two of them.
 const CHUNK: usize = 64;
-/// Weights from which on a device is expected to be faster: the processor reads some gigabytes of them a second, while the some hundred
-/// kernels of a step take a device some milliseconds whatever they read.
-#[cfg(feature = "wgpu")]
-const DEVICE_FROM: u64 = 64 << 20;
 /// Bytes of states that are kept to go back to.
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -31,6 +29,11 @@ struct Options {
     context_limit: Option<usize>,
     activations: Option<String>,
     cache_bytes: Option<usize>,
+    attention_window: Option<usize>,
+    attention_sinks: Option<usize>,
+    kv_bits: Option<u8>,
+    state_bits: Option<u8>,
+    threads: Option<usize>,
 }
 
 /// What all sequences of a model share.
@@ -50,17 +53,22 @@ pub(crate) struct Shared {
 /// A model that is loaded.
 #[wasm_bindgen]
 pub struct Engine {
-    shared: Rc<Shared>,
+    pub(crate) shared: Rc<Shared>,
 }
 
 #[wasm_bindgen]
 impl Engine {
-    /// Opens a model. `options` is JSON: `backend` (`auto`, `cpu`), `contextLimit`, `activations` (`auto`, `f32`), `cacheBytes`.
+    /// Opens a model. `options` is JSON: `backend` (`cpu`, `webgpu`), `threads` and what the package's `LoadOptions` say of the engine.
+    /// `start` is what starts threads, where there are to be more than one.
     ///
     /// # Errors
     /// When a file is missing, broken or doesn't fit the others, when there is no memory, or an option is none.
-    pub async fn open(files: Files, options: &str) -> Result<Engine, JsValue> {
-        Ok(Self::open_in(files, options).await?)
+    pub async fn open(
+        files: Files,
+        options: &str,
+        start: Option<Function>,
+    ) -> Result<Engine, JsValue> {
+        Ok(Self::open_in(files, options, start).await?)
     }
 
     /// Backend, vocabulary, sizes: JSON.
@@ -68,6 +76,7 @@ impl Engine {
         let Shared { model, template, stop, weight_bytes, defaults, .. } = &*self.shared;
         let spec = model.spec();
         json!({
+            "threads": model.threads(),
             "backend": if self.shared.backend == Backend::Wgpu { "webgpu" } else { "cpu" },
             "description": model.describe(),
             "vocab": model.vocab(),
@@ -128,12 +137,15 @@ impl Engine {
 }
 
 impl Engine {
-    async fn open_in(files: Files, options: &str) -> Result<Self, Failure> {
+    async fn open_in(
+        files: Files,
+        options: &str,
+        start: Option<Function>,
+    ) -> Result<Self, Failure> {
         let options: Options = serde_json::from_str(options)
             .map_err(|error| Failure::Argument(format!("options: {error}")))?;
-        let asked = backend(options.backend.as_deref().unwrap_or("auto"))?;
+        let backend = backend(options.backend.as_deref().unwrap_or("cpu"))?;
         let weight_bytes = files.ranged_bytes();
-        let backend = choose(asked, weight_bytes).await;
         let activations: Activations = options.activations.as_deref().unwrap_or("auto").parse()?;
         let mounted = files.into_model().mount();
         let folder = mounted.path();
@@ -142,7 +154,19 @@ impl Engine {
         if backend == Backend::Cpu {
             model_options = model_options.chunk(CHUNK);
         }
+        if let Some(start) = start {
+            let threads = options.threads.unwrap_or(1);
+            model_options = model_options.threads(threads).spawn(threads::spawn(start));
+        }
         model_options.context_limit = options.context_limit;
+        model_options.attention_window = options.attention_window;
+        model_options.attention_sinks = options.attention_sinks.unwrap_or(0);
+        if let Some(bits) = options.kv_bits {
+            model_options.cache_type = bits.to_string().parse()?;
+        }
+        if let Some(bits) = options.state_bits {
+            model_options.state_type = bits.to_string().parse()?;
+        }
         // What else a folder holds is nobody's concern here.
         model_options.allow_surplus = true;
         let model = Model::open_async(folder, &model_options).await?;
@@ -164,33 +188,13 @@ impl Engine {
     }
 }
 
-/// What computes, where that is left to us. A small model's weights are read by the processor before a device has been told of all kernels
-/// of a step; a device that the processor plays gains nothing.
-async fn choose(asked: Backend, weight_bytes: u64) -> Backend {
-    if asked != Backend::Auto {
-        return asked;
-    }
-    #[cfg(feature = "wgpu")]
-    if weight_bytes >= DEVICE_FROM {
-        let usable = |adapter: &kinglet::AdapterInfo| {
-            adapter.unusable.is_none() && adapter.kind != kinglet::AdapterKind::Software
-        };
-        if kinglet::adapters().await.iter().any(usable) {
-            return Backend::Wgpu;
-        }
-    }
-    let _ = weight_bytes;
-    Backend::Cpu
-}
-
 /// The backend by the name that it has in the browser.
 fn backend(name: &str) -> Result<Backend, Failure> {
     match name {
-        "auto" => Ok(Backend::Auto),
         "cpu" => Ok(Backend::Cpu),
         "webgpu" => Ok(Backend::Wgpu),
         other => {
-            let message = format!("backend {other:?}: one of auto, cpu, webgpu is expected");
+            let message = format!("backend {other:?}: cpu or webgpu is expected");
             Err(Failure::Argument(message))
         }
     }

@@ -5,7 +5,9 @@ mod answer;
 mod engine;
 mod error;
 mod files;
+mod measure;
 mod sequence;
+mod threads;
 
 use wasm_bindgen::prelude::*;
 
@@ -18,4 +20,10 @@ pub fn start() {
         // Where even this fails there is nobody left to tell.
         let _ = js_sys::Reflect::set(&js_sys::global(), &name, &message);
     }));
+}
+
+/// Computes with the others until their model is freed. For the worker that was started with `address`, once.
+#[wasm_bindgen(js_name = runThread)]
+pub fn run_thread(address: usize) {
+    threads::run(address);
 }

@@ -1,0 +1,18 @@
+// A thread of the processor: enters the memory of its parent and computes there until the model is gone.
+
+import init, { runThread } from './threads/kinglet_web.js';
+import type { ThreadStart } from './engines.js';
+
+declare const self: DedicatedWorkerGlobalScope & { kingletPanic?: string };
+
+self.onmessage = async ({ data: { module, memory, address, crashes } }: MessageEvent<ThreadStart>) => {
+  try {
+    await init({ module_or_path: module, memory });
+    runThread(address);
+  } catch (error) {
+    const channel = new BroadcastChannel(crashes);
+    channel.postMessage(self.kingletPanic ?? (error instanceof Error ? error.message : String(error)));
+    channel.close();
+  }
+  self.close();
+};

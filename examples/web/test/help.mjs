@@ -1,0 +1,100 @@
+// What the tests have in common: a server, models, the native program's tokens, calls of the package.
+
+import { execFileSync } from 'node:child_process';
+import { copyFileSync, cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { browser } from './browser.mjs';
+import { serve } from './serve.mjs';
+
+process.chdir(join(dirname(fileURLToPath(import.meta.url)), '..'));
+const native = process.env.KINGLET ?? resolve('../../target/release/kinglet');
+export const ASK = 'Tell me a story about a dog who finds a boat.';
+export const server = await serve('dist');
+
+/** Greedy tokens of the native program. */
+export function nativeTokens(model, most) {
+  const args = ['chat', '--model', `../../models/demo/${model}`, '--backend', 'cpu', '--temperature', '0', '--max-tokens', String(most), '--json'];
+  const lines = execFileSync(native, args, { input: `${ASK}\n`, encoding: 'utf8' }).trim().split('\n');
+  return lines.map((line) => JSON.parse(line)).find(({ event }) => event === 'done').ids;
+}
+
+/** A test with a browser of its own. */
+export function inBrowser(name, options, body) {
+  const wanted = process.argv.slice(2);
+  if (wanted.length > 0 && !wanted.some((part) => name.includes(part))) return;
+  test(name, { timeout: 240_000 }, async () => {
+    const { context, close } = await browser(options);
+    try {
+      await body(context);
+    } finally {
+      await close();
+    }
+  });
+}
+
+/** The native program's greedy continuation of a text. */
+export function nativeContinuation(model, prompt, most) {
+  return nativeGreedy(`../../models/demo/${model}`, prompt, most);
+}
+
+/** The same of a model in any folder. */
+export function nativeGreedy(folder, prompt, most) {
+  const args = ['generate', '--model', folder, '--backend', 'cpu', '--activations', 'f32', '--greedy', '--max-tokens', String(most), '--json', '--prompt', prompt];
+  const lines = execFileSync(native, args, { encoding: 'utf8' }).trim().split('\n');
+  return lines.map((line) => JSON.parse(line)).find(({ event }) => event === 'done').ids;
+}
+
+/** Quantizes a demo model to 4 bits. */
+export function quantize(model, folder) {
+  execFileSync(native, ['quantize', '--model', `../../models/demo/${model}`, '--bits', '4', '--force', '--out', folder], { stdio: 'pipe' });
+}
+
+/** Has the worker of the page keep its WebGPU device as `grabbed`, so that a test can destroy it. */
+export function grabDevice(_, response, path) {
+  if (path !== '/kinglet/worker.js') return false;
+  const grab = `const request = GPUAdapter.prototype.requestDevice;
+    GPUAdapter.prototype.requestDevice = async function (...args) { return (self.grabbed = await request.apply(this, args)); };\n`;
+  response.writeHead(200, { 'content-type': 'text/javascript' }).end(grab + readFileSync('dist/kinglet/worker.js', 'utf8'));
+  return true;
+}
+
+/** A copy of a demo model that can be broken, served for as long as the test runs. */
+export async function withModel(options, body) {
+  const folder = mkdtempSync(join(tmpdir(), 'kinglet-model-'));
+  cpSync('dist/models/xlstm', folder, { recursive: true });
+  cpSync('dist/kinglet', join(folder, 'kinglet'), { recursive: true });
+  copyFileSync('dist/style.css', join(folder, 'style.css'));
+  const own = await serve(folder, options);
+  try {
+    await body(own.url, folder);
+  } finally {
+    await own.close();
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** Loads a model in the page; gives what is known of it, or the error's code and message. */
+export function load(page, url, options = {}) {
+  return page.evaluate(async ({ url, options }) => {
+    const phases = {};
+    const onProgress = ({ phase, loaded }) => (phases[phase] = loaded);
+    globalThis.model?.dispose();
+    try {
+      globalThis.model = await kinglet.Model.load(url, { ...options, onProgress });
+    } catch (error) {
+      globalThis.model = undefined;
+      return { code: error.code, message: error.message, phases };
+    }
+    return { ...model.info, phases };
+  }, { url, options });
+}
+
+export function chat(page, most, options = {}) {
+  return page.evaluate(async ({ ask, options }) => {
+    globalThis.session ??= await model.session();
+    return await session.chat([{ role: 'user', content: ask }], { temperature: 0, ...options }).answer;
+  }, { ask: ASK, options: { maxTokens: most, ...options } });
+}

@@ -1,0 +1,109 @@
+// Threads where the page is isolated, and the choice between backends.
+
+import { readFileSync } from 'node:fs';
+import assert from 'node:assert/strict';
+import { blank, picture, ready } from './browser.mjs';
+import { ASK, chat, inBrowser, load, nativeTokens } from './help.mjs';
+import { serve } from './serve.mjs';
+
+/** A server whose pages are isolated. */
+async function isolated(options, body) {
+  const own = await serve('dist', { isolated: true, ...options });
+  try {
+    await body(own.url);
+  } finally {
+    await own.close();
+  }
+}
+
+function javascript(response, text) {
+  response.writeHead(200, { 'content-type': 'text/javascript' }).end(text);
+  return true;
+}
+
+inBrowser('an isolated page computes with threads, and says the same', {}, async (context) => {
+  await isolated({}, async (url) => {
+    const page = await blank(context, url);
+    for (const [model, threads] of [['hybrid', 2], ['hybrid', 5], ['xlstm', 3]]) {
+      const info = await load(page, `/models/${model}/`, { threads });
+      assert.equal(info.threads, threads, info.message ?? info.notices.join());
+      assert.match(info.description, new RegExp(`${threads} threads`));
+      await page.evaluate(() => (globalThis.session = undefined));
+      assert.deepEqual((await chat(page, 100)).ids, nativeTokens(model, 100));
+      assert.equal((await chat(page, 100)).reusedTokens > 0, true);
+      assert.equal(page.workers().length > threads - 1, true, 'the threads are workers');
+    }
+    await page.evaluate(() => model.dispose());
+    assert.equal((await load(page, '/models/xlstm/', { threads: 1 })).threads, 1);
+    assert.equal((await load(page, '/models/xlstm/', { threads: 0 })).code, 'argument');
+  });
+});
+
+inBrowser('where threads are not to be had there is one, and a thread that crashes ends the model', {}, async (context) => {
+  let answer = (response) => (response.writeHead(404).end(), true);
+  let broken = '/kinglet/threads/kinglet_web_bg.wasm';
+  const tamper = (_, response, path) => path === broken && answer(response);
+  await isolated({ tamper }, async (url) => {
+    const page = await blank(context, url);
+    const info = await load(page, '/models/xlstm/', { threads: 2 });
+    assert.equal(info.threads, 1, info.message);
+    assert.match(info.notices.join(), /Threads are not used/);
+    assert.deepEqual((await chat(page, 20)).ids, nativeTokens('xlstm', 20));
+    broken = '/kinglet/thread.js';
+    answer = (response) => javascript(response, `self.onmessage = ({ data }) => new BroadcastChannel(data.crashes).postMessage('of a test');`);
+    await load(page, '/models/xlstm/', { threads: 2 });
+    const error = await page.evaluate(async () => {
+      const session = await model.session();
+      for (;;) {
+        try {
+          await session.stats();
+        } catch ({ code, message }) {
+          return { code, message };
+        }
+      }
+    });
+    assert.equal(error.code, 'crashed');
+    assert.match(error.message, /of a test/);
+  });
+});
+
+inBrowser('the page uses threads where it can', { viewport: { width: 900, height: 600 } }, async (context) => {
+  await isolated({}, async (url) => {
+    const page = await context.newPage();
+    await page.addInitScript(() => Object.defineProperty(WorkerNavigator.prototype, 'hardwareConcurrency', { get: () => 4 }));
+    await page.goto(url);
+    await ready(page);
+    await page.fill('#input', ASK);
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('body[data-state=answering]');
+    await ready(page);
+    await page.waitForFunction(() => document.getElementById('stats').textContent.includes('tokens/s'));
+    assert.match(await page.textContent('article.assistant .text'), /\w/);
+    await picture(page, 'isolated');
+  });
+});
+
+inBrowser('a card and the processor are tried once, and the faster one computes', { webgpu: true }, async (context) => {
+  // The adapter is played by the processor, which alone would be no choice.
+  const tamper = (_, response, path) => path === '/kinglet/worker.js' && javascript(
+    response,
+    `Object.defineProperty(GPUAdapterInfo.prototype, 'isFallbackAdapter', { get: () => false });\n${readFileSync('dist/kinglet/worker.js', 'utf8')}`,
+  );
+  const own = await serve('dist', { tamper });
+  try {
+    const page = await blank(context, own.url);
+    const first = await load(page, '/models/xlstm/');
+    assert.ok(first.measured, first.message);
+    assert.ok(first.measured.cpu > 0 && first.measured.webgpu > 0, JSON.stringify(first.measured));
+    assert.equal(first.backend, first.measured.cpu <= first.measured.webgpu ? 'cpu' : 'webgpu');
+    assert.deepEqual((await chat(page, 4)).ids, nativeTokens('xlstm', 4));
+    const { computedTokens } = await page.evaluate(() => model.stats());
+    assert.ok(computedTokens < 40, 'what was tried is not among what was done');
+    const second = await load(page, '/models/xlstm/');
+    assert.deepEqual([second.backend, second.measured], [first.backend, undefined], 'it is remembered');
+    const uncached = await load(page, '/models/xlstm/', { cache: 'off' });
+    assert.deepEqual([uncached.backend, uncached.measured], ['cpu', undefined], 'nobody wants to load it twice');
+  } finally {
+    await own.close();
+  }
+});
