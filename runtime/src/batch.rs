@@ -24,6 +24,7 @@
 //!             // Another may join in its place at once.
 //!             Outcome::Finished => drop(batch.leave(event.id)),
 //!             Outcome::Failed(error) => eprintln!("{:?}: {error}", event.id),
+//!             _ => {}
 //!         }
 //!     }
 //! }
