@@ -451,6 +451,7 @@ fn every_quantized_format_gives_the_processors_logits() {
             for &cut in cuts {
                 let run = BackendRun {
                     tokens: &tokens[done..done + cut],
+                    vectors: None,
                     state: &mut *state,
                     wanted: Logits::All,
                     logits: &mut all,

@@ -172,6 +172,10 @@ public:
     void feed(const std::vector<std::uint32_t> &tokens) {
         check(kinglet_session_feed(handle_.get(), tokens.data(), tokens.size()));
     }
+    // Vectors in place of tokens' embeddings, one behind the other.
+    void feed_embeddings(const std::vector<float> &vectors) {
+        check(kinglet_session_feed_embeddings(handle_.get(), vectors.data(), vectors.size()));
+    }
     session fork() const {
         kinglet_session *made = nullptr;
         check(kinglet_session_fork(handle_.get(), &made));

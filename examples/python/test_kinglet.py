@@ -48,6 +48,18 @@ class Package(unittest.TestCase):
         texts = ["".join(s.generate(max_tokens=8, temperature=0)) for s in (session, loaded)]
         self.assertEqual(*texts)
 
+    def test_vectors_take_the_place_of_tokens(self):
+        tokens = self.model.encode("Once upon a time")
+        by_token, by_vector = self.model.session(), self.model.session()
+        by_token.feed(tokens)
+        vectors = self.model.embed(tokens)
+        by_vector.feed_embeddings(vectors)
+        self.assertEqual(by_vector.position, len(tokens))
+        texts = ["".join(s.generate(max_tokens=8, temperature=0)) for s in (by_token, by_vector)]
+        self.assertEqual(*texts)
+        with self.assertRaises(kinglet.KingletError):
+            by_vector.feed_embeddings(vectors[:-1])
+
     def test_another_thread_cancels(self):
         session = self.model.session()
         tokens = self.model.encode("once upon a time there was a cat ") * 4000

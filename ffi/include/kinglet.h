@@ -785,6 +785,21 @@ kinglet_status kinglet_estimate_files(const struct kinglet_files *files,
 kinglet_status kinglet_model_vocabulary(const struct kinglet_model *model, size_t *count);
 
 /**
+ * How many floats the vector has that the model embeds a token as.
+ */
+kinglet_status kinglet_model_embedding_width(const struct kinglet_model *model, size_t *width);
+
+/**
+ * Writes the vectors that `count` tokens are embedded as to `vectors`, one behind the other; it has room for `floats` numbers, of which
+ * `count` times `kinglet_model_embedding_width` are needed. They are what `kinglet_session_feed_embeddings` takes.
+ */
+kinglet_status kinglet_model_embed(const struct kinglet_model *model,
+                                   const uint32_t *tokens,
+                                   size_t count,
+                                   float *vectors,
+                                   size_t floats);
+
+/**
  * What the model is and what it runs on, in a line for people. The text is the program's: `kinglet_free`.
  */
 kinglet_status kinglet_model_description(const struct kinglet_model *model, char **text);
@@ -913,6 +928,18 @@ kinglet_status kinglet_session_delete(struct kinglet_session *session);
 kinglet_status kinglet_session_feed(struct kinglet_session *session,
                                     const uint32_t *tokens,
                                     size_t count);
+
+/**
+ * Takes vectors into the session as `kinglet_session_feed` does tokens, each in place of what a token is embedded as
+ * (`kinglet_model_embed`): what another model makes of a picture, for one. `vectors` has `floats` numbers, a multiple of
+ * `kinglet_model_embedding_width`, all finite. Of every model, on every backend.
+ *
+ * Their positions have numbers from 2^31 on among the session's tokens, equal ones for equal vectors. All else goes on as with tokens, except
+ * that a rewind which would have to compute them again is `KINGLET_NOT_REACHABLE`. When it is cancelled or refused, nothing has changed.
+ */
+kinglet_status kinglet_session_feed_embeddings(struct kinglet_session *session,
+                                               const float *vectors,
+                                               size_t floats);
 
 /**
  * Takes a text of `length` bytes into the session: `kinglet_tokenizer_encode` with `flags` and `kinglet_session_feed`.

@@ -10,7 +10,7 @@ use kinglet::{Model, Mounted};
 use crate::files::{Files, kinglet_files};
 use crate::guard::call;
 use crate::handle::{self, Object};
-use crate::memory;
+use crate::memory::{self, MAX_TOKENS};
 use crate::model_options::{self, OpenOptions, kinglet_model_options};
 use crate::status::{Failure, kinglet_status};
 
@@ -196,6 +196,40 @@ pub extern "C" fn kinglet_model_vocabulary(
     count: *mut usize,
 ) -> kinglet_status {
     call(|| memory::write(count, "count", handle::get::<ModelObject>(model)?.model.vocab()))
+}
+
+/// How many floats the vector has that the model embeds a token as.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_model_embedding_width(
+    model: *const kinglet_model,
+    width: *mut usize,
+) -> kinglet_status {
+    call(|| {
+        let model = handle::get::<ModelObject>(model)?;
+        memory::write(width, "width", model.model.embedding_width())
+    })
+}
+
+/// Writes the vectors that `count` tokens are embedded as to `vectors`, one behind the other; it has room for `floats` numbers, of which
+/// `count` times `kinglet_model_embedding_width` are needed. They are what `kinglet_session_feed_embeddings` takes.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_model_embed(
+    model: *const kinglet_model,
+    tokens: *const u32,
+    count: usize,
+    vectors: *mut f32,
+    floats: usize,
+) -> kinglet_status {
+    call(|| {
+        let model = handle::get::<ModelObject>(model)?;
+        let tokens = memory::slice(tokens, count, MAX_TOKENS, "tokens")?;
+        let needed = count.saturating_mul(model.model.embedding_width());
+        if floats < needed {
+            let message = format!("vectors has room for {floats}; {needed} are needed");
+            return Err(Failure::argument(message));
+        }
+        memory::copy_out(vectors, floats, &model.model.embed(tokens)?, "vectors")
+    })
 }
 
 /// What the model is and what it runs on, in a line for people. The text is the program's: `kinglet_free`.

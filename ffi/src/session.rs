@@ -181,6 +181,26 @@ pub extern "C" fn kinglet_session_feed(
     })
 }
 
+/// Takes vectors into the session as `kinglet_session_feed` does tokens, each in place of what a token is embedded as
+/// (`kinglet_model_embed`): what another model makes of a picture, for one. `vectors` has `floats` numbers, a multiple of
+/// `kinglet_model_embedding_width`, all finite. Of every model, on every backend.
+///
+/// Their positions have numbers from 2^31 on among the session's tokens, equal ones for equal vectors. All else goes on as with tokens, except
+/// that a rewind which would have to compute them again is `KINGLET_NOT_REACHABLE`. When it is cancelled or refused, nothing has changed.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_session_feed_embeddings(
+    session: *mut kinglet_session,
+    vectors: *const f32,
+    floats: usize,
+) -> kinglet_status {
+    const MAX_FLOATS: usize = 1 << 32;
+    call(|| {
+        let object = handle::get::<SessionObject>(session)?;
+        let vectors = memory::slice(vectors, floats, MAX_FLOATS, "vectors")?;
+        object.cancellable(|inner, _| Ok(inner.session.feed_embeddings(vectors).map(drop)?))
+    })
+}
+
 /// Takes a text of `length` bytes into the session: `kinglet_tokenizer_encode` with `flags` and `kinglet_session_feed`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_feed_text(

@@ -107,9 +107,11 @@ impl From<Error> for Failure {
                 KINGLET_BAD_MODEL
             }
             Error::Weights(error) => of_weights(error),
-            Error::TokenOutOfRange { .. } | Error::EmptyRun | Error::Option { .. } => {
-                KINGLET_INVALID_ARGUMENT
-            }
+            Error::TokenOutOfRange { .. }
+            | Error::EmptyRun
+            | Error::EmbeddingsLength { .. }
+            | Error::EmbeddingNotFinite { .. }
+            | Error::Option { .. } => KINGLET_INVALID_ARGUMENT,
             Error::ForeignSession | Error::StateForm { .. } => KINGLET_INVALID_STATE,
             Error::PoisonedSession => KINGLET_POISONED,
             Error::ContextFull { .. } => KINGLET_CONTEXT_FULL,

@@ -142,6 +142,8 @@ fn automatic(
 pub struct BackendRun<'a> {
     /// At least one; ids are below the plan's `vocab`.
     pub tokens: &'a [u32],
+    /// `[tokens, width]`, finite: taken in place of what the tokens are embedded as, which are no ids then. Such a run is alone in its step.
+    pub vectors: Option<&'a [f32]>,
     /// Made by the same executable's [`Executable::new_state`].
     pub state: &'a mut dyn SessionState,
     /// Which logits to append.

@@ -50,6 +50,20 @@ pub enum Error {
         /// Rows of the embedding: ids are below this.
         vocab: usize,
     },
+    /// Vectors to be fed that are not whole.
+    EmbeddingsLength {
+        /// Floats given.
+        floats: usize,
+        /// Floats of a vector.
+        width: usize,
+    },
+    /// A vector to be fed that has an infinite element, or one that is no number.
+    EmbeddingNotFinite {
+        /// Its place among those given.
+        vector: usize,
+        /// The element's place in it.
+        element: usize,
+    },
     /// A run without tokens.
     EmptyRun,
     /// A session or a snapshot was given to a model that it was not made by.
@@ -220,6 +234,13 @@ impl fmt::Display for Error {
                 "token {id} (number {index} of those given) is not in the vocabulary: ids go from 0 to {}",
                 vocab.saturating_sub(1)
             ),
+            Self::EmbeddingsLength { floats, width } => write!(
+                f,
+                "{floats} floats are no embeddings: each takes {width}, and there must be a whole number of them"
+            ),
+            Self::EmbeddingNotFinite { vector, element } => {
+                write!(f, "element {element} of embedding {vector} is not finite")
+            }
             Self::NoLogits => f.write_str("there are no logits to choose a token from: feed the last tokens with logits"),
             Self::Sampling(source) => source.fmt(f),
             Self::EmptyRun => f.write_str("a run needs at least one token"),

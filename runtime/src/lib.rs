@@ -65,6 +65,6 @@ pub use model_options::{Activations, CacheType, ModelOptions, StateType};
 pub use mounted::{ModelFiles, Mounted};
 pub use prefix_cache::{PrefixCache, PrefixCacheOptions, PrefixCacheStats, PrefixUse};
 pub use saved_state::{SavedSession, SavedStateError};
-pub use session::{GenerateOptions, Generation, Reach, Retain, Session, Snapshot};
+pub use session::{FIRST_VECTOR_ID, GenerateOptions, Generation, Reach, Retain, Session, Snapshot};
 pub use traffic::Traffic;
 pub use weights::ReadAt;

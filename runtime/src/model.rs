@@ -128,6 +128,16 @@ impl Model {
         for run in runs.iter() {
             self.check(run)?;
         }
+        self.advance(runs, None).await
+    }
+
+    /// What [`Model::step_async`] does once all is checked. With `vectors`, `[tokens, width]`, there is one run, and they are taken in place of
+    /// its tokens.
+    pub(crate) async fn advance(
+        &self,
+        runs: &mut [Run<'_>],
+        vectors: Option<&[f32]>,
+    ) -> Result<(), Error> {
         // A mapped file that was cut short would end the process where it is read: an error is better.
         self.shared.weights.check_unchanged()?;
         let cancels: Vec<Cancel> =
@@ -143,7 +153,7 @@ impl Model {
         }
         // A single token is not stopped on the way: it would cost a copy of the state for each.
         let within = if before.is_empty() { &[][..] } else { &cancels };
-        let result = self.steps(runs, within).await;
+        let result = self.steps(runs, vectors, within).await;
         for run in runs.iter_mut() {
             let session = &mut *run.session;
             match &result {
@@ -166,7 +176,13 @@ impl Model {
     }
 
     /// Cuts the runs into steps, at the length that the executable takes and where a session retains its state.
-    async fn steps(&self, runs: &mut [Run<'_>], cancels: &[Cancel]) -> Result<(), Error> {
+    async fn steps(
+        &self,
+        runs: &mut [Run<'_>],
+        vectors: Option<&[f32]>,
+        cancels: &[Cancel],
+    ) -> Result<(), Error> {
+        let width = self.embedding_width();
         let most = self.shared.executable.max_step_tokens().max(1);
         let mut done = vec![0; runs.len()];
         loop {
@@ -184,6 +200,8 @@ impl Model {
                     *retain = take == next;
                 }
                 let tokens = &run.tokens[*done..*done + take];
+                let vectors =
+                    vectors.and_then(|all| all.get(*done * width..(*done + take) * width));
                 *done += take;
                 room -= take;
                 let wanted = match run.logits {
@@ -191,7 +209,7 @@ impl Model {
                     wanted => wanted,
                 };
                 let Session { state, logits, .. } = session;
-                batch.push(BackendRun { tokens, state: &mut **state, wanted, logits });
+                batch.push(BackendRun { tokens, vectors, state: &mut **state, wanted, logits });
             }
             if batch.is_empty() {
                 return Ok(());
@@ -222,16 +240,22 @@ impl Model {
         Ok(())
     }
 
-    pub(crate) fn check(&self, run: &Run<'_>) -> Result<(), Error> {
-        let (session, vocab) = (&*run.session, self.vocab());
+    /// Whether a session can take so many tokens.
+    pub(crate) fn check_room(&self, session: &Session, more: usize) -> Result<(), Error> {
         self.check_session(session)?;
-        if run.tokens.is_empty() {
+        if more == 0 {
             return Err(Error::EmptyRun);
         }
-        let (held, more) = (session.tokens.len(), run.tokens.len());
-        if let Some(limit) = session.context_limit.filter(|&limit| held + more > limit) {
-            return Err(Error::ContextFull { held, more, limit });
+        let held = session.tokens.len();
+        match session.context_limit.filter(|&limit| held + more > limit) {
+            Some(limit) => Err(Error::ContextFull { held, more, limit }),
+            None => Ok(()),
         }
+    }
+
+    pub(crate) fn check(&self, run: &Run<'_>) -> Result<(), Error> {
+        let vocab = self.vocab();
+        self.check_room(run.session, run.tokens.len())?;
         match run.tokens.iter().position(|&id| id as usize >= vocab) {
             Some(index) => Err(Error::TokenOutOfRange { id: run.tokens[index], index, vocab }),
             None => Ok(()),
@@ -319,7 +343,8 @@ impl Model {
         }
         self.check(&Run { session: &mut session, tokens, logits: Logits::Last })?;
         let (state, wanted) = (&mut *session.state, Logits::Last);
-        let run = BackendRun { tokens, state, wanted, logits: &mut session.logits };
+        let logits = &mut session.logits;
+        let run = BackendRun { tokens, vectors: None, state, wanted, logits };
         pollster::block_on(self.shared.executable.profile(vec![run]))
     }
 

@@ -274,6 +274,46 @@ static void sessions(kinglet_model *model, kinglet_model *other) {
     logits = malloc(vocabulary * sizeof *logits);
     OK(kinglet_session_logits(s, logits, vocabulary));
     EXPECT(isfinite(logits[0]) && isfinite(logits[vocabulary - 1]), 1);
+
+    /* Vectors in place of tokens: those of the same tokens give the same logits. */
+    {
+        size_t width = 0, i;
+        float *vectors, *again = malloc(vocabulary * sizeof *again);
+        kinglet_session *embedded = NULL;
+        ARGUMENT(kinglet_model_embedding_width(model, NULL));
+        ARGUMENT(kinglet_model_embedding_width(NULL, &width));
+        OK(kinglet_model_embedding_width(model, &width));
+        vectors = malloc(3 * width * sizeof *vectors);
+        ARGUMENT(kinglet_model_embed(model, tokens, 3, vectors, 3 * width - 1));
+        ARGUMENT(kinglet_model_embed(model, tokens, 3, NULL, 3 * width));
+        ARGUMENT(kinglet_model_embed(model, NULL, 3, vectors, 3 * width));
+        ARGUMENT(kinglet_model_embed(model, &wild, 1, vectors, 3 * width));
+        EXPECT(kinglet_model_embed(model, tokens, SIZE_MAX, vectors, SIZE_MAX), KINGLET_TOO_LARGE);
+        OK(kinglet_model_embed(model, tokens, 3, vectors, 3 * width));
+        OK(kinglet_session_create(model, &embedded));
+        ARGUMENT(kinglet_session_feed_embeddings(embedded, NULL, width));
+        ARGUMENT(kinglet_session_feed_embeddings(embedded, vectors, 0));
+        ARGUMENT(kinglet_session_feed_embeddings(embedded, vectors, width + 1));
+        EXPECT(kinglet_session_feed_embeddings(embedded, vectors, SIZE_MAX), KINGLET_TOO_LARGE);
+        vectors[width] *= INFINITY;
+        ARGUMENT(kinglet_session_feed_embeddings(embedded, vectors, 3 * width));
+        OK(kinglet_model_embed(model, tokens, 3, vectors, 3 * width));
+        OK(kinglet_session_cancel(embedded));
+        EXPECT(kinglet_session_feed_embeddings(embedded, vectors, 3 * width), KINGLET_CANCELLED);
+        OK(kinglet_session_feed_embeddings(embedded, vectors, 3 * width));
+        OK(kinglet_session_logits(embedded, again, vocabulary));
+        for (i = 0; i < vocabulary; i++)
+            if (!(fabsf(again[i] - logits[i]) <= 1e-3f)) break;
+        EXPECT(i == vocabulary, 1);
+        OK(kinglet_session_tokens(embedded, &held, &count));
+        EXPECT(count == 3 && held[0] >= 0x80000000u && held[0] != held[1], 1);
+        OK(kinglet_free(held));
+        ARGUMENT(kinglet_session_feed(embedded, &wild, 1));
+        OK(kinglet_session_delete(embedded));
+        HANDLE(kinglet_session_feed_embeddings(embedded, vectors, width));
+        free(vectors);
+        free(again);
+    }
     free(logits);
 
     /* A cancellation waits for the next work, which takes it away. */

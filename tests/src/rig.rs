@@ -321,7 +321,13 @@ impl Bench {
                 done[session] += tokens;
                 let wanted = wanted(session, start..start + tokens);
                 let tokens = &self.ids[sessions[session].start + start..][..tokens];
-                runs.push(BackendRun { tokens, state: &mut **state, wanted, logits });
+                runs.push(BackendRun {
+                    tokens,
+                    vectors: None,
+                    state: &mut **state,
+                    wanted,
+                    logits,
+                });
             }
             pollster::block_on(executable.step(runs))
                 .unwrap_or_else(|e| panic!("{}, {}: {e}", self.name, schedule.name));

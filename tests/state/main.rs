@@ -3,6 +3,7 @@
 mod batch;
 mod cache_bits;
 mod cancel;
+mod embeddings;
 mod generation;
 mod going_back;
 mod half;

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from ctypes import byref, c_double, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import byref, c_double, c_float, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from ._library import DONE, Cancelled, Handle, KingletError, call, take_text
@@ -158,6 +158,10 @@ class Session(Handle):
         """Takes tokens in."""
         call("session_feed", self.handle, (c_uint32 * len(tokens))(*tokens), len(tokens))
 
+    def feed_embeddings(self, vectors: Sequence[float]) -> None:
+        """Takes vectors in place of tokens' embeddings, one behind the other: what another model makes of a picture, for one."""
+        call("session_feed_embeddings", self.handle, (c_float * len(vectors))(*vectors), len(vectors))
+
     def fork(self) -> "Session":
         """A second session that goes on from here by itself."""
         made = c_void_p()
@@ -238,6 +242,14 @@ class Model(Handle):
             return [array[index] for index in range(count.value)]
         finally:
             call("free", tokens)
+
+    def embed(self, tokens: Sequence[int]) -> List[float]:
+        """The vectors that tokens are embedded as, one behind the other, as :meth:`Session.feed_embeddings` takes them."""
+        width = c_size_t()
+        call("model_embedding_width", self.handle, byref(width))
+        vectors = (c_float * (len(tokens) * width.value))()
+        call("model_embed", self.handle, (c_uint32 * len(tokens))(*tokens), len(tokens), vectors, len(vectors))
+        return list(vectors)
 
     def decode(self, tokens: Sequence[int], *, skip_special: bool = True) -> str:
         """The text of tokens."""

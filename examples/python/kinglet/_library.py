@@ -6,7 +6,7 @@ import ctypes
 import ctypes.util
 import os
 import sys
-from ctypes import POINTER, c_char_p, c_double, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
 ABI_VERSION = 1
@@ -64,7 +64,10 @@ def _load() -> ctypes.CDLL:
         "tokenizer_delete": [handle],
         "session_create": [handle, out],
         "session_delete": [handle],
+        "model_embedding_width": [handle, POINTER(size)],
+        "model_embed": [handle, POINTER(c_uint32), size, POINTER(c_float), size],
         "session_feed": [handle, POINTER(c_uint32), size],
+        "session_feed_embeddings": [handle, POINTER(c_float), size],
         "session_fork": [handle, out],
         "session_cancel": [handle],
         "session_clear_cancel": [handle],

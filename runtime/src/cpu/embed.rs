@@ -23,11 +23,15 @@ impl CpuOp for Embed {
     fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let width = self.table.cols();
         let mut output = step.buffers.take(self.output);
-        let tokens = step.tokens;
+        let (tokens, vectors) = (step.tokens, step.vectors);
         step.team.for_each(tokens.len(), chunks(output.data(), width), |i, out| {
-            // Ids were checked against the table's rows before the step.
-            let decoded = self.table.decode_row(tokens[i] as usize, out);
-            debug_assert!(decoded.is_ok());
+            if let Some(vector) = vectors.and_then(|all| all.get(i * width..(i + 1) * width)) {
+                out.copy_from_slice(vector);
+            } else {
+                // Ids were checked against the table's rows before the step.
+                let decoded = self.table.decode_row(tokens[i] as usize, out);
+                debug_assert!(decoded.is_ok());
+            }
             if self.scale != 1.0 {
                 out.iter_mut().for_each(|x| *x *= self.scale);
             }

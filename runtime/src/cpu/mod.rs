@@ -107,6 +107,8 @@ impl CpuExecutable {
         let mut guard = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let workspace = &mut *guard;
         let mut tokens = Vec::new();
+        let vectors = runs.iter().find_map(|run| run.vectors);
+        debug_assert!(vectors.is_none() || runs.len() == 1);
         let mut step_runs = Vec::with_capacity(runs.len());
         for run in runs {
             let Some(state) = run.state.as_any_mut().downcast_mut::<CpuState>() else {
@@ -122,6 +124,7 @@ impl CpuExecutable {
             team: &self.team,
             isa: self.isa,
             tokens: &tokens,
+            vectors,
             runs: &mut step_runs,
             buffers: &mut workspace.buffers,
             scratch: &mut workspace.scratch,

@@ -225,6 +225,7 @@ impl CpuExecutable {
                 team: &self.team,
                 isa: self.isa,
                 tokens,
+                vectors: None,
                 runs: &mut [run],
                 buffers: &mut workspace.buffers,
                 scratch: &mut workspace.scratch,

@@ -23,6 +23,8 @@ pub(super) struct Step<'s, 'r> {
     pub isa: Isa,
     /// All runs' tokens, one behind the other.
     pub tokens: &'s [u32],
+    /// `[tokens, width]`: taken in place of the tokens' embeddings.
+    pub vectors: Option<&'s [f32]>,
     pub runs: &'s mut [StepRun<'r>],
     pub buffers: &'s mut Buffers,
     pub scratch: &'s mut Scratch,

@@ -2,7 +2,7 @@
 //!
 //! | tensor | dtype and shape | |
 //! | --- | --- | --- |
-//! | `tokens` | U32 `[tokens]` | what the session has taken |
+//! | `tokens` | U32 `[tokens]` | what the session has taken; ids from 2^31 on stand for vectors |
 //! | `logits` | F32 `[vocab]` | after the last token, if they were known: generation can go on at once |
 //! | `sampler.history` | U32 `[n]` | with a sampler's state only |
 //! | `state.INDEX.NAME` | F32, the plan's shape | a recurrent tensor |

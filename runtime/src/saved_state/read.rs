@@ -19,7 +19,7 @@ use crate::model::Model;
 use crate::op::{Sight, StateId};
 use crate::plan::StateKind;
 use crate::sampling::{Rng, SamplerState};
-use crate::session::Session;
+use crate::session::{FIRST_VECTOR_ID, Session};
 use crate::weights::{HeaderError, Tensor, parse_header};
 
 /// The longest header that is read: a saved session's is a few hundred bytes for each layer.
@@ -65,7 +65,7 @@ impl Model {
         let vocab = self.vocab();
         // In the file's order, which is that of the checksum.
         let random = file.random().map_err(of_input)?;
-        session.tokens = file.tokens(TOKENS, vocab).map_err(of_input)?;
+        session.tokens = file.taken(vocab).map_err(of_input)?;
         if file.tensors.contains_key(LOGITS) {
             session.logits = file.floats(LOGITS).map_err(of_input)?;
         }
@@ -120,7 +120,7 @@ pub(crate) fn read_heading(model: &Model, path: &Path) -> Result<Heading, Error>
     let mut file = SavedFile::new(open(path).map_err(of_file)?).map_err(of_file)?;
     let position = file.check_model(model).map_err(of_file)?;
     file.check_tensors(model, position).map_err(of_file)?;
-    let tokens = file.tokens(TOKENS, model.vocab()).map_err(of_file)?;
+    let tokens = file.taken(model.vocab()).map_err(of_file)?;
     Ok(Heading { tokens, has_logits: file.tensors.contains_key(LOGITS) })
 }
 
@@ -305,10 +305,26 @@ impl<R: Read + Seek> SavedFile<R> {
     }
 
     fn tokens(&mut self, name: &'static str, vocab: usize) -> Result<Vec<u32>, SavedStateError> {
-        let tokens: Vec<u32> = self.elements(name)?;
-        match tokens.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
+        self.ids(name, vocab, None)
+    }
+
+    /// What a session has taken: tokens, and vectors by their ids.
+    fn taken(&mut self, vocab: usize) -> Result<Vec<u32>, SavedStateError> {
+        self.ids(TOKENS, vocab, Some(FIRST_VECTOR_ID))
+    }
+
+    /// Ids that are below `vocab`, or at least `others` where others are allowed.
+    fn ids(
+        &mut self,
+        name: &'static str,
+        vocab: usize,
+        others: Option<u32>,
+    ) -> Result<Vec<u32>, SavedStateError> {
+        let ids: Vec<u32> = self.elements(name)?;
+        let known = |id: u32| (id as usize) < vocab || others.is_some_and(|first| id >= first);
+        match ids.iter().enumerate().find(|&(_, &id)| !known(id)) {
             Some((index, &id)) => Err(SavedStateError::Token { name, id, index, vocab }),
-            None => Ok(tokens),
+            None => Ok(ids),
         }
     }
 

@@ -288,7 +288,7 @@ impl Generation<'_> {
         let Session { model, state, tokens, logits, poisoned, .. } = &mut *self.session;
         logits.clear();
         let (wanted, run) = (Logits::Last, [token]);
-        let run = BackendRun { tokens: &run, state: &mut **state, wanted, logits };
+        let run = BackendRun { tokens: &run, vectors: None, state: &mut **state, wanted, logits };
         model.executable().step(vec![run]).await?;
         tokens.push(token);
         *poisoned = false;
@@ -319,7 +319,9 @@ impl Generation<'_> {
             let wanted = if index + 1 == again.len() { Logits::Last } else { Logits::None };
             let (state, logits) = (&mut *session.state, &mut session.logits);
             let tokens = std::slice::from_ref(token);
-            executable.step(vec![BackendRun { tokens, state, wanted, logits }]).await?;
+            executable
+                .step(vec![BackendRun { tokens, vectors: None, state, wanted, logits }])
+                .await?;
         }
         session.poisoned = false;
         Ok(())

@@ -1,5 +1,6 @@
 //! [`Session`]: one sequence of tokens and the state that it has left behind.
 
+mod embeddings;
 mod generation;
 mod retained;
 mod snapshot;
@@ -10,6 +11,7 @@ use crate::cancel::Cancel;
 use crate::model::{Model, Run};
 use crate::plan::StateKind;
 
+pub use embeddings::FIRST_VECTOR_ID;
 pub use generation::{GenerateOptions, Generation};
 pub(crate) use retained::Retained;
 pub use retained::{Reach, Retain};
@@ -84,7 +86,7 @@ impl Session {
         &self.model
     }
 
-    /// The tokens taken so far.
+    /// The tokens taken so far; ids from [`FIRST_VECTOR_ID`] on stand for vectors ([`Session::feed_embeddings`]).
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -284,7 +286,7 @@ impl Session {
     /// `length` is 0. Returns how many tokens were computed.
     ///
     /// # Errors
-    /// When the session holds fewer tokens: nothing has changed then. When there is no memory: then the session may
+    /// When the session holds fewer tokens, or vectors would have to be computed again: nothing has changed then. When there is no memory: then the session may
     /// hold fewer tokens than `length`.
     pub fn rewind_and_replay(&mut self, length: usize) -> Result<usize, Error> {
         let held = self.position();
@@ -303,6 +305,10 @@ impl Session {
         }
         let start = self.reach().at_most(length - 1);
         let again = self.tokens.get(start..length).unwrap_or_default().to_vec();
+        if again.iter().any(|&id| id >= FIRST_VECTOR_ID) {
+            let (below, above) = self.reach().nearest(length);
+            return Err(Error::NotReachable { position: length, held, below, above });
+        }
         self.rewind(start)?;
         self.feed(&again)?;
         Ok(again.len())

@@ -3,7 +3,7 @@
 use super::Drafter;
 use crate::Error;
 use crate::model::Model;
-use crate::session::{Session, Snapshot, common_prefix};
+use crate::session::{FIRST_VECTOR_ID, Session, Snapshot, common_prefix};
 
 /// Guesses what a smaller model of the same vocabulary finds most probable.
 pub struct DraftModel {
@@ -32,6 +32,10 @@ fn most_probable(logits: &[f32]) -> Option<u32> {
 
 impl Drafter for DraftModel {
     fn draft(&mut self, tokens: &[u32], most: usize) -> Result<Vec<u32>, Error> {
+        // It has no idea of vectors.
+        if tokens.iter().any(|&id| id >= FIRST_VECTOR_ID) {
+            return Ok(Vec::new());
+        }
         if let Some(sure) = &self.sure {
             self.session.restore(sure)?;
         }

@@ -163,7 +163,7 @@ impl<'a> Speculating<'a> {
         session.poisoned = true;
         let mut logits = Vec::new();
         let (state, wanted) = (&mut *session.state, Logits::All);
-        let run = BackendRun { tokens: &tokens, state, wanted, logits: &mut logits };
+        let run = BackendRun { tokens: &tokens, vectors: None, state, wanted, logits: &mut logits };
         session.model.executable().step(vec![run]).await?;
         self.step = Some(TakenIn { position, before, tokens, logits, held: lag, sure: lag + 1 });
         Ok(())
@@ -217,7 +217,8 @@ impl<'a> Speculating<'a> {
         let again = session.tokens.get(position..).unwrap_or_default();
         if !again.is_empty() {
             let (state, wanted) = (&mut *session.state, Logits::None);
-            let run = BackendRun { tokens: again, state, wanted, logits: &mut Vec::new() };
+            let logits = &mut Vec::new();
+            let run = BackendRun { tokens: again, vectors: None, state, wanted, logits };
             session.model.executable().step(vec![run]).await?;
         }
         session.poisoned = false;

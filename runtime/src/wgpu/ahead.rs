@@ -88,7 +88,7 @@ impl WgpuAhead {
         }
         let mut encoder = device.device.create_command_encoder(&Default::default());
         let mut recorder = Recorder::new(&mut encoder, None);
-        program.record_step(&mut recorder, &[(&*state, 1)], 1);
+        program.record_step(&mut recorder, &[(&*state, 1)], 1, false);
         program.record_logits(&mut recorder, 2, 1, program.sampling.dispatches(choice));
         drop(recorder);
         let tokens = &program.memory.tokens;

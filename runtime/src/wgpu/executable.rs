@@ -167,6 +167,7 @@ impl WgpuExecutable {
         program.device.check()?;
         let mut states = Vec::with_capacity(runs.len());
         let (mut tokens, mut wanted, mut spans) = (Vec::new(), Vec::new(), Vec::new());
+        let vectors = runs.iter().find_map(|run| run.vectors);
         for run in runs.iter_mut() {
             let Some(state) = run.state.as_any_mut().downcast_mut::<WgpuState>() else {
                 return Err(Error::ForeignSession);
@@ -208,6 +209,9 @@ impl WgpuExecutable {
             .collect::<Result<_, Error>>()?;
 
         let mut turn = program.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(vectors) = vectors {
+            program.write_vectors(vectors);
+        }
         queue.write_buffer(&program.memory.tokens, 0, bytemuck::cast_slice(&tokens));
         if !wanted.is_empty() {
             queue.write_buffer(&program.memory.wanted, 0, bytemuck::cast_slice(&wanted));
@@ -217,7 +221,7 @@ impl WgpuExecutable {
         let mut recorder = Recorder::new(&mut encoder, stamps.as_deref_mut());
         let recorded: Vec<(&WgpuState, usize)> =
             states.iter().zip(&spans).map(|(state, &(_, len))| (&**state, len)).collect();
-        program.record_step(&mut recorder, &recorded, tokens.len());
+        program.record_step(&mut recorder, &recorded, tokens.len(), vectors.is_some());
         drop(recorder);
         for (piece, (&(_, rows), (staging, bytes))) in pieces.iter().zip(&staging).enumerate() {
             let mut recorder = Recorder::new(&mut encoder, stamps.as_deref_mut());

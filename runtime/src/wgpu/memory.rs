@@ -129,7 +129,7 @@ pub(super) fn memory(
     let storage = wgpu::BufferUsages::STORAGE;
     let written = storage | wgpu::BufferUsages::COPY_DST;
     let rows = |rows: usize, width: usize| 4 * (rows as u64).saturating_mul(width as u64);
-    let slot = |width: &usize| device.buffer("activations", rows(chunk, *width), storage);
+    let slot = |width: &usize| device.buffer("activations", rows(chunk, *width), written);
     // The step, its runs, and pieces of logits: there are no more of either than tokens.
     let steps = ((2 * chunk + 2) * STEP_STRIDE) as u64;
     let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;

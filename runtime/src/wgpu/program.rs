@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use kinglet_shaders::Kernel;
+
 use super::device::Device;
 use super::dispatch::{Dispatch, Over, STEP_BYTES, STEP_STRIDE};
 use super::memory::{Memory, Rotation};
@@ -9,6 +11,7 @@ use super::profile::Stamps;
 use super::readback::Spare;
 use super::sample::Sampling;
 use super::state::{SpareTensors, StateLayout, WgpuState};
+use crate::op::Op;
 use crate::plan::Plan;
 
 /// What an executable and its states share.
@@ -106,14 +109,32 @@ impl Program {
         }
     }
 
+    /// Writes `vectors`, `[tokens, width]`, where a step that has tokens embeds them.
+    pub(super) fn write_vectors(&self, vectors: &[f32]) {
+        let Some(Op::Embed(embed)) = self.plan.ops.first() else { return };
+        let (cols, buffer) = (embed.table.cols, &self.plan.buffers[embed.output.0]);
+        let rows = vectors.chunks_exact(cols).flat_map(|vector| {
+            let scaled = vector.iter().map(|x| x * embed.scale);
+            scaled.chain(std::iter::repeat_n(0.0, buffer.width - cols))
+        });
+        let rows: Vec<f32> = rows.collect();
+        self.device.queue.write_buffer(
+            &self.memory.slots[buffer.slot],
+            0,
+            bytemuck::cast_slice(&rows),
+        );
+    }
+
     /// Records a step up to its logits; `runs` are the states and numbers of tokens, of which there are `tokens`
-    /// together.
+    /// together. `embedded` is whether what they are embedded as is there already.
     pub(super) fn record_step(
         &self,
         recorder: &mut Recorder<'_>,
         runs: &[(&WgpuState, usize)],
         tokens: usize,
+        embedded: bool,
     ) {
+        let left = |d: &Dispatch| !(embedded && d.kernel.variant.kernel() == Kernel::Embed);
         // Dispatches on states that follow one another hand their run's data on in memory that the next run uses, too.
         let alike = |a: &Dispatch, b: &Dispatch| (a.over == Over::Runs) == (b.over == Over::Runs);
         let mut first = 0;
@@ -128,7 +149,7 @@ impl Program {
                 }
             } else {
                 for dispatch in dispatches {
-                    if dispatch.over == Over::Step && dispatch.holds(tokens) {
+                    if dispatch.over == Over::Step && dispatch.holds(tokens) && left(dispatch) {
                         recorder.record(dispatch, dispatch.bind_group.as_ref(), 0, tokens);
                     }
                 }

@@ -1,0 +1,124 @@
+//! Vectors in place of tokens: the same results where they are tokens' own, and a state like any other where they are not.
+
+use std::io::Cursor;
+
+use kinglet::{Activations, Error, FIRST_VECTOR_ID, PrefixCache, PrefixCacheOptions};
+use kinglet_tests::case_named;
+use kinglet_tests::random::Random;
+
+use crate::{assert_near, cpu, device, everywhere, open, tokens};
+
+#[test]
+fn the_vectors_of_tokens_do_what_the_tokens_do() {
+    for (case, on) in everywhere() {
+        let what = format!("{} on {}", case.name, on.name);
+        let model = open(&case, &on.threads(2).activations(Activations::F32).chunk(16));
+        let all = tokens(&mut Random::named(&case.name), case.vocab(), 40);
+        let expected = model.session().unwrap().feed(&all).unwrap().to_vec();
+        let width = model.embedding_width();
+        let vectors = model.embed(&all).unwrap();
+        assert_eq!(vectors.len(), 40 * width);
+        let mut session = model.session().unwrap();
+        assert_near(session.feed_embeddings(&vectors).unwrap(), &expected, &what);
+        assert!(session.tokens().iter().all(|&id| id >= FIRST_VECTOR_ID), "{what}");
+        // Equal vectors have equal ids, others have others.
+        for (i, j) in [(0, 1), (3, 20), (7, 39)] {
+            let ids = session.tokens();
+            assert_eq!(ids[i] == ids[j], all[i] == all[j], "{what}: {i}, {j}");
+        }
+        // Between tokens, in pieces.
+        let mut session = model.session().unwrap();
+        session.feed(&all[..9]).unwrap();
+        session.feed_embeddings(&vectors[9 * width..10 * width]).unwrap();
+        session.feed_embeddings(&vectors[10 * width..33 * width]).unwrap();
+        assert_near(session.feed(&all[33..]).unwrap(), &expected, &format!("{what}, mixed"));
+        assert_eq!((&session.tokens()[..9], &session.tokens()[33..]), (&all[..9], &all[33..]));
+    }
+}
+
+#[test]
+fn a_state_of_vectors_is_kept_and_brought_back_like_any_other() {
+    for on in [Some(cpu()), device()].into_iter().flatten() {
+        let case = case_named("granitemoehybrid/mixed");
+        let what = on.name.clone();
+        let model = open(&case, &on.threads(2).activations(Activations::F32));
+        let mut random = Random::named("vectors");
+        let width = model.embedding_width();
+        let picture: Vec<f32> = (0..12 * width).map(|_| random.normal() as f32).collect();
+        let mut other = picture.clone();
+        other[5 * width] += 0.5;
+        let rest = tokens(&mut random, case.vocab(), 6);
+
+        let mut session = model.session().unwrap();
+        session.feed(&rest).unwrap();
+        session.feed_embeddings(&picture).unwrap();
+        let snapshot = session.snapshot().unwrap();
+        let mut saved = Vec::new();
+        session.write_to(&mut saved, None).unwrap();
+        let mut cache = PrefixCache::new(&model, PrefixCacheOptions::new()).unwrap();
+        cache.insert(&session).unwrap();
+        let prompt = [session.tokens(), &rest].concat();
+        let expected = session.feed(&rest).unwrap().to_vec();
+
+        let mut back = snapshot.session().unwrap();
+        assert_near(back.feed(&rest).unwrap(), &expected, &what);
+        let mut loaded = model.read_session(Cursor::new(&saved)).unwrap().session;
+        assert_eq!(loaded.tokens(), snapshot.tokens());
+        assert_near(loaded.feed(&rest).unwrap(), &expected, &what);
+        let mut fresh = model.session().unwrap();
+        let used = cache.prefill(&mut fresh, &prompt, &[]).unwrap();
+        assert_eq!(
+            (used.reused, used.computed),
+            (18, 6),
+            "{what}: equal vectors are equal prefixes"
+        );
+        assert_near(fresh.last_logits().unwrap(), &expected, &what);
+
+        // A picture that differs in one place is another one.
+        let mut differs = model.session().unwrap();
+        differs.feed(&rest).unwrap();
+        differs.feed_embeddings(&other).unwrap();
+        assert_ne!(differs.tokens(), snapshot.tokens(), "{what}");
+        let mut prompt = differs.tokens().to_vec();
+        prompt.extend(&rest);
+        let error = cache.prefill(&mut fresh, &prompt, &[]).unwrap_err();
+        assert!(matches!(error, Error::TokenOutOfRange { .. }), "{what}: {error}");
+    }
+}
+
+#[test]
+fn what_is_no_vector_is_refused_and_nothing_has_changed() {
+    let case = case_named("mamba2/plain");
+    let mut options = cpu().threads(1);
+    options.context_limit = Some(10);
+    let model = open(&case, &options);
+    let width = model.embedding_width();
+    let vectors = model.embed(&[1, 2, 3, 4]).unwrap();
+    let mut session = model.session().unwrap();
+    session.feed(&[5]).unwrap();
+    let mut refused = |vectors: &[f32]| session.feed_embeddings(vectors).unwrap_err();
+    assert!(matches!(refused(&[]), Error::EmptyRun));
+    let error = refused(&vectors[..width + 1]);
+    assert!(matches!(error, Error::EmbeddingsLength { .. }), "{error}");
+    assert!(error.to_string().contains(&width.to_string()), "{error}");
+    for broken in [f32::NAN, f32::INFINITY] {
+        let mut broken_at = vectors.clone();
+        broken_at[2 * width + 3] = broken;
+        let error = refused(&broken_at);
+        assert!(matches!(error, Error::EmbeddingNotFinite { vector: 2, element: 3 }), "{error}");
+    }
+    let error = refused(&vectors.repeat(3));
+    assert!(matches!(error, Error::ContextFull { held: 1, more: 12, limit: 10 }), "{error}");
+    let error = model.embed(&[case.vocab() as u32]).unwrap_err();
+    assert!(matches!(error, Error::TokenOutOfRange { .. }), "{error}");
+    assert_eq!(session.tokens(), [5]);
+    session.feed_embeddings(&vectors).unwrap();
+    // An id is no vector, and who has none can't compute them again.
+    let id = session.tokens()[2];
+    assert!(matches!(session.feed(&[id]), Err(Error::TokenOutOfRange { .. })));
+    session.mark().unwrap();
+    session.feed(&[7, 8]).unwrap();
+    assert!(matches!(session.rewind_and_replay(3), Err(Error::NotReachable { .. })));
+    assert_eq!(session.position(), 7);
+    assert_eq!(session.rewind_and_replay(6).unwrap(), 1);
+}
