@@ -57,7 +57,12 @@ impl Model {
     /// When a file is missing, broken or doesn't fit the others, or an option is out of range.
     pub fn open(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, Error> {
         let check = CheckOptions { allow_surplus: options.allow_surplus };
-        let Checkpoint { folder, spec, mut weights, .. } = Checkpoint::open(folder, check)?;
+        Self::prepare(Checkpoint::open(folder, check)?, options)
+    }
+
+    /// Makes a checkpoint ready to run.
+    fn prepare(checkpoint: Checkpoint, options: &ModelOptions) -> Result<Self, Error> {
+        let Checkpoint { folder, spec, mut weights, .. } = checkpoint;
         if options.backend != Backend::Wgpu {
             weights.make_resident()?;
         }
@@ -76,8 +81,8 @@ impl Model {
         })
     }
 
-    /// [`Model::open`] where nobody can wait for a device, as in a browser. Only that is waited for: files are read and weights brought to the
-    /// device at once.
+    /// [`Model::open`] where nobody can wait for a device, as in a browser. Only that is waited for, and its test: files are read and weights
+    /// brought to the device at once.
     ///
     /// # Errors
     /// As [`Model::open`].
@@ -85,12 +90,16 @@ impl Model {
         folder: impl AsRef<Path>,
         options: &ModelOptions,
     ) -> Result<Self, Error> {
+        let check = CheckOptions { allow_surplus: options.allow_surplus };
         #[cfg(feature = "wgpu")]
-        let _device = match options.backend {
-            Backend::Wgpu => Some(crate::wgpu::OpenDevice::new(options).await?),
-            _ => None,
-        };
-        Self::open(folder, options)
+        if options.backend == Backend::Wgpu {
+            // It stays open until the model has it.
+            let device = crate::wgpu::OpenDevice::new(options).await?;
+            let checkpoint = Checkpoint::open(folder, check)?;
+            device.test(&checkpoint.spec, &checkpoint.weights, options).await?;
+            return Self::prepare(checkpoint, options);
+        }
+        Self::prepare(Checkpoint::open(folder, check)?, options)
     }
 
     /// A session without tokens.

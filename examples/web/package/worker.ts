@@ -78,14 +78,25 @@ async function load(id: number, { source, cache, engine: options, crashes }: Loa
     : await fromFiles(source.files);
   signal.throwIfAborted();
   const { backend, undecided } = await choose(files, options);
-  const module = await (early ?? ready(backend, options, crashes, notices, signal));
-  memory = module.memory;
   const total = files.ranged.reduce((sum, file) => sum + file.bytes, 0);
-  let read = 0;
-  engine = await open(module, files, { ...options, backend }, (file, bytes) => {
-    read += bytes;
-    progress('open', file, Math.min(read, total - 1), total);
-  });
+  const openOn = async (backend: 'cpu' | 'webgpu') => {
+    const module = await (early ?? ready(backend, options, crashes, notices, signal));
+    memory = module.memory;
+    let read = 0;
+    return await open(module, files, { ...options, backend }, (file, bytes) => {
+      read += bytes;
+      progress('open', file, Math.min(read, total - 1), total);
+    });
+  };
+  try {
+    engine = await openOn(backend);
+  } catch (error) {
+    // A card that nobody insists on may be none, or one that computes wrongly.
+    const { code, message } = plain(error);
+    if (options.backend === backend || backend !== 'webgpu' || !['no-webgpu', 'device'].includes(code)) throw error;
+    notices.push(`The graphics card is not used: ${message}`);
+    engine = await openOn('cpu');
+  }
   signal.throwIfAborted();
   progress('open', '', total, total);
   return { ...JSON.parse(engine.info()), notices, undecided };

@@ -83,6 +83,29 @@ inBrowser('the page uses threads where it can', { viewport: { width: 900, height
   });
 });
 
+inBrowser('a card that computes wrongly is found out', { webgpu: true }, async (context) => {
+  // A card that takes embeddings for zeros, and says that it is none that the processor plays.
+  const broken = `const create = GPUDevice.prototype.createShaderModule;
+    GPUDevice.prototype.createShaderModule = function ({ code, ...rest }) {
+      return create.call(this, { code: code.replace('params.scale * weights_quad', '0.0 * weights_quad'), ...rest });
+    };
+    Object.defineProperty(GPUAdapterInfo.prototype, 'isFallbackAdapter', { get: () => false });\n`;
+  const tamper = (_, response, path) =>
+    path === '/kinglet/worker.js' && javascript(response, broken + readFileSync('dist/kinglet/worker.js', 'utf8'));
+  const own = await serve('dist', { tamper });
+  try {
+    const page = await blank(context, own.url);
+    const refused = await load(page, '/models/xlstm/', { backend: 'webgpu' });
+    assert.equal(refused.code, 'device', JSON.stringify(refused));
+    assert.match(refused.message, /self-test/);
+    const left = await load(page, '/models/xlstm/');
+    assert.deepEqual([left.backend, left.measured], ['cpu', undefined], left.message);
+    assert.deepEqual((await chat(page, 20)).ids, nativeTokens('xlstm', 20));
+  } finally {
+    await own.close();
+  }
+});
+
 inBrowser('a card and the processor are tried once, and the faster one computes', { webgpu: true }, async (context) => {
   // The adapter is played by the processor, which alone would be no choice.
   const tamper = (_, response, path) => path === '/kinglet/worker.js' && javascript(

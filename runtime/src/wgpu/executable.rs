@@ -42,7 +42,7 @@ pub(crate) struct WgpuExecutable {
 }
 
 /// Keeps a device open, so that a model that is opened meanwhile needs not wait for it.
-pub(crate) struct OpenDevice(#[expect(dead_code)] Arc<Device>);
+pub(crate) struct OpenDevice(Arc<Device>);
 
 impl OpenDevice {
     /// Opens the device that `options` ask for.
@@ -51,6 +51,24 @@ impl OpenDevice {
     /// When there is none, or it refuses.
     pub(crate) async fn new(options: &ModelOptions) -> Result<Self, Error> {
         Ok(Self(Device::shared_async(device_options(options)).await?))
+    }
+
+    /// Tests the device for models like `spec`, so that who opens one needs not wait for that either.
+    ///
+    /// # Errors
+    /// When the device fails the test.
+    pub(crate) async fn test(
+        &self,
+        spec: &ModelSpec,
+        weights: &Weights,
+        options: &ModelOptions,
+    ) -> Result<(), Error> {
+        // What the device can't do at all is said when the model is opened.
+        let possible = options.state_type == StateType::F32 || self.0.capabilities.f16;
+        if !(options.self_test && possible) {
+            return Ok(());
+        }
+        super::self_test::run(&self.0, spec, weights, options).await
     }
 }
 
@@ -81,10 +99,10 @@ impl WgpuExecutable {
             let what = "storing states in half precision, on an adapter without f16";
             return Err(Error::Unsupported { what });
         }
-        // The test waits for its results, which a browser doesn't let it.
+        // Where nobody can wait here, it was done by [`OpenDevice::test`].
         let test = options.self_test && !cfg!(target_family = "wasm");
         if let Some(spec) = spec.filter(|_| test) {
-            super::self_test::run(&device, spec, weights, options)?;
+            pollster::block_on(super::self_test::run(&device, spec, weights, options))?;
         }
         Self::build(device, plan, weights, options)
     }

@@ -39,7 +39,7 @@ const UNMOVED: f64 = 0.7;
 ///
 /// # Errors
 /// When no form of some kernel gives right results, or the device fails altogether.
-pub(super) fn run(
+pub(super) async fn run(
     device: &Arc<Device>,
     spec: &ModelSpec,
     weights: &Weights,
@@ -67,7 +67,7 @@ pub(super) fn run(
         device.avoid(&device.avoided() | &avoided);
     } else {
         for probe in &probes {
-            test(device, probe, options)?;
+            test(device, probe, options).await?;
         }
         if let Some(path) = kept {
             write(&path, &device.avoided());
@@ -119,10 +119,10 @@ struct Outcome {
 }
 
 /// Tests one probe; where it fails, looks for the least to do without.
-fn test(device: &Arc<Device>, probe: &Probe, options: &ModelOptions) -> Result<(), Error> {
-    let expected = logits(&on_processor(probe, options)?)?;
+async fn test(device: &Arc<Device>, probe: &Probe, options: &ModelOptions) -> Result<(), Error> {
+    let expected = logits(&on_processor(probe, options)?).await?;
     let before = device.avoided();
-    let first = match outcome(device, probe, options, &expected) {
+    let first = match outcome(device, probe, options, &expected).await {
         // Too little room even for a small layer: the real one will say so.
         Err(Error::DeviceLimit { .. }) => return Ok(()),
         other => other?,
@@ -132,14 +132,14 @@ fn test(device: &Arc<Device>, probe: &Probe, options: &ModelOptions) -> Result<(
     for without in ways(&first.relied) {
         device.avoid(&before | &without);
         // What is tried may rely on what was not in use before.
-        let mut outcome = outcome(device, probe, options, &expected)?;
+        let mut outcome = outcome(device, probe, options, &expected).await?;
         if outcome.failure.is_some() {
             let more: HashSet<_> = outcome.relied.iter().copied().collect();
             if more.is_empty() || without.len() < first.relied.len() {
                 continue;
             }
             device.avoid(&(&before | &without) | &more);
-            outcome = self::outcome(device, probe, options, &expected)?;
+            outcome = self::outcome(device, probe, options, &expected).await?;
         }
         if outcome.failure.is_none() {
             let avoided = device.avoided();
@@ -182,7 +182,7 @@ fn plan(probe: &Probe, options: &ModelOptions) -> Plan {
 }
 
 /// Runs a probe on the device. Failures of the device as a whole are errors.
-fn outcome(
+async fn outcome(
     device: &Arc<Device>,
     probe: &Probe,
     options: &ModelOptions,
@@ -203,7 +203,7 @@ fn outcome(
     // A number at the edge of two codes may get the other one.
     let whole = (CacheType::F32, StateType::F32) == (options.cache_type, options.state_type);
     let rounded = !whole || executable.variants().any(|v| v.arithmetic() != Arithmetic::F32);
-    let got = logits(&executable)?;
+    let got = logits(&executable).await?;
     let bound = if rounded { ROUNDED } else { EXACT };
     let pairs = got.chunks(VOCAB).zip(expected.chunks(VOCAB));
     let errors: Vec<f64> = pairs.map(|(got, expected)| relative_l2(got, expected)).collect();
@@ -228,7 +228,7 @@ fn outcome(
 }
 
 /// The logits of all tokens of [`FORMS`].
-fn logits(executable: &dyn Executable) -> Result<Vec<f32>, Error> {
+async fn logits(executable: &dyn Executable) -> Result<Vec<f32>, Error> {
     let mut state = executable.new_state()?;
     let (mut all, mut first) = (Vec::new(), 0);
     for &count in FORMS.into_iter().flatten() {
@@ -237,7 +237,7 @@ fn logits(executable: &dyn Executable) -> Result<Vec<f32>, Error> {
         for tokens in tokens.chunks(executable.max_step_tokens().max(1)) {
             let (state, wanted) = (&mut *state, Logits::All);
             let run = BackendRun { tokens, vectors: None, state, wanted, logits: &mut all };
-            pollster::block_on(executable.step(vec![run]))?;
+            executable.step(vec![run]).await?;
         }
         first += count;
     }
