@@ -34,6 +34,28 @@ fn kernels_do_without_what_a_driver_gets_wrong() {
 }
 
 #[test]
+fn the_host_chooses_tokens_where_a_driver_gets_that_wrong() {
+    if wgpu_targets().is_empty() {
+        return;
+    }
+    let model = TextModel::new();
+    let options = ["--prompt", "Hi", "-n", "6", "--temperature", "0", "--backend"];
+    let expected = model.run("generate", &[&options[..], &["cpu"]].concat()).ok();
+    for (variable, kernel) in [
+        ("KINGLET_WGPU_BREAK", "sample.greedy"),
+        ("KINGLET_WGPU_BREAK", "sample.drawn"),
+        ("KINGLET_WGPU_BREAK", "sample.sorted"),
+        ("KINGLET_WGPU_REFUSE", "sample.masses"),
+    ] {
+        let mut line = model.command("generate", &[&options[..], &["wgpu"]].concat());
+        line.env(variable, kernel).env("KINGLET_CACHE_DIR", "");
+        let found = run(line, b"");
+        assert_eq!((found.code, &found.stdout), (0, &expected), "{kernel}: {found:?}");
+        assert!(found.stderr.contains("without: sample - choosing\n"), "{kernel}: {found:?}");
+    }
+}
+
+#[test]
 fn a_kernel_that_a_driver_refuses_is_replaced() {
     if wgpu_targets().is_empty() {
         return;

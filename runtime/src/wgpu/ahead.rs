@@ -23,6 +23,7 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 /// Steps of one sequence that are under way.
 pub(super) struct WgpuAhead {
     program: Arc<Program>,
+    sampling: Arc<Sampling>,
     /// Who it is where steps of several take turns.
     number: u64,
     under_way: VecDeque<Readback>,
@@ -33,9 +34,10 @@ pub(super) struct WgpuAhead {
 }
 
 impl WgpuAhead {
-    pub(super) fn new(program: Arc<Program>) -> Self {
+    pub(super) fn new(program: Arc<Program>, sampling: Arc<Sampling>) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { program, number, under_way: VecDeque::new(), read: VecDeque::new(), last: None }
+        let (under_way, read) = (VecDeque::new(), VecDeque::new());
+        Self { program, sampling, number, under_way, read, last: None }
     }
 
     /// Waits for the oldest step that is under way.
@@ -84,12 +86,12 @@ impl WgpuAhead {
         }
         program.write_steps(&steps, 1);
         if let Some(draw) = Sampling::draw_bytes(choice) {
-            queue.write_buffer(&program.sampling.draw, 0, &draw);
+            queue.write_buffer(&self.sampling.draw, 0, &draw);
         }
         let mut encoder = device.device.create_command_encoder(&Default::default());
         let mut recorder = Recorder::new(&mut encoder, None);
         program.record_step(&mut recorder, &[(&*state, 1)], 1, false);
-        program.record_logits(&mut recorder, 2, 1, program.sampling.dispatches(choice));
+        program.record_logits(&mut recorder, 2, 1, self.sampling.dispatches(choice));
         drop(recorder);
         let tokens = &program.memory.tokens;
         encoder.copy_buffer_to_buffer(tokens, 0, &staging, 0, Some(STAGING));
@@ -106,7 +108,7 @@ impl WgpuAhead {
 
 impl Ahead for WgpuAhead {
     fn can(&self, choice: &Choice) -> bool {
-        self.program.sampling.can(choice)
+        self.sampling.can(choice)
     }
 
     fn submit<'a>(

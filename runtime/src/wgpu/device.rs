@@ -279,6 +279,11 @@ impl Device {
         self.capabilities.handover && !self.avoids(kernel, WeightType::F32, Trait::Handover)
     }
 
+    /// Whether tokens may be chosen here, rather than on the host.
+    pub(super) fn chooses(&self) -> bool {
+        !self.avoided().contains(&Reliance::choosing())
+    }
+
     fn avoids(&self, kernel: Kernel, weights: WeightType, needed: Trait) -> bool {
         lock(&self.avoided).contains(&Reliance::new(kernel, weights, needed))
     }

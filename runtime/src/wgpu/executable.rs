@@ -140,7 +140,10 @@ impl WgpuExecutable {
         for op in &plan.ops {
             add(op, &mut builder)?;
         }
-        let sampling = super::sample::add(&mut builder)?;
+        let sampling = match builder.device.chooses() {
+            true => Some(Arc::new(super::sample::add(&mut builder)?)),
+            false => None,
+        };
         let (dispatches, rotations) = builder.finish()?;
         let mut doubled = vec![false; plan.states.len()];
         for op in &plan.ops {
@@ -168,6 +171,11 @@ impl WgpuExecutable {
                 spare_tokens: Spare::new(16),
             }),
         })
+    }
+
+    /// What it runs.
+    pub(super) fn program(&self) -> &Program {
+        &self.program
     }
 
     /// The kernels that it launches.
@@ -351,7 +359,8 @@ impl Executable for WgpuExecutable {
     }
 
     fn ahead(&self) -> Option<Box<dyn Ahead>> {
-        Some(Box::new(WgpuAhead::new(self.program.clone())))
+        let sampling = self.program.sampling.clone()?;
+        Some(Box::new(WgpuAhead::new(self.program.clone(), sampling)))
     }
 
     fn describe(&self) -> String {

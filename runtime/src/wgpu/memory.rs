@@ -133,7 +133,6 @@ pub(super) fn memory(
     // The step, its runs, and pieces of logits: there are no more of either than tokens.
     let steps = ((2 * chunk + 2) * STEP_STRIDE) as u64;
     let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-    let read = storage | wgpu::BufferUsages::COPY_SRC;
     let between = scratch::Sizes::most(plan, chunk, device.max_binding);
     let scratch = |elements: usize| device.buffer("scratch", rows(elements, 1), storage);
     Ok(Memory {
@@ -144,7 +143,11 @@ pub(super) fn memory(
         prepared: device.buffer("activations", rows(chunk, sizes.prepared), storage)?,
         factors: device.buffer("activations", rows(chunk, 1), storage)?,
         queries: device.buffer("queries", rows(chunk, sizes.queries), storage)?,
-        logits: device.buffer("logits", rows(logit_rows, plan.vocab), read)?,
+        logits: device.buffer(
+            "logits",
+            rows(logit_rows, plan.vocab),
+            written | wgpu::BufferUsages::COPY_SRC,
+        )?,
         scratch: Scratch {
             tokens: scratch(between.tokens)?,
             squares: scratch(between.squares)?,

@@ -26,7 +26,8 @@ pub(super) struct Program {
     pub chunk: usize,
     pub rotations: Vec<Rotation>,
     pub memory: Memory,
-    pub sampling: Sampling,
+    /// `None` where the host must choose.
+    pub sampling: Option<Arc<Sampling>>,
     /// Most rows of logits that are computed at once.
     pub logit_rows: usize,
     /// Writes to shared buffers and the submission that uses them belong together. Whose tokens the last one has left: the number

@@ -18,6 +18,8 @@ pub(super) enum Trait {
     Subgroups,
     /// Workgroups that see what others have written.
     Handover,
+    /// Choosing tokens at all, which the host can do as well.
+    Choosing,
     /// Nothing: the fallback of all fallbacks.
     Nothing,
 }
@@ -34,12 +36,13 @@ impl From<Arithmetic> for Trait {
 }
 
 impl Trait {
-    const NAMES: [(Self, &'static str); 5] = [
+    const NAMES: [(Self, &'static str); 6] = [
         (Self::Cooperative, "cooperative"),
         (Self::F16, "f16"),
         (Self::Int8, "int8"),
         (Self::Subgroups, "subgroups"),
         (Self::Handover, "handover"),
+        (Self::Choosing, "choosing"),
     ];
 }
 
@@ -69,8 +72,14 @@ impl Reliance {
             Some(Trait::from(variant.arithmetic())).filter(|needed| *needed != Trait::Nothing),
             subgroups.then_some(Trait::Subgroups),
             (variant.kernel() == Kernel::MLstmStep).then_some(Trait::Handover),
+            variant.kernel().samples().then_some(Trait::Choosing),
         ];
         needed.into_iter().flatten().map(move |needed| Self { file, weights, needed })
+    }
+
+    /// What having the device choose tokens relies on.
+    pub(super) fn choosing() -> Self {
+        Self::new(Kernel::SampleLargest, WeightType::F32, Trait::Choosing)
     }
 
     /// What it relies on.

@@ -5,6 +5,7 @@
 //! layer, once in a process; where there is a folder to keep things in, once for a driver.
 
 mod probe;
+mod sampling;
 mod tensors;
 
 use std::collections::{BTreeSet, HashSet};
@@ -34,6 +35,8 @@ const EXACT: f64 = 1e-3;
 const ROUNDED: f64 = 0.05;
 /// The share of a form's tokens that must be as near where rounding may send some to other experts.
 const UNMOVED: f64 = 0.7;
+/// The name of the test of choosing tokens.
+const CHOOSING: &str = "choosing";
 
 /// Tests every kind of block of `spec` on `device`, and has it do without what it gets wrong.
 ///
@@ -146,7 +149,7 @@ async fn test(device: &Arc<Device>, probe: &Probe, options: &ModelOptions) -> Re
             let mut names: Vec<_> = avoided.difference(&before).map(ToString::to_string).collect();
             names.sort();
             log::warn!(
-                "{} computes {} wrongly ({reason}); kernels do without: {}",
+                "{} fails its self-test with {} layers ({reason}); kernels do without: {}",
                 device.info.name,
                 probe.name,
                 names.join(", ")
@@ -219,12 +222,20 @@ async fn outcome(
     }
     let broken = got.len() != expected.len() || got.iter().any(|x| !x.is_finite());
     log::debug!("self-test of {}: {error:.1e} of {bound:.0e}", probe.name);
-    let failure = if broken {
-        Some("results are not finite".into())
-    } else {
-        (error > bound).then(|| format!("results are off by {error:.1e}"))
-    };
-    Ok(Outcome { relied, failure })
+    if broken {
+        return Ok(Outcome { relied, failure: Some("results are not finite".into()) });
+    }
+    if error > bound {
+        return Ok(Outcome { relied, failure: Some(format!("results are off by {error:.1e}")) });
+    }
+    if device.was_tested(CHOOSING) {
+        return Ok(Outcome { relied, failure: None });
+    }
+    let failure = sampling::wrong(executable.program()).await?;
+    if failure.is_none() {
+        device.is_tested(CHOOSING.into());
+    }
+    Ok(Outcome { relied: BTreeSet::from([Reliance::choosing()]), failure })
 }
 
 /// The logits of all tokens of [`FORMS`].
