@@ -12,7 +12,7 @@ use crate::Error;
 use crate::op;
 
 /// Largest head that the kernel has memory for.
-const MAX_HEAD: usize = 1024;
+pub(super) const MAX_HEAD: usize = 1024;
 
 pub(super) fn add(op: &op::Attention, builder: &mut Builder<'_>) -> Result<(), Error> {
     if op.head_dim > MAX_HEAD {

@@ -18,7 +18,7 @@ const SOFTWARE_BYTES: u64 = 64 << 20;
 /// Passes that are measured together.
 const PASSES: usize = 16;
 /// Bytes that a workgroup copies: 256 threads, 16 elements each.
-const GROUP_BYTES: u64 = 256 * 16 * 16;
+pub(super) const GROUP_BYTES: u64 = 256 * 16 * 16;
 
 /// Bytes read and written per second.
 ///

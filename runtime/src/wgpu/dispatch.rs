@@ -10,7 +10,7 @@ use crate::op::StateId;
 /// Most tokens of a step that are computed one by one; more go in tiles.
 pub(super) const FEW: usize = 4;
 /// Tokens, or rows of what lies between kernels, of a tile of the scans and of attention.
-const SIDE: usize = 64;
+pub(super) const SIDE: usize = 64;
 /// Bytes of `Step` in the kernels.
 pub(super) const STEP_BYTES: u64 = 16;
 /// Distance of the kernels' `Step`s: what dynamic offsets are aligned to on every device.

@@ -8,11 +8,11 @@ use crate::Error;
 use crate::op;
 
 /// Columns of a head's state that a workgroup takes for few tokens.
-const COLUMNS: usize = 16;
+pub(super) const COLUMNS: usize = 16;
 /// Threads of the kernels that go element by element.
-const THREADS: usize = 256;
+pub(super) const THREADS: usize = 256;
 /// Rows and columns of a tile of products.
-const SIDE: usize = 64;
+pub(super) const SIDE: usize = 64;
 
 pub(super) fn add(op: &op::Mamba2Scan, builder: &mut Builder<'_>) -> Result<(), Error> {
     let (channels, kernel) = (op.conv.channels, op.conv.kernel);

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::op;
 
 /// Channels of a workgroup.
-const CHANNELS: usize = 32;
+pub(super) const CHANNELS: usize = 32;
 
 pub(super) fn add(op: &op::MambaScan, builder: &mut Builder<'_>) -> Result<(), Error> {
     if op.b.buffer != op.c.buffer {

@@ -8,13 +8,13 @@ use crate::Error;
 use crate::op;
 
 /// Most elements of a value that the kernels' threads have registers for.
-const MAX_VALUE: usize = 2048;
+pub(super) const MAX_VALUE: usize = 2048;
 /// Columns of a head's memory that a workgroup takes for few tokens.
-const COLUMNS: usize = 16;
+pub(super) const COLUMNS: usize = 16;
 /// Threads of the kernel that goes element by element.
-const THREADS: usize = 256;
+pub(super) const THREADS: usize = 256;
 /// Rows and columns of a tile of products.
-const SIDE: usize = 64;
+pub(super) const SIDE: usize = 64;
 
 pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), Error> {
     if op.v_head_dim > MAX_VALUE {

@@ -9,6 +9,8 @@
 //! row with everything around them fused; more tokens go in tiles behind a dispatch that makes them ready.
 
 pub(crate) mod adapter;
+#[cfg(test)]
+mod agreement;
 mod ahead;
 mod attention;
 mod bandwidth;

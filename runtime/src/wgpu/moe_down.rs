@@ -12,7 +12,7 @@ use crate::Error;
 use crate::op::{self, Prologue};
 
 /// Elements that a workgroup of the sum computes.
-const SUM_THREADS: usize = 256;
+pub(super) const SUM_THREADS: usize = 256;
 
 pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Error> {
     let experts = section(builder, &[op.experts.iter().collect()])?;

@@ -9,7 +9,7 @@ use crate::Error;
 use crate::op;
 
 /// Most experts that the kernel has memory for.
-const MAX_EXPERTS: usize = 512;
+pub(super) const MAX_EXPERTS: usize = 512;
 
 pub(super) fn add(op: &op::MoeRoute, builder: &mut Builder<'_>) -> Result<(), Error> {
     let experts = op.router.weight.rows;

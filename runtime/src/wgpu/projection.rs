@@ -13,7 +13,7 @@ use crate::op::{Prologue, Slice};
 /// Elements of which a prepared token, and each part of it, is a multiple: what tiles take at once.
 pub(super) const PREPARED: usize = 64;
 /// Threads of a workgroup of the form for few tokens; the fewest that share rows; rows that they share.
-const THREADS: usize = 256;
+pub(super) const THREADS: usize = 256;
 const LANES: usize = 32;
 const SHARED_ROWS: usize = 4;
 /// Workgroups that keep a large device busy: measured on one of 132 multiprocessors.
@@ -30,7 +30,7 @@ pub(super) struct Before {
 }
 
 /// Most groups of a gated norm that kernels have room for.
-const MAX_GROUPS: usize = 512;
+pub(super) const MAX_GROUPS: usize = 512;
 
 impl Builder<'_> {
     /// What stands before a projection of `input`.

@@ -8,9 +8,9 @@ use crate::Error;
 use crate::backend::Choice;
 
 /// Logits of a block: a kernel's workgroup takes so many.
-const BLOCK: usize = 1024;
+pub(super) const BLOCK: usize = 1024;
 /// Candidates that the kernel for sorted ones has room for.
-const ROOM: usize = 1024;
+pub(super) const ROOM: usize = 1024;
 /// Bytes of the kernels' `Draw`.
 const DRAW_BYTES: u64 = 32;
 
