@@ -28,6 +28,7 @@ pub(super) fn is_available() -> bool {
 ///
 /// # Safety
 /// [`is_available`] must have returned true.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx2(()))
@@ -41,6 +42,11 @@ impl Simd for Avx2 {
     type F = __m256;
     blocks!(8);
 
+    #[inline(always)]
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: see above.
+        unsafe { dispatch(kernel) }
+    }
     #[inline(always)]
     fn load(self, x: &[f32; 8]) -> __m256 {
         // SAFETY: see above.

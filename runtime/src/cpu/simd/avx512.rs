@@ -31,6 +31,7 @@ pub(super) fn is_vnni_available() -> bool {
 ///
 /// # Safety
 /// [`is_vnni_available`] must have returned true.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,fma,f16c")]
 pub(super) unsafe fn dispatch_vnni<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512::<true>(()))
@@ -40,6 +41,7 @@ pub(super) unsafe fn dispatch_vnni<K: Kernel>(kernel: K) -> K::Output {
 ///
 /// # Safety
 /// [`is_available`] must have returned true.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma,f16c")]
 pub(super) unsafe fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512::<false>(()))
@@ -62,6 +64,11 @@ where
     type F = __m512;
     blocks!(16);
 
+    #[inline(always)]
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: see above.
+        unsafe { if VNNI { dispatch_vnni(kernel) } else { dispatch(kernel) } }
+    }
     #[inline(always)]
     fn load(self, x: &[f32; 16]) -> __m512 {
         // SAFETY: see above.

@@ -10,7 +10,7 @@
 //!
 //! | implementation | lanes | needs |
 //! | --- | --- | --- |
-//! | [`scalar`] | 8, as an array | nothing |
+//! | `scalar` | 8, as an array | nothing; left out where vectors are always there |
 //! | `avx2` | 8 | AVX2, FMA, F16C |
 //! | `avx512` | 16 | AVX-512 F, BW, VL, DQ |
 //! | `avx512vnni` | 16 | these, VNNI and VBMI |
@@ -37,9 +37,9 @@ pub(crate) mod math;
 mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_codes;
-#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+#[cfg(not(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128"))))]
 mod scalar;
-#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+#[cfg(not(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128"))))]
 mod scalar_codes;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm128;
@@ -109,6 +109,9 @@ pub(crate) trait Simd: Codes {
     /// Maximum over lanes.
     fn max_lane(self, a: Self::F) -> f32;
 
+    /// Runs `kernel` with the same instructions in a function of its own: what many kernels share need not be in each of them.
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output;
+
     /// A hint that the memory at `address`, which may be any, will be read soon.
     #[inline(always)]
     fn prefetch(self, address: *const u8) {
@@ -174,7 +177,10 @@ pub struct Isa(Kind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+    #[cfg(not(any(
+        target_arch = "aarch64",
+        all(target_arch = "wasm32", target_feature = "simd128")
+    )))]
     Scalar,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -209,8 +215,11 @@ impl Isa {
     pub fn available() -> Vec<Self> {
         #[allow(unused_mut)]
         let mut all = Vec::new();
-        // A module with vectors never runs without them: what it need not hold it is not made to load.
-        #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+        // Where vectors are always there, code without them would only be carried along.
+        #[cfg(not(any(
+            target_arch = "aarch64",
+            all(target_arch = "wasm32", target_feature = "simd128")
+        )))]
         all.push(Self(Kind::Scalar));
         #[cfg(target_arch = "x86_64")]
         {
@@ -239,7 +248,10 @@ impl Isa {
     /// Its name, as `KINGLET_ISA` takes it.
     pub fn name(self) -> &'static str {
         match self.0 {
-            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+            #[cfg(not(any(
+                target_arch = "aarch64",
+                all(target_arch = "wasm32", target_feature = "simd128")
+            )))]
             Kind::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",
@@ -260,8 +272,11 @@ impl Isa {
     #[inline]
     pub(crate) fn dispatch<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
-            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-            Kind::Scalar => kernel.run(scalar::Scalar),
+            #[cfg(not(any(
+                target_arch = "aarch64",
+                all(target_arch = "wasm32", target_feature = "simd128")
+            )))]
+            Kind::Scalar => scalar::dispatch(kernel),
             // SAFETY: an `Isa` of these kinds exists only after detection has found the features.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => unsafe { avx2::dispatch(kernel) },

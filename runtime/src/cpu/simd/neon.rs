@@ -18,12 +18,14 @@ pub(super) fn is_dot_available() -> bool {
 ///
 /// # Safety
 /// [`is_dot_available`] must have returned true.
+#[inline(never)]
 #[target_feature(enable = "neon,dotprod")]
 pub(super) unsafe fn dispatch_dot<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Neon::<true>(()))
 }
 
 /// Runs `kernel` with these instructions, which the target always has.
+#[inline(never)]
 pub(super) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Neon::<false>(()))
 }
@@ -36,6 +38,15 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     type F = float32x4_t;
     blocks!(4);
 
+    #[inline(always)]
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+        if DOT {
+            // SAFETY: see above.
+            unsafe { dispatch_dot(kernel) }
+        } else {
+            dispatch(kernel)
+        }
+    }
     #[inline(always)]
     fn load(self, x: &[f32; 4]) -> float32x4_t {
         // SAFETY: see above.

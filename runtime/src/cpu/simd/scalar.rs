@@ -3,11 +3,17 @@
 
 use half::{bf16, f16};
 
-use super::{Simd, blocks};
+use super::{Kernel, Simd, blocks};
 
 /// Needs nothing.
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar;
+
+/// Runs `kernel` with what every processor has.
+#[inline(never)]
+pub(super) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Scalar)
+}
 
 #[inline(always)]
 fn zip(a: [f32; 8], b: [f32; 8], f: impl Fn(f32, f32) -> f32) -> [f32; 8] {
@@ -20,6 +26,10 @@ impl Simd for Scalar {
     type F = [f32; 8];
     blocks!(8);
 
+    #[inline(always)]
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+        dispatch(kernel)
+    }
     #[inline(always)]
     fn load(self, x: &[f32; 8]) -> [f32; 8] {
         *x

@@ -12,6 +12,7 @@ use super::{Kernel, Simd, blocks};
 pub(crate) struct Wasm128(());
 
 /// Runs `kernel` with these instructions, which the build always has.
+#[inline(never)]
 pub(super) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Wasm128(()))
 }
@@ -37,6 +38,10 @@ impl Simd for Wasm128 {
     type F = v128;
     blocks!(4);
 
+    #[inline(always)]
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+        dispatch(kernel)
+    }
     #[inline(always)]
     fn load(self, x: &[f32; 4]) -> v128 {
         // SAFETY: the reference is to exactly the bytes that are read, at any address.

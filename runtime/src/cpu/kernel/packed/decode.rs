@@ -3,7 +3,7 @@
 use kinglet_quant::Blocks;
 
 use super::activations::{Int8, Token};
-use super::{E2M1, SCALES, bias_bytes, by_codes, code_factors, decode_scales, scale_vector};
+use super::{BiasDots, DecodeScales, E2M1, SCALES, bias_bytes, by_codes, code_factors};
 use crate::cpu::simd::codes::Codes;
 use crate::cpu::simd::{Kernel, Simd};
 
@@ -80,30 +80,21 @@ fn tile<S: Simd, const BITS: usize, const TABLE: bool, const R: usize, const M: 
     let x_lanes: [&[S::Block]; M] = std::array::from_fn(|m| S::blocks(x[m].lanes()).0);
     let ahead = R * weight.format().row_bytes(cols);
     let (code_factor, bias_factor) = code_factors(TABLE);
-    let kind = weight.scale_type();
+    let scale_type = weight.scale_type();
     let mut sums = [[s.zero(); M]; R];
-    // The biases, with what goes with them of the activations.
-    let x_sums: [&[S::Block]; M] = std::array::from_fn(|m| S::blocks(x[m].sums(group)).0);
-    for v in 0..row_groups.div_ceil(S::LANES) {
-        for r in 0..R {
-            let at = first_group(r) + v * S::LANES;
-            let biases = scale_vector(s, kind, bias_bytes(&weight, TABLE), at);
-            for m in 0..M {
-                sums[r][m] = s.fma(biases, s.load(&x_sums[m][v]), sums[r][m]);
-            }
-        }
-    }
-    if TABLE {
-        let factor = s.splat(bias_factor);
-        sums.iter_mut().flatten().for_each(|sum| *sum = s.mul(factor, *sum));
-    }
+    let mut rest = [[0.0f32; M]; R];
     let mut scales = [[0.0f32; SCALES]; R];
     for start in (0..cols).step_by(CHUNK) {
         let len = CHUNK.min(cols - start);
-        for r in 0..R {
-            let groups = (first_group(r) + (start >> shift), len >> shift);
-            decode_scales(s, kind, weight.scales(), groups, code_factor, &mut scales[r]);
-        }
+        s.apart(DecodeScales {
+            scale_type,
+            bytes: weight.scales(),
+            first: first_group(0) + (start >> shift),
+            stride: row_groups,
+            count: len >> shift,
+            factor: code_factor,
+            out: &mut scales,
+        });
         let first = start / S::COUNT;
         let whole = len / S::COUNT;
         for v in 0..whole {
@@ -124,23 +115,51 @@ fn tile<S: Simd, const BITS: usize, const TABLE: bool, const R: usize, const M: 
             }
         }
         if whole * S::COUNT < len {
-            let v = first + whole;
+            // The last columns of a row, which seldom are no whole vector.
+            let (v, group_of) = (first + whole, (whole * S::COUNT) >> shift);
             for r in 0..R {
-                let scale = s.group_scales(&scales[r][(whole * S::COUNT) >> shift..], group);
-                let codes = unpack::<S, BITS, TABLE>(s, &rows[r][v * bytes..]);
+                let (packed, scales) = (&rows[r][v * bytes..], &scales[r][group_of..]);
                 for m in 0..M {
-                    let dot = dot::<S, BITS>(s, codes, &x_codes[m][v]);
-                    let scale = s.mul(scale, s.load(&x_lanes[m][v]));
-                    sums[r][m] = s.fma(dot, scale, sums[r][m]);
+                    let x = x[m];
+                    rest[r][m] = s.apart(Rest::<BITS, TABLE> { packed, scales, group, x, v });
                 }
             }
         }
     }
-    for m in 0..M {
-        for r in 0..R {
-            let sum = s.sum(sums[r][m]) * weight.factor();
-            job.out[(token + m) * job.out_stride + row + r] = sum;
+    let biases = s.apart(BiasDots::<R, M> {
+        scale_type,
+        bytes: bias_bytes(&weight, TABLE),
+        first: first_group(0),
+        groups: row_groups,
+        x: std::array::from_fn(|m| x[m].sums(group)),
+    });
+    for r in 0..R {
+        for m in 0..M {
+            let sum = s.sum(sums[r][m]) + rest[r][m] + bias_factor * biases[r][m];
+            job.out[(token + m) * job.out_stride + row + r] = sum * weight.factor();
         }
+    }
+}
+
+/// What is left of a row behind its whole vectors of codes, without the bias.
+struct Rest<'a, const BITS: usize, const TABLE: bool> {
+    packed: &'a [u8],
+    /// From that of the first column on.
+    scales: &'a [f32],
+    group: usize,
+    x: Token<'a>,
+    /// The vector of the activations.
+    v: usize,
+}
+
+impl<const BITS: usize, const TABLE: bool> Kernel for Rest<'_, BITS, TABLE> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let codes = unpack::<S, BITS, TABLE>(s, self.packed);
+        let dot = dot::<S, BITS>(s, codes, &S::signed(self.x.codes())[self.v]);
+        let lanes = s.load(&S::blocks(self.x.lanes()).0[self.v]);
+        s.sum(s.mul(dot, s.mul(s.group_scales(self.scales, self.group), lanes)))
     }
 }
 

@@ -4,7 +4,7 @@ use kinglet_quant::{Blocks, Mode};
 
 use super::super::dot::Vectors;
 use super::decode::unpack;
-use super::{SCALES, decode_scales};
+use super::{DecodeScales, SCALES};
 use crate::cpu::simd::codes::MOST_CODES;
 use crate::cpu::simd::{Kernel, Simd};
 
@@ -87,13 +87,16 @@ fn decode<S: Simd>(s: S, weight: &Blocks<'_>, row: usize, start: usize, out: &mu
     let format = weight.format();
     let count = out.len() / format.group();
     let first = row * format.groups(weight.cols()) + start / format.group();
-    let (kind, factor) = (weight.scale_type(), weight.factor());
-    let (mut scales, mut biases) = ([0.0f32; SCALES], [0.0f32; SCALES]);
+    let (scale_type, factor) = (weight.scale_type(), weight.factor());
+    let scaling = |bytes, out: &mut [[f32; SCALES]; 1]| {
+        s.apart(DecodeScales { scale_type, bytes, first, stride: 0, count, factor, out });
+    };
+    let (mut scales, mut biases) = ([[0.0f32; SCALES]], [[0.0f32; SCALES]]);
     let packed = &weight.row_codes(row)[start / 8 * format.bits()..];
-    decode_scales(s, kind, weight.scales(), (first, count), factor, &mut scales);
+    scaling(weight.scales(), &mut scales);
     match format.mode() {
         Mode::Affine => {
-            decode_scales(s, kind, weight.biases(), (first, count), factor, &mut biases);
+            scaling(weight.biases(), &mut biases);
             match format.bits() {
                 2 => codes::<S, 2, false>(s, packed, out),
                 3 => codes::<S, 3, false>(s, packed, out),
@@ -110,7 +113,7 @@ fn decode<S: Simd>(s: S, weight: &Blocks<'_>, row: usize, start: usize, out: &mu
         }
         Mode::MxFp8 => halves(s, packed, out),
     }
-    let scaled = out.chunks_exact_mut(format.group()).zip(scales.iter().zip(&biases));
+    let scaled = out.chunks_exact_mut(format.group()).zip(scales[0].iter().zip(&biases[0]));
     for (out, (&scale, &bias)) in scaled {
         out.iter_mut().for_each(|x| *x = scale * *x + bias);
     }

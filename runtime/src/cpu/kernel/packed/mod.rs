@@ -24,8 +24,8 @@ mod tests;
 
 use kinglet_quant::{Blocks, DType, Mode, ScaleType, e4m3, e8m0};
 
-use crate::cpu::simd::Simd;
 use crate::cpu::simd::codes::padded;
+use crate::cpu::simd::{Kernel, Simd};
 pub(crate) use activations::{Int8, Layout};
 
 /// `2 e2m1(code) + 12` for each code.
@@ -104,21 +104,64 @@ fn scale_vector<S: Simd>(s: S, scale_type: ScaleType, bytes: &[u8], index: usize
     }
 }
 
-/// Scales (or biases) `index .. index + count` of a matrix, times `factor`, and some more behind them.
-#[inline(always)]
-fn decode_scales<S: Simd>(
-    s: S,
+/// Scales (or biases) of `R` rows, each times `factor`, and some more behind them.
+struct DecodeScales<'a, 'o, const R: usize> {
     scale_type: ScaleType,
-    bytes: &[u8],
-    (index, count): (usize, usize),
+    bytes: &'a [u8],
+    /// The first of the first row, elements from one row to the next, and how many there are of each.
+    first: usize,
+    stride: usize,
+    count: usize,
     factor: f32,
-    out: &mut [f32; SCALES],
-) {
-    let factor = s.splat(factor);
-    let blocks = S::blocks_mut(out).0;
-    for (v, block) in blocks.iter_mut().enumerate().take(count.div_ceil(S::LANES)) {
-        let scales = scale_vector(s, scale_type, bytes, index + v * S::LANES);
-        s.store(s.mul(factor, scales), block);
+    out: &'o mut [[f32; SCALES]; R],
+}
+
+impl<const R: usize> Kernel for DecodeScales<'_, '_, R> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let factor = s.splat(self.factor);
+        for (r, out) in self.out.iter_mut().enumerate() {
+            let first = self.first + r * self.stride;
+            let blocks = S::blocks_mut(out).0;
+            for (v, block) in blocks.iter_mut().enumerate().take(self.count.div_ceil(S::LANES)) {
+                let scales = scale_vector(s, self.scale_type, self.bytes, first + v * S::LANES);
+                s.store(s.mul(factor, scales), block);
+            }
+        }
+    }
+}
+
+/// Of each of `R` rows, the sum of its biases' products with what goes with them of each of `M` tokens.
+struct BiasDots<'a, const R: usize, const M: usize> {
+    scale_type: ScaleType,
+    bytes: &'a [u8],
+    /// The first of the first row; a row has as many as groups.
+    first: usize,
+    groups: usize,
+    /// As many as a row has groups, zeros behind them to the end of a vector.
+    x: [&'a [f32]; M],
+}
+
+impl<const R: usize, const M: usize> Kernel for BiasDots<'_, R, M> {
+    type Output = [[f32; M]; R];
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> [[f32; M]; R] {
+        let x: [&[S::Block]; M] = std::array::from_fn(|m| S::blocks(self.x[m]).0);
+        let mut dots = [[0.0; M]; R];
+        for (r, dots) in dots.iter_mut().enumerate() {
+            let first = self.first + r * self.groups;
+            let mut sums = [s.zero(); M];
+            for v in 0..self.groups.div_ceil(S::LANES) {
+                let at = first + v * S::LANES;
+                let biases = scale_vector(s, self.scale_type, self.bytes, at);
+                for m in 0..M {
+                    sums[m] = s.fma(biases, s.load(&x[m][v]), sums[m]);
+                }
+            }
+            *dots = sums.map(|sum| s.sum(sum));
+        }
+        dots
     }
 }
 

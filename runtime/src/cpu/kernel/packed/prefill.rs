@@ -4,7 +4,7 @@ use kinglet_quant::Blocks;
 
 use super::activations::{BLOCK, Int8, Token};
 use super::decode::unpack;
-use super::{SCALES, bias_bytes, by_codes, code_factors, decode_scales};
+use super::{DecodeScales, SCALES, bias_bytes, by_codes, code_factors};
 use crate::cpu::simd::codes::MOST_CODES;
 use crate::cpu::simd::{Kernel, Simd, load, store};
 
@@ -46,58 +46,71 @@ impl Kernel for Prefill<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        let weight = self.weight;
-        by_codes!(weight, tiles::<S>(s, &mut self));
-    }
-}
-
-#[inline(always)]
-fn tiles<S: Simd, const BITS: usize, const TABLE: bool>(s: S, job: &mut Prefill<'_, '_>) {
-    let (cols, group) = (job.weight.cols(), job.weight.format().group());
-    let mut tile = Tile {
-        codes: [0; COLS * LANES],
-        scales: [0.0; GROUPS * LANES],
-        biases: [0.0; GROUPS * LANES],
-    };
-    for row in (0..job.rows).step_by(S::LANES) {
-        let rows = S::LANES.min(job.rows - row);
-        for start in (0..cols).step_by(COLS) {
-            let span = Span { start, len: COLS.min(cols - start), group };
-            fill::<S, BITS, TABLE>(s, &job.weight, job.first_row + row, rows, span, &mut tile);
-            let mut token = 0;
-            if S::WIDE {
-                while token + 8 <= job.x.tokens {
-                    tokens::<S, BITS, 8>(s, job, &tile, span, (row, rows), token);
-                    token += 8;
+        let (cols, format) = (self.weight.cols(), self.weight.format());
+        let mut tile = Tile {
+            codes: [0; COLS * LANES],
+            scales: [0.0; GROUPS * LANES],
+            biases: [0.0; GROUPS * LANES],
+        };
+        for row in (0..self.rows).step_by(S::LANES) {
+            let rows = S::LANES.min(self.rows - row);
+            for start in (0..cols).step_by(COLS) {
+                let span = Span { start, len: COLS.min(cols - start), group: format.group() };
+                s.apart(Fill {
+                    weight: self.weight,
+                    first: self.first_row + row,
+                    rows,
+                    span,
+                    tile: &mut tile,
+                });
+                if format.bits() <= 6 {
+                    s.apart(self.tokens::<true>(&tile, span, row, rows));
+                } else {
+                    s.apart(self.tokens::<false>(&tile, span, row, rows));
                 }
-            }
-            while token + 4 <= job.x.tokens {
-                tokens::<S, BITS, 4>(s, job, &tile, span, (row, rows), token);
-                token += 4;
-            }
-            while token < job.x.tokens {
-                tokens::<S, BITS, 1>(s, job, &tile, span, (row, rows), token);
-                token += 1;
             }
         }
     }
 }
 
+impl Prefill<'_, '_> {
+    fn tokens<'t, const SMALL: bool>(
+        &'t mut self,
+        tile: &'t Tile,
+        span: Span,
+        row: usize,
+        rows: usize,
+    ) -> Tokens<'t, SMALL> {
+        let (factor, out_stride) = (self.weight.factor(), self.out_stride);
+        Tokens { x: self.x, tile, span, row, rows, factor, out: self.out, out_stride }
+    }
+}
+
 /// Unpacks `rows` rows from `first` on; what further lanes hold is of no matter.
-#[inline(always)]
-fn fill<S: Simd, const BITS: usize, const TABLE: bool>(
-    s: S,
-    weight: &Blocks<'_>,
+struct Fill<'a, 'o> {
+    weight: Blocks<'a>,
     first: usize,
     rows: usize,
     span: Span,
-    tile: &mut Tile,
-) {
+    tile: &'o mut Tile,
+}
+
+impl Kernel for Fill<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        by_codes!(self.weight, fill::<S>(s, self));
+    }
+}
+
+#[inline(always)]
+fn fill<S: Simd, const BITS: usize, const TABLE: bool>(s: S, job: Fill<'_, '_>) {
+    let Fill { weight, first, rows, span, tile } = job;
     let bytes = S::COUNT * BITS / 8;
     let (row_groups, count) = (weight.cols() / span.group, span.len / span.group);
-    let (kind, bias_bytes) = (weight.scale_type(), bias_bytes(weight, TABLE));
+    let (scale_type, bias_bytes) = (weight.scale_type(), bias_bytes(&weight, TABLE));
     let (code_factor, bias_factor) = code_factors(TABLE);
-    let (mut scales, mut biases) = ([0.0f32; SCALES], [0.0f32; SCALES]);
+    let (mut scales, mut biases) = ([[0.0f32; SCALES]], [[0.0f32; SCALES]]);
     let mut row = [0u8; COLS];
     for r in 0..rows {
         let packed = &weight.row_codes(first + r)[span.start / 8 * BITS..];
@@ -110,25 +123,61 @@ fn fill<S: Simd, const BITS: usize, const TABLE: bool>(
         for (four, out) in fours.zip(out[r..].iter_mut().step_by(S::LANES)) {
             *out = *four;
         }
-        let groups = ((first + r) * row_groups + span.start / span.group, count);
-        decode_scales(s, kind, weight.scales(), groups, code_factor, &mut scales);
-        decode_scales(s, kind, bias_bytes, groups, bias_factor, &mut biases);
+        let first = (first + r) * row_groups + span.start / span.group;
+        for (bytes, factor, out) in
+            [(weight.scales(), code_factor, &mut scales), (bias_bytes, bias_factor, &mut biases)]
+        {
+            s.apart(DecodeScales { scale_type, bytes, first, stride: 0, count, factor, out });
+        }
         for g in 0..count {
-            tile.scales[g * S::LANES + r] = scales[g];
-            tile.biases[g * S::LANES + r] = biases[g];
+            tile.scales[g * S::LANES + r] = scales[0][g];
+            tile.biases[g * S::LANES + r] = biases[0][g];
+        }
+    }
+}
+
+/// All tokens with the rows of a tile. Products of `SMALL` codes, of up to six bits, have room to be added up faster.
+struct Tokens<'a, const SMALL: bool> {
+    x: Int8<'a>,
+    tile: &'a Tile,
+    span: Span,
+    row: usize,
+    rows: usize,
+    /// What all weights are multiplied with.
+    factor: f32,
+    out: &'a mut [f32],
+    out_stride: usize,
+}
+
+impl<const SMALL: bool> Kernel for Tokens<'_, SMALL> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let mut token = 0;
+        if S::WIDE {
+            while token + 8 <= self.x.tokens {
+                tokens::<S, SMALL, 8>(s, &mut self, token);
+                token += 8;
+            }
+        }
+        while token + 4 <= self.x.tokens {
+            tokens::<S, SMALL, 4>(s, &mut self, token);
+            token += 4;
+        }
+        while token < self.x.tokens {
+            tokens::<S, SMALL, 1>(s, &mut self, token);
+            token += 1;
         }
     }
 }
 
 #[inline(always)]
-fn tokens<S: Simd, const BITS: usize, const M: usize>(
+fn tokens<S: Simd, const SMALL: bool, const M: usize>(
     s: S,
-    job: &mut Prefill<'_, '_>,
-    tile: &Tile,
-    span: Span,
-    (row, rows): (usize, usize),
+    job: &mut Tokens<'_, SMALL>,
     token: usize,
 ) {
+    let (tile, span) = (job.tile, job.span);
     let x: [Token<'_>; M] = std::array::from_fn(|m| job.x.token(token + m));
     let fours: [&[i32]; M] =
         std::array::from_fn(|m| &x[m].fours()[span.start / 4..][..span.len / 4]);
@@ -143,11 +192,7 @@ fn tokens<S: Simd, const BITS: usize, const M: usize>(
         for four in p * part / 4..(p + 1) * part / 4 {
             let codes = s.load_codes(&tile.codes[four * S::COUNT..][..S::COUNT]);
             for m in 0..M {
-                dots[m] = if BITS <= 6 {
-                    s.dot_splat::<true>(dots[m], codes, fours[m][four])
-                } else {
-                    s.dot_splat::<false>(dots[m], codes, fours[m][four])
-                };
+                dots[m] = s.dot_splat::<SMALL>(dots[m], codes, fours[m][four]);
             }
         }
         let scale = vector(&tile.scales, (p << part_shift) >> group_shift);
@@ -163,9 +208,9 @@ fn tokens<S: Simd, const BITS: usize, const M: usize>(
             sums[m] = s.fma(bias, s.splat(x_sum), sums[m]);
         }
     }
-    let factor = s.splat(job.weight.factor());
+    let factor = s.splat(job.factor);
     for m in 0..M {
-        let out = &mut job.out[(token + m) * job.out_stride + row..][..rows];
+        let out = &mut job.out[(token + m) * job.out_stride + job.row..][..job.rows];
         let sum = s.mul(factor, sums[m]);
         let sum = if span.start == 0 { sum } else { s.add(load(s, out), sum) };
         store(s, sum, out);
