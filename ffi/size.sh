@@ -17,6 +17,6 @@ measure() { # LIMIT FOLDER WORDS FLAGS...
         status=1
     fi
 }
-measure 11600000 "$target/size-wgpu" "processor and Vulkan"
-measure 7600000 "$target/size-cpu" "processor alone" --no-default-features
+measure 10500000 "$target/size-wgpu" "processor and Vulkan"
+measure 6800000 "$target/size-cpu" "processor alone" --no-default-features
 exit $status

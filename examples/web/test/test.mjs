@@ -184,7 +184,8 @@ inBrowser('a download is kept, goes on where it broke off, and is repaired', {},
     const page = await blank(context, url);
     const failed = await load(page, url);
     assert.equal(failed.code, 'network', JSON.stringify(failed));
-    assert.ok(asked.length >= 2 && /^bytes=\d{7}-$/.test(asked[1]), `it is taken up again: ${asked}`);
+    // How much of what was sent has arrived when a connection breaks is not known: at first it may be no whole block.
+    assert.ok(asked.slice(1).some((range) => /^bytes=\d{7}-$/.test(range)), `it is taken up again: ${asked}`);
     breakAt = 0;
     asked.length = 0;
     const loaded = await load(page, url);
