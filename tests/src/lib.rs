@@ -20,6 +20,7 @@ pub fn fixtures() -> PathBuf {
 }
 
 /// A tiny random checkpoint with what the reference implementation makes of it.
+#[derive(Clone)]
 pub struct Case {
     /// `family/case`.
     pub name: String,

@@ -1,7 +1,7 @@
 //! Random sequences of all that can be done with sessions, against sessions that were only ever fed: 200 for each family. One that fails
 //! is made shorter until nothing can be left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 
 use kinglet::sampling::{Sampler, SamplingOptions};
@@ -426,14 +426,10 @@ impl<'a> World<'a> {
     }
 }
 
-/// `sequences` on the backend `on`, by way of the processor where a session is saved.
-fn check_family(family: &str, on: &On, sequences: u32) {
+/// `sequences` with those of `cases` that are of a family, on the backend `on`, by way of the processor where a session is saved.
+fn check_family(family: &str, cases: Vec<Case>, on: &On, sequences: u32) {
     let of_family = |case: &Case| case.name.starts_with(&format!("{family}/"));
-    let cases: Vec<_> = everywhere()
-        .into_iter()
-        .filter(|(case, other)| of_family(case) && other.wgpu == on.wgpu)
-        .map(|(case, _)| case)
-        .collect();
+    let cases: Vec<_> = cases.into_iter().filter(of_family).collect();
     let models: Vec<[Model; 2]> = cases
         .iter()
         .map(|case| [open(case, &on.threads(1).chunk(48)), open(case, &cpu().threads(2))])
@@ -466,7 +462,7 @@ macro_rules! families {
         $(
             #[test]
             fn $name() {
-                check_family(stringify!($name), &cpu(), SEQUENCES);
+                check_family(stringify!($name), chosen(), &cpu(), SEQUENCES);
             }
         )*
     };
@@ -479,13 +475,18 @@ families! {
 #[test]
 fn on_a_device() {
     let Some(device) = device() else { return };
-    let given = std::env::var("KINGLET_SEQUENCES").ok().map(|n| n.parse().expect("a number"));
-    let device_cases: Vec<Case> =
-        everywhere().into_iter().filter(|(_, on)| on.wgpu).map(|(case, _)| case).collect();
-    let some =
-        |family: &&&str| device_cases.iter().any(|c| c.name.split('/').next() == Some(family));
-    for family in FAMILIES.iter().filter(|family| given.is_some() || some(family)) {
-        check_family(family, &device, given.unwrap_or(DEVICE_SEQUENCES));
+    let on_device = everywhere().into_iter().filter(|(_, on)| on.wgpu).map(|(case, _)| case);
+    let given =
+        std::env::var("KINGLET_SEQUENCES").ok().map(|count| count.parse().expect("a number"));
+    let (cases, sequences) = match given {
+        Some(sequences) => (chosen(), sequences),
+        None => (on_device.collect(), DEVICE_SEQUENCES),
+    };
+    let families: BTreeSet<_> =
+        cases.iter().filter_map(|case| case.name.split('/').next()).collect();
+    assert!(families.len() > 4, "{families:?}");
+    for family in families {
+        check_family(family, cases.clone(), &device, sequences);
     }
 }
 
