@@ -61,12 +61,8 @@ pub enum Kernel {
     Mamba2Outputs,
     /// `mamba_scan`.
     MambaScan,
-    /// `mlstm_scan` for few tokens; the last workgroup of a head to end finishes it.
+    /// `mlstm_scan` for few tokens, before the norm.
     MLstmStep,
-    /// `mlstm_scan` for few tokens, without what comes at a head's end.
-    MLstmStepApart,
-    /// What `MLstmStepApart` leaves to do.
-    MLstmSettle,
     /// `mlstm_scan` for many tokens: weights of the tokens of a chunk for each other.
     MLstmScores,
     /// `mlstm_scan` for many tokens: what each chunk adds to the state.
@@ -75,7 +71,7 @@ pub enum Kernel {
     MLstmPass,
     /// `mlstm_scan` for many tokens: outputs before their norm.
     MLstmOutputs,
-    /// `mlstm_scan` for many tokens: norm and gate.
+    /// `mlstm_scan`: norm and gate.
     MLstmFinish,
     /// `moe_down` for few tokens.
     MoeDownRows,
@@ -111,7 +107,7 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 49] = [
         Self::AttentionPrepare,
         Self::AttentionAttend,
         Self::AttentionPieces,
@@ -140,8 +136,6 @@ impl Kernel {
         Self::Mamba2Outputs,
         Self::MambaScan,
         Self::MLstmStep,
-        Self::MLstmStepApart,
-        Self::MLstmSettle,
         Self::MLstmScores,
         Self::MLstmStates,
         Self::MLstmPass,
@@ -196,8 +190,6 @@ impl Kernel {
             Self::Mamba2Outputs => ("mamba2_scan", "outputs"),
             Self::MambaScan => ("mamba_scan", ""),
             Self::MLstmStep => ("mlstm_scan", "step"),
-            Self::MLstmStepApart => ("mlstm_scan", "step_apart"),
-            Self::MLstmSettle => ("mlstm_scan", "settle"),
             Self::MLstmScores => ("mlstm_scan", "scores"),
             Self::MLstmStates => ("mlstm_scan", "states"),
             Self::MLstmPass => ("mlstm_scan", "pass"),
@@ -243,10 +235,7 @@ impl Kernel {
                 | Self::Mamba2Pass
                 | Self::MambaScan
                 | Self::MLstmStep
-                | Self::MLstmStepApart
-                | Self::MLstmSettle
                 | Self::MLstmPass
-                | Self::MLstmOutputs
         )
     }
 
@@ -278,6 +267,7 @@ impl Kernel {
                 | Self::Mamba2Outputs
                 | Self::MLstmScores
                 | Self::MLstmStates
+                | Self::MLstmOutputs
                 | Self::MLstmFinish
                 | Self::MoeDownSum
                 | Self::MoeGroup

@@ -10,7 +10,8 @@
 //     C = e^(F_last + m - m_last) C + e^(l_last - m_last) (diag(e^(F_last - F + i - l_last)) K)^T V,   n likewise
 //
 // All exponents are at most 0. W and what a chunk adds to C depend on its own tokens only. Dispatches: `scores`, W; `states`,
-// what each chunk adds; `pass`, the memory before each chunk; `outputs`, H; `finish`, norm and gate.
+// what each chunk adds; `pass`, the memory before each chunk; `outputs`, H; `finish`, norm and gate. Behind few tokens norm and gate are left to
+// the projection that follows, where it can do that, so that a step is one dispatch.
 //# use math
 //# use step
 
@@ -31,7 +32,7 @@ struct Params {
 
 @group(0) @binding(_) var<uniform> params: Params;
 
-//# when step step_apart settle scores states outputs finish
+//# when step scores states outputs finish
 /// q, k, v, output gate, input gate, forget gate, [T, input_stride].
 @group(0) @binding(_) var<storage, read> input: array<f32>;
 
@@ -60,111 +61,39 @@ fn gates(t: u32, head: u32) -> vec2<f32> {
     return vec2(i, log_sigmoid(soft_cap(input[at + params.heads], params.gate_soft_cap)));
 }
 
-//# when step step_apart settle pass outputs
+//# when step pass
 //# use weights
-/// [heads, qk_head_dim * v_head_dim + qk_head_dim + 1]: C by rows of keys, n, m.
+/// [heads, qk_head_dim * v_head_dim + qk_head_dim + 1]: C by rows of keys, n, m; then [heads, qk_head_dim + 1]: n and m once more.
 @group(0) @binding(_) var<storage, read_write> state: array<Kept>;
 
-//# when step step_apart settle scores states pass outputs
+/// Where n and m of a head lie on a side: all workgroups of a head read those that the step before has left, at `step.parity`, so
+/// new ones are written to the other.
+fn sums_at(head: u32, side: u32) -> u32 {
+    let memory = params.qk_head_dim * params.v_head_dim;
+    let again = params.heads * head_state() + head * (params.qk_head_dim + 1u);
+    return select(again, head * head_state() + memory, side == 0u);
+}
+
+//# when step scores states pass outputs
 /// Elements of a head's state.
 fn head_state() -> u32 {
     return params.qk_head_dim * (params.v_head_dim + 1u) + 1u;
 }
 
-//# when step settle finish
+//# when finish
 /// The op's small tensors, one behind the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
-/// y, [T, output_stride].
+//# when step finish
+/// y, [T, output_stride]: behind `step` h, which has neither norm nor gate.
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
-/// Element `column` of a head's y at token `t` of the run, from the normed value.
-fn finish(t: u32, head: u32, column: u32, normed: f32) {
-    let at = head * params.v_head_dim + column;
-    var y = normed * vectors[params.norm_weight + at];
-    if params.norm_bias != ABSENT {
-        y += vectors[params.norm_bias + at];
-    }
-    let gate = sigmoid(input[row_of(t) + gate_column(head) + column]);
-    output[(step.start + t) * params.output_stride + at] = gate * y;
-}
-
-//# when step step_apart settle
+//# when step
 //# use reduce
-/// What workgroups of a head hand on, as bits of floats: values before the norm, n and m, [heads, MOST * v_head_dim +
-/// qk_head_dim + 1]. Only atomics are seen by other workgroups on every device.
-@group(0) @binding(_) var<storage, read_write> exchange: array<atomic<u32>>;
-
+// A workgroup takes 16 columns of a head's memory through the run's tokens; its 256 threads hold up to 16 elements each, so
+// that 256 rows fit in a pass.
 const THREADS: u32 = 256u;
 /// Most tokens of a run.
 const MOST: u32 = 4u;
-
-fn hand_on(at: u32, value: f32) {
-    atomicStore(&exchange[at], bitcast<u32>(value));
-}
-
-fn handed(at: u32) -> f32 {
-    return bitcast<f32>(atomicLoad(&exchange[at]));
-}
-
-/// Where a head's part of `exchange` begins.
-fn exchange_of(head: u32) -> u32 {
-    return head * (MOST * params.v_head_dim + params.qk_head_dim + 1u);
-}
-
-//# when step settle
-/// Elements of a value for each thread.
-const VALUES: u32 = 8u;
-
-/// What is left when all values of a head are there: its norm, its gate, and n and m of the state.
-fn settle(head: u32, ids: Ids) {
-    let thread = thread_of(ids);
-    let width = params.v_head_dim;
-    let first = exchange_of(head);
-    // A component for each token.
-    var h: array<vec4<f32>, VALUES>;
-    var total = vec4(0.0);
-    for (var j = 0u; j < VALUES; j += 1u) {
-        let column = j * THREADS + thread;
-        h[j] = vec4(0.0);
-        if column < width {
-            for (var t = 0u; t < step.tokens; t += 1u) {
-                h[j][t] = handed(first + t * width + column);
-            }
-            total += h[j];
-        }
-    }
-    let mean = sum_over(total, ids, THREADS) / f32(width);
-    var squares = vec4(0.0);
-    for (var j = 0u; j < VALUES; j += 1u) {
-        if j * THREADS + thread < width {
-            squares += (h[j] - mean) * (h[j] - mean);
-        }
-    }
-    let factor = inverseSqrt(sum_over(squares, ids, THREADS) / f32(width) + params.norm_eps);
-    for (var j = 0u; j < VALUES; j += 1u) {
-        let column = j * THREADS + thread;
-        if column < width {
-            for (var t = 0u; t < step.tokens; t += 1u) {
-                finish(t, head, column, (h[j][t] - mean[t]) * factor[t]);
-            }
-        }
-    }
-    let sums = head * head_state() + params.qk_head_dim * width;
-    for (var r = thread; r < params.qk_head_dim + 1u; r += THREADS) {
-        state[sums + r] = kept(handed(first + MOST * width + r));
-    }
-}
-
-//# when settle
-@compute @workgroup_size(THREADS)
-fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
-    settle(group.x, ids);
-}
-
-//# when step step_apart
-// A workgroup takes 16 columns of a head's memory through the run's tokens; its 256 threads hold up to 16 elements each, so
-// that 256 rows fit in a pass. All of them need n and m, which therefore change only when the last workgroup has ended.
-
 /// Columns of the memory in a workgroup.
 const COLUMNS: u32 = 16u;
 /// Threads that share a column.
@@ -178,13 +107,6 @@ const PASS: u32 = 256u;
 var<workgroup> queries: array<vec4<f32>, PASS>;
 var<workgroup> keys: array<vec4<f32>, PASS>;
 
-//# when step
-/// Workgroups of each head that have ended, [heads]; zeros between dispatches.
-@group(0) @binding(_) var<storage, read_write> counters: array<atomic<u32>>;
-
-var<workgroup> ended: u32;
-
-//# when step step_apart
 @compute @workgroup_size(THREADS)
 fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let thread = thread_of(ids);
@@ -195,8 +117,8 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     let value_dim = params.v_head_dim;
     let used = column < value_dim;
     let memory = head * head_state();
-    let sums = memory + key_dim * value_dim;
-    let first_out = exchange_of(head);
+    let sums = sums_at(head, step.parity);
+    let new_sums = sums_at(head, 1u - step.parity);
     let query_scale = inverseSqrt(f32(key_dim));
 
     var m = f32(state[sums + key_dim]);
@@ -244,7 +166,7 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
             }
             own += q * k;
             if group.y == 0u {
-                hand_on(first_out + MOST * value_dim + r, n);
+                state[new_sums + r] = kept(n);
             }
         }
         queries[thread] = q;
@@ -276,25 +198,12 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
     if share == 0u && used {
         let h = (decays * carried + own * v) / (max(abs(before + own), exp(-stabilizers)) + params.eps);
         for (var t = 0u; t < step.tokens; t += 1u) {
-            hand_on(first_out + t * value_dim + column, h[t]);
+            output[(step.start + t) * params.output_stride + head * value_dim + column] = h[t];
         }
     }
     if thread == 0u && group.y == 0u {
-        hand_on(first_out + MOST * value_dim + key_dim, m);
+        state[new_sums + key_dim] = kept(m);
     }
-    //# when step
-    storageBarrier();
-    if thread == 0u {
-        ended = atomicAdd(&counters[head], 1u) + 1u;
-    }
-    if workgroupUniformLoad(&ended) == (value_dim + COLUMNS - 1u) / COLUMNS {
-        storageBarrier();
-        settle(head, ids);
-        if thread == 0u {
-            atomicStore(&counters[head], 0u);
-        }
-    }
-    //# when step step_apart
 }
 
 //# when scores states pass outputs
@@ -306,6 +215,17 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
 const THREADS: u32 = 256u;
 /// Elements of a value for each thread.
 const VALUES: u32 = 8u;
+
+/// Element `column` of a head's y at token `t` of the run, from the normed value.
+fn finish(t: u32, head: u32, column: u32, normed: f32) {
+    let at = head * params.v_head_dim + column;
+    var y = normed * vectors[params.norm_weight + at];
+    if params.norm_bias != ABSENT {
+        y += vectors[params.norm_bias + at];
+    }
+    let gate = sigmoid(input[row_of(t) + gate_column(head) + column]);
+    output[(step.start + t) * params.output_stride + at] = gate * y;
+}
 
 @compute @workgroup_size(THREADS)
 fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {

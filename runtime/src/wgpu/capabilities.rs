@@ -12,8 +12,6 @@ const WITHOUT: &str = "KINGLET_WGPU_WITHOUT";
 pub struct Capabilities {
     /// Threads that run in step exchange values, in groups of at most 64.
     pub subgroups: bool,
-    /// The last workgroup of a dispatch to end sees what the others have written.
-    pub handover: bool,
     /// Arithmetic in binary16.
     pub f16: bool,
     /// Dot products of four bytes packed in a word: WGSL's `dot4I8Packed`.
@@ -30,9 +28,8 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// Every capability's name, in the order of the fields.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 7] = [
         "subgroups",
-        "handover",
         "f16",
         "dot_int8",
         "cooperative_matrices",
@@ -49,8 +46,6 @@ impl Capabilities {
         let f16 = features.contains(wgpu::Features::SHADER_F16);
         Self {
             subgroups: features.contains(wgpu::Features::SUBGROUP) && sized,
-            // Metal has no barrier between workgroups, and what a browser runs on is not known.
-            handover: matches!(info.backend, wgpu::Backend::Vulkan | wgpu::Backend::Dx12),
             f16,
             // naga writes it out where a device has no such instruction.
             dot_int8: true,
@@ -73,10 +68,9 @@ impl Capabilities {
     }
 
     /// Each capability with its name.
-    pub fn list(self) -> [(&'static str, bool); 8] {
+    pub fn list(self) -> [(&'static str, bool); 7] {
         let values = [
             self.subgroups,
-            self.handover,
             self.f16,
             self.dot_int8,
             self.cooperative_matrices,
@@ -99,7 +93,6 @@ impl Capabilities {
         for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             let capability = match name {
                 "subgroups" => &mut self.subgroups,
-                "handover" => &mut self.handover,
                 "f16" => &mut self.f16,
                 "dot_int8" => &mut self.dot_int8,
                 "cooperative_matrices" => &mut self.cooperative_matrices,
@@ -110,7 +103,7 @@ impl Capabilities {
                     return Err(Error::Option {
                         name: WITHOUT,
                         value: name.into(),
-                        expected: "a list of subgroups, handover, f16, dot_int8, cooperative_matrices, unchecked, timestamps, \
+                        expected: "a list of subgroups, f16, dot_int8, cooperative_matrices, unchecked, timestamps, \
                                    pipeline_cache",
                     });
                 }
@@ -147,7 +140,6 @@ mod tests {
 
     const ALL: Capabilities = Capabilities {
         subgroups: true,
-        handover: true,
         f16: true,
         dot_int8: true,
         cooperative_matrices: true,

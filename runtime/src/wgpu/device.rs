@@ -274,11 +274,6 @@ impl Device {
         Variant::new(kernel, weights, reduction, arithmetic)
     }
 
-    /// Whether the last workgroup of this kernel to end may go on with what the others have written.
-    pub(super) fn hands_over(&self, kernel: Kernel) -> bool {
-        self.capabilities.handover && !self.avoids(kernel, WeightType::F32, Trait::Handover)
-    }
-
     /// Whether tokens may be chosen here, rather than on the host.
     pub(super) fn chooses(&self) -> bool {
         !self.avoided().contains(&Reliance::choosing())

@@ -102,6 +102,8 @@ pub(super) enum When {
     Always,
     Few,
     Many,
+    /// Where the step, whatever the run, has many.
+    ManyOfStep,
     /// From the first to the last of these numbers.
     Between(usize, usize),
 }
@@ -111,7 +113,7 @@ impl When {
         match self {
             Self::Always => true,
             Self::Few => tokens <= FEW,
-            Self::Many => tokens > FEW,
+            Self::Many | Self::ManyOfStep => tokens > FEW,
             Self::Between(first, last) => (first..=last).contains(&tokens),
         }
     }
@@ -141,6 +143,11 @@ impl Dispatch {
     /// Whether it is recorded where `tokens` are computed together.
     pub(super) fn holds(&self, tokens: usize) -> bool {
         self.when.holds(tokens)
+    }
+
+    /// Whether it is recorded for a run of so many tokens in a step of so many.
+    pub(super) fn holds_for(&self, run: usize, step: usize) -> bool {
+        self.when.holds(if self.when == When::ManyOfStep { step } else { run })
     }
 
     /// Workgroups along x and y.

@@ -15,7 +15,7 @@ use super::memory::{Sizes, fitting, memory};
 use super::profile::Stamps;
 use super::program::{Program, Recorder};
 use super::readback::{Readback, Spare};
-use super::state::{SpareTensors, StateLayout, WgpuState};
+use super::state::{SpareTensors, StateLayout, Twice, WgpuState};
 use crate::backend::{
     Ahead, BackendRun, Executable, Logits, ProfileFuture, SessionState, StepFuture,
 };
@@ -145,15 +145,20 @@ impl WgpuExecutable {
             false => None,
         };
         let (dispatches, rotations) = builder.finish()?;
-        let mut doubled = vec![false; plan.states.len()];
+        let mut twice = vec![Twice::Nothing; plan.states.len()];
         for op in &plan.ops {
             match op {
-                Op::Mamba2Scan(op) => doubled[op.conv_state.0] = true,
-                Op::Conv1d(op) => doubled[op.state.0] = true,
+                Op::Mamba2Scan(op) => twice[op.conv_state.0] = Twice::All,
+                Op::Conv1d(op) => twice[op.state.0] = Twice::All,
+                // n and m.
+                Op::MLstmScan(op) => {
+                    let (parts, elements) = (op.heads, op.qk_head_dim + 1);
+                    twice[op.state.0] = Twice::Ends { parts, elements };
+                }
                 _ => {}
             }
         }
-        let layout = StateLayout::new(&device, &plan, &doubled)?;
+        let layout = StateLayout::new(&device, &plan, &twice)?;
         Ok(Self {
             program: Arc::new(Program {
                 device,

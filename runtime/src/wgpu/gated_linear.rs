@@ -20,6 +20,7 @@ pub(super) fn add(op: &op::GatedLinear, builder: &mut Builder<'_>) -> Result<(),
     let stride = builder.width(op.output);
     let projection = Projection {
         before: &before,
+        few: &before,
         vectors: &vectors,
         pieces: &pieces,
         output: builder.buffer(op.output),

@@ -17,6 +17,7 @@ pub(super) fn add(op: &op::Head, builder: &mut Builder<'_>) -> Result<(), Error>
     let vectors = builder.vectors(&vectors)?;
     let projection = Projection {
         before: &before,
+        few: &before,
         vectors: &vectors,
         pieces: &pieces,
         output: Resource::Buffer(builder.memory.logits.clone()),

@@ -6,6 +6,7 @@ use kinglet_shaders::Kernel;
 use super::builder::{Builder, Vectors};
 use super::dispatch::Over;
 use super::layout::Layout;
+use super::mlstm_scan;
 use super::projection::{Projection, set_matrix};
 use crate::Error;
 use crate::op::{self, Output};
@@ -41,6 +42,10 @@ fn add_parts(
     let pieces = builder.rows(&[&matrices])?;
     let mut vectors = Vectors::default();
     let before = builder.before(&mut vectors, op.input, &op.prologue)?;
+    let few = match mlstm_scan::left_to(builder.plan, op) {
+        Some(scan) => Some(builder.heads(&mut vectors, op.input, scan)?),
+        None => None,
+    };
     let bias = builder.biases(&mut vectors, parts)?;
     let (add, scale) = match op.mode {
         Output::Store => (0, 1.0),
@@ -50,6 +55,7 @@ fn add_parts(
     let stride = builder.width(op.output);
     let projection = Projection {
         before: &before,
+        few: few.as_ref().unwrap_or(&before),
         vectors: &vectors,
         pieces: &pieces,
         output: builder.buffer(op.output),

@@ -38,8 +38,6 @@ pub(super) struct Scratch {
     pub squares: wgpu::Buffer,
     pub states: wgpu::Buffer,
     pub chunks: wgpu::Buffer,
-    /// Zeros between dispatches.
-    pub counters: wgpu::Buffer,
 }
 
 /// Cosines and sines of the positions of a step, for all layers that rotate alike.
@@ -153,7 +151,6 @@ pub(super) fn memory(
             squares: scratch(between.squares)?,
             states: scratch(between.states)?,
             chunks: scratch(between.chunks)?,
-            counters: scratch(between.counters)?,
         },
     })
 }

@@ -1,11 +1,14 @@
-//! `mlstm_scan` on wgpu: one dispatch for few tokens, five for many.
+//! `mlstm_scan` on wgpu: one dispatch for few tokens, five for many. Behind few, norm and gate of the heads are left to the projection that
+//! follows, where it can do that.
 
 use kinglet_shaders::Kernel;
 
 use super::builder::{Builder, Vectors};
 use super::dispatch::{Extent, Over, Resource, When};
+use super::projection;
 use crate::Error;
-use crate::op;
+use crate::op::{self, BufferId, Op, Prologue, Slice};
+use crate::plan::Plan;
 
 /// Most elements of a value that the kernels' threads have registers for.
 pub(super) const MAX_VALUE: usize = 2048;
@@ -25,7 +28,7 @@ pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), E
     let norm_weight = builder.vector(&mut vectors, &op.head_norm.weight)?;
     let norm_bias = builder.optional(&mut vectors, op.head_norm.bias.as_ref())?;
     let vectors = builder.vectors(&vectors)?;
-    let hands_over = builder.device.hands_over(Kernel::MLstmStep);
+    let is_left = is_left(builder.plan, op);
     let scratch = builder.memory.scratch.clone();
     // Every form takes its own of these.
     let resources = [
@@ -33,8 +36,6 @@ pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), E
         ("vectors", vectors),
         ("state", Resource::State(op.state, 0)),
         ("output", builder.buffer(op.output)),
-        ("exchange", Resource::Buffer(scratch.tokens)),
-        ("counters", Resource::Buffer(scratch.counters)),
         ("scores", Resource::Buffer(scratch.squares)),
         ("added", Resource::Buffer(scratch.states.clone())),
         ("states", Resource::Buffer(scratch.states)),
@@ -65,21 +66,49 @@ pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), E
     };
     let fixed = Extent::Fixed;
     let step = [fixed(op.heads), fixed(op.v_head_dim.div_ceil(COLUMNS))];
-    if hands_over {
-        form(Kernel::MLstmStep, step, When::Few)?;
-    } else {
-        form(Kernel::MLstmStepApart, step, When::Few)?;
-        form(Kernel::MLstmSettle, [fixed(op.heads), fixed(1)], When::Few)?;
-    }
+    form(Kernel::MLstmStep, step, When::Few)?;
     let (down, across) = (op.qk_head_dim.div_ceil(SIDE), op.v_head_dim.div_ceil(SIDE));
     for (kernel, groups) in [
         (Kernel::MLstmScores, [fixed(op.heads), Extent::Tiles(SIDE)]),
         (Kernel::MLstmStates, [fixed(op.heads * down * across), Extent::Tiles(SIDE)]),
         (Kernel::MLstmPass, [fixed(op.head_state().div_ceil(THREADS)), fixed(op.heads)]),
         (Kernel::MLstmOutputs, [fixed(op.heads * across), Extent::Tiles(SIDE)]),
-        (Kernel::MLstmFinish, [fixed(op.heads), Extent::Tokens(1)]),
     ] {
         form(kernel, groups, When::Many)?;
     }
-    Ok(())
+    // A run of few tokens in a step of many is finished here, too: the projection takes all of the step's tokens alike.
+    let when = if is_left { When::ManyOfStep } else { When::Always };
+    form(Kernel::MLstmFinish, [fixed(op.heads), Extent::Tokens(1)], when)
+}
+
+/// The scan whose norm and gate are left to `linear` where it takes few tokens: it comes right before.
+pub(super) fn left_to<'p>(plan: &'p Plan, linear: &op::Linear) -> Option<&'p op::MLstmScan> {
+    plan.ops.windows(2).find_map(|pair| match pair {
+        [Op::MLstmScan(scan), Op::Linear(next)] if std::ptr::eq(next, linear) => {
+            takes_over(plan, next, scan).then_some(scan)
+        }
+        _ => None,
+    })
+}
+
+/// Whether the projection behind `scan` does what is left of it.
+fn is_left(plan: &Plan, scan: &op::MLstmScan) -> bool {
+    plan.ops.windows(2).any(|pair| match pair {
+        [Op::MLstmScan(first), Op::Linear(next)] => {
+            std::ptr::eq(first, scan) && takes_over(plan, next, scan)
+        }
+        _ => false,
+    })
+}
+
+fn takes_over(plan: &Plan, linear: &op::Linear, scan: &op::MLstmScan) -> bool {
+    let whole = Slice { buffer: scan.output, offset: 0, width: scan.heads * scan.v_head_dim };
+    let readers = plan.ops.iter().filter(|op| op.uses().reads.contains(&scan.output)).count();
+    let slot = |buffer: BufferId| plan.buffers.get(buffer.0).map(|buffer| buffer.slot);
+    linear.prologue == Prologue::None
+        && linear.input == whole
+        && readers == 1
+        // The gate, which is in the scan's input, must still be there.
+        && slot(linear.output) != slot(scan.input)
+        && 2 * scan.heads <= projection::MAX_GROUPS
 }

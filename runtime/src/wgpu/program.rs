@@ -143,7 +143,7 @@ impl Program {
             if dispatches.iter().any(|dispatch| dispatch.over == Over::Runs) {
                 for (run, (state, len)) in runs.iter().enumerate() {
                     for (index, dispatch) in (first..).zip(dispatches) {
-                        if dispatch.holds(*len) {
+                        if dispatch.holds_for(*len, tokens) {
                             recorder.record(dispatch, state.bind_group(index), 1 + run, *len);
                         }
                     }

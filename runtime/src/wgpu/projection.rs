@@ -8,7 +8,7 @@ use super::dispatch::{Extent, FEW, Over, Resource, When};
 use super::params::{ABSENT, Params};
 use super::upload::Piece;
 use crate::Error;
-use crate::op::{Prologue, Slice};
+use crate::op::{self, Prologue, Slice};
 
 /// Elements of which a prepared token, and each part of it, is a multiple: what tiles take at once.
 pub(super) const PREPARED: usize = 64;
@@ -88,6 +88,27 @@ impl Builder<'_> {
         Ok(Before { kind, input, gate: input, weight, bias, groups: 1, eps: norm.eps })
     }
 
+    /// The norm of a scan's heads and its gate, before a projection of what the scan leaves.
+    pub(super) fn heads(
+        &self,
+        vectors: &mut Vectors,
+        input: Slice,
+        scan: &op::MLstmScan,
+    ) -> Result<Before, Error> {
+        let width = scan.heads * scan.v_head_dim;
+        // Behind queries, keys and values.
+        let offset = 2 * scan.heads * scan.qk_head_dim + width;
+        Ok(Before {
+            kind: 6,
+            input,
+            gate: Slice { buffer: scan.input, offset, width },
+            weight: self.vector(vectors, &scan.head_norm.weight)?,
+            bias: self.optional(vectors, scan.head_norm.bias.as_ref())?,
+            groups: scan.heads,
+            eps: scan.head_norm.eps,
+        })
+    }
+
     /// Sets a kernel's `prologue`.
     pub(super) fn set_before(&self, params: &mut Params, before: &Before) {
         params
@@ -153,19 +174,19 @@ impl Builder<'_> {
         projection: &Projection<'_>,
         set: impl Fn(&mut Params, &Piece),
     ) -> Result<(), Error> {
-        let Projection { before, vectors, pieces, output, over, share } = projection;
+        let Projection { before, few: own, vectors, pieces, output, over, share } = projection;
         for piece in *pieces {
-            let mut resources = self.before_resources(before, vectors);
+            let mut resources = self.before_resources(own, vectors);
             resources.push(("weights", Resource::Buffer(piece.buffer.clone())));
             resources.push(("output", output.clone()));
             let rows = piece.items.len();
-            let stored = self.stored(piece.weights, before);
+            let stored = self.stored(piece.weights, own);
             let lanes = self.lanes(few, stored, share * rows, before.input.width);
             self.dispatch(
                 few,
                 stored,
                 |builder, params| {
-                    builder.set_before(params, before);
+                    builder.set_before(params, own);
                     params.set("lanes", lanes);
                     set(params, piece);
                 },
@@ -286,6 +307,8 @@ impl Prepare {
 /// A projection for [`Builder::projection`].
 pub(super) struct Projection<'a> {
     pub before: &'a Before,
+    /// The same where there are few tokens.
+    pub few: &'a Before,
     pub vectors: &'a Resource,
     pub pieces: &'a [Piece],
     pub output: Resource,

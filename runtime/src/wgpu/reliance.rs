@@ -16,8 +16,6 @@ pub(super) enum Trait {
     Int8,
     /// Sums within subgroups.
     Subgroups,
-    /// Workgroups that see what others have written.
-    Handover,
     /// Choosing tokens at all, which the host can do as well.
     Choosing,
     /// Nothing: the fallback of all fallbacks.
@@ -36,12 +34,11 @@ impl From<Arithmetic> for Trait {
 }
 
 impl Trait {
-    const NAMES: [(Self, &'static str); 6] = [
+    const NAMES: [(Self, &'static str); 5] = [
         (Self::Cooperative, "cooperative"),
         (Self::F16, "f16"),
         (Self::Int8, "int8"),
         (Self::Subgroups, "subgroups"),
-        (Self::Handover, "handover"),
         (Self::Choosing, "choosing"),
     ];
 }
@@ -71,7 +68,6 @@ impl Reliance {
         let needed = [
             Some(Trait::from(variant.arithmetic())).filter(|needed| *needed != Trait::Nothing),
             subgroups.then_some(Trait::Subgroups),
-            (variant.kernel() == Kernel::MLstmStep).then_some(Trait::Handover),
             variant.kernel().samples().then_some(Trait::Choosing),
         ];
         needed.into_iter().flatten().map(move |needed| Self { file, weights, needed })

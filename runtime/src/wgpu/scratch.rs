@@ -1,6 +1,6 @@
 //! Memory that an op's dispatches hand one another within a run: the next op, and the next run, use it anew.
 
-use crate::op::{Attention, MLstmScan, Mamba2Scan, Op};
+use crate::op::{Attention, Mamba2Scan, Op};
 use crate::plan::Plan;
 
 use super::dispatch::FEW;
@@ -18,7 +18,7 @@ const MOST_PIECES: usize = 64;
 /// Elements of each buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sizes {
-    /// What tokens have: a convolution's outputs, or what workgroups hand to the last of them.
+    /// What tokens have: a convolution's outputs, or pieces of attention.
     pub tokens: usize,
     /// Squares of chunks.
     pub squares: usize,
@@ -26,8 +26,6 @@ pub(super) struct Sizes {
     pub states: usize,
     /// What chunks have beside.
     pub chunks: usize,
-    /// Counters of workgroups that have ended.
-    pub counters: usize,
 }
 
 impl Sizes {
@@ -41,14 +39,12 @@ impl Sizes {
                 squares: chunks * op.groups * SQUARE,
                 states: chunks * state_of(op),
                 chunks: chunks * op.heads,
-                counters: 0,
             },
             Op::MLstmScan(op) => Self {
-                tokens: op.heads * exchanged(op),
+                tokens: 0,
                 squares: chunks * op.heads * SQUARE,
                 states: chunks * op.heads * op.head_state(),
                 chunks: chunks * op.heads * (2 + 3 * CHUNK),
-                counters: op.heads,
             },
             Op::Attention(op) => {
                 let tokens = FEW * op.heads * pieces(op, bound) * (op.head_dim + 2);
@@ -65,7 +61,6 @@ impl Sizes {
             squares: a.squares.max(b.squares),
             states: a.states.max(b.states),
             chunks: a.chunks.max(b.chunks),
-            counters: a.counters.max(b.counters),
         })
     }
 
@@ -78,11 +73,6 @@ impl Sizes {
 /// Elements of all heads' states.
 fn state_of(op: &Mamba2Scan) -> usize {
     op.heads * op.state_dim * op.head_dim
-}
-
-/// What the workgroups of an mLSTM head hand to the last of them: values of each token, `n` and `m`.
-pub(super) fn exchanged(op: &MLstmScan) -> usize {
-    FEW * op.v_head_dim + op.qk_head_dim + 1
 }
 
 /// Into how many pieces the cache is cut for few tokens; kernels see at most `bound` bytes.

@@ -12,7 +12,7 @@ use super::dispatch::{Over, Part};
 use super::program::Program;
 use super::readback::Readback;
 use super::tensors::Tensors;
-pub(super) use super::tensors::{SpareTensors, StateLayout};
+pub(super) use super::tensors::{SpareTensors, StateLayout, Twice};
 use crate::Error;
 use crate::backend::{ExportFuture, PortableState, SessionState};
 use crate::cache_codes::{self, Bits};
@@ -34,7 +34,7 @@ pub(super) struct WgpuState {
     bound: Vec<wgpu::Buffer>,
     /// Tokens taken so far: the position of the next one.
     pub position: usize,
-    /// Which half of a doubled tensor holds what was left last.
+    /// Which copy of what is there twice holds what was left last.
     pub parity: u32,
 }
 
@@ -166,18 +166,16 @@ impl WgpuState {
         self.program.device.check()?;
         let form = || Error::StateForm { id: id.0 };
         if let Some(place) = self.program.layout.place(id) {
-            // All of it: a half of one that is doubled need not begin where a copy can.
+            // All of it: a copy need not begin where it can be fetched from.
             let size = place.size();
             let fetched =
                 self.tensors.with(place, |buffer| self.fetch(&[(buffer, place.offset, size)]));
             let readback = fetched.ok_or_else(form)??;
             let all = self.read(readback, size).await?;
-            let start = place.current(self.parity) as usize;
-            let bytes = start..start + place.bytes as usize;
-            let own = bytemuck::cast_slice(&all).get(bytes).ok_or_else(form)?;
+            let own = place.current(bytemuck::cast_slice(&all), self.parity).ok_or_else(form)?;
             return Ok(PortableState::Tensor(match self.format_of(id) {
-                StateFormat::F16 => bytemuck::pod_collect_to_vec::<u8, f16>(own).to_f32_vec(),
-                _ => bytemuck::pod_collect_to_vec(own),
+                StateFormat::F16 => bytemuck::pod_collect_to_vec::<u8, f16>(&own).to_f32_vec(),
+                _ => bytemuck::pod_collect_to_vec(&own),
             }));
         }
         let (kv_heads, head_dim, row) = self.shape(id).ok_or_else(form)?;
@@ -288,18 +286,14 @@ impl SessionState for WgpuState {
             (Some(place), PortableState::Tensor(values)) => {
                 let most = f16::MAX.to_f32();
                 let half = |&x: &f32| f16::from_f32(x.clamp(-most, most));
-                let mut bytes: Vec<u8> = match self.format_of(id) {
+                let bytes: Vec<u8> = match self.format_of(id) {
                     StateFormat::F16 => values.iter().flat_map(|x| half(x).to_ne_bytes()).collect(),
                     _ => bytemuck::pod_collect_to_vec(&values),
                 };
                 if bytes.len() as u64 != place.bytes {
                     return Err(form());
                 }
-                // Both halves, whichever is read next.
-                if place.doubled {
-                    bytes.extend_from_within(..);
-                }
-                bytes.resize(bytes.len().next_multiple_of(4), 0);
+                let bytes = place.with_copies(bytes);
                 Tensors::unshare(&mut self.tensors)?;
                 self.tensors
                     .with(place, |buffer| queue.write_buffer(buffer, place.offset, &bytes))

@@ -36,37 +36,97 @@ pub(super) struct Place {
     pub offset: u64,
     /// Of one copy.
     pub bytes: u64,
-    /// Whether it is there twice, since a kernel must not write where others read.
-    pub doubled: bool,
+    twice: Twice,
+}
+
+/// What of a tensor is there twice, since a kernel must not write where others read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Twice {
+    #[default]
+    Nothing,
+    /// All of it: one copy behind the other.
+    All,
+    /// The end of each of so many equal parts, so many of its elements: their second copies follow the tensor.
+    Ends { parts: usize, elements: usize },
 }
 
 impl Place {
-    /// Bytes in all, as many as can be copied or bound.
-    pub(super) fn size(self) -> u64 {
-        (self.bytes * if self.doubled { 2 } else { 1 }).next_multiple_of(4).max(16)
+    /// A place for a tensor of so many elements.
+    fn new(bytes: u64, elements: usize, twice: Twice) -> Self {
+        let twice = match twice {
+            // In bytes from here on.
+            Twice::Ends { parts, elements: own } => {
+                Twice::Ends { parts, elements: own * (bytes as usize / elements.max(1)) }
+            }
+            other => other,
+        };
+        Self { buffer: 0, offset: 0, bytes, twice }
     }
 
-    /// Where the half begins that the last step has left, in bytes from [`Self::offset`].
-    pub(super) fn current(self, parity: u32) -> u64 {
-        if self.doubled { u64::from(parity) * self.bytes } else { 0 }
+    /// Bytes in all, as many as can be copied or bound.
+    pub(super) fn size(self) -> u64 {
+        let second = match self.twice {
+            Twice::Nothing => 0,
+            Twice::All => self.bytes,
+            Twice::Ends { parts, elements } => (parts * elements) as u64,
+        };
+        (self.bytes + second).next_multiple_of(4).max(16)
+    }
+
+    /// What the last step has left, of all that lies here; `None` if that is not as much as it should be.
+    pub(super) fn current(self, all: &[u8], parity: u32) -> Option<Vec<u8>> {
+        let bytes = self.bytes as usize;
+        let (first, second) = all.split_at_checked(bytes)?;
+        if parity == 0 {
+            return Some(first.to_vec());
+        }
+        match self.twice {
+            Twice::Nothing => Some(first.to_vec()),
+            Twice::All => second.get(..bytes).map(<[u8]>::to_vec),
+            Twice::Ends { parts, elements } => {
+                let mut whole = first.to_vec();
+                let ends = second.get(..parts * elements)?.chunks_exact(elements.max(1));
+                for (part, end) in whole.chunks_exact_mut(bytes / parts.max(1)).zip(ends) {
+                    let rest = part.len().checked_sub(elements)?;
+                    part[rest..].copy_from_slice(end);
+                }
+                Some(whole)
+            }
+        }
+    }
+
+    /// A tensor with the second copy of what is there twice, so that it is no matter which is read next.
+    pub(super) fn with_copies(self, mut tensor: Vec<u8>) -> Vec<u8> {
+        match self.twice {
+            Twice::Nothing => {}
+            Twice::All => tensor.extend_from_within(..),
+            Twice::Ends { parts, elements } => {
+                let part = tensor.len() / parts.max(1);
+                for end in (1..=parts).map(|index| index * part) {
+                    tensor.extend_from_within(end.saturating_sub(elements)..end);
+                }
+            }
+        }
+        tensor.resize(tensor.len().next_multiple_of(4), 0);
+        tensor
     }
 }
 
 impl StateLayout {
-    /// Places for the states of `plan`, of which some are `doubled`.
+    /// Places for the states of `plan`; `twice` says what is there twice of each.
     ///
     /// # Errors
     /// When a tensor is larger than a kernel can see.
-    pub(super) fn new(device: &Device, plan: &Plan, doubled: &[bool]) -> Result<Self, Error> {
+    pub(super) fn new(device: &Device, plan: &Plan, twice: &[Twice]) -> Result<Self, Error> {
         let most = device.device.limits().max_buffer_size;
         let (mut places, mut buffers) = (Vec::new(), Vec::<u64>::new());
-        for (state, &doubled) in plan.states.iter().zip(doubled) {
+        for (state, &twice) in plan.states.iter().zip(twice) {
             let StateKind::Tensor { .. } = &state.kind else {
                 places.push(None);
                 continue;
             };
-            let bytes = state.bytes(0) as u64;
-            let needed = (bytes * if doubled { 2 } else { 1 }).next_multiple_of(4).max(16);
+            let place = Place::new(state.bytes(0) as u64, state.elements(0), twice);
+            let needed = place.size();
             if needed > device.max_binding {
                 let (what, limit) = (format!("a buffer for {WHAT}"), device.max_binding);
                 return Err(Error::DeviceLimit { what, needed, limit });
@@ -78,7 +138,7 @@ impl StateLayout {
             });
             let buffer = buffers.len() - 1;
             buffers[buffer] = (offset + needed).next_multiple_of(ALIGNMENT);
-            places.push(Some(Place { buffer, offset, bytes, doubled }));
+            places.push(Some(Place { buffer, offset, ..place }));
         }
         Ok(Self { places, buffers })
     }
@@ -159,7 +219,7 @@ impl Tensors {
         Some(Part { buffer, offset: place.offset, size: wgpu::BufferSize::new(place.size()) })
     }
 
-    /// Calls `use_it` with the buffer that holds a tensor, both halves of one that is doubled. Until it returns nobody leaves with
+    /// Calls `use_it` with the buffer that holds a tensor, with its copies. Until it returns nobody leaves with
     /// the buffer, so that what it submits finds the tensor there.
     pub(super) fn with<T>(
         &self,

@@ -198,13 +198,21 @@ const CHUNK: u32 = 64u;
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let size = head_state();
+    let memory = params.qk_head_dim * params.v_head_dim;
     let element = group.x * THREADS + thread;
     let head = group.y;
     if element < size {
         let chunks = (step.tokens + CHUNK - 1u) / CHUNK;
         let stabilizer = element + 1u == size;
-        var m = f32(state[head * size + size - 1u]);
-        var value = f32(state[head * size + element]);
+        let sums = sums_at(head, step.parity);
+        var read_at = head * size + element;
+        var write_at = read_at;
+        if element >= memory {
+            read_at = sums + element - memory;
+            write_at = sums_at(head, 1u - step.parity) + element - memory;
+        }
+        var m = f32(state[sums + params.qk_head_dim]);
+        var value = f32(state[read_at]);
         for (var chunk = 0u; chunk < chunks; chunk += 1u) {
             let chunk_head = chunk * params.heads + head;
             let at = chunk_head * size + element;
@@ -220,10 +228,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
             m = next;
         }
-        // The other workgroups read m: `outputs` writes it.
-        if !stabilizer {
-            state[head * size + element] = kept(value);
-        }
+        state[write_at] = kept(select(value, m, stabilizer));
     }
 }
 
@@ -271,9 +276,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             carry = exp(decay + m - stabilizer) * inverseSqrt(f32(key_dim));
             own = exp(largest - stabilizer);
             floor = exp(-stabilizer);
-            if first + thread + 1u == step.tokens && first_column == 0u {
-                state[head * head_state() + head_state() - 1u] = kept(stabilizer);
-            }
         }
         carries[thread] = carry;
         owns[thread] = own;

@@ -38,6 +38,10 @@ const PROLOGUE_SCALED_NORM: u32 = 4u;
 /// An RMS norm of x * silu(gate) in groups, with factors found first.
 const PROLOGUE_SCALED_GATED_NORM: u32 = 5u;
 
+/// A layer norm in groups, with means and factors found first, times sigmoid(gate).
+const PROLOGUE_LAYER_NORM_GATE: u32 = 6u;
+
+/// Means take the upper half of `scales`.
 const MAX_GROUPS: u32 = 512u;
 
 //# when f32 f16
@@ -94,17 +98,25 @@ fn gated(p: Prologue, token: u32, k: u32) -> f32 {
     return value;
 }
 
-/// `value`, which is element `k` behind the gate, with the norm's weight, bias and found factors.
-fn weighted(p: Prologue, value: f32, k: u32) -> f32 {
+/// `value`, which is element `k` of `token` behind the gate before the norm, with the norm's weight, bias and found factors, and behind the
+/// gate after it.
+fn weighted(p: Prologue, token: u32, value: f32, k: u32) -> f32 {
     var result = value;
     if p.kind >= PROLOGUE_SCALED_NORM {
-        result *= scales[k / (p.cols / p.groups)];
+        let group = k / (p.cols / p.groups);
+        if p.kind == PROLOGUE_LAYER_NORM_GATE {
+            result -= scales[MAX_GROUPS / 2u + group];
+        }
+        result *= scales[group];
     }
     if p.weight != ABSENT {
         result *= small(p.weight + k);
     }
     if p.bias != ABSENT {
         result += small(p.bias + k);
+    }
+    if p.kind == PROLOGUE_LAYER_NORM_GATE {
+        result *= sigmoid(gate_at(token * p.gate_stride + p.gate_offset + k));
     }
     return result;
 }
@@ -129,10 +141,23 @@ fn find_scales(p: Prologue, token: u32, ids: Ids) {
     let width = p.cols / p.groups;
     for (var first = 0u; first < p.groups; first += THREADS / 32u) {
         let group = first + thread / 32u;
+        var mean = 0.0;
+        if p.kind == PROLOGUE_LAYER_NORM_GATE {
+            var total = 0.0;
+            if group < p.groups {
+                for (var i = thread % 32u; i < width; i += 32u) {
+                    total += gated(p, token, group * width + i);
+                }
+            }
+            mean = sum_over(vec4(total, 0.0, 0.0, 0.0), ids, 32u).x / f32(width);
+            if group < p.groups && thread % 32u == 0u {
+                scales[MAX_GROUPS / 2u + group] = mean;
+            }
+        }
         var squares = 0.0;
         if group < p.groups {
             for (var i = thread % 32u; i < width; i += 32u) {
-                let value = gated(p, token, group * width + i);
+                let value = gated(p, token, group * width + i) - mean;
                 squares += value * value;
             }
         }

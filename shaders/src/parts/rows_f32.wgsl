@@ -31,11 +31,15 @@ fn four_gated(p: Prologue, token: u32, k: vec4<u32>) -> vec4<f32> {
     return value;
 }
 
-/// Four elements with the norm's weight, bias and found factors.
-fn four_weighted(p: Prologue, value: vec4<f32>, k: vec4<u32>) -> vec4<f32> {
+/// Four elements with the norm's weight, bias and found factors, and behind the gate after it.
+fn four_weighted(p: Prologue, token: u32, value: vec4<f32>, k: vec4<u32>) -> vec4<f32> {
     var result = value;
     if p.kind >= PROLOGUE_SCALED_NORM {
         let group = k / (p.cols / p.groups);
+        if p.kind == PROLOGUE_LAYER_NORM_GATE {
+            let at = group + MAX_GROUPS / 2u;
+            result -= vec4(scales[at.x], scales[at.y], scales[at.z], scales[at.w]);
+        }
         result *= vec4(scales[group.x], scales[group.y], scales[group.z], scales[group.w]);
     }
     if p.weight != ABSENT {
@@ -45,6 +49,10 @@ fn four_weighted(p: Prologue, value: vec4<f32>, k: vec4<u32>) -> vec4<f32> {
     if p.bias != ABSENT {
         let at = k + p.bias;
         result += vec4(vectors[at.x], vectors[at.y], vectors[at.z], vectors[at.w]);
+    }
+    if p.kind == PROLOGUE_LAYER_NORM_GATE {
+        let at = k + token * p.gate_stride + p.gate_offset;
+        result *= vec4(sigmoid(gate[at.x]), sigmoid(gate[at.y]), sigmoid(gate[at.z]), sigmoid(gate[at.w]));
     }
     return result;
 }
@@ -62,7 +70,7 @@ fn fill_piece(p: Prologue, token: u32, base: u32, ids: Ids) -> f32 {
         let at = min(k, vec4(p.cols - 1u));
         let raw = select(vec4(0.0), four_gated(p, token, at), inside);
         squares += dot(raw, raw);
-        piece[piece_at(quad)] = select(vec4(0.0), four_weighted(p, raw, at), inside);
+        piece[piece_at(quad)] = select(vec4(0.0), four_weighted(p, token, raw, at), inside);
     }
     workgroupBarrier();
     return squares;

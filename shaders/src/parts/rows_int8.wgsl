@@ -57,12 +57,23 @@ fn eight_gated(p: Prologue, token: u32, k: u32) -> Eight {
     return Eight(low, high);
 }
 
-/// Elements `k ..` with the norm's weight, bias and found factors.
-fn eight_weighted(p: Prologue, value: Eight, k: u32) -> Eight {
+fn four_sigmoid(x: vec4<f32>) -> vec4<f32> {
+    return vec4(sigmoid(x.x), sigmoid(x.y), sigmoid(x.z), sigmoid(x.w));
+}
+
+/// Elements `k ..` of `token` with the norm's weight, bias and found factors, and behind the gate after it.
+fn eight_weighted(p: Prologue, token: u32, value: Eight, k: u32) -> Eight {
     var low = value.low;
     var high = value.high;
     if p.kind >= PROLOGUE_SCALED_NORM {
         let width = p.cols / p.groups;
+        if p.kind == PROLOGUE_LAYER_NORM_GATE {
+            let means = MAX_GROUPS / 2u;
+            for (var i = 0u; i < 4u; i += 1u) {
+                low[i] -= scales[means + (k + i) / width];
+                high[i] -= scales[means + (k + 4u + i) / width];
+            }
+        }
         for (var i = 0u; i < 4u; i += 1u) {
             low[i] *= scales[(k + i) / width];
             high[i] *= scales[(k + 4u + i) / width];
@@ -77,6 +88,11 @@ fn eight_weighted(p: Prologue, value: Eight, k: u32) -> Eight {
         let at = (p.bias + k) / 4u;
         low += vectors[at];
         high += vectors[at + 1u];
+    }
+    if p.kind == PROLOGUE_LAYER_NORM_GATE {
+        let at = (token * p.gate_stride + p.gate_offset + k) / 4u;
+        low *= four_sigmoid(gate[at]);
+        high *= four_sigmoid(gate[at + 1u]);
     }
     return Eight(low, high);
 }
@@ -116,8 +132,8 @@ fn fill_piece(p: Prologue, token: u32, base: u32, squares: f32, ids: Ids) -> f32
         let b = eight_gated(p, token, l);
         sum += select(0.0, dot(a.low, a.low) + dot(a.high, a.high), first < count);
         sum += select(0.0, dot(b.low, b.low) + dot(b.high, b.high), second < count);
-        let c = eight_weighted(p, a, k);
-        let d = eight_weighted(p, b, l);
+        let c = eight_weighted(p, token, a, k);
+        let d = eight_weighted(p, token, b, l);
         round_item(c, first, count, ids);
         if start + THREADS < count {
             round_item(d, second, count, ids);
