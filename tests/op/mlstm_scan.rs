@@ -4,8 +4,9 @@
 
 use std::ops::Range;
 
-use kinglet::op::{MLstmScan, Op};
+use kinglet::op::{Linear, MLstmScan, Op, Output, Prologue};
 use kinglet_tests::oracle::{log_sigmoid, sigmoid, soft_cap};
+use kinglet_tests::random::Random;
 use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
 
@@ -47,8 +48,20 @@ fn layer_norm(h: &[f64], eps: f32) -> Vec<f64> {
 }
 
 fn check(shape: Shape, gates: Gates, bias: bool, stored: Stored, lengths: &[usize]) {
+    check_before(None, shape, gates, bias, stored, lengths);
+}
+
+/// The scan, and if `rows` are given a projection to as many of what the scan leaves, which is added to what is there.
+fn check_before(
+    rows: Option<usize>,
+    shape: Shape,
+    gates: Gates,
+    bias: bool,
+    stored: Stored,
+    lengths: &[usize],
+) {
     let Shape { heads, qk, v } = shape;
-    let name = format!("mlstm_scan {shape:?} {} bias {bias}", gates.name);
+    let name = format!("mlstm_scan {shape:?} {} bias {bias} before {rows:?}", gates.name);
     let mut rig = Rig::new(name, stored, lengths).bound(gates.bound);
     // Columns of the input: q, k, v, output gate, input gate, forget gate.
     let (k_at, v_at) = (heads * qk, 2 * heads * qk);
@@ -81,7 +94,20 @@ fn check(shape: Shape, gates: Gates, bias: bool, stored: Stored, lengths: &[usiz
         state,
         output,
     }));
-    rig.check(output, |session: Range<usize>| {
+    let projected = rows.map(|rows| {
+        let there = rig.input(rows, Random::normal);
+        let (linear, matrix) = rig.linear(rows, heads * v, true);
+        rig.op(Op::Linear(Linear {
+            input: rig.whole(output),
+            prologue: Prologue::None,
+            parts: vec![linear],
+            output: there.buffer,
+            mode: Output::Add { scale: 0.5 },
+        }));
+        (there, matrix)
+    });
+    let result = projected.as_ref().map_or(output, |(there, _)| there.buffer);
+    rig.check(result, |session: Range<usize>| {
         let mut c = vec![0.0; heads * qk * v];
         let mut n = vec![0.0; heads * qk];
         let mut m = vec![0.0f64; heads];
@@ -116,7 +142,13 @@ fn check(shape: Shape, gates: Gates, bias: bool, stored: Stored, lengths: &[usiz
             }
             y
         };
-        input.rows[session].iter().map(&mut one).collect()
+        let scanned = input.rows[session.clone()].iter().map(&mut one);
+        let Some((there, matrix)) = &projected else { return scanned.collect() };
+        let add = |(y, there): (f64, &f64)| there + 0.5 * y;
+        scanned
+            .zip(&there.rows[session])
+            .map(|(y, there)| matrix.apply(&y).into_iter().zip(there).map(add).collect())
+            .collect()
     });
 }
 
@@ -146,6 +178,23 @@ fn few_tokens() {
     for shape in [shape(3, 20, 37), shape(2, 70, 16)] {
         for lengths in FEW {
             check(shape, Gates { qk: 2.0, ..USUAL }, true, Stored::F32, lengths);
+        }
+    }
+}
+
+/// Backends may leave a part of the scan to the projection that follows it.
+#[test]
+fn before_a_projection() {
+    let shapes =
+        [shape(1, 5, 9), shape(3, 20, 37), shape(4, 32, 64), shape(2, 70, 16), shape(1, 64, 520)];
+    // More sessions of few tokens than a step of few takes, too.
+    const MORE: &[&[usize]] = &[&[1], &[40], &[1, 1, 1, 1, 1, 1], &[3, 2, 4, 1], &[70, 2]];
+    let sessions = FEW.iter().chain(MORE);
+    for (turn, lengths) in sessions.enumerate() {
+        for (index, shape) in shapes.into_iter().enumerate() {
+            let stored = Stored::ALL[(turn + index) % 3];
+            let gates = Gates { qk: 2.0, ..USUAL };
+            check_before(Some(7 + 40 * index), shape, gates, turn % 2 == 0, stored, lengths);
         }
     }
 }

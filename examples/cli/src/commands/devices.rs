@@ -85,7 +85,7 @@ fn describe(adapter: &AdapterInfo, text: &mut String) -> Result<(), kinglet::Err
 }
 
 fn as_json(adapter: &AdapterInfo) -> Result<serde_json::Value, kinglet::Error> {
-    let named = |list: [(&'static str, bool); 8]| -> serde_json::Map<_, _> {
+    let named = |list: [(&'static str, bool); 7]| -> serde_json::Map<_, _> {
         list.into_iter().map(|(name, has)| (name.into(), has.into())).collect()
     };
     Ok(json!({
