@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! //# use NAME       the part NAME stands here, unless it stood before; `weights` and `reduce` are the variant's own
-//! //# when WORD ..   what follows is for these forms or kinds of arithmetic of the kernel only, up to the next `when` or `end`
+//! //# when WORD ..   what follows is for these forms or kinds of arithmetic of the kernel only, up to the next `when`, `unless` or `end`
+//! //# unless WORD .. what follows is for all others
 //! //# end
 //! ```
 //!
@@ -161,9 +162,9 @@ impl Composer<'_> {
             };
             let words: Vec<&str> = directive.split_whitespace().collect();
             match words[..] {
-                ["when", ref words @ ..] if !words.is_empty() => {
+                [what @ ("when" | "unless"), ref words @ ..] if !words.is_empty() => {
                     let own = [self.choice.form, self.choice.arithmetic];
-                    included = words.iter().any(|word| own.contains(word));
+                    included = words.iter().any(|word| own.contains(word)) == (what == "when");
                 }
                 ["end"] => included = true,
                 ["use", _] if !included => {}

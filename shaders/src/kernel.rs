@@ -41,6 +41,8 @@ pub enum Kernel {
     HeadSmallTiles,
     /// `linear` for few tokens.
     LinearRows,
+    /// `linear` for few tokens, behind a layer norm of each head and a gate.
+    LinearHeadRows,
     /// `linear` for many tokens.
     LinearTiles,
     /// `linear` for some tokens.
@@ -107,7 +109,7 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 50] = [
         Self::AttentionPrepare,
         Self::AttentionAttend,
         Self::AttentionPieces,
@@ -126,6 +128,7 @@ impl Kernel {
         Self::HeadTiles,
         Self::HeadSmallTiles,
         Self::LinearRows,
+        Self::LinearHeadRows,
         Self::LinearTiles,
         Self::Mamba2Step,
         Self::Mamba2StepAny,
@@ -180,6 +183,7 @@ impl Kernel {
             Self::HeadTiles => ("head", "tiles"),
             Self::HeadSmallTiles => ("head", "small_tiles"),
             Self::LinearRows => ("linear", "rows"),
+            Self::LinearHeadRows => ("linear", "head_rows"),
             Self::LinearTiles => ("linear", "tiles"),
             Self::Mamba2Step => ("mamba2_scan", "step"),
             Self::Mamba2StepAny => ("mamba2_scan", "step_any"),
@@ -281,6 +285,7 @@ impl Kernel {
             Self::GatedLinearRows
             | Self::HeadRows
             | Self::LinearRows
+            | Self::LinearHeadRows
             | Self::MoeDownRows
             | Self::MoeUpRows
                 if weights.has_integer_codes() =>

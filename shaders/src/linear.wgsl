@@ -11,7 +11,7 @@ struct Params {
     add: u32,
     scale: f32,
     @align(16) matrix: Matrix,
-    //# when rows
+    //# when rows head_rows
     /// Threads that share rows, a power of two.
     @align(16) lanes: u32,
     @align(16) prologue: Prologue,
@@ -36,7 +36,7 @@ fn finish(token: u32, row: u32, product: f32) {
     output[at] = value;
 }
 
-//# when rows
+//# when rows head_rows
 //# use rows
 /// Each `lanes` threads have four rows; y counts tokens.
 const THREADS: u32 = 256u;

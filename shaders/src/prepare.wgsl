@@ -44,7 +44,7 @@ fn prepared(p: Prologue, token: u32, k: u32, factor: f32) -> f32 {
     if i == ABSENT {
         return 0.0;
     }
-    return factor * weighted(p, token, gated(p, token, i), i);
+    return factor * weighted(p, gated(p, token, i), i);
 }
 
 @compute @workgroup_size(THREADS)
@@ -75,7 +75,7 @@ fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
 //# when f16
     var largest = 0.0;
     for (var k = thread; k < p.cols; k += THREADS) {
-        largest = max(largest, abs(weighted(p, token, gated(p, token, k), k)));
+        largest = max(largest, abs(weighted(p, gated(p, token, k), k)));
     }
     largest = max_over(factor * largest, ids, THREADS);
     // Its exponent; a token of zeros or worse is left as it is.

@@ -62,7 +62,8 @@ fn add_parts(
         over: Over::Step,
         share: 1,
     };
-    let kernels = [Kernel::LinearRows, Kernel::LinearSmallTiles, Kernel::LinearTiles];
+    let rows = if few.is_some() { Kernel::LinearHeadRows } else { Kernel::LinearRows };
+    let kernels = [rows, Kernel::LinearSmallTiles, Kernel::LinearTiles];
     builder.projection(kernels, &projection, |params, piece| {
         params
             .set("first_row", first + piece.items.start)

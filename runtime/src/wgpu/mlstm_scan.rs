@@ -110,5 +110,5 @@ fn takes_over(plan: &Plan, linear: &op::Linear, scan: &op::MLstmScan) -> bool {
         && readers == 1
         // The gate, which is in the scan's input, must still be there.
         && slot(linear.output) != slot(scan.input)
-        && 2 * scan.heads <= projection::MAX_GROUPS
+        && scan.heads <= projection::MAX_HEADS
 }

@@ -31,6 +31,8 @@ pub(super) struct Before {
 
 /// Most groups of a gated norm that kernels have room for.
 pub(super) const MAX_GROUPS: usize = 512;
+/// Most heads that the form behind a scan's heads has room for.
+pub(super) const MAX_HEADS: usize = 256;
 
 impl Builder<'_> {
     /// What stands before a projection of `input`.
@@ -99,7 +101,8 @@ impl Builder<'_> {
         // Behind queries, keys and values.
         let offset = 2 * scan.heads * scan.qk_head_dim + width;
         Ok(Before {
-            kind: 6,
+            // The kernel knows.
+            kind: 0,
             input,
             gate: Slice { buffer: scan.input, offset, width },
             weight: self.vector(vectors, &scan.head_norm.weight)?,
@@ -249,7 +252,9 @@ impl Builder<'_> {
         let four = |slice: Slice| {
             slice.offset.is_multiple_of(4) && self.width(slice.buffer).is_multiple_of(4)
         };
-        Stored { weights, aligned: four(before.input) && four(before.gate) }
+        // A thread's eight elements are of two groups at most.
+        let wide = before.groups == 1 || before.input.width >= 8 * before.groups;
+        Stored { weights, aligned: four(before.input) && four(before.gate) && wide }
     }
 
     /// Threads that share rows in the form for few tokens, where a token's `rows` of `cols` are computed: few rows are shared by

@@ -11,6 +11,15 @@ fn silu(x: f32) -> f32 {
     return x * sigmoid(x);
 }
 
+fn four_sigmoid(x: vec4<f32>) -> vec4<f32> {
+    let e = exp(-abs(x));
+    return select(e, vec4(1.0), x >= vec4(0.0)) / (1.0 + e);
+}
+
+fn four_silu(x: vec4<f32>) -> vec4<f32> {
+    return x * four_sigmoid(x);
+}
+
 /// ln(1 + e) for e in 0 ..= 1, as 2 artanh(e / (2 + e)): no term cancels.
 fn log_one_plus(e: f32) -> f32 {
     let s = e / (2.0 + e);

@@ -38,11 +38,12 @@ const PROLOGUE_SCALED_NORM: u32 = 4u;
 /// An RMS norm of x * silu(gate) in groups, with factors found first.
 const PROLOGUE_SCALED_GATED_NORM: u32 = 5u;
 
-/// A layer norm in groups, with means and factors found first, times sigmoid(gate).
-const PROLOGUE_LAYER_NORM_GATE: u32 = 6u;
-
-/// Means take the upper half of `scales`.
+/// Most groups of a norm.
+//# when head_rows
+const MAX_GROUPS: u32 = 256u;
+//# unless head_rows
 const MAX_GROUPS: u32 = 512u;
+//# end
 
 //# when f32 f16
 /// [T, input_stride].
@@ -89,36 +90,30 @@ fn small(i: u32) -> f32 {
 /// [groups].
 var<workgroup> scales: array<f32, MAX_GROUPS>;
 
-/// Element `k` of `token` behind the gate and before the norm.
-fn gated(p: Prologue, token: u32, k: u32) -> f32 {
-    var value = input_at(token * p.input_stride + p.input_offset + k);
-    if p.kind == PROLOGUE_GATE || p.kind == PROLOGUE_GATED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM {
-        value *= silu(gate_at(token * p.gate_stride + p.gate_offset + k));
-    }
-    return value;
+//# when head_rows
+// What stands before is known here: a layer norm of each group, then a product with sigmoid(gate).
+
+/// [groups].
+var<workgroup> means: array<f32, MAX_GROUPS>;
+
+/// Whether a product with silu(gate) comes first.
+fn is_gated(p: Prologue) -> bool {
+    return false;
 }
 
-/// `value`, which is element `k` of `token` behind the gate before the norm, with the norm's weight, bias and found factors, and behind the
-/// gate after it.
-fn weighted(p: Prologue, token: u32, value: f32, k: u32) -> f32 {
-    var result = value;
-    if p.kind >= PROLOGUE_SCALED_NORM {
-        let group = k / (p.cols / p.groups);
-        if p.kind == PROLOGUE_LAYER_NORM_GATE {
-            result -= scales[MAX_GROUPS / 2u + group];
-        }
-        result *= scales[group];
-    }
-    if p.weight != ABSENT {
-        result *= small(p.weight + k);
-    }
-    if p.bias != ABSENT {
-        result += small(p.bias + k);
-    }
-    if p.kind == PROLOGUE_LAYER_NORM_GATE {
-        result *= sigmoid(gate_at(token * p.gate_stride + p.gate_offset + k));
-    }
-    return result;
+/// Whether `find_scales` must run before `weighted`.
+fn needs_scales(p: Prologue) -> bool {
+    return true;
+}
+
+/// Whether the result must be multiplied by `norm_factor`.
+fn has_late_factor(p: Prologue) -> bool {
+    return false;
+}
+//# unless head_rows
+/// Whether a product with silu(gate) comes first.
+fn is_gated(p: Prologue) -> bool {
+    return p.kind == PROLOGUE_GATE || p.kind == PROLOGUE_GATED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM;
 }
 
 /// Whether `find_scales` must run before `weighted`.
@@ -130,39 +125,76 @@ fn needs_scales(p: Prologue) -> bool {
 fn has_late_factor(p: Prologue) -> bool {
     return p.kind == PROLOGUE_NORM || p.kind == PROLOGUE_GATED_NORM;
 }
+//# end
+
+/// Element `k` of `token` behind the gate and before the norm.
+fn gated(p: Prologue, token: u32, k: u32) -> f32 {
+    var value = input_at(token * p.input_stride + p.input_offset + k);
+    if is_gated(p) {
+        value *= silu(gate_at(token * p.gate_stride + p.gate_offset + k));
+    }
+    return value;
+}
+
+/// `value`, which is element `k` behind the gate, with the norm's weight, bias and found factors.
+fn weighted(p: Prologue, value: f32, k: u32) -> f32 {
+    var result = value;
+    if needs_scales(p) {
+        result *= scales[k / (p.cols / p.groups)];
+    }
+    if p.weight != ABSENT {
+        result *= small(p.weight + k);
+    }
+    if p.bias != ABSENT {
+        result += small(p.bias + k);
+    }
+    return result;
+}
 
 fn norm_factor(p: Prologue, sum_of_squares: f32, width: u32) -> f32 {
     return inverseSqrt(sum_of_squares / f32(width) + p.eps);
 }
 
-/// Fills `scales` for `token`; a span of 32 threads takes a group.
+/// Elements `i`, `i + span`, `i + 2 span` and `i + 3 span` of a group from `start` on, behind the gate and before the norm; zeros behind its
+/// end. There are no branches, so that all loads are under way together.
+fn spread(p: Prologue, token: u32, start: u32, i: u32, span: u32, width: u32) -> vec4<f32> {
+    let at = vec4(i) + span * vec4(0u, 1u, 2u, 3u);
+    let k = start + min(at, vec4(width - 1u));
+    let value = vec4(gated(p, token, k.x), gated(p, token, k.y), gated(p, token, k.z), gated(p, token, k.w));
+    return select(vec4(0.0), value, at < vec4(width));
+}
+
+/// Fills `scales` for `token`: a span of threads takes a group, and all of them are busy where groups are few.
 fn find_scales(p: Prologue, token: u32, ids: Ids) {
-    let thread = thread_of(ids);
     let width = p.cols / p.groups;
-    for (var first = 0u; first < p.groups; first += THREADS / 32u) {
-        let group = first + thread / 32u;
+    var span = THREADS;
+    while span > 32u && span * p.groups > THREADS {
+        span /= 2u;
+    }
+    let lane = thread_of(ids) % span;
+    for (var first = 0u; first < p.groups; first += THREADS / span) {
+        let group = first + thread_of(ids) / span;
+        // Where no group is left, the last one stands in.
+        let start = min(group, p.groups - 1u) * width;
         var mean = 0.0;
-        if p.kind == PROLOGUE_LAYER_NORM_GATE {
-            var total = 0.0;
-            if group < p.groups {
-                for (var i = thread % 32u; i < width; i += 32u) {
-                    total += gated(p, token, group * width + i);
-                }
-            }
-            mean = sum_over(vec4(total, 0.0, 0.0, 0.0), ids, 32u).x / f32(width);
-            if group < p.groups && thread % 32u == 0u {
-                scales[MAX_GROUPS / 2u + group] = mean;
-            }
+        //# when head_rows
+        var total = vec4(0.0);
+        for (var i = lane; i < width; i += 4u * span) {
+            total += spread(p, token, start, i, span, width);
         }
+        mean = sum_over(vec4(dot(total, vec4(1.0)), 0.0, 0.0, 0.0), ids, span).x / f32(width);
+        if group < p.groups && lane == 0u {
+            means[group] = mean;
+        }
+        //# end
         var squares = 0.0;
-        if group < p.groups {
-            for (var i = thread % 32u; i < width; i += 32u) {
-                let value = gated(p, token, group * width + i) - mean;
-                squares += value * value;
-            }
+        for (var i = lane; i < width; i += 4u * span) {
+            let inside = vec4(i) + span * vec4(0u, 1u, 2u, 3u) < vec4(width);
+            let value = select(vec4(0.0), spread(p, token, start, i, span, width) - mean, inside);
+            squares += dot(value, value);
         }
-        let sum = sum_over(vec4(squares, 0.0, 0.0, 0.0), ids, 32u).x;
-        if group < p.groups && thread % 32u == 0u {
+        let sum = sum_over(vec4(squares, 0.0, 0.0, 0.0), ids, span).x;
+        if group < p.groups && lane == 0u {
             scales[group] = norm_factor(p, sum, width);
         }
     }

@@ -24,9 +24,9 @@ fn unit_of_piece(unit: u32) -> Unit {
 fn four_gated(p: Prologue, token: u32, k: vec4<u32>) -> vec4<f32> {
     let at = k + token * p.input_stride + p.input_offset;
     var value = vec4(input[at.x], input[at.y], input[at.z], input[at.w]);
-    if p.kind == PROLOGUE_GATE || p.kind == PROLOGUE_GATED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM {
+    if is_gated(p) {
         let at = k + token * p.gate_stride + p.gate_offset;
-        value *= vec4(silu(gate[at.x]), silu(gate[at.y]), silu(gate[at.z]), silu(gate[at.w]));
+        value *= four_silu(vec4(gate[at.x], gate[at.y], gate[at.z], gate[at.w]));
     }
     return value;
 }
@@ -34,12 +34,11 @@ fn four_gated(p: Prologue, token: u32, k: vec4<u32>) -> vec4<f32> {
 /// Four elements with the norm's weight, bias and found factors, and behind the gate after it.
 fn four_weighted(p: Prologue, token: u32, value: vec4<f32>, k: vec4<u32>) -> vec4<f32> {
     var result = value;
-    if p.kind >= PROLOGUE_SCALED_NORM {
+    if needs_scales(p) {
         let group = k / (p.cols / p.groups);
-        if p.kind == PROLOGUE_LAYER_NORM_GATE {
-            let at = group + MAX_GROUPS / 2u;
-            result -= vec4(scales[at.x], scales[at.y], scales[at.z], scales[at.w]);
-        }
+        //# when head_rows
+        result -= vec4(means[group.x], means[group.y], means[group.z], means[group.w]);
+        //# end
         result *= vec4(scales[group.x], scales[group.y], scales[group.z], scales[group.w]);
     }
     if p.weight != ABSENT {
@@ -50,10 +49,10 @@ fn four_weighted(p: Prologue, token: u32, value: vec4<f32>, k: vec4<u32>) -> vec
         let at = k + p.bias;
         result += vec4(vectors[at.x], vectors[at.y], vectors[at.z], vectors[at.w]);
     }
-    if p.kind == PROLOGUE_LAYER_NORM_GATE {
-        let at = k + token * p.gate_stride + p.gate_offset;
-        result *= vec4(sigmoid(gate[at.x]), sigmoid(gate[at.y]), sigmoid(gate[at.z]), sigmoid(gate[at.w]));
-    }
+    //# when head_rows
+    let at = k + token * p.gate_stride + p.gate_offset;
+    result *= four_sigmoid(vec4(gate[at.x], gate[at.y], gate[at.z], gate[at.w]));
+    //# end
     return result;
 }
 

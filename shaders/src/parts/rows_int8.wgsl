@@ -40,16 +40,12 @@ struct Eight {
     high: vec4<f32>,
 }
 
-fn four_silu(x: vec4<f32>) -> vec4<f32> {
-    return vec4(silu(x.x), silu(x.y), silu(x.z), silu(x.w));
-}
-
 /// Elements `k ..` of `token` behind the gate and before the norm.
 fn eight_gated(p: Prologue, token: u32, k: u32) -> Eight {
     let at = (token * p.input_stride + p.input_offset + k) / 4u;
     var low = input[at];
     var high = input[at + 1u];
-    if p.kind == PROLOGUE_GATE || p.kind == PROLOGUE_GATED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM {
+    if is_gated(p) {
         let at = (token * p.gate_stride + p.gate_offset + k) / 4u;
         low *= four_silu(gate[at]);
         high *= four_silu(gate[at + 1u]);
@@ -57,27 +53,24 @@ fn eight_gated(p: Prologue, token: u32, k: u32) -> Eight {
     return Eight(low, high);
 }
 
-fn four_sigmoid(x: vec4<f32>) -> vec4<f32> {
-    return vec4(sigmoid(x.x), sigmoid(x.y), sigmoid(x.z), sigmoid(x.w));
-}
-
 /// Elements `k ..` of `token` with the norm's weight, bias and found factors, and behind the gate after it.
 fn eight_weighted(p: Prologue, token: u32, value: Eight, k: u32) -> Eight {
     var low = value.low;
     var high = value.high;
-    if p.kind >= PROLOGUE_SCALED_NORM {
+    if needs_scales(p) {
+        // No group has fewer than eight elements, so these are of two at most.
         let width = p.cols / p.groups;
-        if p.kind == PROLOGUE_LAYER_NORM_GATE {
-            let means = MAX_GROUPS / 2u;
-            for (var i = 0u; i < 4u; i += 1u) {
-                low[i] -= scales[means + (k + i) / width];
-                high[i] -= scales[means + (k + 4u + i) / width];
-            }
-        }
-        for (var i = 0u; i < 4u; i += 1u) {
-            low[i] *= scales[(k + i) / width];
-            high[i] *= scales[(k + 4u + i) / width];
-        }
+        let group = k / width;
+        let next = min(group + 1u, p.groups - 1u);
+        let rest = vec4((group + 1u) * width - k);
+        let in_next_low = vec4(0u, 1u, 2u, 3u) >= rest;
+        let in_next_high = vec4(4u, 5u, 6u, 7u) >= rest;
+        //# when head_rows
+        low -= select(vec4(means[group]), vec4(means[next]), in_next_low);
+        high -= select(vec4(means[group]), vec4(means[next]), in_next_high);
+        //# end
+        low *= select(vec4(scales[group]), vec4(scales[next]), in_next_low);
+        high *= select(vec4(scales[group]), vec4(scales[next]), in_next_high);
     }
     if p.weight != ABSENT {
         let at = (p.weight + k) / 4u;
@@ -89,11 +82,11 @@ fn eight_weighted(p: Prologue, token: u32, value: Eight, k: u32) -> Eight {
         low += vectors[at];
         high += vectors[at + 1u];
     }
-    if p.kind == PROLOGUE_LAYER_NORM_GATE {
-        let at = (token * p.gate_stride + p.gate_offset + k) / 4u;
-        low *= four_sigmoid(gate[at]);
-        high *= four_sigmoid(gate[at + 1u]);
-    }
+    //# when head_rows
+    let at = (token * p.gate_stride + p.gate_offset + k) / 4u;
+    low *= four_sigmoid(gate[at]);
+    high *= four_sigmoid(gate[at + 1u]);
+    //# end
     return Eight(low, high);
 }
 
