@@ -155,13 +155,12 @@ fn norm_factor(p: Prologue, sum_of_squares: f32, width: u32) -> f32 {
     return inverseSqrt(sum_of_squares / f32(width) + p.eps);
 }
 
-/// Elements `i`, `i + span`, `i + 2 span` and `i + 3 span` of a group from `start` on, behind the gate and before the norm; zeros behind its
-/// end. There are no branches, so that all loads are under way together.
+/// Elements `i`, `i + span`, `i + 2 span` and `i + 3 span` of a group from `start` on, behind the gate and before the norm; the last stands in
+/// for those behind it. There are no branches, so that all loads are under way together.
 fn spread(p: Prologue, token: u32, start: u32, i: u32, span: u32, width: u32) -> vec4<f32> {
     let at = vec4(i) + span * vec4(0u, 1u, 2u, 3u);
     let k = start + min(at, vec4(width - 1u));
-    let value = vec4(gated(p, token, k.x), gated(p, token, k.y), gated(p, token, k.z), gated(p, token, k.w));
-    return select(vec4(0.0), value, at < vec4(width));
+    return vec4(gated(p, token, k.x), gated(p, token, k.y), gated(p, token, k.z), gated(p, token, k.w));
 }
 
 /// Fills `scales` for `token`: a span of threads takes a group, and all of them are busy where groups are few.
@@ -176,24 +175,31 @@ fn find_scales(p: Prologue, token: u32, ids: Ids) {
         let group = first + thread_of(ids) / span;
         // Where no group is left, the last one stands in.
         let start = min(group, p.groups - 1u) * width;
-        var mean = 0.0;
+        // A mean and squares in one pass: differences from the first element are summed. Since that is one of n, its square distance from
+        // the mean is n times the variance at most, so that what cancels is bounded.
+        var origin = 0.0;
         //# when head_rows
-        var total = vec4(0.0);
-        for (var i = lane; i < width; i += 4u * span) {
-            total += spread(p, token, start, i, span, width);
-        }
-        mean = sum_over(vec4(dot(total, vec4(1.0)), 0.0, 0.0, 0.0), ids, span).x / f32(width);
-        if group < p.groups && lane == 0u {
-            means[group] = mean;
-        }
+        origin = gated(p, token, start);
         //# end
+        var total = 0.0;
         var squares = 0.0;
         for (var i = lane; i < width; i += 4u * span) {
             let inside = vec4(i) + span * vec4(0u, 1u, 2u, 3u) < vec4(width);
-            let value = select(vec4(0.0), spread(p, token, start, i, span, width) - mean, inside);
+            let value = select(vec4(0.0), spread(p, token, start, i, span, width) - origin, inside);
+            //# when head_rows
+            total += dot(value, vec4(1.0));
+            //# end
             squares += dot(value, value);
         }
-        let sum = sum_over(vec4(squares, 0.0, 0.0, 0.0), ids, span).x;
+        let sums = sum_over(vec4(squares, total, 0.0, 0.0), ids, span);
+        var sum = sums.x;
+        //# when head_rows
+        let mean = sums.y / f32(width);
+        sum = max(sum - sums.y * mean, 0.0);
+        if group < p.groups && lane == 0u {
+            means[group] = origin + mean;
+        }
+        //# end
         if group < p.groups && lane == 0u {
             scales[group] = norm_factor(p, sum, width);
         }
