@@ -60,6 +60,18 @@ fn stage(head: Head, ids: Ids) {
     workgroupBarrier();
 }
 
+/// The bits of the binary16 nearest to a number that is no larger than the largest, ties to even: `pack2x16float` may round either way,
+/// and codes are to be the same on every device.
+fn half_bits(x: f32) -> u32 {
+    let bits = bitcast<u32>(x);
+    let sign = (bits >> 16u) & 0x8000u;
+    let size = bits & 0x7fffffffu;
+    // Below 2^-14 they are multiples of 2^-24.
+    let small = u32(round(min(bitcast<f32>(size), 1.0) * 16777216.0));
+    let rounded = (size + 0xfffu + ((size >> 13u) & 1u) - 0x38000000u) >> 13u;
+    return sign | select(rounded, small, size < 0x38800000u);
+}
+
 /// Word `word` of the staged head.
 fn encoded(word: u32) -> u32 {
     let first = word / GROUP_WORDS * 32u;
@@ -70,9 +82,10 @@ fn encoded(word: u32) -> u32 {
         low = min(low, staged[i]);
         high = max(high, staged[i]);
     }
-    let bias = unpack2x16float(pack2x16float(vec2(clamp(low, -LARGEST_HALF, LARGEST_HALF), 0.0))).x;
+    let bias_bits = half_bits(clamp(low, -LARGEST_HALF, LARGEST_HALF));
+    let bias = unpack2x16float(bias_bits).x;
     let scale = min(max(high - bias, 0.0) / f32(MOST), LARGEST_HALF);
-    let stored = pack2x16float(vec2(scale, bias));
+    let stored = half_bits(scale) | (bias_bits << 16u);
     let own = word % GROUP_WORDS;
     if own == 0u {
         return stored;
