@@ -10,5 +10,6 @@ let package = Package(
         .systemLibrary(name: "CKinglet", pkgConfig: "kinglet"),
         .target(name: "Kinglet", dependencies: ["CKinglet"]),
         .executableTarget(name: "chat", dependencies: ["Kinglet"]),
+        .testTarget(name: "KingletTests", dependencies: ["Kinglet"]),
     ]
 )

@@ -56,6 +56,8 @@ public final class Model: @unchecked Sendable {
 /// A conversation's state. One thread at a time; `cancel` from any.
 public final class Session: @unchecked Sendable {
     let handle: OpaquePointer
+    /// Held while a stream is computed.
+    private let streams = NSLock()
 
     public init(_ model: Model) throws {
         var made: OpaquePointer?
@@ -78,7 +80,7 @@ public final class Session: @unchecked Sendable {
     }
 
     /// The answer as `chat` gives it, computed on a thread of its own. A task that stops reading, or is cancelled, ends it within one step;
-    /// an error ends the stream with that error. Until the stream has ended the session is busy.
+    /// an error ends the stream with that error. Streams of a session are computed one after the other; an answer of `chat` is not waited for.
     public func stream(_ messages: [Message], maxTokens: Int = 0) -> AsyncThrowingStream<String, Error> {
         AsyncThrowingStream { continuation in
             let reader = Reader()
@@ -87,6 +89,10 @@ public final class Session: @unchecked Sendable {
             }
             // Not a task: to compute is to block, and there are few threads for tasks.
             let thread = Thread {
+                // Until a cancellation is taken away nothing else may begin: it would be cancelled instead.
+                self.streams.lock()
+                defer { self.streams.unlock() }
+                guard reader.begins() else { return continuation.finish() }
                 do {
                     let answer = try self.chat(messages, maxTokens: maxTokens)
                     while let piece = try answer.next() {
@@ -107,12 +113,20 @@ public final class Session: @unchecked Sendable {
     public func cancel() throws { try check(kinglet_session_cancel(handle)) }
 }
 
-/// Whether a stream is still read and still computed. A cancellation that nothing takes away would meet the session's next answer, so a reader
-/// that leaves cancels only what still computes, and what came too late for it is taken away.
+/// Whether a stream is still read and now computed. A cancellation that nothing takes away would meet the session's next answer, so a reader
+/// that leaves cancels only what is being computed, and what came too late for it is taken away.
 private final class Reader: @unchecked Sendable {
     private let lock = NSLock()
-    private var isComputing = true
+    private var isComputing = false
     private var hasLeft = false
+
+    /// Whether anybody is there to compute for.
+    func begins() -> Bool {
+        lock.lock()
+        defer { lock.unlock() }
+        isComputing = !hasLeft
+        return isComputing
+    }
 
     func left(_ session: Session) {
         lock.lock()

@@ -6,20 +6,21 @@ guard CommandLine.arguments.count == 2 else {
     FileHandle.standardError.write(Data("usage: chat MODEL_FOLDER\n".utf8))
     exit(2)
 }
+/// At once: `print` keeps what it gets until a line ends.
+func show(_ text: String) { FileHandle.standardOutput.write(Data(text.utf8)) }
 do {
     let model = try Model(path: CommandLine.arguments[1])
-    print(try model.description())
+    show(try model.description() + "\n")
     let session = try Session(model)
     var messages: [Message] = []
     while let question = readLine() {
         messages.append(Message(role: "user", content: question))
         var text = ""
         for try await piece in session.stream(messages) {
-            print(piece, terminator: "")
-            fflush(stdout)
+            show(piece)
             text += piece
         }
-        print()
+        show("\n")
         messages.append(Message(role: "assistant", content: text))
     }
 } catch {
