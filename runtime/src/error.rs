@@ -289,7 +289,8 @@ impl fmt::Display for Error {
             Self::Threads(source) => write!(f, "can't start a thread: {source}"),
             Self::NoAdapter { wanted, found } if found.is_empty() => write!(
                 f,
-                "there is no {wanted}: no graphics driver was found (Vulkan, Metal or DX12); --backend cpu needs none"
+                "there is no {wanted}: no graphics driver was found ({}); --backend cpu needs none",
+                crate::GRAPHICS
             ),
             Self::NoAdapter { wanted, found } => {
                 write!(f, "there is no {wanted}; found: {}", found.join("; "))

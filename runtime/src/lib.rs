@@ -68,3 +68,12 @@ pub use saved_state::{SavedSession, SavedStateError};
 pub use session::{FIRST_VECTOR_ID, GenerateOptions, Generation, Reach, Retain, Session, Snapshot};
 pub use traffic::Traffic;
 pub use weights::ReadAt;
+
+/// The graphics interfaces that devices are looked for with here, in words.
+pub const GRAPHICS: &str = if cfg!(windows) {
+    "Vulkan, or DX12 with dxcompiler.dll beside the program"
+} else if cfg!(target_vendor = "apple") {
+    "Metal"
+} else {
+    "Vulkan"
+};

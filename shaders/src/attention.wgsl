@@ -193,7 +193,7 @@ fn keep(head: Head, place: u32, kv: u32, ids: Ids) {
 
 //# when prepare prepare_packed
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+//# use main
     let t = group.y;
     let token = step.start + t;
     var kind = QUERY;
@@ -313,7 +313,7 @@ fn write(block: Block, total: vec4<f32>, first_row: u32, end_row: u32, kv: u32, 
 }
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+//# use main
     let thread = thread_of(ids);
     let kv = group.x;
     let sharing = params.heads / params.kv_heads;

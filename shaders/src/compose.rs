@@ -3,7 +3,8 @@
 //! A source line that begins with `//#` is a directive:
 //!
 //! ```text
-//! //# use NAME       the part NAME stands here, unless it stood before; `weights` and `reduce` are the variant's own
+//! //# use NAME       the part NAME stands here, unless it stood before; `weights` and `reduce` are the variant's own, and so is `main`, the
+//!                    beginning of an entry point that has the `ids` for `reduce`
 //! //# when WORD ..   what follows is for these forms or kinds of arithmetic of the kernel only, up to the next `when`, `unless` or `end`
 //! //# unless WORD .. what follows is for all others
 //! //# end
@@ -42,6 +43,8 @@ const FILES: &[(&str, &str)] = &[
     ("grouped", include_str!("parts/grouped.wgsl")),
     ("mamba2_chunks", include_str!("parts/mamba2_chunks.wgsl")),
     ("math", include_str!("parts/math.wgsl")),
+    ("main_subgroup", include_str!("parts/main_subgroup.wgsl")),
+    ("main_workgroup", include_str!("parts/main_workgroup.wgsl")),
     ("matrix", include_str!("parts/matrix.wgsl")),
     ("mlstm_chunks", include_str!("parts/mlstm_chunks.wgsl")),
     ("products", include_str!("parts/products.wgsl")),
@@ -170,6 +173,7 @@ impl Composer<'_> {
                 ["use", _] if !included => {}
                 ["use", "weights"] => self.add(self.choice.weights)?,
                 ["use", "reduce"] => self.add(self.choice.reduce)?,
+                ["use", "main"] => self.add(&self.choice.reduce.replace("reduce_", "main_"))?,
                 ["use", part] => self.add(part)?,
                 _ => {
                     let (file, line) = (name.into(), line.into());

@@ -41,7 +41,7 @@ fn finish(place: u32, row: u32, product: f32) {
 const THREADS: u32 = 256u;
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+//# use main
     let thread = thread_of(ids);
     let place = group.y;
     let token = wanted[step.start + place];

@@ -42,7 +42,7 @@ fn finish(token: u32, row: u32, product: f32) {
 const THREADS: u32 = 256u;
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+//# use main
     let thread = thread_of(ids);
     let token = step.start + group.y;
     let first = (group.x * (THREADS / params.lanes) + thread / params.lanes) * 4u;

@@ -140,7 +140,7 @@ const ROW: u32 = 528u;
 var<workgroup> convolved: array<f32, 2112>;
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+//# use main
     let thread = thread_of(ids);
     let head = group.x;
     let first_column = group.y * COLUMNS;

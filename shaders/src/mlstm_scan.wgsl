@@ -108,7 +108,7 @@ var<workgroup> queries: array<vec4<f32>, PASS>;
 var<workgroup> keys: array<vec4<f32>, PASS>;
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+//# use main
     let thread = thread_of(ids);
     let head = group.x;
     let column = group.y * COLUMNS + thread % COLUMNS;
@@ -228,7 +228,7 @@ fn finish(t: u32, head: u32, column: u32, normed: f32) {
 }
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+//# use main
     let thread = thread_of(ids);
     let head = group.x;
     let t = group.y;

@@ -66,7 +66,7 @@ struct Params {
 //# use shares
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+//# use main
     let thread = thread_of(ids);
     let lane = thread % params.lanes;
     let token = step.start + group.y;

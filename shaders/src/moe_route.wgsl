@@ -65,7 +65,7 @@ fn multiply_eight(first: u32, token: u32, ids: Ids) -> array<vec4<f32>, 2> {
 }
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+//# use main
     let thread = thread_of(ids);
     let token = step.start + group.x;
     let lane = thread % LANES;

@@ -52,7 +52,7 @@ struct Params {
 @group(0) @binding(_) var<storage, read> routes: array<f32>;
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+//# use main
     let thread = thread_of(ids);
     let lane = thread % params.lanes;
     let places = params.places + u32(params.shared_inner > 0u);

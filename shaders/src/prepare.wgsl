@@ -48,7 +48,7 @@ fn prepared(p: Prologue, token: u32, k: u32, factor: f32) -> f32 {
 }
 
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+//# use main
     let thread = thread_of(ids);
     let p = params.prologue;
     let row = group.x;

@@ -141,6 +141,9 @@ fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
     descriptor.flags = wgpu::InstanceFlags::empty();
+    // DX12 only where Microsoft's DXC is: its predecessor, which every Windows has, takes minutes for one kernel and refuses the next.
+    descriptor.backend_options.dx12.shader_compiler =
+        wgpu::Dx12Compiler::from_env().unwrap_or_else(wgpu::Dx12Compiler::default_dynamic_dxc);
     wgpu::Instance::new(descriptor)
 }
 

@@ -131,7 +131,7 @@ fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
 
 //# when pieces pieces_any pieces_packed
 @compute @workgroup_size(THREADS)
-fn main(ids: Ids, @builtin(workgroup_id) group: vec3<u32>) {
+//# use main
     let thread = thread_of(ids);
     let kv = group.x;
     let sight = sight_of(oldest_seen(step.position));

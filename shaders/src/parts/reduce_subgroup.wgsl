@@ -2,9 +2,9 @@
 // subgroup and place in it, so that neighbours in number are neighbours in a subgroup.
 
 struct Ids {
-    @builtin(subgroup_id) subgroup: u32,
-    @builtin(subgroup_size) size: u32,
-    @builtin(subgroup_invocation_id) lane: u32,
+    subgroup: u32,
+    size: u32,
+    lane: u32,
 }
 
 /// [THREADS]: what each subgroup has; of sums in strides, as many as there are threads at most.

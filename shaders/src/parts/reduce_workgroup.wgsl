@@ -1,7 +1,7 @@
 // Reductions through workgroup memory alone: for every device.
 
 struct Ids {
-    @builtin(local_invocation_index) index: u32,
+    index: u32,
 }
 
 /// [THREADS].

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<(), CliError> {
         describe(adapter, &mut text)?;
     }
     if found.is_empty() {
-        text.push_str("wgpu: no adapter (no driver for Vulkan, Metal or DX12 was found)\n");
+        let _ = writeln!(text, "wgpu: no adapter (no driver was found for {})", kinglet::GRAPHICS);
     }
     output.text(&text)
 }
