@@ -48,26 +48,45 @@ impl Case {
 /// Folders of fixtures that are no family: quantized checkpoints, by who quantized them.
 const NO_FAMILIES: [&str; 2] = ["quantized", "foreign"];
 
-/// Every committed unquantized case, by name. Panics when there are suspiciously few.
+/// Where `KINGLET_FIXTURES` says that other cases are, laid out as `tests/fixtures`: what `tests/reference/campaign.py` made, for one.
+fn elsewhere() -> Option<PathBuf> {
+    std::env::var_os("KINGLET_FIXTURES").map(PathBuf::from)
+}
+
+/// Every unquantized case, by name: the committed ones, or those in the folder `KINGLET_FIXTURES`. Panics when there are suspiciously few.
 pub fn cases() -> Vec<Case> {
-    let families = folders(&fixtures()).into_iter();
-    let families = families.filter(|f| !NO_FAMILIES.iter().any(|name| f.ends_with(name)));
-    let cases = in_folders(families);
+    if let Some(root) = elsewhere() {
+        let cases = in_folders(&root, families(&root));
+        assert!(!cases.is_empty(), "no cases in {}", root.display());
+        return cases;
+    }
+    let cases = in_folders(&fixtures(), families(&fixtures()));
     assert!(cases.len() >= 70, "only {} cases in {}", cases.len(), fixtures().display());
     cases
 }
 
+/// The folders of a folder of fixtures that belong to a family.
+fn families(root: &Path) -> Vec<PathBuf> {
+    let mut folders = folders(root);
+    folders.retain(|f| !NO_FAMILIES.iter().any(|name| f.ends_with(name)));
+    folders
+}
+
 /// Every checkpoint that MLX converted, most of them quantized: `quantized/FAMILY-CASE`. The reference is `transformers` on the
-/// dequantized weights, in f32.
+/// dequantized weights, in f32. Those in the folder `KINGLET_FIXTURES`, if any, where that is set.
 pub fn quantized_cases() -> Vec<Case> {
-    let cases = in_folders([fixtures().join("quantized")]);
+    if let Some(root) = elsewhere() {
+        let quantized = root.join("quantized");
+        return in_folders(&root, quantized.is_dir().then_some(quantized));
+    }
+    let cases = in_folders(&fixtures(), [fixtures().join("quantized")]);
     assert!(cases.len() >= 50, "only {} quantized cases in {}", cases.len(), fixtures().display());
     cases
 }
 
 /// Every checkpoint in the quantized layout of another project: `foreign/CASE`.
 pub fn foreign_cases() -> Vec<Case> {
-    let cases = in_folders([fixtures().join("foreign")]);
+    let cases = in_folders(&fixtures(), [fixtures().join("foreign")]);
     assert!(cases.len() >= 15, "only {} foreign cases in {}", cases.len(), fixtures().display());
     cases
 }
@@ -81,12 +100,13 @@ pub fn case_named(name: &str) -> Case {
     case(name.into(), folder, &bytes)
 }
 
-fn in_folders(parents: impl IntoIterator<Item = PathBuf>) -> Vec<Case> {
+/// The cases in the folders `parents`, named by their path within `root`.
+fn in_folders(root: &Path, parents: impl IntoIterator<Item = PathBuf>) -> Vec<Case> {
     let mut cases = Vec::new();
     for folder in parents.into_iter().flat_map(|parent| folders(&parent)) {
         let reference = folder.join("reference.safetensors");
         if let Ok(bytes) = std::fs::read(&reference) {
-            let name = folder.strip_prefix(fixtures()).unwrap().display().to_string();
+            let name = folder.strip_prefix(root).unwrap().display().to_string();
             cases.push(case(name, folder, &bytes));
         }
     }

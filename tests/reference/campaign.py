@@ -1,0 +1,206 @@
+"""Random checkpoints of every family beyond the committed ones, as fixtures in a folder of their own.
+
+    python campaign.py OUT --count 100 --seed 1
+    KINGLET_FIXTURES=OUT cargo test --release -p kinglet-tests --test conformance -- reference older_spelling
+
+Draws the family, its sizes (few of them multiples of anything), biases, multipliers, windows, tied heads, the stored type and the number of
+tokens; each case is made as `make.py` makes those that are committed, from seeds that don't hang on rounding.
+"""
+
+import argparse
+import random
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+
+import make
+from cases import Case
+
+ROPE = [
+    {"rope_type": "default", "rope_theta": 10000.0},
+    {"rope_type": "default", "rope_theta": 1000000.0},
+    {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5},
+    {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 512, "beta_fast": 32.0, "beta_slow": 1.0},
+]
+FACTORS = [
+    dict(embedding_multiplier=6.0, attention_multiplier=0.4, residual_multiplier=0.3, logits_scaling=4.0),
+    dict(embedding_multiplier=6.0, attention_multiplier=0.2, residual_multiplier=0.7, logits_scaling=2.0),
+]
+
+
+def flag(draw, chance=0.35):
+    return draw.random() < chance
+
+
+def attention(draw, free_head_dim):
+    """Sizes of attention; where the config has no head_dim the heads share the hidden size."""
+    heads = draw.choice([1, 2, 3, 4, 6, 8])
+    head_dim = 2 * draw.choice([4, 5, 6, 8, 10, 12, 15, 16, 20, 32])
+    config = dict(num_attention_heads=heads, num_key_value_heads=draw.choice([n for n in range(1, heads + 1) if heads % n == 0]))
+    if free_head_dim:
+        # transformers wants the hidden size divisible by the heads even so.
+        config.update(head_dim=head_dim, hidden_size=heads * draw.randrange(17 // heads + 1, 150 // heads))
+    else:
+        config["hidden_size"] = heads * head_dim
+    return config
+
+
+def mamba2_inner(draw):
+    """Heads, width of a head, groups, expansion and the hidden size that they make."""
+    expand = draw.choice([1, 2])
+    groups = draw.choice([1, 1, 2, 3])
+    heads = groups * draw.choice([1, 2, 3, 5])
+    head_dim = draw.choice([6, 8, 10, 12, 16, 20, 32, 64])
+    if heads * head_dim % expand:
+        head_dim += 1
+    if heads * head_dim % expand:
+        heads *= 2
+    return expand, groups, heads, head_dim, heads * head_dim // expand
+
+
+def dense(family, draw):
+    config = dict(vocab_size=draw.randrange(50, 400), num_hidden_layers=draw.choice([1, 2, 3]), intermediate_size=draw.randrange(9, 200),
+                  max_position_embeddings=1024, rms_norm_eps=draw.choice([1e-5, 1e-6]), tie_word_embeddings=flag(draw),
+                  rope_parameters=draw.choice(ROPE))
+    config.update(attention(draw, family in ("llama", "mistral", "qwen3", "qwen3_moe") and flag(draw, 0.6)))
+    window = draw.randrange(5, 80)
+    if family in ("llama", "granite"):
+        config.update(attention_bias=flag(draw), mlp_bias=flag(draw))
+    if family == "granite":
+        config.update(draw.choice(FACTORS))
+    if family in ("mistral", "mixtral"):
+        config["sliding_window"] = window if flag(draw, 0.6) else None
+    if family in ("qwen2", "qwen3"):
+        if flag(draw):
+            config.update(use_sliding_window=True, sliding_window=window, max_window_layers=draw.choice([0, 1]))
+        else:
+            config.update(use_sliding_window=False, max_window_layers=1)
+    if family == "qwen3" or family == "qwen3_moe":
+        config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
+        config["attention_bias"] = flag(draw)
+    experts = draw.randrange(2, 14)
+    active = draw.randrange(1, min(experts, 6) + 1)
+    if family == "mixtral":
+        # Its config has no head_dim, which rope types other than the default ask for.
+        config.update(rope_parameters=draw.choice(ROPE[:2]), num_local_experts=experts, num_experts_per_tok=active, intermediate_size=draw.randrange(9, 70))
+    if family in ("qwen3_moe", "olmoe"):
+        config.update(num_experts=experts, num_experts_per_tok=active, norm_topk_prob=flag(draw, 0.5))
+    if family == "qwen3_moe":
+        config.update(moe_intermediate_size=draw.randrange(9, 70), mlp_only_layers=[0] if flag(draw, 0.2) else [])
+    if family == "olmoe":
+        config.update(intermediate_size=draw.randrange(9, 70), clip_qkv=draw.choice([None, 1.2]))
+    return config
+
+
+def hybrid(family, draw):
+    expand, groups, heads, head_dim, hidden = mamba2_inner(draw)
+    config = dict(vocab_size=draw.randrange(50, 400), max_position_embeddings=1024, rms_norm_eps=1e-5, tie_word_embeddings=flag(draw),
+                  mamba_n_heads=heads, mamba_d_head=head_dim, mamba_d_state=draw.choice([4, 7, 10, 16, 24, 32, 64, 128]),
+                  mamba_n_groups=groups, mamba_d_conv=draw.choice([2, 3, 4]), mamba_expand=expand,
+                  mamba_chunk_size=draw.choice([32, 64, 256]), mamba_conv_bias=flag(draw, 0.7), mamba_proj_bias=flag(draw),
+                  attention_bias=flag(draw), hidden_size=hidden)
+    # Heads of attention divide the hidden size, and half of each is rotated in pairs.
+    fits = [n for n in range(1, 9) if hidden % (4 * n) == 0 and hidden // n <= 128]
+    if not fits:
+        return None
+    config["num_attention_heads"] = draw.choice(fits)
+    config["num_key_value_heads"] = draw.choice([n for n in range(1, 9) if config["num_attention_heads"] % n == 0])
+    layers = draw.choice([2, 3, 4])
+    config["num_hidden_layers"] = layers
+    where = sorted(draw.sample(range(layers), draw.choice([1, 1, 2])))
+    if family == "bamba":
+        config.update(attn_layer_indices=where, mlp_bias=flag(draw), intermediate_size=draw.randrange(9, 200),
+                      rope_parameters={**ROPE[0], "partial_rotary_factor": 0.5})
+        return config
+    config.update(draw.choice(FACTORS))
+    config["layer_types"] = ["full_attention" if i in where else "linear_attention" for i in range(layers)]
+    if flag(draw, 0.6):
+        config.update(position_embedding_type="rope", rope_parameters=draw.choice(ROPE))
+    else:
+        config.update(position_embedding_type="nope")
+    config["shared_intermediate_size"] = draw.randrange(9, 120)
+    experts = draw.choice([0, 0, 3, 5, 8, 12])
+    active = draw.randrange(1, min(experts, 6) + 1) if experts else 0
+    config.update(num_local_experts=experts, num_experts_per_tok=active,
+                  intermediate_size=draw.randrange(9, 60) if experts else config["shared_intermediate_size"])
+    return config
+
+
+def recurrent(family, draw):
+    config = dict(vocab_size=draw.randrange(50, 400), num_hidden_layers=draw.choice([1, 2, 3]))
+    if family == "xlstm":
+        heads = draw.choice([1, 2, 3, 4, 6, 8])
+        hidden = heads * 4 * draw.choice([2, 3, 4, 5, 8, 12, 16])
+        config.update(hidden_size=hidden, num_heads=heads, qk_dim_factor=draw.choice([0.5, 0.75, 1.0]), v_dim_factor=draw.choice([0.75, 1.0]),
+                      ffn_proj_factor=draw.choice([1.0, 1.3, 2.667]), ffn_round_up_to_multiple_of=draw.choice([1, 8, 64]),
+                      chunk_size=draw.choice([16, 32, 64]), use_bias=flag(draw), add_out_norm=flag(draw, 0.7),
+                      gate_soft_cap=draw.choice([3.0, 15.0]), output_logit_soft_cap=draw.choice([4.0, 30.0]))
+        return config
+    config.update(use_conv_bias=flag(draw, 0.7), use_bias=flag(draw), conv_kernel=draw.choice([2, 3, 4]), tie_word_embeddings=flag(draw))
+    if family == "mamba2":
+        expand, groups, heads, head_dim, hidden = mamba2_inner(draw)
+        config.update(expand=expand, n_groups=groups, num_heads=heads, head_dim=head_dim, hidden_size=hidden,
+                      state_size=draw.choice([4, 7, 10, 16, 24, 32, 64, 128]), chunk_size=draw.choice([16, 32, 64, 256]))
+        return config
+    config.update(hidden_size=draw.randrange(17, 150), expand=draw.choice([1, 2, 3]), state_size=draw.choice([3, 5, 8, 9, 16, 32]),
+                  time_step_rank=draw.randrange(1, 20))
+    config["intermediate_size"] = config["expand"] * config["hidden_size"]
+    if family == "falcon_mamba":
+        config["mixer_rms_eps"] = draw.choice([1e-6, 0.25])
+    return config
+
+
+MAKERS = {
+    **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3", "granite", "mixtral", "qwen3_moe", "olmoe"], dense),
+    **dict.fromkeys(["granitemoehybrid", "bamba"], hybrid),
+    **dict.fromkeys(["mamba", "mamba2", "falcon_mamba", "xlstm"], recurrent),
+}
+
+
+def drawn(seed):
+    """The case of a seed."""
+    draw = random.Random(seed)
+    family = sorted(MAKERS)[seed % len(MAKERS)]
+    config = None
+    while config is None:
+        config = MAKERS[family](family, draw)
+    return Case(
+        family, f"seed{seed}", config, length=draw.choice([70, 90, 131, 200, 290]), seed=1000 * seed,
+        dtype=draw.choice(["float32", "float32", "bfloat16", "float16"]),
+        gains={"embed_tokens": 1 / 6.0} if family.startswith("granite") else {},
+        # What the cached decode of transformers does is not asked here.
+        cached="unsupported",
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    make.assert_plain_paths()
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    make.FIXTURES = options.out.resolve()
+    made, left = 0, []
+    for seed in range(options.seed, options.seed + options.count):
+        case = drawn(seed)
+        if (make.FIXTURES / case.path / "reference.safetensors").exists():
+            continue
+        try:
+            make.make(case)
+            made += 1
+        except Exception as error:  # the next seed is still worth making
+            left.append(f"{case.path}: {type(error).__name__}: {error}")
+            print("LEFT OUT", left[-1][:400], flush=True)
+    print(f"{made} made, {len(left)} left out")
+    if not made and left:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
