@@ -19,6 +19,8 @@ export type Moment = 'end' | 'before';
 export class Conversations {
   readonly #folder: FileSystemDirectoryHandle | undefined;
   readonly #all = new Map<string, Conversation>();
+  /** The last write that was asked for: they follow one another, so that the last one stays. */
+  #written: Promise<unknown> = Promise.resolve();
 
   private constructor(folder: FileSystemDirectoryHandle | undefined) {
     this.#folder = folder;
@@ -68,12 +70,22 @@ export class Conversations {
     conversation.changed = Date.now();
     conversation.title ||= conversation.messages.find(({ role }) => role === 'user')?.content.slice(0, 60) ?? '';
     this.#all.set(conversation.id, conversation);
-    if (!this.#folder) return;
-    await write(this.#folder, `${conversation.id}.json`, JSON.stringify(conversation));
-    for (const moment of ['end', 'before'] as const) {
-      const state = states[moment];
-      if (state) await write(this.#folder, `${conversation.id}.${moment}`, state);
-    }
+    const folder = this.#folder;
+    if (!folder) return;
+    await this.#next(async () => {
+      await write(folder, `${conversation.id}.json`, JSON.stringify(conversation));
+      for (const moment of ['end', 'before'] as const) {
+        const state = states[moment];
+        if (state) await write(folder, `${conversation.id}.${moment}`, state);
+      }
+    });
+  }
+
+  /** Does what is to be done to files after all that was asked for before. */
+  #next(act: () => Promise<void>): Promise<void> {
+    const done = this.#written.then(act);
+    this.#written = done.catch(() => undefined);
+    return done;
   }
 
   /** The state at a moment, if it was kept. */
@@ -88,9 +100,11 @@ export class Conversations {
 
   async remove(id: string): Promise<void> {
     this.#all.delete(id);
-    for (const end of ['json', 'end', 'before']) {
-      await this.#folder?.removeEntry(`${id}.${end}`).catch(() => undefined);
-    }
+    await this.#next(async () => {
+      for (const end of ['json', 'end', 'before']) {
+        await this.#folder?.removeEntry(`${id}.${end}`).catch(() => undefined);
+      }
+    });
   }
 }
 

@@ -148,14 +148,14 @@ async function answer(): Promise<void> {
     const remark = { stopped: 'stopped', 'max-tokens': 'cut off: the longest answer is reached', 'context-full': 'cut off: the context is full' };
     shown.remark(remark[ended.reason as keyof typeof remark] ?? '');
     setText('said', `Answer: ${ended.text}`);
-    await Promise.all([keep(current), report(ended)]);
+    await Promise.all([keep(current).then(answered), report(ended)]);
   } catch (error) {
     if (text) current.messages.push({ role: 'assistant', content: text });
     else shown.remove();
     complain(error);
     // What was said is not lost with the worker; the state is that after the last answer, or computed anew.
     current.model ||= modelName;
-    await conversations.keep(current).catch(complain);
+    await conversations.keep(current).then(text ? answered : undefined).catch(complain);
     listConversations();
     if (error instanceof KingletError && ['crashed', 'memory', 'device-lost'].includes(error.code)) await recover(error);
   } finally {
@@ -164,6 +164,11 @@ async function answer(): Promise<void> {
     refresh();
     input.focus();
   }
+}
+
+/** The last question has its answer, in a file. */
+function answered(): void {
+  localStorage.removeItem(ASKED);
 }
 
 /** Loads the model again after its worker or its device has ended; the conversation goes on from what was kept. */
@@ -246,12 +251,16 @@ function showConversation(): void {
   refresh();
 }
 
-/** Gives back a question whose answer never came, as when the page went away: it can be asked again. */
-function giveBack(): void {
+/** Under this name the question is kept that has no answer yet. Files are written in the background, and a page may go away before. */
+const ASKED = 'asked';
+
+/** Gives back a question of the conversation `id` whose answer never came, as when the page went away: it can be asked again. */
+function giveBack(id: string): void {
+  const [asked, text] = JSON.parse(localStorage.getItem(ASKED) ?? '[]') as string[];
   const last = conversation.messages.at(-1);
-  if (last?.role !== 'user') return;
-  conversation.messages.pop();
-  input.value ||= last.content;
+  const question = last?.role === 'user' ? conversation.messages.pop()?.content : asked === id ? text : undefined;
+  if (!question) return;
+  input.value ||= question;
   fit();
 }
 
@@ -260,7 +269,7 @@ async function open(chosen: Conversation): Promise<void> {
   await stream?.answer.catch(() => undefined);
   conversation = chosen;
   localStorage.setItem('conversation', chosen.id);
-  giveBack();
+  giveBack(chosen.id);
   showConversation();
   menu(false);
   if (chosen.model && chosen.model !== modelName && !chosen.model.startsWith(LOCAL)) await load(chosen.model, chosen.model);
@@ -331,6 +340,7 @@ async function send(): Promise<void> {
   addMessage('user', text, conversation.messages.length - 1);
   log.scrollTop = log.scrollHeight;
   // What was typed outlives the page, whatever becomes of the answer.
+  localStorage.setItem(ASKED, JSON.stringify([conversation.id, text]));
   conversation.model ||= modelName;
   void conversations.keep(conversation).catch(complain);
   await answer();
@@ -445,7 +455,7 @@ async function start(): Promise<void> {
   const first = new URL(DEMOS[0]?.url ?? '', document.baseURI).href;
   const own = conversation.model.startsWith(LOCAL) ? '' : conversation.model;
   const url = own || localStorage.getItem('model') || first;
-  giveBack();
+  giveBack(last ?? '');
   showConversation();
   if (!await load(url, url) && url !== first) setText('stats', 'Choose another model above.');
 }

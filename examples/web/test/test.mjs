@@ -399,6 +399,25 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   assert.deepEqual(errors, []);
 });
 
+inBrowser('a question outlives a page that goes before it is written', {}, async (context) => {
+  const page = await context.newPage();
+  // Files are never written.
+  await page.addInitScript(() => {
+    FileSystemFileHandle.prototype.createWritable = () => new Promise(() => {});
+  });
+  for (const question of ['Who is there?', 'And now?']) {
+    await page.goto(server.url);
+    await ready(page);
+    await page.fill('#input', question);
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('body[data-state=answering]');
+    await page.reload();
+    await ready(page);
+    assert.equal(await page.inputValue('#input'), question);
+    assert.equal(await page.locator('article').count(), 0);
+  }
+});
+
 await import('./more.mjs');
 await import('./threads.mjs');
 test.after?.(() => server.close());
