@@ -275,7 +275,7 @@ impl<'a> Builder<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stored {
     pub weights: WeightType,
-    /// Whether the input can be read four elements at a time.
+    /// Whether the input can be read four elements at a time and rounded in whole units of [`INT8_UNIT`].
     pub aligned: bool,
 }
 

@@ -7,7 +7,7 @@ use super::builder::{Builder, Stored, Vectors};
 use super::dispatch::{Extent, Over, Resource, When};
 use super::grouped::Grouped;
 use super::moe_up::{Experts, section, upload};
-use super::projection::{PREPARED, rows_of, set_matrix};
+use super::projection::{INT8_UNIT, PREPARED, rows_of, set_matrix};
 use crate::Error;
 use crate::op::{self, Prologue};
 
@@ -27,7 +27,9 @@ pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Err
         let own = if *has_experts { op.inner() } else { shared_cols };
         // With rounded activations all experts pass in one loop.
         let all = op.top_k * op.inner() + shared_cols;
-        let aligned = builder.width(op.input).is_multiple_of(4) && own.is_multiple_of(4);
+        let aligned = builder.width(op.input).is_multiple_of(4)
+            && op.inner().is_multiple_of(INT8_UNIT)
+            && shared_cols.is_multiple_of(INT8_UNIT);
         let stored = Stored { weights: piece.weights, aligned };
         let exact = builder.arithmetic(Kernel::MoeDownRows, stored) == Arithmetic::F32;
         let lanes = builder.lanes(Kernel::MoeDownRows, stored, rows, if exact { own } else { all });

@@ -15,6 +15,8 @@ pub(super) const PREPARED: usize = 64;
 /// Threads of a workgroup of the form for few tokens; the fewest that share rows; rows that they share.
 pub(super) const THREADS: usize = 256;
 const LANES: usize = 32;
+/// Elements that have a scale in common where they are rounded to eight bits; only whole units are.
+pub(super) const INT8_UNIT: usize = 32;
 const SHARED_ROWS: usize = 4;
 /// Workgroups that keep a large device busy: measured on one of 132 multiprocessors.
 const ENOUGH: usize = 132;
@@ -254,14 +256,15 @@ impl Builder<'_> {
         };
         // A thread's eight elements are of two groups at most.
         let wide = before.groups == 1 || before.input.width >= 8 * before.groups;
-        Stored { weights, aligned: four(before.input) && four(before.gate) && wide }
+        let whole = before.input.width.is_multiple_of(INT8_UNIT);
+        Stored { weights, aligned: four(before.input) && four(before.gate) && wide && whole }
     }
 
     /// Threads that share rows in the form for few tokens, where a token's `rows` of `cols` are computed: few rows are shared by
     /// more threads, so that there are enough workgroups for all of the device.
     pub(super) fn lanes(&self, kernel: Kernel, stored: Stored, rows: usize, cols: usize) -> usize {
         let (unit, piece) = match self.arithmetic(kernel, stored) {
-            Arithmetic::Int8 => (32, 7168),
+            Arithmetic::Int8 => (INT8_UNIT, 7168),
             _ => (stored.weights.unit(), 1024),
         };
         let most = cols.min(piece).div_ceil(unit);
