@@ -23,11 +23,14 @@ for kind in plain asan; do
     [ $kind = asan ] && flags=(-fsanitize=address,undefined -fno-sanitize-recover=all)
     compile examples/c/chat.c chat-$kind "${flags[@]}"
     compile tests/ffi/hostile.c hostile-$kind "${flags[@]}"
+    compile tests/ffi/hostile_sessions.c hostile_sessions-$kind "${flags[@]}"
 done
 # What the process holds in statics until its end is no leak; memory that nothing points to is.
 memcheck=(valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite)
 echo "Say hello." | ASAN_OPTIONS=detect_leaks=1 "$work/chat-asan" $hybrid 1 > "$work/out"
 "$work/hostile-asan" $hybrid $xlstm
+"$work/hostile_sessions-asan" $hybrid $xlstm
 echo "Say hello." | "${memcheck[@]}" "$work/chat-plain" $xlstm 1 > "$work/out"
 "${memcheck[@]}" "$work/hostile-plain" $hybrid $xlstm
+"${memcheck[@]}" "$work/hostile_sessions-plain" $hybrid $xlstm
 echo "no reports"

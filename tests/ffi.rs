@@ -162,8 +162,10 @@ fn hostile_calls_get_a_status() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let program = compile("gcc", "-std=c99", "tests/ffi/hostile.c", folder.path());
-    assert_eq!(run(&program, &[&model("hybrid"), &model("xlstm")], ""), "");
+    for source in ["tests/ffi/hostile.c", "tests/ffi/hostile_sessions.c"] {
+        let program = compile("gcc", "-std=c99", source, folder.path());
+        assert_eq!(run(&program, &[&model("hybrid"), &model("xlstm")], ""), "", "{source}");
+    }
 }
 
 #[test]
