@@ -15,7 +15,7 @@ built=${2-target/release}
 
 prepare() {
     if [ ! -e "$root/usr/libexec/swift/bin/swift" ]; then
-        debootstrap --variant=minbase trixie "$root" http://deb.debian.org/debian &&
+        debootstrap --variant=minbase trixie "$root" &&
             chroot "$root" apt-get update &&
             DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get install -y -qq --no-install-recommends \
                 swiftlang libc6-dev libstdc++-14-dev pkg-config git
