@@ -48,20 +48,18 @@ impl Case {
 /// Folders of fixtures that are no family: quantized checkpoints, by who quantized them.
 const NO_FAMILIES: [&str; 2] = ["quantized", "foreign"];
 
-/// Where `KINGLET_FIXTURES` says that other cases are, laid out as `tests/fixtures`: what `tests/reference/campaign.py` made, for one.
-fn elsewhere() -> Option<PathBuf> {
-    std::env::var_os("KINGLET_FIXTURES").map(PathBuf::from)
+/// Where cases are and how many there must be at least: `committed` in `tests/fixtures`, or `others` in the folder `KINGLET_FIXTURES`, which is
+/// laid out in the same way: what `tests/reference/campaign.py` made, for one.
+fn root(committed: usize, others: usize) -> (PathBuf, usize) {
+    let elsewhere = std::env::var_os("KINGLET_FIXTURES");
+    elsewhere.map_or_else(|| (fixtures(), committed), |root| (root.into(), others))
 }
 
 /// Every unquantized case, by name: the committed ones, or those in the folder `KINGLET_FIXTURES`. Panics when there are suspiciously few.
 pub fn cases() -> Vec<Case> {
-    if let Some(root) = elsewhere() {
-        let cases = in_folders(&root, families(&root));
-        assert!(!cases.is_empty(), "no cases in {}", root.display());
-        return cases;
-    }
-    let cases = in_folders(&fixtures(), families(&fixtures()));
-    assert!(cases.len() >= 70, "only {} cases in {}", cases.len(), fixtures().display());
+    let (root, least) = root(70, 1);
+    let cases = in_folders(&root, families(&root));
+    assert!(cases.len() >= least, "only {} cases in {}", cases.len(), root.display());
     cases
 }
 
@@ -75,12 +73,10 @@ fn families(root: &Path) -> Vec<PathBuf> {
 /// Every checkpoint that MLX converted, most of them quantized: `quantized/FAMILY-CASE`. The reference is `transformers` on the
 /// dequantized weights, in f32. Those in the folder `KINGLET_FIXTURES`, if any, where that is set.
 pub fn quantized_cases() -> Vec<Case> {
-    if let Some(root) = elsewhere() {
-        let quantized = root.join("quantized");
-        return in_folders(&root, quantized.is_dir().then_some(quantized));
-    }
-    let cases = in_folders(&fixtures(), [fixtures().join("quantized")]);
-    assert!(cases.len() >= 50, "only {} quantized cases in {}", cases.len(), fixtures().display());
+    let (root, least) = root(50, 0);
+    let quantized = root.join("quantized");
+    let cases = in_folders(&root, quantized.is_dir().then_some(quantized));
+    assert!(cases.len() >= least, "only {} quantized cases in {}", cases.len(), root.display());
     cases
 }
 

@@ -70,11 +70,16 @@ pub(crate) fn runs_on_device(case: &Case) -> bool {
     ON_DEVICE.contains(&&*case.name)
 }
 
+/// Those cases.
+pub(crate) fn device_cases() -> Vec<Case> {
+    ON_DEVICE.map(case_named).into()
+}
+
 /// The chosen cases on the processor, and some of them on a device.
 pub(crate) fn everywhere() -> Vec<(Case, On)> {
     let mut all: Vec<(Case, On)> = chosen().into_iter().map(|case| (case, cpu())).collect();
     if let Some(device) = device() {
-        all.extend(ON_DEVICE.iter().map(|name| (case_named(name), device.clone())));
+        all.extend(device_cases().into_iter().map(|case| (case, device.clone())));
     }
     all
 }
