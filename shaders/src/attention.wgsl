@@ -3,6 +3,14 @@
 //
 // Few tokens: `pieces`, where a workgroup takes a piece of the cache for all queries of a key/value head (Dao et al.,
 // "Flash-Decoding", 2023); `merge` puts the pieces together. Many: `prepare`, then `attend` by tiles of 64 queries and keys.
+//# kernel AttentionPrepare prepare reduce: many tokens: queries, keys and values made ready
+//# kernel AttentionAttend attend reduce: many tokens: tiles of queries over the cache
+//# kernel AttentionPieces pieces reduce: few tokens: queries over pieces of the cache
+//# kernel AttentionPiecesAny pieces_any reduce: few tokens, for heads whose width is not a multiple of 4
+//# kernel AttentionPreparePacked prepare_packed cache reduce: AttentionPrepare with quantized keys and values
+//# kernel AttentionAttendPacked attend_packed cache reduce: AttentionAttend with quantized keys and values
+//# kernel AttentionPiecesPacked pieces_packed cache reduce: AttentionPieces with quantized keys and values
+//# kernel AttentionMerge merge: few tokens: merges the results of the pieces
 //# use step
 
 struct Params {

@@ -1,8 +1,9 @@
-//! Puts the WGSL of a variant together. Used when the crate is built, to validate every variant, and when a program runs.
+//! Composes the WGSL of a variant from the file of its op and the parts that this file uses.
 //!
 //! A source line that begins with `//#` is a directive:
 //!
 //! ```text
+//! //# kernel ..      declares a kernel (see `kernel.rs`) and adds nothing to the source
 //! //# use NAME       the part NAME stands here, unless it stood before; `weights` and `reduce` are the variant's own, and so is `main`, the
 //!                    beginning of an entry point that has the `ids` for `reduce`
 //! //# when WORD ..   what follows is for these forms or kinds of arithmetic of the kernel only, up to the next `when`, `unless` or `end`
@@ -14,69 +15,7 @@
 
 use std::fmt;
 
-/// Every WGSL file by its name.
-const FILES: &[(&str, &str)] = &[
-    ("attention", include_str!("attention.wgsl")),
-    ("conv1d", include_str!("conv1d.wgsl")),
-    ("copy", include_str!("copy.wgsl")),
-    ("embed", include_str!("embed.wgsl")),
-    ("gated_linear", include_str!("gated_linear.wgsl")),
-    ("head", include_str!("head.wgsl")),
-    ("linear", include_str!("linear.wgsl")),
-    ("mamba2_scan", include_str!("mamba2_scan.wgsl")),
-    ("mamba_scan", include_str!("mamba_scan.wgsl")),
-    ("mlstm_scan", include_str!("mlstm_scan.wgsl")),
-    ("moe_down", include_str!("moe_down.wgsl")),
-    ("moe_group", include_str!("moe_group.wgsl")),
-    ("moe_route", include_str!("moe_route.wgsl")),
-    ("moe_up", include_str!("moe_up.wgsl")),
-    ("prepare", include_str!("prepare.wgsl")),
-    ("sample", include_str!("sample.wgsl")),
-    ("affine", include_str!("parts/affine.wgsl")),
-    ("affine_any", include_str!("parts/affine_any.wgsl")),
-    ("attention_pieces", include_str!("parts/attention_pieces.wgsl")),
-    ("cache_affine4", include_str!("parts/cache_affine4.wgsl")),
-    ("cache_affine8", include_str!("parts/cache_affine8.wgsl")),
-    ("cache_packed", include_str!("parts/cache_packed.wgsl")),
-    ("decays", include_str!("parts/decays.wgsl")),
-    ("drawing", include_str!("parts/drawing.wgsl")),
-    ("grouped", include_str!("parts/grouped.wgsl")),
-    ("mamba2_chunks", include_str!("parts/mamba2_chunks.wgsl")),
-    ("math", include_str!("parts/math.wgsl")),
-    ("main_subgroup", include_str!("parts/main_subgroup.wgsl")),
-    ("main_workgroup", include_str!("parts/main_workgroup.wgsl")),
-    ("matrix", include_str!("parts/matrix.wgsl")),
-    ("mlstm_chunks", include_str!("parts/mlstm_chunks.wgsl")),
-    ("products", include_str!("parts/products.wgsl")),
-    ("prologue", include_str!("parts/prologue.wgsl")),
-    ("quantized", include_str!("parts/quantized.wgsl")),
-    ("ranked", include_str!("parts/ranked.wgsl")),
-    ("reduce_subgroup", include_str!("parts/reduce_subgroup.wgsl")),
-    ("reduce_workgroup", include_str!("parts/reduce_workgroup.wgsl")),
-    ("rows", include_str!("parts/rows.wgsl")),
-    ("rows_f32", include_str!("parts/rows_f32.wgsl")),
-    ("rows_int8", include_str!("parts/rows_int8.wgsl")),
-    ("shares", include_str!("parts/shares.wgsl")),
-    ("state_f16", include_str!("parts/state_f16.wgsl")),
-    ("state_f32", include_str!("parts/state_f32.wgsl")),
-    ("step", include_str!("parts/step.wgsl")),
-    ("sums_f16", include_str!("parts/sums_f16.wgsl")),
-    ("tiles", include_str!("parts/tiles.wgsl")),
-    ("tiles_cooperative", include_str!("parts/tiles_cooperative.wgsl")),
-    ("tiles_plain", include_str!("parts/tiles_plain.wgsl")),
-    ("weights_affine2", include_str!("parts/weights_affine2.wgsl")),
-    ("weights_affine3", include_str!("parts/weights_affine3.wgsl")),
-    ("weights_affine4", include_str!("parts/weights_affine4.wgsl")),
-    ("weights_affine5", include_str!("parts/weights_affine5.wgsl")),
-    ("weights_affine6", include_str!("parts/weights_affine6.wgsl")),
-    ("weights_affine8", include_str!("parts/weights_affine8.wgsl")),
-    ("weights_bf16", include_str!("parts/weights_bf16.wgsl")),
-    ("weights_f16", include_str!("parts/weights_f16.wgsl")),
-    ("weights_f32", include_str!("parts/weights_f32.wgsl")),
-    ("weights_mxfp4", include_str!("parts/weights_mxfp4.wgsl")),
-    ("weights_mxfp8", include_str!("parts/weights_mxfp8.wgsl")),
-    ("weights_nvfp4", include_str!("parts/weights_nvfp4.wgsl")),
-];
+use super::generated::FILES;
 
 /// Why no source could be put together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,6 +109,7 @@ impl Composer<'_> {
                     included = words.iter().any(|word| own.contains(word)) == (what == "when");
                 }
                 ["end"] => included = true,
+                ["kernel", ..] => {}
                 ["use", _] if !included => {}
                 ["use", "weights"] => self.add(self.choice.weights)?,
                 ["use", "reduce"] => self.add(self.choice.reduce)?,

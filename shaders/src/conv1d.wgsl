@@ -1,4 +1,5 @@
 // `conv1d`: y_t[c] = silu(b[c] + sum_k w[c,k] x_{t-K+1+k}[c]). A thread takes a channel of a token.
+//# kernel Conv1d - states: any number of tokens
 //# use math
 //# use step
 //# use weights

@@ -1,4 +1,5 @@
 // What the device's memory gives: copies one buffer to another. No op; `bench` measures with it.
+//# kernel Copy -: copies memory, to measure its bandwidth
 //# use step
 
 const THREADS: u32 = 256u;

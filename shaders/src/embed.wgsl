@@ -1,4 +1,5 @@
 // `embed`: x = scale * E[token]. A thread makes four elements; y counts tokens.
+//# kernel Embed - weights: any number of tokens
 //# use weights
 //# use step
 

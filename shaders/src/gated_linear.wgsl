@@ -1,4 +1,7 @@
 // `gated_linear`: h = act(G n(x) + b_g) * (U n(x) + b_u). In `weights`, the rows of G stand before those of U.
+//# kernel GatedLinearRows rows weights int8 reduce: few tokens
+//# kernel GatedLinearTiles tiles weights tiled: many tokens
+//# kernel GatedLinearSmallTiles small_tiles weights tiled: up to 32 tokens
 
 struct Params {
     /// First output of the rows that are in `weights`, and how many there are of G and of U each.

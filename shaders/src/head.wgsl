@@ -1,4 +1,7 @@
 // `head`: z = cap(scale * (W n(x) + b)) for the tokens whose logits are wanted.
+//# kernel HeadRows rows weights int8 reduce: few tokens
+//# kernel HeadTiles tiles weights tiled: many tokens
+//# kernel HeadSmallTiles small_tiles weights tiled: up to 32 tokens
 
 struct Params {
     /// First logit of the rows that are in `weights`, and how many there are.

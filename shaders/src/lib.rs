@@ -1,9 +1,12 @@
 //! Every op in WGSL, one file for each, and what a host must know to run it.
 //!
 //! A [`Kernel`] has a [`Variant`] for each way to store weights and to add up within a workgroup. The source of a variant is
-//! composed of the op's file and shared parts (`compose.rs`); all variants are parsed and validated by naga
-//! when this crate is built, so that a shader error is a compile error, and their [`Metadata`] is read from the
-//! parsed modules.
+//! composed of the op's file and shared parts (`compose.rs`). A file's header declares its kernels and the variants that they come in
+//! (`kernel.rs`).
+//!
+//! `src/generated/` is made from the WGSL files by `shaders/generate.sh`: the kernels that the headers declare, and the [`Metadata`] of every
+//! variant, read from the modules that naga parsed and validated. The crate does not compile while the files differ from those that
+//! `src/generated/` was made from, and a test makes all of it anew and compares.
 //!
 //! Every variant keeps to WebGPU's default limits: 8 storage buffers, 256 invocations, 16 KiB of workgroup memory; those with cooperative
 //! matrices, which WebGPU doesn't have, may use 32 KiB.
@@ -11,10 +14,13 @@
 //! Bindings have names. `step` is the only one with a dynamic offset.
 
 mod compose;
+mod generated;
 mod kernel;
+mod sources;
 mod variant;
 
 pub use compose::ComposeError;
+use generated::METADATA;
 pub use variant::{Arithmetic, Kernel, Reduction, Variant, WeightType};
 
 /// What a host must know of a variant.
@@ -67,12 +73,19 @@ pub struct Field {
     pub float: bool,
 }
 
-include!(concat!(env!("OUT_DIR"), "/metadata.rs"));
+/// Hash of all WGSL files, in hexadecimal. It changes whenever a kernel does.
+pub const FINGERPRINT: &str = generated::SOURCES;
+
+// A stale description would bind and set the wrong things without an error.
+const _: () = assert!(
+    option_env!("KINGLET_GENERATE").is_some() || sources::is(generated::SOURCES),
+    "a WGSL file changed: run shaders/generate.sh"
+);
 
 /// The WGSL of a variant.
 ///
 /// # Errors
-/// Never for a variant that was validated, which is every one.
+/// A directive that cannot be followed. Tests compose every variant of [`Variant::all`], so none of these has one.
 pub fn source(variant: Variant) -> Result<String, ComposeError> {
     let (file, choice) = variant.choice();
     compose::compose(file, choice)
@@ -81,7 +94,8 @@ pub fn source(variant: Variant) -> Result<String, ComposeError> {
 /// What a host must know of a variant.
 pub fn metadata(variant: Variant) -> Option<&'static Metadata> {
     let name = variant.name();
-    METADATA.iter().find(|(known, _)| *known == name).map(|(_, metadata)| metadata)
+    let index = METADATA.binary_search_by_key(&name.as_str(), |(known, _)| known).ok()?;
+    METADATA.get(index).map(|(_, metadata)| metadata)
 }
 
 #[cfg(test)]

@@ -1,4 +1,8 @@
 // `linear`: y = W f(x) + b, stored or added to y.
+//# kernel LinearRows rows weights int8 reduce: few tokens
+//# kernel LinearHeadRows head_rows weights int8 reduce: few tokens, after a layer norm of each head and a gate
+//# kernel LinearTiles tiles weights tiled: many tokens
+//# kernel LinearSmallTiles small_tiles weights tiled: up to 32 tokens
 
 struct Params {
     /// First output of the rows that are in `weights`, and how many there are.

@@ -5,6 +5,13 @@
 //     S = e^(s_last) S + (diag(e^(s_last - s) dt) B)^T X
 //
 // Dispatches: `convolve`; `scores`, C B^T; `states`, what each chunk adds to S; `pass`, S before each chunk; `outputs`.
+//# kernel Mamba2Step step states reduce: few tokens
+//# kernel Mamba2StepAny step_any states reduce: few tokens, for heads whose width is not a multiple of 4
+//# kernel Mamba2Convolve convolve states: many tokens: the convolution
+//# kernel Mamba2Scores scores: many tokens: C B^T of each chunk
+//# kernel Mamba2States states: many tokens: what each chunk adds to the state
+//# kernel Mamba2Pass pass states: many tokens: the state before each chunk
+//# kernel Mamba2Outputs outputs: many tokens: the outputs
 //# use math
 //# use step
 

@@ -1,6 +1,7 @@
 // `mamba_scan`: h[c,n] = exp(dt[c] A[c,n]) h[c,n] + dt[c] B[n] x[c], y[c] = (sum_n C[n] h[c,n] + d[c] x[c]) * silu(z[c]).
 // A workgroup takes 32 channels of a run through all its tokens, 16 at a time; four threads share a channel's states, of which
 // 16 are in registers. A token's own share of y, dt x (B . C), is kept apart from what the state carries.
+//# kernel MambaScan - states: any number of tokens
 //# use math
 //# use step
 //# use weights

@@ -12,6 +12,12 @@
 // All exponents are at most 0. W and what a chunk adds to C depend on its own tokens only. Dispatches: `scores`, W; `states`,
 // what each chunk adds; `pass`, the memory before each chunk; `outputs`, H; `finish`, norm and gate. Behind few tokens norm and gate are left to
 // the projection that follows, where it can do that, so that a step is one dispatch.
+//# kernel MLstmStep step states reduce: few tokens, up to the norm
+//# kernel MLstmScores scores: many tokens: the weights of the tokens of a chunk for each other
+//# kernel MLstmStates states: many tokens: what each chunk adds to the state
+//# kernel MLstmPass pass states: many tokens: the state before each chunk
+//# kernel MLstmOutputs outputs: many tokens: the outputs before their norm
+//# kernel MLstmFinish finish reduce: norm and gate
 //# use math
 //# use step
 

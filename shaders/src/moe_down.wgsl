@@ -1,6 +1,10 @@
 // `moe_down`: x += scale * (sum over chosen experts of weight_e * D_e h_e + D h_shared).
 //
 // In `weights`, the rows of all D_e stand one behind the other; then, where it is stored alike, the shared expert's D.
+//# kernel MoeDownRows rows weights int8 reduce: few tokens
+//# kernel MoeDownTiles tiles weights tiled: many tokens: each expert's share
+//# kernel MoeDownSmallTiles small_tiles weights tiled: up to 32 tokens: each expert's share
+//# kernel MoeDownSum sum: many tokens: the sum of the shares
 //# when rows
 //# use rows
 

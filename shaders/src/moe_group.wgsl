@@ -1,5 +1,6 @@
 // What stands before the experts' products of many tokens: puts the places of all tokens in order by their expert, and cuts each expert's
 // list into tiles. One workgroup does it.
+//# kernel MoeGroup -: groups tokens by expert before the products of many tokens
 //# use step
 
 const THREADS: u32 = 256u;

@@ -1,4 +1,5 @@
 // `moe_route`: the experts of each token and their weights: the top_k largest of softmax(R n(x)). A workgroup takes a token.
+//# kernel MoeRoute - weights reduce: any number of tokens
 //# use rows
 
 const THREADS: u32 = 256u;

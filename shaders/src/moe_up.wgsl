@@ -2,6 +2,9 @@
 //
 // In `weights`, the rows of all gates G_e stand one behind the other, then those of all U_e; then, where the shared expert
 // is stored alike, its G and U.
+//# kernel MoeUpRows rows weights int8 reduce: few tokens
+//# kernel MoeUpTiles tiles weights tiled: many tokens
+//# kernel MoeUpSmallTiles small_tiles weights tiled: up to 32 tokens
 //# when rows
 //# use rows
 

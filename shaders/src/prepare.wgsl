@@ -2,6 +2,7 @@
 //
 // In f16, a token is divided by a power of two that is near its largest element: nothing can overflow, and products are multiplied with it
 // in f32.
+//# kernel Prepare - f16 reduce: makes many tokens ready for a projection
 //# use prologue
 
 const THREADS: u32 = 256u;

@@ -1,6 +1,11 @@
 // The next token from the logits of one, without the host: the most probable, or one that is drawn. A kernel over blocks of logits
 // comes first, then a single workgroup that chooses. What it can't decide (broken logits, more candidates than it has room for)
 // it leaves to the host.
+//# kernel SampleGreedy greedy samples: chooses the most probable token
+//# kernel SampleLargest largest samples: the largest logit of each block
+//# kernel SampleMasses masses samples: the probability mass of each block of logits
+//# kernel SampleDrawn drawn samples: draws from all tokens
+//# kernel SampleSorted sorted samples: draws from the most probable tokens
 //# use ranked
 
 struct Params {

@@ -1,4 +1,4 @@
-//! [`Variant`]: a kernel for one way to store weights, to reduce and to multiply. Used when the crate is built and when a program runs.
+//! [`Variant`]: a kernel for one way to store weights, to reduce and to multiply.
 
 use super::compose::Choice;
 pub use super::kernel::Kernel;

@@ -1,0 +1,287 @@
+//! Made by `shaders/generate.sh`; not to be edited.
+
+use crate::kernel::{Declaration, Kinds, Stored};
+
+/// A kernel: an op, or a form or part of one, that is dispatched by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kernel {
+    /// `attention`: many tokens: queries, keys and values made ready.
+    AttentionPrepare,
+    /// `attention`: many tokens: tiles of queries over the cache.
+    AttentionAttend,
+    /// `attention`: few tokens: queries over pieces of the cache.
+    AttentionPieces,
+    /// `attention`: few tokens, for heads whose width is not a multiple of 4.
+    AttentionPiecesAny,
+    /// `attention`: AttentionPrepare with quantized keys and values.
+    AttentionPreparePacked,
+    /// `attention`: AttentionAttend with quantized keys and values.
+    AttentionAttendPacked,
+    /// `attention`: AttentionPieces with quantized keys and values.
+    AttentionPiecesPacked,
+    /// `attention`: few tokens: merges the results of the pieces.
+    AttentionMerge,
+    /// `conv1d`: any number of tokens.
+    Conv1d,
+    /// `copy`: copies memory, to measure its bandwidth.
+    Copy,
+    /// `embed`: any number of tokens.
+    Embed,
+    /// `gated_linear`: few tokens.
+    GatedLinearRows,
+    /// `gated_linear`: many tokens.
+    GatedLinearTiles,
+    /// `gated_linear`: up to 32 tokens.
+    GatedLinearSmallTiles,
+    /// `head`: few tokens.
+    HeadRows,
+    /// `head`: many tokens.
+    HeadTiles,
+    /// `head`: up to 32 tokens.
+    HeadSmallTiles,
+    /// `linear`: few tokens.
+    LinearRows,
+    /// `linear`: few tokens, after a layer norm of each head and a gate.
+    LinearHeadRows,
+    /// `linear`: many tokens.
+    LinearTiles,
+    /// `linear`: up to 32 tokens.
+    LinearSmallTiles,
+    /// `mamba2_scan`: few tokens.
+    Mamba2Step,
+    /// `mamba2_scan`: few tokens, for heads whose width is not a multiple of 4.
+    Mamba2StepAny,
+    /// `mamba2_scan`: many tokens: the convolution.
+    Mamba2Convolve,
+    /// `mamba2_scan`: many tokens: C B^T of each chunk.
+    Mamba2Scores,
+    /// `mamba2_scan`: many tokens: what each chunk adds to the state.
+    Mamba2States,
+    /// `mamba2_scan`: many tokens: the state before each chunk.
+    Mamba2Pass,
+    /// `mamba2_scan`: many tokens: the outputs.
+    Mamba2Outputs,
+    /// `mamba_scan`: any number of tokens.
+    MambaScan,
+    /// `mlstm_scan`: few tokens, up to the norm.
+    MLstmStep,
+    /// `mlstm_scan`: many tokens: the weights of the tokens of a chunk for each other.
+    MLstmScores,
+    /// `mlstm_scan`: many tokens: what each chunk adds to the state.
+    MLstmStates,
+    /// `mlstm_scan`: many tokens: the state before each chunk.
+    MLstmPass,
+    /// `mlstm_scan`: many tokens: the outputs before their norm.
+    MLstmOutputs,
+    /// `mlstm_scan`: norm and gate.
+    MLstmFinish,
+    /// `moe_down`: few tokens.
+    MoeDownRows,
+    /// `moe_down`: many tokens: each expert's share.
+    MoeDownTiles,
+    /// `moe_down`: up to 32 tokens: each expert's share.
+    MoeDownSmallTiles,
+    /// `moe_down`: many tokens: the sum of the shares.
+    MoeDownSum,
+    /// `moe_group`: groups tokens by expert before the products of many tokens.
+    MoeGroup,
+    /// `moe_route`: any number of tokens.
+    MoeRoute,
+    /// `moe_up`: few tokens.
+    MoeUpRows,
+    /// `moe_up`: many tokens.
+    MoeUpTiles,
+    /// `moe_up`: up to 32 tokens.
+    MoeUpSmallTiles,
+    /// `prepare`: makes many tokens ready for a projection.
+    Prepare,
+    /// `sample`: chooses the most probable token.
+    SampleGreedy,
+    /// `sample`: the largest logit of each block.
+    SampleLargest,
+    /// `sample`: the probability mass of each block of logits.
+    SampleMasses,
+    /// `sample`: draws from all tokens.
+    SampleDrawn,
+    /// `sample`: draws from the most probable tokens.
+    SampleSorted,
+}
+
+impl Kernel {
+    /// Every kernel.
+    pub const ALL: [Self; 50] = [
+        Self::AttentionPrepare,
+        Self::AttentionAttend,
+        Self::AttentionPieces,
+        Self::AttentionPiecesAny,
+        Self::AttentionPreparePacked,
+        Self::AttentionAttendPacked,
+        Self::AttentionPiecesPacked,
+        Self::AttentionMerge,
+        Self::Conv1d,
+        Self::Copy,
+        Self::Embed,
+        Self::GatedLinearRows,
+        Self::GatedLinearTiles,
+        Self::GatedLinearSmallTiles,
+        Self::HeadRows,
+        Self::HeadTiles,
+        Self::HeadSmallTiles,
+        Self::LinearRows,
+        Self::LinearHeadRows,
+        Self::LinearTiles,
+        Self::LinearSmallTiles,
+        Self::Mamba2Step,
+        Self::Mamba2StepAny,
+        Self::Mamba2Convolve,
+        Self::Mamba2Scores,
+        Self::Mamba2States,
+        Self::Mamba2Pass,
+        Self::Mamba2Outputs,
+        Self::MambaScan,
+        Self::MLstmStep,
+        Self::MLstmScores,
+        Self::MLstmStates,
+        Self::MLstmPass,
+        Self::MLstmOutputs,
+        Self::MLstmFinish,
+        Self::MoeDownRows,
+        Self::MoeDownTiles,
+        Self::MoeDownSmallTiles,
+        Self::MoeDownSum,
+        Self::MoeGroup,
+        Self::MoeRoute,
+        Self::MoeUpRows,
+        Self::MoeUpTiles,
+        Self::MoeUpSmallTiles,
+        Self::Prepare,
+        Self::SampleGreedy,
+        Self::SampleLargest,
+        Self::SampleMasses,
+        Self::SampleDrawn,
+        Self::SampleSorted,
+    ];
+}
+
+/// The declarations, in the order of [`Kernel`].
+#[rustfmt::skip]
+pub(crate) const KERNELS: [Declaration; 50] = [
+    Declaration { file: "attention", form: "prepare", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "attention", form: "attend", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "attention", form: "pieces", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "attention", form: "pieces_any", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "attention", form: "prepare_packed", stored: Stored::Cache, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "attention", form: "attend_packed", stored: Stored::Cache, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "attention", form: "pieces_packed", stored: Stored::Cache, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "attention", form: "merge", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "conv1d", form: "", stored: Stored::States, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "copy", form: "", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "embed", form: "", stored: Stored::Weights, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "gated_linear", form: "rows", stored: Stored::Weights, arithmetic: Kinds::Int8, reduces: true, samples: false },
+    Declaration { file: "gated_linear", form: "tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
+    Declaration { file: "gated_linear", form: "small_tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
+    Declaration { file: "head", form: "rows", stored: Stored::Weights, arithmetic: Kinds::Int8, reduces: true, samples: false },
+    Declaration { file: "head", form: "tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
+    Declaration { file: "head", form: "small_tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
+    Declaration { file: "linear", form: "rows", stored: Stored::Weights, arithmetic: Kinds::Int8, reduces: true, samples: false },
+    Declaration { file: "linear", form: "head_rows", stored: Stored::Weights, arithmetic: Kinds::Int8, reduces: true, samples: false },
+    Declaration { file: "linear", form: "tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
+    Declaration { file: "linear", form: "small_tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
+    Declaration { file: "mamba2_scan", form: "step", stored: Stored::States, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "mamba2_scan", form: "step_any", stored: Stored::States, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "mamba2_scan", form: "convolve", stored: Stored::States, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "mamba2_scan", form: "scores", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "mamba2_scan", form: "states", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "mamba2_scan", form: "pass", stored: Stored::States, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "mamba2_scan", form: "outputs", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "mamba_scan", form: "", stored: Stored::States, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "mlstm_scan", form: "step", stored: Stored::States, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "mlstm_scan", form: "scores", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "mlstm_scan", form: "states", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "mlstm_scan", form: "pass", stored: Stored::States, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "mlstm_scan", form: "outputs", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "mlstm_scan", form: "finish", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "moe_down", form: "rows", stored: Stored::Weights, arithmetic: Kinds::Int8, reduces: true, samples: false },
+    Declaration { file: "moe_down", form: "tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
+    Declaration { file: "moe_down", form: "small_tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
+    Declaration { file: "moe_down", form: "sum", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "moe_group", form: "", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "moe_route", form: "", stored: Stored::Weights, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "moe_up", form: "rows", stored: Stored::Weights, arithmetic: Kinds::Int8, reduces: true, samples: false },
+    Declaration { file: "moe_up", form: "tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
+    Declaration { file: "moe_up", form: "small_tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
+    Declaration { file: "prepare", form: "", stored: Stored::Nothing, arithmetic: Kinds::F16, reduces: true, samples: false },
+    Declaration { file: "sample", form: "greedy", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: true },
+    Declaration { file: "sample", form: "largest", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: true },
+    Declaration { file: "sample", form: "masses", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: true },
+    Declaration { file: "sample", form: "drawn", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: true },
+    Declaration { file: "sample", form: "sorted", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: true },
+];
+
+/// Every WGSL file by its name.
+#[rustfmt::skip]
+pub(crate) const FILES: &[(&str, &str)] = &[
+    ("attention", include_str!("../attention.wgsl")),
+    ("conv1d", include_str!("../conv1d.wgsl")),
+    ("copy", include_str!("../copy.wgsl")),
+    ("embed", include_str!("../embed.wgsl")),
+    ("gated_linear", include_str!("../gated_linear.wgsl")),
+    ("head", include_str!("../head.wgsl")),
+    ("linear", include_str!("../linear.wgsl")),
+    ("mamba2_scan", include_str!("../mamba2_scan.wgsl")),
+    ("mamba_scan", include_str!("../mamba_scan.wgsl")),
+    ("mlstm_scan", include_str!("../mlstm_scan.wgsl")),
+    ("moe_down", include_str!("../moe_down.wgsl")),
+    ("moe_group", include_str!("../moe_group.wgsl")),
+    ("moe_route", include_str!("../moe_route.wgsl")),
+    ("moe_up", include_str!("../moe_up.wgsl")),
+    ("prepare", include_str!("../prepare.wgsl")),
+    ("sample", include_str!("../sample.wgsl")),
+    ("affine", include_str!("../parts/affine.wgsl")),
+    ("affine_any", include_str!("../parts/affine_any.wgsl")),
+    ("attention_pieces", include_str!("../parts/attention_pieces.wgsl")),
+    ("cache_affine4", include_str!("../parts/cache_affine4.wgsl")),
+    ("cache_affine8", include_str!("../parts/cache_affine8.wgsl")),
+    ("cache_packed", include_str!("../parts/cache_packed.wgsl")),
+    ("decays", include_str!("../parts/decays.wgsl")),
+    ("drawing", include_str!("../parts/drawing.wgsl")),
+    ("grouped", include_str!("../parts/grouped.wgsl")),
+    ("main_subgroup", include_str!("../parts/main_subgroup.wgsl")),
+    ("main_workgroup", include_str!("../parts/main_workgroup.wgsl")),
+    ("mamba2_chunks", include_str!("../parts/mamba2_chunks.wgsl")),
+    ("math", include_str!("../parts/math.wgsl")),
+    ("matrix", include_str!("../parts/matrix.wgsl")),
+    ("mlstm_chunks", include_str!("../parts/mlstm_chunks.wgsl")),
+    ("products", include_str!("../parts/products.wgsl")),
+    ("prologue", include_str!("../parts/prologue.wgsl")),
+    ("quantized", include_str!("../parts/quantized.wgsl")),
+    ("ranked", include_str!("../parts/ranked.wgsl")),
+    ("reduce_subgroup", include_str!("../parts/reduce_subgroup.wgsl")),
+    ("reduce_workgroup", include_str!("../parts/reduce_workgroup.wgsl")),
+    ("rows", include_str!("../parts/rows.wgsl")),
+    ("rows_f32", include_str!("../parts/rows_f32.wgsl")),
+    ("rows_int8", include_str!("../parts/rows_int8.wgsl")),
+    ("shares", include_str!("../parts/shares.wgsl")),
+    ("state_f16", include_str!("../parts/state_f16.wgsl")),
+    ("state_f32", include_str!("../parts/state_f32.wgsl")),
+    ("step", include_str!("../parts/step.wgsl")),
+    ("sums_f16", include_str!("../parts/sums_f16.wgsl")),
+    ("tiles", include_str!("../parts/tiles.wgsl")),
+    ("tiles_cooperative", include_str!("../parts/tiles_cooperative.wgsl")),
+    ("tiles_plain", include_str!("../parts/tiles_plain.wgsl")),
+    ("weights_affine2", include_str!("../parts/weights_affine2.wgsl")),
+    ("weights_affine3", include_str!("../parts/weights_affine3.wgsl")),
+    ("weights_affine4", include_str!("../parts/weights_affine4.wgsl")),
+    ("weights_affine5", include_str!("../parts/weights_affine5.wgsl")),
+    ("weights_affine6", include_str!("../parts/weights_affine6.wgsl")),
+    ("weights_affine8", include_str!("../parts/weights_affine8.wgsl")),
+    ("weights_bf16", include_str!("../parts/weights_bf16.wgsl")),
+    ("weights_f16", include_str!("../parts/weights_f16.wgsl")),
+    ("weights_f32", include_str!("../parts/weights_f32.wgsl")),
+    ("weights_mxfp4", include_str!("../parts/weights_mxfp4.wgsl")),
+    ("weights_mxfp8", include_str!("../parts/weights_mxfp8.wgsl")),
+    ("weights_nvfp4", include_str!("../parts/weights_nvfp4.wgsl")),
+];
+
+/// The hash of the files that this was made from (see `sources.rs`).
+pub(crate) const SOURCES: &str = "a0012434f7799bad";
