@@ -20,7 +20,7 @@ fn model(name: &str) -> PathBuf {
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<TempDir> = OnceLock::new();
     let folder = LIBRARY.get_or_init(|| {
-        let built = kinglet_tests::cargo::build("kinglet-ffi").join("libkinglet.so");
+        let built = kinglet_tests::cargo::build().join("libkinglet.so");
         let folder = tempfile::tempdir().unwrap();
         std::fs::copy(&built, folder.path().join("libkinglet.so.1")).unwrap();
         std::os::unix::fs::symlink("libkinglet.so.1", folder.path().join("libkinglet.so")).unwrap();
@@ -317,7 +317,7 @@ fn the_window_chats() {
 
 /// A prefix into which `ffi/install.sh` has put the library.
 fn installed() -> TempDir {
-    let built = kinglet_tests::cargo::build("kinglet-ffi");
+    let built = kinglet_tests::cargo::build();
     let prefix = tempfile::tempdir().unwrap();
     let install = command(root().join("ffi/install.sh")).arg(prefix.path()).arg(built).output();
     succeeded("install.sh", &install.unwrap());

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let folder = kinglet_tests::cargo::build("kinglet-cli");
+        let folder = kinglet_tests::cargo::build();
         let binary = folder.join(format!("kinglet{}", std::env::consts::EXE_SUFFIX));
         assert!(binary.is_file(), "{} was not built", binary.display());
         binary

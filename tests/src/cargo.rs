@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Builds a package of the workspace in the profile that the running test was built in, into the same target folder, and gives the
-/// folder in which its products are. Panics when it doesn't build.
-pub fn build(package: &str) -> PathBuf {
+/// Builds the programs and libraries of the workspace in the profile that the running test was built in, into the same target folder, and gives
+/// that folder's subfolder with the products. Panics when they do not build.
+pub fn build() -> PathBuf {
     // target/PROFILE/deps/TEST-HASH
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().unwrap().parent().unwrap();
@@ -15,9 +15,11 @@ pub fn build(package: &str) -> PathBuf {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--package", package, "--profile", profile]);
+    // All that `cargo test --workspace` selects, so that dependencies have the features that they have there. A package by itself would have
+    // others, and nearly everything would be compiled once more.
+    build.args(["build", "--quiet", "--workspace", "--tests", "--bins", "--lib", "--profile", profile]);
     build.arg("--target-dir").arg(folder.parent().unwrap());
     build.current_dir(env!("CARGO_MANIFEST_DIR"));
-    assert!(build.status().unwrap().success(), "{package} does not build");
+    assert!(build.status().unwrap().success(), "the workspace does not build");
     folder.to_path_buf()
 }
