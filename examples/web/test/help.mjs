@@ -1,7 +1,7 @@
 // What the tests have in common: a server, models, the native program's tokens, calls of the package.
 
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { test } from 'node:test';
@@ -21,12 +21,14 @@ export function nativeTokens(model, most) {
   return lines.map((line) => JSON.parse(line)).find(({ event }) => event === 'done').ids;
 }
 
-/** A test with a browser of its own. */
+/** A test with a browser of its own. With `threads` it is skipped where the package was built without them. */
 export function inBrowser(name, options, body) {
   const wanted = process.argv.slice(2);
   if (wanted.length > 0 && !wanted.some((part) => name.includes(part))) return;
-  test(name, { timeout: 240_000 }, async () => {
-    const { context, close } = await browser(options);
+  const { threads = false, ...rest } = options;
+  const skip = threads && !existsSync('dist/kinglet/threads') && 'build.sh --quick leaves out the module with threads';
+  test(name, { timeout: 240_000, skip }, async () => {
+    const { context, close } = await browser(rest);
     try {
       await body(context);
     } finally {

@@ -21,7 +21,7 @@ function javascript(response, text) {
   return true;
 }
 
-inBrowser('an isolated page computes with threads, and says the same', {}, async (context) => {
+inBrowser('an isolated page computes with threads, and says the same', { threads: true }, async (context) => {
   await isolated({}, async (url) => {
     const page = await blank(context, url);
     for (const [model, threads] of [['hybrid', 2], ['hybrid', 5], ['xlstm', 3]]) {
@@ -39,7 +39,7 @@ inBrowser('an isolated page computes with threads, and says the same', {}, async
   });
 });
 
-inBrowser('where threads are not to be had there is one, and a thread that crashes ends the model', {}, async (context) => {
+inBrowser('where threads are not to be had there is one, and a thread that crashes ends the model', { threads: true }, async (context) => {
   let answer = (response) => (response.writeHead(404).end(), true);
   let broken = '/kinglet/threads/kinglet_web_bg.wasm';
   const tamper = (_, response, path) => path === broken && answer(response);
@@ -66,7 +66,7 @@ inBrowser('where threads are not to be had there is one, and a thread that crash
   });
 });
 
-inBrowser('the page uses threads where it can', { viewport: { width: 900, height: 600 } }, async (context) => {
+inBrowser('the page uses threads where it can', { threads: true, viewport: { width: 900, height: 600 } }, async (context) => {
   await isolated({}, async (url) => {
     const page = await context.newPage();
     await page.addInitScript(() => Object.defineProperty(WorkerNavigator.prototype, 'hardwareConcurrency', { get: () => 4 }));
