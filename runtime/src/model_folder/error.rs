@@ -216,7 +216,7 @@ impl std::error::Error for NotAModel {}
 
 /// Whether files of this name hold weights that can be read where config.json is.
 fn is_usable(name: &str) -> bool {
-    name.ends_with(".safetensors") && !name.starts_with("adapter_model")
+    name.ends_with(".safetensors") && !name.starts_with("adapter")
 }
 
 /// Whether a file of this name holds weights.

@@ -330,7 +330,7 @@ fn no_weights(
 pub(crate) fn instead_of_weights(name: &str) -> &'static str {
     let ending = name.rsplit('.').next().unwrap_or_default();
     match ending {
-        "safetensors" if name.starts_with("adapter_model") => {
+        "safetensors" if name.starts_with("adapter") => {
             "; that is an adapter alone: merge it into its base model (`merge_and_unload` of `peft`), \
              store the result with `save_pretrained`, and give that folder"
         }

@@ -81,8 +81,16 @@ fn unless_void<T>(
     found: Result<Option<T>, WeightsError>,
     problem: &mut Option<WeightsError>,
 ) -> Result<Option<T>, WeightsError> {
+    let void = match &found {
+        Err(WeightsError::DanglingLink { .. } | WeightsError::NotAFile { .. }) => true,
+        // Weights can be read without an index, and not without the permission to read them.
+        Err(WeightsError::Io { path, source, .. }) => {
+            path.ends_with(INDEX) && source.kind() == ErrorKind::PermissionDenied
+        }
+        _ => false,
+    };
     match found {
-        Err(error @ (WeightsError::DanglingLink { .. } | WeightsError::NotAFile { .. })) => {
+        Err(error) if void => {
             problem.get_or_insert(error);
             Ok(None)
         }

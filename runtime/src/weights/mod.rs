@@ -99,7 +99,14 @@ impl Weights {
     /// name counts. That a file is lacking is an error of the check that finds its tensors missing.
     pub fn open(folder: &Path) -> Result<Self, WeightsError> {
         let Located { sources, index, absent } = locate::locate(folder)?;
-        Ok(Self { absent, ..Self::join(sources, index.as_ref())? })
+        let mut weights = Self::join(sources, index.as_ref())?;
+        // Where all is there that an index knows of, its files tell nothing.
+        let lacks =
+            |index: &WeightMap| index.tensors.iter().any(|(name, _)| !weights.contains(name));
+        if !absent.files.is_empty() && index.as_ref().is_none_or(lacks) {
+            weights.absent = absent;
+        }
+        Ok(weights)
     }
 
     /// Maps open safetensors files, each with the name that errors shall call it.
