@@ -99,7 +99,7 @@ pub fn read_config(folder: &Path) -> Result<Config, Error> {
 pub(crate) fn read_config_text(folder: &Path) -> Result<String, Error> {
     let path = folder.join("config.json");
     let bytes = small_file::read(&path, MAX_CONFIG_BYTES).map_err(|failure| match failure {
-        Failure::NotFound(_) => Error::NotAModel(explain(folder)),
+        Failure::NotFound => Error::NotAModel(explain(folder)),
         Failure::Io(source) => Error::Read { path: path.clone(), source },
         Failure::TooLarge(bytes) => {
             Error::TooLarge { path: path.clone(), bytes, limit: MAX_CONFIG_BYTES }

@@ -9,7 +9,7 @@ use crate::mounted;
 /// Why a file was not read.
 pub(crate) enum Failure {
     /// There is none.
-    NotFound(io::Error),
+    NotFound,
     /// It can't be read, or something else lies in its place: no regular file, a link to nothing, the beginning of a download.
     Io(io::Error),
     /// It is larger than such a file can sensibly be: bytes, of which more may follow.
@@ -27,7 +27,7 @@ const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 /// All of a regular file of at most `limit` bytes.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
     let failure = |error: io::Error| match error.kind() {
-        ErrorKind::NotFound => Failure::NotFound(error),
+        ErrorKind::NotFound => Failure::NotFound,
         _ => Failure::Io(error),
     };
     if let Some(contents) = mounted::read(path, limit) {
@@ -112,7 +112,7 @@ mod tests {
         let path = folder.join("a.json");
         let problem = || match read(&path, 9) {
             Ok(_) => "read".to_string(),
-            Err(Failure::NotFound(_)) => "not found".into(),
+            Err(Failure::NotFound) => "not found".into(),
             Err(Failure::Io(error)) => error.to_string(),
             Err(Failure::TooLarge(_)) => "too large".into(),
         };

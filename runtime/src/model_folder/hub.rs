@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::{NotAModel, names};

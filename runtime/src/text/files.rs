@@ -29,7 +29,7 @@ pub(crate) fn read_optional(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, 
 pub(crate) fn read_needed(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TextError> {
     match small_file::read(path, limit) {
         Ok(contents) => Ok(Some(contents)),
-        Err(Failure::NotFound(_)) => Ok(None),
+        Err(Failure::NotFound) => Ok(None),
         Err(Failure::Io(source)) => Err(TextError::Io { path: path.to_path_buf(), source }),
         Err(Failure::TooLarge(bytes)) => {
             Err(TextError::FileTooLarge { path: path.to_path_buf(), bytes, limit })
