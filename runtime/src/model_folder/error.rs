@@ -193,10 +193,10 @@ impl fmt::Display for NotAModel {
                 Names(weights)
             ),
             Self::NoConfig { path, weights, .. } => {
-                write!(f, "{} has {} but no config.json", Place(path), Names(weights))?;
+                write!(f, "{} has no config.json, only {}", Place(path), Names(weights))?;
                 match weights.first() {
                     Some(first) if !is_usable(first) => f.write_str(instead_of_weights(first)),
-                    _ => f.write_str(": it comes with the model, download it as well"),
+                    _ => f.write_str(": config.json comes with the model, download it as well"),
                 }
             }
             Self::OtherFiles { path, files } => write!(
