@@ -734,8 +734,8 @@ kinglet_status kinglet_log_set(kinglet_log_callback callback,
 kinglet_status kinglet_free(void *memory);
 
 /**
- * Opens the model in the folder `path`: `config.json` and `model.safetensors` or its shards, as they come from Hugging Face. `options` may be
- * null. The weights are mapped, not read: this takes milliseconds unless the options say otherwise.
+ * Opens the model in the folder `path`: `config.json` and `model.safetensors` or its shards, as they come from Hugging Face, or a
+ * `models--ORG--NAME` of its cache. `options` may be null. The weights are mapped, not read: this takes milliseconds unless the options say otherwise.
  *
  * The model is the program's: `kinglet_model_delete`. Sessions, generations and tokenizers that are made from it keep what they need of it.
  * While a model is open its files must not be written to: replace a file by renaming another one over it.

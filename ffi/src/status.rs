@@ -87,7 +87,8 @@ fn of_weights(error: &WeightsError) -> kinglet_status {
     match error {
         WeightsError::NoWeights { .. }
         | WeightsError::NotAFolder { .. }
-        | WeightsError::MissingShard { .. } => kinglet_status::KINGLET_NOT_FOUND,
+        | WeightsError::DanglingLink { .. }
+        | WeightsError::Incomplete { .. } => kinglet_status::KINGLET_NOT_FOUND,
         WeightsError::Io { source, .. } => of_io(source),
         WeightsError::Cancelled => kinglet_status::KINGLET_CANCELLED,
         WeightsError::Shrunk { .. } => kinglet_status::KINGLET_IO,
@@ -102,6 +103,7 @@ impl From<Error> for Failure {
             return error.into();
         }
         let status = match &error {
+            Error::NotAModel(_) => KINGLET_NOT_FOUND,
             Error::Read { source, .. } => of_io(source),
             Error::TooLarge { .. } | Error::Config { .. } | Error::NonFinite { .. } => {
                 KINGLET_BAD_MODEL

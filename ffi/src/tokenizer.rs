@@ -59,7 +59,8 @@ pub extern "C" fn kinglet_tokenizer_open(
 ) -> kinglet_status {
     call(|| {
         memory::check_out(tokenizer, "tokenizer")?;
-        let loaded = Tokenizer::from_folder(&memory::path(path, "path")?)?;
+        let loaded =
+            Tokenizer::from_folder(&kinglet::resolve_folder(memory::path(path, "path")?)?)?;
         let object = Arc::new(TokenizerObject(loaded));
         memory::write(tokenizer, "tokenizer", handle::insert(object)?)
     })

@@ -11,7 +11,9 @@ use kinglet_models::{
 };
 
 use crate::Error;
+use crate::model_folder::{explain, resolve_folder};
 use crate::small_file::{self, Failure};
+use crate::unread;
 use crate::weights::{
     CheckOptions, Checked, Conversion, Encoding, MatrixData, MatrixView, Weights,
 };
@@ -44,12 +46,14 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens the checkpoint in `folder`: `config.json` and `model.safetensors`, or the shards that
-    /// `model.safetensors.index.json` names. Names, shapes and types of all tensors are checked.
+    /// `model.safetensors.index.json` names. Names, shapes and types of all tensors are checked. For a repository in the hub's cache
+    /// its snapshot is opened ([`resolve_folder`]).
     ///
     /// # Errors
     /// When a file is missing, broken or doesn't fit the others.
     pub fn open(folder: impl AsRef<Path>, options: CheckOptions) -> Result<Self, Error> {
-        let folder = folder.as_ref();
+        let folder = &*resolve_folder(folder)?;
+        unread::begin(folder);
         let path = folder.join("config.json");
         let config = read_config(folder)?;
         let refused = |source| Error::Config { path: path.clone(), source };
@@ -57,7 +61,10 @@ impl Checkpoint {
         let mut spec = spec_in(&config, Layout::default()).map_err(refused)?;
         let mut weights = Weights::open(folder)?;
         let conversion = match &quantization {
-            Some(stated) => weights.convert(stated)?,
+            Some(stated) => match weights.convert(stated) {
+                Ok(conversion) => conversion,
+                Err(error) => return Err(weights.incomplete(error).into()),
+            },
             None => Conversion::default(),
         };
         let mut layout = Layout::default();
@@ -69,7 +76,7 @@ impl Checkpoint {
             }
         }
         spec.settle_tie(tie(&spec, &weights));
-        let checked = weights.check(&spec, options)?;
+        let checked = weights.check(&spec, options).map_err(|error| weights.incomplete(error))?;
         if let Some(Quantization::Mlx(stated)) = &quantization {
             compare(&spec, &weights, stated);
         }
@@ -80,22 +87,28 @@ impl Checkpoint {
 /// Reads `config.json` of `folder`.
 ///
 /// # Errors
-/// When the file can't be read or is no JSON object.
+/// When the file can't be read or is no JSON object; [`Error::NotAModel`] where there is none.
 pub fn read_config(folder: &Path) -> Result<Config, Error> {
+    let folder = resolve_folder(folder)?;
+    let text = read_config_text(&folder)?;
+    let path = folder.join("config.json");
+    Config::parse(&text).map_err(|source| Error::Config { path, source })
+}
+
+/// The text of `config.json` in a folder that is resolved.
+pub(crate) fn read_config_text(folder: &Path) -> Result<String, Error> {
     let path = folder.join("config.json");
     let bytes = small_file::read(&path, MAX_CONFIG_BYTES).map_err(|failure| match failure {
-        Failure::NotFound(source) | Failure::Io(source) => {
-            Error::Read { path: path.clone(), source }
-        }
+        Failure::NotFound => Error::NotAModel(explain(folder)),
+        Failure::Io(source) => Error::Read { path: path.clone(), source },
         Failure::TooLarge(bytes) => {
             Error::TooLarge { path: path.clone(), bytes, limit: MAX_CONFIG_BYTES }
         }
     })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let source = io::Error::new(io::ErrorKind::InvalidData, error.utf8_error());
-        Error::Read { path: path.clone(), source }
-    })?;
-    Config::parse(&text).map_err(|source| Error::Config { path, source })
+        Error::Read { path, source }
+    })
 }
 
 /// Reads `config.json` of `folder` into what the model computes, with the names that `transformers` has for its tensors;
@@ -104,6 +117,7 @@ pub fn read_config(folder: &Path) -> Result<Config, Error> {
 /// # Errors
 /// When the file can't be read, understood, or describes a model that is not supported.
 pub fn read_spec(folder: &Path) -> Result<ModelSpec, Error> {
+    let folder = &*resolve_folder(folder)?;
     let config = read_config(folder)?;
     let path = folder.join("config.json");
     kinglet_models::spec(&config).map_err(|source| Error::Config { path, source })

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use kinglet_models::ModelError;
 
+use crate::model_folder::NotAModel;
 use crate::quantize::QuantizeError;
 use crate::sampling::SamplingError;
 use crate::saved_state::SavedStateError;
@@ -14,6 +15,8 @@ use crate::weights::WeightsError;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
+    /// No model is where one was looked for.
+    NotAModel(NotAModel),
     /// A file of the model folder can't be read.
     Read {
         /// The file.
@@ -217,6 +220,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NotAModel(source) => source.fmt(f),
             Self::Read { path, source } => write!(f, "can't read {}: {source}", path.display()),
             Self::TooLarge { path, bytes, limit } => write!(
                 f,
@@ -325,6 +329,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Read { source, .. } | Self::Threads(source) => Some(source),
+            Self::NotAModel(source) => Some(source),
             Self::Config { source, .. } => Some(source),
             Self::Weights(source) => Some(source),
             Self::Quantize(source) => Some(source),
@@ -332,6 +337,12 @@ impl std::error::Error for Error {
             Self::SavedState { source, .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+impl From<NotAModel> for Error {
+    fn from(source: NotAModel) -> Self {
+        Self::NotAModel(source)
     }
 }
 

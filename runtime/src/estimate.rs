@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::plan::Plan;
 use crate::weights::Weights;
-use crate::{Error, ModelOptions, read_spec};
+use crate::{Error, ModelOptions, read_spec, resolve_folder};
 
 /// Tokens of a step where the options don't say: as the CPU backend's.
 const DEFAULT_CHUNK: usize = 512;
@@ -52,8 +52,9 @@ pub fn estimate(
     options: &ModelOptions,
     context: usize,
 ) -> Result<MemoryEstimate, Error> {
-    let folder = folder.as_ref();
+    let folder = &*resolve_folder(folder)?;
     let spec = read_spec(folder)?;
     let weights = Weights::open(folder)?;
+    weights.check_whole(&spec)?;
     Ok(MemoryEstimate::of(&options.plan(&spec)?, &weights, options, context))
 }

@@ -108,6 +108,16 @@ fn files_at(folder: &Path) -> Option<Arc<ModelFiles>> {
     MOUNTED.read().unwrap_or_else(PoisonError::into_inner).get(folder).cloned()
 }
 
+/// Whether `folder` is the path of mounted files.
+pub(crate) fn is_mounted(folder: &Path) -> bool {
+    files_at(folder).is_some()
+}
+
+/// The names of mounted files; `None` for a folder that is not mounted.
+pub(crate) fn names(folder: &Path) -> Option<Vec<String>> {
+    Some(files_at(folder)?.files.keys().cloned().collect())
+}
+
 /// All of a mounted file, or its length where that is more than `limit`; `None` for a path that is not mounted.
 pub(crate) fn read(path: &Path, limit: u64) -> Option<io::Result<Result<Vec<u8>, u64>>> {
     let files = files_at(path.parent()?)?;
@@ -188,6 +198,7 @@ mod tests {
         assert!(read(&mounted.path().join("b.json"), 9).unwrap().is_err());
         assert!(source(mounted.path(), "a.json").unwrap().unwrap().is_some());
         assert!(source(mounted.path(), "b.json").unwrap().unwrap().is_none());
+        assert_eq!(names(mounted.path()).unwrap(), ["a.json"]);
         drop(mounted);
         assert!(read(&path, 2).is_none());
     }

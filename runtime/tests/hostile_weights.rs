@@ -251,16 +251,30 @@ fn memory_is_bounded_by_the_size_of_the_file() {
 }
 
 /// Opens a folder with this index and a shard `s`, holding memory to its limit.
-fn open_index(index: &str) -> WeightsError {
+fn open_with_index(index: &str) -> Result<Weights, WeightsError> {
     let dir = TempDir::new();
     dir.write("model.safetensors.index.json", index);
     dir.write("s", valid());
     let (result, peak) = peak(|| dir.open());
     let limit = INDEX_FACTOR * index.len() + FLOOR;
     assert!(peak <= limit, "{peak} bytes allocated for an index of {}", index.len());
-    let error = result.unwrap_err();
-    assert!(error.to_string().len() < 1000, "{error}");
-    error
+    if let Err(error) = &result {
+        assert!(error.to_string().len() < 1000, "{error}");
+    }
+    result
+}
+
+fn open_index(index: &str) -> WeightsError {
+    open_with_index(index).unwrap_err()
+}
+
+/// What `valid` has.
+const TENSORS: [&str; 4] = ["a.weight", "b", "c.d.e", "zero"];
+
+/// The names of all tensors of a folder whose files have what its index says wrongly.
+#[track_caller]
+fn names(result: Result<Weights, WeightsError>) -> Vec<String> {
+    result.unwrap().names().map(str::to_string).collect()
 }
 
 #[test]
@@ -280,13 +294,13 @@ fn indexes_that_are_not_what_they_should_be() {
             "{json:.20}"
         );
     }
-    match open_index(&index(&[("b", "s"), ("c.d.e", "gone"), ("a.weight", "gone")])) {
-        WeightsError::MissingShard { shard, tensors: 2, .. } => assert_eq!(shard, "gone"),
-        other => panic!("{other}"),
-    }
-    match open_index(&index(&[("b", "s"), ("nowhere", "s")])) {
-        WeightsError::NotInShard { tensor, shard } => {
-            assert_eq!((tensor.as_str(), shard.as_str()), ("nowhere", "s"));
+    // What the header says counts, wherever the index has it.
+    let astray = index(&[("b", "s"), ("c.d.e", "gone"), ("a.weight", "gone")]);
+    assert_eq!(names(open_with_index(&astray)), TENSORS);
+    assert_eq!(names(open_with_index(&index(&[("b", "s"), ("nowhere", "s")]))), TENSORS);
+    match open_index(&index(&[("c.d.e", "gone"), ("a.weight", "gone"), ("b", "too")])) {
+        WeightsError::Incomplete { files, tensors: 3, first, .. } => {
+            assert_eq!((files, first.as_str()), (vec!["gone".into(), "too".into()], "a.weight"));
         }
         other => panic!("{other}"),
     }
@@ -296,49 +310,107 @@ fn indexes_that_are_not_what_they_should_be() {
     // The most memory for its length: the shortest entries.
     let short: Vec<_> = (0..130_000).map(|i| format!("{i:x}")).collect();
     let map: Vec<_> = short.iter().map(|name| (name.as_str(), "s")).collect();
-    assert!(matches!(open_index(&index(&map)), WeightsError::NotInShard { .. }));
+    assert_eq!(names(open_with_index(&index(&map))), TENSORS);
     let many: Vec<_> = short.iter().map(|name| (name.as_str(), name.as_str())).collect();
     let error = open_index(&index(&many));
     assert!(matches!(error, WeightsError::Index { error: IndexError::TooManyShards { .. }, .. }));
     let long = "t".repeat(1 << 20);
-    assert!(matches!(open_index(&index(&[(&long, "s")])), WeightsError::NotInShard { .. }));
+    assert_eq!(names(open_with_index(&index(&[(&long, "s")]))), TENSORS);
     let error = open_index(&index(&[(&long, &long)]));
     assert!(matches!(error, WeightsError::Index { error: IndexError::ShardName { .. }, .. }));
     // As long as a file system may have them.
     let error = open_index(&index(&[("b", &"s".repeat(255))]));
-    assert!(matches!(error, WeightsError::MissingShard { tensors: 1, .. }), "{error}");
+    assert!(matches!(error, WeightsError::Incomplete { tensors: 1, .. }), "{error}");
 }
 
 #[test]
 fn a_tensor_in_another_shard_than_the_index_says() {
     let dir = TempDir::new();
-    let one = |name: &str| raw(format!("{{{}}}", entry(name, "U8", &[1], 0, 1)), &[0]);
-    dir.write("s", one("a"));
-    dir.write("t", one("b"));
-    dir.write("u", one("c"));
+    dir.write("s", one("a", 1));
+    dir.write("t", one("b", 2));
+    dir.write("u", one("c", 3));
     dir.write("model.safetensors.index.json", index(&[("c", "u"), ("a", "s"), ("b", "t")]));
-    dir.open().unwrap();
-    // All three files are opened in both cases, so `a` is there, only not where it should be.
+    let right = dir.open().unwrap().fingerprint().unwrap();
     let elsewhere = index(&[("c", "u"), ("gone", "s"), ("a", "t"), ("b", "t")]);
     dir.write("model.safetensors.index.json", elsewhere);
+    assert_eq!(dir.open().unwrap().fingerprint().unwrap(), right);
+}
+
+/// A file with one tensor of one byte.
+fn one(name: &str, value: u8) -> Vec<u8> {
+    raw(format!("{{{}}}", entry(name, "U8", &[1], 0, 1)), &[value])
+}
+
+/// The files that the tensors of a folder are taken from.
+fn files(dir: &TempDir) -> Vec<String> {
+    dir.open().unwrap().tensors().map(|tensor| tensor.file.to_string()).collect()
+}
+
+#[test]
+fn the_index_decides_between_two_tensors_of_a_name() {
+    let dir = TempDir::new();
+    let both = index(&[("b", "s"), ("a.weight", "t"), ("c.d.e", "s"), ("zero", "t")]);
+    dir.write("model.safetensors.index.json", both);
+    dir.write("s", valid());
+    dir.write("t", valid());
+    assert_eq!(files(&dir), ["t", "s", "s", "t"]);
+    // It says nothing of two of the tensors.
+    dir.write("model.safetensors.index.json", index(&[("b", "s"), ("a.weight", "t")]));
     match dir.open().unwrap_err() {
-        WeightsError::NotInShard { tensor, shard } => assert_eq!((&*tensor, &*shard), ("a", "t")),
+        WeightsError::DuplicateTensor { tensor, first, second } => {
+            assert_eq!((&*tensor, &*first, &*second), ("c.d.e", "s", "t"));
+        }
         other => panic!("{other}"),
     }
 }
 
+const SHARDS: [&str; 2] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+
 #[test]
-fn a_tensor_in_two_shards_is_named_with_both() {
+fn shards_without_an_index_or_with_that_of_another_build() {
     let dir = TempDir::new();
-    dir.write("model.safetensors.index.json", index(&[("b", "s"), ("a.weight", "t")]));
-    dir.write("s", valid());
-    dir.write("t", valid());
-    match dir.open().unwrap_err() {
-        WeightsError::DuplicateTensor { tensor, first, second } => {
-            assert_eq!((&*tensor, &*first, &*second), ("a.weight", "s", "t"));
-        }
-        other => panic!("{other}"),
+    dir.write(SHARDS[0], one("a", 1));
+    dir.write(SHARDS[1], one("b", 2));
+    assert_eq!(files(&dir), SHARDS);
+    let other = ["model-00001-of-00013.safetensors", "model-00013-of-00013.safetensors"];
+    dir.write("model.safetensors.index.json", index(&[("a", other[0]), ("b", other[1])]));
+    assert_eq!(files(&dir), SHARDS);
+    // A shard of that build lies there as well: the set that is whole counts, and the index of the other set then, once that is whole.
+    dir.write(other[0], one("a", 9));
+    assert_eq!(files(&dir), SHARDS);
+    dir.write(other[1], one("b", 9));
+    assert_eq!(files(&dir), other);
+    // Neither the index nor the numbers say which.
+    fs::remove_file(dir.path().join("model.safetensors.index.json")).unwrap();
+    for shard in 2..13 {
+        dir.write(&format!("model-{shard:05}-of-00013.safetensors"), one(&format!("c{shard}"), 0));
     }
+    match dir.open().unwrap_err() {
+        WeightsError::MixedShards { firsts, .. } => assert_eq!(firsts, [SHARDS[0], other[0]]),
+        error => panic!("{error}"),
+    }
+    // A file of its own is all that `transformers` looks at.
+    dir.write("model.safetensors", one("a", 3));
+    assert_eq!(files(&dir), ["model.safetensors"]);
+    // Unless an index knows of others beside it.
+    dir.write(
+        "model.safetensors.index.json",
+        index(&[("a", "model.safetensors"), ("head", "head.safetensors")]),
+    );
+    dir.write("head.safetensors", one("head", 4));
+    assert_eq!(files(&dir), ["model.safetensors", "head.safetensors"]);
+}
+
+#[test]
+fn numbers_that_promise_too_much_are_not_believed() {
+    let dir = TempDir::new();
+    for name in ["model-00001-of-99999999.safetensors", "model-1-of-4097.safetensors"] {
+        dir.write(name, one("a", 0));
+    }
+    let (result, peak) = peak(|| dir.open());
+    assert!(matches!(result, Err(WeightsError::NoWeights { .. })) && peak < FLOOR, "{peak}");
+    dir.write("model-00001-of-04096.safetensors", one("a", 0));
+    dir.open().unwrap();
 }
 
 #[test]
@@ -354,8 +426,22 @@ fn folders_that_hold_something_else() {
     let dir = TempDir::new();
     dir.write("model-Q4_K_M.gguf", "");
     assert!(message(&dir).contains("GGUF files are not read"));
-    dir.write("model-00001-of-00002.safetensors", "");
-    assert!(message(&dir).contains("only `model-00001-of-00002.safetensors`"));
+    dir.write("pytorch_model-00001-of-00002.safetensors", "");
+    assert!(message(&dir).contains("only `pytorch_model-00001-of-00002.safetensors`"));
+    assert!(message(&dir).contains("rename them to model-00001-of-"), "{}", message(&dir));
+    for (name, part) in [
+        ("pytorch_model.safetensors", "rename it to model.safetensors"),
+        ("consolidated.safetensors", "download model*.safetensors"),
+        ("adapter_model.safetensors", "merge it into its base model"),
+        ("model.onnx", "exported graphs are not read"),
+        ("flax_model.msgpack", "Flax"),
+    ] {
+        let dir = TempDir::new();
+        dir.write(name, "");
+        dir.write("optimizer.pt", "");
+        assert!(message(&dir).contains(name) && message(&dir).contains(part), "{}", message(&dir));
+        assert!(!message(&dir).contains("more files"), "{}", message(&dir));
+    }
 
     let gone = Weights::open(&dir.path().join("gone")).unwrap_err();
     assert!(matches!(gone, WeightsError::Io { .. }), "{gone}");

@@ -151,3 +151,95 @@ fn more_of_a_long_error_comes_with_verbose() {
     assert_eq!(long.code, 1);
     assert!(long.stderr.lines().count() >= short.lines().count(), "{long:?}");
 }
+
+#[test]
+fn the_name_of_a_model_on_the_hub() {
+    let cache = tempfile::tempdir().unwrap();
+    let say = |id: &str| {
+        let mut line = command(&["tokenize", "Hi", "--model", id]);
+        line.env("HF_HUB_CACHE", cache.path()).current_dir(cache.path());
+        run(line, b"")
+    };
+    for id in ["some-org/no.such_model-1b", "https://huggingface.co/some-org/no.such_model-1b"] {
+        let message = say(id).error(1);
+        for part in ["`hf download some-org/no.such_model-1b`", "--model", "config.json"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+    // It was downloaded.
+    let model = TextModel::new();
+    let snapshot = cache.path().join("models--some-org--no.such_model-1b/snapshots/0a1b");
+    std::fs::create_dir_all(snapshot.parent().unwrap()).unwrap();
+    std::fs::rename(model.path(), &snapshot).unwrap();
+    let message = say("some-org/no.such_model-1b").error(1);
+    assert!(message.contains(snapshot.to_str().unwrap()), "{message}");
+    // The repository's folder is as good as its snapshot.
+    let repository = "models--some-org--no.such_model-1b";
+    assert_eq!(say(repository).ok(), say(snapshot.to_str().unwrap()).ok());
+    let message = say(".").error(1);
+    assert!(message.contains(repository), "{message}");
+}
+
+/// A link of a download cache whose file was not downloaded.
+#[cfg(unix)]
+#[test]
+fn small_files_that_cannot_be_read_are_told_once_and_done_without() {
+    let line = ["--prompt", "Hi", "-n", "2", "--temperature", "0"];
+    for (file, consequence) in [
+        ("generation_config.json", "an answer ends at token"),
+        ("tokenizer_config.json", "special tokens"),
+        ("special_tokens_map.json", "special tokens"),
+        ("chat_template.json", "chat template"),
+    ] {
+        let model = TextModel::new();
+        let config = std::fs::read_to_string(model.path().join("config.json")).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        config["eos_token_id"] = 7.into();
+        model.write("config.json", &config.to_string());
+        // Without chat_template.jinja the others are looked into.
+        let template = model.path().join("chat_template.jinja");
+        let template = template.to_str().unwrap();
+        let run = || model.run("chat", &[&line[..], &["--template", template]].concat());
+        let path = model.path().join(file);
+        let _ = std::fs::remove_file(&path);
+        let right = run().ok();
+        for place in ["link", "folder", "unfinished"] {
+            match place {
+                "link" => std::os::unix::fs::symlink("../../blobs/gone", &path).unwrap(),
+                "folder" => {
+                    std::fs::remove_file(&path).unwrap();
+                    std::fs::create_dir(&path).unwrap();
+                }
+                _ => {
+                    std::fs::remove_dir(&path).unwrap();
+                    model.write(&format!("{file}.incomplete"), "{");
+                }
+            }
+            let done = run();
+            if file == "chat_template.json" {
+                // The template was given: it is not looked for.
+                assert_eq!(done.ok(), right);
+                continue;
+            }
+            assert_eq!((done.code, &done.stdout), (0, &right), "{done:?}");
+            let problem = match place {
+                "link" => "a link to ../../blobs/gone, which is not there",
+                "folder" => "it is a folder",
+                _ => ".incomplete is there",
+            };
+            for part in [file, problem, consequence] {
+                assert!(done.stderr.contains(part), "{part}: {done:?}");
+            }
+            assert_eq!(done.stderr.lines().count(), 1, "told once: {done:?}");
+        }
+    }
+    // What nothing can be done without is an error.
+    for file in ["tokenizer.json", "config.json", "model.safetensors"] {
+        let model = TextModel::new();
+        let path = model.path().join(file);
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("../../blobs/gone", &path).unwrap();
+        let message = model.run("chat", &line).error(1);
+        assert!(message.contains(file) && message.contains("the download may be"), "{message}");
+    }
+}

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use kinglet::eval::EvalError;
+use kinglet::quantize::{QuantizeError, Refused};
 use kinglet::sampling::SamplingError;
 use kinglet::text::TextError;
 
@@ -20,12 +21,10 @@ pub(crate) enum CliError {
     },
     /// What was named as a model is none.
     NotAModel {
-        /// The folder.
-        path: PathBuf,
         /// Who named it.
         origin: &'static str,
-        /// What is wrong with it.
-        problem: &'static str,
+        /// What it is.
+        source: kinglet::NotAModel,
     },
     /// The engine's error.
     Engine(kinglet::Error),
@@ -114,11 +113,11 @@ impl fmt::Display for CliError {
                 f,
                 "no model: name a folder with --model DIR or in KINGLET_MODEL (the demo model is not {looked})"
             ),
-            Self::NotAModel { path, origin, problem } => write!(
-                f,
-                "{} ({origin}) {problem}: a model is a folder with config.json and *.safetensors",
-                path.display()
-            ),
+            Self::NotAModel { origin, source } => write!(f, "{source} ({origin})"),
+            Self::Engine(source @ kinglet::Error::Quantize(error)) => {
+                let full = matches!(error, QuantizeError::Out { problem: Refused::NotEmpty, .. });
+                write!(f, "{source}{}", if full { " (--force)" } else { "" })
+            }
             Self::Engine(source) => source.fmt(f),
             Self::Text(source @ TextError::NoChatTemplate { .. }) => {
                 write!(f, "{source}: try `kinglet generate`, or --template FILE")
@@ -155,6 +154,7 @@ impl fmt::Display for CliError {
 impl std::error::Error for CliError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
+            Self::NotAModel { source, .. } => Some(source),
             Self::Engine(source) => Some(source),
             Self::Text(source) => Some(source),
             Self::Eval(source) => Some(source),

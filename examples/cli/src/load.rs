@@ -104,7 +104,8 @@ pub(crate) fn tokenizer(model: &Model) -> Result<Tokenizer, CliError> {
 
 /// Whether the folder has a tokenizer at all.
 pub(crate) fn has_tokenizer(folder: &Path) -> bool {
-    folder.join("tokenizer.json").exists()
+    // One that can't be read is no reason to do without a word.
+    std::fs::symlink_metadata(folder.join("tokenizer.json")).is_ok()
 }
 
 /// What the model's authors set for generation, and the tokens that end an answer.

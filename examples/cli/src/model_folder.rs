@@ -63,21 +63,19 @@ fn choose(
     Err(CliError::NoModel { looked: places.describe() })
 }
 
-/// Checks a folder that was named. What is in its files is the engine's business.
+/// The folder of a model that was named. What is in its files is the engine's business.
 fn named(path: &Path, origin: &'static str) -> Result<PathBuf, CliError> {
-    let problem = if !path.exists() {
-        "does not exist"
-    } else if path.is_file() {
-        "is a file"
-    } else {
-        return Ok(path.into());
-    };
-    Err(CliError::NotAModel { path: path.into(), origin, problem })
+    kinglet::resolve_folder(path).map_err(|error| match error {
+        kinglet::Error::NotAModel(source) => CliError::NotAModel { origin, source },
+        error => error.into(),
+    })
 }
 
 fn is_checkpoint(folder: &Path) -> bool {
-    let has = |name: &str| folder.join(name).is_file();
-    has("config.json") && (has("model.safetensors") || has("model.safetensors.index.json"))
+    let is_weights = |name: &str| name.starts_with("model") && name.ends_with(".safetensors");
+    let mut entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let has_weights = entries.any(|entry| entry.file_name().to_str().is_some_and(is_weights));
+    has_weights && folder.join("config.json").is_file()
 }
 
 impl Places {
@@ -105,6 +103,7 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinglet::NotAModel;
     use std::fs;
     use tempfile::TempDir;
 
@@ -158,15 +157,19 @@ mod tests {
         {
             let expected = given.or(variable).unwrap();
             match choose(given.map(PathBuf::as_path), variable.map(PathBuf::as_path), &places) {
-                Err(CliError::NotAModel { path, origin: found, problem }) => {
-                    assert_eq!((&path, found, problem), (expected, origin, "does not exist"));
-                }
+                Err(CliError::NotAModel {
+                    source: NotAModel::Nowhere { path, .. },
+                    origin: found,
+                }) => assert_eq!((&path, found), (expected, origin)),
                 other => panic!("{other:?}"),
             }
         }
         fs::write(&b, "").unwrap();
         let error = choose(None, Some(&b), &places).unwrap_err();
-        assert!(matches!(error, CliError::NotAModel { problem: "is a file", .. }), "{error}");
+        let is_file = |error: &CliError| {
+            matches!(error, CliError::NotAModel { source: NotAModel::File { .. }, .. })
+        };
+        assert!(is_file(&error), "{error}");
         fs::create_dir(&a).unwrap();
         assert_eq!(choose(Some(&a), Some(&b), &places).unwrap(), a);
     }

@@ -72,6 +72,9 @@ export function urlReader(name: string, url: string, bytes: number): Ranged {
   };
 }
 
+/** How the shards of a model are called that lie there without an index, or with that of another build. */
+const NUMBERED = /^model[-._]\d+-of-\d+\.safetensors$/;
+
 /** The shards that an index names, each once. */
 export function shardsOf(index: Uint8Array): string[] {
   let map: unknown;
@@ -105,15 +108,27 @@ export async function fromFiles(given: NamedFile[]): Promise<ModelFiles> {
     const found = byName.get(name);
     if (found) whole.push({ name, contents: new Uint8Array(await found.file.arrayBuffer()) });
     else if (REQUIRED.includes(name)) {
-      throw new KingletError('not-found', `${name} is not among the ${files.length} files: choose all files of the model's folder`);
+      const gguf = [...byName.keys()].find((other) => /\.gguf$/i.test(other));
+      const what = gguf
+        ? `${gguf} is a GGUF file, which is not read: choose the files of the original checkpoint, in safetensors format`
+        : `choose all files of the model's folder`;
+      throw new KingletError('not-found', `${name} is not among the ${files.length} files: ${what}`);
     }
   }
+  // The engine knows by their headers what they hold; an index may be of another build.
   let names = [WEIGHTS];
   const index = byName.get(INDEX);
-  if (!byName.has(WEIGHTS) && index) {
-    const contents = new Uint8Array(await index.file.arrayBuffer());
-    whole.push({ name: INDEX, contents });
-    names = shardsOf(contents);
+  const numbered = [...byName.keys()].filter((name) => NUMBERED.test(name));
+  if (!byName.has(WEIGHTS) && (index || numbered.length > 0)) {
+    const named: string[] = [];
+    if (index) {
+      const contents = new Uint8Array(await index.file.arrayBuffer());
+      whole.push({ name: INDEX, contents });
+      named.push(...shardsOf(contents));
+    }
+    const there = [...new Set([...named, ...numbered])].filter((name) => byName.has(name));
+    // Those that are lacking are told by the engine, which knows whether they are needed.
+    names = there.length > 0 ? there : named;
   }
   const ranged = names.map((name) => {
     const found = byName.get(name);

@@ -37,7 +37,7 @@ impl fmt::Display for Refused {
                 "is the model's own folder, or one above or below it: give another place to write to"
             }
             Self::NotEmpty => {
-                "is not empty: give a new place to write to, or allow it to be replaced (--force)"
+                "is not empty: give a new place to write to, or allow it to be replaced"
             }
             Self::NotACheckpoint => {
                 "holds no checkpoint (config.json and model*.safetensors), and nothing else is replaced: \
@@ -233,7 +233,7 @@ fn remove_leftovers(parent: &Path, prefix: &str) {
 }
 
 /// Has the entries of a folder written to the disk, where the system can be told to.
-fn sync_folder(folder: &Path) -> Result<(), QuantizeError> {
+pub(super) fn sync_folder(folder: &Path) -> Result<(), QuantizeError> {
     if cfg!(unix) {
         let file = File::open(folder).map_err(io_error("open", folder))?;
         match file.sync_all() {

@@ -8,18 +8,17 @@ use serde_json::{Map, Value, json};
 
 use super::config_json::ConfigText;
 use super::error::QuantizeError;
+use super::files::Companions;
 use super::mix::{Candidate, mix, prior};
 use super::pair::pair;
 use super::recipe::{Recipe, Rule};
 use super::roles;
 use super::target::{Kept, TargetTensor};
 use crate::Error;
-use crate::checkpoint::Checkpoint;
-use crate::small_file::{self, Failure};
+use crate::checkpoint::{Checkpoint, read_config_text};
+use crate::model_folder::resolve_folder;
 use crate::weights::{CheckOptions, Encoding, Weights};
 
-/// Longest `config.json` that is read.
-const MAX_CONFIG_BYTES: u64 = 4 << 20;
 /// Largest file that is written unless told otherwise, as by mlx-lm: 5 GiB.
 pub const DEFAULT_SHARD_BYTES: u64 = 5 << 30;
 /// Bits per weight that a mixed recipe adds unless told otherwise.
@@ -70,6 +69,7 @@ pub struct Job {
     mlx_fields: Vec<(&'static str, Value)>,
     pub(super) tensors: Vec<TargetTensor>,
     unused_rules: Vec<String>,
+    companions: Companions,
 }
 
 impl Job {
@@ -78,8 +78,9 @@ impl Job {
     /// # Errors
     /// When the folder is no model that Kinglet can run, is quantized already, or the recipe asks for what cannot be.
     pub fn open(folder: &Path, options: &JobOptions) -> Result<Self, Error> {
+        let folder = &*resolve_folder(folder)?;
         let path = folder.join("config.json");
-        let text = read_text(&path)?;
+        let text = read_config_text(folder)?;
         let refused = |source| Error::Config { path: path.clone(), source };
         let config = Config::parse(&text).map_err(refused)?;
         let config_text = ConfigText::new(&text).ok_or_else(|| QuantizeError::Layout {
@@ -106,6 +107,7 @@ impl Job {
             mlx_fields: mlx_fields(&config),
             tensors,
             unused_rules: Vec::new(),
+            companions: Companions::of(folder)?,
         };
         match &options.recipe {
             Recipe::Uniform => job.apply(&[])?,
@@ -218,6 +220,11 @@ impl Job {
         &self.unused_rules
     }
 
+    /// The files that are taken along, and those that can't be.
+    pub fn companions(&self) -> &Companions {
+        &self.companions
+    }
+
     /// Bytes of the source's tensors, as far as they are used.
     pub fn source_bytes(&self) -> u64 {
         let size =
@@ -273,19 +280,6 @@ fn entry(format: Format) -> Map<String, Value> {
         ("mode", json!(format.mode().name())),
     ];
     fields.into_iter().map(|(key, value)| (key.into(), value)).collect()
-}
-
-fn read_text(path: &Path) -> Result<String, Error> {
-    let read = |source| Error::Read { path: path.into(), source };
-    let bytes = small_file::read(path, MAX_CONFIG_BYTES).map_err(|failure| match failure {
-        Failure::NotFound(source) | Failure::Io(source) => read(source),
-        Failure::TooLarge(bytes) => {
-            Error::TooLarge { path: path.into(), bytes, limit: MAX_CONFIG_BYTES }
-        }
-    })?;
-    String::from_utf8(bytes).map_err(|error| {
-        read(std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error()))
-    })
 }
 
 /// An error if the checkpoint holds codes instead of weights.

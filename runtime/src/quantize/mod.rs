@@ -32,6 +32,7 @@ mod target;
 mod write;
 
 pub use error::QuantizeError;
+pub use files::Companions;
 pub use folder::Refused;
 pub use job::{DEFAULT_SHARD_BYTES, Job, JobOptions};
 pub use kinglet_quant::{Encoder, ErrorMeasure, Format, FormatError, Mode};

@@ -19,6 +19,8 @@ pub struct Report {
     pub files: Vec<(String, u64)>,
     /// Names of the files that were taken along.
     pub copied: Vec<String>,
+    /// Files that belong to the checkpoint and could not be taken along, each with what is wrong with it.
+    pub left_out: Vec<(String, String)>,
     /// How long it took.
     pub elapsed: Duration,
 }

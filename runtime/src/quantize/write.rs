@@ -129,7 +129,7 @@ impl Job {
             let text = text.trim_end().to_string() + "\n";
             files.write_text(&staged.path().join(name), &text)?;
         }
-        let copied = super::files::copy(self.folder(), staged.path(), needed)?;
+        self.companions().copy(self.folder(), staged.path(), needed)?;
         staged.commit()?;
         let tensors = self.tensors.iter().zip(measures).map(|(tensor, measure)| TensorReport {
             tensor: tensor.clone(),
@@ -140,7 +140,8 @@ impl Job {
             tensors: tensors.collect(),
             source_bytes: self.source_bytes(),
             files: shards.into_iter().map(|shard| (shard.name, shard.len)).collect(),
-            copied,
+            copied: self.companions().files.clone(),
+            left_out: self.companions().left_out.clone(),
             elapsed: begun.elapsed(),
         })
     }

@@ -6,17 +6,30 @@ use serde_json::{Map, Value};
 
 use super::TextError;
 use crate::small_file::{self, Failure};
+use crate::unread;
 
 /// The largest `tokenizer.json` that is read; the largest on the hub are near 35 MB.
 pub(crate) const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 /// The largest other JSON file that is read; `tokenizer_config.json` reaches some hundred kB.
 pub(crate) const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
-/// Reads a whole file, or says that it is not there (`None`).
+/// Reads a whole file that a model can do without: `None` where there is none. One that can't be read, or has something else in its
+/// place, counts as none with a warning.
 pub(crate) fn read_optional(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TextError> {
+    match read_needed(path, limit) {
+        Err(TextError::Io { source, .. }) => {
+            unread::warn(path, &source);
+            Ok(None)
+        }
+        read => read,
+    }
+}
+
+/// Reads a whole file, or says that there is none (`None`).
+pub(crate) fn read_needed(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TextError> {
     match small_file::read(path, limit) {
         Ok(contents) => Ok(Some(contents)),
-        Err(Failure::NotFound(_)) => Ok(None),
+        Err(Failure::NotFound) => Ok(None),
         Err(Failure::Io(source)) => Err(TextError::Io { path: path.to_path_buf(), source }),
         Err(Failure::TooLarge(bytes)) => {
             Err(TextError::FileTooLarge { path: path.to_path_buf(), bytes, limit })

@@ -67,7 +67,7 @@ impl Tokenizer {
     /// Missing, truncated and malformed files, each with its path; never a panic.
     pub fn from_folder(folder: &Path) -> Result<Self, TextError> {
         let path = folder.join("tokenizer.json");
-        let Some(json) = files::read_optional(&path, files::MAX_TOKENIZER_BYTES)? else {
+        let Some(json) = files::read_needed(&path, files::MAX_TOKENIZER_BYTES)? else {
             let other = ["tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model"];
             let other = other.into_iter().find(|name| folder.join(name).exists());
             let problem = match other {

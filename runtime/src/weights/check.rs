@@ -114,6 +114,16 @@ pub struct Mismatch {
     pub problems: Vec<Problem>,
 }
 
+impl Mismatch {
+    /// The tensors that are missing.
+    pub(super) fn missing(&self) -> impl Iterator<Item = &str> {
+        self.problems.iter().filter_map(|problem| match problem {
+            Problem::Missing { tensor, .. } => Some(&**tensor),
+            _ => None,
+        })
+    }
+}
+
 /// Problems that a message lists; it counts the others.
 const LISTED: usize = 20;
 

@@ -9,6 +9,7 @@ use super::foreign::ConversionError;
 use super::header::HeaderError;
 use super::index::IndexError;
 use super::quantized::QuantizedError;
+use crate::model_folder::Place;
 
 /// What went wrong with the weights. Names of tensors and files come from the checkpoint; the messages
 /// cut long ones and escape what is not printable.
@@ -89,21 +90,23 @@ pub enum WeightsError {
         /// In what way.
         error: IndexError,
     },
-    /// A file that the index names is not there.
-    MissingShard {
+    /// Tensors are missing, and files as well that they may be in.
+    Incomplete {
         /// The folder.
         folder: PathBuf,
-        /// The file.
-        shard: String,
-        /// How many tensors should be in it.
+        /// The files that are not there.
+        files: Vec<String>,
+        /// How many tensors are missing.
         tensors: usize,
+        /// One of them.
+        first: String,
     },
-    /// A tensor is not in the file where the index has it.
-    NotInShard {
-        /// The tensor.
-        tensor: String,
-        /// The file.
-        shard: String,
+    /// The folder holds the shards of several checkpoints, and nothing says which of them counts.
+    MixedShards {
+        /// The folder.
+        folder: PathBuf,
+        /// A shard of each.
+        firsts: Vec<String>,
     },
     /// A tensor is in two files.
     DuplicateTensor {
@@ -223,23 +226,28 @@ impl fmt::Display for WeightsError {
             ),
             Self::Header { file, error } => write!(f, "{}: {error}", Name(file)),
             Self::Index { path, error } => write!(f, "{}: {error}", path.display()),
-            Self::MissingShard { folder, shard, tensors } => write!(
+            Self::Incomplete { folder, files, tensors, first } => {
+                let (s, rest) = if *tensors == 1 { ("", "") } else { ("s", ", ...") };
+                let are = if files.len() == 1 { "is" } else { "are" };
+                write!(
+                    f,
+                    "{} is incomplete: {tensors} tensor{s} missing ({}{rest}), and so {are} {}: \
+                     the download was not finished, download what is lacking",
+                    Place(folder),
+                    Name(first),
+                    Names(files)
+                )
+            }
+            Self::MixedShards { folder, firsts } => write!(
                 f,
-                "{} is not in {}, and {tensors} tensors should be in it: \
-                 the download may be incomplete",
-                Name(shard),
-                folder.display()
-            ),
-            Self::NotInShard { tensor, shard } => write!(
-                f,
-                "tensor {} should be in {} by the index, but is not: \
-                 index and files may be of different versions",
-                Name(tensor),
-                Name(shard)
+                "{} holds the shards of several checkpoints ({}), and no index says which of them counts: \
+                 remove those that are left over, or download model.safetensors.index.json",
+                Place(folder),
+                Names(firsts)
             ),
             Self::DuplicateTensor { tensor, first, second } => write!(
                 f,
-                "tensor {} is in {} and in {}: which one counts cannot be told",
+                "tensor {} is in {} and in {}, and no index says which one counts: remove the file that is left over",
                 Name(tensor),
                 Name(first),
                 Name(second)
@@ -304,7 +312,7 @@ fn no_weights(
     write!(
         f,
         "no weights in {}: neither model.safetensors nor model.safetensors.index.json is there",
-        folder.display()
+        Place(folder)
     )?;
     let Some(first) = others.first() else {
         return f.write_str(
@@ -315,24 +323,64 @@ fn no_weights(
     if others.len() > 1 {
         write!(f, " and {} more files", others.len() - 1)?;
     }
-    f.write_str(match first.rsplit('.').next() {
-        Some("safetensors") => {
+    f.write_str(instead_of_weights(first))
+}
+
+/// What to do where the file `name` is there instead of weights: the end of a sentence that names it.
+pub(crate) fn instead_of_weights(name: &str) -> &'static str {
+    let ending = name.rsplit('.').next().unwrap_or_default();
+    match ending {
+        "safetensors" if name.starts_with("adapter") => {
+            "; that is an adapter alone: merge it into its base model (`merge_and_unload` of `peft`), \
+             store the result with `save_pretrained`, and give that folder"
+        }
+        "safetensors" if name.starts_with("consolidated") => {
+            "; that file has tensors under names of its own: download model*.safetensors of the same model as well"
+        }
+        "safetensors" if name.contains("-of-") => {
+            "; if these files are the whole model, rename them to model-00001-of-0000N.safetensors and so on"
+        }
+        "safetensors" => {
             "; if that is the whole model, rename it to model.safetensors, \
              else fetch the index file as well"
         }
-        Some("gguf") => {
+        "gguf" => {
             "; GGUF files are not read: download the original checkpoint in safetensors format"
+        }
+        "onnx" | "tflite" | "mlmodel" | "xml" => {
+            "; exported graphs are not read: download the original checkpoint in safetensors format"
+        }
+        "npz" => "; it is of an older version of MLX: convert the original checkpoint again",
+        "h5" | "msgpack" => {
+            "; weights of TensorFlow and Flax are not read: download the model in safetensors format"
         }
         _ => {
             ", which is not read (loading it would run code from the file): \
              load it with `transformers` and store it with \
              `model.save_pretrained(folder, safe_serialization=True)`"
         }
-    })
+    }
+}
+
+/// Some names, and how many more there are.
+pub(crate) struct Names<'a>(pub(crate) &'a [String]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LISTED: usize = 6;
+        for (index, name) in self.0.iter().take(LISTED).enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", Name(name))?;
+        }
+        match self.0.len().saturating_sub(LISTED) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
 }
 
 /// A name out of a file: quoted, escaped, and cut where it is long.
-pub(super) struct Name<'a>(pub(super) &'a str);
+pub(crate) struct Name<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,36 +1,21 @@
-//! Which files a checkpoint consists of: `model.safetensors`, or the shards that
-//! `model.safetensors.index.json` names.
+//! The index of a checkpoint in several files, `model.safetensors.index.json`.
 //!
-//! An index is `{"metadata": {..}, "weight_map": {"TENSOR": "SHARD", ..}}`. Shards are files in
-//! the same folder; a name that could lead out of it is refused. Symbolic links are followed, for
-//! that is how download caches store their files.
+//! It is `{"metadata": {..}, "weight_map": {"TENSOR": "SHARD", ..}}`. Shards are files in
+//! the same folder; a name that could lead out of it is refused.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
-use std::path::Path;
 
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use super::error::{Name, WeightsError, json_message};
+use super::error::{Name, json_message};
 use super::header::Text;
-use super::map::Source;
-use crate::mounted;
 
-/// The one file of a checkpoint that is not sharded.
-pub(super) const SINGLE: &str = "model.safetensors";
-/// The file that names the shards of one that is.
-pub(super) const INDEX: &str = "model.safetensors.index.json";
-/// Longest index that is read. Checkpoints of a hundred thousand tensors have 10 MB.
-const MAX_INDEX: u64 = 100_000_000;
 /// Most shards; each is a file kept open.
-const MAX_SHARDS: usize = 4096;
+pub(super) const MAX_SHARDS: usize = 4096;
 /// Longest name of a file, in bytes, on any common file system.
 const MAX_SHARD_NAME: usize = 255;
-/// Weights in other formats that an error names.
-const MAX_OTHERS: usize = 8;
 
 /// What is wrong with `model.safetensors.index.json`.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,101 +75,15 @@ pub(super) struct WeightMap {
     pub(super) tensors: Vec<(Box<str>, u32)>,
 }
 
-/// Opens the files of the checkpoint in `folder`, and its index if there is one.
-pub(super) fn locate(folder: &Path) -> Result<(Vec<Source>, Option<WeightMap>), WeightsError> {
-    if let Some(single) = open_source(folder, SINGLE)? {
-        return Ok((vec![single], None));
-    }
-    let path = folder.join(INDEX);
-    let index = match read_index(folder, &path)? {
-        Some(json) => parse(&json),
-        None => Err(IndexError::TooLong { limit: MAX_INDEX }),
-    };
-    let index = index.map_err(|error| WeightsError::Index { path, error })?;
-    let mut sources = Vec::new();
-    for (id, shard) in index.shards.iter().enumerate() {
-        let Some(source) = open_source(folder, shard)? else {
-            let tensors = index.tensors.iter().filter(|(_, of)| *of as usize == id).count();
-            let (folder, shard) = (folder.to_path_buf(), shard.clone());
-            return Err(WeightsError::MissingShard { folder, shard, tensors });
-        };
-        sources.push(source);
-    }
-    Ok((sources, Some(index)))
-}
-
-/// The bytes of the index at `path`, wherever that is; `None` if they are too many.
-fn read_index(folder: &Path, path: &Path) -> Result<Option<Vec<u8>>, WeightsError> {
-    let io = |source| WeightsError::Io { doing: "read", path: path.to_path_buf(), source };
-    match mounted::read(path, MAX_INDEX) {
-        Some(Ok(read)) => return Ok(read.ok()),
-        Some(Err(error)) if error.kind() == ErrorKind::NotFound => {
-            return Err(WeightsError::NoWeights { folder: folder.into(), others: Vec::new() });
-        }
-        Some(Err(error)) => return Err(io(error)),
-        None => {}
-    }
-    let Some(file) = open(path)? else { return Err(nothing_found(folder)) };
-    let mut json = Vec::new();
-    file.take(MAX_INDEX + 1).read_to_end(&mut json).map_err(io)?;
-    Ok(Some(json).filter(|json| json.len() as u64 <= MAX_INDEX))
-}
-
-/// Opens a file of the folder, wherever that is; `None` if nothing has that name.
-fn open_source(folder: &Path, name: &str) -> Result<Option<Source>, WeightsError> {
-    if let Some(mounted) = mounted::source(folder, name) {
-        let io = |source| WeightsError::Io { doing: "open", path: folder.join(name), source };
-        return mounted.map_err(io);
-    }
-    Ok(open(&folder.join(name))?.map(|file| Source::file(name, file)))
-}
-
-/// Opens a regular file, through links; `None` if nothing has that name.
-fn open(path: &Path) -> Result<Option<File>, WeightsError> {
-    let io = |doing, source| WeightsError::Io { doing, path: path.to_path_buf(), source };
-    // Asked before opening: to open a named pipe would wait for somebody to write to it.
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => File::open(path).map(Some).map_err(|e| io("open", e)),
-        Ok(metadata) => {
-            let what = if metadata.is_dir() { "a folder" } else { "no regular file" };
-            Err(WeightsError::NotAFile { path: path.to_path_buf(), what })
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            if fs::symlink_metadata(path).is_ok() {
-                return Err(WeightsError::DanglingLink { path: path.to_path_buf() });
-            }
-            Ok(None)
-        }
-        Err(error) => Err(io("open", error)),
+impl WeightMap {
+    /// The shard that a tensor should be in, as an index in `shards`.
+    pub(super) fn shard_of(&self, tensor: &str) -> Option<u32> {
+        let at = self.tensors.binary_search_by(|(name, _)| (**name).cmp(tensor)).ok()?;
+        self.tensors.get(at).map(|(_, shard)| *shard)
     }
 }
 
-/// Says what is there instead of weights.
-fn nothing_found(folder: &Path) -> WeightsError {
-    match fs::metadata(folder) {
-        Ok(metadata) if !metadata.is_dir() => {
-            return WeightsError::NotAFolder { path: folder.to_path_buf() };
-        }
-        Err(source) => {
-            return WeightsError::Io { doing: "open", path: folder.to_path_buf(), source };
-        }
-        Ok(_) => {}
-    }
-    let mut others = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let weights = [".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".npz", ".h5"];
-        if weights.iter().any(|end| name.ends_with(end)) && name != "training_args.bin" {
-            others.push(name);
-        }
-    }
-    // Safetensors first: they are nearest to what is needed.
-    others.sort_by_key(|name| (!name.ends_with(".safetensors"), name.clone()));
-    others.truncate(MAX_OTHERS);
-    WeightsError::NoWeights { folder: folder.to_path_buf(), others }
-}
-
-fn parse(json: &[u8]) -> Result<WeightMap, IndexError> {
+pub(super) fn parse(json: &[u8]) -> Result<WeightMap, IndexError> {
     let mut problem = None;
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let read = deserializer

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use kinglet_models::{Matrix, TensorSpec};
+use kinglet_models::{Matrix, ModelSpec, TensorSpec};
 use kinglet_quant::DType;
 use safetensors::Dtype;
 
@@ -26,6 +26,7 @@ mod fingerprint;
 mod foreign;
 mod header;
 mod index;
+mod locate;
 #[allow(unsafe_code)]
 mod map;
 mod matrix;
@@ -36,6 +37,7 @@ mod tensor;
 pub(crate) use check::matches as glob;
 pub use check::{CheckOptions, Checked, Mismatch, Problem};
 pub use error::WeightsError;
+pub(crate) use error::{Name, Names, instead_of_weights};
 pub use foreign::{Conversion, ConversionError};
 pub use header::HeaderError;
 /// For other safetensors files than weights.
@@ -49,6 +51,7 @@ pub use tensor::TensorData;
 
 use header::Entry;
 use index::WeightMap;
+use locate::{Absent, Located};
 use map::Part;
 
 /// The tensors of a checkpoint.
@@ -58,6 +61,8 @@ pub struct Weights {
     entries: Vec<Entry>,
     /// What all weights of a converted matrix are multiplied with, where that is not 1, by its name.
     factors: BTreeMap<String, f32>,
+    /// Files that should be there as well.
+    absent: Absent,
 }
 
 /// A tensor as the checkpoint describes it, of whatever type.
@@ -86,16 +91,20 @@ pub struct StoredTensor {
 
 impl Weights {
     /// Maps the checkpoint in the folder `folder`: `model.safetensors`, or else the shards of
-    /// `model.safetensors.index.json`.
+    /// `model.safetensors.index.json`, or those that are there. What their headers say counts: the index decides only which of two
+    /// files a tensor is taken from that is in both.
     ///
     /// # Errors
-    /// When there is neither, when a file cannot be opened or is broken, and when the index and the
-    /// shards disagree.
+    /// When there are no weights, when a file cannot be opened or is broken, and when it can't be told which of two tensors of a
+    /// name counts. That a file is lacking is an error of the check that finds its tensors missing.
     pub fn open(folder: &Path) -> Result<Self, WeightsError> {
-        let (sources, index) = index::locate(folder)?;
-        let weights = Self::from_sources(sources)?;
-        if let Some(index) = index {
-            weights.check_index(&index)?;
+        let Located { sources, index, absent } = locate::locate(folder)?;
+        let mut weights = Self::join(sources, index.as_ref())?;
+        // Where all is there that an index knows of, its files tell nothing.
+        let lacks =
+            |index: &WeightMap| index.tensors.iter().any(|(name, _)| !weights.contains(name));
+        if !absent.files.is_empty() && index.as_ref().is_none_or(lacks) {
+            weights.absent = absent;
         }
         Ok(weights)
     }
@@ -113,6 +122,11 @@ impl Weights {
     /// # Errors
     /// When one cannot be mapped or is broken, and when a tensor is in two of them.
     pub fn from_sources(sources: Vec<Source>) -> Result<Self, WeightsError> {
+        Self::join(sources, None)
+    }
+
+    /// Joins the tensors of files; `index` decides between two of one name.
+    fn join(sources: Vec<Source>, index: Option<&WeightMap>) -> Result<Self, WeightsError> {
         let mut parts = Vec::new();
         let mut entries: Vec<Entry> = Vec::new();
         for (id, source) in (0u32..).zip(sources) {
@@ -123,19 +137,101 @@ impl Weights {
             parts.push(Arc::new(part));
         }
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name).then(a.part.cmp(&b.part)));
-        let weights = Self { parts, entries, factors: BTreeMap::new() };
-        for pair in weights.entries.windows(2) {
-            if let [a, b] = pair
-                && a.name == b.name
-            {
-                return Err(WeightsError::DuplicateTensor {
-                    tensor: a.name.to_string(),
-                    first: weights.file(a).to_string(),
-                    second: weights.file(b).to_string(),
-                });
+        let absent = Absent::default();
+        let mut weights = Self { parts, entries, factors: BTreeMap::new(), absent };
+        weights.settle_duplicates(index)?;
+        Ok(weights)
+    }
+
+    /// Keeps one of the tensors of each name: that of the file that the index names for it, or else of the one that the index
+    /// names at all.
+    fn settle_duplicates(&mut self, index: Option<&WeightMap>) -> Result<(), WeightsError> {
+        let twice = |pair: &[Entry]| matches!(pair, [a, b] if a.name == b.name);
+        if !self.entries.windows(2).any(twice) {
+            return Ok(());
+        }
+        // The part that each shard of the index is.
+        let shards = index.map_or(&[][..], |index| &index.shards);
+        let part_of = |shard: &String| {
+            let part = self.parts.iter().position(|part| part.name() == shard.as_str());
+            part.and_then(|part| u32::try_from(part).ok())
+        };
+        let part_of: Vec<Option<u32>> = shards.iter().map(part_of).collect();
+        let rank = |entry: &Entry| {
+            let shard = index.and_then(|index| index.shard_of(&entry.name));
+            let named = shard.and_then(|shard| *part_of.get(shard as usize)?);
+            let known = part_of.contains(&Some(entry.part));
+            if named == Some(entry.part) {
+                0
+            } else if known {
+                1
+            } else {
+                2
+            }
+        };
+        let mut kept: Vec<Entry> = Vec::new();
+        let mut doubt: Option<(Entry, Entry)> = None;
+        for entry in std::mem::take(&mut self.entries) {
+            match kept.last_mut().filter(|last| last.name == entry.name) {
+                None => {
+                    if doubt.is_some() {
+                        break;
+                    }
+                    kept.push(entry);
+                }
+                Some(last) => match rank(&entry).cmp(&rank(last)) {
+                    std::cmp::Ordering::Less => {
+                        doubt = None;
+                        *last = entry;
+                    }
+                    std::cmp::Ordering::Equal => doubt = Some((last.clone(), entry)),
+                    std::cmp::Ordering::Greater => {}
+                },
             }
         }
-        Ok(weights)
+        self.entries = kept;
+        match doubt {
+            Some((first, second)) => Err(WeightsError::DuplicateTensor {
+                tensor: first.name.to_string(),
+                first: self.file(&first).to_string(),
+                second: self.file(&second).to_string(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// An error about tensors that are not there: that the download is incomplete, where files are not there either.
+    pub(crate) fn incomplete(&self, error: WeightsError) -> WeightsError {
+        let missing = match &error {
+            WeightsError::Mismatch(mismatch) => mismatch.missing().map(str::to_string).collect(),
+            WeightsError::Foreign { layer, .. } => vec![layer.clone()],
+            WeightsError::MissingTensor { tensor } => vec![tensor.clone()],
+            _ => Vec::new(),
+        };
+        match missing.first() {
+            Some(first) if !self.absent.files.is_empty() => WeightsError::Incomplete {
+                folder: self.absent.folder.clone(),
+                files: self.absent.files.clone(),
+                tensors: missing.len(),
+                first: first.clone(),
+            },
+            _ => error,
+        }
+    }
+
+    /// An error if tensors of `spec` and files are lacking. Shapes and types are not looked at.
+    ///
+    /// # Errors
+    /// [`WeightsError::Incomplete`].
+    pub(crate) fn check_whole(&self, spec: &ModelSpec) -> Result<(), WeightsError> {
+        let needed = spec.tensors();
+        let mut names = needed.iter().map(|tensor| &tensor.name);
+        match names.find(|name| !self.absent.files.is_empty() && !self.contains(name)) {
+            Some(name) => {
+                Err(self.incomplete(WeightsError::MissingTensor { tensor: name.clone() }))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Reads what is read in parts into memory: what a backend needs that computes with weights where they lie.
@@ -146,18 +242,6 @@ impl Weights {
         for part in &mut self.parts {
             if !part.is_resident() {
                 *part = Arc::new(part.resident()?);
-            }
-        }
-        Ok(())
-    }
-
-    /// Every tensor that the index names must be in the shard that it names. (A tensor that it does not
-    /// name is left to the check against the model.)
-    fn check_index(&self, index: &WeightMap) -> Result<(), WeightsError> {
-        for (tensor, shard) in &index.tensors {
-            if self.entry(tensor).is_none_or(|entry| entry.part != *shard) {
-                let name = index.shards.get(*shard as usize).cloned().unwrap_or_default();
-                return Err(WeightsError::NotInShard { tensor: tensor.to_string(), shard: name });
             }
         }
         Ok(())

@@ -183,9 +183,21 @@ fn config_json_gains_the_quantization_and_keeps_the_rest() {
     for (name, text) in [("tokenizer.json", "{}"), ("LICENSE", "mine"), ("notes.txt", "no")] {
         fs::write(folder.path().join(name), text).unwrap();
     }
+    // What is no file does not go along, and not without a word.
+    fs::create_dir(folder.path().join("generation_config.json")).unwrap();
+    fs::create_dir(folder.path().join("additional_chat_templates")).unwrap();
+    fs::write(folder.path().join("additional_chat_templates/rag.jinja"), "rag").unwrap();
     let out = Out::new();
-    let report = report(folder.path().to_str().unwrap(), &out, &["--mode", "nvfp4"]);
-    assert_eq!(report["copied"], json!(["LICENSE", "tokenizer.json"]));
+    let model = folder.path().to_str().unwrap();
+    let done = quantize(model, &out.path(), &["--json", "--mode", "nvfp4"]);
+    assert!(done.stderr.contains("generation_config.json along: it is a folder"), "{done:?}");
+    let report: Value = serde_json::from_str(&done.stdout).unwrap();
+    let left_out = json!([{ "file": "generation_config.json", "problem": "it is a folder" }]);
+    assert_eq!(report["left_out"], left_out);
+    let copied = ["LICENSE", "additional_chat_templates/rag.jinja", "tokenizer.json"];
+    assert_eq!(report["copied"], json!(copied));
+    let template = out.path().join(copied[1]);
+    assert_eq!(fs::read_to_string(template).unwrap(), "rag");
     assert_eq!(fs::read_to_string(out.path().join("LICENSE")).unwrap(), "mine");
     let text = fs::read_to_string(out.path().join("config.json")).unwrap();
     let tagged = old.replace("Infinity", "{\"__float__\":\"Infinity\"}");

@@ -42,7 +42,7 @@ impl From<kinglet::sampling::SamplingError> for Failure {
 /// The word that programs know an engine's error by.
 fn code(error: &Error) -> &'static str {
     match error {
-        Error::Read { .. } | Error::TooLarge { .. } => "file",
+        Error::NotAModel(_) | Error::Read { .. } | Error::TooLarge { .. } => "file",
         Error::Config { .. } => "config",
         Error::Weights(WeightsError::Io { .. }) => "file",
         Error::Weights(WeightsError::OutOfMemory { .. }) => "memory",

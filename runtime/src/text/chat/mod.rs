@@ -174,7 +174,16 @@ fn template_files(folder: &Path) -> Result<Vec<(String, String)>, TextError> {
         templates.push((DEFAULT.to_string(), source));
     }
     let path = folder.join("additional_chat_templates");
-    let Ok(entries) = std::fs::read_dir(&path) else { return Ok(templates) };
+    let entries = match std::fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(error) => {
+            // Where there is no such folder there is nothing to tell; nor where there are no folders at all.
+            if std::fs::symlink_metadata(&path).is_ok() {
+                crate::unread::warn(&path, &error);
+            }
+            return Ok(templates);
+        }
+    };
     let mut named: Vec<_> = entries
         .filter_map(Result::ok)
         .map(|entry| entry.path())

@@ -26,6 +26,9 @@ pub(super) fn report(job: &Job, report: &Report, out: &Path) -> Value {
     value["seconds"] = json!(report.elapsed.as_secs_f64());
     value["files"] = files.collect();
     value["copied"] = json!(report.copied);
+    let left_out =
+        report.left_out.iter().map(|(file, problem)| json!({ "file": file, "problem": problem }));
+    value["left_out"] = left_out.collect();
     value["tensors"] = tensors.collect();
     value
 }

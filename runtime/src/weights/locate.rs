@@ -1,0 +1,364 @@
+//! Which files hold the weights of a folder.
+//!
+//! `model.safetensors`, as `transformers` prefers it; else the shards that `model.safetensors.index.json` names; and where those
+//! are not all there, the shards that are: an index may be of another build, or not have been downloaded. What tensors a file
+//! has, only its header says. Symbolic links are followed, for that is how download caches store their files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use super::error::WeightsError;
+use super::index::{self, IndexError, MAX_SHARDS, WeightMap};
+use super::map::Source;
+use crate::{model_folder, mounted};
+
+/// The one file of a checkpoint that is not sharded.
+const SINGLE: &str = "model.safetensors";
+/// The file that names the shards of one that is.
+const INDEX: &str = "model.safetensors.index.json";
+/// Longest index that is read. Checkpoints of a hundred thousand tensors have 10 MB.
+const MAX_INDEX: u64 = 100_000_000;
+
+/// The files of a checkpoint.
+#[derive(Debug)]
+pub(super) struct Located {
+    /// Those that are there.
+    pub(super) sources: Vec<Source>,
+    /// Where the index has each tensor.
+    pub(super) index: Option<WeightMap>,
+    /// Those that should be there and are not.
+    pub(super) absent: Absent,
+}
+
+/// Files that an index names, or that the numbers in the names of others tell of, and that are not there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Absent {
+    /// Where they were looked for.
+    pub(super) folder: PathBuf,
+    /// Their names.
+    pub(super) files: Vec<String>,
+}
+
+/// Opens the files of the checkpoint in `folder`, and its index if there is one.
+pub(super) fn locate(folder: &Path) -> Result<Located, WeightsError> {
+    // What lies in the place of a file that does without it, told if nothing else is found.
+    let mut problem = None;
+    if let Some(single) = unless_void(open_source(folder, SINGLE), &mut problem)? {
+        // It is enough, unless an index knows it for one of several. An index of other files is left over from them.
+        let index = read_index(folder).ok().flatten();
+        let more = index.filter(|index| index.shards.len() > 1);
+        return match more.filter(|index| index.shards.iter().any(|shard| shard == SINGLE)) {
+            Some(index) => indexed(folder, index),
+            None => Ok(Located { sources: vec![single], index: None, absent: Absent::default() }),
+        };
+    }
+    if let Some(index) = unless_void(read_index(folder), &mut problem)? {
+        return indexed(folder, index);
+    }
+    let sets = numbered(folder);
+    if sets.is_empty() {
+        return Err(problem.unwrap_or_else(|| nothing_found(folder)));
+    }
+    let chosen = choose(folder, &sets)?;
+    if let Some(problem) = problem {
+        log::warn!("{problem}; {} files with weights are read without it", chosen.len());
+    }
+    let left = sets.values().map(BTreeMap::len).sum::<usize>() - chosen.len();
+    if left > 0 {
+        log::warn!(
+            "{}: {left} files with weights are of another set and are not read",
+            folder.display()
+        );
+    }
+    let absent = unnumbered(&sets, &chosen);
+    open_all(folder, chosen, None, absent)
+}
+
+/// What was found, where a thing that can't be read may count as absent: then `problem` holds it.
+fn unless_void<T>(
+    found: Result<Option<T>, WeightsError>,
+    problem: &mut Option<WeightsError>,
+) -> Result<Option<T>, WeightsError> {
+    let void = match &found {
+        Err(WeightsError::DanglingLink { .. } | WeightsError::NotAFile { .. }) => true,
+        // Weights can be read without an index, and not without the permission to read them.
+        Err(WeightsError::Io { path, source, .. }) => {
+            path.ends_with(INDEX) && source.kind() == ErrorKind::PermissionDenied
+        }
+        _ => false,
+    };
+    match found {
+        Err(error) if void => {
+            problem.get_or_insert(error);
+            Ok(None)
+        }
+        found => found,
+    }
+}
+
+/// Opens the shards of an index, or those that lie there in their stead.
+fn indexed(folder: &Path, index: WeightMap) -> Result<Located, WeightsError> {
+    let (mut sources, mut there, mut lacking) = (Vec::new(), BTreeSet::new(), Vec::new());
+    for shard in &index.shards {
+        match open_source(folder, shard) {
+            Ok(Some(source)) => {
+                sources.push(source);
+                there.insert(shard.clone());
+            }
+            Ok(None) | Err(WeightsError::DanglingLink { .. }) => lacking.push(shard.clone()),
+            Err(error) => return Err(error),
+        }
+    }
+    if lacking.is_empty() {
+        return Ok(Located { sources, index: Some(index), absent: Absent::default() });
+    }
+    let sets = numbered(folder);
+    let mut chosen = choose(folder, &sets)?;
+    if there.is_empty() {
+        if chosen.is_empty() {
+            return Err(WeightsError::Incomplete {
+                folder: folder.into(),
+                files: lacking,
+                tensors: index.tensors.len(),
+                first: index.tensors.first().map(|(name, _)| name.to_string()).unwrap_or_default(),
+            });
+        }
+        if !sets.iter().any(is_whole) {
+            lacking = unnumbered(&sets, &chosen);
+        }
+    }
+    // Beside a set that is whole, shards of another one would only raise doubt.
+    let whole = sets.iter().any(is_whole);
+    let in_sets: BTreeSet<&String> = sets.values().flat_map(BTreeMap::values).collect();
+    chosen.extend(there.into_iter().filter(|name| !whole || !in_sets.contains(name)));
+    log::info!(
+        "{}: {} files that the weights should be in are not there; {} are",
+        folder.display(),
+        lacking.len(),
+        chosen.len()
+    );
+    open_all(folder, chosen, Some(index), lacking)
+}
+
+fn open_all(
+    folder: &Path,
+    names: BTreeSet<String>,
+    index: Option<WeightMap>,
+    files: Vec<String>,
+) -> Result<Located, WeightsError> {
+    let mut absent = Absent { folder: folder.into(), files };
+    let mut sources = Vec::new();
+    for name in names {
+        match open_source(folder, &name)? {
+            Some(source) => sources.push(source),
+            None => absent.files.push(name),
+        }
+    }
+    Ok(Located { sources, index, absent })
+}
+
+/// Shards by their numbers, of a set that says how many they are.
+type Set = BTreeMap<usize, String>;
+
+/// The shards in `folder` that are there and say by their names what they are, by the size of the set that they belong to.
+fn numbered(folder: &Path) -> BTreeMap<usize, Set> {
+    let mut sets: BTreeMap<usize, Set> = BTreeMap::new();
+    let mounted = mounted::is_mounted(folder);
+    for name in model_folder::names(folder) {
+        let Some((number, of)) = number(&name) else { continue };
+        if mounted || fs::metadata(folder.join(&name)).is_ok() {
+            sets.entry(of).or_default().insert(number, name);
+        }
+    }
+    sets
+}
+
+/// The two numbers of `model-00001-of-00003.safetensors`.
+fn number(name: &str) -> Option<(usize, usize)> {
+    let rest = name.strip_prefix("model")?.strip_suffix(".safetensors")?;
+    let (number, of) = rest.strip_prefix(['-', '.', '_'])?.split_once("-of-")?;
+    let parse = |digits: &str| {
+        let plain = digits.len() <= 8 && digits.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| digits.parse().ok()).flatten()
+    };
+    let (number, of): (usize, usize) = (parse(number)?, parse(of)?);
+    (number <= of && (1..=MAX_SHARDS).contains(&of)).then_some((number, of))
+}
+
+/// Whether all shards of a set are there, counted from 1, or from 0.
+fn is_whole((of, set): (&usize, &Set)) -> bool {
+    set.len() >= *of
+}
+
+/// The shards to read: those of the one set that is whole, or all that are there.
+fn choose(folder: &Path, sets: &BTreeMap<usize, Set>) -> Result<BTreeSet<String>, WeightsError> {
+    let mut whole = sets.iter().filter(|&set| is_whole(set));
+    let mixed = || {
+        let first = |(_, set): (&usize, &Set)| set.values().next().cloned();
+        WeightsError::MixedShards {
+            folder: folder.into(),
+            firsts: sets.iter().filter_map(first).collect(),
+        }
+    };
+    match (whole.next(), whole.next()) {
+        (Some(_), Some(_)) => Err(mixed()),
+        (Some((_, set)), None) => Ok(set.values().cloned().collect()),
+        (None, _) => {
+            let all: BTreeSet<String> = sets.values().flat_map(BTreeMap::values).cloned().collect();
+            if all.len() > MAX_SHARDS { Err(mixed()) } else { Ok(all) }
+        }
+    }
+}
+
+/// Names of the files that are lacking of the sets that `chosen` are from.
+fn unnumbered(sets: &BTreeMap<usize, Set>, chosen: &BTreeSet<String>) -> Vec<String> {
+    let mut files = Vec::new();
+    for (&of, set) in sets {
+        let Some(name) = set.values().find(|name| chosen.contains(*name)) else { continue };
+        let from = usize::from(!set.contains_key(&0));
+        for number in (from..from + of).filter(|number| !set.contains_key(number)) {
+            files.push(renumbered(name, number));
+            if files.len() >= MAX_SHARDS {
+                return files;
+            }
+        }
+    }
+    files
+}
+
+/// The name of another shard than the one that is called `name`.
+fn renumbered(name: &str, number: usize) -> String {
+    let end = name.rfind("-of-").unwrap_or(name.len());
+    let (before, after) = name.split_at(end);
+    let stem = before.trim_end_matches(|c: char| c.is_ascii_digit());
+    let width = before.len() - stem.len();
+    format!("{stem}{number:0width$}{after}")
+}
+
+/// The index of `folder`; `None` if there is none.
+fn read_index(folder: &Path) -> Result<Option<WeightMap>, WeightsError> {
+    let path = folder.join(INDEX);
+    let Some(json) = read_index_file(&path)? else { return Ok(None) };
+    let index = match json {
+        Some(json) => index::parse(&json),
+        None => Err(IndexError::TooLong { limit: MAX_INDEX }),
+    };
+    index.map(Some).map_err(|error| WeightsError::Index { path, error })
+}
+
+/// The bytes of the index at `path`, wherever that is: of one that is not too long.
+fn read_index_file(path: &Path) -> Result<Option<Option<Vec<u8>>>, WeightsError> {
+    let io = |source| WeightsError::Io { doing: "read", path: path.to_path_buf(), source };
+    match mounted::read(path, MAX_INDEX) {
+        Some(Ok(read)) => return Ok(Some(read.ok())),
+        Some(Err(error)) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Some(Err(error)) => return Err(io(error)),
+        None => {}
+    }
+    let Some(file) = open(path)? else { return Ok(None) };
+    let mut json = Vec::new();
+    file.take(MAX_INDEX + 1).read_to_end(&mut json).map_err(io)?;
+    Ok(Some(Some(json).filter(|json| json.len() as u64 <= MAX_INDEX)))
+}
+
+/// Opens a file of the folder, wherever that is; `None` if nothing has that name.
+fn open_source(folder: &Path, name: &str) -> Result<Option<Source>, WeightsError> {
+    if let Some(mounted) = mounted::source(folder, name) {
+        let io = |source| WeightsError::Io { doing: "open", path: folder.join(name), source };
+        return mounted.map_err(io);
+    }
+    Ok(open(&folder.join(name))?.map(|file| Source::file(name, file)))
+}
+
+/// Opens a regular file, through links; `None` if nothing has that name.
+fn open(path: &Path) -> Result<Option<File>, WeightsError> {
+    let io = |doing, source| WeightsError::Io { doing, path: path.to_path_buf(), source };
+    // Asked before opening: to open a named pipe would wait for somebody to write to it.
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => File::open(path).map(Some).map_err(|e| io("open", e)),
+        Ok(metadata) => {
+            let what = if metadata.is_dir() { "a folder" } else { "no regular file" };
+            Err(WeightsError::NotAFile { path: path.to_path_buf(), what })
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if fs::symlink_metadata(path).is_ok() {
+                return Err(WeightsError::DanglingLink { path: path.to_path_buf() });
+            }
+            Ok(None)
+        }
+        Err(error) => Err(io("open", error)),
+    }
+}
+
+/// Says what is there instead of weights.
+fn nothing_found(folder: &Path) -> WeightsError {
+    if !mounted::is_mounted(folder) {
+        match fs::metadata(folder) {
+            Ok(metadata) if !metadata.is_dir() => {
+                return WeightsError::NotAFolder { path: folder.to_path_buf() };
+            }
+            Err(source) => {
+                return WeightsError::Io { doing: "open", path: folder.to_path_buf(), source };
+            }
+            Ok(_) => {}
+        }
+    }
+    let others = model_folder::other_weights(&model_folder::names(folder));
+    WeightsError::NoWeights { folder: folder.to_path_buf(), others }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sets(names: &[&str]) -> BTreeMap<usize, Set> {
+        let mut sets: BTreeMap<usize, Set> = BTreeMap::new();
+        for name in names {
+            let (number, of) = number(name).unwrap();
+            sets.entry(of).or_default().insert(number, name.to_string());
+        }
+        sets
+    }
+
+    #[test]
+    fn shards_are_known_by_their_numbers() {
+        assert_eq!(number("model-00002-of-00013.safetensors"), Some((2, 13)));
+        assert_eq!(number("model.1-of-2.safetensors"), Some((1, 2)));
+        for name in [
+            "model.safetensors",
+            "model-00003-of-00002.safetensors",
+            "model-00000-of-00000.safetensors",
+            "model-00001-of-99999.safetensors",
+            "model-1-of-99999999999999999999.safetensors",
+            "model--1-of-2.safetensors",
+            "model-00001-of-00002.bin",
+            "adapter_model-00001-of-00002.safetensors",
+        ] {
+            assert_eq!(number(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_set_has_its_names() {
+        let sets = sets(&["model-00002-of-00004.safetensors", "model-00004-of-00004.safetensors"]);
+        let chosen = choose(Path::new("."), &sets).unwrap();
+        assert_eq!(
+            unnumbered(&sets, &chosen),
+            ["model-00001-of-00004.safetensors", "model-00003-of-00004.safetensors"]
+        );
+    }
+
+    #[test]
+    fn the_set_that_is_whole_counts_and_two_are_in_doubt() {
+        let mut names =
+            vec!["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+        names.push("model-00001-of-00003.safetensors");
+        let chosen = choose(Path::new("."), &sets(&names)).unwrap();
+        assert!(chosen.iter().all(|name| name.contains("of-00002")) && chosen.len() == 2);
+        names.extend(["model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors"]);
+        let error = choose(Path::new("."), &sets(&names)).unwrap_err();
+        assert!(matches!(error, WeightsError::MixedShards { .. }), "{error}");
+    }
+}
