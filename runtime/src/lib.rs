@@ -14,6 +14,7 @@
 //! [`Plan`](plan::Plan) (how, for no device in particular), a [`backend`] makes it an executable, and
 //! a [`Session`] owns the state of one sequence.
 
+pub mod answer;
 mod atomic_file;
 pub mod backend;
 pub mod batch;

@@ -43,3 +43,8 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
         _ => Ok(contents),
     }
 }
+
+/// Whether there is something by this name.
+pub(crate) fn exists(path: &Path) -> bool {
+    !matches!(read(path, 0), Err(Failure::NotFound(_)))
+}

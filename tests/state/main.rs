@@ -1,5 +1,6 @@
 //! Sessions, and all that keeps, brings back, saves and reuses their state.
 
+mod answer;
 mod batch;
 mod cache_bits;
 mod cancel;
