@@ -102,7 +102,7 @@ impl Inner {
             options.max_bytes = bytes;
             self.cache = Some(PrefixCache::new(self.session.model(), options)?);
         }
-        let Self { session, cache } = self;
+        let Self { session, cache, .. } = self;
         let missing = || Failure::new(kinglet_status::KINGLET_INTERNAL, "no cache of states");
         Ok((session, cache.as_mut().ok_or_else(missing)?))
     }
