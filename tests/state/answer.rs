@@ -197,7 +197,7 @@ fn a_stop_token_ends_it_and_is_not_in_the_session() {
 #[test]
 fn a_stop_string_ends_it_wherever_tokens_are_cut() {
     let (model, mut defaults) = demo();
-    let prompt = text_prompt(&defaults, "Once upon a time");
+    let prompt = text_prompt(&defaults, "Once upon a");
     let options = greedy().max_tokens(24).ignore_eos(true);
     let (plain, _) = ask(&model, &defaults, prompt.clone(), &options).unwrap();
     assert!(plain.text.starts_with(' '), "it goes on with the prompt: {:?}", plain.text);
@@ -211,7 +211,7 @@ fn a_stop_string_ends_it_wherever_tokens_are_cut() {
         assert_eq!(all.text, before, "{stop:?}");
         assert_eq!(all.end.reason, EndReason::StopString(stop.into()));
         assert_eq!(session.tokens(), [prompt.tokens(), &all.tokens].concat());
-        across += usize::from(before.len() < plain.text.len());
+        across += usize::from(stop.trim().contains(' '));
         // The same from the model's file.
         let options = greedy().max_tokens(24);
         let config = GenerationConfig { stop_strings: vec![stop.into()], ..Default::default() };

@@ -201,7 +201,7 @@ fn how_it_is_driven_and_what_guesses_change_nothing() {
         .map(|name| (case_named(name), cpu()))
         .into();
     if let Some(device) = device() {
-        all.extend(device_cases().into_iter().take(2).map(|case| (case, device.clone())));
+        all.extend(device_cases().into_iter().take(1).map(|case| (case, device.clone())));
     }
     let drawn =
         Sampling { temperature: Some(0.9), repetition_penalty: Some(1.2), ..Sampling::new() };
@@ -214,7 +214,9 @@ fn how_it_is_driven_and_what_guesses_change_nothing() {
             let single = options.clone().ahead(0);
             let expected = drive(&model, &prompt, &single, None, Drive::Blocking);
             assert_eq!((expected.0.len(), &expected.1), (23, &EndReason::MaxTokens));
-            for how in [Drive::Blocking, Drive::Async, Drive::Paused] {
+            // The software adapter is slow.
+            let ways = if on.wgpu { 1 } else { 3 };
+            for how in [Drive::Async, Drive::Blocking, Drive::Paused].into_iter().take(ways) {
                 for (options, draft) in [
                     (options.clone(), None),
                     (options.clone().lookup(6), None),
