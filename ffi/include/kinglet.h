@@ -166,7 +166,8 @@ typedef int32_t kinglet_status;
 
 /**
  * Numbers that say how a token is chosen. What is not set is what the model's `generation_config.json` says, and else the value in brackets, which changes
- * nothing.
+ * nothing. A model that is greedy by itself draws when something is set that only makes sense for draws, then with a top-k of 50 unless it is set, as
+ * transformers does.
  */
 enum kinglet_sampling
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -282,6 +283,18 @@ enum kinglet_stat
    * Tokens of the answer in a second, after the first; 0 for fewer than two.
    */
   KINGLET_STAT_DECODE_RATE = 6,
+  /**
+   * Steps of the model for the answer, where tokens were guessed; else 0.
+   */
+  KINGLET_STAT_SPECULATION_STEPS = 7,
+  /**
+   * Tokens that were guessed.
+   */
+  KINGLET_STAT_DRAFTED_TOKENS = 8,
+  /**
+   * Guesses that were right.
+   */
+  KINGLET_STAT_ACCEPTED_TOKENS = 9,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -378,7 +391,7 @@ enum kinglet_finish
    */
   KINGLET_FINISH_MAX_TOKENS = 3,
   /**
-   * The session has as many tokens as it may hold.
+   * Prompt and answer have as many tokens as the session may hold, or as the positions of the model were made for.
    */
   KINGLET_FINISH_CONTEXT_FULL = 4,
   /**
@@ -695,6 +708,30 @@ kinglet_status kinglet_generation_options_add_stop_token(struct kinglet_generati
  */
 kinglet_status kinglet_generation_options_set_ignore_eos(struct kinglet_generation_options *options,
                                                          int32_t ignore);
+
+/**
+ * The most tokens of prompt and answer together, besides the session's own limit. 0, the default, is what the positions of the model were made for, if they
+ * end; `SIZE_MAX` is no limit.
+ */
+kinglet_status kinglet_generation_options_set_context_limit(struct kinglet_generation_options *options,
+                                                            size_t tokens);
+
+/**
+ * Guesses up to `tokens` tokens at a time by what followed the same words before, and verifies them in one step: faster where a text quotes or repeats. The answer is
+ * the one without. At most 64; 6 is usual; 0, the default, guesses nothing.
+ *
+ * Between two calls of `kinglet_generation_next` such an answer has the session ahead of its tokens: other calls on it get `KINGLET_POISONED` until the answer is
+ * complete, stopped or deleted.
+ */
+kinglet_status kinglet_generation_options_set_speculation(struct kinglet_generation_options *options,
+                                                          size_t tokens);
+
+/**
+ * The same with the guesses of `draft`, a smaller model with the same tokenizer, which the options keep. Null for none.
+ */
+kinglet_status kinglet_generation_options_set_draft_model(struct kinglet_generation_options *options,
+                                                          const struct kinglet_model *draft,
+                                                          size_t tokens);
 
 /**
  * Tools that the model may call in a chat: a JSON list of their descriptions, as its template wants them. Null for none.

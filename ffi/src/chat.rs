@@ -74,7 +74,7 @@ pub extern "C" fn kinglet_generation_create_chat(
             if prompt.tokens.is_empty() {
                 return Err(wrong("the template makes nothing of them".into()));
             }
-            Ok(Prompt::Whole { tokens: prompt.tokens, boundaries: prompt.boundaries })
+            Ok(Prompt::Whole(prompt))
         })?;
         memory::write(generation, "generation", handle::insert(object)?)
     })

@@ -1,9 +1,7 @@
 //! Generations: answers, a token at a time or all at once.
 
 use std::ffi::{CString, c_char, c_void};
-use std::sync::{Arc, Mutex, MutexGuard};
-
-use kinglet::text::FinishReason;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::generation_options::{self, kinglet_generation_options};
 use crate::generator::{Generator, Prompt, encode};
@@ -30,19 +28,10 @@ pub enum kinglet_finish {
     KINGLET_FINISH_STOP_TEXT = 2,
     /// It has as many tokens as the options allow.
     KINGLET_FINISH_MAX_TOKENS = 3,
-    /// The session has as many tokens as it may hold.
+    /// Prompt and answer have as many tokens as the session may hold, or as the positions of the model were made for.
     KINGLET_FINISH_CONTEXT_FULL = 4,
     /// The program ended it: `kinglet_generation_stop`, or the token callback.
     KINGLET_FINISH_STOPPED = 5,
-}
-
-impl From<FinishReason> for kinglet_finish {
-    fn from(reason: FinishReason) -> Self {
-        match reason {
-            FinishReason::StopToken(_) => Self::KINGLET_FINISH_STOP,
-            FinishReason::StopString(_) => Self::KINGLET_FINISH_STOP_TEXT,
-        }
-    }
 }
 
 /// Numbers about an answer.
@@ -63,6 +52,12 @@ pub enum kinglet_stat {
     KINGLET_STAT_PREFILL_RATE = 5,
     /// Tokens of the answer in a second, after the first; 0 for fewer than two.
     KINGLET_STAT_DECODE_RATE = 6,
+    /// Steps of the model for the answer, where tokens were guessed; else 0.
+    KINGLET_STAT_SPECULATION_STEPS = 7,
+    /// Tokens that were guessed.
+    KINGLET_STAT_DRAFTED_TOKENS = 8,
+    /// Guesses that were right.
+    KINGLET_STAT_ACCEPTED_TOKENS = 9,
 }
 
 /// Called for each token of an answer with `user`, the token, and the text that has become certain with it: UTF-8 of `length` bytes with a NUL behind
@@ -108,8 +103,8 @@ impl Generation {
     fn run(&self, callback: kinglet_token_callback, user: *mut c_void) -> Result<(), Failure> {
         let mut state = self.lock()?;
         // Held to the end, so that a callback that uses the session is told so.
-        self.session.cancellable(|inner, cancel| {
-            state.generator.run(inner, cancel, |piece| {
+        self.session.cancellable(|inner| {
+            state.generator.run(inner, |piece| {
                 let Some(callback) = callback else { return true };
                 let text = c_text(piece.text);
                 let length = text.as_bytes().len();
@@ -117,6 +112,16 @@ impl Generation {
                 unsafe { callback(user, piece.token, text.as_ptr(), length) == 0 }
             })
         })
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        // Not in the middle of a guess. Where another call has the session, that call is told.
+        let state = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(mut inner) = self.session.lock() {
+            state.generator.leave(&mut inner);
+        }
     }
 }
 
@@ -140,14 +145,13 @@ pub(crate) fn create(
     let session = handle::get::<SessionObject>(session)?;
     let options = generation_options::resolve(options)?;
     let prompt = prompt(&session, &options)?;
-    let generator = Generator::new(&session.model, &*session.lock()?, prompt, &options)?;
+    let generator = Generator::new(&session.model, &mut *session.lock()?, prompt, &options)?;
     let inner = Mutex::new(State { generator, text: CString::default() });
     Ok(Arc::new(Generation { session, inner }))
 }
 
 fn prompt_of(session: &SessionObject, text: &str, flags: u32) -> Result<Prompt, Failure> {
-    let tokens = encode(&session.model, text, encode_options(flags)?)?;
-    Ok(if tokens.is_empty() { Prompt::Here } else { Prompt::After(tokens) })
+    Ok(Prompt::After(encode(&session.model, text, encode_options(flags)?)?))
 }
 
 /// An answer that goes on from `count` tokens, which are fed to the session first; none, and `tokens` null, go on from where the session is. `options` may
@@ -165,9 +169,7 @@ pub extern "C" fn kinglet_generation_create(
     call(|| {
         memory::check_out(generation, "generation")?;
         let tokens = memory::slice(tokens, count, MAX_TOKENS, "tokens")?;
-        let object = create(session, options, |_, _| {
-            Ok(if tokens.is_empty() { Prompt::Here } else { Prompt::After(tokens.to_vec()) })
-        })?;
+        let object = create(session, options, |_, _| Ok(Prompt::After(tokens.to_vec())))?;
         memory::write(generation, "generation", handle::insert(object)?)
     })
 }
@@ -212,8 +214,7 @@ pub extern "C" fn kinglet_generation_next(
         let object = handle::get::<Generation>(generation)?;
         let mut state = object.lock()?;
         let state = &mut *state;
-        let piece =
-            object.session.cancellable(|inner, cancel| state.generator.next(inner, cancel))?;
+        let piece = object.session.cancellable(|inner| state.generator.next(inner))?;
         let done = piece.is_none();
         let (id, piece) =
             piece.map_or((u32::MAX, String::new()), |piece| (piece.token, piece.text));
@@ -241,7 +242,7 @@ pub extern "C" fn kinglet_generation_stop(generation: *mut kinglet_generation) -
     call(|| {
         let object = handle::get::<Generation>(generation)?;
         let mut state = object.lock()?;
-        object.session.cancellable(|inner, _| state.generator.stop(inner).map(drop))
+        object.session.cancellable(|inner| state.generator.stop(inner))
     })
 }
 
@@ -255,7 +256,7 @@ pub extern "C" fn kinglet_generation_text(
     call(|| {
         memory::check_out(text, "text")?;
         let object = handle::get::<Generation>(generation)?;
-        let answer = object.lock()?.generator.text.clone();
+        let answer = object.lock()?.generator.text().to_string();
         memory::lend_bytes(answer.into_bytes(), text, length)
     })
 }
@@ -268,9 +269,7 @@ pub extern "C" fn kinglet_generation_finish(
 ) -> kinglet_status {
     call(|| {
         let object = handle::get::<Generation>(generation)?;
-        let reason = object.lock()?.generator.finish;
-        let reason = reason.unwrap_or(kinglet_finish::KINGLET_FINISH_NONE);
-        memory::write(finish, "finish", reason as i32)
+        memory::write(finish, "finish", object.lock()?.generator.finish() as i32)
     })
 }
 
@@ -283,19 +282,19 @@ pub extern "C" fn kinglet_generation_stat(
 ) -> kinglet_status {
     call(|| {
         let object = handle::get::<Generation>(generation)?;
-        let stats = object.lock()?.generator.stats;
-        let rate = |tokens: usize, seconds: f64| {
-            if tokens > 0 && seconds > 0.0 { tokens as f64 / seconds } else { 0.0 }
-        };
-        let computed = stats.prompt.saturating_sub(stats.reused);
+        let stats = object.lock()?.generator.stats();
+        let guesses = stats.speculation.unwrap_or_default();
         let number = match stat {
             0 => stats.prompt as f64,
             1 => stats.reused as f64,
             2 => stats.generated as f64,
             3 => stats.prefill.as_secs_f64(),
-            4 => stats.first.map_or(0.0, |time| time.as_secs_f64()),
-            5 => rate(computed, stats.prefill.as_secs_f64()),
-            6 => rate(stats.generated.saturating_sub(1), stats.decode.as_secs_f64()),
+            4 => stats.first_token.map_or(0.0, |time| time.as_secs_f64()),
+            5 => stats.prefill_rate().unwrap_or(0.0),
+            6 => stats.decode_rate().unwrap_or(0.0),
+            7 => guesses.steps as f64,
+            8 => guesses.drafted as f64,
+            9 => guesses.accepted as f64,
             other => return Err(Failure::argument(format!("there is no number {other}"))),
         };
         memory::write(value, "value", number)

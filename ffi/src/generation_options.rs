@@ -1,15 +1,17 @@
 //! How an answer is generated.
 
-use std::collections::BTreeMap;
 use std::ffi::c_char;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kinglet::sampling::{SamplingOptions, StageOrder};
+use kinglet::answer::{AnswerOptions, Context, Sampling};
+use kinglet::sampling::StageOrder;
+use kinglet::text::GenerationConfig;
 use serde_json::{Map, Value};
 
 use crate::guard::call;
 use crate::handle::{self, Object};
 use crate::memory;
+use crate::model::{ModelObject, kinglet_model};
 use crate::status::{Failure, kinglet_status};
 
 /// How an answer is generated. New options hold what the model's authors set. They are copied when a generation begins, so that they can be
@@ -17,7 +19,8 @@ use crate::status::{Failure, kinglet_status};
 pub struct kinglet_generation_options;
 
 /// Numbers that say how a token is chosen. What is not set is what the model's `generation_config.json` says, and else the value in brackets, which changes
-/// nothing.
+/// nothing. A model that is greedy by itself draws when something is set that only makes sense for draws, then with a top-k of 50 unless it is set, as
+/// transformers does.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum kinglet_sampling {
@@ -57,29 +60,11 @@ pub enum kinglet_sampling {
 
 #[derive(Clone, Default)]
 pub(crate) struct GenerationOptions {
-    /// By `kinglet_sampling`.
-    numbers: BTreeMap<u32, f64>,
-    logit_bias: Vec<(u32, f32)>,
-    pub(crate) max_tokens: Option<usize>,
-    pub(crate) seed: Option<u64>,
-    pub(crate) stop_strings: Vec<String>,
-    pub(crate) stop_tokens: Vec<u32>,
-    pub(crate) ignore_eos: bool,
+    pub(crate) answer: AnswerOptions,
+    /// A model that guesses, and how many tokens of a step.
+    pub(crate) draft: Option<(Arc<ModelObject>, usize)>,
     pub(crate) tools: Option<Vec<Value>>,
     pub(crate) variables: Map<String, Value>,
-}
-
-impl GenerationOptions {
-    /// What was set, on top of `base`.
-    pub(crate) fn sampling(&self, base: SamplingOptions) -> Result<SamplingOptions, Failure> {
-        let mut options = base;
-        for (&key, &value) in &self.numbers {
-            set_number(&mut options, key, value)?;
-        }
-        options.logit_bias.extend_from_slice(&self.logit_bias);
-        options.validate()?;
-        Ok(options)
-    }
 }
 
 /// A whole number from 0 that a float stands for.
@@ -95,30 +80,35 @@ fn last_n(value: f64) -> Result<Option<usize>, Failure> {
     Ok(Some(count).filter(|&count| count > 0))
 }
 
-fn set_number(options: &mut SamplingOptions, key: u32, value: f64) -> Result<(), Failure> {
-    let number = value as f32;
+fn set_number(sampling: &mut Sampling, key: u32, value: f64) -> Result<(), Failure> {
+    let number = Some(value as f32);
     match key {
-        0 => options.temperature = number,
-        1 => options.top_k = whole(value)?,
-        2 => options.top_p = number,
-        3 => options.min_p = number,
-        4 => options.typical_p = number,
-        5 => options.repetition_penalty = number,
-        6 => options.presence_penalty = number,
-        7 => options.frequency_penalty = number,
-        8 => options.penalty_last_n = last_n(value)?,
-        9 => options.dry.multiplier = number,
-        10 => options.dry.base = number,
-        11 => options.dry.allowed_length = whole(value)?,
-        12 => options.dry.last_n = last_n(value)?,
-        13 => options.xtc.probability = number,
-        14 => options.xtc.threshold = number,
-        15 if value == 0.0 => options.order = StageOrder::TemperatureFirst,
-        15 if value == 1.0 => options.order = StageOrder::TemperatureLast,
+        0 => sampling.temperature = number,
+        1 => sampling.top_k = Some(whole(value)?),
+        2 => sampling.top_p = number,
+        3 => sampling.min_p = number,
+        4 => sampling.typical_p = number,
+        5 => sampling.repetition_penalty = number,
+        6 => sampling.presence_penalty = number,
+        7 => sampling.frequency_penalty = number,
+        8 => sampling.penalty_last_n = last_n(value)?,
+        9 => sampling.dry_multiplier = number,
+        10 => sampling.dry_base = number,
+        11 => sampling.dry_allowed_length = Some(whole(value)?),
+        12 => sampling.dry_last_n = last_n(value)?,
+        13 => sampling.xtc_probability = number,
+        14 => sampling.xtc_threshold = number,
+        15 if value == 0.0 => sampling.order = StageOrder::TemperatureFirst,
+        15 if value == 1.0 => sampling.order = StageOrder::TemperatureLast,
         15 => return Err(Failure::argument(format!("{value} must be 0 or 1"))),
         other => return Err(Failure::argument(format!("there is no sampling option {other}"))),
     }
     Ok(())
+}
+
+/// That values are in their ranges, whatever the model's own are.
+fn check(sampling: &Sampling) -> Result<(), Failure> {
+    Ok(sampling.options(&GenerationConfig::default(), None).map(drop)?)
 }
 
 #[derive(Default)]
@@ -188,11 +178,10 @@ pub extern "C" fn kinglet_generation_options_set(
     value: f64,
 ) -> kinglet_status {
     set(options, |options| {
-        let mut trial = SamplingOptions::default();
-        set_number(&mut trial, option, value)?;
-        trial.validate()?;
-        options.numbers.insert(option, value);
-        Ok(())
+        let mut alone = Sampling::new();
+        set_number(&mut alone, option, value)?;
+        check(&alone)?;
+        set_number(&mut options.answer.sampling, option, value)
     })
 }
 
@@ -204,10 +193,10 @@ pub extern "C" fn kinglet_generation_options_add_logit_bias(
     bias: f32,
 ) -> kinglet_status {
     set(options, |options| {
-        let logit_bias = vec![(token, bias)];
-        SamplingOptions { logit_bias, ..SamplingOptions::default() }.validate()?;
-        options.logit_bias.retain(|(other, _)| *other != token);
-        options.logit_bias.push((token, bias));
+        check(&Sampling { logit_bias: vec![(token, bias)], ..Sampling::new() })?;
+        let biases = &mut options.answer.sampling.logit_bias;
+        biases.retain(|(other, _)| *other != token);
+        biases.push((token, bias));
         Ok(())
     })
 }
@@ -219,7 +208,7 @@ pub extern "C" fn kinglet_generation_options_set_max_tokens(
     tokens: usize,
 ) -> kinglet_status {
     set(options, |options| {
-        options.max_tokens = Some(tokens).filter(|&tokens| tokens > 0);
+        options.answer.max_tokens = Some(tokens).filter(|&tokens| tokens > 0);
         Ok(())
     })
 }
@@ -231,7 +220,7 @@ pub extern "C" fn kinglet_generation_options_set_seed(
     seed: u64,
 ) -> kinglet_status {
     set(options, |options| {
-        options.seed = Some(seed);
+        options.answer.seed = Some(seed);
         Ok(())
     })
 }
@@ -247,8 +236,8 @@ pub extern "C" fn kinglet_generation_options_add_stop(
         if text.is_empty() {
             return Err(Failure::argument("an empty stop text would stop everything"));
         }
-        room(options.stop_strings.len(), "stop texts")?;
-        options.stop_strings.push(text.into());
+        room(options.answer.stop_strings.len(), "stop texts")?;
+        options.answer.stop_strings.push(text.into());
         Ok(())
     })
 }
@@ -260,8 +249,8 @@ pub extern "C" fn kinglet_generation_options_add_stop_token(
     token: u32,
 ) -> kinglet_status {
     set(options, |options| {
-        room(options.stop_tokens.len(), "stop tokens")?;
-        options.stop_tokens.push(token);
+        room(options.answer.stop_tokens.len(), "stop tokens")?;
+        options.answer.stop_tokens.push(token);
         Ok(())
     })
 }
@@ -273,7 +262,65 @@ pub extern "C" fn kinglet_generation_options_set_ignore_eos(
     ignore: i32,
 ) -> kinglet_status {
     set(options, |options| {
-        options.ignore_eos = ignore != 0;
+        options.answer.ignore_eos = ignore != 0;
+        Ok(())
+    })
+}
+
+/// The most tokens of prompt and answer together, besides the session's own limit. 0, the default, is what the positions of the model were made for, if they
+/// end; `SIZE_MAX` is no limit.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_generation_options_set_context_limit(
+    options: *mut kinglet_generation_options,
+    tokens: usize,
+) -> kinglet_status {
+    set(options, |options| {
+        options.answer.context = match tokens {
+            0 => Context::OfModel,
+            usize::MAX => Context::Unlimited,
+            tokens => Context::Tokens(tokens),
+        };
+        Ok(())
+    })
+}
+
+/// The most tokens of a step that are guessed.
+const MAX_GUESSES: usize = 64;
+
+fn guesses(tokens: usize) -> Result<usize, Failure> {
+    if tokens <= MAX_GUESSES {
+        return Ok(tokens);
+    }
+    let message = format!("{tokens} guesses of a step are too many: at most {MAX_GUESSES}");
+    Err(Failure::new(kinglet_status::KINGLET_TOO_LARGE, message))
+}
+
+/// Guesses up to `tokens` tokens at a time by what followed the same words before, and verifies them in one step: faster where a text quotes or repeats. The answer is
+/// the one without. At most 64; 6 is usual; 0, the default, guesses nothing.
+///
+/// Between two calls of `kinglet_generation_next` such an answer has the session ahead of its tokens: other calls on it get `KINGLET_POISONED` until the answer is
+/// complete, stopped or deleted.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_generation_options_set_speculation(
+    options: *mut kinglet_generation_options,
+    tokens: usize,
+) -> kinglet_status {
+    set(options, |options| {
+        options.answer.lookup = guesses(tokens)?;
+        Ok(())
+    })
+}
+
+/// The same with the guesses of `draft`, a smaller model with the same tokenizer, which the options keep. Null for none.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_generation_options_set_draft_model(
+    options: *mut kinglet_generation_options,
+    draft: *const kinglet_model,
+    tokens: usize,
+) -> kinglet_status {
+    set(options, |options| {
+        let draft = handle::get_optional::<ModelObject>(draft)?;
+        options.draft = draft.zip(Some(guesses(tokens)?)).filter(|(_, tokens)| *tokens > 0);
         Ok(())
     })
 }

@@ -4,7 +4,8 @@ use std::ffi::c_char;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use kinglet::text::{ChatTemplate, GenerationConfig, StopTokens, Tokenizer};
+use kinglet::answer::AnswerDefaults;
+use kinglet::text::{ChatTemplate, Tokenizer};
 use kinglet::{Model, Mounted};
 
 use crate::files::{Files, kinglet_files};
@@ -25,14 +26,7 @@ pub(crate) struct ModelObject {
     _mounted: Option<Mounted>,
     tokenizer: OnceLock<Result<Tokenizer, Failure>>,
     template: OnceLock<Result<ChatTemplate, Failure>>,
-    defaults: OnceLock<Result<Defaults, Failure>>,
-}
-
-/// What the model's authors set for generation.
-#[derive(Clone)]
-pub(crate) struct Defaults {
-    pub(crate) config: GenerationConfig,
-    pub(crate) stop: StopTokens,
+    defaults: OnceLock<Result<AnswerDefaults, Failure>>,
 }
 
 impl Object for ModelObject {
@@ -77,16 +71,11 @@ impl ModelObject {
         self.template.get_or_init(load).as_ref().map_err(Clone::clone)
     }
 
-    pub(crate) fn defaults(&self) -> Result<&Defaults, Failure> {
+    /// What the model's authors set for generation.
+    pub(crate) fn defaults(&self) -> Result<&AnswerDefaults, Failure> {
         let load = || {
-            let (folder, tokenizer) = (self.model.folder(), self.tokenizer().ok());
-            let config = GenerationConfig::from_folder(folder)?;
-            let mut stop = StopTokens::from_folder(folder, tokenizer)?;
-            // Where the files disagree about the end of a turn, either ends it.
-            if let Some(eos) = tokenizer.and_then(Tokenizer::eos_id) {
-                stop.insert(eos);
-            }
-            Ok(Defaults { config, stop })
+            let tokenizer = self.tokenizer().ok().cloned();
+            Ok(AnswerDefaults::from_folder(self.model.folder(), tokenizer)?)
         };
         self.defaults.get_or_init(load).as_ref().map_err(Clone::clone)
     }

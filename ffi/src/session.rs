@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use kinglet::{Cancel, Logits, PrefixCache, PrefixCacheOptions, Run, Session};
 
+use crate::generator::SharedDrafter;
 use crate::guard::call;
 use crate::handle::{self, Object};
 use crate::memory::{self, MAX_TOKENS};
@@ -31,6 +32,8 @@ pub(crate) struct Inner {
     pub(crate) session: Session,
     /// Earlier states, for prompts that begin like earlier ones; made when the first prompt comes.
     cache: Option<PrefixCache>,
+    /// What guessed for the last answer, by the model it is of.
+    pub(crate) drafter: Option<(Arc<ModelObject>, SharedDrafter)>,
 }
 
 impl Object for SessionObject {
@@ -42,7 +45,7 @@ impl SessionObject {
     pub(crate) fn new(model: Arc<ModelObject>, mut session: Session) -> Self {
         let cancel = Cancel::new();
         session.set_cancel(Some(cancel.clone()));
-        Self { model, cancel, inner: Mutex::new(Inner { session, cache: None }) }
+        Self { model, cancel, inner: Mutex::new(Inner { session, cache: None, drafter: None }) }
     }
 
     /// The session, for one call.
@@ -65,6 +68,7 @@ impl SessionObject {
                 let mut inner = poisoned.into_inner();
                 // It may be what broke off half-way.
                 inner.cache = None;
+                inner.drafter = None;
                 inner
             }
         };
@@ -76,10 +80,10 @@ impl SessionObject {
     /// Runs work on the session that can be cancelled. The call that ends because of it takes the cancellation away.
     pub(crate) fn cancellable<T>(
         &self,
-        run: impl FnOnce(&mut Inner, &Cancel) -> Result<T, Failure>,
+        run: impl FnOnce(&mut Inner) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let mut inner = self.lock()?;
-        let result = run(&mut inner, &self.cancel);
+        let result = run(&mut inner);
         if matches!(&result, Err(failure) if failure.status == kinglet_status::KINGLET_CANCELLED) {
             self.cancel.clear();
         }
@@ -98,7 +102,7 @@ impl Inner {
             options.max_bytes = bytes;
             self.cache = Some(PrefixCache::new(self.session.model(), options)?);
         }
-        let Self { session, cache } = self;
+        let Self { session, cache, .. } = self;
         let missing = || Failure::new(kinglet_status::KINGLET_INTERNAL, "no cache of states");
         Ok((session, cache.as_mut().ok_or_else(missing)?))
     }
@@ -177,7 +181,7 @@ pub extern "C" fn kinglet_session_feed(
     call(|| {
         let object = handle::get::<SessionObject>(session)?;
         let tokens = memory::slice(tokens, count, MAX_TOKENS, "tokens")?;
-        object.cancellable(|inner, _| inner.feed(tokens))
+        object.cancellable(|inner| inner.feed(tokens))
     })
 }
 
@@ -197,7 +201,7 @@ pub extern "C" fn kinglet_session_feed_embeddings(
     call(|| {
         let object = handle::get::<SessionObject>(session)?;
         let vectors = memory::slice(vectors, floats, MAX_FLOATS, "vectors")?;
-        object.cancellable(|inner, _| Ok(inner.session.feed_embeddings(vectors).map(drop)?))
+        object.cancellable(|inner| Ok(inner.session.feed_embeddings(vectors).map(drop)?))
     })
 }
 
@@ -213,7 +217,7 @@ pub extern "C" fn kinglet_session_feed_text(
         let object = handle::get::<SessionObject>(session)?;
         let text = memory::text(text, length, "text")?;
         let tokens = object.model.tokenizer()?.encode(text, encode_options(flags)?)?;
-        object.cancellable(|inner, _| inner.feed(&tokens))
+        object.cancellable(|inner| inner.feed(&tokens))
     })
 }
 

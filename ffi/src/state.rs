@@ -120,7 +120,7 @@ pub extern "C" fn kinglet_session_rewind(
 ) -> kinglet_status {
     call(|| {
         let object = handle::get::<SessionObject>(session)?;
-        let again = object.cancellable(|inner, _| {
+        let again = object.cancellable(|inner| {
             if replay != 0 {
                 return Ok(inner.session.rewind_and_replay(tokens)?);
             }

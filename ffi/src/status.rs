@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use kinglet::Error;
+use kinglet::answer::AnswerError;
 use kinglet::sampling::SamplingError;
 use kinglet::text::TextError;
 use kinglet::weights::WeightsError;
@@ -113,8 +114,11 @@ impl From<Error> for Failure {
             | Error::EmptyRun
             | Error::EmbeddingsLength { .. }
             | Error::EmbeddingNotFinite { .. }
+            | Error::DraftVocabulary { .. }
+            | Error::DraftToken { .. }
             | Error::Option { .. } => KINGLET_INVALID_ARGUMENT,
             Error::ForeignSession | Error::StateForm { .. } => KINGLET_INVALID_STATE,
+            Error::NoLogits => return crate::session::no_logits(),
             Error::PoisonedSession => KINGLET_POISONED,
             Error::ContextFull { .. } => KINGLET_CONTEXT_FULL,
             Error::NotReachable { .. } | Error::CutOutOfRange { .. } => KINGLET_NOT_REACHABLE,
@@ -125,6 +129,27 @@ impl From<Error> for Failure {
             _ => KINGLET_INTERNAL,
         };
         Self::new(status, error.to_string())
+    }
+}
+
+impl From<AnswerError> for Failure {
+    fn from(error: AnswerError) -> Self {
+        use kinglet_status::*;
+        let message = error.to_string();
+        match error {
+            AnswerError::Engine(error) => error.into(),
+            AnswerError::Text(error) => error.into(),
+            AnswerError::Defaults(error) | AnswerError::Sampling(error) => {
+                Self { message: message.into(), ..error.into() }
+            }
+            AnswerError::PromptTooLong { .. } => Self::new(KINGLET_CONTEXT_FULL, message),
+            AnswerError::EmptyPrompt | AnswerError::EmptyBreaker { .. } => {
+                Self::new(KINGLET_INVALID_ARGUMENT, message)
+            }
+            AnswerError::NoTokenizer { .. } => Self::new(KINGLET_NOT_FOUND, message),
+            AnswerError::SessionUsed => Self::new(KINGLET_INVALID_STATE, message),
+            _ => Self::new(KINGLET_INTERNAL, message),
+        }
     }
 }
 

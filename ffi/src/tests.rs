@@ -46,7 +46,7 @@ fn a_panic_poisons_its_session_until_it_is_made_sound() {
     let break_it = || {
         call(|| {
             let object = handle::get::<SessionObject>(session)?;
-            object.cancellable(|_, _| -> Result<(), crate::status::Failure> { panic!("half-way") })
+            object.cancellable(|_| -> Result<(), crate::status::Failure> { panic!("half-way") })
         })
     };
     let mut position = 0;

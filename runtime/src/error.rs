@@ -200,6 +200,15 @@ pub enum Error {
         /// Tokens that the other one knows.
         target: usize,
     },
+    /// A model that shall draft means something else by a token than the one it shall draft for.
+    DraftToken {
+        /// The token.
+        id: u32,
+        /// What it is to the draft model; `None`: nothing.
+        draft: Option<String>,
+        /// What it is to the other one.
+        target: Option<String>,
+    },
 }
 
 impl Error {
@@ -314,6 +323,16 @@ impl fmt::Display for Error {
                 f,
                 "the draft model knows {draft} tokens and the model {target}: take two with the same tokenizer"
             ),
+            Self::DraftToken { id, draft, target } => {
+                let show = |token: &Option<String>| {
+                    token.as_ref().map_or("nothing".into(), |token| format!("{token:?}"))
+                };
+                let (draft, target) = (show(draft), show(target));
+                write!(
+                    f,
+                    "token {id} is {draft} to the draft model and {target} to the model: take two with the same tokenizer"
+                )
+            }
             Self::DeviceTimeout { adapter, seconds } => {
                 write!(f, "{adapter} gave no answer within {seconds} s")
             }

@@ -12,8 +12,9 @@
 //!
 //! The way of the data: `config.json` becomes a [`ModelSpec`] (what to compute), that becomes a
 //! [`Plan`](plan::Plan) (how, for no device in particular), a [`backend`] makes it an executable, and
-//! a [`Session`] owns the state of one sequence.
+//! a [`Session`] owns the state of one sequence. [`answer`] is the loop from a prompt to text.
 
+pub mod answer;
 mod atomic_file;
 pub mod backend;
 pub mod batch;

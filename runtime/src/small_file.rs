@@ -99,6 +99,11 @@ pub(crate) fn is_unfinished(name: &str) -> bool {
     })
 }
 
+/// Whether there is something by this name, though it may not be readable.
+pub(crate) fn exists(path: &Path) -> bool {
+    !matches!(read(path, 0), Err(Failure::NotFound))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,7 @@
 //! Sessions, and all that keeps, brings back, saves and reuses their state.
 
+mod answer;
+mod answer_turns;
 mod batch;
 mod cache_bits;
 mod cancel;

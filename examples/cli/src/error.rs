@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use kinglet::answer::AnswerError;
 use kinglet::eval::EvalError;
 use kinglet::quantize::{QuantizeError, Refused};
 use kinglet::sampling::SamplingError;
@@ -176,6 +177,20 @@ impl From<kinglet::Error> for CliError {
             kinglet::Error::Weights(kinglet::weights::WeightsError::Cancelled) => Self::Interrupted,
             kinglet::Error::Sampling(source) => source.into(),
             source => Self::Engine(source),
+        }
+    }
+}
+
+impl From<AnswerError> for CliError {
+    fn from(source: AnswerError) -> Self {
+        match source {
+            AnswerError::Engine(source) => source.into(),
+            AnswerError::Text(source) => source.into(),
+            AnswerError::EmptyPrompt => Self::EmptyPrompt,
+            AnswerError::PromptTooLong { tokens, limit } => Self::PromptTooLong { tokens, limit },
+            AnswerError::Defaults(source) => Self::Sampling(source),
+            // What the command line asks for.
+            source => Self::Usage(source.to_string()),
         }
     }
 }

@@ -4,8 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use kinglet::models::Mixer;
-use kinglet::text::{GenerationConfig, StopTokens, Tokenizer};
+use kinglet::text::Tokenizer;
 use kinglet::{Model, ModelOptions};
 
 use crate::args::GlobalArgs;
@@ -106,43 +105,4 @@ pub(crate) fn tokenizer(model: &Model) -> Result<Tokenizer, CliError> {
 pub(crate) fn has_tokenizer(folder: &Path) -> bool {
     // One that can't be read is no reason to do without a word.
     std::fs::symlink_metadata(folder.join("tokenizer.json")).is_ok()
-}
-
-/// What the model's authors set for generation, and the tokens that end an answer.
-///
-/// # Errors
-/// When a file that is there is broken.
-pub(crate) fn defaults(
-    folder: &Path,
-    tokenizer: Option<&Tokenizer>,
-) -> Result<(GenerationConfig, StopTokens), CliError> {
-    let config = GenerationConfig::from_folder(folder)?;
-    let stop = StopTokens::from_folder(folder, tokenizer)?;
-    Ok((config, stop))
-}
-
-/// The most tokens of prompt and answer: what was asked for (0 is no limit), else what a model whose attention knows
-/// positions was made for. Recurrent layers and attention without positions have no such end.
-pub(crate) fn context_limit(model: &Model, given: Option<usize>) -> Option<usize> {
-    let rotates =
-        |mixer: &Mixer| matches!(mixer, Mixer::Attention(attention) if attention.rope.is_some());
-    let branches = || model.spec().blocks.iter().flat_map(|block| &block.branches);
-    match given {
-        Some(0) => None,
-        Some(limit) => Some(limit),
-        None => {
-            model.spec().max_positions.filter(|_| branches().any(|branch| rotates(&branch.mixer)))
-        }
-    }
-}
-
-/// The most tokens of an answer.
-pub(crate) fn max_tokens(config: &GenerationConfig, given: Option<u32>, default: usize) -> usize {
-    let limit = given.or(config.max_new_tokens.filter(|&limit| limit > 0));
-    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(default)
-}
-
-/// The stop strings of the command line and of the model.
-pub(crate) fn stop_strings(config: &GenerationConfig, given: &[String]) -> Vec<String> {
-    given.iter().chain(&config.stop_strings).cloned().collect()
 }

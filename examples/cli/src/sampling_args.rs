@@ -1,17 +1,12 @@
 //! The options that decide how tokens are chosen and when an answer ends.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use kinglet::sampling::{SamplingOptions, StageOrder};
-use kinglet::text::{EncodeOptions, GenerationConfig, Tokenizer};
+use kinglet::answer::{AnswerDefaults, AnswerError, AnswerOptions, Context, Sampling, random_seed};
+use kinglet::sampling::StageOrder;
 
 use crate::error::CliError;
-
-/// What DRY does not reach over unless told otherwise: the ends of lines and of quotes, lists, names.
-const DRY_BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 
 /// How tokens are chosen. What is not given is as the model's generation_config.json says.
 #[derive(Args)]
@@ -90,12 +85,27 @@ pub(crate) struct StopArgs {
     /// End the answer before this text (repeatable; $'\n' is a line break in most shells)
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
-    /// Go on after the model's end-of-text tokens
+    /// Go on after the model's own stop tokens and stop strings
     #[arg(long)]
     pub(crate) ignore_eos: bool,
     /// The most tokens of prompt and answer; 0 is no limit [default: what the positions of the model allow]
     #[arg(long, value_name = "N")]
     pub(crate) context: Option<usize>,
+}
+
+impl StopArgs {
+    /// What was given on the command line, with how tokens are chosen.
+    pub(crate) fn options(&self, sampling: Sampling, seed: u64) -> AnswerOptions {
+        let mut options =
+            AnswerOptions::new().sampling(sampling).seed(seed).ignore_eos(self.ignore_eos);
+        options.max_tokens = self.max_tokens.and_then(|most| usize::try_from(most).ok());
+        options.stop_strings.clone_from(&self.stop);
+        options.context(match self.context {
+            None => Context::OfModel,
+            Some(0) => Context::Unlimited,
+            Some(most) => Context::Tokens(most),
+        })
+    }
 }
 
 /// The order of the stages that cut the distribution.
@@ -120,97 +130,60 @@ impl FromStr for Bias {
 }
 
 impl SamplingArgs {
-    /// The model's defaults with what was given on the command line on top.
-    ///
-    /// Where the defaults are greedy and an option that only makes sense for draws is given, tokens are drawn: as
-    /// `transformers` does with `do_sample=True`.
+    /// What was given on the command line, on top of the model's defaults.
     ///
     /// # Errors
     /// Values out of range; DRY's breakers, which are text, without a tokenizer.
-    pub(crate) fn options(
+    pub(crate) fn sampling(
         &self,
-        config: &GenerationConfig,
-        tokenizer: Option<&Tokenizer>,
+        defaults: &AnswerDefaults,
         folder: &std::path::Path,
-    ) -> Result<SamplingOptions, CliError> {
-        let mut config = config.clone();
-        let draws = self.temperature.is_some_and(|temperature| temperature > 0.0)
-            || self.top_k.is_some()
-            || [self.top_p, self.min_p, self.typical_p, self.xtc_probability]
-                .iter()
-                .any(Option::is_some);
-        if draws {
-            config.do_sample = Some(true);
-        }
-        let mut options = SamplingOptions::from_generation_config(&config)
-            .map_err(|source| CliError::ModelDefaults { folder: folder.into(), source })?;
-        set(&mut options.temperature, self.temperature);
-        set(&mut options.top_k, self.top_k);
-        set(&mut options.top_p, self.top_p);
-        set(&mut options.min_p, self.min_p);
-        set(&mut options.typical_p, self.typical_p);
-        set(&mut options.repetition_penalty, self.repetition_penalty);
-        set(&mut options.presence_penalty, self.presence_penalty);
-        set(&mut options.frequency_penalty, self.frequency_penalty);
-        options.penalty_last_n = self.penalty_last_n;
-        set(&mut options.dry.multiplier, self.dry_multiplier);
-        set(&mut options.dry.base, self.dry_base);
-        set(&mut options.dry.allowed_length, self.dry_allowed_length);
-        options.dry.last_n = self.dry_last_n;
-        set(&mut options.xtc.probability, self.xtc_probability);
-        set(&mut options.xtc.threshold, self.xtc_threshold);
-        options.logit_bias = self.logit_bias.iter().map(|Bias(id, bias)| (*id, *bias)).collect();
-        if self.greedy {
-            options.temperature = 0.0;
-        }
-        options.order = match self.stage_order {
-            Some(Order::TemperatureLast) => StageOrder::TemperatureLast,
-            Some(Order::TemperatureFirst) | None => StageOrder::TemperatureFirst,
+    ) -> Result<Sampling, CliError> {
+        let breakers =
+            (!self.dry_sequence_breaker.is_empty()).then(|| self.dry_sequence_breaker.clone());
+        let sampling = Sampling {
+            temperature: if self.greedy { Some(0.0) } else { self.temperature },
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            typical_p: self.typical_p,
+            repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            penalty_last_n: self.penalty_last_n,
+            dry_multiplier: self.dry_multiplier,
+            dry_base: self.dry_base,
+            dry_allowed_length: self.dry_allowed_length,
+            dry_last_n: self.dry_last_n,
+            dry_sequence_breakers: breakers,
+            xtc_probability: self.xtc_probability,
+            xtc_threshold: self.xtc_threshold,
+            logit_bias: self.logit_bias.iter().map(|Bias(id, bias)| (*id, *bias)).collect(),
+            order: match self.stage_order {
+                Some(Order::TemperatureLast) => StageOrder::TemperatureLast,
+                Some(Order::TemperatureFirst) | None => StageOrder::TemperatureFirst,
+            },
         };
-        if options.dry.multiplier > 0.0 {
-            options.dry.sequence_breakers = self.breakers(tokenizer)?;
-        }
-        options.validate().map_err(|error| CliError::Usage(error.to_string()))?;
-        Ok(options)
-    }
-
-    fn breakers(&self, tokenizer: Option<&Tokenizer>) -> Result<Vec<Vec<u32>>, CliError> {
-        let given: Vec<&str> = self.dry_sequence_breaker.iter().map(String::as_str).collect();
-        let Some(tokenizer) = tokenizer else {
-            if given.is_empty() {
-                return Ok(Vec::new());
+        // Refused here rather than in the middle of a conversation.
+        match sampling.options(&defaults.config, defaults.tokenizer.as_ref()) {
+            Ok(_) => Ok(sampling),
+            Err(AnswerError::Defaults(source)) => {
+                Err(CliError::ModelDefaults { folder: folder.into(), source })
             }
-            let message = "--dry-sequence-breaker is text, but the model has no tokenizer.json";
-            return Err(CliError::Usage(message.into()));
-        };
-        let texts = if given.is_empty() { &DRY_BREAKERS[..] } else { &given };
-        let plain = EncodeOptions { add_special_tokens: false, parse_special_tokens: false };
-        let mut breakers = Vec::new();
-        for text in texts {
-            match tokenizer.encode(text, plain) {
-                Ok(tokens) if !tokens.is_empty() => breakers.push(tokens),
-                // One of the usual breakers may have no token; one that was asked for must.
-                _ if given.is_empty() => {}
-                Ok(_) => {
-                    let message = format!("--dry-sequence-breaker {text:?} has no tokens");
-                    return Err(CliError::Usage(message));
-                }
-                Err(error) => return Err(error.into()),
+            Err(AnswerError::NoTokenizer { .. }) => {
+                let message = "--dry-sequence-breaker is text, but the model has no tokenizer.json";
+                Err(CliError::Usage(message.into()))
             }
+            Err(AnswerError::EmptyBreaker { text }) => {
+                Err(CliError::Usage(format!("--dry-sequence-breaker {text:?} has no tokens")))
+            }
+            Err(error) => Err(error.into()),
         }
-        Ok(breakers)
     }
 
     /// The seed that was given, or a random one.
     pub(crate) fn seed(&self) -> u64 {
-        // The standard library seeds its hash maps from the system's randomness.
-        self.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish())
-    }
-}
-
-fn set<T>(place: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *place = value;
+        self.seed.unwrap_or_else(random_seed)
     }
 }
 
@@ -218,6 +191,8 @@ fn set<T>(place: &mut T, value: Option<T>) {
 mod tests {
     use super::*;
     use clap::Parser;
+    use kinglet::sampling::SamplingOptions;
+    use kinglet::text::GenerationConfig;
     use std::path::Path;
 
     #[derive(Parser)]
@@ -228,7 +203,9 @@ mod tests {
 
     fn options(config: &GenerationConfig, line: &[&str]) -> Result<SamplingOptions, CliError> {
         let line = Line::try_parse_from([&["kinglet"], line].concat()).unwrap();
-        line.sampling.options(config, None, Path::new("model"))
+        let defaults = AnswerDefaults { config: config.clone(), ..AnswerDefaults::default() };
+        let sampling = line.sampling.sampling(&defaults, Path::new("model"))?;
+        Ok(sampling.options(config, None)?)
     }
 
     #[test]

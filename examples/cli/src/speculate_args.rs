@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 use kinglet::Model;
-use kinglet::speculate::{DraftModel, Drafter, PromptLookup};
-use kinglet::text::Tokenizer;
+use kinglet::answer::DEFAULT_DRAFT_TOKENS;
+use kinglet::speculate::{DraftModel, Drafter, PromptLookup, check_tokenizers};
 
 use crate::args::GlobalArgs;
 use crate::error::CliError;
 use crate::load;
 
 /// Most guesses of a step where the command line doesn't say.
-const DRAFT_TOKENS: u16 = 6;
+const DRAFT_TOKENS: u16 = DEFAULT_DRAFT_TOKENS as u16;
 
 /// How tokens are guessed.
 #[derive(Clone, Debug, Args)]
@@ -49,27 +49,14 @@ impl SpeculateArgs {
             Some(folder) => {
                 let draft = load::model_in(&PathBuf::from(folder), global, |options| options)?;
                 if load::has_tokenizer(draft.folder()) && load::has_tokenizer(model.folder()) {
-                    same_tokens(&load::tokenizer(model)?, &load::tokenizer(&draft)?, folder)?;
+                    let (own, others) = (load::tokenizer(model)?, load::tokenizer(&draft)?);
+                    check_tokenizers(&others, &own).map_err(|error| {
+                        CliError::Usage(format!("--speculate {folder}: {error}"))
+                    })?;
                 }
                 Box::new(DraftModel::new(&draft, model)?)
             }
         };
         Ok(Some(Speculation { drafter, most: usize::from(self.draft_tokens) }))
-    }
-}
-
-/// Checks that both tokenizers mean the same by each token.
-fn same_tokens(model: &Tokenizer, draft: &Tokenizer, folder: &str) -> Result<(), CliError> {
-    let most = model.largest_id().max(draft.largest_id());
-    let differs = |id: &u32| model.id_to_token(*id) != draft.id_to_token(*id);
-    match (0..=most.unwrap_or(0)).find(differs) {
-        None => Ok(()),
-        Some(id) => {
-            let show = |token: Option<String>| token.map_or("nothing".into(), |t| format!("{t:?}"));
-            let (own, other) = (show(model.id_to_token(id)), show(draft.id_to_token(id)));
-            Err(CliError::Usage(format!(
-                "--speculate {folder}: token {id} is {other} there and {own} here; take a model with the same tokenizer"
-            )))
-        }
     }
 }

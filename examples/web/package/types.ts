@@ -97,19 +97,35 @@ export interface Message {
 
 /** How an answer is generated. What is not given is as the model's authors set it. */
 export interface ChatOptions {
+  /** The most tokens of the answer; if not given, what `generation_config.json` says, or 2048. */
   maxTokens?: number;
   /** 0 is greedy: always the most probable token. */
   temperature?: number;
   topK?: number;
   topP?: number;
   minP?: number;
+  typicalP?: number;
   repetitionPenalty?: number;
   presencePenalty?: number;
   frequencyPenalty?: number;
+  /** Strength of the penalty on repeated sequences, "DRY". */
+  dryMultiplier?: number;
+  /** How often the most probable tokens are left out, "XTC", and from which probability on. */
+  xtcProbability?: number;
+  xtcThreshold?: number;
   /** What random numbers begin with; if not given, another one each time. */
   seed?: number;
-  /** Texts that end the answer. */
+  /** Texts that end the answer, besides those of `generation_config.json`. */
   stop?: string[];
+  /** Tokens that end the answer, besides the model's own. */
+  stopTokens?: number[];
+  /** Goes on after the model's own stop tokens and stop texts. */
+  ignoreEos?: boolean;
+  /**
+   * Guesses up to so many tokens of a step by what followed the same words before, and verifies them together: faster where a text quotes or
+   * repeats, and the same answer. 6 is usual; 0, the default, is off.
+   */
+  speculate?: number;
   /** Variables for the template. */
   variables?: Record<string, unknown>;
   /** Tools for the template. */
@@ -137,6 +153,8 @@ export interface Answer {
   promptTokens: number;
   /** Tokens of the prompt whose state was there already. */
   reusedTokens: number;
+  /** How guesses went, where `speculate` asked for them: steps of the model, tokens guessed, guesses that were right. */
+  speculation: { steps: number; drafted: number; accepted: number } | null;
   promptSeconds: number;
   seconds: number;
   /** Speed of generation after the first token. */

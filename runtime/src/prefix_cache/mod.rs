@@ -8,25 +8,22 @@
 mod blocks;
 mod disk;
 mod options;
+mod prefill;
 mod radix;
 
-use crate::model::{Model, Run};
+use crate::Error;
+use crate::model::Model;
 use crate::plan::StateKind;
 use crate::session::{Session, Snapshot, common_prefix};
-use crate::{Error, Logits};
 
 use blocks::Blocks;
 use disk::Disk;
+use prefill::{go_back, reach};
 use radix::{NodeId, RadixTree};
 
+pub(crate) use prefill::{Prefill, piece};
+
 pub use options::{PrefixCacheOptions, PrefixCacheStats, PrefixUse};
-
-/// Tokens that are computed between two looks at whether to go on.
-const PIECE: usize = 512;
-
-/// A boundary that has the next one, or the prompt's end, so near is passed over, unless it is the last: to compute so
-/// few tokens again costs less than a step of their own.
-const NEAR: usize = 64;
 
 /// A snapshot, wherever it is.
 struct Entry {
@@ -173,44 +170,23 @@ impl PrefixCache {
         boundaries: &[usize],
         mut progress: impl AsyncFnMut(usize, usize) -> bool,
     ) -> Result<PrefixUse, Error> {
-        if let Some(limit) = session.context_limit.filter(|&limit| prompt.len() > limit) {
-            return Err(Error::ContextFull { held: 0, more: prompt.len(), limit });
+        let mut prefill = Prefill::begin(Some(self), session, prompt, boundaries)?;
+        while !prefill.done.complete && progress(prefill.done.computed, prefill.total).await {
+            prefill.step(Some(self), session, prompt).await?;
         }
-        let reused = self.resume(session, prompt)?;
-        let total = prompt.len() - reused;
-        let boundaries = &spread(boundaries, prompt.len());
-        let mut done = PrefixUse { reused, computed: 0, complete: total == 0 };
-        while !done.complete {
-            if !progress(done.computed, total).await {
-                break;
-            }
-            let at = session.position();
-            let every = self.options.every;
-            let interval = (every > 0).then(|| at + every - at % every);
-            let stops = boundaries.iter().copied().filter(|&stop| stop > at && stop < prompt.len());
-            let stop = stops.chain(interval).chain([prompt.len()]).min().unwrap_or(prompt.len());
-            let stop = stop.min(prompt.len());
-            let boundary = stop == prompt.len() || boundaries.contains(&stop);
-            let to = stop.min(at + PIECE.min(self.model.executable().max_step_tokens().max(1)));
-            // A prompt that ends at a boundary of this one will want to go on from there at once.
-            let logits = if to == stop && boundary { Logits::Last } else { Logits::None };
-            let tokens = prompt.get(at..to).unwrap_or_default();
-            let run = Run { session: &mut *session, tokens, logits };
-            self.model.step_async(&mut [run]).await?;
-            done.computed += tokens.len();
-            done.complete = to == prompt.len();
-            if to == stop {
-                self.keep(session, boundary)?;
-            }
-        }
-        progress(done.computed, total).await;
+        progress(prefill.done.computed, prefill.total).await;
+        self.count(prefill.done);
+        Ok(prefill.done)
+    }
+
+    /// Adds what a prompt has taken to the statistics.
+    pub(crate) fn count(&mut self, done: PrefixUse) {
         self.stats.reused += done.reused as u64;
         self.stats.computed += done.computed as u64;
-        match reused {
+        match done.reused {
             0 => self.stats.misses += 1,
             _ => self.stats.hits += 1,
         }
-        Ok(done)
     }
 
     /// Brings `session` to the longest beginning of `prompt` whose state is there, and returns its length. The session
@@ -225,7 +201,7 @@ impl PrefixCache {
         if !self.model.is(session.model()) {
             return Err(Error::ForeignSession);
         }
-        let own = Self::reach(session, prompt);
+        let own = reach(session, prompt);
         let mut cuts = self.cuts;
         // A file may turn out to be broken, or a cut impossible: then the next best is tried.
         while let Some((length, node)) = self.best(prompt, own, cuts) {
@@ -245,26 +221,7 @@ impl PrefixCache {
             cuts = false;
         }
         // Not what it was, if one was tried in vain.
-        let own = Self::reach(session, prompt);
-        match own {
-            0 => session.reset()?,
-            own => session.rewind(own)?,
-        }
-        Ok(own)
-    }
-
-    /// How far the session itself gets along `prompt` by going back.
-    fn reach(session: &Session, prompt: &[u32]) -> usize {
-        let common = common_prefix(session.tokens(), prompt);
-        let whole = common == prompt.len()
-            && common == session.position()
-            && !session.is_poisoned()
-            && session.last_logits().is_some();
-        if whole {
-            return common;
-        }
-        // Without logits the last token must be computed again.
-        session.reach().at_most(common.min(prompt.len() - 1))
+        go_back(session, prompt)
     }
 
     /// The entry that gets further along `prompt` than `least`, and how far.
@@ -463,34 +420,5 @@ impl PrefixCache {
             written += usize::from(self.write(node));
         }
         written
-    }
-}
-
-/// The boundaries within a prompt of `length` that are worth a step of their own, ascending.
-fn spread(boundaries: &[usize], length: usize) -> Vec<usize> {
-    let mut sorted: Vec<usize> =
-        boundaries.iter().copied().filter(|at| (1..length).contains(at)).collect();
-    sorted.sort_unstable();
-    sorted.dedup();
-    let mut kept: Vec<usize> = Vec::new();
-    for at in sorted.into_iter().rev() {
-        if kept.last().is_none_or(|next| next - at >= NEAR) {
-            kept.push(at);
-        }
-    }
-    kept.reverse();
-    kept
-}
-
-#[cfg(test)]
-mod tests {
-    use super::spread;
-
-    #[test]
-    fn boundaries_close_together_are_one() {
-        assert!(spread(&[], 10).is_empty());
-        assert_eq!(spread(&[0, 9, 10, 11, usize::MAX], 10), [9]);
-        assert_eq!(spread(&[150, 20, 150], 200), [20, 150]);
-        assert_eq!(spread(&[10, 100, 120, 198], 200), [10, 120, 198]);
     }
 }

@@ -62,7 +62,13 @@ impl GenerateOptions {
 pub struct Generation<'a> {
     session: &'a mut Session,
     sampler: &'a mut Sampler,
-    options: GenerateOptions,
+    decoding: Decoding<'a>,
+}
+
+/// What a [`Generation`] is between two tokens, apart from the session and the sampler, which are given to each call: always the same ones, and
+/// not used otherwise until [`Decoding::settle`].
+pub(crate) struct Decoding<'a> {
+    pub(crate) options: GenerateOptions,
     /// Tokens given out.
     given: usize,
     /// The last of them, which is not in the session.
@@ -91,8 +97,7 @@ impl Session {
         sampler: &'a mut Sampler,
         options: GenerateOptions,
     ) -> Generation<'a> {
-        let (given, pending, ahead, left, speculating) = (0, None, None, 0, None);
-        Generation { session: self, sampler, options, given, pending, ahead, left, speculating }
+        Generation { session: self, sampler, decoding: Decoding::new(options) }
     }
 }
 
@@ -100,16 +105,13 @@ impl<'a> Generation<'a> {
     /// Lets `drafter` guess up to `most` tokens at a time, which the model verifies together: see [`speculate`](crate::speculate). The
     /// device doesn't go ahead then. Before the first token only. A session that retains states at intervals goes without guesses.
     pub fn speculate(mut self, drafter: Box<dyn Drafter + 'a>, most: usize) -> Self {
-        let retains = self.session.retained.until_next(self.session.tokens.len()).is_some();
-        if !retains && self.given == 0 {
-            self.speculating = Some(Speculating::new(drafter, most));
-        }
+        self.decoding.speculate(self.session, drafter, most);
         self
     }
 
     /// How the guesses of [`Generation::speculate`] went.
     pub fn speculation(&self) -> Option<SpeculationStats> {
-        self.speculating.as_ref().map(|speculating| speculating.stats)
+        self.decoding.speculation()
     }
 }
 
@@ -129,31 +131,7 @@ impl Generation<'_> {
     /// # Errors
     /// As [`Generation::next_token`].
     pub async fn next_token_async(&mut self) -> Result<Option<u32>, Error> {
-        if self.given >= self.options.max_tokens {
-            return Ok(None);
-        }
-        if self.session.cancel.as_ref().is_some_and(crate::Cancel::is_set) {
-            return Err(Error::Cancelled);
-        }
-        let token = match self.pending {
-            None => self.sample()?,
-            Some(before) if self.speculating.is_some() => self.verified(before).await?,
-            Some(before) => match self.chosen_by_device(before).await? {
-                Some(token) => token,
-                None => {
-                    // The device may have taken it in already.
-                    if self.pending.is_some() {
-                        self.session.feed_async(&[before]).await?;
-                        self.pending = None;
-                    }
-                    self.sample()?
-                }
-            },
-        };
-        self.sampler.accept(token);
-        self.pending = Some(token);
-        self.given += 1;
-        Ok(Some(token))
+        self.decoding.next_token(self.session, self.sampler).await
     }
 
     /// Tokens that the session would hold if the generation ended now.
@@ -163,15 +141,15 @@ impl Generation<'_> {
 
     /// Whether the device is going ahead.
     pub fn is_ahead(&self) -> bool {
-        self.ahead.is_some()
+        self.decoding.is_ahead()
     }
 
     /// Ends the answer after the last token given out: what the device has done beyond it is undone.
     ///
     /// # Errors
     /// Those of a step; the session is poisoned then.
-    pub fn finish(mut self) -> Result<(), Error> {
-        pollster::block_on(self.settle())
+    pub fn finish(self) -> Result<(), Error> {
+        pollster::block_on(self.finish_async())
     }
 
     /// [`Generation::finish`] without blocking.
@@ -179,69 +157,168 @@ impl Generation<'_> {
     /// # Errors
     /// As [`Generation::finish`].
     pub async fn finish_async(mut self) -> Result<(), Error> {
-        self.settle().await
+        self.decoding.settle(self.session).await
+    }
+}
+
+impl<'a> Decoding<'a> {
+    pub(crate) fn new(options: GenerateOptions) -> Self {
+        let (given, pending, ahead, left, speculating) = (0, None, None, 0, None);
+        Self { options, given, pending, ahead, left, speculating }
     }
 
-    /// A token by the host.
-    fn sample(&mut self) -> Result<u32, Error> {
-        let logits = self.session.last_logits().ok_or(Error::NoLogits)?;
-        Ok(self.sampler.sample(logits)?)
+    /// As [`Generation::speculate`].
+    pub(crate) fn speculate(
+        &mut self,
+        session: &Session,
+        drafter: Box<dyn Drafter + 'a>,
+        most: usize,
+    ) {
+        let retains = session.retained.until_next(session.tokens.len()).is_some();
+        if !retains && self.given == 0 {
+            self.speculating = Some(Speculating::new(drafter, most));
+        }
+    }
+
+    /// As [`Generation::speculation`].
+    pub(crate) fn speculation(&self) -> Option<SpeculationStats> {
+        self.speculating.as_ref().map(|speculating| speculating.stats)
+    }
+
+    /// As [`Generation::is_ahead`].
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.ahead.is_some()
+    }
+
+    /// Whether the session's state may be that of other tokens than it says, until [`Decoding::settle`].
+    pub(crate) fn is_under_way(&self) -> bool {
+        let guessed = self.speculating.as_ref().is_some_and(Speculating::is_under_way);
+        guessed || self.ahead.as_ref().is_some_and(|running| running.submitted > 0)
+    }
+
+    /// Forgets what is under way, of a session that is another one now.
+    pub(crate) fn abandon(&mut self) {
+        self.ahead = None;
+        self.speculating = None;
+    }
+
+    /// The last token that was given out, where the session lacks it.
+    pub(crate) fn pending(&self) -> Option<u32> {
+        self.pending
+    }
+
+    /// Takes the last token that was given out into the session, which is settled.
+    pub(crate) async fn take_pending(&mut self, session: &mut Session) -> Result<(), Error> {
+        if let Some(token) = self.pending {
+            session.feed_async(&[token]).await?;
+            self.pending = None;
+        }
+        Ok(())
+    }
+
+    /// As [`Generation::next_token_async`].
+    pub(crate) async fn next_token(
+        &mut self,
+        session: &mut Session,
+        sampler: &mut Sampler,
+    ) -> Result<Option<u32>, Error> {
+        if self.given >= self.options.max_tokens {
+            return Ok(None);
+        }
+        if session.cancel.as_ref().is_some_and(crate::Cancel::is_set) {
+            return Err(Error::Cancelled);
+        }
+        let token = match self.pending {
+            None => sample(session, sampler)?,
+            Some(before) if self.speculating.is_some() => {
+                self.verified(session, sampler, before).await?
+            }
+            Some(before) => match self.chosen_by_device(session, sampler, before).await? {
+                Some(token) => token,
+                None => {
+                    // The device may have taken it in already.
+                    if self.pending.is_some() {
+                        session.feed_async(&[before]).await?;
+                        self.pending = None;
+                    }
+                    sample(session, sampler)?
+                }
+            },
+        };
+        sampler.accept(token);
+        self.pending = Some(token);
+        self.given += 1;
+        Ok(Some(token))
     }
 
     /// The token after `before`, which then is in the session, chosen by the host from the logits of a step with guesses.
-    async fn verified(&mut self, before: u32) -> Result<u32, Error> {
+    async fn verified(
+        &mut self,
+        session: &mut Session,
+        sampler: &mut Sampler,
+        before: u32,
+    ) -> Result<u32, Error> {
         let Some(speculating) = &mut self.speculating else { return Err(Error::NoLogits) };
-        if self.session.poisoned && !speculating.is_under_way() {
+        if session.poisoned && !speculating.is_under_way() {
             return Err(Error::PoisonedSession);
         }
         // With the last token nothing is chosen.
         let room = self.options.max_tokens.saturating_sub(self.given);
-        let logits = speculating.take(self.session, before, room).await?;
+        let logits = speculating.take(session, before, room).await?;
         self.pending = None;
-        Ok(self.sampler.sample(logits)?)
+        Ok(sampler.sample(logits)?)
     }
 
     /// The token after `before`, which then is in the session; `None` where the host must choose.
-    async fn chosen_by_device(&mut self, before: u32) -> Result<Option<u32>, Error> {
+    async fn chosen_by_device(
+        &mut self,
+        session: &mut Session,
+        sampler: &mut Sampler,
+        before: u32,
+    ) -> Result<Option<u32>, Error> {
         if self.ahead.is_none() {
-            self.begin();
+            self.begin(session, sampler);
         }
         let Some(running) = &mut self.ahead else { return Ok(None) };
         // The last token is the host's, which then has the logits.
         let most = self.options.max_tokens.saturating_sub(1).saturating_sub(self.given);
-        let held = self.session.tokens.len();
-        let room =
-            self.session.context_limit.map_or(usize::MAX, |limit| limit.saturating_sub(held));
+        let held = session.tokens.len();
+        let room = session.context_limit.map_or(usize::MAX, |limit| limit.saturating_sub(held));
         if room == 0 {
-            self.settle().await?;
+            self.settle(session).await?;
             return Ok(None);
         }
         let wanted = most.min(self.options.ahead).min(room);
         if wanted == 0 {
             if running.submitted > 0 {
-                self.arrive(before).await?;
+                self.arrive(session, before).await?;
             }
             return Ok(None);
         }
-        match self.go_ahead(before, wanted).await {
+        match self.go_ahead(session, sampler, before, wanted).await {
             Ok(Some(token)) => Ok(Some(token)),
             Ok(None) => {
                 self.left += 1;
-                self.settle().await?;
+                self.settle(session).await?;
                 Ok(None)
             }
             Err(error) => {
                 // Where it can't be undone either, the session stays poisoned.
-                let _ = self.settle().await;
+                let _ = self.settle(session).await;
                 Err(error)
             }
         }
     }
 
     /// Sees to it that `wanted` steps are under way, the first of them with the token `before`, and waits for one.
-    async fn go_ahead(&mut self, before: u32, wanted: usize) -> Result<Option<u32>, Error> {
+    async fn go_ahead(
+        &mut self,
+        session: &mut Session,
+        sampler: &mut Sampler,
+        before: u32,
+        wanted: usize,
+    ) -> Result<Option<u32>, Error> {
         let Some(running) = &mut self.ahead else { return Ok(None) };
-        let session = &mut *self.session;
         // Sound again when all of it is settled.
         session.poisoned = true;
         while running.device.under_way() < wanted {
@@ -259,33 +336,33 @@ impl Generation<'_> {
         self.pending = None;
         running.forget(session.tokens.len());
         if chosen.is_some() {
-            self.sampler.skip(&running.choice);
+            sampler.skip(&running.choice);
         }
         Ok(chosen)
     }
 
     /// Lets the device go ahead, if it can.
-    fn begin(&mut self) {
-        let retains = self.session.retained.until_next(self.session.tokens.len()).is_some();
+    fn begin(&mut self, session: &Session, sampler: &Sampler) {
+        let retains = session.retained.until_next(session.tokens.len()).is_some();
         // Where it leaves much to the host, going ahead is in vain.
         let trusted = self.left == 0 || self.left * 64 <= self.given;
-        if self.options.ahead == 0 || retains || self.session.poisoned || !trusted {
+        if self.options.ahead == 0 || retains || session.poisoned || !trusted {
             return;
         }
-        let Some(choice) = self.sampler.options().choice(self.session.model.vocab()) else {
+        let Some(choice) = sampler.options().choice(session.model.vocab()) else {
             return;
         };
-        let device = self.session.model.executable().ahead();
+        let device = session.model.executable().ahead();
         let Some(device) = device.filter(|device| device.can(&choice)) else { return };
-        let numbers = self.sampler.state().random().clone();
+        let numbers = sampler.state().random().clone();
         let kept = VecDeque::new();
         self.ahead = Some(Running { device, choice, numbers, kept, submitted: 0 });
     }
 
     /// Takes in the last token that the device has chosen, with no step under way, and leaves the choice of the next to the host.
-    async fn arrive(&mut self, token: u32) -> Result<(), Error> {
+    async fn arrive(&mut self, session: &mut Session, token: u32) -> Result<(), Error> {
         self.ahead = None;
-        let Session { model, state, tokens, logits, poisoned, .. } = &mut *self.session;
+        let Session { model, state, tokens, logits, poisoned, .. } = session;
         logits.clear();
         let (wanted, run) = (Logits::Last, [token]);
         let run = BackendRun { tokens: &run, vectors: None, state: &mut **state, wanted, logits };
@@ -296,13 +373,12 @@ impl Generation<'_> {
         Ok(())
     }
 
-    /// Brings the session's state to its tokens.
-    async fn settle(&mut self) -> Result<(), Error> {
-        if let Some(mut speculating) = self.speculating.take() {
-            return speculating.settle(self.session).await;
+    /// Brings the session's state to its tokens. It can go on from there.
+    pub(crate) async fn settle(&mut self, session: &mut Session) -> Result<(), Error> {
+        if let Some(speculating) = &mut self.speculating {
+            return speculating.settle(session).await;
         }
         let Some(mut running) = self.ahead.take() else { return Ok(()) };
-        let session = &mut *self.session;
         let held = session.tokens.len();
         running.forget(held);
         // Without one, no step was submitted.
@@ -328,6 +404,12 @@ impl Generation<'_> {
     }
 }
 
+/// A token by the host.
+fn sample(session: &Session, sampler: &mut Sampler) -> Result<u32, Error> {
+    let logits = session.last_logits().ok_or(Error::NoLogits)?;
+    Ok(sampler.sample(logits)?)
+}
+
 impl Running {
     /// Forgets the states that nobody comes back to from `held` tokens: there is a later one, and something to compute after it,
     /// which gives the logits.
@@ -350,6 +432,6 @@ impl Running {
 impl Drop for Generation<'_> {
     fn drop(&mut self) {
         // What fails here leaves the session poisoned, as it is while steps are under way.
-        let _ = pollster::block_on(self.settle());
+        let _ = pollster::block_on(self.decoding.settle(self.session));
     }
 }

@@ -12,6 +12,7 @@ use crate::model::{Model, Run};
 use crate::plan::StateKind;
 
 pub use embeddings::FIRST_VECTOR_ID;
+pub(crate) use generation::Decoding;
 pub use generation::{GenerateOptions, Generation};
 pub(crate) use retained::Retained;
 pub use retained::{Reach, Retain};

@@ -4,6 +4,7 @@ use super::Drafter;
 use crate::Error;
 use crate::model::Model;
 use crate::session::{FIRST_VECTOR_ID, Session, Snapshot, common_prefix};
+use crate::text::Tokenizer;
 
 /// Guesses what a smaller model of the same vocabulary finds most probable.
 pub struct DraftModel {
@@ -23,6 +24,21 @@ impl DraftModel {
         }
         Ok(Self { session: draft.session()?, sure: None })
     }
+}
+
+/// Checks that the tokenizers of a draft model and of its target mean the same by each token.
+///
+/// # Errors
+/// [`Error::DraftToken`], of the first that differs.
+pub fn check_tokenizers(draft: &Tokenizer, target: &Tokenizer) -> Result<(), Error> {
+    let most = draft.largest_id().max(target.largest_id()).unwrap_or(0);
+    for id in 0..=most {
+        let (draft, target) = (draft.id_to_token(id), target.id_to_token(id));
+        if draft != target {
+            return Err(Error::DraftToken { id, draft, target });
+        }
+    }
+    Ok(())
 }
 
 fn most_probable(logits: &[f32]) -> Option<u32> {

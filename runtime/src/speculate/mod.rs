@@ -14,7 +14,7 @@
 mod draft_model;
 mod lookup;
 
-pub use draft_model::DraftModel;
+pub use draft_model::{DraftModel, check_tokenizers};
 pub use lookup::PromptLookup;
 
 use crate::Error;

@@ -4,20 +4,16 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use kinglet::sampling::Sampler;
-use kinglet::text::{EncodeOptions, OutputStream, StopMatcher, StopTokens, StreamDecoder};
+use kinglet::answer::{AnswerDefaults, AnswerPrompt};
+use kinglet::text::EncodeOptions;
 
 use crate::args::GlobalArgs;
 use crate::error::CliError;
-use crate::generation::{self, Decode, Generation, Limits, StopReason};
+use crate::generation::{Question, StopReason};
 use crate::output::{Format, Output};
 use crate::sampling_args::{SamplingArgs, StopArgs};
 use crate::speculate_args::SpeculateArgs;
-use crate::stats::Stats;
 use crate::{interrupt, load, report, tokens};
-
-/// Tokens of an answer where neither the command line nor the model says how many.
-const MAX_TOKENS: usize = 256;
 
 const EXAMPLES: &str = "\
 Only the continuation is printed, as it is generated. A model without tokenizer.json takes
@@ -79,66 +75,38 @@ pub(crate) fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<(), CliErro
     let ids = args.prompt.tokens.as_deref().map(tokens::parse).transpose();
     let ids = ids.map_err(|problem| CliError::Usage(format!("--tokens: {problem}")))?;
     let model = load::model(global, |options| options)?;
-    let context = load::context_limit(&model, args.stop.context);
     let tokenizer = match text.is_some() || load::has_tokenizer(model.folder()) {
         true => Some(load::tokenizer(&model)?),
         false => None,
     };
-    let (config, mut stop) = load::defaults(model.folder(), tokenizer.as_ref())?;
-    if args.stop.ignore_eos {
-        stop = StopTokens::default();
-    }
     let prompt = match (&text, &tokenizer, ids) {
         (Some(text), Some(tokenizer), _) => tokenizer.encode(text, EncodeOptions::default())?,
         (_, _, ids) => ids.unwrap_or_default(),
     };
-    let stops = load::stop_strings(&config, &args.stop.stop);
-    let decode = match &tokenizer {
-        Some(tokenizer) => {
-            let decoder = StreamDecoder::continuing(tokenizer.clone(), !args.special, &prompt)?;
-            let stream = OutputStream::new(decoder, stop, StopMatcher::new(&stops)?);
-            Decode::Text { stream: Box::new(stream), stops }
-        }
-        None if args.stop.stop.is_empty() => Decode::Ids { stop, begun: false },
-        None => {
-            let message = "--stop is text, but the model has no tokenizer.json";
-            return Err(CliError::Usage(message.into()));
-        }
-    };
-    let options = args.sampling.options(&config, tokenizer.as_ref(), model.folder())?;
-    let seed = args.sampling.seed();
-    let mut sampler = Sampler::new(options, seed)?;
-    sampler.state_mut().accept_all(&prompt);
-    let limits =
-        Limits { max_tokens: load::max_tokens(&config, args.stop.max_tokens, MAX_TOKENS), context };
-    limits.check(prompt.len())?;
-
+    if tokenizer.is_none() && !args.stop.stop.is_empty() {
+        let message = "--stop is text, but the model has no tokenizer.json";
+        return Err(CliError::Usage(message.into()));
+    }
+    let defaults = AnswerDefaults::from_folder(model.folder(), tokenizer)?;
+    let sampling = args.sampling.sampling(&defaults, model.folder())?;
+    // The session ends with the program.
+    let options = args.stop.options(sampling, args.sampling.seed());
+    let options = options.show_special(args.special).keep_last(false);
     let mut speculation = args.speculate.speculation(global, &model)?;
     let _guard = interrupt::guard();
     let mut session = model.session()?;
     log::info!("loaded and tokenized in {:.2} s", begun.elapsed().as_secs_f64());
-    let begun = Instant::now();
-    if !generation::prefill(&mut session, &prompt, &mut generation::prefill_progress())? {
-        return Err(CliError::Interrupted);
-    }
-    let stats = Stats {
-        prompt: prompt.len(),
-        computed: prompt.len(),
-        prefill: begun.elapsed(),
-        ..Stats::default()
-    };
     let mut output = Output::new(if args.json { Format::Json } else { Format::Text });
-    let generation = Generation {
+    let question = Question {
         session: &mut session,
-        sampler: &mut sampler,
-        decode,
-        limits,
-        begun,
-        stats,
-        seed,
+        cache: None,
+        defaults: &defaults,
+        prompt: AnswerPrompt::text(prompt),
+        options: &options,
         speculation: speculation.as_mut(),
+        random: None,
     };
-    let answer = generation.run(&mut output)?;
+    let answer = question.answer(&mut output)?;
     if args.stats {
         report::tell(&answer.stats.to_string());
     }

@@ -1,12 +1,13 @@
-//! An answer: the prompt's tokens, then one token after the other, with an ear for the page between them.
+//! An answer of the library's loop, with an ear for the page between its events.
 
-use js_sys::{Function, Promise};
-use kinglet::sampling::{Sampler, SamplingOptions};
-use kinglet::text::{
-    ChatOptions, Conversation, DateTime, EncodeOptions, FinishReason, Message, OutputStream,
-    Prompt, StopMatcher, StreamDecoder,
+use std::time::Duration;
+
+use js_sys::{Date, Function, Promise};
+use kinglet::answer::{
+    Answer, AnswerEnd, AnswerOptions, AnswerPrompt, EndReason, Event, Sampling,
 };
-use kinglet::{Error, GenerateOptions, PrefixCache, PrefixUse, Session, Snapshot};
+use kinglet::text::{ChatOptions, Conversation, DateTime, EncodeOptions, Message};
+use kinglet::{PrefixCache, Session, Snapshot};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wasm_bindgen::prelude::*;
@@ -32,11 +33,19 @@ struct Options {
     top_k: Option<u32>,
     top_p: Option<f32>,
     min_p: Option<f32>,
+    typical_p: Option<f32>,
     repetition_penalty: Option<f32>,
     presence_penalty: Option<f32>,
     frequency_penalty: Option<f32>,
+    dry_multiplier: Option<f32>,
+    xtc_probability: Option<f32>,
+    xtc_threshold: Option<f32>,
     seed: u64,
     stop: Vec<String>,
+    stop_tokens: Vec<u32>,
+    ignore_eos: bool,
+    /// Guesses of a step by what followed the same words before.
+    speculate: usize,
     /// Variables for the template.
     variables: Map<String, Value>,
     tools: Option<Vec<Value>>,
@@ -45,22 +54,34 @@ struct Options {
 }
 
 impl Options {
-    fn sampling(&self, shared: &Shared) -> Result<SamplingOptions, Failure> {
-        let mut options = SamplingOptions::from_generation_config(&shared.defaults)?;
-        let given = [
-            (self.temperature, &mut options.temperature),
-            (self.top_p, &mut options.top_p),
-            (self.min_p, &mut options.min_p),
-            (self.repetition_penalty, &mut options.repetition_penalty),
-            (self.presence_penalty, &mut options.presence_penalty),
-            (self.frequency_penalty, &mut options.frequency_penalty),
-        ];
-        for (given, option) in given {
-            *option = given.unwrap_or(*option);
-        }
-        options.top_k = self.top_k.unwrap_or(options.top_k);
-        Ok(options)
+    /// As the library's loop takes them.
+    fn answer(&self) -> AnswerOptions {
+        let sampling = Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            typical_p: self.typical_p,
+            repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            dry_multiplier: self.dry_multiplier,
+            xtc_probability: self.xtc_probability,
+            xtc_threshold: self.xtc_threshold,
+            ..Sampling::new()
+        };
+        let options = AnswerOptions::new().sampling(sampling).seed(self.seed).clock(clock);
+        let mut options = options.ignore_eos(self.ignore_eos).lookup(self.speculate);
+        options.max_tokens = self.max_tokens;
+        options.stop_strings.clone_from(&self.stop);
+        options.stop_tokens.clone_from(&self.stop_tokens);
+        options
     }
+}
+
+/// The standard library has no clock here.
+fn clock() -> Duration {
+    Duration::from_millis(Date::now().max(0.0) as u64)
 }
 
 /// What the page is told, and whether it wants no more.
@@ -89,38 +110,82 @@ pub(crate) async fn answer(
 ) -> Result<String, Failure> {
     let options: Options = serde_json::from_str(options)
         .map_err(|error| Failure::Argument(format!("options: {error}")))?;
-    let hook = Hook(hook);
-    let mut sampler = Sampler::new(options.sampling(shared)?, options.seed)?;
     let prompt = prompt(shared, &request, &options)?;
-    let used = prefill(shared, session, &prompt, &hook).await?;
-    let mut ids = Vec::new();
-    let reason = if used.complete {
-        *before = Some(session.snapshot()?);
-        sampler.state_mut().accept_all(&prompt.tokens);
-        let continued = matches!(request, Request::Text(_)).then_some(&prompt.tokens[..]);
-        tokens(shared, session, &mut sampler, &options, continued, &hook, &mut ids).await?
-    } else {
-        "stopped"
-    };
-    if let Some(cache) = shared.cache.borrow_mut().as_mut() {
-        cache.insert(session)?;
+    let mut answer = Answer::new(session, &shared.defaults, prompt, &options.answer())?;
+    let Some(mut cache) = shared.cache.take() else { return Err(Failure::Busy) };
+    let result = run(&mut answer, session, &mut cache, before, &Hook(hook)).await;
+    *shared.cache.borrow_mut() = Some(cache);
+    if result.is_err() {
+        // Waited for here: where it would be done later, nobody can wait. What fails leaves the session poisoned.
+        let _ = answer.pause_async(session).await;
     }
+    let AnswerEnd { reason, stats, .. } = result?;
+    let guesses = stats.speculation.map(|guesses| {
+        json!({ "steps": guesses.steps, "drafted": guesses.drafted, "accepted": guesses.accepted })
+    });
     let ended = json!({
-        "reason": reason,
-        "promptTokens": prompt.tokens.len(),
-        "reusedTokens": used.reused,
-        "ids": ids,
+        "reason": reason_name(&reason),
+        "promptTokens": stats.prompt,
+        "reusedTokens": stats.reused,
+        "ids": answer.tokens(),
+        "speculation": guesses,
         "position": session.position(),
         "stateBytes": session.state_bytes(),
     });
     Ok(ended.to_string())
 }
 
-fn prompt(shared: &Shared, request: &Request<'_>, options: &Options) -> Result<Prompt, Failure> {
+fn reason_name(reason: &EndReason) -> &'static str {
+    match reason {
+        EndReason::StopToken(_) => "stop-token",
+        EndReason::StopString(_) => "stop-string",
+        EndReason::MaxTokens => "max-tokens",
+        EndReason::ContextFull => "context-full",
+        EndReason::Stopped => "stopped",
+    }
+}
+
+/// Tells the page of each event until the end.
+async fn run(
+    answer: &mut Answer<'_>,
+    session: &mut Session,
+    cache: &mut PrefixCache,
+    before: &mut Option<Snapshot>,
+    hook: &Hook<'_>,
+) -> Result<AnswerEnd, Failure> {
+    while let Some(event) = answer.next_async(session, Some(cache)).await? {
+        let stop = match event {
+            Event::Prompt { done, total } => {
+                if done == total {
+                    *before = Some(session.snapshot()?);
+                }
+                hook.tell("prompt", done.into(), total.into()).await?
+            }
+            Event::Token { id, text } => hook.tell("token", id.into(), text.into()).await?,
+            Event::End(end) => {
+                if !end.text.is_empty() {
+                    hook.tell("text", JsValue::NULL, (&end.text).into()).await?;
+                }
+                return Ok(end);
+            }
+            _ => false,
+        };
+        if stop {
+            answer.stop()?;
+        }
+    }
+    Err(Failure::Argument("the answer has ended before".into()))
+}
+
+fn prompt(
+    shared: &Shared,
+    request: &Request<'_>,
+    options: &Options,
+) -> Result<AnswerPrompt, Failure> {
+    let tokenizer = shared.defaults.require_tokenizer()?;
     match request {
         Request::Text(text) => {
-            let tokens = shared.tokenizer.encode(text, EncodeOptions::default())?;
-            Ok(Prompt { tokens, boundaries: Vec::new() })
+            Ok(AnswerPrompt::text(tokenizer.encode(text, EncodeOptions::default())?))
         }
         Request::Chat(messages) => {
             let messages: Vec<Message> = serde_json::from_str(messages)
@@ -134,101 +199,7 @@ fn prompt(shared: &Shared, request: &Request<'_>, options: &Options) -> Result<P
                 ..ChatOptions::default()
             };
             let conversation = Conversation { messages, options: chat };
-            Ok(conversation.prompt(template, &shared.tokenizer)?)
+            Ok(AnswerPrompt::chat(conversation.prompt(template, tokenizer)?))
         }
     }
-}
-
-async fn prefill(
-    shared: &Shared,
-    session: &mut Session,
-    prompt: &Prompt,
-    hook: &Hook<'_>,
-) -> Result<PrefixUse, Failure> {
-    let Some(mut cache) = shared.cache.take() else { return Err(Failure::Busy) };
-    let result = prefill_with(&mut cache, session, prompt, hook).await;
-    *shared.cache.borrow_mut() = Some(cache);
-    result
-}
-
-async fn prefill_with(
-    cache: &mut PrefixCache,
-    session: &mut Session,
-    prompt: &Prompt,
-    hook: &Hook<'_>,
-) -> Result<PrefixUse, Failure> {
-    let mut thrown = None;
-    let used = cache
-        .prefill_async(session, &prompt.tokens, &prompt.boundaries, async |done, total| match hook
-            .tell("prompt", done.into(), total.into())
-            .await
-        {
-            Ok(stop) => !stop,
-            Err(error) => {
-                thrown = Some(error);
-                false
-            }
-        })
-        .await?;
-    thrown.map_or(Ok(used), Err)
-}
-
-/// Generates until something ends the answer, and says what.
-async fn tokens(
-    shared: &Shared,
-    session: &mut Session,
-    sampler: &mut Sampler,
-    options: &Options,
-    continued: Option<&[u32]>,
-    hook: &Hook<'_>,
-    ids: &mut Vec<u32>,
-) -> Result<&'static str, Failure> {
-    let tokenizer = shared.tokenizer.clone();
-    let decoder = match continued {
-        Some(prompt) => StreamDecoder::continuing(tokenizer, true, prompt)?,
-        None => StreamDecoder::new(tokenizer, true),
-    };
-    let mut output =
-        OutputStream::new(decoder, shared.stop.clone(), StopMatcher::new(&options.stop)?);
-    let defaults = shared.defaults.max_new_tokens.map(|most| most as usize);
-    let most = options.max_tokens.or(defaults).unwrap_or(usize::MAX);
-    let mut generation = session.generate(sampler, GenerateOptions::new().max_tokens(most));
-    let ended = async {
-        loop {
-            let id = match generation.next_token_async().await {
-                Ok(Some(id)) => id,
-                Ok(None) => break Ok::<_, Failure>("max-tokens"),
-                Err(Error::ContextFull { .. }) => break Ok("context-full"),
-                Err(error) => break Err(error.into()),
-            };
-            ids.push(id);
-            let piece = output.push(id)?;
-            match piece.finish {
-                Some(finish) => {
-                    hook.tell("token", id.into(), piece.text.into()).await?;
-                    return Ok(match finish {
-                        FinishReason::StopToken(_) => "stop-token",
-                        FinishReason::StopString(_) => "stop-string",
-                    });
-                }
-                None => {
-                    if hook.tell("token", id.into(), piece.text.into()).await? {
-                        break Ok("stopped");
-                    }
-                }
-            }
-        }
-    }
-    .await;
-    // Waited for here: where it would be done when the value is dropped, nobody can wait.
-    let settled = generation.finish_async().await;
-    let reason = ended?;
-    settled?;
-    if !matches!(reason, "stop-token" | "stop-string") {
-        let rest = output.finish()?;
-        if !rest.text.is_empty() {
-            hook.tell("text", JsValue::NULL, rest.text.into()).await?;
-        }
-    }
-    Ok(reason)
 }

@@ -5,7 +5,8 @@ use std::io::Cursor;
 use std::rc::Rc;
 
 use js_sys::Function;
-use kinglet::text::{ChatTemplate, GenerationConfig, StopTokens, Tokenizer};
+use kinglet::answer::AnswerDefaults;
+use kinglet::text::{ChatTemplate, Tokenizer};
 use kinglet::{Activations, Backend, Model, ModelOptions, PrefixCache, PrefixCacheOptions};
 use serde::Deserialize;
 use serde_json::json;
@@ -39,11 +40,9 @@ struct Options {
 /// What all sequences of a model share.
 pub(crate) struct Shared {
     pub(crate) model: Model,
-    pub(crate) tokenizer: Tokenizer,
     /// Or why there is none.
     pub(crate) template: Result<ChatTemplate, String>,
-    pub(crate) defaults: GenerationConfig,
-    pub(crate) stop: StopTokens,
+    pub(crate) defaults: AnswerDefaults,
     /// Away while somebody uses it.
     pub(crate) cache: RefCell<Option<PrefixCache>>,
     weight_bytes: u64,
@@ -73,7 +72,7 @@ impl Engine {
 
     /// Backend, vocabulary, sizes: JSON.
     pub fn info(&self) -> String {
-        let Shared { model, template, stop, weight_bytes, defaults, .. } = &*self.shared;
+        let Shared { model, template, weight_bytes, defaults, .. } = &*self.shared;
         let spec = model.spec();
         json!({
             "threads": model.threads(),
@@ -83,8 +82,8 @@ impl Engine {
             "layers": spec.blocks.len(),
             "weightBytes": weight_bytes,
             "chat": template.is_ok(),
-            "stopTokens": stop.ids(),
-            "maxNewTokens": defaults.max_new_tokens,
+            "stopTokens": defaults.stop_tokens.ids(),
+            "maxNewTokens": defaults.config.max_new_tokens,
         })
         .to_string()
     }
@@ -132,7 +131,8 @@ impl Engine {
     /// When the tokenizer has none for a part of it.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, JsValue> {
         let options = kinglet::text::EncodeOptions::default();
-        Ok(self.shared.tokenizer.encode(text, options).map_err(Failure::from)?)
+        let tokenizer = self.shared.defaults.require_tokenizer().map_err(Failure::from)?;
+        Ok(tokenizer.encode(text, options).map_err(Failure::from)?)
     }
 }
 
@@ -170,20 +170,16 @@ impl Engine {
         // What else a folder holds is nobody's concern here.
         model_options.allow_surplus = true;
         let model = Model::open_async(folder, &model_options).await?;
+        let template = ChatTemplate::from_folder(folder).map_err(|error| error.to_string());
+        // Told now rather than with the first answer.
         let tokenizer = Tokenizer::from_folder(folder)?;
         tokenizer.check_vocab(model.vocab())?;
-        let template = ChatTemplate::from_folder(folder).map_err(|error| error.to_string());
-        let defaults = GenerationConfig::from_folder(folder)?;
-        let mut stop = StopTokens::from_folder(folder, Some(&tokenizer))?;
-        if let Some(id) = tokenizer.eos_id() {
-            stop.insert(id);
-        }
+        let defaults = AnswerDefaults::from_folder(folder, Some(tokenizer))?;
         let cache = PrefixCacheOptions::new()
             .max_bytes(options.cache_bytes.unwrap_or(CACHE_BYTES))
             .every(0);
         let cache = RefCell::new(Some(PrefixCache::new(&model, cache)?));
-        let shared =
-            Shared { model, tokenizer, template, defaults, stop, cache, weight_bytes, backend };
+        let shared = Shared { model, template, defaults, cache, weight_bytes, backend };
         Ok(Self { shared: Rc::new(shared) })
     }
 }

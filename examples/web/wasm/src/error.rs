@@ -1,6 +1,7 @@
 //! Errors as JavaScript's `Error`, with a `code` that programs can tell them by.
 
 use js_sys::{Error as JsError, Reflect};
+use kinglet::answer::AnswerError;
 use kinglet::text::TextError;
 use kinglet::weights::WeightsError;
 use kinglet::{Error, SavedStateError};
@@ -15,6 +16,8 @@ pub(crate) enum Failure {
     Text(TextError),
     /// The caller's: what was given is not what it should be.
     Argument(String),
+    /// The prompt leaves no place for an answer.
+    Full(String),
     /// Another call is not over.
     Busy,
     /// What the page threw when it was told of something.
@@ -33,9 +36,14 @@ impl From<TextError> for Failure {
     }
 }
 
-impl From<kinglet::sampling::SamplingError> for Failure {
-    fn from(error: kinglet::sampling::SamplingError) -> Self {
-        Self::Engine(Error::Sampling(error))
+impl From<AnswerError> for Failure {
+    fn from(error: AnswerError) -> Self {
+        match error {
+            AnswerError::Engine(error) => Self::Engine(error),
+            AnswerError::Text(error) => Self::Text(error),
+            AnswerError::PromptTooLong { .. } => Self::Full(error.to_string()),
+            error => Self::Argument(error.to_string()),
+        }
     }
 }
 
@@ -81,6 +89,7 @@ impl From<Failure> for JsValue {
             Failure::Engine(error) => (code(&error), error.to_string()),
             Failure::Text(error) => ("text", error.to_string()),
             Failure::Argument(message) => ("argument", message),
+            Failure::Full(message) => ("context-full", message),
             Failure::Busy => ("busy", "another call of this model is not over yet".into()),
             Failure::Page(thrown) => return thrown,
         };

@@ -5,22 +5,17 @@
 //! otherwise than it was generated (many drop what was thought, or trim white space), the cache has the end of the
 //! last prompt; and where a template begins answers with a text that it later leaves out, what was before it.
 
-use std::time::Instant;
-
-use kinglet::sampling::{Sampler, SamplingOptions};
-use kinglet::text::{
-    self, ChatOptions, ChatTemplate, Message, OutputStream, Prompt, StopMatcher, StopTokens,
-    StreamDecoder, Tokenizer,
-};
+use kinglet::answer::{AnswerDefaults, AnswerOptions, AnswerPrompt};
+use kinglet::sampling::SamplerState;
+use kinglet::text::{self, ChatOptions, ChatTemplate, Message, StopMatcher, Tokenizer};
 use kinglet::{Model, PrefixCache, PrefixCacheOptions, PrefixCacheStats, Session};
 use serde_json::{Map, Value};
 
 use crate::error::CliError;
-use crate::generation::{self, Answer, Decode, Generation, Limits, StopReason};
+use crate::generation::{Answer, Question, StopReason};
 use crate::interrupt;
 use crate::output::Output;
 use crate::speculate_args::Speculation;
-use crate::stats::Stats;
 
 /// What a conversation needs.
 pub(crate) struct Setup {
@@ -30,20 +25,14 @@ pub(crate) struct Setup {
     pub(crate) tokenizer: Tokenizer,
     /// Its chat template, or the one that was given.
     pub(crate) template: ChatTemplate,
-    /// Tokens that end an answer.
-    pub(crate) stop: StopTokens,
-    /// Strings that end an answer.
-    pub(crate) stop_strings: Vec<String>,
-    /// How long answer and conversation may get.
-    pub(crate) limits: Limits,
-    /// How tokens are chosen.
-    pub(crate) sampling: SamplingOptions,
+    /// What the model's files say about answers.
+    pub(crate) defaults: AnswerDefaults,
+    /// What the command line says about them.
+    pub(crate) options: AnswerOptions,
     /// Variables for the template.
     pub(crate) variables: Map<String, Value>,
     /// What is kept of prompts and answers, so that it need not be computed again.
     pub(crate) cache: PrefixCacheOptions,
-    /// Of the random numbers.
-    pub(crate) seed: u64,
     /// What guesses tokens, if anything.
     pub(crate) speculation: Option<Speculation>,
 }
@@ -51,7 +40,8 @@ pub(crate) struct Setup {
 /// A conversation with a model.
 pub(crate) struct Conversation {
     setup: Setup,
-    sampler: Sampler,
+    /// The random numbers to come.
+    random: SamplerState,
     /// What was said, and how it is rendered.
     talk: text::Conversation,
     session: Session,
@@ -64,14 +54,14 @@ impl Conversation {
     /// # Errors
     /// When there is no memory for a session, or the cache's folder can't be used.
     pub(crate) fn new(setup: Setup) -> Result<Self, CliError> {
-        let sampler = Sampler::new(setup.sampling.clone(), setup.seed)?;
+        let random = SamplerState::new(setup.options.seed.unwrap_or_default());
         let session = setup.model.session()?;
         // Refused here rather than in the middle of an answer.
-        StopMatcher::new(&setup.stop_strings)?;
+        StopMatcher::new(&setup.options.stop_strings)?;
         let cache = PrefixCache::new(&setup.model, setup.cache.clone())?;
         let options = ChatOptions { variables: setup.variables.clone(), ..ChatOptions::default() };
         let talk = text::Conversation { messages: Vec::new(), options };
-        Ok(Self { setup, sampler, talk, session, cache })
+        Ok(Self { setup, random, talk, session, cache })
     }
 
     /// What was said so far.
@@ -171,66 +161,26 @@ impl Conversation {
 
     /// Answers the messages and appends the answer to them, if there is one.
     fn answer(&mut self, output: &mut Output) -> Result<Answer, CliError> {
-        let begun = Instant::now();
         let prompt = self.talk.prompt(&self.setup.template, &self.setup.tokenizer)?;
-        self.setup.limits.check(prompt.tokens.len())?;
         let _guard = interrupt::guard();
-        let answer = self.compute(&prompt, begun, output);
+        let question = Question {
+            session: &mut self.session,
+            cache: Some(&mut self.cache),
+            defaults: &self.setup.defaults,
+            prompt: AnswerPrompt::chat(prompt),
+            options: &self.setup.options,
+            speculation: self.setup.speculation.as_mut(),
+            random: Some(&mut self.random),
+        };
+        let answer = question.answer(output);
         match &answer {
             Ok(answer) if !answer.tokens.is_empty() => {
                 self.talk.messages.push(Message::assistant(answer.text.clone()));
             }
-            Ok(_) => {}
             // What failed half-way may have left the session unusable.
-            Err(_) => self.session = self.setup.model.session()?,
+            Err(_) if self.session.is_poisoned() => self.session = self.setup.model.session()?,
+            _ => {}
         }
         answer
-    }
-
-    fn compute(
-        &mut self,
-        prompt: &Prompt,
-        begun: Instant,
-        output: &mut Output,
-    ) -> Result<Answer, CliError> {
-        let Prompt { tokens, boundaries } = prompt;
-        let seed = self.setup.seed;
-        let mut stats = Stats { prompt: tokens.len(), ..Stats::default() };
-        let mut progress = generation::prefill_progress();
-        let used = self.cache.prefill_with(
-            &mut self.session,
-            tokens,
-            boundaries,
-            &mut |done, total| {
-                progress.set(done as u64, total as u64);
-                !interrupt::hit()
-            },
-        )?;
-        drop(progress);
-        stats.reused = used.reused;
-        if !used.complete || interrupt::hit() {
-            let stop = StopReason::Interrupted;
-            let answer = Answer { text: String::new(), tokens: Vec::new(), stop, stats, seed };
-            output.done(&answer)?;
-            return Ok(answer);
-        }
-        stats.computed = used.computed;
-        stats.prefill = begun.elapsed();
-        let history = self.sampler.state_mut();
-        history.rewind(0);
-        history.accept_all(tokens);
-        let Setup { tokenizer, stop, stop_strings, limits, .. } = &self.setup;
-        let decoder = StreamDecoder::new(tokenizer.clone(), true);
-        let matcher = StopMatcher::new(stop_strings)?;
-        let stream = Box::new(OutputStream::new(decoder, stop.clone(), matcher));
-        let decode = Decode::Text { stream, stops: stop_strings.clone() };
-        let (limits, session, sampler) = (*limits, &mut self.session, &mut self.sampler);
-        let speculation = self.setup.speculation.as_mut();
-        let generation =
-            Generation { session, sampler, decode, limits, begun, stats, seed, speculation };
-        let answer = generation.run(output)?;
-        // Where another conversation begins with this answer too, or the next run does.
-        self.cache.insert(&self.session)?;
-        Ok(answer)
     }
 }

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kinglet::PrefixCacheOptions;
-use kinglet::text::{ChatTemplate, SpecialTokens, StopTokens};
+use kinglet::answer::AnswerDefaults;
+use kinglet::text::{ChatTemplate, SpecialTokens};
 
 use crate::args::GlobalArgs;
 use crate::atomic::AtomicFile;
 use crate::error::CliError;
-use crate::generation::{Limits, StopReason};
+use crate::generation::StopReason;
 use crate::output::{Format, Output};
 use crate::sampling_args::{SamplingArgs, StopArgs};
 use crate::speculate_args::SpeculateArgs;
@@ -25,8 +26,6 @@ mod transcript;
 
 use conversation::{Conversation, Setup};
 
-/// Tokens of an answer where neither the command line nor the model says how many.
-const MAX_TOKENS: usize = 2048;
 /// The largest chat template that is read.
 const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 
@@ -183,40 +182,16 @@ fn setup(global: &GlobalArgs, args: &ChatArgs) -> Result<Setup, CliError> {
         Some(path) => template_file(path, model.folder())?,
         None => ChatTemplate::from_folder(model.folder())?,
     };
-    let (config, mut stop) = load::defaults(model.folder(), Some(&tokenizer))?;
-    // Where the files disagree about the end of a turn, either ends it.
-    if let Some(eos) = tokenizer.eos_id() {
-        stop.insert(eos);
-    }
-    if args.stop.ignore_eos {
-        stop = StopTokens::default();
-    }
+    let defaults = AnswerDefaults::from_folder(model.folder(), Some(tokenizer.clone()))?;
+    let sampling = args.sampling.sampling(&defaults, model.folder())?;
+    let options = args.stop.options(sampling, args.sampling.seed());
     let speculation = args.speculate.speculation(global, &model)?;
-    let limits = Limits {
-        max_tokens: load::max_tokens(&config, args.stop.max_tokens, MAX_TOKENS),
-        context: load::context_limit(&model, args.stop.context),
-    };
-    let sampling = args.sampling.options(&config, Some(&tokenizer), model.folder())?;
-    let stop_strings = load::stop_strings(&config, &args.stop.stop);
     let variables = args.template_var.iter().cloned().collect();
-    let seed = args.sampling.seed();
     let mut cache = PrefixCacheOptions::new()
         .max_bytes(args.cache_memory.saturating_mul(1 << 20))
         .max_disk_bytes(args.cache_disk.saturating_mul(1 << 20));
     cache.folder = args.cache_dir.clone();
-    Ok(Setup {
-        speculation,
-        model,
-        tokenizer,
-        template,
-        stop,
-        stop_strings,
-        limits,
-        sampling,
-        variables,
-        cache,
-        seed,
-    })
+    Ok(Setup { model, tokenizer, template, defaults, options, variables, cache, speculation })
 }
 
 fn template_file(path: &Path, folder: &Path) -> Result<ChatTemplate, CliError> {

@@ -1,0 +1,472 @@
+//! [`Answer`]: the loop.
+
+use std::mem;
+use std::time::Duration;
+
+use super::options::Context;
+use super::output::AnswerOutput;
+use super::{
+    AnswerDefaults, AnswerEnd, AnswerError, AnswerOptions, AnswerPrompt, AnswerStats, EndReason,
+    Event, Events, model_context, random_seed,
+};
+use crate::model::Run;
+use crate::prefix_cache::{Prefill, piece};
+use crate::sampling::{Sampler, SamplerState};
+use crate::session::Decoding;
+use crate::speculate::{Drafter, PromptLookup};
+use crate::{Cancel, Error, GenerateOptions, Logits, PrefixCache, PrefixUse, Session};
+
+/// An answer in the making. It is given its session, and its cache if there is one, with each call: always the same ones.
+///
+/// Between two calls a program may look at the session. It must not feed it, take it back or give it to another answer before this one has ended
+/// ([`AnswerError::SessionUsed`] says that it did); and while a device or a drafter is ahead of the tokens given out, the session counts as poisoned to all
+/// others: [`Answer::pause`] makes it sound in the middle of an answer. [`Answer::events`] does that by itself.
+pub struct Answer<'d> {
+    prompt: AnswerPrompt,
+    limit: Option<usize>,
+    sampler: Sampler,
+    seed: u64,
+    output: AnswerOutput,
+    decoding: Decoding<'d>,
+    /// Put to work when the prompt has ended.
+    drafter: Option<(Box<dyn Drafter + 'd>, usize)>,
+    phase: Phase,
+    /// Where the session is, if nobody else has used it.
+    position: usize,
+    max_tokens: usize,
+    keep_last: bool,
+    cancel: Option<Cancel>,
+    clock: fn() -> Duration,
+    begun: Option<Duration>,
+    first: Option<Duration>,
+    stats: AnswerStats,
+    /// What the prompt has taken, until the cache is told.
+    used: Option<PrefixUse>,
+    text: String,
+    tokens: Vec<u32>,
+    reason: Option<EndReason>,
+}
+
+/// What comes next.
+enum Phase {
+    /// The prompt, of which nothing was done.
+    Begin,
+    /// The rest of a prompt that is all the session is to hold.
+    Whole(Prefill),
+    /// The rest of a prompt after what the session holds, from this token on.
+    After(usize),
+    /// Tokens.
+    Tokens,
+    /// The end, with text that was held back; it has been told to the cache or not.
+    End {
+        held: String,
+        cached: bool,
+    },
+    Over,
+}
+
+impl<'d> Answer<'d> {
+    /// An answer to `prompt` in `session`. Nothing is computed yet.
+    ///
+    /// # Errors
+    /// Options that are out of range, or need a tokenizer where there is none.
+    pub fn new(
+        session: &Session,
+        defaults: &AnswerDefaults,
+        prompt: AnswerPrompt,
+        options: &AnswerOptions,
+    ) -> Result<Self, AnswerError> {
+        let sampling = options.sampling.options(&defaults.config, defaults.tokenizer.as_ref())?;
+        let seed = options.seed.unwrap_or_else(random_seed);
+        let sampler = Sampler::new(sampling, seed).map_err(AnswerError::Sampling)?;
+        let output = AnswerOutput::new(defaults, &prompt, options, session.tokens())?;
+        let context = match options.context {
+            Context::OfModel => model_context(session.model()),
+            Context::Unlimited => None,
+            Context::Tokens(most) => Some(most),
+        };
+        let limit = context.into_iter().chain(session.context_limit()).min();
+        let drafter: Option<(Box<dyn Drafter + 'd>, usize)> =
+            (options.lookup > 0).then(|| (Box::new(PromptLookup::default()) as _, options.lookup));
+        Ok(Self {
+            prompt,
+            limit,
+            sampler,
+            seed,
+            output,
+            decoding: Decoding::new(GenerateOptions::new().ahead(options.ahead)),
+            drafter,
+            phase: Phase::Begin,
+            position: session.position(),
+            max_tokens: defaults.max_tokens(options.max_tokens),
+            keep_last: options.keep_last,
+            cancel: options.cancel.clone(),
+            clock: options.clock.unwrap_or(system_clock),
+            begun: None,
+            first: None,
+            stats: AnswerStats::default(),
+            used: None,
+            text: String::new(),
+            tokens: Vec::new(),
+            reason: None,
+        })
+    }
+
+    /// Lets `drafter` guess up to `most` tokens of a step: see [`speculate`](crate::speculate). Before the first token only; in place of
+    /// [`AnswerOptions::lookup`].
+    pub fn speculate(mut self, drafter: impl Drafter + 'd, most: usize) -> Self {
+        self.drafter = (most > 0).then(|| (Box::new(drafter) as _, most));
+        self
+    }
+
+    /// Goes on with the random numbers of an earlier answer ([`Answer::sampler_state`]). Before the first token only.
+    pub fn go_on_from(mut self, random: &SamplerState) -> Self {
+        let state = self.sampler.state_mut();
+        state.clone_from(random);
+        state.rewind(0);
+        self
+    }
+
+    /// The random numbers to come, and the tokens so far.
+    pub fn sampler_state(&self) -> &SamplerState {
+        self.sampler.state()
+    }
+
+    /// What the random numbers began with.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The text so far, without stop tokens and stop strings.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The tokens so far, with the one that ended it.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Why it ended; `None` before.
+    pub fn reason(&self) -> Option<&EndReason> {
+        self.reason.as_ref()
+    }
+
+    /// What it took so far.
+    pub fn stats(&self) -> AnswerStats {
+        self.stats
+    }
+
+    /// How many steps a device may be ahead from now on.
+    pub fn set_ahead(&mut self, steps: usize) {
+        self.decoding.options.ahead = steps;
+    }
+
+    /// All events from here on, one after the other.
+    pub fn events<'a>(
+        &'a mut self,
+        session: &'a mut Session,
+        cache: Option<&'a mut PrefixCache>,
+    ) -> Events<'a, 'd> {
+        Events::new(self, session, cache)
+    }
+
+    /// The next event; `None` after the end.
+    ///
+    /// # Errors
+    /// [`AnswerError::EmptyPrompt`], [`AnswerError::PromptTooLong`], [`AnswerError::SessionUsed`], those of the engine, the sampler and the tokenizer. After
+    /// [`Error::Cancelled`] the session is sound, and the next call goes on where this one was stopped, once the [`Cancel`] is cleared.
+    pub fn next(
+        &mut self,
+        session: &mut Session,
+        cache: Option<&mut PrefixCache>,
+    ) -> Result<Option<Event>, AnswerError> {
+        pollster::block_on(self.next_async(session, cache))
+    }
+
+    /// [`Answer::next`] without blocking.
+    ///
+    /// # Errors
+    /// As [`Answer::next`].
+    pub async fn next_async(
+        &mut self,
+        session: &mut Session,
+        cache: Option<&mut PrefixCache>,
+    ) -> Result<Option<Event>, AnswerError> {
+        self.check(session)?;
+        // The session's own, if it has one, when there is no other.
+        let others = match &self.cancel {
+            Some(cancel) => Some(mem::replace(&mut session.cancel, Some(cancel.clone()))),
+            None => None,
+        };
+        let result = self.advance(session, cache).await;
+        if let Some(others) = others {
+            session.cancel = others;
+        }
+        if result.is_err() {
+            // What can't be settled leaves the session poisoned, which the next call of it says.
+            let _ = self.decoding.settle(session).await;
+        }
+        self.position = session.position();
+        result
+    }
+
+    /// Makes the session sound between two calls: what the device or the drafter has done beyond the tokens given out is undone. The answer can go on.
+    ///
+    /// # Errors
+    /// Those of a step; the session is poisoned then.
+    pub fn pause(&mut self, session: &mut Session) -> Result<(), AnswerError> {
+        pollster::block_on(self.pause_async(session))
+    }
+
+    /// [`Answer::pause`] without blocking.
+    ///
+    /// # Errors
+    /// As [`Answer::pause`].
+    pub async fn pause_async(&mut self, session: &mut Session) -> Result<(), AnswerError> {
+        if self.is_other(session) {
+            return Err(AnswerError::SessionUsed);
+        }
+        Ok(self.decoding.settle(session).await?)
+    }
+
+    /// Ends the answer where it is, if it has not ended: the next event is the end. In the middle of the prompt the session stays at what it has got to.
+    ///
+    /// # Errors
+    /// The tokenizer's, on the text that was held back.
+    pub fn stop(&mut self) -> Result<(), AnswerError> {
+        if self.reason.is_none() {
+            let (held, found) = self.output.finish()?;
+            self.text.push_str(&held);
+            // Without a token nothing is worth keeping beyond what the prompt has left in the cache.
+            self.end(found.unwrap_or(EndReason::Stopped), held);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, reason: EndReason, held: String) {
+        let cached = self.tokens.is_empty() || !self.prompt.whole;
+        self.reason = Some(reason);
+        self.phase = Phase::End { held, cached };
+    }
+
+    /// Whether the session is another than the last call has left.
+    fn is_other(&self, session: &Session) -> bool {
+        session.position() != self.position
+            || (self.decoding.is_under_way() && !session.is_poisoned())
+    }
+
+    fn check(&mut self, session: &Session) -> Result<(), AnswerError> {
+        if !self.is_other(session) {
+            return Ok(());
+        }
+        match (&mut self.phase, &self.reason) {
+            (Phase::Over, _) => Ok(()),
+            // Who ends it and does something else meanwhile still learns what it took.
+            (Phase::End { cached, .. }, Some(EndReason::Stopped)) => {
+                *cached = true;
+                self.keep_last = false;
+                self.decoding.abandon();
+                Ok(())
+            }
+            _ => Err(AnswerError::SessionUsed),
+        }
+    }
+
+    async fn advance(
+        &mut self,
+        session: &mut Session,
+        mut cache: Option<&mut PrefixCache>,
+    ) -> Result<Option<Event>, AnswerError> {
+        let now = (self.clock)();
+        let begun = *self.begun.get_or_insert(now);
+        if matches!(self.phase, Phase::End { .. } | Phase::Over) {
+            return self.finish(session, cache).await;
+        }
+        if session.cancel.as_ref().is_some_and(Cancel::is_set) {
+            return Err(Error::Cancelled.into());
+        }
+        loop {
+            match &mut self.phase {
+                Phase::Begin => {
+                    self.begin(session, cache.as_deref_mut())?;
+                    self.count(now);
+                    return Ok(Some(self.progress()));
+                }
+                Phase::Whole(prefill) => {
+                    if !prefill.done.complete {
+                        let tokens = &self.prompt.tokens;
+                        prefill.step(cache.as_deref_mut(), session, tokens).await?;
+                        self.count(now);
+                        return Ok(Some(self.progress()));
+                    }
+                    self.tell_cache(cache.as_deref_mut());
+                }
+                Phase::After(done) => {
+                    if let Some(rest) =
+                        self.prompt.tokens.get(*done..).filter(|rest| !rest.is_empty())
+                    {
+                        let tokens = rest.get(..piece(session)).unwrap_or(rest);
+                        let last = tokens.len() == rest.len();
+                        let logits = if last { Logits::Last } else { Logits::None };
+                        let model = session.model().clone();
+                        model
+                            .step_async(&mut [Run { session: &mut *session, tokens, logits }])
+                            .await?;
+                        *done += tokens.len();
+                        self.count(now);
+                        return Ok(Some(self.progress()));
+                    }
+                }
+                Phase::Tokens => return self.token(session, begun).await.map(Some),
+                Phase::End { .. } | Phase::Over => return self.finish(session, cache).await,
+            }
+            self.prompt_has_ended(session);
+        }
+    }
+
+    /// Checks the prompt and begins with it.
+    fn begin(
+        &mut self,
+        session: &mut Session,
+        cache: Option<&mut PrefixCache>,
+    ) -> Result<(), AnswerError> {
+        let AnswerPrompt { tokens, boundaries, whole, .. } = &self.prompt;
+        let vocab = session.model().vocab();
+        for (index, &id) in tokens.iter().enumerate() {
+            // Before any of it is computed.
+            if usize::try_from(id).map_or(true, |id| id >= vocab) {
+                return Err(Error::TokenOutOfRange { id, index, vocab }.into());
+            }
+        }
+        let held = if *whole { 0 } else { session.position() };
+        if *whole && tokens.is_empty() {
+            return Err(AnswerError::EmptyPrompt);
+        }
+        if !whole && tokens.is_empty() && session.last_logits().is_none() {
+            return Err(Error::NoLogits.into());
+        }
+        let end = held + tokens.len();
+        if let Some(limit) = self.limit.filter(|&limit| end >= limit) {
+            return Err(AnswerError::PromptTooLong { tokens: end, limit });
+        }
+        let room = self.limit.map_or(usize::MAX, |limit| limit - end);
+        // No further, so that a device doesn't go beyond.
+        self.decoding.options.max_tokens = self.max_tokens.min(room);
+        self.phase = match whole {
+            true => Phase::Whole(Prefill::begin(cache, session, tokens, boundaries)?),
+            false => Phase::After(0),
+        };
+        self.stats.prompt = tokens.len();
+        Ok(())
+    }
+
+    /// Tells the cache, once, what the prompt has taken.
+    fn tell_cache(&mut self, cache: Option<&mut PrefixCache>) {
+        if let (Some(cache), Some(used)) = (cache, self.used.take()) {
+            cache.count(used);
+        }
+    }
+
+    /// Adds the time since `before` to the prompt's.
+    fn count(&mut self, before: Duration) {
+        self.stats.prefill += (self.clock)().saturating_sub(before);
+    }
+
+    fn progress(&mut self) -> Event {
+        let (reused, done, total) = match &self.phase {
+            Phase::Whole(prefill) => {
+                self.used = Some(prefill.done);
+                (prefill.done.reused, prefill.done.computed, prefill.total)
+            }
+            Phase::After(done) => (0, *done, self.prompt.tokens.len()),
+            _ => (0, 0, 0),
+        };
+        (self.stats.reused, self.stats.computed) = (reused, done);
+        Event::Prompt { done, total }
+    }
+
+    fn prompt_has_ended(&mut self, session: &Session) {
+        self.sampler.state_mut().accept_all(session.tokens());
+        if let Some((drafter, most)) = self.drafter.take() {
+            self.decoding.speculate(session, drafter, most);
+        }
+        self.phase = Phase::Tokens;
+        if self.max_tokens == 0 {
+            self.end(EndReason::MaxTokens, String::new());
+        }
+    }
+
+    /// The next token, and what it means.
+    async fn token(
+        &mut self,
+        session: &mut Session,
+        begun: Duration,
+    ) -> Result<Event, AnswerError> {
+        let chosen = self.decoding.next_token(session, &mut self.sampler).await;
+        self.stats.speculation = self.decoding.speculation();
+        let id = match chosen {
+            Ok(Some(id)) => id,
+            // It has ended before this.
+            Ok(None) => return Err(Error::NoLogits.into()),
+            Err(error) => return Err(error.into()),
+        };
+        let now = (self.clock)();
+        let first = *self.first.get_or_insert(now);
+        self.stats.first_token.get_or_insert(now.saturating_sub(begun));
+        self.stats.decode = now.saturating_sub(first);
+        self.tokens.push(id);
+        self.stats.generated = self.tokens.len();
+        let (mut text, mut reason) = self.output.push(id)?;
+        if reason.is_none() && self.tokens.len() >= self.decoding.options.max_tokens {
+            let (held, found) = self.output.finish()?;
+            text.push_str(&held);
+            let full = self.tokens.len() < self.max_tokens;
+            let limit = if full { EndReason::ContextFull } else { EndReason::MaxTokens };
+            reason = Some(found.unwrap_or(limit));
+        }
+        self.text.push_str(&text);
+        if let Some(reason) = reason {
+            self.end(reason, String::new());
+        }
+        Ok(Event::Token { id, text })
+    }
+
+    /// Brings the session to the end of the answer, and tells of it once.
+    async fn finish(
+        &mut self,
+        session: &mut Session,
+        cache: Option<&mut PrefixCache>,
+    ) -> Result<Option<Event>, AnswerError> {
+        let Phase::End { cached, .. } = &mut self.phase else { return Ok(None) };
+        self.decoding.settle(session).await?;
+        if let Some(cache) = cache {
+            if !*cached {
+                cache.insert(session)?;
+            }
+            *cached = true;
+            self.tell_cache(Some(cache));
+        }
+        let last = self.decoding.pending();
+        if self.keep_last && last.is_some_and(|id| !self.output.is_stop_token(id)) {
+            self.decoding.take_pending(session).await?;
+        }
+        let phase = mem::replace(&mut self.phase, Phase::Over);
+        let text = if let Phase::End { held, .. } = phase { held } else { String::new() };
+        let reason = self.reason.clone().unwrap_or(EndReason::Stopped);
+        Ok(Some(Event::End(AnswerEnd { reason, text, stats: self.stats })))
+    }
+}
+
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+fn system_clock() -> Duration {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
+    BEGUN.get_or_init(Instant::now).elapsed()
+}
+
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+fn system_clock() -> Duration {
+    Duration::ZERO
+}
