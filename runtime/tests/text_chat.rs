@@ -33,6 +33,8 @@ fn options(json: &Value) -> ChatOptions {
         documents: json["documents"].as_array().cloned(),
         variables: json["variables"].as_object().cloned().unwrap_or_default(),
         now: Some(NOW),
+        // As transformers has it.
+        adapt_messages: false,
         ..Default::default()
     }
 }

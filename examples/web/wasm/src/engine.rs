@@ -170,8 +170,7 @@ impl Engine {
         // What else a folder holds is nobody's concern here.
         model_options.allow_surplus = true;
         let model = Model::open_async(folder, &model_options).await?;
-        let tokenizer = Tokenizer::from_folder(folder)?;
-        tokenizer.check_vocab(model.vocab())?;
+        let tokenizer = Tokenizer::from_folder(folder)?.for_embedding(model.vocab());
         let template = ChatTemplate::from_folder(folder).map_err(|error| error.to_string());
         let defaults = GenerationConfig::from_folder(folder)?;
         let mut stop = StopTokens::from_folder(folder, Some(&tokenizer))?;

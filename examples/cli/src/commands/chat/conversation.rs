@@ -21,6 +21,7 @@ use crate::interrupt;
 use crate::output::Output;
 use crate::speculate_args::Speculation;
 use crate::stats::Stats;
+use crate::template;
 
 /// What a conversation needs.
 pub(crate) struct Setup {
@@ -30,6 +31,8 @@ pub(crate) struct Setup {
     pub(crate) tokenizer: Tokenizer,
     /// Its chat template, or the one that was given.
     pub(crate) template: ChatTemplate,
+    /// Its name, where one of several was chosen.
+    pub(crate) template_name: Option<String>,
     /// Tokens that end an answer.
     pub(crate) stop: StopTokens,
     /// Strings that end an answer.
@@ -69,7 +72,11 @@ impl Conversation {
         // Refused here rather than in the middle of an answer.
         StopMatcher::new(&setup.stop_strings)?;
         let cache = PrefixCache::new(&setup.model, setup.cache.clone())?;
-        let options = ChatOptions { variables: setup.variables.clone(), ..ChatOptions::default() };
+        let options = ChatOptions {
+            variables: setup.variables.clone(),
+            template: setup.template_name.clone(),
+            ..ChatOptions::default()
+        };
         let talk = text::Conversation { messages: Vec::new(), options };
         Ok(Self { setup, sampler, talk, session, cache })
     }
@@ -172,6 +179,7 @@ impl Conversation {
     /// Answers the messages and appends the answer to them, if there is one.
     fn answer(&mut self, output: &mut Output) -> Result<Answer, CliError> {
         let begun = Instant::now();
+        self.talk.options.now = template::now();
         let prompt = self.talk.prompt(&self.setup.template, &self.setup.tokenizer)?;
         self.setup.limits.check(prompt.tokens.len())?;
         let _guard = interrupt::guard();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kinglet::PrefixCacheOptions;
-use kinglet::text::{ChatTemplate, SpecialTokens, StopTokens};
+use kinglet::text::StopTokens;
 
 use crate::args::GlobalArgs;
 use crate::atomic::AtomicFile;
@@ -17,7 +17,7 @@ use crate::generation::{Limits, StopReason};
 use crate::output::{Format, Output};
 use crate::sampling_args::{SamplingArgs, StopArgs};
 use crate::speculate_args::SpeculateArgs;
-use crate::{load, report, tokens};
+use crate::{load, report, template, tokens};
 
 mod conversation;
 mod interactive;
@@ -27,8 +27,6 @@ use conversation::{Conversation, Setup};
 
 /// Tokens of an answer where neither the command line nor the model says how many.
 const MAX_TOKENS: usize = 2048;
-/// The largest chat template that is read.
-const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 
 const EXAMPLES: &str = "\
 With a terminal, the conversation goes on until /quit; /help lists the commands. Ctrl-C stops an
@@ -67,9 +65,9 @@ pub(crate) struct ChatArgs {
     /// Save the conversation here at the end
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// A chat template (Jinja) to use instead of the model's
-    #[arg(long, value_name = "FILE")]
-    template: Option<PathBuf>,
+    /// Which of the model's chat templates to use, by name, or a file (Jinja) to use instead of them
+    #[arg(long, value_name = "NAME|FILE")]
+    template: Option<String>,
     /// A variable for the template, as in enable_thinking=false; the value is JSON or text (repeatable)
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     template_var: Vec<(String, serde_json::Value)>,
@@ -179,10 +177,7 @@ fn one_shot(
 fn setup(global: &GlobalArgs, args: &ChatArgs) -> Result<Setup, CliError> {
     let model = load::model(global, |options| options)?;
     let tokenizer = load::tokenizer(&model)?;
-    let template = match &args.template {
-        Some(path) => template_file(path, model.folder())?,
-        None => ChatTemplate::from_folder(model.folder())?,
-    };
+    let (template, template_name) = template::load(model.folder(), args.template.as_deref())?;
     let (config, mut stop) = load::defaults(model.folder(), Some(&tokenizer))?;
     // Where the files disagree about the end of a turn, either ends it.
     if let Some(eos) = tokenizer.eos_id() {
@@ -209,6 +204,7 @@ fn setup(global: &GlobalArgs, args: &ChatArgs) -> Result<Setup, CliError> {
         model,
         tokenizer,
         template,
+        template_name,
         stop,
         stop_strings,
         limits,
@@ -217,13 +213,4 @@ fn setup(global: &GlobalArgs, args: &ChatArgs) -> Result<Setup, CliError> {
         cache,
         seed,
     })
-}
-
-fn template_file(path: &Path, folder: &Path) -> Result<ChatTemplate, CliError> {
-    let source = tokens::read_text(path)?;
-    if source.len() > MAX_TEMPLATE_BYTES {
-        let problem = format!("{} bytes are too many for a chat template", source.len());
-        return Err(CliError::Contents { path: path.into(), problem });
-    }
-    Ok(ChatTemplate::new(&source, SpecialTokens::from_folder(folder)?)?)
 }
