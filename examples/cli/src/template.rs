@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kinglet::text::{ChatOptions, ChatTemplate, SpecialTokens, TextError};
+use kinglet::text::{ChatOptions, ChatTemplate, DateTime, SpecialTokens, TextError};
 
 use crate::error::CliError;
 use crate::tokens;
@@ -59,21 +59,23 @@ fn file(path: &Path, folder: &Path) -> Result<(ChatTemplate, Option<String>), Cl
 }
 
 /// The time by the local clock, where the library doesn't know the zone.
-pub(crate) fn now() -> Option<kinglet::text::DateTime> {
-    #[cfg(windows)]
-    {
-        use chrono::{Datelike, Timelike};
-        let now = chrono::Local::now();
-        let small = |number: u32| u8::try_from(number).ok();
-        return Some(kinglet::text::DateTime {
-            year: now.year(),
-            month: small(now.month())?,
-            day: small(now.day())?,
-            hour: small(now.hour())?,
-            minute: small(now.minute())?,
-            second: small(now.second())?,
-        });
-    }
-    #[cfg(not(windows))]
+#[cfg(windows)]
+pub(crate) fn now() -> Option<DateTime> {
+    use chrono::{Datelike, Timelike};
+    let now = chrono::Local::now();
+    let small = |number: u32| u8::try_from(number).ok();
+    Some(DateTime {
+        year: now.year(),
+        month: small(now.month())?,
+        day: small(now.day())?,
+        hour: small(now.hour())?,
+        minute: small(now.minute())?,
+        second: small(now.second())?,
+    })
+}
+
+/// The library reads the system's zone itself.
+#[cfg(not(windows))]
+pub(crate) fn now() -> Option<DateTime> {
     None
 }

@@ -19,6 +19,9 @@ use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use super::TextError;
+use super::declared::{
+    Declared, Extra, Properties, extra, is_tagged, optional_token, plain, properties,
+};
 use super::files::{self, field_error, kind, read_optional_object};
 use super::special_tokens::NAMES;
 
@@ -26,70 +29,6 @@ const PAD: &str = "pad_token";
 const EXTRA: &str = "extra_special_tokens";
 const ADDITIONAL: &str = "additional_special_tokens";
 const DECODER: &str = "added_tokens_decoder";
-
-/// A token as a file declares it: by its text alone, or with its properties.
-#[derive(Clone, Debug, PartialEq)]
-enum Declared {
-    Text(String),
-    Token(Properties),
-}
-
-impl Declared {
-    fn text(&self) -> &str {
-        match self {
-            Self::Text(text) => text,
-            Self::Token(token) => &token.content,
-        }
-    }
-}
-
-/// An `AddedToken` whose defaults are not settled yet.
-#[derive(Clone, Debug)]
-struct Properties {
-    content: String,
-    single_word: bool,
-    lstrip: bool,
-    rstrip: bool,
-    /// The default is what `special` is not.
-    normalized: Option<bool>,
-    special: bool,
-    /// Still a JSON object when `transformers` compares the tokens of `added_tokens.json` with the named ones.
-    unconverted: bool,
-}
-
-impl Properties {
-    fn token(&self) -> AddedToken {
-        AddedToken::from(self.content.clone(), self.special)
-            .single_word(self.single_word)
-            .lstrip(self.lstrip)
-            .rstrip(self.rstrip)
-            .normalized(self.normalized.unwrap_or(!self.special))
-    }
-}
-
-impl PartialEq for Properties {
-    fn eq(&self, other: &Self) -> bool {
-        self.token() == other.token()
-    }
-}
-
-/// `extra_special_tokens`: a list of tokens, or an object of named ones.
-#[derive(Debug)]
-enum Extra {
-    Null,
-    List(Vec<Declared>),
-    Named(Vec<(String, Declared)>),
-}
-
-impl Extra {
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Null => true,
-            Self::List(list) => list.is_empty(),
-            Self::Named(named) => named.is_empty(),
-        }
-    }
-}
 
 /// What `tokenizer.json` says that is needed beside the library's own reading of it.
 #[derive(Debug, Default, Deserialize)]
@@ -358,11 +297,16 @@ impl Names {
                 }
             } else if name == ADDITIONAL {
                 self.additional = Some(extra(path, name, value)?);
-            } else if name.ends_with("_token")
-                && (value.is_string() || value.is_object())
-                && let Some(token) = optional_token(path, name, value, true)?
-            {
-                set(&mut self.automatic, name, token);
+            } else if name.ends_with("_token") {
+                match value {
+                    Value::Null => self.automatic.retain(|(known, _)| known != name),
+                    Value::String(_) | Value::Object(_) => {
+                        if let Some(token) = optional_token(path, name, value, true)? {
+                            set(&mut self.automatic, name, token);
+                        }
+                    }
+                    _ => {}
+                }
             }
         }
         self.name_extra();
@@ -406,105 +350,6 @@ fn set(named: &mut Vec<(String, Declared)>, name: &str, token: Declared) {
         Some((_, value)) => *value = token,
         None => named.push((name.to_string(), token)),
     }
-}
-
-/// How `transformers` 4 marks a token in `tokenizer_config.json`.
-fn is_tagged(object: &Map<String, Value>) -> bool {
-    object.get("__type").and_then(Value::as_str) == Some("AddedToken")
-}
-
-fn plain(text: &str, special: bool) -> Properties {
-    Properties {
-        content: text.to_string(),
-        single_word: false,
-        lstrip: false,
-        rstrip: false,
-        normalized: Some(!special),
-        special,
-        unconverted: false,
-    }
-}
-
-/// A token given as text, as an object, or not at all. The objects of `special_tokens_map.json` are special whatever they
-/// say.
-fn optional_token(
-    path: &Path,
-    field: &str,
-    value: &Value,
-    map: bool,
-) -> Result<Option<Declared>, TextError> {
-    match value {
-        Value::Null => Ok(None),
-        Value::String(text) => Ok(Some(Declared::Text(text.clone()))),
-        Value::Object(object) => {
-            let mut token = properties(path, field, object)?;
-            token.unconverted = !map;
-            token.special |= map;
-            Ok(Some(Declared::Token(token)))
-        }
-        other => {
-            let problem =
-                format!("expected a string or an object with `content`, found {}", kind(other));
-            Err(field_error(path, field, problem))
-        }
-    }
-}
-
-fn extra(path: &Path, field: &str, value: &Value) -> Result<Extra, TextError> {
-    let token = |field: &str, value: &Value| {
-        let mut token = optional_token(path, field, value, false)?
-            .ok_or_else(|| field_error(path, field, "expected a token, found null"))?;
-        if let (Declared::Token(token), Value::Object(object)) = (&mut token, value) {
-            // `transformers` 4 wrote them so into special_tokens_map.json; 5 does not take them.
-            token.special |= !is_tagged(object) && !object.contains_key("special");
-        }
-        Ok::<_, TextError>(token)
-    };
-    match value {
-        Value::Null => Ok(Extra::Null),
-        Value::Array(items) => {
-            let items = items.iter().enumerate();
-            let list = items.map(|(index, item)| token(&format!("{field}.{index}"), item));
-            Ok(Extra::List(list.collect::<Result<_, _>>()?))
-        }
-        Value::Object(named) => {
-            let named = named.iter();
-            let named = named
-                .map(|(name, item)| Ok((name.clone(), token(&format!("{field}.{name}"), item)?)));
-            Ok(Extra::Named(named.collect::<Result<_, TextError>>()?))
-        }
-        other => {
-            let problem = format!("expected a list or an object of tokens, found {}", kind(other));
-            Err(field_error(path, field, problem))
-        }
-    }
-}
-
-fn properties(
-    path: &Path,
-    field: &str,
-    token: &Map<String, Value>,
-) -> Result<Properties, TextError> {
-    let Some(Value::String(content)) = token.get("content") else {
-        return Err(field_error(path, &format!("{field}.content"), "expected a string"));
-    };
-    let flag = |name: &str| match token.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Bool(value)) => Ok(Some(*value)),
-        Some(other) => {
-            let problem = format!("expected true or false, found {}", kind(other));
-            Err(field_error(path, &format!("{field}.{name}"), problem))
-        }
-    };
-    Ok(Properties {
-        content: content.clone(),
-        single_word: flag("single_word")?.unwrap_or(false),
-        lstrip: flag("lstrip")?.unwrap_or(false),
-        rstrip: flag("rstrip")?.unwrap_or(false),
-        normalized: flag("normalized")?,
-        special: flag("special")?.unwrap_or(false),
-        unconverted: false,
-    })
 }
 
 fn optional_bool(

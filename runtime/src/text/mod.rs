@@ -18,6 +18,7 @@ mod chat;
 mod companions;
 #[cfg(feature = "chat-template")]
 mod conversation;
+mod declared;
 mod decode;
 mod error;
 mod files;

@@ -120,10 +120,13 @@ impl Tokenizer {
                 .into_iter()
                 .max_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)))
                 .map(|(token, id)| (id, token));
+            // By their texts, as the library decodes: a token that was special once stays so, whatever a later
+            // declaration of it says.
+            let added = library.get_added_vocabulary();
             let special_ids = library
                 .get_added_tokens_decoder()
                 .into_iter()
-                .filter(|(_, token)| token.special)
+                .filter(|(_, token)| added.is_special_token(&token.content))
                 .map(|(id, _)| id)
                 .collect();
             let pipeline = Pipeline::new(library.get_decoder());

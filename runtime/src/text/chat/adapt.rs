@@ -12,12 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Map, Value, json};
 
 use super::render::{conversation, to_value};
-use super::{ChatOptions, ChatTemplate, DateTime, json as python};
+use super::{ChatOptions, ChatTemplate, DateTime, RenderLimits, json as python};
 use crate::text::TextError;
 use crate::text::files::kind;
 
 /// A text that no template contains.
 const NEEDLE: &str = "Needle7q";
+/// What a trial may cost, in the units of [`RenderLimits`]: templates of the hub need some thousand.
+const TRIAL_WORK: u64 = 250_000;
 /// The fields in which the text of a part stands, besides `text`.
 const TEXTS: [&str; 3] = ["text", "refusal", "content"];
 
@@ -231,7 +233,14 @@ impl ChatTemplate {
         let function = json!({"name": "look", "description": "Looks", "parameters": parameters});
         let now = DateTime { year: 2026, month: 1, day: 1, hour: 12, minute: 0, second: 0 };
         let calls = messages.iter().any(|message| message.get("tool_calls").is_some());
+        let limits = RenderLimits {
+            work: TRIAL_WORK,
+            work_per_byte: 0,
+            max_work: TRIAL_WORK,
+            output_bytes: 1 << 20,
+        };
         let options = ChatOptions {
+            limits,
             tools: calls.then(|| vec![json!({"type": "function", "function": function})]),
             now: Some(now),
             adapt_messages: false,
