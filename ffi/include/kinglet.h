@@ -508,7 +508,7 @@ kinglet_status kinglet_generation_create_chat(struct kinglet_session *session,
                                               struct kinglet_generation **generation);
 
 /**
- * The text that the model's template makes of messages, as for `kinglet_generation_create_chat`; of `options` (may be null) tools and variables count. The
+ * The text that the model's template makes of messages, as for `kinglet_generation_create_chat`; of `options` (may be null) tools, variables, template and time count. The
  * text ends with a NUL, which `length` (may be null) doesn't count, and is the program's: `kinglet_free`.
  */
 kinglet_status kinglet_model_render(const struct kinglet_model *model,
@@ -744,6 +744,19 @@ kinglet_status kinglet_generation_options_set_tools(struct kinglet_generation_op
  */
 kinglet_status kinglet_generation_options_set_variables(struct kinglet_generation_options *options,
                                                         const char *json);
+
+/**
+ * Which of the model's chat templates to use, by name, where it has several. Null for the default: `tool_use` if there are tools and such a template, else `default`.
+ */
+kinglet_status kinglet_generation_options_set_template(struct kinglet_generation_options *options,
+                                                       const char *name);
+
+/**
+ * The time that a chat template sees, as seconds since 1970 by the clock on the wall (UTC and the time zone's offset). Without it, the local time now where the system
+ * tells the zone in `TZ` or `/etc/localtime`, else (on Windows and Android) the time in UTC.
+ */
+kinglet_status kinglet_generation_options_set_now(struct kinglet_generation_options *options,
+                                                  int64_t seconds);
 
 /**
  * What went wrong in the last call on this thread that failed, as one line of UTF-8; the empty string if none has.

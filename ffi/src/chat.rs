@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use kinglet::text::{ChatOptions, Conversation, Message};
+use kinglet::text::{ChatOptions, Conversation, DateTime, Message};
 use serde_json::Value;
 
 use crate::generation::{create, kinglet_generation};
@@ -47,7 +47,8 @@ fn conversation(
         messages.push(message);
     }
     let (tools, variables) = (options.tools.clone(), options.variables.clone());
-    let chat = ChatOptions { tools, variables, ..ChatOptions::default() };
+    let (template, now) = (options.template.clone(), options.now.and_then(DateTime::from_unix));
+    let chat = ChatOptions { tools, variables, template, now, ..ChatOptions::default() };
     Ok(Conversation { messages, options: chat })
 }
 
@@ -80,7 +81,7 @@ pub extern "C" fn kinglet_generation_create_chat(
     })
 }
 
-/// The text that the model's template makes of messages, as for `kinglet_generation_create_chat`; of `options` (may be null) tools and variables count. The
+/// The text that the model's template makes of messages, as for `kinglet_generation_create_chat`; of `options` (may be null) tools, variables, template and time count. The
 /// text ends with a NUL, which `length` (may be null) doesn't count, and is the program's: `kinglet_free`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_render(

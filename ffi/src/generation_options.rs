@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kinglet::answer::{AnswerOptions, Context, Sampling};
 use kinglet::sampling::StageOrder;
-use kinglet::text::GenerationConfig;
+use kinglet::text::{DateTime, GenerationConfig};
 use serde_json::{Map, Value};
 
 use crate::guard::call;
@@ -65,6 +65,10 @@ pub(crate) struct GenerationOptions {
     pub(crate) draft: Option<(Arc<ModelObject>, usize)>,
     pub(crate) tools: Option<Vec<Value>>,
     pub(crate) variables: Map<String, Value>,
+    /// The name of the chat template.
+    pub(crate) template: Option<String>,
+    /// The local time of a chat, in seconds since 1970.
+    pub(crate) now: Option<i64>,
 }
 
 /// A whole number from 0 that a float stands for.
@@ -365,6 +369,37 @@ pub extern "C" fn kinglet_generation_options_set_variables(
                 _ => return Err(Failure::argument("variables must be a JSON object")),
             },
         };
+        Ok(())
+    })
+}
+
+/// Which of the model's chat templates to use, by name, where it has several. Null for the default: `tool_use` if there are tools and such a template, else `default`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_generation_options_set_template(
+    options: *mut kinglet_generation_options,
+    name: *const c_char,
+) -> kinglet_status {
+    set(options, |options| {
+        options.template = match name.is_null() {
+            true => None,
+            false => Some(memory::string(name, "name")?.into()),
+        };
+        Ok(())
+    })
+}
+
+/// The time that a chat template sees, as seconds since 1970 by the clock on the wall (UTC and the time zone's offset). Without it, the local time now where the system
+/// tells the zone in `TZ` or `/etc/localtime`, else (on Windows and Android) the time in UTC.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_generation_options_set_now(
+    options: *mut kinglet_generation_options,
+    seconds: i64,
+) -> kinglet_status {
+    set(options, |options| {
+        if DateTime::from_unix(seconds).is_none() {
+            return Err(Failure::argument(format!("{seconds} seconds are beyond all calendars")));
+        }
+        options.now = Some(seconds);
         Ok(())
     })
 }

@@ -60,8 +60,7 @@ impl ModelObject {
     pub(crate) fn tokenizer(&self) -> Result<&Tokenizer, Failure> {
         let load = || {
             let tokenizer = Tokenizer::from_folder(self.model.folder())?;
-            tokenizer.check_vocab(self.model.vocab())?;
-            Ok(tokenizer)
+            Ok(tokenizer.for_embedding(self.model.vocab()))
         };
         self.tokenizer.get_or_init(load).as_ref().map_err(Clone::clone)
     }

@@ -184,7 +184,9 @@ impl From<TextError> for Failure {
             | TextError::VocabularyTooLarge { .. }
             | TextError::TemplateSyntax { .. }
             | TextError::TemplateTooComplex { .. } => KINGLET_BAD_MODEL,
-            TextError::Stop { .. } => KINGLET_INVALID_ARGUMENT,
+            TextError::Stop { .. } | TextError::NoSuchChatTemplate { .. } => {
+                KINGLET_INVALID_ARGUMENT
+            }
             _ => KINGLET_TEXT,
         };
         Self::new(status, error.to_string())

@@ -33,6 +33,8 @@ fn options(json: &Value) -> ChatOptions {
         documents: json["documents"].as_array().cloned(),
         variables: json["variables"].as_object().cloned().unwrap_or_default(),
         now: Some(NOW),
+        // As transformers has it.
+        adapt_messages: false,
         ..Default::default()
     }
 }
@@ -398,4 +400,116 @@ fn messages_keep_all_fields() {
         rendered.starts_with(r#"{"role": "assistant", "content": "x", "reasoning_content": "why""#)
     );
     assert!(rendered.ends_with("why"));
+}
+
+#[test]
+fn messages_take_the_form_that_a_template_takes() {
+    let fixture = fixture();
+    let adapted = fixture["adapted"].as_array().expect("a list");
+    assert!(adapted.len() > 100);
+    let templates: Map<String, Value> = fixture["forms"].as_object().expect("an object").clone();
+    let templates: Vec<_> = templates
+        .into_iter()
+        .map(|(name, source)| {
+            let source = source.as_str().expect("a template");
+            (name, ChatTemplate::new(source, special(&fixture)).expect("it compiles"))
+        })
+        .collect();
+    for case in adapted {
+        let (_, template) =
+            templates.iter().find(|(name, _)| case[0] == **name).expect("a known template");
+        let rendered = template
+            .render_json(&case[1], &ChatOptions::default())
+            .unwrap_or_else(|error| panic!("{case}: {error}"));
+        assert_eq!(rendered, case[2].as_str().expect("a text"), "{case}");
+        let messages: Vec<Message> = serde_json::from_value(case[1].clone()).expect("messages");
+        let same = template.render(&messages, &ChatOptions::default()).expect("it renders");
+        assert_eq!(same, rendered, "by way of `Message`");
+    }
+}
+
+#[test]
+fn what_a_template_cannot_show_is_refused() {
+    let template = ChatTemplate::new(
+        "{% for m in messages %}{{ m.content }}{% endfor %}",
+        SpecialTokens::default(),
+    )
+    .expect("it compiles");
+    let run = |content: Value| {
+        let messages =
+            json!([{"role": "user", "content": "a"}, {"role": "user", "content": content}]);
+        template.render_json(&messages, &ChatOptions::default())
+    };
+    for (content, wanted) in [
+        (
+            json!([{"type": "text", "text": "b"}, {"type": "image_url", "image_url": {}}]),
+            "image_url",
+        ),
+        (json!([{"type": "text"}]), "\"text\""),
+        (json!([5]), "found 5"),
+        (json!([{}]), "`text`"),
+    ] {
+        match run(content) {
+            Err(TextError::Conversation { problem }) => {
+                assert!(problem.contains("message 1") && problem.contains(wanted), "{problem}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_template_that_fails_on_everything_says_so() {
+    // The completed messages don't help; the first error is the one that counts.
+    let template = ChatTemplate::new("{{ messages[0].content + 1 }}", SpecialTokens::default());
+    let template = template.expect("it compiles");
+    for content in [json!("a"), json!(null), json!(5), json!(["a"])] {
+        let messages = json!([{"role": "user", "content": content}]);
+        let error = template.render_json(&messages, &ChatOptions::default()).expect_err("fails");
+        assert!(matches!(error, TextError::TemplateRender { .. }), "{content}: {error}");
+    }
+}
+
+#[test]
+fn names_of_tokens_are_variables() {
+    let folder = Folder::new("named");
+    folder.write(
+        "tokenizer_config.json",
+        r#"{"eot_token": "<eot>", "extra_special_tokens": {"image_token": "<image>"},
+            "added_tokens_decoder": {}, "bos_token": "<s>",
+            "chat_template": "{{ bos_token }}{{ eot_token }}{{ image_token }}{{ pad_token }}"}"#,
+    );
+    let run = || {
+        let template = ChatTemplate::from_folder(folder.path()).expect("a template");
+        template.render(&[Message::user("Hi")], &ChatOptions::default()).expect("it renders")
+    };
+    assert_eq!(run(), "<s><eot><image>");
+    // What the tokenizer pads with has a name, too.
+    folder.write("tokenizer.json", r#"{"padding": {"pad_token": "<pad>"}}"#);
+    assert_eq!(run(), "<s><eot><image><pad>");
+}
+
+#[test]
+fn templates_come_from_files_by_name() {
+    let folder = Folder::new("files");
+    let load =
+        |name: &str| ChatTemplate::from_file(&folder.path().join(name), SpecialTokens::default());
+    folder.write("a.jinja", "{{ messages[0].content }}");
+    assert_eq!(load("a.jinja").expect("a template").names(), ["default"]);
+    folder.write(
+        "b.json",
+        r#"{"chat_template": [{"name": "x", "template": "1"}, {"name": "y", "template": "2"}]}"#,
+    );
+    let template = load("b.json").expect("templates");
+    assert_eq!(template.names(), ["x", "y"]);
+    let options = ChatOptions { template: Some("y".into()), ..ChatOptions::default() };
+    assert_eq!(template.choose(&options).expect("it is there"), "y");
+    assert!(matches!(
+        template.choose(&ChatOptions::default()),
+        Err(TextError::NoSuchChatTemplate { available, .. }) if available == ["x", "y"]
+    ));
+    assert!(matches!(load("c.jinja"), Err(TextError::Io { .. })));
+    assert!(matches!(load("c.json"), Err(TextError::Io { .. })));
+    folder.write("d.json", "{}");
+    assert!(matches!(load("d.json"), Err(TextError::Field { .. })));
 }

@@ -8,6 +8,7 @@ use kinglet::text::{
 use serde_json::{Value, json};
 
 mod common;
+mod companions;
 use common::Folder;
 
 const BYTE_LEVEL: &str = include_str!("fixtures/text/byte_level.json");
@@ -107,7 +108,8 @@ fn special_tokens_are_named_by_the_configuration() {
     assert_eq!(tokenizer.special_tokens().eos(), Some("<|im_end|>"));
     assert_eq!(tokenizer.special_tokens().add_bos_token(), Some(false));
     assert_eq!(tokenizer.eos_id(), tokenizer.token_to_id("<|im_end|>"));
-    assert_eq!(tokenizer.token_to_id("not in the vocabulary"), None);
+    // What is named and not in the vocabulary follows the added tokens.
+    assert_eq!(tokenizer.token_to_id("not in the vocabulary"), Some(424));
     // The added tokens follow those of tokenizer.json.
     assert_eq!(none.largest_id(), Some(421));
     assert_eq!(tokenizer.token_to_id("<|new|>"), Some(422));

@@ -72,15 +72,41 @@ fn broken_files_are_named() {
 }
 
 #[test]
-fn a_tokenizer_of_another_model_is_refused() {
+fn tokens_without_a_row_of_the_embedding_are_refused_where_a_prompt_has_them() {
     let model = TextModel::new();
     let path = model.path().join("tokenizer.json");
     let text = std::fs::read_to_string(&path).unwrap();
-    let id = model.id("<|end|>");
     std::fs::write(&path, text.replace("\"!\":0", "\"!\":5000")).unwrap();
-    let message = model.run("generate", &["--prompt", "Hi"]).error(1);
-    assert!(message.contains("5000") && message.contains("112"), "{message}");
-    assert!(id < 112);
+    let line = ["--prompt", "Hi", "-n", "3", "--ignore-eos", "--temperature", "1", "--json"];
+    for command in ["generate", "chat"] {
+        let done = model.run(command, &line).events().pop().unwrap();
+        assert_eq!(done["tokens"]["generated"], 3);
+        let message = model.run(command, &["--prompt", "Hi!"]).error(1);
+        assert!(message.contains("5000") && message.contains("112"), "{message}");
+        assert!(message.contains("\"!\""), "{message}");
+    }
+}
+
+#[test]
+fn ids_that_stand_for_no_token_are_no_fault() {
+    let model = TextModel::new();
+    let end = model.id("<|end|>");
+    let only = model.only(&["<|end|>"]);
+    for eos in [format!("[-1, {end}]"), "-1".into(), "null".into()] {
+        let ids = format!("\"bos_token_id\": -1, \"pad_token_id\": -1, \"eos_token_id\": {eos}");
+        model.write("generation_config.json", &format!("{{{ids}}}"));
+        // What the file doesn't say, config.json does.
+        let path = model.path().join("config.json");
+        let config = std::fs::read_to_string(&path).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        config["bos_token_id"] = (-1).into();
+        config["pad_token_id"] = (-1).into();
+        config["eos_token_id"] = serde_json::json!([-1, end]);
+        std::fs::write(&path, config.to_string()).unwrap();
+        let line = ["--prompt", "Hi", "-n", "3", "--logit-bias", &only, "--json"];
+        let done = model.run("generate", &line).events().pop().unwrap();
+        assert_eq!(done["stop_reason"], "stop_token", "{eos}");
+    }
 }
 
 #[test]

@@ -118,6 +118,10 @@ static void options(void) {
     OK(kinglet_generation_options_set_variables(g, NULL));
     EXPECT(kinglet_generation_options_set_variables(g, "{"), KINGLET_TEXT);
     ARGUMENT(kinglet_generation_options_set_variables(g, "[]"));
+    OK(kinglet_generation_options_set_template(g, "none"));
+    OK(kinglet_generation_options_set_template(g, NULL));
+    OK(kinglet_generation_options_set_now(g, 0));
+    ARGUMENT(kinglet_generation_options_set_now(g, INT64_MAX));
     HANDLE(kinglet_model_options_delete((kinglet_model_options *)g));
     OK(kinglet_generation_options_delete(g));
     HANDLE(kinglet_generation_options_delete(g));

@@ -123,6 +123,9 @@ impl fmt::Display for CliError {
             Self::Text(source @ TextError::NoChatTemplate { .. }) => {
                 write!(f, "{source}: try `kinglet generate`, or --template FILE")
             }
+            Self::Text(source @ TextError::NoSuchChatTemplate { .. }) => {
+                write!(f, "{source}: choose one with --template NAME, or give a file")
+            }
             Self::Text(source) => source.fmt(f),
             Self::Eval(source) => source.fmt(f),
             Self::Sampling(source) => source.fmt(f),

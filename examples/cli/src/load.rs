@@ -91,14 +91,12 @@ fn available_memory() -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The tokenizer of an open model, which must agree with it.
+/// The tokenizer of an open model, which refuses texts with tokens that the model lacks.
 ///
 /// # Errors
-/// When there is none, it is broken, or it has tokens that the model lacks.
+/// When there is none or it is broken.
 pub(crate) fn tokenizer(model: &Model) -> Result<Tokenizer, CliError> {
-    let tokenizer = Tokenizer::from_folder(model.folder())?;
-    tokenizer.check_vocab(model.vocab())?;
-    Ok(tokenizer)
+    Ok(Tokenizer::from_folder(model.folder())?.for_embedding(model.vocab()))
 }
 
 /// Whether the folder has a tokenizer at all.

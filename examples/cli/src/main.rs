@@ -25,6 +25,7 @@ mod report;
 mod sampling_args;
 mod speculate_args;
 mod stats;
+mod template;
 mod tokens;
 
 use args::GlobalArgs;

@@ -27,6 +27,7 @@ export const OPTIONAL = [
   'generation_config.json',
   'tokenizer_config.json',
   'special_tokens_map.json',
+  'added_tokens.json',
   'chat_template.jinja',
   'chat_template.json',
 ];

@@ -130,6 +130,8 @@ export interface ChatOptions {
   variables?: Record<string, unknown>;
   /** Tools for the template. */
   tools?: unknown[];
+  /** Which chat template to use, by name, where the model has several. */
+  template?: string;
   /** Ends the answer early; what there is of it stays. */
   signal?: AbortSignal;
   /** Tokens of the prompt computed so far. */

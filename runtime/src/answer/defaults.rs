@@ -27,15 +27,11 @@ impl AnswerDefaults {
     /// be sound.
     ///
     /// # Errors
-    /// When a file that is there is broken, or doesn't fit the model.
+    /// When a file that is there is broken.
     pub fn of(model: &Model) -> Result<Self, TextError> {
         let folder = model.folder();
         let tokenizer = match crate::small_file::exists(&folder.join("tokenizer.json")) {
-            true => {
-                let tokenizer = Tokenizer::from_folder(folder)?;
-                tokenizer.check_vocab(model.vocab())?;
-                Some(tokenizer)
-            }
+            true => Some(Tokenizer::from_folder(folder)?.for_embedding(model.vocab())),
             false => None,
         };
         Self::from_folder(folder, tokenizer)

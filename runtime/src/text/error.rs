@@ -66,6 +66,15 @@ pub enum TextError {
         /// The rows of the model's embedding.
         rows: usize,
     },
+    /// A text contains a token for which the model has no embedding.
+    TokenWithoutEmbedding {
+        /// The token's id.
+        id: u32,
+        /// Its text.
+        token: String,
+        /// The rows of the model's embedding.
+        rows: usize,
+    },
     /// A stop condition cannot be used.
     Stop {
         /// What is wrong with it.
@@ -152,6 +161,12 @@ impl fmt::Display for TextError {
                 f,
                 "the tokenizer has token {largest_id} ({token:?}), but the model's embedding has \
                  only {rows} rows: tokenizer and weights are not of the same model"
+            ),
+            Self::TokenWithoutEmbedding { id, token, rows } => write!(
+                f,
+                "the text contains the token {token:?} (id {id}), which the model cannot take: its embedding has \
+                 only {rows} rows, so ids go up to {}; write the text without it",
+                rows.saturating_sub(1)
             ),
             Self::Stop { problem } => write!(f, "stop condition: {problem}"),
             Self::NoChatTemplate { folder } => write!(

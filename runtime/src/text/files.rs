@@ -84,16 +84,28 @@ pub(crate) fn kind(value: &Value) -> String {
     }
 }
 
-/// Takes a token id or a list of them (`eos_token_id` comes as either); null is an empty list.
+/// Takes a token id or a list of them (`eos_token_id` comes as either). Null and negative numbers stand for no token.
 pub(crate) fn token_ids(path: &Path, field: &str, value: &Value) -> Result<Vec<u32>, TextError> {
     let one = |value: &Value| {
-        value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
+        if is_no_token(value) {
+            return None;
+        }
+        // Some files have 2.0 for 2.
+        let id = value.as_u64().or_else(|| {
+            let whole = |float: &f64| float.fract() == 0.0 && *float <= f64::from(u32::MAX);
+            value.as_f64().filter(whole).map(|float| float as u64)
+        });
+        let id = id.and_then(|id| u32::try_from(id).ok());
+        Some(id.ok_or_else(|| {
             field_error(path, field, format!("expected a token id, found {}", kind(value)))
-        })
+        }))
     };
     match value {
-        Value::Null => Ok(Vec::new()),
-        Value::Array(items) => items.iter().map(one).collect(),
-        other => Ok(vec![one(other)?]),
+        Value::Array(items) => items.iter().filter_map(one).collect(),
+        other => one(other).into_iter().collect(),
     }
+}
+
+fn is_no_token(value: &Value) -> bool {
+    value.is_null() || value.as_f64().is_some_and(|number| number < 0.0)
 }

@@ -33,11 +33,11 @@ pub struct GenerationConfig {
     pub max_length: Option<u32>,
     /// Strings that end the answer.
     pub stop_strings: Vec<String>,
-    /// The tokens that end the answer; empty where the file names none.
+    /// The tokens that end the answer; empty where the file names none. Negative ids are none.
     pub eos_token_ids: Vec<u32>,
-    /// The token that begins a text.
+    /// The token that begins a text; for information only, so that a value that is no id is `None`.
     pub bos_token_id: Option<u32>,
-    /// The token that fills a batch.
+    /// The token that fills a batch; for information only, as above.
     pub pad_token_id: Option<u32>,
 }
 
@@ -72,8 +72,8 @@ impl GenerationConfig {
             max_length: reader.integer("max_length")?,
             stop_strings: reader.strings("stop_strings")?,
             eos_token_ids: reader.ids("eos_token_id")?,
-            bos_token_id: reader.ids("bos_token_id")?.first().copied(),
-            pad_token_id: reader.ids("pad_token_id")?.first().copied(),
+            bos_token_id: reader.unused_id("bos_token_id"),
+            pad_token_id: reader.unused_id("pad_token_id"),
         })
     }
 }
@@ -120,6 +120,11 @@ impl<'a> Reader<'a> {
         self.get(field).map_or(Ok(Vec::new()), |value| token_ids(self.path, field, value))
     }
 
+    /// An id that is for information only: what is no id is as good as none.
+    fn unused_id(&self, field: &str) -> Option<u32> {
+        self.ids(field).ok()?.first().copied()
+    }
+
     fn strings(&self, field: &str) -> Result<Vec<String>, TextError> {
         let Some(value) = self.get(field) else { return Ok(Vec::new()) };
         let one = |value: &Value| {
@@ -159,6 +164,14 @@ mod tests {
         assert_eq!(config.stop_strings, ["\n\n"]);
         assert_eq!(read(r#"{"eos_token_id": 2}"#).expect("one id").eos_token_ids, [2]);
         assert_eq!(read("{}").expect("an empty file"), GenerationConfig::default());
+        // Values that stand for no token, and those that nothing depends on.
+        let config = read(
+            r#"{"eos_token_id": [2, -1, null, 5.0], "pad_token_id": -1, "bos_token_id": "<s>"}"#,
+        );
+        let config = config.expect("ids that are none");
+        assert_eq!(config.eos_token_ids, [2, 5]);
+        assert_eq!((config.pad_token_id, config.bos_token_id), (None, None));
+        assert!(read(r#"{"eos_token_id": -1}"#).expect("none").eos_token_ids.is_empty());
     }
 
     #[test]
@@ -169,7 +182,8 @@ mod tests {
             (r#"{"top_k": -1}"#, "top_k"),
             (r#"{"top_k": 1.5}"#, "top_k"),
             (r#"{"do_sample": 1}"#, "do_sample"),
-            (r#"{"eos_token_id": [1, -2]}"#, "eos_token_id"),
+            (r#"{"eos_token_id": [1, "</s>"]}"#, "eos_token_id"),
+            (r#"{"eos_token_id": 1.5}"#, "eos_token_id"),
             (r#"{"eos_token_id": 4294967296}"#, "eos_token_id"),
             (r#"{"stop_strings": [1]}"#, "stop_strings"),
         ] {

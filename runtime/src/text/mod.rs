@@ -8,14 +8,17 @@
 //! | --- | --- |
 //! | `tokenizer.json` | [`Tokenizer`] |
 //! | `tokenizer_config.json`, `special_tokens_map.json` | [`Tokenizer`], [`SpecialTokens`], `ChatTemplate` |
+//! | `added_tokens.json` | [`Tokenizer`] |
 //! | `chat_template.jinja`, `chat_template.json`, `additional_chat_templates/` | `ChatTemplate` |
 //! | `generation_config.json` | [`GenerationConfig`], [`StopTokens`] |
 //! | `config.json` | [`StopTokens`], where the file above names no `eos_token_id` |
 
 #[cfg(feature = "chat-template")]
 mod chat;
+mod companions;
 #[cfg(feature = "chat-template")]
 mod conversation;
+mod declared;
 mod decode;
 mod error;
 mod files;

@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
-
 use super::TextError;
-use super::files::{field_error, kind, read_optional_object};
+use super::companions::Companions;
 
 /// The names that `transformers` gives to special tokens, in its order. Chat templates see those
 /// that are set as variables of the same name.
@@ -14,11 +12,13 @@ pub(crate) const NAMES: [&str; 7] =
 
 /// The special tokens that a model's tokenizer configuration names.
 ///
-/// The tokens of `tokenizer_config.json` count. Where that file has no `added_tokens_decoder` (it
-/// is then older than the field), `special_tokens_map.json` overrides it, as in `transformers`.
+/// The tokens of `tokenizer_config.json` count: those with a standard name (`bos_token`, ...), any
+/// other field that ends in `_token` (`eot_token`, `image_token`), and what `extra_special_tokens`
+/// names. Where that file has no `added_tokens_decoder` (it is then older than the field),
+/// `special_tokens_map.json` overrides it, as in `transformers`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
-    /// Name and text, in the order of [`NAMES`].
+    /// Name and text: those of [`NAMES`] in their order, then a model's own names.
     named: Vec<(String, String)>,
     add_bos: Option<bool>,
     add_eos: Option<bool>,
@@ -26,46 +26,20 @@ pub struct SpecialTokens {
 
 impl SpecialTokens {
     /// Reads the names from a model folder. Missing files mean that no token is named.
+    ///
+    /// # Errors
+    /// Files that are not JSON objects, and tokens that are neither text nor objects with `content`.
     pub fn from_folder(folder: &Path) -> Result<Self, TextError> {
-        let path = folder.join("tokenizer_config.json");
-        let config = read_optional_object(&path)?.unwrap_or_default();
-        let mut tokens = Self::default();
-        tokens.read_names(&path, &config)?;
-        tokens.add_bos = optional_bool(&path, &config, "add_bos_token")?;
-        tokens.add_eos = optional_bool(&path, &config, "add_eos_token")?;
-        if !config.contains_key("added_tokens_decoder") {
-            let path = folder.join("special_tokens_map.json");
-            if let Some(map) = read_optional_object(&path)? {
-                tokens.read_names(&path, &map)?;
-            }
-        }
-        Ok(tokens)
+        Ok(Self::from_companions(&Companions::read(folder)?, None))
     }
 
-    fn read_names(&mut self, path: &Path, map: &Map<String, Value>) -> Result<(), TextError> {
-        for name in NAMES {
-            let Some(value) = map.get(name) else { continue };
-            let text = match value {
-                Value::Null => continue,
-                Value::String(text) => text,
-                Value::Object(token) => match token.get("content") {
-                    Some(Value::String(text)) => text,
-                    _ => {
-                        let field = format!("{name}.content");
-                        return Err(field_error(path, &field, "expected a string"));
-                    }
-                },
-                other => {
-                    let problem = format!(
-                        "expected a string or an object with `content`, found {}",
-                        kind(other)
-                    );
-                    return Err(field_error(path, name, problem));
-                }
-            };
-            self.set(name, text);
+    /// The names of companion files; `pad` is what `tokenizer.json` pads with, which has a name where they give it none.
+    pub(super) fn from_companions(companions: &Companions, pad: Option<&str>) -> Self {
+        Self {
+            named: companions.named(pad),
+            add_bos: companions.add_bos,
+            add_eos: companions.add_eos,
         }
-        Ok(())
     }
 
     /// Sets a token by the name that `transformers` gives to it (`bos_token`, `pad_token`, ...).
@@ -105,19 +79,5 @@ impl SpecialTokens {
     /// `add_eos_token` of the configuration; for information, as [`Self::add_bos_token`].
     pub fn add_eos_token(&self) -> Option<bool> {
         self.add_eos
-    }
-}
-
-fn optional_bool(
-    path: &Path,
-    map: &Map<String, Value>,
-    field: &str,
-) -> Result<Option<bool>, TextError> {
-    match map.get(field) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Bool(value)) => Ok(Some(*value)),
-        Some(other) => {
-            Err(field_error(path, field, format!("expected true or false, found {}", kind(other))))
-        }
     }
 }

@@ -8,12 +8,14 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use serde::de::IgnoredAny;
-use serde_json::{Map, Value};
-use tokenizers::AddedToken;
 
+use super::companions::{Companions, Head};
 use super::decode::Pipeline;
-use super::files::{self, field_error, kind};
+use super::files;
 use super::{SpecialTokens, StreamDecoder, TextError};
+
+/// The most contradictions between files that a warning names.
+const SHOWN: usize = 4;
 
 /// How a text is turned into tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +38,15 @@ impl Default for EncodeOptions {
 /// A tokenizer: text to token ids and back. Cloning it is cheap (it is shared).
 ///
 /// Truncation and padding that `tokenizer.json` may ask for are ignored: a prompt is never cut.
+///
+/// A tokenizer may have more entries than the model's embedding has rows: see
+/// [`Tokenizer::for_embedding`].
 #[derive(Clone)]
-pub struct Tokenizer(Arc<Inner>);
+pub struct Tokenizer {
+    inner: Arc<Inner>,
+    /// The rows of the model's embedding, where they are known.
+    rows: Option<usize>,
+}
 
 struct Inner {
     /// Written to only for the moment in which special tokens are not recognized.
@@ -52,16 +61,17 @@ struct Inner {
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer")
-            .field("vocab_size", &self.0.vocab_size)
-            .field("special", &self.0.special)
+            .field("vocab_size", &self.inner.vocab_size)
+            .field("special", &self.inner.special)
             .finish_non_exhaustive()
     }
 }
 
 impl Tokenizer {
-    /// Loads the tokenizer of a model folder: `tokenizer.json`, and from `tokenizer_config.json`
-    /// (and `special_tokens_map.json`) the names of special tokens and the added tokens that
-    /// `tokenizer.json` lacks.
+    /// Loads the tokenizer of a model folder: `tokenizer.json`, and from its companions
+    /// (`tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`) the names of
+    /// special tokens and the tokens that `tokenizer.json` lacks, with the ids that they have in
+    /// `transformers`.
     ///
     /// # Errors
     /// Missing, truncated and malformed files, each with its path; never a panic.
@@ -78,14 +88,11 @@ impl Tokenizer {
             };
             return Err(TextError::Tokenizer { path, problem });
         };
-        let special = SpecialTokens::from_folder(folder)?;
-        let config_path = folder.join("tokenizer_config.json");
-        let config = files::read_optional_object(&config_path)?.unwrap_or_default();
-        let mut added = Vec::new();
-        if let Some(decoder) = config.get("added_tokens_decoder") {
-            added = added_tokens(&config_path, decoder)?;
-        }
-        Self::build(&json, &path, special, added)
+        let companions = Companions::read(folder)?;
+        Self::build(&json, &path, |head| {
+            let special = SpecialTokens::from_companions(&companions, head.pad_token());
+            (special, companions)
+        })
     }
 
     /// Builds a tokenizer from the contents of a `tokenizer.json`. `path` is for messages only.
@@ -93,31 +100,33 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::from_folder`].
     pub fn from_json(json: &[u8], path: &Path, special: SpecialTokens) -> Result<Self, TextError> {
-        Self::build(json, path, special, Vec::new())
+        Self::build(json, path, |_| (special, Companions::default()))
     }
 
     fn build(
         json: &[u8],
         path: &Path,
-        special: SpecialTokens,
-        added: Vec<(u32, AddedToken)>,
+        declared: impl FnOnce(&Head) -> (SpecialTokens, Companions),
     ) -> Result<Self, TextError> {
         // The library reports broken JSON without a position, in places by a panic.
-        serde_json::from_slice::<IgnoredAny>(json)
-            .map_err(|source| TextError::Json { path: path.to_path_buf(), source })?;
+        let head = read_head(json, path)?;
+        let (special, companions) = declared(&head);
         let built = guarded(|| {
             let mut library = tokenizers::Tokenizer::from_bytes(json)?;
             library.with_truncation(None)?.with_padding(None);
-            add_missing(&mut library, added, path)?;
+            add_declared(&mut library, companions, &head, path)?;
             let largest = library
                 .get_vocab(true)
                 .into_iter()
                 .max_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)))
                 .map(|(token, id)| (id, token));
+            // By their texts, as the library decodes: a token that was special once stays so, whatever a later
+            // declaration of it says.
+            let added = library.get_added_vocabulary();
             let special_ids = library
                 .get_added_tokens_decoder()
                 .into_iter()
-                .filter(|(_, token)| token.special)
+                .filter(|(_, token)| added.is_special_token(&token.content))
                 .map(|(id, _)| id)
                 .collect();
             let pipeline = Pipeline::new(library.get_decoder());
@@ -131,7 +140,7 @@ impl Tokenizer {
             })
         });
         let problem = match built {
-            Ok(Ok(inner)) => return Ok(Self(Arc::new(inner))),
+            Ok(Ok(inner)) => return Ok(Self { inner: Arc::new(inner), rows: None }),
             Ok(Err(error)) => error.to_string(),
             Err(panic) => panic,
         };
@@ -140,14 +149,15 @@ impl Tokenizer {
 
     fn library(&self) -> RwLockReadGuard<'_, tokenizers::Tokenizer> {
         // Nothing is left half done by a panic: what is written is one flag.
-        self.0.library.read().unwrap_or_else(PoisonError::into_inner)
+        self.inner.library.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Turns a text into token ids.
     ///
     /// # Errors
     /// [`TextError::Encode`] where the tokenizer has no token for a part of the text and no
-    /// unknown token either, or fails otherwise.
+    /// unknown token either, or fails otherwise; [`TextError::TokenWithoutEmbedding`] (see
+    /// [`Tokenizer::for_embedding`]).
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TextError> {
         let run = |library: &tokenizers::Tokenizer| {
             guarded(|| library.encode_fast(text, options.add_special_tokens))
@@ -155,17 +165,21 @@ impl Tokenizer {
         let encoded = if options.parse_special_tokens {
             run(&self.library())
         } else {
-            let mut library = self.0.library.write().unwrap_or_else(PoisonError::into_inner);
+            let mut library = self.inner.library.write().unwrap_or_else(PoisonError::into_inner);
             library.set_encode_special_tokens(true);
             let encoded = run(&library);
             library.set_encode_special_tokens(false);
             encoded
         };
-        match encoded {
-            Ok(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
-            Ok(Err(error)) => Err(TextError::Encode { problem: error.to_string() }),
-            Err(problem) => Err(TextError::Encode { problem }),
-        }
+        let problem = match encoded {
+            Ok(Ok(encoding)) => {
+                self.check_rows(encoding.get_ids())?;
+                return Ok(encoding.get_ids().to_vec());
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(problem) => problem,
+        };
+        Err(TextError::Encode { problem })
     }
 
     /// As [`Tokenizer::encode`] with special tokens as they stand in the text and none added; also, for each
@@ -174,6 +188,7 @@ impl Tokenizer {
     pub(super) fn encode_with_ends(&self, text: &str) -> Result<(Vec<u32>, Vec<usize>), TextError> {
         match guarded(|| self.library().encode(text, false)) {
             Ok(Ok(encoding)) => {
+                self.check_rows(encoding.get_ids())?;
                 let ends = encoding.get_offsets().iter().map(|(_, end)| *end).collect();
                 Ok((encoding.get_ids().to_vec(), ends))
             }
@@ -188,7 +203,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Decode`] where the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, TextError> {
-        if !self.0.pipeline.is_exact() {
+        if !self.inner.pipeline.is_exact() {
             return match guarded(|| self.library().decode(ids, skip_special_tokens)) {
                 Ok(Ok(text)) => Ok(text),
                 Ok(Err(error)) => Err(TextError::Decode { problem: error.to_string() }),
@@ -221,26 +236,28 @@ impl Tokenizer {
 
     /// Whether an id is a special token: control, no text.
     pub fn is_special(&self, id: u32) -> bool {
-        self.0.special_ids.contains(&id)
+        self.inner.special_ids.contains(&id)
     }
 
     /// How many tokens there are, added tokens included.
     pub fn vocab_size(&self) -> usize {
-        self.0.vocab_size
+        self.inner.vocab_size
     }
 
     /// The largest token id; `None` for an empty vocabulary. Ids need not be without gaps.
     pub fn largest_id(&self) -> Option<u32> {
-        self.0.largest.as_ref().map(|(id, _)| *id)
+        self.inner.largest.as_ref().map(|(id, _)| *id)
     }
 
     /// Checks that the model has an embedding for each token: `rows` are the rows of its
-    /// embedding. An embedding larger than the vocabulary is usual (padding) and right.
+    /// embedding. An embedding larger than the vocabulary is usual (padding) and right. A smaller
+    /// one is no fault by itself: a tokenizer [`for_embedding`](Self::for_embedding) fails only on
+    /// texts that need what is missing.
     ///
     /// # Errors
     /// [`TextError::VocabularyTooLarge`].
     pub fn check_vocab(&self, rows: usize) -> Result<(), TextError> {
-        match &self.0.largest {
+        match &self.inner.largest {
             Some((id, token)) if usize::try_from(*id).map_or(true, |id| id >= rows) => {
                 Err(TextError::VocabularyTooLarge { largest_id: *id, token: token.clone(), rows })
             }
@@ -248,98 +265,89 @@ impl Tokenizer {
         }
     }
 
+    /// The tokenizer for a model whose embedding has `rows` rows. Entries beyond them (an embedding is sometimes not
+    /// enlarged with its tokenizer) are no fault while no text contains them: [`Tokenizer::encode`] fails on a text that
+    /// does, and a model has no logit for them, so that it never generates one.
+    #[must_use]
+    pub fn for_embedding(mut self, rows: usize) -> Self {
+        self.rows = Some(rows);
+        self
+    }
+
+    /// Checks ids that come from a text against the rows of the embedding.
+    fn check_rows(&self, ids: &[u32]) -> Result<(), TextError> {
+        let Some(rows) = self.rows else { return Ok(()) };
+        match ids.iter().find(|id| usize::try_from(**id).map_or(true, |id| id >= rows)) {
+            Some(&id) => {
+                let token = self.id_to_token(id).unwrap_or_default();
+                Err(TextError::TokenWithoutEmbedding { id, token, rows })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The named special tokens (`bos_token`, `eos_token`, ...).
     pub fn special_tokens(&self) -> &SpecialTokens {
-        &self.0.special
+        &self.inner.special
     }
 
     /// The id of `bos_token`, if it is named and in the vocabulary.
     pub fn bos_id(&self) -> Option<u32> {
-        self.token_to_id(self.0.special.bos()?)
+        self.token_to_id(self.inner.special.bos()?)
     }
 
     /// The id of `eos_token`, if it is named and in the vocabulary.
     pub fn eos_id(&self) -> Option<u32> {
-        self.token_to_id(self.0.special.eos()?)
+        self.token_to_id(self.inner.special.eos()?)
     }
 
     pub(crate) fn new_pipeline(&self) -> Pipeline {
-        self.0.pipeline.clone()
+        self.inner.pipeline.clone()
     }
 }
 
-/// Adds the tokens that `tokenizer_config.json` declares and `tokenizer.json` lacks.
-fn add_missing(
+/// Adds the tokens that the companions of `tokenizer.json` declare and it lacks.
+fn add_declared(
     library: &mut tokenizers::Tokenizer,
-    added: Vec<(u32, AddedToken)>,
+    companions: Companions,
+    head: &Head,
     path: &Path,
 ) -> tokenizers::Result<()> {
     let known = library.get_added_tokens_decoder();
-    for (id, token) in added {
-        if known.get(&id) == Some(&token) {
-            continue;
-        }
-        let text = token.content.clone();
-        library.add_tokens([token])?;
-        if library.token_to_id(&text) != Some(id) {
-            log::warn!(
-                "{}: added token {text:?} is declared with id {id} in tokenizer_config.json, but \
-                 has id {:?}",
-                path.display(),
-                library.token_to_id(&text)
-            );
-        }
+    let known = known.into_values().map(|token| token.content).collect();
+    let additions = companions.additions(head, &known);
+    // All in one call: each call builds the library's search trees anew.
+    library.add_tokens(additions.iter().map(|(_, token)| token.clone()))?;
+    let mut contradicted = additions.iter().filter_map(|(declared, token)| {
+        let (declared, found) = ((*declared)?, library.token_to_id(&token.content)?);
+        (declared != i64::from(found))
+            .then(|| format!("{:?} is {found}, not {declared}", token.content))
+    });
+    let shown: Vec<String> = contradicted.by_ref().take(SHOWN).collect();
+    if !shown.is_empty() {
+        let more = match contradicted.count() {
+            0 => String::new(),
+            count => format!(", and {count} more"),
+        };
+        let folder = path.parent().unwrap_or(path).display();
+        log::warn!(
+            "{folder}: the tokenizer's files contradict each other about ids: {}{more} (ids as in transformers)",
+            shown.join(", ")
+        );
     }
     Ok(())
 }
 
-/// Reads `added_tokens_decoder`: `{"5": {"content": "<s>", "special": true, ...}}`, by id.
-fn added_tokens(path: &Path, decoder: &Value) -> Result<Vec<(u32, AddedToken)>, TextError> {
-    const FIELD: &str = "added_tokens_decoder";
-    let Value::Object(decoder) = decoder else {
-        let problem = format!("expected an object, found {}", kind(decoder));
-        return Err(field_error(path, FIELD, problem));
-    };
-    let mut added = Vec::with_capacity(decoder.len());
-    for (id, token) in decoder {
-        let field = format!("{FIELD}.{id}");
-        let id = id.parse().map_err(|_| field_error(path, &field, "the name is no token id"))?;
-        let Value::Object(token) = token else {
-            let problem = format!("expected an object, found {}", kind(token));
-            return Err(field_error(path, &field, problem));
-        };
-        let Some(Value::String(content)) = token.get("content") else {
-            return Err(field_error(path, &format!("{field}.content"), "expected a string"));
-        };
-        let flag = |name: &str, default: bool| flag(path, &field, token, name, default);
-        let special = flag("special", false)?;
-        added.push((
-            id,
-            AddedToken::from(content.clone(), special)
-                .single_word(flag("single_word", false)?)
-                .lstrip(flag("lstrip", false)?)
-                .rstrip(flag("rstrip", false)?)
-                .normalized(flag("normalized", !special)?),
-        ));
-    }
-    added.sort_by_key(|(id, _)| *id);
-    Ok(added)
-}
-
-fn flag(
-    path: &Path,
-    field: &str,
-    token: &Map<String, Value>,
-    name: &str,
-    default: bool,
-) -> Result<bool, TextError> {
-    match token.get(name) {
-        None | Some(Value::Null) => Ok(default),
-        Some(Value::Bool(value)) => Ok(*value),
-        Some(other) => {
-            let problem = format!("expected true or false, found {}", kind(other));
-            Err(field_error(path, &format!("{field}.{name}"), problem))
+/// Reads what is needed of a `tokenizer.json` beside what the library makes of it.
+fn read_head(json: &[u8], path: &Path) -> Result<Head, TextError> {
+    let syntax = |source| TextError::Json { path: path.to_path_buf(), source };
+    match serde_json::from_slice(json) {
+        Ok(head) => Ok(head),
+        // What is JSON, but of another shape, is the library's to refuse.
+        Err(error) if error.is_data() => {
+            serde_json::from_slice::<IgnoredAny>(json).map(|_| Head::default()).map_err(syntax)
         }
+        Err(error) => Err(syntax(error)),
     }
 }
 

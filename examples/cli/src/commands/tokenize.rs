@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use kinglet::text::{ChatOptions, ChatTemplate, EncodeOptions, Message, Tokenizer};
+use kinglet::text::{ChatOptions, EncodeOptions, Message, Tokenizer};
 use serde_json::json;
 
 use crate::args::GlobalArgs;
 use crate::error::CliError;
 use crate::output::{Format, Output};
-use crate::{model_folder, tokens};
+use crate::{model_folder, template, tokens};
 
 const EXAMPLES: &str = "\
 Prints the ids as in 1,2,3: what --tokens of other commands takes. The text comes from standard
@@ -32,7 +32,7 @@ pub(crate) struct TokenizeArgs {
     #[arg(long, short, value_name = "FILE", conflicts_with = "decode")]
     file: Option<PathBuf>,
     /// Turn these ids into text
-    #[arg(long, value_name = "IDS", conflicts_with_all = ["chat", "system", "no_special", "pieces"])]
+    #[arg(long, value_name = "IDS", conflicts_with_all = ["chat", "system", "template", "no_special", "pieces"])]
     decode: Option<String>,
     /// Take the text for a user's message and render the model's chat template first
     #[arg(long)]
@@ -40,6 +40,9 @@ pub(crate) struct TokenizeArgs {
     /// A system prompt in front of the message
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
+    /// Which of the model's chat templates to use, by name, or a file (Jinja) to use instead of them
+    #[arg(long, value_name = "NAME|FILE", requires = "chat")]
+    template: Option<String>,
     /// Don't add the tokens that begin or end a text
     #[arg(long)]
     no_special: bool,
@@ -75,10 +78,12 @@ pub(crate) fn run(global: &GlobalArgs, args: TokenizeArgs) -> Result<(), CliErro
         (None, None) => tokens::read_stdin()?,
     };
     let (text, ids) = if args.chat {
-        let template = ChatTemplate::from_folder(&folder)?;
+        let (template, name) = template::load(&folder, args.template.as_deref())?;
         let mut messages: Vec<Message> = args.system.into_iter().map(Message::system).collect();
         messages.push(Message::user(text));
-        let text = template.render(&messages, &ChatOptions::default())?;
+        let options =
+            ChatOptions { template: name, now: template::now(), ..ChatOptions::default() };
+        let text = template.render(&messages, &options)?;
         let plain = EncodeOptions { add_special_tokens: false, parse_special_tokens: true };
         let ids = tokenizer.encode(&text, plain)?;
         (text, ids)

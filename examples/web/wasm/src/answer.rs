@@ -49,6 +49,8 @@ struct Options {
     /// Variables for the template.
     variables: Map<String, Value>,
     tools: Option<Vec<Value>>,
+    /// Which of several templates.
+    template: Option<String>,
     /// Seconds since 1970, in local time: what the template calls now.
     now: Option<i64>,
 }
@@ -196,6 +198,7 @@ fn prompt(
                 variables: options.variables.clone(),
                 tools: options.tools.clone(),
                 now: options.now.and_then(DateTime::from_unix),
+                template: options.template.clone(),
                 ..ChatOptions::default()
             };
             let conversation = Conversation { messages, options: chat };

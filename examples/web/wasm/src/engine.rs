@@ -171,9 +171,7 @@ impl Engine {
         model_options.allow_surplus = true;
         let model = Model::open_async(folder, &model_options).await?;
         let template = ChatTemplate::from_folder(folder).map_err(|error| error.to_string());
-        // Told now rather than with the first answer.
-        let tokenizer = Tokenizer::from_folder(folder)?;
-        tokenizer.check_vocab(model.vocab())?;
+        let tokenizer = Tokenizer::from_folder(folder)?.for_embedding(model.vocab());
         let defaults = AnswerDefaults::from_folder(folder, Some(tokenizer))?;
         let cache = PrefixCacheOptions::new()
             .max_bytes(options.cache_bytes.unwrap_or(CACHE_BYTES))

@@ -55,6 +55,22 @@ pub(super) fn tojson(value: &Value, options: Rest<ValueOrKwargs>) -> Result<Valu
     Ok(Value::from(writer.out))
 }
 
+/// `json.dumps` as `tojson` calls it without options.
+pub(super) fn dumps(value: &Value) -> Result<String, Error> {
+    let (item, key) = (", ".to_string(), ": ".to_string());
+    let mut writer = JsonWriter {
+        out: String::new(),
+        ensure_ascii: false,
+        indent: None,
+        item,
+        key,
+        sort_keys: false,
+        depth: 0,
+    };
+    writer.value(value)?;
+    Ok(writer.out)
+}
+
 struct JsonWriter {
     out: String,
     ensure_ascii: bool,

@@ -5,13 +5,14 @@ use serde_json::{Map, Value};
 
 /// One message of a conversation, with the fields that `transformers` and the common APIs use.
 ///
-/// `content` is text, or a list of parts (`[{"type": "text", "text": "..."}]`) for templates that
-/// take them; `extra` holds all other fields (`tool_calls`, `reasoning_content`, `name`, ...).
+/// `content` is text, or a list of parts (`[{"type": "text", "text": "..."}]`); it may be null or
+/// absent, as in the calls of tools. `extra` holds all other fields (`tool_calls`,
+/// `reasoning_content`, `name`, ...). See [`ChatOptions::adapt_messages`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     /// Who speaks: `system`, `user`, `assistant`, `tool`, ...
     pub role: String,
-    /// What is said. Absent and null are different things to some templates.
+    /// What is said. A field that is null is for templates as if it were absent.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub content: Option<Value>,
     /// All other fields, in order.
@@ -124,8 +125,13 @@ pub struct ChatOptions {
     pub template: Option<String>,
     /// Further variables for the template, `enable_thinking` for example.
     pub variables: Map<String, Value>,
-    /// The time that the template sees; `None` is now, in UTC.
+    /// The time that the template sees; `None` is [`DateTime::now`].
     pub now: Option<DateTime>,
+    /// Gives contents and tool calls the form that the template takes (the default): text where it
+    /// takes no parts, parts where it takes no text, arguments as an object or as JSON text. What a
+    /// template takes is found out by rendering small conversations with it. Otherwise messages
+    /// reach the template as they are given, as in `transformers`.
+    pub adapt_messages: bool,
     /// Bounds on the template's work.
     pub limits: RenderLimits,
 }
@@ -141,6 +147,7 @@ impl Default for ChatOptions {
             template: None,
             variables: Map::new(),
             now: None,
+            adapt_messages: true,
             limits: RenderLimits::default(),
         }
     }

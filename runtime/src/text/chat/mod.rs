@@ -16,8 +16,9 @@
 //! - the filters for HTML and prose (`truncate`, `urlize`, `wordcount`, ...) are not there;
 //! - floats from 1e16 on or below 1e-4 are written without an exponent where they are joined with
 //!   `~` or inside of a container;
-//! - `strftime_now` is in UTC if no time is given, and in English.
+//! - `strftime_now` is in English.
 
+mod adapt;
 mod environment;
 mod guard;
 mod json;
@@ -26,6 +27,7 @@ mod message;
 mod methods;
 mod render;
 mod strftime;
+mod zone;
 
 use std::path::Path;
 
@@ -34,6 +36,7 @@ use serde_json::{Map, Value};
 
 pub use message::{ChatOptions, DateTime, Message, RenderLimits};
 
+use super::companions::{self, Companions};
 use super::files::{self, field_error, kind, read_optional_object};
 use super::{SpecialTokens, TextError};
 
@@ -50,6 +53,8 @@ pub struct ChatTemplate {
     env: Environment<'static>,
     names: Vec<String>,
     special: SpecialTokens,
+    /// What was found out about the templates.
+    tastes: adapt::Tastes,
 }
 
 impl std::fmt::Debug for ChatTemplate {
@@ -91,7 +96,7 @@ impl ChatTemplate {
                 names.push(name);
             }
         }
-        Ok(Self { env, names, special })
+        Ok(Self { env, names, special, tastes: adapt::Tastes::default() })
     }
 
     /// Loads the templates of a model folder, from the first of these that exists, as
@@ -103,7 +108,6 @@ impl ChatTemplate {
     /// [`TextError::NoChatTemplate`] if there is none; files that are not what they should be;
     /// those of [`Self::new`].
     pub fn from_folder(folder: &Path) -> Result<Self, TextError> {
-        let special = SpecialTokens::from_folder(folder)?;
         let mut templates = template_files(folder)?;
         for file in ["tokenizer_config.json", "chat_template.json"] {
             if templates.is_empty() {
@@ -115,6 +119,36 @@ impl ChatTemplate {
         if templates.is_empty() {
             return Err(TextError::NoChatTemplate { folder: folder.to_path_buf() });
         }
+        let companions = Companions::read(folder)?;
+        // Read only where it matters: it is the largest of the files.
+        let pads = || templates.iter().any(|(_, source)| source.contains("pad_token"));
+        let pad = match !companions.declares_pad() && pads() {
+            true => companions::pad_token(folder),
+            false => None,
+        };
+        let special = SpecialTokens::from_companions(&companions, pad.as_deref());
+        Self::with_names(templates, special)
+    }
+
+    /// Compiles the template of a file: Jinja, or JSON (`tokenizer_config.json`, `chat_template.json`) whose
+    /// `chat_template` is a template or a list of named ones.
+    ///
+    /// # Errors
+    /// Files that can't be read or are not what they should be, and those of [`Self::new`].
+    pub fn from_file(path: &Path, special: SpecialTokens) -> Result<Self, TextError> {
+        let missing = || TextError::Io {
+            path: path.to_path_buf(),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        if path.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("json")) {
+            let source = files::read_optional_text(path, MAX_FILE_BYTES)?.ok_or_else(missing)?;
+            return Self::new(&source, special);
+        }
+        let config = read_optional_object(path)?.ok_or_else(missing)?;
+        let templates = templates_in(path, &config)?;
+        if templates.is_empty() {
+            return Err(field_error(path, "chat_template", "expected a template, found none"));
+        }
         Self::with_names(templates, special)
     }
 
@@ -123,8 +157,11 @@ impl ChatTemplate {
         &self.names
     }
 
-    /// The name of the template to use.
-    fn choose(&self, options: &ChatOptions) -> Result<&str, TextError> {
+    /// The name of the template that a conversation with these options is rendered with.
+    ///
+    /// # Errors
+    /// [`TextError::NoSuchChatTemplate`] where the options name none that there is, or name none and there is no default.
+    pub fn choose(&self, options: &ChatOptions) -> Result<&str, TextError> {
         let find = |wanted: &str| self.names.iter().find(|name| *name == wanted);
         let tools = options.tools.is_some();
         let found = match &options.template {

@@ -6,6 +6,7 @@ use std::io;
 use minijinja::{Error, ErrorKind};
 use serde_json::{Map, Value};
 
+use super::adapt::complete;
 use super::environment::{NOW, Refused};
 use super::{ChatOptions, ChatTemplate, DateTime};
 use crate::text::TextError;
@@ -31,7 +32,11 @@ impl ChatTemplate {
         }
         for (index, message) in messages.iter_mut().enumerate() {
             match message {
-                Value::Object(message) => alias_reasoning(message),
+                Value::Object(message) => {
+                    // Programs write null for what is not there, templates ask whether it is there.
+                    message.retain(|_, value| !value.is_null());
+                    alias_reasoning(message);
+                }
                 other => {
                     return conversation(format!(
                         "message {index}: expected an object, found {}",
@@ -40,30 +45,48 @@ impl ChatTemplate {
                 }
             }
         }
+        let name = self.choose(options)?;
+        if options.adapt_messages {
+            self.adapt(name, &mut messages)?;
+        }
         let continued = match options.continue_final_message {
             true => Some(mark_open_end(&mut messages)?),
             false => None,
         };
-        let rendered = self.run(messages, options)?;
+        let rendered = match self.run(name, &messages, options) {
+            Err(error @ TextError::TemplateRender { .. }) if options.adapt_messages => {
+                // Many templates take it for granted that what they print is there.
+                match complete(&mut messages) {
+                    true => self.run(name, &messages, options).map_err(|_| error)?,
+                    false => return Err(error),
+                }
+            }
+            rendered => rendered?,
+        };
         match continued {
             Some(text) => cut_open_end(rendered, &text),
             None => Ok(rendered),
         }
     }
 
-    fn run(&self, messages: Vec<Value>, options: &ChatOptions) -> Result<String, TextError> {
+    pub(super) fn run(
+        &self,
+        name: &str,
+        messages: &[Value],
+        options: &ChatOptions,
+    ) -> Result<String, TextError> {
         let mut bytes = 0;
         let mut context: Vec<(String, minijinja::Value)> = Vec::new();
         for (name, text) in self.special.iter() {
             context.push((name.to_string(), text.into()));
         }
-        let list = |values: &Option<Vec<Value>>, bytes: &mut u64| match values {
-            Some(values) => to_value(&Value::Array(values.clone()), 0, bytes),
+        let list = |values: Option<&[Value]>, bytes: &mut u64| match values {
+            Some(values) => list_to_value(values, 0, bytes),
             None => Ok(minijinja::Value::from(())),
         };
-        context.push(("messages".into(), to_value(&Value::Array(messages), 0, &mut bytes)?));
-        context.push(("tools".into(), list(&options.tools, &mut bytes)?));
-        context.push(("documents".into(), list(&options.documents, &mut bytes)?));
+        context.push(("messages".into(), list(Some(messages), &mut bytes)?));
+        context.push(("tools".into(), list(options.tools.as_deref(), &mut bytes)?));
+        context.push(("documents".into(), list(options.documents.as_deref(), &mut bytes)?));
         context.push(("add_generation_prompt".into(), options.add_generation_prompt.into()));
         for (name, value) in &options.variables {
             context.push((name.clone(), to_value(value, 0, &mut bytes)?));
@@ -80,8 +103,7 @@ impl ChatTemplate {
         // The environment is shared between renderings; a copy takes this one's limit.
         let mut env = self.env.clone();
         env.set_fuel(Some(work));
-        let template =
-            env.get_template(self.choose(options)?).map_err(|error| convert(&error, work))?;
+        let template = env.get_template(name).map_err(|error| convert(&error, work))?;
         let mut output = Limited { bytes: Vec::new(), limit: limits.output_bytes, exceeded: false };
         let context = minijinja::Value::from_pairs(context);
         let result = template.render_captured_to(context, &mut output).map(drop);
@@ -96,7 +118,7 @@ impl ChatTemplate {
     }
 }
 
-fn conversation<T>(problem: String) -> Result<T, TextError> {
+pub(super) fn conversation<T>(problem: String) -> Result<T, TextError> {
     Err(TextError::Conversation { problem })
 }
 
@@ -150,8 +172,22 @@ fn cut_open_end(mut rendered: String, text: &str) -> Result<String, TextError> {
     }
 }
 
+fn list_to_value(
+    items: &[Value],
+    depth: usize,
+    bytes: &mut u64,
+) -> Result<minijinja::Value, TextError> {
+    let items: Result<Vec<_>, _> =
+        items.iter().map(|item| to_value(item, depth + 1, bytes)).collect();
+    Ok(items?.into())
+}
+
 /// JSON as a value for the template. `bytes` grows by about the size of the JSON text.
-fn to_value(json: &Value, depth: usize, bytes: &mut u64) -> Result<minijinja::Value, TextError> {
+pub(super) fn to_value(
+    json: &Value,
+    depth: usize,
+    bytes: &mut u64,
+) -> Result<minijinja::Value, TextError> {
     if depth > MAX_JSON_DEPTH {
         return conversation(format!("nested more than {MAX_JSON_DEPTH} deep"));
     }
@@ -172,11 +208,7 @@ fn to_value(json: &Value, depth: usize, bytes: &mut u64) -> Result<minijinja::Va
             *bytes += text.len() as u64;
             text.as_str().into()
         }
-        Value::Array(items) => {
-            let items: Result<Vec<_>, _> =
-                items.iter().map(|item| to_value(item, depth + 1, bytes)).collect();
-            items?.into()
-        }
+        Value::Array(items) => list_to_value(items, depth, bytes)?,
         Value::Object(map) => {
             let mut pairs = Vec::with_capacity(map.len());
             for (key, value) in map {

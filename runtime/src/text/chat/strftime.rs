@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::DateTime;
+use super::{DateTime, zone};
 
 const WEEKDAYS: [&str; 7] =
     ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -22,15 +22,17 @@ const MONTHS: [&str; 12] = [
 ];
 
 impl DateTime {
-    /// The time now, in UTC. `None` where there is no clock (in the browser the host has to give
-    /// the time) or it shows a year before 1970.
+    /// The time now, in the local time zone: by the variable `TZ`, else by `/etc/localtime`. Where a system has neither
+    /// (Windows, Android), in UTC. `None` where there is no clock (in the browser the host has to give the time) or it
+    /// shows a year before 1970.
     pub fn now() -> Option<Self> {
         if cfg!(all(target_arch = "wasm32", target_os = "unknown")) {
             // Asking for the time there is a panic.
             return None;
         }
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
-        Self::from_unix(i64::try_from(since.as_secs()).ok()?)
+        let moment = i64::try_from(since.as_secs()).ok()?;
+        Self::from_unix(moment.checked_add(zone::offset(moment).unwrap_or(0))?)
     }
 
     /// The time, in UTC, so many seconds after the beginning of 1970. `None` for years that do not

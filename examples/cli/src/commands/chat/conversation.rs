@@ -16,6 +16,7 @@ use crate::generation::{Answer, Question, StopReason};
 use crate::interrupt;
 use crate::output::Output;
 use crate::speculate_args::Speculation;
+use crate::template;
 
 /// What a conversation needs.
 pub(crate) struct Setup {
@@ -25,6 +26,8 @@ pub(crate) struct Setup {
     pub(crate) tokenizer: Tokenizer,
     /// Its chat template, or the one that was given.
     pub(crate) template: ChatTemplate,
+    /// Its name, where one of several was chosen.
+    pub(crate) template_name: Option<String>,
     /// What the model's files say about answers.
     pub(crate) defaults: AnswerDefaults,
     /// What the command line says about them.
@@ -59,7 +62,11 @@ impl Conversation {
         // Refused here rather than in the middle of an answer.
         StopMatcher::new(&setup.options.stop_strings)?;
         let cache = PrefixCache::new(&setup.model, setup.cache.clone())?;
-        let options = ChatOptions { variables: setup.variables.clone(), ..ChatOptions::default() };
+        let options = ChatOptions {
+            variables: setup.variables.clone(),
+            template: setup.template_name.clone(),
+            ..ChatOptions::default()
+        };
         let talk = text::Conversation { messages: Vec::new(), options };
         Ok(Self { setup, random, talk, session, cache })
     }
@@ -161,6 +168,7 @@ impl Conversation {
 
     /// Answers the messages and appends the answer to them, if there is one.
     fn answer(&mut self, output: &mut Output) -> Result<Answer, CliError> {
+        self.talk.options.now = template::now();
         let prompt = self.talk.prompt(&self.setup.template, &self.setup.tokenizer)?;
         let _guard = interrupt::guard();
         let question = Question {

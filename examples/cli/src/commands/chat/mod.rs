@@ -4,12 +4,11 @@
 //! slash commands from a person, [`transcript`] is the file that a conversation is saved to.
 
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use kinglet::PrefixCacheOptions;
 use kinglet::answer::AnswerDefaults;
-use kinglet::text::{ChatTemplate, SpecialTokens};
 
 use crate::args::GlobalArgs;
 use crate::atomic::AtomicFile;
@@ -18,16 +17,13 @@ use crate::generation::StopReason;
 use crate::output::{Format, Output};
 use crate::sampling_args::{SamplingArgs, StopArgs};
 use crate::speculate_args::SpeculateArgs;
-use crate::{load, report, tokens};
+use crate::{load, report, template, tokens};
 
 mod conversation;
 mod interactive;
 mod transcript;
 
 use conversation::{Conversation, Setup};
-
-/// The largest chat template that is read.
-const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 
 const EXAMPLES: &str = "\
 With a terminal, the conversation goes on until /quit; /help lists the commands. Ctrl-C stops an
@@ -66,9 +62,9 @@ pub(crate) struct ChatArgs {
     /// Save the conversation here at the end
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// A chat template (Jinja) to use instead of the model's
-    #[arg(long, value_name = "FILE")]
-    template: Option<PathBuf>,
+    /// Which of the model's chat templates to use, by name, or a file (Jinja) to use instead of them
+    #[arg(long, value_name = "NAME|FILE")]
+    template: Option<String>,
     /// A variable for the template, as in enable_thinking=false; the value is JSON or text (repeatable)
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     template_var: Vec<(String, serde_json::Value)>,
@@ -178,10 +174,7 @@ fn one_shot(
 fn setup(global: &GlobalArgs, args: &ChatArgs) -> Result<Setup, CliError> {
     let model = load::model(global, |options| options)?;
     let tokenizer = load::tokenizer(&model)?;
-    let template = match &args.template {
-        Some(path) => template_file(path, model.folder())?,
-        None => ChatTemplate::from_folder(model.folder())?,
-    };
+    let (template, template_name) = template::load(model.folder(), args.template.as_deref())?;
     let defaults = AnswerDefaults::from_folder(model.folder(), Some(tokenizer.clone()))?;
     let sampling = args.sampling.sampling(&defaults, model.folder())?;
     let options = args.stop.options(sampling, args.sampling.seed());
@@ -191,14 +184,15 @@ fn setup(global: &GlobalArgs, args: &ChatArgs) -> Result<Setup, CliError> {
         .max_bytes(args.cache_memory.saturating_mul(1 << 20))
         .max_disk_bytes(args.cache_disk.saturating_mul(1 << 20));
     cache.folder = args.cache_dir.clone();
-    Ok(Setup { model, tokenizer, template, defaults, options, variables, cache, speculation })
-}
-
-fn template_file(path: &Path, folder: &Path) -> Result<ChatTemplate, CliError> {
-    let source = tokens::read_text(path)?;
-    if source.len() > MAX_TEMPLATE_BYTES {
-        let problem = format!("{} bytes are too many for a chat template", source.len());
-        return Err(CliError::Contents { path: path.into(), problem });
-    }
-    Ok(ChatTemplate::new(&source, SpecialTokens::from_folder(folder)?)?)
+    Ok(Setup {
+        model,
+        tokenizer,
+        template,
+        template_name,
+        defaults,
+        options,
+        variables,
+        cache,
+        speculation,
+    })
 }
