@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use js_sys::{Date, Function, Promise};
-use kinglet::answer::{
-    Answer, AnswerEnd, AnswerOptions, AnswerPrompt, EndReason, Event, Sampling,
-};
+use kinglet::answer::{Answer, AnswerEnd, AnswerOptions, AnswerPrompt, EndReason, Event, Sampling};
 use kinglet::text::{ChatOptions, Conversation, DateTime, EncodeOptions, Message};
 use kinglet::{PrefixCache, Session, Snapshot};
 use serde::Deserialize;

@@ -36,6 +36,12 @@ impl From<TextError> for Failure {
     }
 }
 
+impl From<kinglet::sampling::SamplingError> for Failure {
+    fn from(error: kinglet::sampling::SamplingError) -> Self {
+        Self::Engine(Error::Sampling(error))
+    }
+}
+
 impl From<AnswerError> for Failure {
     fn from(error: AnswerError) -> Self {
         match error {
