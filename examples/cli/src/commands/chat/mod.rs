@@ -4,7 +4,7 @@
 //! slash commands from a person, [`transcript`] is the file that a conversation is saved to.
 
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use kinglet::PrefixCacheOptions;
