@@ -164,9 +164,14 @@ class Handle:
 
     def close(self) -> None:
         """Gives the memory back now. Calls afterwards raise :class:`KingletError`."""
-        handle, self._handle = self._handle, c_void_p()
+        handle = self._release()
         if handle:
             call(self._kind + "_delete", handle)
+
+    def _release(self) -> c_void_p:
+        """The handle, which is no longer this object's."""
+        handle, self._handle = self._handle, c_void_p()
+        return handle
 
     def __enter__(self) -> Self:
         return self

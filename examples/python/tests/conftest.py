@@ -1,0 +1,17 @@
+"""What the tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
+os.environ.setdefault("KINGLET_TEST_MODEL", str(ROOT / "models" / "demo" / "hybrid"))
+
+import kinglet  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def model():
+    with kinglet.Model(os.environ["KINGLET_TEST_MODEL"]) as model:
+        yield model
