@@ -35,7 +35,8 @@ fn link(name: &str, library: &str) {
 /// The folder of the profile, as `target/release`: the one that holds `build`, where scripts write.
 fn products() -> Option<PathBuf> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR")?);
-    let build = out.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "build"))?;
+    let build =
+        out.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "build"))?;
     build.parent().map(Path::to_path_buf)
 }
 

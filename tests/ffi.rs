@@ -261,8 +261,10 @@ fn the_package_for_python_works() {
     }
     let package = root().join("examples/python");
     let mut python = command("python3");
-    python.arg("-W").arg("error").arg("test_kinglet.py").arg(model("hybrid")).current_dir(&package);
+    // Those that need nothing but Python; `.ci/run` installs the package and runs all of them.
+    python.args(["-W", "error", "-m", "unittest", "tests.test_kinglet"]).current_dir(&package);
     python
+        .env("KINGLET_TEST_MODEL", model("hybrid"))
         .env("KINGLET_LIBRARY", library().join("libkinglet.so"))
         .env("PYTHONDONTWRITEBYTECODE", "1");
     let output = python.output().unwrap();
@@ -408,7 +410,10 @@ fn install_builds_what_is_missing_where_cargo_builds() {
     // A folder that was named is taken as it is: nothing is built.
     let refused = install("dist", &["prefix", "no folder"]);
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && words.contains("no libkinglet.so in no folder"), "{words}");
+    assert!(
+        !refused.status.success() && words.contains("no libkinglet.so in no folder"),
+        "{words}"
+    );
     assert_eq!(std::fs::read_to_string(path("calls")).unwrap().lines().count(), 2);
     assert!(!path("prefix").exists());
 }

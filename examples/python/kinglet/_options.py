@@ -82,7 +82,7 @@ def generation_options(
         call("generation_options_set_variables", handle, json_of(dict(variables), "variables"))
     for token, bias in (logit_bias or {}).items():
         # In OpenAI's interface, which is made for JSON, tokens are texts.
-        token = int(token) if isinstance(token, str) and token.isdecimal() else token
+        token = int(token) if isinstance(token, str) else token
         number = real(bias, "logit_bias")
         call("generation_options_add_logit_bias", handle, token_id(token, "logit_bias"), number)
     return options
