@@ -8,10 +8,12 @@ import ctypes.util
 import logging
 import os
 import sys
+import threading
+from concurrent.futures import Future, wait
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Callable, List, Optional, Type
+from typing import TYPE_CHECKING, Callable, List, Optional, Type, TypeVar
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -142,6 +144,32 @@ def call(name: str, *arguments: object) -> int:
         kinds = {CANCELLED: Cancelled, INVALID_ARGUMENT: InvalidArgument}
         raise kinds.get(status, KingletError)(status, message)
     return status
+
+
+T = TypeVar("T")
+
+
+def interruptible(work: Callable[[], T], cancel: Callable[[], None]) -> T:
+    """What `work`, a call that may take long, gives. On the main thread Ctrl-C ends it: Python would only see the signal when the call has
+    returned, so that it is made on another thread, and `cancel` ends it."""
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="kinglet", daemon=True).start()
+    try:
+        return future.result()
+    except BaseException:
+        while not future.done():
+            cancel()
+            wait([future], timeout=0.05)
+        raise
 
 
 def library_version() -> str:

@@ -16,7 +16,7 @@ class CommonParameters(TypedDict, total=False):
 
     model: Optional[str]
     frequency_penalty: Optional[float]
-    logit_bias: Optional[Mapping[str, float]]
+    logit_bias: Optional[Mapping[Any, float]]
     max_tokens: Optional[int]
     n: Optional[int]
     presence_penalty: Optional[float]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 from ctypes import byref, c_double, c_float, c_int32, c_size_t, c_uint32, c_void_p
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
 
-from ._library import DONE, Handle, c_path, call, made, take_tokens
-from ._options import LogitBias, Message, Stop, Tools, generation_options, messages_json
+from ._library import DONE, Handle, c_path, call, interruptible, made, take_tokens
+from ._options import LogitBias, Message, Stop, Tools, generation_options, messages_json, whole
 from ._streams import AsyncStream
 
 if TYPE_CHECKING:
@@ -62,7 +62,12 @@ class Generation(Handle, Iterator[str]):
     def _pull(self) -> Optional[Piece]:
         """The next token; None after the last."""
         token, text, length = c_uint32(), c_void_p(), c_size_t()
-        if call("generation_next", self.handle, byref(token), byref(text), byref(length)) == DONE:
+
+        def step() -> int:
+            return call("generation_next", self.handle, byref(token), byref(text), byref(length))
+
+        # With the first token comes the prompt, which may be long.
+        if (step() if self.tokens else self._session._interruptible(step)) == DONE:
             return None
         self.tokens.append(token.value)
         if text.value is None or not length.value:
@@ -158,7 +163,17 @@ class Session(Handle):
 
     def feed(self, tokens: "Sequence[int] | NDArray[np.integer[Any]]") -> None:
         """Takes tokens in."""
-        call("session_feed", self.handle, (c_uint32 * len(tokens))(*[int(token) for token in tokens]), len(tokens))
+        array = (c_uint32 * len(tokens))(*[int(token) for token in tokens])
+        self._interruptible(lambda: call("session_feed", self.handle, array, len(array)))
+
+    def _interruptible(self, work: Callable[[], int]) -> int:
+        """Computes what Ctrl-C may end."""
+        try:
+            return interruptible(work, self.cancel)
+        except KeyboardInterrupt:
+            # One that came when the work had ended.
+            self.clear_cancel()
+            raise
 
     def feed_embeddings(self, vectors: "Union[Sequence[float], ArrayLike]") -> None:
         """Takes vectors in place of tokens' embeddings, one after the other: what another model makes of a picture, for one.
@@ -202,7 +217,8 @@ class Session(Handle):
 
     def rewind(self, tokens: int) -> None:
         """Back to the first ``tokens`` tokens, computing again what has to be."""
-        call("session_rewind", self.handle, tokens, 1, None)
+        count = whole(tokens, "tokens")
+        self._interruptible(lambda: call("session_rewind", self.handle, count, 1, None))
 
     def save(self, path: "str | os.PathLike[str]") -> None:
         """Saves the session to a file: see :meth:`Model.load`."""

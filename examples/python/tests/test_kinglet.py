@@ -6,6 +6,9 @@ import gc
 import json
 import os
 import pickle
+import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -198,6 +201,30 @@ class Package(unittest.TestCase):
                 messages=CHAT, max_tokens=10**6, extra_body={"ignore_eos": True}, timeout=0.1
             )
         self.model.chat.completions.create(messages=CHAT, max_tokens=2, timeout=60)
+
+    @unittest.skipIf(sys.platform == "win32", "signals are sent otherwise there")
+    def test_ctrl_c_ends_a_long_prompt(self):
+        program = """
+import sys, kinglet
+model = kinglet.Model(sys.argv[1])
+session = model.session()
+session.feed([1, 2, 3])
+long = [{"role": "user", "content": "once upon a time there was a cat " * 20000}]
+try:
+    print("begun", flush=True)
+    for text in session.chat(long, max_tokens=1):
+        pass
+except KeyboardInterrupt:
+    print("interrupted", "".join(session.chat([{"role": "user", "content": "Hi"}], max_tokens=2)) != "")
+"""
+        command = [sys.executable, "-W", "error", "-c", program, FOLDER]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            self.assertEqual(child.stdout.readline(), "begun\n")
+            time.sleep(0.5)
+            begun = time.monotonic()
+            child.send_signal(signal.SIGINT)
+            self.assertEqual(child.stdout.read(), "interrupted True\n")
+        self.assertLess(time.monotonic() - begun, 10)
 
     def test_memory_is_estimated(self):
         small, large = kinglet.estimate(FOLDER, 100), kinglet.estimate(FOLDER, 10000)
