@@ -82,3 +82,8 @@ install -m 644 "$here/include/kinglet.h" "$here/packaging/module.modulemap" "$pr
 install -m 644 "$here/packaging/kinglet-config.cmake" "$prefix/lib/cmake/kinglet/"
 sed -e "s|@VERSION@|$version|" "$here/packaging/kinglet-config-version.cmake.in" > "$prefix/lib/cmake/kinglet/kinglet-config-version.cmake"
 sed -e "s|@VERSION@|$version|" -e "s|@PRIVATE@|$private|" "$here/packaging/kinglet.pc.in" > "$prefix/lib/pkgconfig/kinglet.pc"
+cat << END
+libkinglet $version is in $prefix. To compile a program that finds it when it runs:
+    export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
+    cc program.c \$(pkg-config --cflags --libs kinglet) -Wl,-rpath,$prefix/lib
+END

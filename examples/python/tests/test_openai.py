@@ -1,6 +1,7 @@
 """The objects and the parameters against those of `openai` itself."""
 
 import inspect
+from pathlib import Path
 
 import openai
 import pytest
@@ -213,3 +214,33 @@ def test_messages_have_all_forms_of_openai(model):
     answered = prompt([*CHAT, plain.choices[0].message, {"role": "user", "content": "Go on!"}])
     validated = ChatCompletion.model_validate(plain).choices[0].message
     assert prompt([*CHAT, validated, {"role": "user", "content": "Go on!"}]).choices == answered.choices
+
+
+def test_tools_and_their_calls_reach_the_template(model, tmp_path):
+    for file in Path(model.path).iterdir():
+        if file.name != "chat_template.jinja":
+            (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "chat_template.jinja").write_text("{{ messages | tojson }}{{ tools | tojson }}{{ reasoning_effort }}")
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"}'}}
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
+    history = [
+        {"role": "user", "content": "What is the weather in Bern?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "rain"}]},
+    ]
+    plain = [*history[:2], {**history[2], "content": "rain"}]
+    with kinglet.Model(tmp_path) as shows:
+
+        def tokens(**options):
+            return shows.chat.completions.create(messages=history, max_tokens=1, **options).usage.prompt_tokens
+
+        def expected(**options):
+            return len(shows.encode(shows.render(plain, **options), parse_special=True))
+
+        shown = shows.render(plain, tools=tools)
+        assert '"content": null' in shown.replace('":null', '": null') and "call_1" in shown and "weather" in shown
+        assert tokens() == tokens(tools=tools, tool_choice="none") == tokens(tools=None) == expected()
+        assert tokens(tools=tools) == tokens(tools=tools, tool_choice="auto") == expected(tools=tools) > expected()
+        high = expected(variables={"reasoning_effort": "high"})
+        assert tokens(reasoning_effort="high") == high > expected()
+        assert tokens(extra_body={"chat_template_kwargs": {"reasoning_effort": "high"}}) == high
