@@ -328,7 +328,7 @@ int main(int argc, char **argv) {
     EXPECT(kinglet_version()[0] != 0, 1);
     OK(kinglet_check_abi(KINGLET_ABI_VERSION));
     EXPECT(kinglet_check_abi(0), KINGLET_ABI_MISMATCH);
-    EXPECT(kinglet_last_error_copy(words, sizeof words), strlen(kinglet_last_error()));
+    EXPECT(kinglet_last_error_copy(words, sizeof words), (int)strlen(kinglet_last_error()));
     EXPECT(kinglet_check_abi(99), KINGLET_ABI_MISMATCH);
     EXPECT(strstr(words, "version 0 ") != NULL && strlen(words) < sizeof words, 1);
     ARGUMENT(kinglet_log_set(NULL, NULL, 5));
