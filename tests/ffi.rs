@@ -163,7 +163,7 @@ fn the_program_in_the_header_links_with_what_cargo_builds_and_answers() {
     let folder = tempfile::tempdir().unwrap();
     let (source, program) = (folder.path().join("program.c"), folder.path().join("program"));
     std::fs::write(&source, example_of_the_header()).unwrap();
-    let built = kinglet_tests::cargo::build("kinglet-ffi");
+    let built = kinglet_tests::cargo::build();
     let name = command("readelf").arg("-d").arg(built.join("libkinglet.so")).output().unwrap();
     let name = succeeded("readelf", &name);
     let (_, name) = name.split_once("soname: [").expect("the library has a name");
@@ -373,7 +373,7 @@ fn installed() -> TempDir {
 #[test]
 fn install_builds_what_is_missing_where_cargo_builds() {
     use std::os::unix::fs::PermissionsExt;
-    let built = kinglet_tests::cargo::build("kinglet-ffi");
+    let built = kinglet_tests::cargo::build();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     // A cargo that says what the real one says, and takes a library that is built already for what it was told to build.

@@ -62,7 +62,10 @@ def built() -> Path:
     more = shlex.split(os.environ.get("KINGLET_BUILD_ARGS", ""))
     if not any(argument == "--release" or argument.startswith("--profile") for argument in more):
         more.append("--release")
-    command = [cargo, "build", "--package", "kinglet-ffi", "--locked", "--manifest-path", str(manifest)]
+    command = [cargo, "build", "--locked", "--manifest-path", str(manifest)]
+    # Another selection may have the library built already, with the features that dependencies have there.
+    if not any(argument in ("-p", "--workspace") or argument.startswith("--package") for argument in more):
+        command += ["--package", "kinglet-ffi"]
     # Cargo itself says where it has put the library: its target folder can be configured in several places.
     command += ["--message-format", "json-render-diagnostics", *more]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
@@ -70,7 +73,9 @@ def built() -> Path:
         raise RuntimeError(f"libkinglet can't be built: {shlex.join(command)} failed; what it said is above")
     for line in done.stdout.decode().splitlines():
         message = json.loads(line)
-        if message.get("reason") == "compiler-artifact" and "cdylib" in message["target"]["kind"]:
+        if message.get("reason") != "compiler-artifact" or message["target"]["name"] != "kinglet":
+            continue
+        if "cdylib" in message["target"]["kind"]:
             for file in message["filenames"]:
                 if file.endswith((".so", ".dylib", ".dll")):
                     return Path(file)
