@@ -145,6 +145,50 @@ fn the_chat_in_c_chats() {
     assert_eq!(words(&first), words(&second));
 }
 
+/// The program in the header's first comment.
+fn example_of_the_header() -> String {
+    let header = std::fs::read_to_string(root().join("ffi/include/kinglet.h")).unwrap();
+    let comment = header.split("*/").next().unwrap();
+    let lines = comment.lines().filter_map(|line| line.strip_prefix(" *"));
+    let code = lines.skip_while(|line| !line.contains("#include"));
+    let code = code.take_while(|line| line.is_empty() || line.starts_with("     "));
+    code.flat_map(|line| [line.strip_prefix("     ").unwrap_or_default(), "\n"]).collect()
+}
+
+#[test]
+fn the_program_in_the_header_links_with_what_cargo_builds_and_answers() {
+    if !there("gcc") || !there("readelf") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (source, program) = (folder.path().join("program.c"), folder.path().join("program"));
+    std::fs::write(&source, example_of_the_header()).unwrap();
+    let built = kinglet_tests::cargo::build();
+    let name = command("readelf").arg("-d").arg(built.join("libkinglet.so")).output().unwrap();
+    let name = succeeded("readelf", &name);
+    let (_, name) = name.split_once("soname: [").expect("the library has a name");
+    let (name, _) = name.split_once(']').unwrap();
+    assert!(built.join(name).is_file(), "there is no {name} beside libkinglet.so");
+    // As ffi/README.md says it, by name and by path.
+    let by_name = ["-L".to_string() + built.to_str().unwrap(), "-lkinglet".into()];
+    let by_path = [built.join("libkinglet.so").to_str().unwrap().to_string()];
+    for libraries in [&by_name[..], &by_path[..]] {
+        let mut compile = command("gcc");
+        compile.args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-I"]);
+        compile.arg(root().join("ffi/include")).arg(&source).args(libraries);
+        succeeded("gcc", &compile.arg("-o").arg(&program).output().unwrap());
+        let answer = |model: &Path| {
+            let mut run = command(&program);
+            run.arg(model).env("LD_LIBRARY_PATH", &built).output().unwrap()
+        };
+        assert!(succeeded("the program", &answer(&model("hybrid"))).len() > 20);
+        let refused = answer(Path::new("/nowhere"));
+        let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{words}");
+        assert!(words.contains("/nowhere"), "{words}");
+    }
+}
+
 #[test]
 fn the_wrapper_in_cpp_works() {
     if !there("g++") {
@@ -217,8 +261,10 @@ fn the_package_for_python_works() {
     }
     let package = root().join("examples/python");
     let mut python = command("python3");
-    python.arg("-W").arg("error").arg("test_kinglet.py").arg(model("hybrid")).current_dir(&package);
+    // Those that need nothing but Python; `.ci/run` installs the package and runs all of them.
+    python.args(["-W", "error", "-m", "unittest", "tests.test_kinglet"]).current_dir(&package);
     python
+        .env("KINGLET_TEST_MODEL", model("hybrid"))
         .env("KINGLET_LIBRARY", library().join("libkinglet.so"))
         .env("PYTHONDONTWRITEBYTECODE", "1");
     let output = python.output().unwrap();
@@ -322,6 +368,54 @@ fn installed() -> TempDir {
     let install = command(root().join("ffi/install.sh")).arg(prefix.path()).arg(built).output();
     succeeded("install.sh", &install.unwrap());
     prefix
+}
+
+#[test]
+fn install_builds_what_is_missing_where_cargo_builds() {
+    use std::os::unix::fs::PermissionsExt;
+    let built = kinglet_tests::cargo::build();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    // A cargo that says what the real one says, and takes a library that is built already for what it was told to build.
+    let real = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let script = format!(
+        "#!/bin/sh\nif [ $1 = metadata ]; then exec '{}' \"$@\"; fi\necho \"$@\" >> '{}'\n\
+         mkdir -p \"$CARGO_TARGET_DIR/$MADE\" && cp '{}' \"$CARGO_TARGET_DIR/$MADE/\"\n",
+        real.to_string_lossy(),
+        path("calls").display(),
+        built.join("libkinglet.so").display()
+    );
+    std::fs::write(path("cargo"), script).unwrap();
+    std::fs::set_permissions(path("cargo"), PermissionsExt::from_mode(0o755)).unwrap();
+    let install = |made: &str, arguments: &[&str]| {
+        let mut install = command(root().join("ffi/install.sh"));
+        // Relative, as cargo takes it: to where it is called.
+        install.current_dir(folder.path()).env("CARGO", path("cargo")).env("MADE", made);
+        install.env("CARGO_TARGET_DIR", "else where").args(arguments).output().unwrap()
+    };
+    succeeded("install.sh", &install("dist", &["prefix one"]));
+    let options = ["prefix two", "--profile", "release", "--target", "a-b-c"];
+    succeeded("install.sh", &install("a-b-c/release", &options));
+    for prefix in ["prefix one", "prefix two"] {
+        let lib = path(prefix).join("lib");
+        for name in ["libkinglet.so", "libkinglet.so.1", "pkgconfig/kinglet.pc"] {
+            assert!(lib.join(name).is_file(), "{prefix}: {name}");
+        }
+        assert!(path(prefix).join("include/kinglet.h").is_file(), "{prefix}");
+    }
+    let calls = std::fs::read_to_string(path("calls")).unwrap();
+    let calls: Vec<&str> = calls.lines().collect();
+    assert!(calls[0].contains("--package kinglet-ffi") && calls[0].contains("--profile dist"));
+    assert!(calls[1].contains("--profile release --target a-b-c"), "{calls:?}");
+    // A folder that was named is taken as it is: nothing is built.
+    let refused = install("dist", &["prefix", "no folder"]);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && words.contains("no libkinglet.so in no folder"),
+        "{words}"
+    );
+    assert_eq!(std::fs::read_to_string(path("calls")).unwrap().lines().count(), 2);
+    assert!(!path("prefix").exists());
 }
 
 /// That a program chats, and which libraries named kinglet it looks for.

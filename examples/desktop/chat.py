@@ -11,7 +11,8 @@ from tkinter import filedialog, ttk
 from tkinter.scrolledtext import ScrolledText
 from typing import Any, Dict, List, Optional, Tuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
+# Where the package is not installed, its sources do, with KINGLET_LIBRARY.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "python"))
 import kinglet  # noqa: E402
 
 POLL_MILLISECONDS = 20

@@ -6,6 +6,7 @@ use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
+use crate::memory;
 use crate::status::{Failure, kinglet_status};
 
 thread_local! {
@@ -55,8 +56,8 @@ fn remember(message: &str) {
 
 /// What went wrong in the last call on this thread that failed, as one line of UTF-8; the empty string if none has.
 ///
-/// Never null. The text is Kinglet's and stays until the next call on the same thread that fails, or until the thread ends: copy it to keep
-/// it. Other threads have their own. It is made for people; programs look at the status.
+/// Never null. The text is Kinglet's and stays until the next call on the same thread that fails, or until the thread ends:
+/// `kinglet_last_error_copy` keeps it. Other threads have their own. It is made for people; programs look at the status.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_last_error() -> *const c_char {
     let last = LAST_ERROR.try_with(|last| last.try_borrow().map(|last| last.as_ptr()));
@@ -64,6 +65,23 @@ pub extern "C" fn kinglet_last_error() -> *const c_char {
         Ok(Ok(text)) => text,
         _ => c"".as_ptr(),
     }
+}
+
+/// Copies what `kinglet_last_error` says to `buffer`, which has room for `size` bytes, and gives the length of the whole text without its NUL, as
+/// `snprintf` does. What doesn't fit is left out, never half a character, and a NUL ends what is there. With `size` 0 `buffer` may be
+/// null, and only the length is given. It can't fail, and leaves the text of `kinglet_last_error` as it is.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_last_error_copy(buffer: *mut c_char, size: usize) -> usize {
+    let copy = LAST_ERROR.try_with(|last| {
+        let last = last.try_borrow().ok()?;
+        let text = last.to_str().unwrap_or_default();
+        memory::copy_text(buffer, size, text);
+        Some(text.len())
+    });
+    copy.ok().flatten().unwrap_or_else(|| {
+        memory::copy_text(buffer, size, "");
+        0
+    })
 }
 
 /// Counts a call for as long as it lives.

@@ -89,6 +89,18 @@ pub(crate) fn copy_out<T: Copy>(
     Ok(())
 }
 
+/// Writes as much of a text as fits, whole characters and a NUL. The caller promises that `out` is null or has room for `size` bytes.
+pub(crate) fn copy_text(out: *mut c_char, size: usize, text: &str) {
+    let Some(room) = size.checked_sub(1).filter(|_| !out.is_null()) else { return };
+    let fits = (0..=room.min(text.len())).rev().find_map(|end| text.get(..end));
+    let text = fits.unwrap_or_default();
+    // SAFETY: not null, with room for `size` bytes, which the caller promises: the text and a NUL are at most that.
+    unsafe {
+        out.copy_from_nonoverlapping(text.as_ptr().cast(), text.len());
+        out.add(text.len()).write(0);
+    }
+}
+
 fn utf8<'a>(bytes: &'a [u8], name: &str) -> Result<&'a str, Failure> {
     std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();

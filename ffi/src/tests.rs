@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::guard::{call, kinglet_last_error};
+use crate::guard::{call, kinglet_last_error, kinglet_last_error_copy};
 use crate::handle::{self, Object};
 use crate::memory::kinglet_free;
 use crate::model::{kinglet_model, kinglet_model_delete, kinglet_model_open};
@@ -29,6 +29,37 @@ fn a_panic_becomes_a_status_with_its_words() {
     assert_eq!(call(|| Ok(())), KINGLET_OK);
     assert!(last_error().contains("a fault of Kinglet"));
     assert_eq!(std::thread::spawn(last_error).join().unwrap(), "");
+}
+
+#[test]
+fn the_last_error_can_be_copied() {
+    let words = "\u{e9}t\u{e9} is no folder";
+    let failure = || crate::status::Failure::argument(words);
+    assert_eq!(call(|| Err(failure())), KINGLET_INVALID_ARGUMENT);
+    let copy = |size: usize| {
+        let mut buffer = [1u8; 40];
+        assert_eq!(kinglet_last_error_copy(buffer.as_mut_ptr().cast(), size), words.len());
+        // Nothing behind the room that there is.
+        assert!(buffer[size..].iter().all(|&byte| byte == 1));
+        let text = CStr::from_bytes_until_nul(&buffer).ok().map(CStr::to_str);
+        text.map(|text| text.unwrap().to_string())
+    };
+    assert_eq!(copy(40).as_deref(), Some(words));
+    assert_eq!(copy(words.len() + 1).as_deref(), Some(words));
+    assert_eq!(copy(words.len()).as_deref(), words.get(..words.len() - 1));
+    // Never half a character.
+    assert_eq!(copy(5).as_deref(), Some("\u{e9}t"));
+    assert_eq!(copy(2).as_deref(), Some(""));
+    assert_eq!(copy(1).as_deref(), Some(""));
+    assert_eq!(copy(0), None);
+    assert_eq!(kinglet_last_error_copy(std::ptr::null_mut(), 0), words.len());
+    assert_eq!(kinglet_last_error_copy(std::ptr::null_mut(), 9), words.len());
+    // The copy stays what it was when the next call fails.
+    let mut kept = [0u8; 40];
+    kinglet_last_error_copy(kept.as_mut_ptr().cast(), kept.len());
+    assert_eq!(call(|| Err(crate::status::Failure::argument("another"))), KINGLET_INVALID_ARGUMENT);
+    assert_eq!(CStr::from_bytes_until_nul(&kept).unwrap().to_str(), Ok(words));
+    assert_eq!(last_error(), "another");
 }
 
 #[test]

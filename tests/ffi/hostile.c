@@ -317,7 +317,7 @@ int main(int argc, char **argv) {
     kinglet_devices *devices = NULL;
     kinglet_session *s = NULL;
     uint32_t tokens[20] = {0};
-    char *text = NULL;
+    char *text = NULL, words[60];
     size_t count = 0;
     int64_t adapter = 0;
     struct sigaction before[32], after;
@@ -326,10 +326,15 @@ int main(int argc, char **argv) {
     for (number = 1; number < 32; number++) sigaction(number, NULL, &before[number]);
 
     EXPECT(kinglet_last_error()[0], 0);
+    EXPECT(kinglet_last_error_copy(NULL, 0), 0);
+    EXPECT(kinglet_last_error_copy(NULL, SIZE_MAX), 0);
     EXPECT(kinglet_abi_version(), KINGLET_ABI_VERSION);
     EXPECT(kinglet_version()[0] != 0, 1);
     OK(kinglet_check_abi(KINGLET_ABI_VERSION));
     EXPECT(kinglet_check_abi(0), KINGLET_ABI_MISMATCH);
+    EXPECT(kinglet_last_error_copy(words, sizeof words), (int)strlen(kinglet_last_error()));
+    EXPECT(kinglet_check_abi(99), KINGLET_ABI_MISMATCH);
+    EXPECT(strstr(words, "version 0 ") != NULL && strlen(words) < sizeof words, 1);
     ARGUMENT(kinglet_log_set(NULL, NULL, 5));
     OK(kinglet_log_set(log_line, &lines, KINGLET_LOG_DEBUG));
     ARGUMENT(kinglet_devices_create(NULL));
