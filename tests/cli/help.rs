@@ -37,7 +37,7 @@ fn a_wrong_command_line_is_told_in_one_line() {
         (&["generate", "--prompt", "a", "--threads", "0"], &["--threads", "1..=512"]),
         (&["generate", "--prompt", "a", "--max-tokens", "x"], &["--max-tokens", "'x'"]),
         (&["generate", "--prompt", "a", "--logit-bias", "x"], &["--logit-bias", "42=-5"]),
-        (&["generate", "--tokens", "1,two"], &["--tokens", "two", "number 1"]),
+        (&["generate", "--tokens", "1,two"], &["--tokens", "two", "number 2"]),
         (&["logits", "--tokens", "1"], &["--out"]),
         (&["logits", "--tokens", "1", "--out", "f", "--chunk", "0"], &["--chunk"]),
         (&["tokenize", "--decode", "1", "text"], &["--decode"]),
