@@ -38,7 +38,7 @@ pub(crate) struct GlobalArgs {
     /// Let attention see only this many of the last positions [default: all]
     ///
     /// Memory stays bounded then, however long a conversation gets.
-    #[arg(long, value_name = "TOKENS", value_parser = count())]
+    #[arg(long, value_name = "TOKENS", value_parser = count(), hide_short_help = true)]
     pub(crate) attention_window: Option<usize>,
 
     /// The first positions, which attention sees whatever the window
@@ -56,7 +56,7 @@ pub(crate) struct GlobalArgs {
     pub(crate) kv_bits: CacheType,
 
     /// Bits of the states that recurrent layers keep
-    #[arg(long, value_name = "BITS", default_value = "32", value_parser = state_bits())]
+    #[arg(long, value_name = "BITS", default_value = "32", value_parser = state_bits(), hide_short_help = true)]
     pub(crate) state_bits: StateType,
 
     /// Don't test an adapter's kernels on small inputs before they are used

@@ -64,7 +64,7 @@ const HINT: &str =
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     /// Say more on standard error: the whole of an error, what is going on (-vv: more)
-    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, display_order = 990)]
     verbose: u8,
     #[command(subcommand)]
     command: Command,

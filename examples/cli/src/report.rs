@@ -67,7 +67,8 @@ pub(crate) fn usage(error: &clap::Error, command: &clap::Command) -> ExitCode {
         }
         _ => {
             let text = error.render().to_string();
-            let called = hint::called(&text);
+            let called = hint::called(&text, command);
+            let called = called.as_deref();
             let hint = hint::hint(error, command, called);
             let wanted = text.lines().map(str::trim).take_while(|line| {
                 !line.starts_with("Usage:") && !line.starts_with("For more information")

@@ -82,9 +82,9 @@ impl Table {
         table.add_rows(&self.rows);
         let natural: Vec<usize> =
             table.column_max_content_widths().into_iter().map(usize::from).collect();
-        // A space on each side of every cell.
+        // A space on each side of every cell, and one between columns.
         let others: usize =
-            natural.iter().enumerate().filter(|(i, _)| *i != column).map(|(_, w)| w + 2).sum();
+            natural.iter().enumerate().filter(|(i, _)| *i != column).map(|(_, w)| w + 3).sum();
         let own = natural.get(column).copied().unwrap_or(0);
         let room = width.saturating_sub(others + 2);
         if room < own.min(LEAST_WRAPPED) {

@@ -36,11 +36,16 @@ const ELSEWHERE: [(&[&str], &str); 12] = [
     (&["version"], "`kinglet --version`"),
 ];
 
-/// The command that was called, from what clap says about its usage.
-pub(super) fn called(text: &str) -> Option<&str> {
-    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: kinglet "))?;
-    let name = usage.split_whitespace().next()?;
-    name.starts_with(|c: char| c.is_ascii_lowercase()).then_some(name)
+/// The command that was called: from what clap says about its usage, else the first on the command line.
+pub(super) fn called(text: &str, command: &Command) -> Option<String> {
+    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: kinglet "));
+    match usage {
+        Some(usage) => {
+            let name = usage.split_whitespace().next()?;
+            name.starts_with(|c: char| c.is_ascii_lowercase()).then(|| name.to_string())
+        }
+        None => std::env::args().skip(1).find(|name| command.find_subcommand(name).is_some()),
+    }
 }
 
 /// What to write instead, where that can be guessed.
