@@ -59,7 +59,7 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct QuantizeArgs {
-    /// The folder to write [required, but with --dry-run] [default: none]
+    /// The folder to write; not needed with --dry-run [default: none]
     #[arg(long, short, value_name = "DIR", required_unless_present = "dry_run", value_hint = ValueHint::DirPath)]
     out: Option<PathBuf>,
     /// Bits of a weight's code: 2, 3, 4, 5, 6, 8 (affine) [default: 4]
