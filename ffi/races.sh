@@ -10,7 +10,8 @@ seconds=${1-60}
 toolchain=${KINGLET_NIGHTLY-nightly}
 target=$(rustc -vV | sed -n 's/^host: //p')
 folder=target/races
-CARGO_INCREMENTAL=0 RUSTFLAGS=-Zsanitizer=thread cargo "+$toolchain" build -Zbuild-std --release --locked -p kinglet-ffi --no-default-features \
+# With lines, for its reports.
+CARGO_INCREMENTAL=0 CARGO_PROFILE_RELEASE_STRIP=none RUSTFLAGS=-Zsanitizer=thread cargo "+$toolchain" build -Zbuild-std --release --locked -p kinglet-ffi --no-default-features \
     --target "$target" --target-dir "$folder"
 built=$PWD/$folder/$target/release
 work=$(mktemp -d)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The C programs under valgrind and AddressSanitizer: ffi/sanitize.sh [FOLDER OF THE BUILT LIBRARY, target/release].
-# Valgrind sees all that the library does. AddressSanitizer sees the programs' own accesses, and frees and leaks on both sides.
+# Valgrind sees all that the library does; its reports have lines where the library was built with CARGO_PROFILE_RELEASE_STRIP=none.
+# AddressSanitizer sees the programs' own accesses, and frees and leaks on both sides.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 built=$(cd "${1-target/release}" && pwd)

@@ -29,11 +29,11 @@ fn library() -> &'static Path {
     folder.path()
 }
 
-/// A command line whose program finds what it looks for where Vulkan is: its loader complains on standard error where a session of a desktop is
-/// missing.
+/// A command line as over ssh and in containers, where a desktop's session is missing and libraries below like to complain about that on
+/// standard error: the library is silent.
 fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
-    command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    command.env_remove("XDG_RUNTIME_DIR").env_remove("WAYLAND_DISPLAY");
     command
 }
 

@@ -3,7 +3,7 @@
 use kinglet_tests::target::wgpu_targets;
 use serde_json::Value;
 
-use crate::support::{command, fixture, run};
+use crate::support::{Running, command, fixture, run};
 
 fn bench(model: &str, more: &[&str]) -> Vec<Value> {
     let sizes = &["--prefill", "20", "--decode", "3"];
@@ -33,6 +33,57 @@ fn each_test_is_a_row_with_its_share_of_the_bandwidth() {
     check(&bench("mamba2/plain", &["--depth", "7", "--backend", "cpu"]));
     if !wgpu_targets().is_empty() {
         check(&bench("mamba2/plain", &["--depth", "7", "--backend", "wgpu"]));
+    }
+}
+
+#[test]
+fn a_row_is_there_when_it_is_measured_and_the_rest_can_be_stopped() {
+    let model = fixture("mamba2/plain");
+    let line = [
+        "bench",
+        "--model",
+        &model,
+        "--json",
+        "--rounds",
+        "1",
+        "--prefill",
+        "9",
+        "--decode",
+        "1000000000",
+        "--backend",
+        "cpu",
+    ];
+    let mut running = Running::start(command(&line));
+    assert_eq!(running.event()["test"], "prefill");
+    running.interrupt();
+    let (status, rest, errors) = running.finish();
+    assert_eq!((status.code(), rest.as_str(), errors.as_str()), (Some(130), "", ""));
+}
+
+#[test]
+fn a_share_above_one_has_a_note_and_agrees_with_the_figures() {
+    // So small that it stays in any cache.
+    for row in bench("mamba2/plain", &["--backend", "cpu", "--depth", "0,7"]) {
+        let number = |name: &str| row[name].as_f64();
+        let Some(share) = number("bandwidth_fraction") else {
+            assert!(row["note"].is_null() && row["gb_per_second"].is_null(), "{row}");
+            continue;
+        };
+        let moved = number("gb_per_second").unwrap();
+        assert!((share - moved / number("bandwidth_gb_per_second").unwrap()).abs() < 1e-9, "{row}");
+        let bytes = number("bytes_per_token").unwrap() * number("tokens_per_second").unwrap();
+        assert!((moved - bytes / 1e9).abs() < 1e-9 * moved, "{row}");
+        assert_eq!(share > 1.0, row["note"].is_string(), "{row}");
+    }
+}
+
+#[test]
+fn sizes_that_no_memory_holds_are_refused() {
+    let model = fixture("llama/plain");
+    for sizes in [["--depth", "1000000000"], ["--prefill", "1073741824"]] {
+        let line = [&["bench", "--model", &model, "--backend", "cpu"][..], &sizes].concat();
+        let message = run(command(&line), b"").error(2);
+        assert!(message.contains("would take") && message.contains("free"), "{message}");
     }
 }
 

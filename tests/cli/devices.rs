@@ -20,6 +20,30 @@ fn the_processor_and_every_adapter_are_listed() {
 }
 
 #[test]
+fn nothing_but_ours_is_on_standard_error() {
+    let model = TextModel::new();
+    // Neither a session of a desktop, nor one that is not there any more.
+    for (runtime, display) in [(None, None), (Some("/no/such/folder"), Some("wayland-0"))] {
+        let with = |mut line: std::process::Command| {
+            for (name, value) in [("XDG_RUNTIME_DIR", runtime), ("WAYLAND_DISPLAY", display)] {
+                match value {
+                    Some(value) => line.env(name, value),
+                    None => line.env_remove(name),
+                };
+            }
+            run(line, b"").ok()
+        };
+        with(command(&["devices"]));
+        for backend in ["auto", "wgpu"] {
+            if backend == "auto" || !wgpu_targets().is_empty() {
+                let options = ["--prompt", "Hi", "-n", "2", "--backend", backend];
+                with(model.command("generate", &options));
+            }
+        }
+    }
+}
+
+#[test]
 fn an_adapter_that_is_not_there_is_refused_with_those_that_are() {
     let model = TextModel::new();
     let message =

@@ -50,11 +50,16 @@ fn text_goes_in_and_comes_out() {
     assert_eq!(model.run("generate", &from_file).ok(), text);
     let from_pipe = [&["--prompt-file", "-"], &line[2..]].concat();
     assert_eq!(run(model.command("generate", &from_pipe), b"Once upon").ok(), text);
+    let large = [&line[..6], &["--seed", "18446744073709551615", "--json"], &line[8..]].concat();
+    let told = model.run("generate", &large).events();
+    assert_eq!(told.last().unwrap()["seed"], "18446744073709551615", "exact as text");
     // Another seed, another text; no seed, one that is told.
     let other = [&line[..6], &["--seed", "8"], &line[8..]].concat();
     assert_ne!(model.run("generate", &other).ok(), text);
     let without = [&line[..6], &line[8..], &["--json"]].concat();
     let events = model.run("generate", &without).events();
+    // As JavaScript has numbers.
+    assert!(events.last().unwrap()["seed"].as_u64().unwrap() < 1 << 53);
     let seed = events.last().unwrap()["seed"].to_string();
     let again = [&line[..6], &["--seed", &seed], &line[8..]].concat();
     let text = model.run("generate", &again).ok();

@@ -16,4 +16,5 @@ mod self_test;
 mod signals;
 mod speculate;
 mod support;
+mod tables;
 mod tokenize;

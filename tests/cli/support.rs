@@ -55,8 +55,11 @@ impl Done {
 pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(binary());
     command.args(args).env_remove("KINGLET_MODEL").env_remove("RUST_LOG");
-    // Vulkan's loader complains on standard error where a session of a desktop is missing.
-    command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    // As over ssh and in containers, where libraries below like to complain on standard error.
+    command.env_remove("XDG_RUNTIME_DIR").env_remove("WAYLAND_DISPLAY");
+    for variable in ["COLUMNS", "CLICOLOR_FORCE", "NO_COLOR"] {
+        command.env_remove(variable);
+    }
     command
 }
 
@@ -240,6 +243,10 @@ impl TextModel {
 
     pub(crate) fn command(&self, command_name: &str, args: &[&str]) -> Command {
         let dir = self.dir();
-        command(&[&[command_name, "--model", &dir, "--threads", "1"], args].concat())
+        // What runs no model has no threads.
+        let threads = ["--threads", "1"];
+        let threads =
+            if ["tokenize", "inspect"].contains(&command_name) { &[][..] } else { &threads };
+        command(&[&[command_name, "--model", &dir], threads, args].concat())
     }
 }

@@ -3,13 +3,15 @@
 //! One file per command in [`commands`]. To add one: a `mod` line there, a variant of [`Command`]
 //! and its line in [`run`]. What commands share: [`model_folder`] (which model), [`load`] (opening it),
 //! [`sampling_args`] (how tokens are chosen), [`generation`] (the loop from prompt to answer),
-//! [`output`] (what goes to standard output), [`interrupt`] (Ctrl-C), [`atomic`] (files that are
-//! written whole or not at all), [`error`].
+//! [`output`] (what goes to standard output), [`table`] (what fits the terminal), [`interrupt`] (Ctrl-C),
+//! [`atomic`] (files that are written whole or not at all), [`error`].
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::builder::styling::AnsiColor;
+use clap::builder::{Resettable, StyledStr, Styles};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod args;
 mod atomic;
@@ -25,86 +27,170 @@ mod report;
 mod sampling_args;
 mod speculate_args;
 mod stats;
+mod table;
 mod template;
 mod tokens;
 
-use args::GlobalArgs;
+use args::{GlobalArgs, ModelArgs};
 use error::CliError;
 
 const EXAMPLES: &str = "\
 Examples:
   kinglet chat                                  talk to the demo model
   kinglet chat --model ~/models/granite-4.0-h   talk to a checkpoint from the hub
-  echo \"What is a fjord?\" | kinglet chat        one question, only the answer is printed
+  echo \"What is a fjord?\" | kinglet chat        one question, one answer
   kinglet generate --prompt \"Once upon a time\"  continue a text
   kinglet tokenize \"Hello there\"                text to token ids
   kinglet logits --tokens 1,2,3 --out l.safetensors
-  kinglet inspect --context 32768               what a model is made of, and the memory it takes
-  kinglet quantize --model DIR --out DIR-4bit   a checkpoint of a quarter of the size
+  kinglet inspect --context 32768               what a model is made of
+  kinglet quantize --model DIR --out DIR-4bit   a quarter of the size
 
-A model is a folder as it comes from the hub: config.json, *.safetensors, tokenizer.json.
-Without --model, the folder in the environment variable KINGLET_MODEL is used, else the demo
-model that comes with Kinglet.
+A model is a folder as it comes from the hub: config.json, *.safetensors,
+tokenizer.json. Without --model, the folder in the environment variable
+KINGLET_MODEL is used, else the demo model that comes with Kinglet.
 
-Exit codes: 0 all went well, 1 an error (one line on standard error says what to do),
-2 the command line was wrong, 130 interrupted with Ctrl-C.";
+With --json, numbers are those of JavaScript: whole ones from 2^53 on are text.
+Colors follow the terminal, NO_COLOR and CLICOLOR_FORCE.
+
+Exit codes: 0 all went well, 1 an error (one line on standard error says what to
+do), 2 the command line was wrong, 130 interrupted with Ctrl-C.";
+
+const HINT: &str =
+    "`kinglet COMMAND --help` says more, with examples. `kinglet chat` talks to the demo model.";
 
 /// Runs recurrent and hybrid language models on your own machine.
 #[derive(Parser)]
-#[command(name = "kinglet", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "kinglet", version, max_term_width = 100, styles = STYLES)]
+#[command(after_help = HINT, after_long_help = EXAMPLES)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
-    #[command(flatten)]
-    global: GlobalArgs,
+    /// Say more on standard error: the whole of an error, what is going on (-vv: more)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, display_order = 990)]
+    verbose: u8,
     #[command(subcommand)]
     command: Command,
 }
 
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
 #[derive(Subcommand)]
 enum Command {
     /// Talk to a model
-    Chat(commands::chat::ChatArgs),
+    Chat(Running<commands::chat::ChatArgs>),
     /// Continue a text or a sequence of tokens
-    Generate(commands::generate::GenerateArgs),
+    Generate(Running<commands::generate::GenerateArgs>),
     /// Write the logits after each token to a file, to compare them with anything
-    Logits(commands::logits::LogitsArgs),
+    Logits(Running<commands::logits::LogitsArgs>),
     /// Turn text into token ids, or token ids into text
-    Tokenize(commands::tokenize::TokenizeArgs),
+    Tokenize(Looking<commands::tokenize::TokenizeArgs>),
     /// Say what a model is made of: blocks, parameters, memory, the ops that it runs as
-    Inspect(commands::inspect::InspectArgs),
+    Inspect(Looking<commands::inspect::InspectArgs>),
     /// Say how well a model predicts a text, and how far it is from a reference
-    Eval(commands::eval::EvalArgs),
+    Eval(Running<commands::eval::EvalArgs>),
     /// Write a checkpoint in fewer bits per weight
-    Quantize(commands::quantize::QuantizeArgs),
+    Quantize(Looking<commands::quantize::QuantizeArgs>),
     /// Measure prefill and decode, in tokens per second and as a share of the memory's bandwidth
-    Bench(commands::bench::BenchArgs),
+    Bench(Running<commands::bench::BenchArgs>),
     /// Say what can compute here: the processor and the adapters of the wgpu backend
     Devices(commands::devices::DevicesArgs),
+    /// Print what a shell needs to complete commands, options and paths
+    Completions(commands::completions::CompletionsArgs),
+}
+
+/// A command that runs a model.
+#[derive(Args)]
+struct Running<A: Args> {
+    #[command(flatten)]
+    args: A,
+    #[command(flatten)]
+    global: GlobalArgs,
+}
+
+/// A command that reads a model's files alone.
+#[derive(Args)]
+struct Looking<A: Args> {
+    #[command(flatten)]
+    args: A,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+impl<A: Args> Running<A> {
+    fn split(self, verbose: u8) -> (GlobalArgs, A) {
+        (GlobalArgs { verbose, ..self.global }, self.args)
+    }
+}
+
+/// The command line that is understood: `-h` says little and `--help` all, with the examples; every option with a value says what
+/// holds without it.
+fn command_line() -> clap::Command {
+    let state_default = |option: clap::Arg| {
+        let states = |help: Option<&StyledStr>| {
+            help.is_some_and(|help| help.to_string().contains("[default: "))
+        };
+        let has_default = !option.get_default_values().is_empty()
+            || states(option.get_help())
+            || states(option.get_long_help());
+        if !option.get_action().takes_values() || option.is_required_set() || has_default {
+            return option;
+        }
+        let add = |help: &StyledStr| format!("{help} [default: none]");
+        let (short, long) = (option.get_help().map(add), option.get_long_help().map(add));
+        let option = match short {
+            Some(short) => option.help(short),
+            None => option,
+        };
+        match long {
+            Some(long) => option.long_help(long),
+            None => option,
+        }
+    };
+    Cli::command().mut_subcommands(|command| {
+        let command = match command.get_after_help().cloned() {
+            Some(examples) => command.after_help(Resettable::Reset).after_long_help(examples),
+            None => command,
+        };
+        command.mut_args(state_default)
+    })
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
     interrupt::install()?;
-    let global = &cli.global;
+    let verbose = cli.verbose;
     match cli.command {
-        Command::Chat(args) => commands::chat::run(global, args),
-        Command::Generate(args) => commands::generate::run(global, args),
-        Command::Logits(args) => commands::logits::run(global, &args),
-        Command::Tokenize(args) => commands::tokenize::run(global, args),
-        Command::Inspect(args) => commands::inspect::run(global, &args),
-        Command::Eval(args) => commands::eval::run(global, &args),
-        Command::Quantize(args) => commands::quantize::run(global, &args),
-        Command::Bench(args) => commands::bench::run(global, &args),
+        Command::Chat(run) => {
+            let (global, args) = run.split(verbose);
+            commands::chat::run(&global, args)
+        }
+        Command::Generate(run) => {
+            let (global, args) = run.split(verbose);
+            commands::generate::run(&global, args)
+        }
+        Command::Logits(run) => commands::logits::run(&run.global, &run.args),
+        Command::Tokenize(look) => commands::tokenize::run(&look.model, look.args),
+        Command::Inspect(look) => commands::inspect::run(&look.model, &look.args),
+        Command::Eval(run) => commands::eval::run(&run.global, &run.args),
+        Command::Quantize(look) => commands::quantize::run(&look.model, &look.args),
+        Command::Bench(run) => commands::bench::run(&run.global, &run.args),
         Command::Devices(args) => commands::devices::run(&args),
+        Command::Completions(args) => commands::completions::run(&args, command_line()),
     }
 }
 
 fn main() -> ExitCode {
     report::keep_panics_quiet();
-    let cli = match Cli::try_parse() {
+    let mut command = command_line();
+    let parsed = command.try_get_matches_from_mut(std::env::args_os());
+    let parsed = parsed.and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return report::usage(&error),
+        Err(error) => return report::usage(&error, &command),
     };
-    let verbose = cli.global.verbose;
+    let verbose = cli.verbose;
     start_logging(verbose);
     match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -113,17 +199,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// To standard error: warnings, with `-v` more. `RUST_LOG` refines it.
+/// To standard error: warnings, with `-v` more, and what the libraries below have to say. `RUST_LOG` refines it.
 fn start_logging(verbose: u8) {
-    let level = match verbose {
-        0 => log::LevelFilter::Warn,
-        1 => log::LevelFilter::Info,
-        2 => log::LevelFilter::Debug,
-        _ => log::LevelFilter::Trace,
+    let (own, others) = match verbose {
+        0 => (log::LevelFilter::Warn, log::LevelFilter::Off),
+        1 => (log::LevelFilter::Info, log::LevelFilter::Warn),
+        2 => (log::LevelFilter::Debug, log::LevelFilter::Warn),
+        _ => (log::LevelFilter::Trace, log::LevelFilter::Warn),
     };
     env_logger::Builder::new()
-        .filter_level(log::LevelFilter::Warn)
-        .filter_module("kinglet", level)
+        .filter_level(others)
+        .filter_module("kinglet", own)
+        .format(|_, record| {
+            report::log(record);
+            Ok(())
+        })
         .parse_default_env()
         .init();
 }

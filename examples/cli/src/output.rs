@@ -73,17 +73,59 @@ impl Output {
         out.write_all(shown.as_bytes()).and_then(|()| out.flush()).map_err(failed)
     }
 
-    /// A JSON object on a line of its own.
+    /// A text of this program's own with styles, which only a terminal gets that wants them; what it quotes went through [`escape`].
+    ///
+    /// # Errors
+    /// As [`Output::token`].
+    pub(crate) fn styled(&mut self, text: &str) -> Result<(), CliError> {
+        self.at_line_start = text.ends_with('\n');
+        let mut out = anstream::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(failed)
+    }
+
+    /// A JSON object on a line of its own. Whole numbers that JavaScript would round are text.
     ///
     /// # Errors
     /// As [`Output::token`].
     pub(crate) fn event(&mut self, event: &Value) -> Result<(), CliError> {
         let mut out = io::stdout().lock();
-        writeln!(out, "{event}").and_then(|()| out.flush()).map_err(failed)
+        writeln!(out, "{}", exact(event)).and_then(|()| out.flush()).map_err(failed)
     }
 }
 
-fn failed(error: io::Error) -> CliError {
+/// The whole numbers below this are exact in JavaScript, and in whatever else keeps numbers as doubles.
+const EXACT_BELOW: u64 = 1 << 53;
+
+/// The value with whole numbers as text where a double would not hold them.
+fn exact(value: &Value) -> Cow<'_, Value> {
+    fn holds(value: &Value) -> bool {
+        match value {
+            Value::Number(number) => {
+                number.is_f64()
+                    || number.as_i128().is_some_and(|n| n.unsigned_abs() < u128::from(EXACT_BELOW))
+            }
+            Value::Array(values) => values.iter().all(holds),
+            Value::Object(fields) => fields.values().all(holds),
+            _ => true,
+        }
+    }
+    fn convert(value: &mut Value) {
+        match value {
+            Value::Number(_) if !holds(value) => *value = Value::String(value.to_string()),
+            Value::Array(values) => values.iter_mut().for_each(convert),
+            Value::Object(fields) => fields.values_mut().for_each(convert),
+            _ => {}
+        }
+    }
+    if holds(value) {
+        return Cow::Borrowed(value);
+    }
+    let mut value = value.clone();
+    convert(&mut value);
+    Cow::Owned(value)
+}
+
+pub(crate) fn failed(error: io::Error) -> CliError {
     match error.kind() {
         io::ErrorKind::BrokenPipe => CliError::BrokenPipe,
         _ => CliError::Stdout(error),
@@ -91,7 +133,7 @@ fn failed(error: io::Error) -> CliError {
 }
 
 /// Makes control characters visible (as the symbols of U+2400), except for tab and line break.
-fn escape(text: &str) -> Cow<'_, str> {
+pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if !text.contains(steers) {
         return Cow::Borrowed(text);
@@ -112,5 +154,18 @@ mod tests {
     fn control_characters_are_shown_not_obeyed() {
         assert_eq!(escape("a\tb\nü"), "a\tb\nü");
         assert_eq!(escape("\x1b[2J\x07\x7f\u{9b}1m\r"), "␛[2J␇␡\u{fffd}1m␍");
+    }
+
+    #[test]
+    fn whole_numbers_that_a_double_would_round_are_text() {
+        let event = json!({ "a": [u64::MAX, 1u64 << 53, (1u64 << 53) - 1], "b": { "c": i64::MIN, "d": -5 }, "e": 1e300 });
+        let expected = json!({
+            "a": ["18446744073709551615", "9007199254740992", 9_007_199_254_740_991u64],
+            "b": { "c": "-9223372036854775808", "d": -5 },
+            "e": 1e300,
+        });
+        assert_eq!(*exact(&event), expected);
+        let small = json!({ "seed": 7 });
+        assert!(matches!(exact(&small), Cow::Borrowed(_)));
     }
 }

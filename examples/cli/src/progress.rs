@@ -15,11 +15,13 @@ pub(crate) enum Unit {
     Bytes,
     /// Tokens.
     Tokens,
+    /// Rounds of a measurement.
+    Rounds,
 }
 
 /// A bar on standard error that appears after a second, and goes away when it is dropped.
 pub(crate) struct Progress {
-    what: &'static str,
+    what: String,
     unit: Unit,
     begun: Instant,
     bar: Option<ProgressBar>,
@@ -28,9 +30,9 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// A bar that is not shown yet.
-    pub(crate) fn new(what: &'static str, unit: Unit) -> Self {
+    pub(crate) fn new(what: impl Into<String>, unit: Unit) -> Self {
         let enabled = io::stderr().is_terminal();
-        Self { what, unit, begun: Instant::now(), bar: None, enabled }
+        Self { what: what.into(), unit, begun: Instant::now(), bar: None, enabled }
     }
 
     /// Shows that `done` of `total` are done.
@@ -38,17 +40,18 @@ impl Progress {
         if !self.enabled || (self.bar.is_none() && self.begun.elapsed() < PATIENCE) {
             return;
         }
-        let (what, unit) = (self.what, self.unit);
+        let (what, unit) = (&self.what, self.unit);
         let bar = self.bar.get_or_insert_with(|| {
             let template = match unit {
-                Unit::Bytes => "{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left",
-                Unit::Tokens => "{msg} [{bar:30}] {pos} of {len} tokens, {eta} left",
+                Unit::Bytes => "{msg} [{wide_bar}] {bytes} of {total_bytes}, {eta} left",
+                Unit::Tokens => "{msg} [{wide_bar}] {pos} of {len} tokens, {eta} left",
+                Unit::Rounds => "{msg} [{wide_bar}] {pos} of {len} rounds, {eta} left",
             };
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("=> "));
             }
-            bar.with_message(what)
+            bar.with_message(what.clone())
         });
         bar.set_position(done);
     }

@@ -9,6 +9,8 @@ use clap::error::ErrorKind;
 
 use crate::error::CliError;
 
+mod hint;
+
 static LAST_PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 /// Keeps panics off standard error: those that are caught become errors, which are told in one line.
@@ -52,7 +54,7 @@ pub(crate) fn message(error: &CliError, verbose: u8) -> String {
 }
 
 /// Tells what clap found wrong in one line, or prints the help that was asked for.
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+pub(crate) fn usage(error: &clap::Error, command: &clap::Command) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // Help into a pipe that closes early is no error.
@@ -65,11 +67,25 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         }
         _ => {
             let text = error.render().to_string();
-            let wanted = text.lines().take_while(|line| {
+            let called = hint::called(&text, command);
+            let called = called.as_deref();
+            let hint = hint::hint(error, command, called);
+            let wanted = text.lines().map(str::trim).take_while(|line| {
                 !line.starts_with("Usage:") && !line.starts_with("For more information")
             });
-            let joined = wanted.collect::<Vec<_>>().join(" ");
-            tell(&format!("{} (see --help)", one_line(&joined)));
+            let mut joined = String::new();
+            for line in wanted.filter(|line| !line.is_empty()) {
+                match line.strip_prefix("tip: ") {
+                    Some(_) if hint.is_some() => {}
+                    Some(tip) => joined = format!("{joined}; {tip}"),
+                    None => joined = format!("{joined} {line}"),
+                }
+            }
+            if let Some(hint) = hint {
+                joined = format!("{joined}; {hint}");
+            }
+            let about = called.map_or(String::new(), |name| format!("{name} "));
+            tell(&format!("{} (see kinglet {about}--help)", one_line(&joined)));
             ExitCode::from(2)
         }
     }
@@ -78,6 +94,18 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
 /// A line on standard error. Where that is closed there is nobody to tell.
 pub(crate) fn tell(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// What the engine logs, told as this program's own: `warning: ...`.
+pub(crate) fn log(record: &log::Record<'_>) {
+    let message = record.args().to_string();
+    let message = message.lines().map(clean).collect::<Vec<_>>().join("\n");
+    match record.level() {
+        log::Level::Error => tell(&format!("error: {message}")),
+        log::Level::Warn => tell(&format!("warning: {message}")),
+        log::Level::Info => tell(&format!("info: {message}")),
+        level => tell(&format!("{} {}: {message}", level.as_str().to_lowercase(), record.target())),
+    }
 }
 
 /// Joins lines, and runs of spaces within them.

@@ -15,62 +15,80 @@ pub(crate) struct SamplingArgs {
     /// Always take the most probable token
     #[arg(long, conflicts_with = "temperature")]
     pub(crate) greedy: bool,
-    /// Randomness: 0 is none, 1 is the model's own distribution
+    /// Randomness: 0 is none, 1 is the model's own distribution [default: the model's, else 0]
     #[arg(long, alias = "temp", value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: Option<f32>,
-    /// Draw among the N most probable tokens; 0 is no limit
+    /// Draw among the N most probable tokens; 0 is no limit [default: the model's, else 50]
     #[arg(long, value_name = "N")]
     pub(crate) top_k: Option<u32>,
-    /// Draw among the most probable tokens that together have this probability
+    /// Draw among the most probable tokens that together have this probability [default: the model's, else 1]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) top_p: Option<f32>,
-    /// Draw among tokens with at least this share of the highest probability
+    /// Draw among tokens with at least this share of the highest probability [default: the model's, else 0]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) min_p: Option<f32>,
-    /// Draw among the most typical tokens that together have this probability
-    #[arg(long, alias = "typical", value_name = "P", allow_negative_numbers = true)]
+    /// Draw among the most typical tokens that together have this probability [default: the model's, else 1]
+    #[arg(
+        long,
+        alias = "typical",
+        value_name = "P",
+        allow_negative_numbers = true,
+        hide_short_help = true
+    )]
     pub(crate) typical_p: Option<f32>,
-    /// Penalty on tokens that occurred, as a divisor; 1 is none
+    /// Penalty on tokens that occurred, as a divisor; 1 is none [default: the model's, else 1]
     #[arg(long, alias = "repeat-penalty", value_name = "X", allow_negative_numbers = true)]
     pub(crate) repetition_penalty: Option<f32>,
-    /// Penalty on tokens that occurred, subtracted once
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    /// Penalty on tokens that occurred, subtracted once [default: 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) presence_penalty: Option<f32>,
-    /// Penalty on tokens that occurred, subtracted for each time
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    /// Penalty on tokens that occurred, subtracted for each time [default: 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) frequency_penalty: Option<f32>,
-    /// The penalties look at so many of the last tokens; all if not given
-    #[arg(long, value_name = "N")]
+    /// The penalties look at so many of the last tokens [default: all]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub(crate) penalty_last_n: Option<usize>,
-    /// DRY: strength of the penalty on repeated sequences; 0 is off, 0.8 is usual
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    /// DRY: strength of the penalty on repeated sequences; 0.8 is usual [default: 0, off]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) dry_multiplier: Option<f32>,
-    /// DRY: growth of the penalty with each repeated token [usual: 1.75]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    /// DRY: growth of the penalty with each repeated token [default: 1.75]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) dry_base: Option<f32>,
-    /// DRY: repetitions shorter than this are free [usual: 2]
-    #[arg(long, value_name = "N")]
+    /// DRY: repetitions shorter than this are free [default: 2]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub(crate) dry_allowed_length: Option<u32>,
-    /// DRY: look at so many of the last tokens; all if not given
-    #[arg(long, value_name = "N")]
+    /// DRY: look at so many of the last tokens [default: all]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub(crate) dry_last_n: Option<usize>,
-    /// DRY: repetitions don't reach over this text (repeatable) [line end, ':', '"', '*']
-    #[arg(long, value_name = "TEXT")]
+    /// DRY: repetitions don't reach over this text (repeatable) [default: line end, ':', '"', '*']
+    #[arg(long, value_name = "TEXT", hide_short_help = true)]
     pub(crate) dry_sequence_breaker: Vec<String>,
-    /// XTC: how often the most probable tokens are left out; 0 is off, 0.5 is usual
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    /// XTC: how often the most probable tokens are left out; 0.5 is usual [default: 0, off]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) xtc_probability: Option<f32>,
-    /// XTC: which tokens count as most probable [usual: 0.1]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    /// XTC: which tokens count as most probable [default: 0.1]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) xtc_threshold: Option<f32>,
-    /// Add a number to a token's logit, as in 42=-5 or 42=-inf (repeatable)
-    #[arg(long, value_name = "ID=X", value_delimiter = ',', allow_hyphen_values = true)]
+    /// Add a number to a token's logit, as in 42=-5 or 42=-inf (repeatable) [default: none]
+    #[arg(
+        long,
+        value_name = "ID=X",
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        hide_short_help = true
+    )]
     pub(crate) logit_bias: Vec<Bias>,
-    /// In which order the distribution is cut: temperature-first as transformers does (the default),
-    /// temperature-last as llama.cpp does
-    #[arg(long, value_name = "ORDER", value_enum, hide_possible_values = true)]
+    /// In which order the distribution is cut: temperature-first as transformers does, temperature-last as llama.cpp does
+    /// [default: temperature-first]
+    #[arg(
+        long,
+        value_name = "ORDER",
+        value_enum,
+        hide_possible_values = true,
+        hide_short_help = true
+    )]
     pub(crate) stage_order: Option<Order>,
-    /// Same seed, same options, same answer; a random one if not given
+    /// Same seed, same options, same answer [default: a random one below 2^53]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
 }
@@ -79,17 +97,17 @@ pub(crate) struct SamplingArgs {
 #[derive(Args)]
 #[command(next_help_heading = "End of the answer")]
 pub(crate) struct StopArgs {
-    /// The most tokens of an answer
-    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// The most tokens of an answer [default: the model's, else 256 (in a chat 2048)]
+    #[arg(long, short = 'n', aliases = ["max-new-tokens", "n-predict"], value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_tokens: Option<u32>,
-    /// End the answer before this text (repeatable; $'\n' is a line break in most shells)
+    /// End the answer before this text (repeatable; $'\n' is a line break in most shells) [default: the model's]
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
     /// Go on after the model's own stop tokens and stop strings
     #[arg(long)]
     pub(crate) ignore_eos: bool,
     /// The most tokens of prompt and answer; 0 is no limit [default: what the positions of the model allow]
-    #[arg(long, value_name = "N")]
+    #[arg(long, alias = "ctx-size", value_name = "N")]
     pub(crate) context: Option<usize>,
 }
 
@@ -181,7 +199,7 @@ impl SamplingArgs {
         }
     }
 
-    /// The seed that was given, or a random one.
+    /// The seed that was given, or a random one, which JSON gives as a number.
     pub(crate) fn seed(&self) -> u64 {
         self.seed.unwrap_or_else(random_seed)
     }

@@ -18,8 +18,9 @@ const DRAFT_TOKENS: u16 = DEFAULT_DRAFT_TOKENS as u16;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Speculation (the answer stays what it is)")]
 pub(crate) struct SpeculateArgs {
-    /// Guess tokens and verify several in a step: `ngram` guesses what followed the same words before; a folder is a smaller model with
-    /// the same tokenizer
+    /// Guess tokens and verify several in a step [default: one token a step]
+    ///
+    /// `ngram` guesses what followed the same words before; a folder is a smaller model with the same tokenizer.
     #[arg(long, value_name = "ngram|DIR")]
     speculate: Option<String>,
     /// Most guesses of a step

@@ -18,10 +18,10 @@ pub(crate) fn parse(text: &str) -> Result<Vec<u32>, String> {
     let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let parts =
         inner.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
-    let ids = parts.enumerate().map(|(index, part)| {
+    let ids = parts.zip(1..).map(|(part, number): (&str, usize)| {
         part.parse().map_err(|_| {
             let part: String = part.chars().take(40).collect();
-            format!("{part:?} (number {index}) is no token id: ids are whole numbers from 0, as in 1,2,3")
+            format!("{part:?} (number {number}) is no token id: ids are whole numbers from 0, as in 1,2,3")
         })
     });
     let ids = ids.collect::<Result<Vec<_>, _>>()?;
@@ -81,7 +81,7 @@ mod tests {
             assert_eq!(parse(text).unwrap(), [1, 2, 30], "{text:?}");
         }
         for (text, part) in
-            [("1,x", "\"x\" (number 1)"), ("-1", "\"-1\" (number 0)"), ("4294967296", "4294967296")]
+            [("1,x", "\"x\" (number 2)"), ("-1", "\"-1\" (number 1)"), ("4294967296", "4294967296")]
         {
             let problem = parse(text).unwrap_err();
             assert!(problem.contains(part), "{problem}");

@@ -137,6 +137,16 @@ pub(super) async fn choose(index: Option<usize>) -> Result<Choice, Error> {
     }
 }
 
+/// Where windows are made by Wayland or X11: Vulkan is opened without them there.
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+fn instance() -> wgpu::Instance {
+    let mut none = wgpu::InstanceDescriptor::new_without_display_handle();
+    none.backends = wgpu::Backends::empty();
+    none.flags = wgpu::InstanceFlags::empty();
+    super::trusted::headless_vulkan().unwrap_or_else(|| wgpu::Instance::new(none))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;

@@ -106,7 +106,8 @@ fn the_report_has_sizes_and_errors() {
     assert!(searched["relative_rms_error"].as_f64() < rounded["relative_rms_error"].as_f64());
 
     let table = Out::new();
-    let text = quantize(&model, &table.path(), &["--bits", "4", "--group-size", "32"]).ok();
+    let options = ["--bits", "4", "--group-size", "32", "--tensors"];
+    let text = quantize(&model, &table.path(), &options).ok();
     for part in
         ["mlstm_layer.q ", "4-bit affine, groups of 32", "router or gate", "bits per weight"]
     {

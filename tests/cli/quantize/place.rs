@@ -22,7 +22,12 @@ fn a_dry_run_writes_nothing() {
     let out = Out::new();
     let model = fixture("llama/plain");
     let text = quantize(&model, &out.path(), &["--group-size", "32", "--dry-run"]).ok();
-    assert!(text.contains("would be") && text.contains("model.layers.1.mlp.down_proj"), "{text}");
+    let matrix = "model.layers.1.mlp.up_proj";
+    assert!(text.contains("would be") && !text.contains(matrix), "{text}");
+    let options = ["--group-size", "32", "--dry-run", "--tensors"];
+    let text = quantize(&model, &out.path(), &options).ok();
+    assert!(text.contains("would be") && text.contains(matrix), "{text}");
+    assert!(text.contains("model.layers.1.mlp.down_proj"), "{text}");
     assert!(out.siblings().is_empty());
 }
 

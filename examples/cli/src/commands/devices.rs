@@ -1,13 +1,12 @@
 //! `kinglet devices`: what can compute here, and what of it would be used.
 
-use std::fmt::Write as _;
-
 use clap::Args;
 use kinglet::{AdapterInfo, Isa, adapters};
 use serde_json::json;
 
 use crate::error::CliError;
-use crate::output::{Format, Output};
+use crate::output::{Format, Output, escape};
+use crate::table::{bytes, title, width, wrapped};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,21 +35,23 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<(), CliError> {
         }
         return Ok(());
     }
+    let width = width();
     let mut text = format!("cpu: {}\n", Isa::detect().name());
     for adapter in &found {
-        describe(adapter, &mut text)?;
+        text += &describe(adapter, width)?;
     }
     if found.is_empty() {
-        let _ = writeln!(text, "wgpu: no adapter (no driver was found for {})", kinglet::GRAPHICS);
+        let none = format!("wgpu: no adapter (no driver was found for {})", kinglet::GRAPHICS);
+        text += &wrapped(&none, "  ", width);
     }
-    output.text(&text)
+    output.styled(&text)
 }
 
 fn adapters_here() -> Vec<AdapterInfo> {
     pollster::block_on(adapters())
 }
 
-fn describe(adapter: &AdapterInfo, text: &mut String) -> Result<(), kinglet::Error> {
+fn describe(adapter: &AdapterInfo, width: usize) -> Result<String, kinglet::Error> {
     let mut abilities = vec![match adapter.subgroups {
         Some((least, most)) if least == most => format!("subgroups of {least}"),
         Some((least, most)) => format!("subgroups of {least} to {most}"),
@@ -64,24 +65,21 @@ fn describe(adapter: &AdapterInfo, text: &mut String) -> Result<(), kinglet::Err
             _ => format!("no {name}"),
         });
     }
-    let mib = |bytes: u64| bytes >> 20;
     let used = match &adapter.unusable {
         Some(reason) => format!("not usable: {reason}"),
         None => format!("--backend wgpu --adapter {}", adapter.index),
     };
-    // Writing to a string cannot fail.
-    let _ = writeln!(
-        text,
-        "wgpu {}: {}\n  {}, {}, {}\n  {}\n  kernels see buffers of up to {} MiB\n  {used}",
-        adapter.index,
-        adapter.name,
-        adapter.kind,
-        adapter.api,
-        adapter.driver,
-        abilities.join(", "),
-        mib(adapter.max_binding),
-    );
-    Ok(())
+    let name = format!("wgpu {}: {}", adapter.index, adapter.name);
+    let mut text = title(&escape(&name)) + "\n";
+    for line in [
+        format!("  {}, {}, {}", adapter.kind, adapter.api, adapter.driver),
+        format!("  {}", abilities.join(", ")),
+        format!("  kernels see buffers of up to {}", bytes(adapter.max_binding)),
+        format!("  {used}"),
+    ] {
+        text += &wrapped(&line, "    ", width);
+    }
+    Ok(text)
 }
 
 fn as_json(adapter: &AdapterInfo) -> Result<serde_json::Value, kinglet::Error> {

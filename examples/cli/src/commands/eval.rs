@@ -2,29 +2,33 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use kinglet::eval::{EvalOptions, Evaluation, TextTokens, evaluate};
 use kinglet::text::Tokenizer;
 use kinglet::{CacheType, ModelOptions, StateType};
 use serde_json::{Value, json};
 
-use crate::args::GlobalArgs;
+use crate::args::{GlobalArgs, count};
 use crate::error::CliError;
+use crate::output::{Format, Output};
 use crate::progress::{Progress, Unit};
-use crate::{interrupt, load, tokens};
+use crate::table::wrapped;
+use crate::{interrupt, load, table, tokens};
 
 const EXAMPLES: &str = "\
-The text is cut into windows of --context tokens that begin every --stride tokens; each is read from an
-empty state. The last min(stride, context - 1 - context/2) predictions of a window count. By
-default that is what llama.cpp's llama-perplexity counts. Perplexities are comparable only with
-the same tokenizer.
+The text is cut into windows of --context tokens that begin every --stride
+tokens; each is read from an empty state. The last min(stride, context - 1 -
+context/2) predictions of a window count. By default that is what llama.cpp's
+llama-perplexity counts. Perplexities are comparable only with the same
+tokenizer.
 
-With --reference, usually the model before it was quantized: KL(reference || model) in nats, and how often
-both find the same token most likely.
+With --reference, usually the model before it was quantized: KL(reference ||
+model) in nats, and how often both find the same token most likely.
 
 Examples:
   kinglet eval --model DIR --text wiki.test.raw
-  kinglet eval --model DIR-4bit --reference DIR --text wiki.test.raw --limit 50000
+  kinglet eval --model DIR-4bit --reference DIR --text wiki.test.raw
+  kinglet eval --model DIR --text book.txt --limit 50000
   kinglet eval --model DIR --text book.txt --context 2048 --stride 512 --json";
 
 /// Options of `eval`.
@@ -32,19 +36,19 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct EvalArgs {
     /// The text, UTF-8; - is standard input
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     text: PathBuf,
-    /// Folder of a model to compare with
-    #[arg(long, value_name = "DIR")]
+    /// Folder of a model to compare with [default: none]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     reference: Option<PathBuf>,
     /// Tokens of a window
-    #[arg(long, value_name = "N", default_value_t = EvalOptions::default().context)]
+    #[arg(long, value_name = "N", default_value_t = EvalOptions::default().context, value_parser = count())]
     context: usize,
-    /// Tokens from one window to the next; those of a window if not given
-    #[arg(long, value_name = "N")]
+    /// Tokens from one window to the next [default: those of a window]
+    #[arg(long, value_name = "N", value_parser = count())]
     stride: Option<usize>,
-    /// Only so many tokens of the text
-    #[arg(long, value_name = "TOKENS")]
+    /// Only this many tokens of the text [default: all]
+    #[arg(long, value_name = "TOKENS", value_parser = count())]
     limit: Option<usize>,
     /// A JSON object
     #[arg(long)]
@@ -81,35 +85,38 @@ pub(crate) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<(), CliError> 
     });
     drop(progress);
     let result = result?;
-    if args.json {
-        println!("{}", to_json(&result, &options));
-    } else {
-        print(&result);
+    let mut output = Output::new(if args.json { Format::Json } else { Format::Text });
+    match args.json {
+        true => output.event(&to_json(&result, &options)),
+        false => output.styled(&report(&result)),
     }
-    Ok(())
 }
 
-fn print(result: &Evaluation) {
+fn report(result: &Evaluation) -> String {
     let Evaluation { predictions, windows, nll, nll_error, .. } = result;
-    println!("predictions          {predictions} in {windows} windows");
     let perplexity = result.perplexity();
-    println!("perplexity           {perplexity:.4} ± {:.4}", perplexity * nll_error);
-    println!("  -ln p              {nll:.5} nats a token");
+    let mut rows = vec![
+        ("predictions", format!("{predictions} in {windows} windows")),
+        ("perplexity", format!("{perplexity:.4} ± {:.4}", perplexity * nll_error)),
+        ("  -ln p", format!("{nll:.5} nats a token")),
+    ];
     if let Some(comparison) = &result.comparison {
         let divergence = &comparison.divergence;
         let reference = comparison.reference_nll.exp();
-        println!(
-            "reference            perplexity {reference:.4}, ratio {:.5}",
-            perplexity / reference
-        );
-        println!("ln p, difference     {:+.6}", comparison.log_prob_difference);
+        let ratio = perplexity / reference;
         let (mean, error) = (divergence.mean, comparison.divergence_error);
-        println!("KL, mean             {mean:.6} ± {error:.6} nats");
-        println!("KL, median           {:.6}", divergence.median);
-        println!("KL, 99 %             {:.6}", divergence.percentile_99);
-        println!("KL, max              {:.6}", divergence.max);
-        println!("same most likely     {:.2} %", 100.0 * comparison.same_top);
+        rows.extend([
+            ("reference", format!("perplexity {reference:.4}, ratio {ratio:.5}")),
+            ("ln p, difference", format!("{:+.6}", comparison.log_prob_difference)),
+            ("KL, mean", format!("{mean:.6} ± {error:.6} nats")),
+            ("KL, median", format!("{:.6}", divergence.median)),
+            ("KL, 99 %", format!("{:.6}", divergence.percentile_99)),
+            ("KL, max", format!("{:.6}", divergence.max)),
+            ("same most likely", format!("{:.2} %", 100.0 * comparison.same_top)),
+        ]);
     }
+    let width = table::width();
+    rows.iter().map(|(what, value)| wrapped(&format!("{what:<21}{value}"), "    ", width)).collect()
 }
 
 fn to_json(result: &Evaluation, options: &EvalOptions) -> Value {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use kinglet::answer::{AnswerDefaults, AnswerPrompt};
 use kinglet::text::EncodeOptions;
 
@@ -16,8 +16,8 @@ use crate::speculate_args::SpeculateArgs;
 use crate::{interrupt, load, report, tokens};
 
 const EXAMPLES: &str = "\
-Only the continuation is printed, as it is generated. A model without tokenizer.json takes
---tokens, and token ids are printed.
+Only the continuation is printed, as it is generated. A model without
+tokenizer.json takes --tokens, and token ids are printed.
 
 Examples:
   kinglet generate --prompt \"Once upon a time\" --max-tokens 100
@@ -54,7 +54,7 @@ struct Prompt {
     #[arg(long, short, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// A file with the text to continue; - is standard input
-    #[arg(long, short = 'f', value_name = "FILE")]
+    #[arg(long, short = 'f', value_name = "FILE", value_hint = ValueHint::FilePath)]
     prompt_file: Option<PathBuf>,
     /// The tokens to continue, as in 1,2,3
     #[arg(long, value_name = "IDS")]

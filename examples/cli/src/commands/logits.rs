@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use kinglet::Model;
 use serde_json::json;
 
@@ -18,13 +18,13 @@ const STEP: usize = 512;
 const MAX_BYTES: usize = 256 << 20;
 
 const EXAMPLES: &str = "\
-The file has `logits`, F32 [tokens, vocabulary], and `tokens`, I64 [tokens]. It is written whole
-or not at all. No tokenizer is needed.
+The file has `logits`, F32 [tokens, vocabulary], and `tokens`, I64 [tokens]. It
+is written whole or not at all. No tokenizer is needed.
 
 Examples:
   kinglet logits --model DIR --tokens 1,2,3 --out logits.safetensors
-  kinglet logits --model DIR --tokens-file ids.txt --chunk 7 --out logits.safetensors
-  python -c \"from safetensors.torch import load_file; print(load_file('logits.safetensors'))\"";
+  kinglet logits --model DIR --tokens-file ids.txt --chunk 7 --out l.safetensors
+  python -c \"from safetensors.torch import load_file as f; print(f('l.safetensors'))\"";
 
 /// Options of `logits`.
 #[derive(Args)]
@@ -32,11 +32,11 @@ Examples:
 pub(crate) struct LogitsArgs {
     #[command(flatten)]
     input: Input,
-    /// Compute so many tokens at a time (the numbers agree for every choice)
+    /// Compute so many tokens at a time; the numbers agree for every choice [default: 512, fewer for a large vocabulary]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
     chunk: Option<u32>,
     /// The file to write
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     out: PathBuf,
 }
 
@@ -47,7 +47,7 @@ struct Input {
     #[arg(long, value_name = "IDS")]
     tokens: Option<String>,
     /// A file with the tokens, separated by commas or white space; - is standard input
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     tokens_file: Option<PathBuf>,
 }
 

@@ -6,18 +6,18 @@ use clap::Args;
 use kinglet::text::{ChatOptions, EncodeOptions, Message, Tokenizer};
 use serde_json::json;
 
-use crate::args::GlobalArgs;
+use crate::args::ModelArgs;
 use crate::error::CliError;
 use crate::output::{Format, Output};
 use crate::{model_folder, template, tokens};
 
 const EXAMPLES: &str = "\
-Prints the ids as in 1,2,3: what --tokens of other commands takes. The text comes from standard
-input if it is not given.
+Prints the ids as in 1,2,3: what --tokens of other commands takes. The text comes
+from standard input if it is not given.
 
 Examples:
   kinglet tokenize \"Hello there\"
-  kinglet tokenize --pieces --chat \"Hello there\"     what a chat sends to the model
+  kinglet tokenize --pieces --chat \"Hello there\"     what a chat sends
   kinglet tokenize --decode 15,27,3
   kinglet tokenize --json < book.txt";
 
@@ -58,8 +58,8 @@ pub(crate) struct TokenizeArgs {
 ///
 /// # Errors
 /// What is wrong with options, files or tokenizer.
-pub(crate) fn run(global: &GlobalArgs, args: TokenizeArgs) -> Result<(), CliError> {
-    let folder = model_folder::find(global.model.as_deref())?;
+pub(crate) fn run(model: &ModelArgs, args: TokenizeArgs) -> Result<(), CliError> {
+    let folder = model_folder::find(model.model.as_deref())?;
     let tokenizer = Tokenizer::from_folder(&folder)?;
     let mut output = Output::new(if args.json { Format::Json } else { Format::Text });
     if let Some(ids) = &args.decode {

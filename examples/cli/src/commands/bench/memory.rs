@@ -54,3 +54,29 @@ fn sum(words: &[u64]) -> u64 {
     }
     rest.iter().chain(&sums).fold(0, |a, b| a.wrapping_add(*b))
 }
+
+/// Bytes of all caches of the last level, where the system tells (Linux).
+pub(super) fn last_level_cache() -> Option<u64> {
+    let mut seen = std::collections::BTreeMap::new();
+    for processor in std::fs::read_dir("/sys/devices/system/cpu").ok()?.flatten() {
+        let name = processor.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("cpu"));
+        if number.is_none_or(|number| number.parse::<u32>().is_err()) {
+            continue;
+        }
+        let Ok(caches) = std::fs::read_dir(processor.path().join("cache")) else { continue };
+        let read = |folder: &std::path::Path, what: &str| {
+            std::fs::read_to_string(folder.join(what)).ok().map(|text| text.trim().to_string())
+        };
+        let last = caches.flatten().filter_map(|cache| {
+            let folder = cache.path();
+            let level = read(&folder, "level")?.parse::<u32>().ok()?;
+            let kib = read(&folder, "size")?.strip_suffix('K')?.parse::<u64>().ok()?;
+            Some((level, kib, read(&folder, "shared_cpu_list")?))
+        });
+        if let Some((_, kib, shared)) = last.max() {
+            seen.insert(shared, kib << 10);
+        }
+    }
+    (!seen.is_empty()).then(|| seen.values().sum())
+}

@@ -1,44 +1,62 @@
 //! `kinglet bench`: prefill and decode speed, as tokens per second and as a share of what the memory gives.
 //!
-//! Every round runs each test once and measures the memory's read bandwidth before and after it, so that a machine
-//! whose speed drifts is compared with itself; medians over the rounds are reported. On a device its own memory is measured,
-//! with a kernel that copies.
+//! Every round measures the memory's read bandwidth before and after it, so that a machine whose speed drifts is compared with
+//! itself; medians over the rounds are reported, each test when it is done. On a device its own memory is measured, with a
+//! kernel that copies.
 
 mod memory;
 mod profile;
+mod rows;
 mod speculation;
 mod together;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
+use clap::ValueHint;
 use kinglet::sampling::{Sampler, SamplingOptions};
-use kinglet::{Error, GenerateOptions, Logits, Model, Run, Session, Traffic};
-use serde_json::json;
+use kinglet::{GenerateOptions, Logits, Model, Run, Session, Traffic};
 
 use self::memory::{Memory, peak_rss};
-use crate::args::GlobalArgs;
+use self::rows::Measured;
+use crate::args::{GlobalArgs, count, count_or_none};
 use crate::error::CliError;
-use crate::load;
+use crate::output::{Format, Output, escape};
+use crate::progress::{Progress, Unit};
 use crate::speculate_args::SpeculateArgs;
+use crate::table::{self, bytes, title, wrapped};
+use crate::{interrupt, load};
+
+const EXAMPLES: &str = "\
+Each row is printed when it is measured: the median of the rounds. A token's
+bytes are all weights and states that it must move; the share is what they make
+of the memory's bandwidth (of), which is measured before and after every round.
+
+Examples:
+  kinglet bench
+  kinglet bench --model DIR --prefill 2048 --depth 0,4096 --rounds 3
+  kinglet bench --model DIR --sessions 1,4,16     sessions that decode together
+  kinglet bench --speculate ngram --prompt-file notes.txt
+  kinglet bench --backend wgpu --profile          the time of each kernel";
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct BenchArgs {
     /// Tokens of a prefill test; 0 for none
-    #[arg(long, default_value_t = 512, value_name = "TOKENS")]
+    #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = count_or_none())]
     pub(crate) prefill: usize,
     /// Tokens of a decode test; 0 for none
-    #[arg(long, default_value_t = 128, value_name = "TOKENS")]
+    #[arg(long, default_value_t = 128, value_name = "TOKENS", value_parser = count_or_none())]
     pub(crate) decode: usize,
     /// Tokens already in the context, for each of which decode is measured
-    #[arg(long, default_value = "0", value_delimiter = ',', value_name = "TOKENS,..")]
+    #[arg(long, default_value = "0", value_delimiter = ',', value_name = "TOKENS,..", value_parser = count_or_none())]
     pub(crate) depth: Vec<usize>,
-    /// Sessions that decode together, for each number of which it is measured too
+    /// Sessions that decode together, for each number of which it is measured too [default: none]
     #[arg(long, value_delimiter = ',', value_name = "SESSIONS,..", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) sessions: Vec<u16>,
     /// Rounds; the median is reported
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = count())]
     pub(crate) rounds: usize,
     /// Say how long each kernel takes on the device, in a step of prefill and in one of decode
     #[arg(long)]
@@ -46,14 +64,14 @@ pub(crate) struct BenchArgs {
     /// One JSON object a line
     #[arg(long)]
     pub(crate) json: bool,
-    /// With --speculate: the text whose continuation is measured, else tokens that look like one
-    #[arg(long, value_name = "FILE", requires = "speculate")]
+    /// With --speculate: the text whose continuation is measured [default: tokens that look like one]
+    #[arg(long, value_name = "FILE", requires = "speculate", value_hint = ValueHint::FilePath)]
     pub(crate) prompt_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) speculate: SpeculateArgs,
 }
 
-/// One measured thing.
+/// One thing to measure.
 struct Test {
     name: &'static str,
     tokens: usize,
@@ -62,11 +80,23 @@ struct Test {
     sessions: usize,
     /// Bytes that a token must move; for prefill none are stated, since it computes.
     bytes_per_token: Option<u64>,
-    /// Tokens per second of each round.
-    rates: Vec<f64>,
-    /// Share of the bandwidth of each round.
-    shares: Vec<f64>,
 }
+
+impl Test {
+    fn new(name: &'static str, tokens: usize, depth: usize, bytes_per_token: Option<u64>) -> Self {
+        Self { name, tokens, depth, sessions: 1, bytes_per_token }
+    }
+
+    fn title(&self) -> String {
+        match self.name {
+            "together" => format!("{} x {}", self.sessions, self.tokens),
+            name => format!("{name} {}", self.tokens),
+        }
+    }
+}
+
+/// Tokens of a piece of a prompt, between which Ctrl-C is noticed: a step of the processor, and of a device.
+const PIECES: (usize, usize) = (512, 2048);
 
 /// Token ids that look like text in that they vary: experts and embedding rows are not always the same.
 fn token(index: usize, vocab: usize) -> u32 {
@@ -74,177 +104,213 @@ fn token(index: usize, vocab: usize) -> u32 {
     (mixed % vocab as u64) as u32
 }
 
-/// Runs the measurements and prints a row a test.
+/// Runs the measurements and prints a row for each when it is done.
 ///
 /// # Errors
-/// What the engine reports: a context that doesn't fit into memory, say.
+/// What the engine reports; sizes that don't fit into the memory; [`CliError::Interrupted`] after Ctrl-C.
 pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<(), CliError> {
     let model = &load::model(global, |options| options)?;
-    let vocab = model.vocab();
+    let _guard = interrupt::guard();
+    let mut output = Output::new(if args.json { Format::Json } else { Format::Text });
+    check_memory(model, args)?;
     if args.profile {
-        return profile::run(model, args);
+        return profile::run(model, args, &mut output);
     }
     if let Some(speculation) = args.speculate.speculation(global, model)? {
-        return speculation::run(model, args, speculation);
+        return speculation::run(model, args, speculation, &mut output);
     }
     let on_host = model.dispatches(1) == 0;
     let memory = on_host.then(|| Memory::new(model.threads()));
-    let read = || match &memory {
-        Some(memory) => Ok(memory.read()),
-        None => model.memory_bandwidth().map(Option::unwrap_or_default),
-    };
+    let width = table::width();
+    if !args.json {
+        output.styled(&heading(model, args, on_host, width))?;
+    }
+    for test in tests(model, args)? {
+        let measured = measure(model, &test, args.rounds, memory.as_ref())?;
+        if args.json {
+            let own = memory.as_ref().map_or(0, Memory::bytes);
+            let peak = peak_rss().map(|peak| peak.saturating_sub(own));
+            output.event(&measured.json(model.decodes_ahead(), peak))?;
+        } else {
+            output.styled(&rows::row(&measured, width))?;
+        }
+    }
+    Ok(())
+}
+
+fn heading(model: &Model, args: &BenchArgs, on_host: bool, width: usize) -> String {
+    let mut text = title(&escape(&model.folder().display().to_string())) + "\n";
+    let what = if on_host { "read" } else { "copy" };
+    let rounds = if args.rounds == 1 { "round" } else { "rounds" };
+    let mut about = format!(
+        "{}; {} {rounds}, median; share: GB/s of what a {what} of the memory gives",
+        model.describe(),
+        args.rounds
+    );
+    if !on_host {
+        about += &format!("; {} kernels for a token", model.dispatches(1));
+    }
+    if model.decodes_ahead() && args.decode > 0 {
+        about += "; decode is greedy, tokens are chosen on the device and read behind it";
+    }
+    text += &wrapped(&about, "", width);
+    text + &rows::header(width) + "\n"
+}
+
+/// What the options ask for.
+fn tests(model: &Model, args: &BenchArgs) -> Result<Vec<Test>, CliError> {
     let mut tests = Vec::new();
-    let mut sessions: Vec<Option<Session>> = Vec::new();
     if args.prefill > 0 {
         tests.push(Test::new("prefill", args.prefill, 0, None));
-        sessions.push(None);
+    }
+    if args.decode == 0 {
+        return Ok(tests);
     }
     for &depth in &args.depth {
-        if args.decode == 0 {
-            continue;
-        }
         let bytes = Traffic::of_decode(model.plan(), model.weights(), depth + args.decode / 2)?;
         tests.push(Test::new("decode", args.decode, depth, Some(bytes.total())));
-        let mut session = model.session()?;
-        if depth > 0 {
-            let context: Vec<u32> = (0..depth).map(|i| token(i, vocab)).collect();
-            let run = Run { session: &mut session, tokens: &context, logits: Logits::None };
-            model.step(&mut [run])?;
-        }
-        sessions.push(Some(session));
     }
-    for &count in args.sessions.iter().filter(|_| args.decode > 0) {
+    for &count in &args.sessions {
         let one = Traffic::of_decode(model.plan(), model.weights(), args.decode / 2)?;
         // Which experts several tokens use is not known.
         let bytes = together::bytes_per_token(model, one, usize::from(count));
         let mut test = Test::new("together", args.decode, 0, bytes);
         test.sessions = usize::from(count);
         tests.push(test);
-        sessions.push(None);
     }
-    // The first round warms caches and page tables, and is not counted.
-    let mut bandwidths = Vec::new();
-    for round in 0..=args.rounds.max(1) {
-        let mut before = read()?;
-        for (test, start) in tests.iter_mut().zip(&sessions) {
-            let rate = match start {
-                Some(session) => decode(&mut session.fork()?, test.tokens)?,
-                None if test.name == "together" => {
-                    together::decode(model, test.sessions, test.tokens)?
-                }
-                None => prefill(model, test.tokens)?,
-            };
-            let after = read()?;
-            if round > 0 {
-                test.rates.push(rate);
-                let moved = test.bytes_per_token.unwrap_or(0) as f64 * rate;
-                let bandwidth = (before + after) / 2.0;
-                test.shares.push(moved / bandwidth);
-                bandwidths.push(bandwidth);
-            }
-            before = after;
+    Ok(tests)
+}
+
+/// An error where the states that the options ask for can't be in the host's memory: the system would end the program for them.
+fn check_memory(model: &Model, args: &BenchArgs) -> Result<(), CliError> {
+    let Some(free) = load::available_memory().filter(|_| model.dispatches(1) == 0) else {
+        return Ok(());
+    };
+    let deepest = args.depth.iter().copied().max().unwrap_or(0).saturating_add(args.decode);
+    let alone = (1, deepest.max(args.prefill));
+    let together = args.sessions.iter().map(|&count| (usize::from(count), args.decode));
+    for (sessions, positions) in together.chain([alone]) {
+        let each = model.plan().state_bytes(positions) as u64;
+        let needed = each.saturating_mul(sessions as u64);
+        if needed > free {
+            let what =
+                if sessions == 1 { "a session".into() } else { format!("{sessions} sessions") };
+            return Err(CliError::Usage(format!(
+                "{what} of {positions} tokens would take {}, and {} are free: ask for less",
+                bytes(needed),
+                bytes(free)
+            )));
         }
-    }
-    let bandwidth = median(&bandwidths);
-    let on_device = model.decodes_ahead();
-    if !args.json {
-        println!("{}: {}", model.folder().display(), model.describe());
-        let rounds = args.rounds.max(1);
-        let what = if on_host { "read" } else { "copy" };
-        println!("memory {what} bandwidth {:.1} GB/s, {rounds} rounds", bandwidth / 1e9);
-        if !on_host {
-            println!("{} kernels for a token", model.dispatches(1));
-        }
-        if on_device && args.decode > 0 {
-            println!("decode: greedy, tokens chosen on the device and read behind it");
-        }
-        println!(
-            "test      sessions tokens   depth      tokens/s  (min .. max)            MB/token     GB/s   share"
-        );
-    }
-    for test in &tests {
-        test.print(args.json, on_device, bandwidth, memory.as_ref());
     }
     Ok(())
 }
 
-fn prefill(model: &Model, tokens: usize) -> Result<f64, Error> {
-    let ids: Vec<u32> = (0..tokens).map(|i| token(i, model.vocab())).collect();
+/// All rounds of a test. The first warms caches and page tables, and is not counted.
+fn measure<'a>(
+    model: &Model,
+    test: &'a Test,
+    rounds: usize,
+    memory: Option<&Memory>,
+) -> Result<Measured<'a>, CliError> {
+    let read = || match memory {
+        Some(memory) => Ok(memory.read()),
+        None => model.memory_bandwidth().map(Option::unwrap_or_default),
+    };
+    let mut start = None;
+    if test.name == "decode" {
+        let mut session = model.session()?;
+        let mut progress =
+            Progress::new(format!("{} tokens before decode", test.depth), Unit::Tokens);
+        feed(&mut session, test.depth, Logits::None, &mut |done| {
+            progress.set(done, test.depth as u64)
+        })?;
+        start = Some(session);
+    }
+    let mut progress = Progress::new(test.title(), Unit::Tokens);
+    let each = test.tokens.saturating_mul(test.sessions) as u64;
+    let total = each.saturating_mul(rounds as u64 + 1);
+    let (mut rates, mut bandwidths) = (Vec::new(), Vec::new());
+    let mut before = read()?;
+    for round in 0..=rounds as u64 {
+        let mut told = |done: u64| progress.set(round * each + done, total);
+        let rate = match (&start, test.name) {
+            (Some(session), _) => decode(&mut session.fork()?, test.tokens, &mut told)?,
+            (None, "together") => together::decode(model, test.sessions, test.tokens, &mut told)?,
+            (None, _) => prefill(model, test.tokens, &mut told)?,
+        };
+        let after = read()?;
+        if round > 0 {
+            rates.push(rate);
+            bandwidths.push((before + after) / 2.0);
+        }
+        before = after;
+    }
+    Ok(Measured { test, rates, bandwidths, on_host: memory.is_some() })
+}
+
+/// Ctrl-C as an error.
+fn go_on() -> Result<(), CliError> {
+    if interrupt::hit() { Err(CliError::Interrupted) } else { Ok(()) }
+}
+
+/// Feeds so many tokens, with these logits at the end.
+fn feed(
+    session: &mut Session,
+    tokens: usize,
+    logits: Logits,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), CliError> {
+    let model = session.model().clone();
+    let piece = if model.dispatches(1) == 0 { PIECES.0 } else { PIECES.1 };
+    let mut fed = 0;
+    while fed < tokens {
+        go_on()?;
+        let end = tokens.min(fed + piece);
+        let ids: Vec<u32> = (fed..end).map(|index| token(index, model.vocab())).collect();
+        let logits = if end == tokens { logits } else { Logits::None };
+        model.step(&mut [Run { session, tokens: &ids, logits }])?;
+        fed = end;
+        progress(fed as u64);
+    }
+    Ok(())
+}
+
+fn prefill(model: &Model, tokens: usize, progress: &mut dyn FnMut(u64)) -> Result<f64, CliError> {
     let mut session = model.session()?;
     let start = Instant::now();
-    session.feed(&ids)?;
+    feed(&mut session, tokens, Logits::Last, progress)?;
     Ok(tokens as f64 / start.elapsed().as_secs_f64())
 }
 
 /// Tokens per second, one after the other: on a device that chooses tokens by itself greedily and read behind it, as
 /// `generate` does; elsewhere given ones, with nothing chosen.
-fn decode(session: &mut Session, tokens: usize) -> Result<f64, Error> {
+fn decode(
+    session: &mut Session,
+    tokens: usize,
+    progress: &mut dyn FnMut(u64),
+) -> Result<f64, CliError> {
+    let vocab = session.model().vocab();
+    let first = session.position();
     if session.model().decodes_ahead() {
-        let first = token(session.position(), session.model().vocab());
-        session.feed(&[first])?;
+        session.feed(&[token(first, vocab)])?;
         let mut sampler = Sampler::new(SamplingOptions::greedy(), 0)?;
         let mut generation = session.generate(&mut sampler, GenerateOptions::new());
         generation.next_token()?;
         let start = Instant::now();
-        for _ in 0..tokens {
+        for done in 1..=tokens {
+            go_on()?;
             generation.next_token()?;
+            progress(done as u64);
         }
         return Ok(tokens as f64 / start.elapsed().as_secs_f64());
     }
-    let vocab = session.model().vocab();
-    let first = session.position();
     let start = Instant::now();
     for i in 0..tokens {
+        go_on()?;
         session.feed(&[token(first + i, vocab)])?;
+        progress(i as u64 + 1);
     }
     Ok(tokens as f64 / start.elapsed().as_secs_f64())
-}
-
-impl Test {
-    fn new(name: &'static str, tokens: usize, depth: usize, bytes_per_token: Option<u64>) -> Self {
-        let (rates, shares) = (Vec::new(), Vec::new());
-        Self { name, tokens, depth, sessions: 1, bytes_per_token, rates, shares }
-    }
-
-    fn print(&self, as_json: bool, on_device: bool, bandwidth: f64, memory: Option<&Memory>) {
-        let rate = median(&self.rates);
-        let least = self.rates.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = self.rates.iter().copied().fold(0.0, f64::max);
-        let moved = self.bytes_per_token.map(|bytes| bytes as f64 * rate / 1e9);
-        let share = self.bytes_per_token.map(|_| median(&self.shares));
-        if as_json {
-            let row = json!({
-                "test": self.name,
-                "tokens": self.tokens,
-                "depth": self.depth,
-                "sessions": self.sessions,
-                "tokens_per_second": rate,
-                "tokens_per_second_min": least,
-                "tokens_per_second_max": most,
-                "rounds": self.rates.len(),
-                "chosen_on_device": self.name == "decode" && on_device,
-                "bytes_per_token": self.bytes_per_token,
-                "gb_per_second": moved,
-                "bandwidth_gb_per_second": bandwidth / 1e9,
-                "bandwidth_fraction": share,
-                "peak_rss_bytes": peak_rss().map(|peak| peak.saturating_sub(memory.map_or(0, Memory::bytes))),
-            });
-            println!("{row}");
-            return;
-        }
-        let number = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.1}"));
-        println!(
-            "{:<9} {:>8} {:>6} {:>7} {:>13.1}  ({least:.1} .. {most:.1}){:>16} {:>8} {:>7}",
-            self.name,
-            self.sessions,
-            self.tokens,
-            self.depth,
-            rate,
-            number(self.bytes_per_token.map(|bytes| bytes as f64 / 1e6)),
-            number(moved),
-            share.map_or("-".into(), |share| format!("{:.0} %", 100.0 * share)),
-        );
-    }
 }
 
 fn median(values: &[f64]) -> f64 {

@@ -11,10 +11,13 @@ use kinglet::text::EncodeOptions;
 use kinglet::{GenerateOptions, Model, Session};
 use serde_json::json;
 
-use super::{BenchArgs, median, token};
+use super::{BenchArgs, go_on, median, token};
 use crate::error::CliError;
+use crate::output::{Output, escape};
+use crate::progress::{Progress, Unit};
 use crate::speculate_args::Speculation;
-use crate::{load, tokens};
+use crate::table::{title, wrapped};
+use crate::{load, table, tokens};
 
 /// Tokens before the answer where no text is given.
 const PROMPT: usize = 64;
@@ -23,7 +26,12 @@ const PROMPT: usize = 64;
 ///
 /// # Errors
 /// When the text can't be read, and what the engine reports.
-pub(super) fn run(model: &Model, args: &BenchArgs, with: Speculation) -> Result<(), CliError> {
+pub(super) fn run(
+    model: &Model,
+    args: &BenchArgs,
+    with: Speculation,
+    output: &mut Output,
+) -> Result<(), CliError> {
     let Speculation { mut drafter, most } = with;
     let prompt = match &args.prompt_file {
         Some(path) => {
@@ -37,10 +45,18 @@ pub(super) fn run(model: &Model, args: &BenchArgs, with: Speculation) -> Result<
     let (mut plain, mut guessed, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let mut stats = SpeculationStats::default();
     let mut same = true;
+    let mut progress = Progress::new("decode, without guesses and with them", Unit::Tokens);
+    let total = (2 * count as u64).saturating_mul(args.rounds as u64 + 1);
+    let mut done = 0;
+    let mut told = || {
+        done += 1;
+        progress.set(done, total);
+        go_on()
+    };
     // The first round is not counted.
-    for round in 0..=args.rounds.max(1) {
-        let without = answer(&mut start.fork()?, count, None)?;
-        let with = answer(&mut start.fork()?, count, Some((&mut *drafter, most)))?;
+    for round in 0..=args.rounds {
+        let without = answer(&mut start.fork()?, count, None, &mut told)?;
+        let with = answer(&mut start.fork()?, count, Some((&mut *drafter, most)), &mut told)?;
         same &= without.tokens == with.tokens;
         stats = with.stats;
         if round > 0 {
@@ -49,6 +65,7 @@ pub(super) fn run(model: &Model, args: &BenchArgs, with: Speculation) -> Result<
             ratios.push(with.rate / without.rate);
         }
     }
+    drop(progress);
     let (plain, guessed, ratio) = (median(&plain), median(&guessed), median(&ratios));
     let SpeculationStats { steps, drafted, accepted } = stats;
     if args.json {
@@ -65,19 +82,28 @@ pub(super) fn run(model: &Model, args: &BenchArgs, with: Speculation) -> Result<
             "same_answer": same,
             "rounds": ratios.len(),
         });
-        println!("{row}");
+        output.event(&row)
     } else {
-        println!("{}: {}", model.folder().display(), model.describe());
-        println!("{count} tokens behind {}, greedy, {} rounds", prompt.len(), ratios.len());
-        println!("without guesses {plain:>10.1} tokens/s");
-        println!("with guesses    {guessed:>10.1} tokens/s   x {ratio:.2}");
-        println!("{accepted} of {drafted} guesses were right, {steps} steps of the model");
+        let mut text = title(&escape(&model.folder().display().to_string())) + "\n";
+        let width = table::width();
+        let (rounds, before) = (ratios.len(), prompt.len());
+        let mut lines = vec![
+            format!(
+                "{}; {count} tokens behind {before}, greedy, rounds: {rounds}",
+                model.describe()
+            ),
+            format!("without guesses {plain:>10.1} tokens/s"),
+            format!("with guesses    {guessed:>10.1} tokens/s   x {ratio:.2}"),
+            format!("{accepted} of {drafted} guesses were right, {steps} steps of the model"),
+        ];
         if !same {
             // Steps of several tokens round differently from steps of one.
-            println!("the answers differ: two tokens were equally probable up to rounding");
+            let why = "the answers differ: two tokens were equally probable up to rounding";
+            lines.push(why.into());
         }
+        text.extend(lines.iter().map(|line| wrapped(line, "  ", width)));
+        output.styled(&text)
     }
-    Ok(())
 }
 
 struct Answer {
@@ -91,6 +117,7 @@ fn answer(
     session: &mut Session,
     count: usize,
     guesses: Option<(&mut dyn Drafter, usize)>,
+    told: &mut dyn FnMut() -> Result<(), CliError>,
 ) -> Result<Answer, CliError> {
     let mut sampler = Sampler::new(SamplingOptions::greedy(), 0).map_err(kinglet::Error::from)?;
     let prompt = session.tokens().to_vec();
@@ -105,6 +132,7 @@ fn answer(
     tokens.extend(generation.next_token()?);
     let start = Instant::now();
     for _ in 0..count {
+        told()?;
         tokens.extend(generation.next_token()?);
     }
     let rate = count as f64 / start.elapsed().as_secs_f64();

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use kinglet::sampling::{Sampler, SamplingOptions};
-use kinglet::{Batch, BatchOptions, Error, GenerateOptions, Model, Outcome, Traffic};
+use kinglet::{Batch, BatchOptions, GenerateOptions, Model, Outcome, Traffic};
 
-use super::token;
+use super::{go_on, token};
+use crate::error::CliError;
 
 /// Bytes that a step moves at least for each of its tokens: weights once for all of them. `None` where a token chooses experts,
 /// since which ones several use together is not known.
@@ -16,25 +17,33 @@ pub(super) fn bytes_per_token(model: &Model, one: Traffic, sessions: usize) -> O
 }
 
 /// Tokens per second of all sessions together, greedily, from prompts of one token that are not counted.
-pub(super) fn decode(model: &Model, sessions: usize, tokens: usize) -> Result<f64, Error> {
+pub(super) fn decode(
+    model: &Model,
+    sessions: usize,
+    tokens: usize,
+    progress: &mut dyn FnMut(u64),
+) -> Result<f64, CliError> {
     let mut batch = Batch::new(model, BatchOptions::new().sequences(sessions));
     let options = GenerateOptions::new().max_tokens(tokens + 1);
     for index in 0..sessions {
         let sampler = Sampler::new(SamplingOptions::greedy(), 0)?;
         let prompt = [token(index, model.vocab())];
+        go_on()?;
         batch.join(model.session()?, &prompt, sampler, options)?;
     }
     batch.step()?;
     let start = Instant::now();
-    let mut generated = 0;
+    let mut generated = 0u64;
     while batch.is_busy() {
+        go_on()?;
         for event in batch.step()? {
             match event.outcome {
                 Outcome::Token(_) => generated += 1,
-                Outcome::Failed(error) => return Err(error),
+                Outcome::Failed(error) => return Err(error.into()),
                 _ => {}
             }
         }
+        progress(generated);
     }
     Ok(generated as f64 / start.elapsed().as_secs_f64())
 }

@@ -8,17 +8,17 @@ use kinglet::plan::{Plan, StateKind};
 use kinglet::weights::{CheckOptions, Checked, Weights, WeightsError};
 use kinglet::{Checkpoint, Error, ModelSpec};
 
-use crate::args::GlobalArgs;
+use crate::args::{ModelArgs, count};
 use crate::error::CliError;
 use crate::output::{Format, Output};
 use crate::progress::{Progress, Unit};
-use crate::{interrupt, model_folder};
+use crate::{interrupt, model_folder, table};
 
 mod blocks;
 mod formats;
 mod json;
 mod parameters;
-pub(crate) mod tables;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -30,17 +30,21 @@ use parameters::Parameters;
 const STEP: usize = 512;
 
 const EXAMPLES: &str = "\
-Weights are not loaded, only their headers are read; config.json alone is enough for all but the
-sizes in bytes.
+Weights are not loaded, only their headers are read; config.json alone is enough
+for all but the sizes in bytes.
 
-Active parameters are all but those of the experts that a token does not use. A head that is tied
-to the embedding counts once, as embedding. Memory is that of one session.
+Active parameters are all but those of the experts that a token does not use. A
+head that is tied to the embedding counts once, as embedding. Memory is that of
+one session.
+
+--plan, --tensors and --check print what they say, without the summary; with
+--json it is there besides.
 
 Examples:
   kinglet inspect --model DIR --context 131072
   kinglet inspect --model DIR --plan
   kinglet inspect --model DIR --tensors        how each tensor is stored
-  kinglet inspect --model DIR --check          look for NaN and infinity in all weights
+  kinglet inspect --model DIR --check          look for NaN and infinity
   kinglet inspect --model DIR --json | jq .parameters";
 
 /// Options of `inspect`.
@@ -48,15 +52,15 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InspectArgs {
     /// Memory and traffic are those of a context of so many tokens
-    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
-    context: u32,
-    /// List the ops that the model runs as
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = count())]
+    context: usize,
+    /// List the ops that the model runs as, and nothing else
     #[arg(long)]
     plan: bool,
-    /// List all tensors: shape, format, bits per weight
+    /// List all tensors (shape, format, bits per weight), and nothing else
     #[arg(long)]
     tensors: bool,
-    /// Look at all weights for NaN and infinity
+    /// Look at all weights for NaN and infinity, and say nothing else
     #[arg(long)]
     check: bool,
     /// Print one JSON object
@@ -135,8 +139,8 @@ impl Memory {
 /// # Errors
 /// When there is no model, it is broken or not supported, or `--check` finds what it looks for;
 /// [`CliError::Interrupted`] after Ctrl-C.
-pub(crate) fn run(global: &GlobalArgs, args: &InspectArgs) -> Result<(), CliError> {
-    let folder = model_folder::find(global.model.as_deref())?;
+pub(crate) fn run(model: &ModelArgs, args: &InspectArgs) -> Result<(), CliError> {
+    let folder = model_folder::find(model.model.as_deref())?;
     let checkpoint = match Checkpoint::open(&folder, CheckOptions { allow_surplus: true }) {
         Ok(checkpoint) => Some(checkpoint),
         // A config by itself describes a model as well.
@@ -149,19 +153,29 @@ pub(crate) fn run(global: &GlobalArgs, args: &InspectArgs) -> Result<(), CliErro
             return Err(CliError::Contents { path: folder, problem });
         }
     }
-    let context = usize::try_from(args.context).unwrap_or(usize::MAX);
     let (spec, weights) = match checkpoint {
         Some(Checkpoint { spec, weights, checked, .. }) => (spec, Some((weights, checked))),
         None => (kinglet::read_spec(&folder)?, None),
     };
     let stored = weights.as_ref().map(|(weights, checked)| (weights, checked));
-    let report = Report::new(folder, spec, stored, context)?;
+    let report = Report::new(folder, spec, stored, args.context)?;
     let weights = weights.map(|(weights, _)| weights);
     let format = if args.json { Format::Json } else { Format::Text };
     let mut output = Output::new(format);
-    // The tables come first: the check may take minutes.
+    // What is listed comes first: the check may take minutes.
     if format == Format::Text {
-        output.text(&tables::report(&report, args.plan, args.tensors))?;
+        let width = table::width();
+        let mut parts = Vec::new();
+        if let Some(stored) = report.stored.as_ref().filter(|_| args.tensors) {
+            parts.push(tables::tensors(stored, width));
+        }
+        if args.plan {
+            parts.push(tables::plan(&report, width));
+        }
+        if !args.plan && !args.tensors && !args.check {
+            parts.push(tables::summary(&report, width));
+        }
+        output.styled(&parts.join("\n"))?;
     }
     let scanned = match weights.filter(|_| args.check) {
         Some(weights) => Some(scan(&weights, &report.spec)?),
@@ -169,7 +183,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &InspectArgs) -> Result<(), CliErro
     };
     match (format, scanned) {
         (Format::Text, Some(bytes)) => {
-            output.text(&format!("\nNo NaN and no infinity in {}.\n", tables::bytes(bytes)))
+            output.text(&format!("No NaN and no infinity in {}.\n", table::bytes(bytes)))
         }
         (Format::Text, None) => Ok(()),
         (Format::Json, scanned) => {

@@ -2,69 +2,62 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{Cell, CellAlignment, Table, TableComponent, presets};
-
 use super::{Report, Stored, formats};
+use crate::output::escape;
+use crate::table::{Table, brief_format, bytes, grouped, short, title, wrapped};
 
-/// The whole report.
-pub(super) fn report(report: &Report, with_plan: bool, with_tensors: bool) -> String {
-    let mut text = heading(report);
-    for part in [blocks(report), parameters(report), weights(report), memory(report)] {
+/// What a model is and takes, in so many columns.
+pub(super) fn summary(report: &Report, width: usize) -> String {
+    let mut text = heading(report, width);
+    for part in [
+        blocks(report, width),
+        parameters(report, width),
+        weights(report, width),
+        memory(report, width),
+    ] {
         // Writing to a string cannot fail.
         let _ = write!(text, "\n{part}");
     }
     if let Some(stored) = &report.stored {
-        let _ = write!(text, "\n{}", traffic(report, stored));
-        if with_tensors {
-            let _ = write!(text, "\n{}", tensors(stored));
-        }
-    }
-    if with_plan {
-        let _ = write!(text, "\nOps of a step\n{}\n", report.plan);
+        let _ = write!(text, "\n{}", traffic(report, stored, width));
     }
     text
 }
 
-fn heading(report: &Report) -> String {
+/// The ops that the model runs as, a paragraph each.
+pub(super) fn plan(report: &Report, width: usize) -> String {
+    let plan = report.plan.to_string();
+    plan.lines().map(|op| wrapped(op, "      ", width)).collect()
+}
+
+fn heading(report: &Report, width: usize) -> String {
     let spec = &report.spec;
     let layers: usize = report.layers.iter().map(super::LayerRun::layers).sum();
     let positions = spec.max_positions.map_or("any number of".into(), grouped_usize);
-    format!(
-        "{}\n{}: {} parameters ({} active), {layers} layers, width {}, vocabulary {}, made for {positions} tokens\n",
-        report.folder.display(),
+    let text = format!(
+        "{}: {} parameters ({} active), {layers} layers, width {}, vocabulary {}, made for {positions} tokens",
         spec.model_type,
         short(report.parameters.total()),
         short(report.parameters.active()),
         grouped_usize(spec.hidden),
         grouped_usize(spec.vocab),
-    )
+    );
+    let folder = report.folder.display().to_string();
+    title(&escape(&folder))
+        + "
+" + &wrapped(&text, "  ", width)
 }
 
-/// A table with lines around it and below its header; the columns `right` are aligned to the right.
-pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
-    // Lines around the table and below its header, none between rows.
-    table.remove_style(TableComponent::HorizontalLines);
-    table.remove_style(TableComponent::MiddleIntersections);
-    for &column in right {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
-}
-
-fn blocks(report: &Report) -> String {
-    let header = ["layers", "block", "sizes", "parameters", "dispatches"];
-    let mut table = table(&header, &[3, 4]);
+fn blocks(report: &Report, width: usize) -> String {
+    let header = ["layers", "block", "sizes", "parameters", "ops"];
+    let mut table = Table::new(&header).right(&[3, 4]).wraps(2, ' ');
     for run in &report.layers {
         let layers = match run.layers() {
             1 => run.first.to_string(),
-            count => format!("{} to {} ({count})", run.first, run.last),
+            _ => format!("{} to {}", run.first, run.last),
         };
         for (i, block) in run.blocks.iter().enumerate() {
-            table.add_row([
+            table.row([
                 if i == 0 { layers.clone() } else { String::new() },
                 block.kind.clone(),
                 block.sizes.clone(),
@@ -74,44 +67,44 @@ fn blocks(report: &Report) -> String {
         }
     }
     let ops = report.plan.ops.len();
-    format!(
-        "{table}\nParameters and dispatches are those of each block; a token takes {ops} dispatches.\n"
-    )
+    let note = format!("Parameters and ops are those of each block; a token takes {ops} ops.");
+    table.render(width) + &wrapped(&note, "", width)
 }
 
-fn parameters(report: &Report) -> String {
+fn parameters(report: &Report, width: usize) -> String {
     let parameters = &report.parameters;
-    let mut table = table(&["component", "parameters", "active", "share"], &[1, 2, 3]);
+    let mut table = Table::new(&["component", "parameters", "active", "share"]).right(&[1, 2, 3]);
     let total = parameters.total();
     for (component, count) in &parameters.components {
         let tied = parameters.tied && component.name() == "embedding";
         let name = if tied { "embedding, and head" } else { component.name() };
-        table.add_row([
+        table.row([
             name.to_string(),
             grouped(count.total),
             grouped(count.active),
             format!("{:.1} %", 100.0 * count.total as f64 / total.max(1) as f64),
         ]);
     }
-    table.add_row([
+    table.row([
         "all".to_string(),
         grouped(total),
         grouped(parameters.active()),
         "100.0 %".to_string(),
     ]);
-    format!("{table}\n")
+    table.render(width)
 }
 
-fn weights(report: &Report) -> String {
+fn weights(report: &Report, width: usize) -> String {
     let Some(stored) = &report.stored else {
-        return "No weights in the folder: sizes in bytes are those of the state alone.\n".into();
+        let note = "No weights in the folder: sizes in bytes are those of the state alone.";
+        return wrapped(note, "", width);
     };
-    let header = ["format", "tensors", "bits per weight", "bytes", "", "share"];
-    let mut table = table(&header, &[1, 2, 3, 4, 5]);
+    let header = ["format", "tensors", "bits/weight", "bytes", "", "share"];
+    let mut table = Table::new(&header).right(&[1, 2, 3, 4, 5]);
     let needed: u64 = stored.rows.iter().map(|row| row.bytes).sum();
     let share = |size: u64| format!("{:.1} %", 100.0 * size as f64 / needed.max(1) as f64);
     for total in formats::totals(&stored.rows) {
-        table.add_row([
+        table.row([
             total.format.clone(),
             total.tensors.to_string(),
             format!("{:.2}", total.bits_per_weight()),
@@ -120,7 +113,7 @@ fn weights(report: &Report) -> String {
             share(total.bytes),
         ]);
     }
-    table.add_row([
+    table.row([
         "all".to_string(),
         stored.rows.len().to_string(),
         format!("{:.2}", formats::effective_bits(&stored.rows)),
@@ -130,7 +123,7 @@ fn weights(report: &Report) -> String {
     ]);
     let files = if stored.files == 1 { "file" } else { "files" };
     let mut text = format!(
-        "{table}\nBits per weight count scales and biases. {} stored tensors in {} {files}",
+        "Bits per weight count scales and biases. {} stored tensors in {} {files}",
         stored.tensors, stored.files
     );
     for (names, what) in [
@@ -141,28 +134,30 @@ fn weights(report: &Report) -> String {
             let _ = write!(text, ", {} {what} (such as {first})", names.len());
         }
     }
-    text + "\n"
+    table.render(width) + &wrapped(&text, "", width)
 }
 
-fn tensors(stored: &Stored) -> String {
-    let mut table = table(&["tensor", "shape", "format", "bits per weight", "bytes"], &[3, 4]);
+/// A row for every tensor.
+pub(super) fn tensors(stored: &Stored, width: usize) -> String {
+    let header = ["tensor", "shape", "format", "bits", "bytes"];
+    let mut table = Table::new(&header).right(&[3, 4]).wraps(0, '.');
     for row in &stored.rows {
         let shape: Vec<_> = row.shape.iter().map(ToString::to_string).collect();
-        table.add_row([
+        table.row([
             row.name.clone(),
             shape.join(" x "),
-            row.format.clone(),
+            brief_format(&row.format),
             format!("{:.2}", row.bits_per_weight()),
             grouped(row.bytes),
         ]);
     }
-    format!("{table}\n")
+    table.render(width)
 }
 
-fn memory(report: &Report) -> String {
+fn memory(report: &Report, width: usize) -> String {
     let memory = &report.memory;
     let header = format!("memory at {} tokens", grouped_usize(memory.context));
-    let mut table = table(&[&header, "bytes", ""], &[1, 2]);
+    let mut table = Table::new(&[&header, "bytes", ""]).right(&[1, 2]);
     let prefill = format!("buffers while {} tokens are read", memory.prefill_tokens);
     for (what, size) in [
         ("weights", memory.weights),
@@ -173,18 +168,18 @@ fn memory(report: &Report) -> String {
         ("all, at most", memory.total()),
     ] {
         let unknown = || "unknown".to_string();
-        table.add_row([
-            Cell::new(what),
-            Cell::new(size.map_or_else(unknown, grouped)),
-            Cell::new(size.map_or_else(String::new, bytes)),
+        table.row([
+            what.to_string(),
+            size.map_or_else(unknown, grouped),
+            size.map_or_else(String::new, bytes),
         ]);
     }
-    format!("{table}\n")
+    table.render(width)
 }
 
-fn traffic(report: &Report, stored: &Stored) -> String {
+fn traffic(report: &Report, stored: &Stored, width: usize) -> String {
     let header = format!("moved per token at {}", grouped_usize(report.memory.context));
-    let mut table = table(&[&header, "bytes", ""], &[1, 2]);
+    let mut table = Table::new(&[&header, "bytes", ""]).right(&[1, 2]);
     let traffic = &stored.traffic;
     for (what, size) in [
         ("weights", traffic.weights),
@@ -192,56 +187,11 @@ fn traffic(report: &Report, stored: &Stored) -> String {
         ("keys and values", traffic.key_value),
         ("all", traffic.total()),
     ] {
-        table.add_row([what.to_string(), grouped(size), bytes(size)]);
+        table.row([what.to_string(), grouped(size), bytes(size)]);
     }
-    format!("{table}\n")
+    table.render(width)
 }
 
 fn grouped_usize(count: usize) -> String {
     grouped(count as u64)
-}
-
-/// `1234567` as `1,234,567`.
-pub(crate) fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Three digits and a unit.
-fn scaled(count: u64, units: &[&str]) -> String {
-    let mut value = count as f64;
-    let mut units = units.iter();
-    let mut unit = units.next().copied().unwrap_or_default();
-    for next in units {
-        // 999.5 would be shown as 1000.
-        if value < 999.5 {
-            break;
-        }
-        value /= 1000.0;
-        unit = next;
-    }
-    let digits = match value {
-        _ if count < 1000 => 0,
-        value if value < 9.995 => 2,
-        value if value < 99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.digits$} {unit}").trim_end().to_string()
-}
-
-/// `1234567` as `1.23 MB`.
-pub(crate) fn bytes(count: u64) -> String {
-    scaled(count, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
-}
-
-/// `1234567890` as `1.23 B`.
-pub(super) fn short(count: u64) -> String {
-    scaled(count, &["", "K", "M", "B", "T", "P", "E"])
 }

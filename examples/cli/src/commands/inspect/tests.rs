@@ -148,12 +148,26 @@ fn equal_layers_are_one_row() {
 fn both_reports_show_every_part() {
     for folder in fixtures() {
         let report = report_of(&folder, 32_768);
-        let text = tables::report(&report, true, true);
-        for part in ["32,768 tokens", "recurrent state", "F", "moved per token", "embed", "head"] {
-            assert!(text.contains(part), "{}: no {part} in\n{text}", folder.display());
+        let stored = report.stored.as_ref().unwrap();
+        for width in [30, 80, 200] {
+            let parts = [
+                tables::summary(&report, width),
+                tables::tensors(stored, width),
+                tables::plan(&report, width),
+            ];
+            let text = anstream::adapter::strip_str(&parts.concat()).to_string();
+            let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            for part in
+                ["32,768 tokens", "recurrent state", "F", "moved per token", "embed", "head"]
+            {
+                assert!(words.contains(part), "{}: no {part} in\n{text}", folder.display());
+            }
+            // The folder is in the first line, whole.
+            for line in text.lines().skip(1) {
+                assert!(line.chars().count() <= width, "{}: {line:?}", folder.display());
+            }
         }
         let json: Value = json::report(&report, true, true, Some(5));
-        let stored = report.stored.as_ref().unwrap();
         let sum = |list: &Value| -> u64 {
             list.as_array().unwrap().iter().map(|v| v["bytes"].as_u64().unwrap()).sum()
         };
@@ -174,26 +188,11 @@ fn a_config_alone_is_enough() {
         let spec = kinglet::read_spec(&folder).unwrap();
         let report = Report::new(folder.clone(), spec, None, 4096).unwrap();
         assert_eq!(report.parameters, report_of(&folder, 4096).parameters);
-        assert!(tables::report(&report, false, false).contains("No weights in the folder"));
+        assert!(tables::summary(&report, 80).contains("No weights in the folder"));
         let json = json::report(&report, false, false, None);
         assert!(json["weights"].is_null() && json["memory"]["total"].is_null());
         assert!(json.get("plan").is_none() && json.get("check").is_none());
     }
-}
-
-#[test]
-fn numbers_are_readable() {
-    assert_eq!(tables::grouped(0), "0");
-    assert_eq!(tables::grouped(999), "999");
-    assert_eq!(tables::grouped(1000), "1,000");
-    assert_eq!(tables::grouped(1_234_567), "1,234,567");
-    assert_eq!(tables::bytes(999), "999 B");
-    assert_eq!(tables::bytes(1000), "1.00 kB");
-    assert_eq!(tables::bytes(999_499), "999 kB");
-    assert_eq!(tables::bytes(999_999), "1.00 MB");
-    assert_eq!(tables::bytes(12_345_678_901), "12.3 GB");
-    assert_eq!(tables::short(46_702_792_704), "46.7 B");
-    assert_eq!(tables::bytes(u64::MAX), "18.4 EB");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
+use clap::{Args, ValueHint};
 use kinglet::calibrate::{Calibration, CalibrationOptions};
 use kinglet::eval::TextTokens;
 use kinglet::quantize::{
@@ -12,12 +12,12 @@ use kinglet::quantize::{
     Search, WriteOptions,
 };
 
-use crate::args::GlobalArgs;
+use crate::args::{GlobalArgs, ModelArgs, count, threads};
 use crate::error::CliError;
 use crate::output::{self, Output};
 use crate::progress::{Progress, Unit};
 use crate::report::tell;
-use crate::{interrupt, load, model_folder, tokens};
+use crate::{interrupt, load, model_folder, table, tokens};
 
 mod json;
 mod tables;
@@ -26,65 +26,74 @@ mod tables;
 const MIXED: &str = "mixed";
 
 const EXAMPLES: &str = "\
-The new folder is a checkpoint like any other: Kinglet and mlx-lm load it. It appears when it
-is whole; a run that fails or is stopped leaves nothing. Memory is a few megabytes per thread,
-whatever the model.
+The new folder is a checkpoint like any other: Kinglet and mlx-lm load it. It
+appears when it is whole; a run that fails or is stopped leaves nothing. Memory
+is a few megabytes per thread, whatever the model.
 
-Norms, biases, convolutions, A_log, D, dt_bias, routers and the gates of mLSTM keep their type
-and bytes, and so do matrices whose rows are not whole groups (the table says which).
+Norms, biases, convolutions, A_log, D, dt_bias, routers and the gates of mLSTM
+keep their type and bytes, and so do matrices whose rows are not whole groups
+(--tensors says which).
 
-A recipe is a JSON list of rules; the first that matches a module's path counts, and * stands
-for anything:
-  [ {\"match\": \"*.down_proj\", \"bits\": 6}, {\"match\": \"lm_head\", \"mode\": \"mxfp8\"},
-    {\"match\": [\"*.layers.0.*\", \"model.embed_tokens\"], \"bits\": 8, \"group_size\": 32},
+A recipe is a JSON list of rules; the first that matches a module's path counts,
+and * stands for anything:
+  [ {\"match\": \"*.down_proj\", \"bits\": 6},
+    {\"match\": \"lm_head\", \"mode\": \"mxfp8\"},
+    {\"match\": [\"*.layers.0.*\", \"model.embed_tokens\"], \"bits\": 8,
+     \"group_size\": 32},
     {\"match\": \"*.x_proj\", \"keep\": true} ]
-`--recipe mixed` gives more bits to what matters most, by measurements on the demo models: an
-embedding that is the head too, values, what writes to the residual stream, the last layer; and
-fewer to experts.
+`--recipe mixed` gives more bits to what matters most, by measurements on the
+demo models: an embedding that is the head too, values, what writes to the
+residual stream, the last layer; and fewer to experts.
 
 Examples:
   kinglet quantize --model DIR --out DIR-4bit
-  kinglet quantize --model DIR --out DIR-4bit --calibrate text.txt    about half of the error
+  kinglet quantize --model DIR --out DIR-4bit --calibrate text.txt
+                                                       about half of the error
   kinglet quantize --model DIR --out DIR-4.8bit --recipe mixed --target-bits 4.8
   kinglet quantize --model DIR --out DIR-mxfp4 --mode mxfp4
-  kinglet quantize --model DIR --bits 3 --dry-run     what would be written, and how large it is
+  kinglet quantize --model DIR --bits 3 --dry-run      how large it would be
+  kinglet quantize --model DIR --dry-run --tensors     a row for each matrix
   kinglet quantize --model DIR --out OUT --json | jq .bits_per_weight";
 
 /// Options of `quantize`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct QuantizeArgs {
-    /// The folder to write
-    #[arg(long, short, value_name = "DIR", required_unless_present = "dry_run")]
+    /// The folder to write; not needed with --dry-run [default: none]
+    #[arg(long, short, value_name = "DIR", required_unless_present = "dry_run", value_hint = ValueHint::DirPath)]
     out: Option<PathBuf>,
-    /// Bits of a weight's code: 2, 3, 4, 5, 6, 8 (affine; 4 if not given)
+    /// Bits of a weight's code: 2, 3, 4, 5, 6, 8 (affine) [default: 4]
     #[arg(long, short, value_name = "B")]
     bits: Option<usize>,
-    /// Weights that share a scale: 32, 64, 128 (affine; 64 if not given)
+    /// Weights that share a scale: 32, 64, 128 (affine) [default: 64]
     #[arg(long, short, value_name = "G")]
     group_size: Option<usize>,
     /// How codes become weights
     #[arg(long, value_name = "MODE", default_value = "affine", value_parser = mode())]
     mode: Mode,
-    /// A file of rules, or `mixed`: more bits where they matter most
-    #[arg(long, value_name = "FILE|mixed")]
+    /// A file of rules, or `mixed`: more bits where they matter most [default: none, all alike]
+    #[arg(long, value_name = "FILE|mixed", value_hint = ValueHint::FilePath)]
     recipe: Option<PathBuf>,
-    /// Bits per weight of the whole checkpoint with --recipe mixed; 0.3 more than without it if not given
+    /// Bits per weight of the whole with --recipe mixed [default: 0.3 more than without it]
     #[arg(long, value_name = "X", value_parser = target_bits)]
     target_bits: Option<f64>,
     /// How codes and scales are chosen: search, for the least error, or round, as MLX does
     #[arg(long, value_name = "NAME", default_value = "search", value_parser = ["search", "round"])]
     method: String,
-    /// A text like those that the model is for: codes are chosen for the least error of what matrices make of it
-    #[arg(long, value_name = "TEXT", conflicts_with = "method")]
+    /// A text like those that the model is for [default: none]
+    ///
+    /// Codes are chosen for the least error of what matrices make of it.
+    #[arg(long, value_name = "TEXT", conflicts_with = "method", value_hint = ValueHint::FilePath)]
     calibrate: Option<PathBuf>,
     /// Most tokens of that text that are read
-    #[arg(long, value_name = "N", default_value_t = CalibrationOptions::default().tokens, requires = "calibrate")]
+    #[arg(long, value_name = "N", default_value_t = CalibrationOptions::default().tokens, requires = "calibrate", value_parser = count(), hide_short_help = true)]
     calibrate_tokens: usize,
-    /// Memory for what is gathered from it at a time; where it doesn't suffice, the text is read again (2GB if not given)
-    #[arg(long, value_name = "SIZE", value_parser = size, requires = "calibrate")]
+    /// Memory for what is gathered from it at a time [default: 2GB]
+    ///
+    /// Where it doesn't suffice, the text is read again.
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "calibrate", hide_short_help = true)]
     calibration_memory: Option<u64>,
-    /// Largest file of weights, as in 500MB or 5GB (powers of 1024; 5GB if not given)
+    /// Largest file of weights, as in 500MB or 5GB (powers of 1024) [default: 5GB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_shard_size: Option<u64>,
     /// Replace a checkpoint that is in the folder
@@ -93,9 +102,15 @@ pub(crate) struct QuantizeArgs {
     /// Only say what would be written
     #[arg(long)]
     dry_run: bool,
-    /// Print one JSON object
+    /// Say for each matrix which format it has
+    #[arg(long)]
+    tensors: bool,
+    /// Print one JSON object, with every tensor
     #[arg(long)]
     json: bool,
+    /// Threads of the processor [default: its physical cores]
+    #[arg(long, short, value_name = "N", value_parser = threads())]
+    threads: Option<u16>,
 }
 
 fn mode() -> ValueParser {
@@ -128,13 +143,13 @@ fn size(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// What is wrong with options, recipe, model or the place to write to; [`CliError::Interrupted`] after Ctrl-C.
-pub(crate) fn run(global: &GlobalArgs, args: &QuantizeArgs) -> Result<(), CliError> {
+pub(crate) fn run(model: &ModelArgs, args: &QuantizeArgs) -> Result<(), CliError> {
     let format = Format::new(args.mode, args.bits, args.group_size)
         .map_err(|error| CliError::Usage(error.to_string()))?;
     let options = JobOptions::new(format)
         .recipe(recipe(args, format)?)
         .max_shard_bytes(args.max_shard_size.unwrap_or(DEFAULT_SHARD_BYTES));
-    let folder = model_folder::find(global.model.as_deref())?;
+    let folder = model_folder::find(model.model.as_deref())?;
     let job = Job::open(&folder, &options)?;
     for pattern in job.unused_rules() {
         tell(&format!(
@@ -150,22 +165,22 @@ pub(crate) fn run(global: &GlobalArgs, args: &QuantizeArgs) -> Result<(), CliErr
         }
         return match args.json {
             true => output.event(&json::plan(&job)),
-            false => output.text(&tables::plan(&job)),
+            false => output.styled(&tables::plan(&job, args.tensors, table::width())),
         };
     };
     let method: Box<dyn Method> = match (&args.calibrate, args.method.as_str()) {
         (Some(text), _) => {
             // Before minutes of work rather than after them.
             job.check_out(out, args.force).map_err(kinglet::Error::from)?;
-            Box::new(calibration(global, args, &job, text)?)
+            Box::new(calibration(model, args, &job, text)?)
         }
         (None, "round") => Box::new(Round),
         (None, _) => Box::new(Search),
     };
-    let report = write(global, args, &job, out, &*method)?;
+    let report = write(args, &job, out, &*method)?;
     match args.json {
         true => output.event(&json::report(&job, &report, out)),
-        false => output.text(&tables::report(&report, out)),
+        false => output.styled(&tables::report(&report, out, args.tensors, table::width())),
     }
 }
 
@@ -191,12 +206,14 @@ fn recipe(args: &QuantizeArgs, format: Format) -> Result<Recipe, CliError> {
 }
 
 fn calibration(
-    global: &GlobalArgs,
+    model: &ModelArgs,
     args: &QuantizeArgs,
     job: &Job,
     text: &Path,
 ) -> Result<Calibration<'static>, CliError> {
-    let model = load::model(global, |options| options)?;
+    // What matrices are given is seen on the processor alone.
+    let on_processor = GlobalArgs::on_processor(model.model.clone(), args.threads);
+    let model = load::model(&on_processor, |options| options)?;
     let text = TextTokens::new(&load::tokenizer(&model)?, &tokens::read_text(text)?)?;
     let mut options = CalibrationOptions { tokens: args.calibrate_tokens, ..Default::default() };
     if let Some(memory) = args.calibration_memory {
@@ -228,14 +245,13 @@ fn stopped(error: kinglet::Error) -> CliError {
 }
 
 fn write(
-    global: &GlobalArgs,
     args: &QuantizeArgs,
     job: &Job,
     out: &Path,
     method: &dyn Method,
 ) -> Result<kinglet::quantize::Report, CliError> {
     let mut options = WriteOptions::new().replace(args.force);
-    if let Some(threads) = global.threads {
+    if let Some(threads) = args.threads {
         options = options.threads(usize::from(threads));
     }
     let _guard = interrupt::guard();

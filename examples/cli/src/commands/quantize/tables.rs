@@ -1,34 +1,31 @@
 //! The report for people.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use kinglet::quantize::{ErrorMeasure, Job, Kept, Report, TargetTensor};
 
-use crate::commands::inspect::tables::{bytes, grouped, table};
+use crate::output::escape;
+use crate::table::{Table, brief_format, bytes, grouped, wrapped};
 
-/// What would be written.
-pub(super) fn plan(job: &Job) -> String {
-    let tensors = job.tensors().iter().map(|tensor| (tensor, None));
-    let mut text = tensor_table(tensors);
-    let _ = writeln!(
-        text,
-        "\n{:.3} bits per weight; {} of weights would be {}.",
+/// What would be written, with a row for each matrix where `each` is set.
+pub(super) fn plan(job: &Job, each: bool, width: usize) -> String {
+    let tensors: Vec<_> = job.tensors().iter().map(|tensor| (tensor, None)).collect();
+    let end = format!(
+        "{:.3} bits per weight; {} of weights would be {}.",
         job.bits_per_weight(),
         bytes(job.source_bytes()),
         bytes(job.bytes()),
     );
-    text
+    tables(&tensors, each, width) + &wrapped(&end, "", width)
 }
 
-/// What was written.
-pub(super) fn report(report: &Report, out: &Path) -> String {
+/// What was written, with a row for each matrix where `each` is set.
+pub(super) fn report(report: &Report, out: &Path, each: bool, width: usize) -> String {
     let tensors = report.tensors.iter().map(|found| (&found.tensor, found.measure.as_ref()));
-    let mut text = tensor_table(tensors);
+    let tensors: Vec<_> = tensors.collect();
     let files = if report.files.len() == 1 { "file" } else { "files" };
-    let _ = writeln!(
-        text,
-        "\n{:.3} bits per weight, relative error {} ({}); {} of weights became {} in {} {files} in {:.1} s.\n{}",
+    let end = format!(
+        "{:.3} bits per weight, relative error {} ({}); {} of weights became {} in {} {files} in {:.1} s.",
         report.bits_per_weight(),
         percent(&report.measure()),
         report.method,
@@ -36,59 +33,96 @@ pub(super) fn report(report: &Report, out: &Path) -> String {
         bytes(report.bytes()),
         report.files.len(),
         report.elapsed.as_secs_f64(),
-        out.display(),
     );
+    let place = escape(&out.display().to_string()).into_owned();
+    tables(&tensors, each, width) + &wrapped(&end, "", width) + &place + "\n"
+}
+
+type Row<'a> = (&'a TargetTensor, Option<&'a ErrorMeasure>);
+
+fn tables(tensors: &[Row<'_>], each: bool, width: usize) -> String {
+    let mut text = if each { matrices(tensors, width) + "\n" } else { String::new() };
+    text += &formats(tensors, width);
+    let ragged =
+        tensors.iter().filter(|(tensor, _)| matches!(tensor.kept, Some(Kept::Ragged { .. })));
+    let ragged: Vec<_> = ragged.map(|(tensor, _)| tensor.path()).collect();
+    if let Some(first) = ragged.first() {
+        let are = match ragged.len() {
+            1 => format!("{first} stays as it is because its"),
+            count => format!("{count} matrices (such as {first}) stay as they are because their"),
+        };
+        let note = format!("{are} rows are not whole groups; a recipe can give a smaller group.");
+        text += &wrapped(&note, "", width);
+    }
     text
 }
 
-/// A row for every matrix; what is no matrix is summed up in one.
-fn tensor_table<'a>(
-    tensors: impl Iterator<Item = (&'a TargetTensor, Option<&'a ErrorMeasure>)>,
-) -> String {
-    let header = ["module", "weights", "format", "bits/weight", "bytes", "error"];
-    let mut table = table(&header, &[1, 3, 4, 5]);
-    let (mut others, mut weights, mut size) = (0u64, 0u64, 0u64);
-    let mut ragged = 0;
-    for (tensor, measure) in tensors {
-        if tensor.role.is_none() {
-            others += 1;
-            weights = weights.saturating_add(tensor.weights());
-            size = size.saturating_add(tensor.bytes());
-            continue;
-        }
+/// A row for every matrix.
+fn matrices(tensors: &[Row<'_>], width: usize) -> String {
+    let header = ["module", "format", "bits", "bytes", "error"];
+    let mut table = Table::new(&header).right(&[2, 3, 4]).wraps(0, '.');
+    for (tensor, measure) in tensors.iter().filter(|(tensor, _)| tensor.role.is_some()) {
         let format = match (tensor.format(), tensor.kept) {
-            (Some(format), _) => format.to_string(),
-            (None, Some(kept)) => {
-                ragged += usize::from(matches!(kept, Kept::Ragged { .. }));
-                format!("{} ({})", tensor.dtype, kept_because(kept))
-            }
-            (None, None) => tensor.dtype.to_string(),
+            (Some(format), _) => brief_format(&format.to_string()),
+            (None, Some(Kept::Gate)) => format!("{}, gate", tensor.dtype),
+            (None, Some(Kept::Ragged { .. })) => format!("{}, ragged", tensor.dtype),
+            (None, _) => tensor.dtype.to_string(),
         };
-        table.add_row([
+        table.row([
             tensor.path().to_string(),
-            grouped(tensor.weights()),
             format,
             format!("{:.2}", tensor.bits_per_weight()),
             grouped(tensor.bytes()),
             measure.map(percent).unwrap_or_default(),
         ]);
     }
-    table.add_row([
-        format!("{others} norms, biases, convolutions, ..."),
-        grouped(weights),
-        "as they are".into(),
-        format!("{:.2}", 8.0 * size as f64 / weights.max(1) as f64),
-        grouped(size),
-        String::new(),
-    ]);
-    let mut text = format!("{table}\n");
-    if ragged > 0 {
-        let _ = writeln!(
-            text,
-            "{ragged} matrices stay as they are because their rows are not whole groups; a recipe can give them a smaller group."
-        );
+    table.render(width)
+}
+
+/// All that has one format.
+struct Group {
+    format: String,
+    matrices: u64,
+    weights: u64,
+    bytes: u64,
+    measure: Option<ErrorMeasure>,
+}
+
+/// A row for every format; what is no matrix is summed up in one.
+fn formats(tensors: &[Row<'_>], width: usize) -> String {
+    let mut groups: Vec<Group> = Vec::new();
+    for (tensor, measure) in tensors {
+        let format = match (tensor.role, tensor.format(), tensor.kept) {
+            (None, ..) => "norms, biases, convolutions, ...".into(),
+            (_, Some(format), _) => format.to_string(),
+            (_, None, Some(kept)) => format!("{} ({})", tensor.dtype, kept_because(kept)),
+            (_, None, None) => tensor.dtype.to_string(),
+        };
+        let at = groups.iter().position(|group| group.format == format).unwrap_or_else(|| {
+            groups.push(Group { format, matrices: 0, weights: 0, bytes: 0, measure: None });
+            groups.len() - 1
+        });
+        let Some(group) = groups.get_mut(at) else { continue };
+        group.matrices += 1;
+        group.weights = group.weights.saturating_add(tensor.weights());
+        group.bytes = group.bytes.saturating_add(tensor.bytes());
+        if let Some(measure) = measure {
+            group.measure.get_or_insert_default().merge(measure);
+        }
     }
-    text
+    groups.sort_by(|a, b| b.bytes.cmp(&a.bytes));
+    let header = ["format", "tensors", "bits/weight", "bytes", "error"];
+    let mut table = Table::new(&header).right(&[1, 2, 3, 4]);
+    for group in groups {
+        table.row([
+            group.format,
+            group.matrices.to_string(),
+            format!("{:.2}", 8.0 * group.bytes as f64 / group.weights.max(1) as f64),
+            bytes(group.bytes),
+            group.measure.as_ref().map(percent).unwrap_or_default(),
+        ]);
+    }
+    table.render(width)
 }
 
 fn kept_because(kept: Kept) -> String {
