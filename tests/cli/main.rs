@@ -16,4 +16,6 @@ mod self_test;
 mod signals;
 mod speculate;
 mod support;
+#[cfg(unix)]
+mod terminal;
 mod tokenize;

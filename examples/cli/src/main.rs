@@ -3,8 +3,8 @@
 //! One file per command in [`commands`]. To add one: a `mod` line there, a variant of [`Command`]
 //! and its line in [`run`]. What commands share: [`model_folder`] (which model), [`load`] (opening it),
 //! [`sampling_args`] (how tokens are chosen), [`generation`] (the loop from prompt to answer),
-//! [`output`] (what goes to standard output), [`interrupt`] (Ctrl-C), [`atomic`] (files that are
-//! written whole or not at all), [`error`].
+//! [`output`] (what goes to standard output), [`wrap`] (its lines on a [`terminal`]), [`interrupt`] (Ctrl-C), [`atomic`]
+//! (files that are written whole or not at all), [`paths`] (as people type them), [`error`].
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -20,12 +20,15 @@ mod interrupt;
 mod load;
 mod model_folder;
 mod output;
+mod paths;
 mod progress;
 mod report;
 mod sampling_args;
 mod speculate_args;
 mod stats;
+mod terminal;
 mod tokens;
+mod wrap;
 
 use args::GlobalArgs;
 use error::CliError;
