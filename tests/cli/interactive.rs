@@ -227,3 +227,223 @@ fn an_error_of_a_turn_does_not_end_the_conversation() {
     assert!(event["message"].as_str().unwrap().contains("never"), "{event}");
     assert_eq!(counts(&ask(&mut chat, "Two"))[0], 3 + 6 + 3 + 1, "what was refused is not kept");
 }
+
+#[test]
+fn options_are_set_between_turns() {
+    let model = TextModel::new();
+    let mut chat = start(&model, &["--seed", "1"]);
+    let greedy = ask(&mut chat, "One");
+    chat.say("/set temperature 1");
+    chat.say("/set max_tokens=4");
+    let drawn: Vec<Value> = (0..4).map(|_| ask(&mut chat, "/retry")).collect();
+    assert!(drawn.iter().all(|done| done["tokens"]["generated"] == 4));
+    let start_of = |done: &Value| done["text"].as_str().unwrap()[..4].to_string();
+    assert!(drawn.iter().any(|done| start_of(done) != start_of(&greedy)), "{drawn:?}");
+    // Same seed, same draws; and it is the one that is told.
+    chat.say("/set seed 7");
+    let first = ask(&mut chat, "/retry");
+    chat.say("/set seed 7");
+    assert_eq!(ask(&mut chat, "/retry")["text"], first["text"]);
+    assert_eq!(first["seed"], 7);
+    chat.say("/set temperature default");
+    chat.say("/set max-tokens 6");
+    assert_eq!(ask(&mut chat, "/retry")["text"], greedy["text"]);
+    let text = greedy["text"].as_str().unwrap();
+    chat.say(&format!("/set stop {}", &text[1..3]));
+    let stopped = ask(&mut chat, "/retry");
+    assert_eq!(stopped["stop_reason"], "stop_string");
+    for (line, part) in [
+        ("/set top-p 7", "top_p"),
+        ("/set temperature hot", "'hot'"),
+        ("/set temperatur 1", "temperature"),
+        ("/set nonsense 1", "/set lists"),
+    ] {
+        let event = ask(&mut chat, line);
+        assert!(event["message"].as_str().unwrap().contains(part), "{line}: {event}");
+    }
+    chat.say("/set top_p");
+    chat.say("/set");
+    let (status, _, err) = chat.finish();
+    assert!(status.success());
+    for part in
+        ["temperature: 1\n", "top-p: 1\n", "max-tokens            6\n", "seed                  7\n"]
+    {
+        assert!(err.contains(part), "{part}: {err}");
+    }
+}
+
+#[test]
+fn a_template_takes_variables_between_turns() {
+    let model = TextModel::new();
+    model.write(
+        "chat_template.jinja",
+        "{{ mood }}{% for m in messages %}{{ m.content }}{% endfor %}x",
+    );
+    let mut chat = start(&model, &["--template-var", "mood=abc"]);
+    assert_eq!(counts(&ask(&mut chat, "One"))[0], 3 + 3 + 1);
+    chat.say("/reset");
+    chat.say("/set template-var mood=abcde");
+    assert_eq!(counts(&ask(&mut chat, "One"))[0], 5 + 3 + 1);
+}
+
+#[test]
+fn messages_are_taken_back_and_changed() {
+    let model = TextModel::new();
+    let mut chat = start(&model, &["--system", "Be"]);
+    let first = ask(&mut chat, "One");
+    ask(&mut chat, "Two");
+    chat.say("/undo");
+    let again = ask(&mut chat, "Six");
+    assert_eq!(counts(&again)[0], 4 + 6 + 7 + 6, "the first turn stays");
+    let changed = ask(&mut chat, "/edit Seven");
+    assert_eq!(counts(&changed)[0], 4 + 6 + 7 + 8, "it takes the place of the last message");
+    chat.say("/undo");
+    chat.say("/undo");
+    chat.say("/undo");
+    let again = ask(&mut chat, "One");
+    assert_eq!(
+        (counts(&again)[0], &again["text"]),
+        (10, &first["text"]),
+        "the system prompt stays"
+    );
+    chat.say("/clear");
+    chat.say("/edit");
+    chat.say("/edit x");
+    let (status, out, err) = chat.finish();
+    assert!(status.success() && out.is_empty(), "{out}");
+    for part in ["took back the last 2 messages", "no message to take back", "no message to change"]
+    {
+        assert!(err.contains(part), "{part}: {err}");
+    }
+}
+
+#[test]
+fn quotes_make_several_lines_one_message() {
+    let model = TextModel::new();
+    let mut chat = start(&model, &[]);
+    chat.say("\"\"\"One");
+    chat.say("/quit");
+    chat.say("");
+    let done = ask(&mut chat, "Two \\\"\"\"");
+    assert_eq!(counts(&done)[0], 3 + "One\n/quit\n\nTwo \\".len() as u64);
+    chat.say("/reset");
+    chat.say("/system \"\"\"");
+    chat.say("Be");
+    chat.say("\"\"\"");
+    assert_eq!(counts(&ask(&mut chat, "One"))[0], 4 + 6);
+    assert_eq!(counts(&ask(&mut chat, "\"\"\"Two\"\"\""))[0], 10 + 7 + 6);
+}
+
+#[test]
+fn another_model_goes_on_with_the_conversation() {
+    let (model, other) = (TextModel::new(), TextModel::new());
+    let template = "{% for m in messages %}{{ m.content }}{% endfor %}x";
+    other.write("chat_template.jinja", template);
+    let mut chat = start(&model, &[]);
+    let first = ask(&mut chat, "One");
+    let event = ask(&mut chat, "/model /no/such/model");
+    let message = event["message"].as_str().unwrap();
+    assert!(message.contains("/no/such/model (given to /model) does not exist"), "{message}");
+    assert_eq!(counts(&ask(&mut chat, "Two")), [6 + 6 + 1 + 6, 6 + 5, 8], "the old one stays");
+    chat.say("/undo");
+    chat.say(&format!("/model {}", other.dir()));
+    assert_eq!(counts(&ask(&mut chat, "Two")), [3 + 6 + 3 + 1, 0, 13], "its own template");
+    chat.say(&format!("/model \"{}\"", model.dir()));
+    chat.say("/model");
+    chat.say("/reset");
+    assert_eq!(ask(&mut chat, "One")["text"], first["text"]);
+    let (_, _, err) = chat.finish();
+    let name = model.path().file_name().unwrap().to_str().unwrap();
+    assert_eq!(err.matches(name).count(), 2, "{err}");
+}
+
+#[test]
+fn no_file_is_replaced_unless_that_is_meant() {
+    let model = TextModel::new();
+    let file = model.path().join("talk.json");
+    let path = file.to_str().unwrap();
+    let mine = "something of mine";
+    model.write("talk.json", mine);
+    let line = ["--prompt", "One", "-n", "2"];
+    let message = model.run("chat", &[&line[..], &["--save", path]].concat()).error(1);
+    assert!(
+        message.contains("talk.json is there already") && message.contains("--force"),
+        "{message}"
+    );
+    let mut chat = start(&model, &[]);
+    ask(&mut chat, "One");
+    let event = ask(&mut chat, &format!("/save {path}"));
+    assert!(event["message"].as_str().unwrap().contains("/save!"), "{event}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), mine);
+    chat.say(&format!("/save! {path}"));
+    // From here on it is this conversation's.
+    ask(&mut chat, "Two");
+    chat.say(&format!("/save {path}"));
+    ask(&mut chat, "Six");
+    let saved = || std::fs::read_to_string(&file).unwrap().matches("\"role\"").count();
+    assert_eq!(saved(), 4);
+    // And no longer, when another begins.
+    chat.say("/reset");
+    let event = ask(&mut chat, &format!("/save {path}"));
+    assert_eq!(event["event"], "error");
+    let (status, _, err) = chat.finish();
+    assert!(status.success() && saved() == 4, "{err}");
+    let run = |more: &[&str]| model.run("chat", &[&line[..], &["--save", path], more].concat());
+    run(&["--load", path]).ok();
+    assert_eq!(saved(), 6);
+    run(&["--force"]).ok();
+    assert_eq!(saved(), 2);
+    model.write("talk.json", "");
+    run(&[]).ok();
+    assert_eq!(saved(), 2, "an empty file has nothing to lose");
+}
+
+#[test]
+fn a_tilde_is_the_home_folder_and_a_missing_folder_is_named() {
+    let model = TextModel::new();
+    let at_home = |more: &[&str], input: &[u8]| {
+        let mut command = model.command("chat", &[&["-n", "2", "--interactive"], more].concat());
+        command.env("HOME", model.path());
+        run(command, input)
+    };
+    let done = at_home(
+        &["--save=~/a.json"],
+        b"One\n/save ~/b.json\n/load ~/b.json\n/save ~/no/such/c.json\n",
+    );
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(model.path().join("a.json").is_file() && model.path().join("b.json").is_file());
+    assert!(!std::path::Path::new("~").exists());
+    let folder = model.path().join("no/such");
+    assert!(done.stderr.contains(&format!("there is no folder {}", folder.display())), "{done:?}");
+    assert!(!done.stderr.contains("entity not found"), "{done:?}");
+    let done = at_home(&["--load=~/a.json"], b"/undo\n");
+    assert!(done.stderr.contains("took back the last 2"), "{done:?}");
+    let mut command = model.command("chat", &["--prompt", "One", "--save=~/no/d.json"]);
+    command.env("HOME", model.path());
+    let message = run(command, b"").error(1);
+    let folder = model.path().join("no");
+    assert!(message.contains(&format!("there is no folder {}:", folder.display())), "{message}");
+}
+
+#[test]
+fn what_a_model_was_made_for_is_told_once_when_it_is_exceeded() {
+    let model = TextModel::new();
+    let config = std::fs::read_to_string(model.path().join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["max_position_embeddings"] = 16.into();
+    model.write("config.json", &config.to_string());
+    let mut chat = start(&model, &["--context", "0"]);
+    for text in ["One", "Two", "Six"] {
+        ask(&mut chat, text);
+    }
+    chat.say("/reset");
+    ask(&mut chat, "One");
+    ask(&mut chat, "Two");
+    let (_, _, err) = chat.finish();
+    let told = "tokens, and the model was made for 16";
+    assert_eq!(err.matches(told).count(), 2, "once for each conversation: {err}");
+    let line = ["--prompt", "a longer question", "-n", "1", "--context", "0"];
+    let done = model.run("chat", &line);
+    assert!(done.code == 0 && done.stderr.contains(told), "{done:?}");
+    model.run("chat", &["--prompt", "One", "-n", "1"]).ok();
+}

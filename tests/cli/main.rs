@@ -17,4 +17,6 @@ mod signals;
 mod speculate;
 mod support;
 mod tables;
+#[cfg(unix)]
+mod terminal;
 mod tokenize;

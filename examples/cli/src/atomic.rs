@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use crate::error::CliError;
+use crate::paths;
 
 /// A file in the making. Dropped before [`AtomicFile::commit`], it leaves nothing behind.
 pub(crate) struct AtomicFile {
@@ -20,11 +21,12 @@ impl AtomicFile {
     /// # Errors
     /// When the folder cannot be written to, or `path` is something else than a file.
     pub(crate) fn create(path: &Path) -> Result<Self, CliError> {
+        let path = &paths::expand(path);
         let fail = |source| CliError::Write { path: path.into(), source };
         // A link stays a link: what it points to is replaced.
         let target = match fs::canonicalize(path) {
             Ok(target) => target,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => path.into(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => path.clone(),
             Err(error) => return Err(fail(error)),
         };
         // To rename over /dev/null would replace it for everybody.

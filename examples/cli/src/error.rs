@@ -10,6 +10,8 @@ use kinglet::quantize::{QuantizeError, Refused};
 use kinglet::sampling::SamplingError;
 use kinglet::text::TextError;
 
+use crate::{interrupt, paths};
+
 /// An error of a command.
 #[derive(Debug)]
 pub(crate) enum CliError {
@@ -56,6 +58,13 @@ pub(crate) enum CliError {
         /// What the system says.
         source: io::Error,
     },
+    /// A file is there that was not meant to be replaced.
+    Exists {
+        /// The file.
+        path: PathBuf,
+        /// How it is replaced all the same.
+        advice: &'static str,
+    },
     /// A file is not what it should be.
     Contents {
         /// The file.
@@ -79,7 +88,7 @@ pub(crate) enum CliError {
     /// Ctrl-C.
     Interrupted,
     /// The system refuses a handler for Ctrl-C.
-    Signals(ctrlc::Error),
+    Signals(io::Error),
     /// The line editor fails.
     Editor(rustyline::error::ReadlineError),
     /// A bug.
@@ -99,7 +108,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Interrupted => 130,
+            Self::Interrupted => interrupt::exit_code(),
             Self::BrokenPipe => 0,
             _ => 1,
         }
@@ -134,8 +143,15 @@ impl fmt::Display for CliError {
                 "{}: {source}: correct the file",
                 folder.join("generation_config.json").display()
             ),
-            Self::Read { path, source } => write!(f, "can't read {}: {source}", path.display()),
-            Self::Write { path, source } => write!(f, "can't write {}: {source}", path.display()),
+            Self::Read { path, source } => {
+                write!(f, "can't read {}: {}", path.display(), paths::why(path, source))
+            }
+            Self::Write { path, source } => {
+                write!(f, "can't write {}: {}", path.display(), paths::why(path, source))
+            }
+            Self::Exists { path, advice } => {
+                write!(f, "{} is there already: {advice}", path.display())
+            }
             Self::Contents { path, problem } => write!(f, "{}: {problem}", path.display()),
             Self::PromptTooLong { tokens, limit } => write!(
                 f,

@@ -1,7 +1,7 @@
 //! Answers of the library's loop, on standard output.
 
 use kinglet::answer::{
-    Answer as Loop, AnswerDefaults, AnswerOptions, AnswerPrompt, EndReason, Event,
+    Answer as Loop, AnswerDefaults, AnswerEnd, AnswerOptions, AnswerPrompt, EndReason, Event,
 };
 use kinglet::sampling::SamplerState;
 use kinglet::{PrefixCache, Session};
@@ -134,36 +134,12 @@ impl Question<'_> {
         }
         // Without a tokenizer numbers are the text.
         let numbers = defaults.tokenizer.is_none();
-        let mut text = String::new();
-        let mut progress = Some(Progress::new("reading the prompt", Unit::Tokens));
-        let mut events = answer.events(session, cache);
-        let end = loop {
-            if interrupt::hit() {
-                events.stop()?;
-            }
-            let Some(event) = events.next() else { return Err(CliError::Interrupted) };
-            match event? {
-                Event::Prompt { done, total } => {
-                    if let Some(progress) = &mut progress {
-                        progress.set(done as u64, total as u64);
-                    }
-                }
-                Event::Token { id, text: mut piece } => {
-                    progress = None;
-                    if numbers {
-                        let begun = !text.is_empty();
-                        piece = if begun { format!(",{id}") } else { id.to_string() };
-                    }
-                    text.push_str(&piece);
-                    output.token(Some(id), &piece)?;
-                }
-                Event::End(end) => break end,
-                _ => {}
-            }
-        };
-        drop(events);
-        text.push_str(&end.text);
-        output.token(None, &end.text)?;
+        let result = print(&mut answer, session, cache, numbers, output);
+        if result.is_err() {
+            // What fails here leaves the session poisoned, as it is while steps are under way.
+            let _ = answer.pause(session);
+        }
+        let (text, end) = result?;
         if let Some(random) = &mut random {
             random.clone_from(answer.sampler_state());
         }
@@ -171,5 +147,52 @@ impl Question<'_> {
         let answer = Answer { text, tokens, stop: end.reason.into(), stats: end.stats, seed };
         output.done(&answer)?;
         Ok(answer)
+    }
+}
+
+/// Prints an answer as it comes; gives its text and its end.
+fn print(
+    answer: &mut Loop<'_>,
+    session: &mut Session,
+    mut cache: Option<&mut PrefixCache>,
+    numbers: bool,
+    output: &mut Output,
+) -> Result<(String, AnswerEnd), CliError> {
+    let mut text = String::new();
+    let mut progress = Some(Progress::new("reading the prompt", Unit::Tokens));
+    loop {
+        if interrupt::hit() {
+            // To end it may take a step.
+            interrupt::cancel().clear();
+            answer.stop()?;
+        }
+        let event = match answer.next(session, cache.as_deref_mut()) {
+            // Ctrl-C within a long step.
+            Err(error) if error.is_cancelled() && interrupt::hit() => continue,
+            event => event?,
+        };
+        match event.ok_or(CliError::Interrupted)? {
+            Event::Prompt { done, total } => {
+                if let Some(progress) = &mut progress {
+                    progress.set(done as u64, total as u64);
+                }
+            }
+            Event::Token { id, text: mut piece } => {
+                progress = None;
+                if numbers {
+                    let begun = !text.is_empty();
+                    piece = if begun { format!(",{id}") } else { id.to_string() };
+                }
+                text.push_str(&piece);
+                output.token(Some(id), &piece)?;
+            }
+            Event::End(end) => {
+                drop(progress);
+                text.push_str(&end.text);
+                output.token(None, &end.text)?;
+                return Ok((text, end));
+            }
+            _ => {}
+        }
     }
 }

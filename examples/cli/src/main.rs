@@ -3,8 +3,8 @@
 //! One file per command in [`commands`]. To add one: a `mod` line there, a variant of [`Command`]
 //! and its line in [`run`]. What commands share: [`model_folder`] (which model), [`load`] (opening it),
 //! [`sampling_args`] (how tokens are chosen), [`generation`] (the loop from prompt to answer),
-//! [`output`] (what goes to standard output), [`table`] (what fits the terminal), [`interrupt`] (Ctrl-C),
-//! [`atomic`] (files that are written whole or not at all), [`error`].
+//! [`output`] (what goes to standard output), [`wrap`] (its lines on a [`terminal`]), [`table`] (what fits the terminal), [`interrupt`] (Ctrl-C),
+//! [`atomic`] (files that are written whole or not at all), [`paths`] (as people type them), [`error`].
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -22,6 +22,7 @@ mod interrupt;
 mod load;
 mod model_folder;
 mod output;
+mod paths;
 mod progress;
 mod report;
 mod sampling_args;
@@ -29,7 +30,9 @@ mod speculate_args;
 mod stats;
 mod table;
 mod template;
+mod terminal;
 mod tokens;
+mod wrap;
 
 use args::{GlobalArgs, ModelArgs};
 use error::CliError;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::CliError;
+use crate::paths;
 
 /// Names a model folder where `--model` does not.
 const VARIABLE: &str = "KINGLET_MODEL";
@@ -64,8 +65,11 @@ fn choose(
 }
 
 /// The folder of a model that was named. What is in its files is the engine's business.
-fn named(path: &Path, origin: &'static str) -> Result<PathBuf, CliError> {
-    kinglet::resolve_folder(path).map_err(|error| match error {
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn named(path: &Path, origin: &'static str) -> Result<PathBuf, CliError> {
+    kinglet::resolve_folder(paths::expand(path)).map_err(|error| match error {
         kinglet::Error::NotAModel(source) => CliError::NotAModel { origin, source },
         error => error.into(),
     })

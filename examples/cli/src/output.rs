@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use crate::error::CliError;
 use crate::generation::Answer;
+use crate::wrap::Wrapper;
+use crate::{interrupt, terminal};
 
 /// How answers are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub(crate) struct Output {
     format: Format,
     /// A model's text must not steer the terminal that shows it.
     escape: bool,
+    /// Where the text ends that was shown. On a terminal it is wrapped between words.
+    wrapper: Wrapper,
     /// Whether the last text ended with a line break (or there was none).
     at_line_start: bool,
 }
@@ -29,7 +33,8 @@ pub(crate) struct Output {
 impl Output {
     /// Standard output in a format.
     pub(crate) fn new(format: Format) -> Self {
-        Self { format, escape: io::stdout().is_terminal(), at_line_start: true }
+        let wrapper = Wrapper::default();
+        Self { format, escape: io::stdout().is_terminal(), wrapper, at_line_start: true }
     }
 
     /// The format.
@@ -56,21 +61,39 @@ impl Output {
     /// As [`Output::token`].
     pub(crate) fn done(&mut self, answer: &Answer) -> Result<(), CliError> {
         match self.format {
-            Format::Text if self.at_line_start => Ok(()),
-            Format::Text => self.text("\n"),
+            Format::Text => self.end_line(),
             Format::Json => self.event(&answer.to_json()),
         }
     }
 
-    /// Plain text, shown at once.
+    /// Shows what is held back of a text, and ends its line if that is begun. What comes next has a line of its own.
+    ///
+    /// # Errors
+    /// As [`Output::token`].
+    pub(crate) fn end_line(&mut self) -> Result<(), CliError> {
+        match self.at_line_start {
+            true => Ok(()),
+            false => self.text("\n"),
+        }
+    }
+
+    /// Plain text, shown at once; on a terminal, word by word.
     ///
     /// # Errors
     /// As [`Output::token`].
     pub(crate) fn text(&mut self, text: &str) -> Result<(), CliError> {
         let shown = if self.escape { escape(text) } else { Cow::Borrowed(text) };
         self.at_line_start = text.ends_with('\n');
+        let shown = match terminal::stdout_width().filter(|_| self.escape) {
+            Some(width) => Cow::Owned(self.wrapper.push(&shown, width)),
+            None => shown,
+        };
         let mut out = io::stdout().lock();
-        out.write_all(shown.as_bytes()).and_then(|()| out.flush()).map_err(failed)
+        match out.write_all(shown.as_bytes()).and_then(|()| out.flush()) {
+            // A terminal that was closed: what is under way ends as after its signal, and is saved.
+            Err(_) if self.escape && interrupt::hang_up() => Ok(()),
+            written => written.map_err(failed),
+        }
     }
 
     /// A text of this program's own with styles, which only a terminal gets that wants them; what it quotes went through [`escape`].

@@ -1,13 +1,15 @@
 //! How errors are told: one line on standard error.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use clap::error::ErrorKind;
 
 use crate::error::CliError;
+use crate::terminal::{self, ASIDE, ERROR, WARNING};
+use crate::wrap;
 
 mod hint;
 
@@ -33,8 +35,8 @@ pub(crate) fn error(error: &CliError, verbose: u8) -> ExitCode {
     match error {
         // Silence is what a reader that has gone expects, and Ctrl-C needs no explanation.
         CliError::BrokenPipe | CliError::Interrupted => {}
-        CliError::Usage(message) => tell(&format!("error: {} (see --help)", one_line(message))),
-        error => tell(&format!("error: {}", message(error, verbose))),
+        CliError::Usage(message) => problem(&format!("{} (see --help)", one_line(message))),
+        error => problem(&message(error, verbose)),
     }
     ExitCode::from(error.exit_code())
 }
@@ -85,15 +87,45 @@ pub(crate) fn usage(error: &clap::Error, command: &clap::Command) -> ExitCode {
                 joined = format!("{joined}; {hint}");
             }
             let about = called.map_or(String::new(), |name| format!("{name} "));
-            tell(&format!("{} (see kinglet {about}--help)", one_line(&joined)));
+            problem(&format!(
+                "{} (see kinglet {about}--help)",
+                one_line(&joined).trim_start_matches("error: ")
+            ));
             ExitCode::from(2)
         }
     }
 }
 
-/// A line on standard error. Where that is closed there is nobody to tell.
+/// A line on standard error, wrapped where that is a terminal. Where it is closed there is nobody to tell.
 pub(crate) fn tell(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    show("", anstyle::Style::new(), line, anstyle::Style::new());
+}
+
+/// A line beside answers, less bright than these.
+pub(crate) fn aside(line: &str) {
+    show("", ASIDE, line, ASIDE);
+}
+
+/// What went wrong, after the word `error`.
+pub(crate) fn problem(message: &str) {
+    show("error: ", ERROR, message, anstyle::Style::new());
+}
+
+/// What may go wrong, after the word `warning`.
+pub(crate) fn warning(message: &str) {
+    show("warning: ", WARNING, message, anstyle::Style::new());
+}
+
+/// A word in one style and a text in another; `anstream` leaves styles out where they can't be shown or aren't wanted.
+fn show(word: &str, of_word: anstyle::Style, text: &str, style: anstyle::Style) {
+    let mut line = format!("{word}{text}");
+    if let Some(width) = terminal::stderr_width() {
+        line = wrap::fold(&line, width);
+    }
+    // The first word fits into any terminal that others fit into.
+    let (word, text) = line.split_at_checked(word.len()).unwrap_or(("", &line));
+    let word = if word.is_empty() { String::new() } else { format!("{of_word}{word}{of_word:#}") };
+    let _ = writeln!(anstream::stderr().lock(), "{word}{style}{text}{style:#}");
 }
 
 /// What the engine logs, told as this program's own: `warning: ...`.
@@ -101,8 +133,8 @@ pub(crate) fn log(record: &log::Record<'_>) {
     let message = record.args().to_string();
     let message = message.lines().map(clean).collect::<Vec<_>>().join("\n");
     match record.level() {
-        log::Level::Error => tell(&format!("error: {message}")),
-        log::Level::Warn => tell(&format!("warning: {message}")),
+        log::Level::Error => problem(&message),
+        log::Level::Warn => warning(&message),
         log::Level::Info => tell(&format!("info: {message}")),
         level => tell(&format!("{} {}: {message}", level.as_str().to_lowercase(), record.target())),
     }

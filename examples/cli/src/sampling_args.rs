@@ -7,9 +7,10 @@ use kinglet::answer::{AnswerDefaults, AnswerError, AnswerOptions, Context, Sampl
 use kinglet::sampling::StageOrder;
 
 use crate::error::CliError;
+use crate::interrupt;
 
 /// How tokens are chosen. What is not given is as the model's generation_config.json says.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Sampling (defaults: the model's generation_config.json)")]
 pub(crate) struct SamplingArgs {
     /// Always take the most probable token
@@ -94,7 +95,7 @@ pub(crate) struct SamplingArgs {
 }
 
 /// When an answer ends.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "End of the answer")]
 pub(crate) struct StopArgs {
     /// The most tokens of an answer [default: the model's, else 256 (in a chat 2048)]
@@ -118,6 +119,8 @@ impl StopArgs {
             AnswerOptions::new().sampling(sampling).seed(seed).ignore_eos(self.ignore_eos);
         options.max_tokens = self.max_tokens.and_then(|most| usize::try_from(most).ok());
         options.stop_strings.clone_from(&self.stop);
+        // A long step of a prompt is stopped on its way.
+        options.cancel = Some(interrupt::cancel().clone());
         options.context(match self.context {
             None => Context::OfModel,
             Some(0) => Context::Unlimited,

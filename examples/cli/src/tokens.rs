@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::error::CliError;
+use crate::paths;
 
 /// The largest file of a prompt or of tokens that is read.
 const MAX_FILE_BYTES: u64 = 1 << 30;
@@ -45,8 +46,9 @@ pub(crate) fn read_text(path: &Path) -> Result<String, CliError> {
     if path == Path::new("-") {
         return read_stdin();
     }
-    let file = File::open(path).map_err(|source| CliError::Read { path: path.into(), source })?;
-    read_all(file, path)
+    let path = &paths::expand(path);
+    let fail = |source| CliError::Read { path: path.clone(), source };
+    read_all(File::open(path).map_err(fail)?, path)
 }
 
 /// Reads all of standard input.

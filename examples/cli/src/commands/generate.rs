@@ -108,7 +108,7 @@ pub(crate) fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<(), CliErro
     };
     let answer = question.answer(&mut output)?;
     if args.stats {
-        report::tell(&answer.stats.to_string());
+        report::aside(&answer.stats.to_string());
     }
     match answer.stop {
         StopReason::Interrupted => Err(CliError::Interrupted),

@@ -5,12 +5,12 @@
 //! otherwise than it was generated (many drop what was thought, or trim white space), the cache has the end of the
 //! last prompt; and where a template begins answers with a text that it later leaves out, what was before it.
 
-use kinglet::answer::{AnswerDefaults, AnswerOptions, AnswerPrompt};
+use kinglet::answer::AnswerPrompt;
 use kinglet::sampling::SamplerState;
 use kinglet::text::{self, ChatOptions, ChatTemplate, Message, StopMatcher, Tokenizer};
 use kinglet::{Model, PrefixCache, PrefixCacheOptions, PrefixCacheStats, Session};
-use serde_json::{Map, Value};
 
+use super::settings::Choices;
 use crate::error::CliError;
 use crate::generation::{Answer, Question, StopReason};
 use crate::interrupt;
@@ -28,12 +28,8 @@ pub(crate) struct Setup {
     pub(crate) template: ChatTemplate,
     /// Its name, where one of several was chosen.
     pub(crate) template_name: Option<String>,
-    /// What the model's files say about answers.
-    pub(crate) defaults: AnswerDefaults,
-    /// What the command line says about them.
-    pub(crate) options: AnswerOptions,
-    /// Variables for the template.
-    pub(crate) variables: Map<String, Value>,
+    /// How tokens are chosen, and when an answer ends.
+    pub(crate) choices: Choices,
     /// What is kept of prompts and answers, so that it need not be computed again.
     pub(crate) cache: PrefixCacheOptions,
     /// What guesses tokens, if anything.
@@ -57,13 +53,13 @@ impl Conversation {
     /// # Errors
     /// When there is no memory for a session, or the cache's folder can't be used.
     pub(crate) fn new(setup: Setup) -> Result<Self, CliError> {
-        let random = SamplerState::new(setup.options.seed.unwrap_or_default());
+        let random = SamplerState::new(setup.choices.options.seed.unwrap_or_default());
         let session = setup.model.session()?;
         // Refused here rather than in the middle of an answer.
-        StopMatcher::new(&setup.options.stop_strings)?;
+        StopMatcher::new(&setup.choices.options.stop_strings)?;
         let cache = PrefixCache::new(&setup.model, setup.cache.clone())?;
         let options = ChatOptions {
-            variables: setup.variables.clone(),
+            variables: setup.choices.variables.clone(),
             template: setup.template_name.clone(),
             ..ChatOptions::default()
         };
@@ -100,6 +96,76 @@ impl Conversation {
     /// Forgets all but the system prompt.
     pub(crate) fn reset(&mut self) {
         self.talk.messages.truncate(usize::from(self.system().is_some()));
+    }
+
+    /// Takes back the last message of the user and all that came after it; gives how many messages that were.
+    pub(crate) fn undo(&mut self) -> usize {
+        let before = self.talk.messages.len();
+        let last = self.talk.messages.iter().rposition(|message| message.role == "user");
+        self.talk.messages.truncate(last.unwrap_or(before));
+        before - self.talk.messages.len()
+    }
+
+    /// The last message of the user, if it is text.
+    pub(crate) fn last_question(&self) -> Option<&str> {
+        let last = self.talk.messages.iter().rfind(|message| message.role == "user");
+        last?.content.as_ref()?.as_str()
+    }
+
+    /// Says something else than the last message, and prints the answer. Where there is no answer, the conversation
+    /// is as it was.
+    ///
+    /// # Errors
+    /// As [`Conversation::ask`].
+    pub(crate) fn edit(&mut self, text: &str, output: &mut Output) -> Result<Answer, CliError> {
+        let old = self.talk.messages.clone();
+        self.undo();
+        let left = self.talk.messages.len();
+        let answer = self.ask(text, output);
+        if self.talk.messages.len() == left {
+            self.talk.messages = old;
+        }
+        answer
+    }
+
+    /// Goes on with other choices; with other random numbers where these have a seed of their own.
+    ///
+    /// # Errors
+    /// When they are no stop strings; all is then as it was.
+    pub(crate) fn choose(&mut self, choices: Choices, new_seed: bool) -> Result<(), CliError> {
+        StopMatcher::new(&choices.options.stop_strings)?;
+        if new_seed {
+            self.random = SamplerState::new(choices.options.seed.unwrap_or_default());
+        }
+        self.talk.options.variables = choices.variables.clone();
+        self.setup.choices = choices;
+        Ok(())
+    }
+
+    /// The choices as they are.
+    pub(crate) fn choices(&self) -> &Choices {
+        &self.setup.choices
+    }
+
+    /// The model.
+    pub(crate) fn model(&self) -> &Model {
+        &self.setup.model
+    }
+
+    /// Its tokenizer.
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.setup.tokenizer
+    }
+
+    /// What the random numbers began with.
+    pub(crate) fn seed(&self) -> u64 {
+        self.setup.choices.options.seed.unwrap_or_default()
+    }
+
+    /// How long the conversation is and what the model was made for, in tokens, where it has outgrown that.
+    pub(crate) fn outgrown(&self) -> Option<(usize, usize)> {
+        let (held, most) = (self.session.position(), self.setup.model.spec().max_positions?);
+        (held > most).then_some((held, most))
     }
 
     /// Name of the model's folder.
@@ -174,9 +240,9 @@ impl Conversation {
         let question = Question {
             session: &mut self.session,
             cache: Some(&mut self.cache),
-            defaults: &self.setup.defaults,
+            defaults: &self.setup.choices.defaults,
             prompt: AnswerPrompt::chat(prompt),
-            options: &self.setup.options,
+            options: &self.setup.choices.options,
             speculation: self.setup.speculation.as_mut(),
             random: Some(&mut self.random),
         };

@@ -1,14 +1,14 @@
 //! `kinglet chat`: a conversation through the model's chat template.
 //!
-//! [`conversation`] holds messages and session and answers a turn, [`interactive`] reads turns and
-//! slash commands from a person, [`transcript`] is the file that a conversation is saved to.
+//! [`conversation`] holds messages and session and answers a turn, [`interactive`] leads through turns and
+//! slash commands ([`commands`], [`settings`]), which [`input`] reads from a person with the help of [`completion`];
+//! [`transcript`] is the file that a conversation is saved to.
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kinglet::PrefixCacheOptions;
-use kinglet::answer::AnswerDefaults;
 
 use crate::args::GlobalArgs;
 use crate::atomic::AtomicFile;
@@ -17,17 +17,25 @@ use crate::generation::StopReason;
 use crate::output::{Format, Output};
 use crate::sampling_args::{SamplingArgs, StopArgs};
 use crate::speculate_args::SpeculateArgs;
-use crate::{load, report, template, tokens};
+use crate::{interrupt, load, paths, report, template, tokens};
 
+mod commands;
+mod completion;
 mod conversation;
+mod input;
 mod interactive;
+mod settings;
 mod transcript;
 
 use conversation::{Conversation, Setup};
+use input::Input;
+use interactive::Talk;
+use settings::Settings;
+use transcript::Own;
 
 const EXAMPLES: &str = "\
 With a terminal, the conversation goes on until /quit; /help lists the commands. Ctrl-C stops an
-answer. Without a terminal, the whole of standard input is one message, and only the answer is
+answer, and what was said until then stays. Without a terminal, the whole of standard input is one message, and only the answer is
 printed; so with --prompt.
 
 With --json, each line is an object: {\"event\":\"token\",\"id\":..,\"text\":..} for each token, and
@@ -59,9 +67,12 @@ pub(crate) struct ChatArgs {
     /// Go on with a conversation that was saved
     #[arg(long, value_name = "FILE")]
     load: Option<PathBuf>,
-    /// Save the conversation here at the end
+    /// Save the conversation here, after each answer and at the end
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
+    /// Let --save replace a file that is there already
+    #[arg(long, requires = "save")]
+    force: bool,
     /// Which of the model's chat templates to use, by name, or a file (Jinja) to use instead of them
     #[arg(long, value_name = "NAME|FILE")]
     template: Option<String>,
@@ -103,6 +114,48 @@ fn variable(text: &str) -> Result<(String, serde_json::Value), String> {
     Ok((name.to_string(), value))
 }
 
+/// What a user is told about a conversation that is longer than the model was made for.
+fn too_long((held, most): (usize, usize)) -> String {
+    format!(
+        "the conversation has {held} tokens, and the model was made for {most}: answers may get worse from here on"
+    )
+}
+
+/// Where the conversation is saved.
+struct Saving {
+    /// What `--save` names.
+    file: Option<PathBuf>,
+    /// What may be replaced.
+    own: Own,
+}
+
+impl Saving {
+    /// Saves to the file of `--save`, if there is one.
+    fn save(&mut self, conversation: &Conversation) -> Result<(), CliError> {
+        match &self.file {
+            Some(path) => {
+                transcript::save(path, conversation.model_name(), conversation.messages())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Saves to another file, which must be new or this conversation's, unless it is to be replaced.
+    fn save_to(
+        &mut self,
+        path: &Path,
+        replace: bool,
+        conversation: &Conversation,
+    ) -> Result<(), CliError> {
+        if !replace {
+            self.own.check(path, "/save! with the same name replaces it")?;
+        }
+        transcript::save(path, conversation.model_name(), conversation.messages())?;
+        self.own.add(path);
+        Ok(())
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -120,18 +173,40 @@ pub(crate) fn run(global: &GlobalArgs, args: ChatArgs) -> Result<(), CliError> {
         let message = "there is no message to answer: give one with --prompt or on standard input";
         return Err(CliError::Usage(message.into()));
     }
-    if let Some(path) = &args.save {
+    let mut own = Own::default();
+    if let Some(path) = &args.load {
+        own.add(&paths::expand(path));
+    }
+    let file = args.save.as_deref().map(paths::expand);
+    if let Some(path) = &file {
+        if !args.force {
+            own.check(path, "--force replaces it, --load with the same file goes on with it")?;
+        }
         // A conversation is not to be lost because it has no place.
         AtomicFile::create(path)?;
     }
-    let mut conversation = Conversation::new(setup(global, &args)?)?;
+    if io::stdin().is_terminal() || io::stdout().is_terminal() {
+        interrupt::watch_hangup()?;
+    }
+    let maker = Maker { global, args: &args };
+    let settings = Settings {
+        sampling: args.sampling.clone(),
+        stop: args.stop.clone(),
+        template_var: args.template_var.clone(),
+        stats: args.stats,
+    };
+    let mut conversation = Conversation::new(maker.setup(None, &settings)?)?;
     if let Some(messages) = loaded {
         conversation.replace(messages);
     }
     if let Some(system) = &args.system {
         conversation.set_system(Some(system));
     }
+    let mut saving = Saving { file, own };
     let mut output = Output::new(if args.json { Format::Json } else { Format::Text });
+    let _keeper = interrupt::keep();
+    // Ctrl-C that comes a moment too late for an answer must not end the conversation, nor keep it from being saved.
+    let _guard = interrupt::guard();
     let result = match message {
         // The line break at the end of a pipe is not part of the message.
         Some(message) => {
@@ -140,17 +215,27 @@ pub(crate) fn run(global: &GlobalArgs, args: ChatArgs) -> Result<(), CliError> {
             one_shot(&mut conversation, message, args.stats, &mut output)
         }
         None => {
-            let history = (!args.no_history).then(interactive::history_file).flatten();
-            let options = interactive::Options { stats: args.stats, verbose: global.verbose };
-            interactive::run(&mut conversation, history.as_deref(), options, &mut output)
+            let history = (!args.no_history).then(input::history_file).flatten();
+            let talk = Talk {
+                conversation: &mut conversation,
+                maker,
+                settings,
+                saving: &mut saving,
+                input: Input::new(history)?,
+                output: &mut output,
+                verbose: global.verbose,
+                last: None,
+                warned: false,
+            };
+            talk.run()
         }
     };
-    conversation.persist();
     // A message that got no answer must not replace what was saved before.
     let failed = result.as_ref().is_err_and(|error| !error.is_stop());
-    if let Some(path) = args.save.as_ref().filter(|_| interactive || !failed) {
-        transcript::save(path, conversation.model_name(), conversation.messages())?;
+    if interactive || !failed {
+        saving.save(&conversation)?;
     }
+    conversation.persist();
     result
 }
 
@@ -162,7 +247,10 @@ fn one_shot(
 ) -> Result<(), CliError> {
     let answer = conversation.ask(message, output)?;
     if stats {
-        report::tell(&answer.stats.to_string());
+        report::aside(&answer.stats.to_string());
+    }
+    if let Some(long) = conversation.outgrown() {
+        report::warning(&too_long(long));
     }
     match answer.stop {
         StopReason::Interrupted => Err(CliError::Interrupted),
@@ -170,29 +258,34 @@ fn one_shot(
     }
 }
 
-/// Loads what a conversation needs.
-fn setup(global: &GlobalArgs, args: &ChatArgs) -> Result<Setup, CliError> {
-    let model = load::model(global, |options| options)?;
-    let tokenizer = load::tokenizer(&model)?;
-    let (template, template_name) = template::load(model.folder(), args.template.as_deref())?;
-    let defaults = AnswerDefaults::from_folder(model.folder(), Some(tokenizer.clone()))?;
-    let sampling = args.sampling.sampling(&defaults, model.folder())?;
-    let options = args.stop.options(sampling, args.sampling.seed());
-    let speculation = args.speculate.speculation(global, &model)?;
-    let variables = args.template_var.iter().cloned().collect();
-    let mut cache = PrefixCacheOptions::new()
-        .max_bytes(args.cache_memory.saturating_mul(1 << 20))
-        .max_disk_bytes(args.cache_disk.saturating_mul(1 << 20));
-    cache.folder = args.cache_dir.clone();
-    Ok(Setup {
-        model,
-        tokenizer,
-        template,
-        template_name,
-        defaults,
-        options,
-        variables,
-        cache,
-        speculation,
-    })
+/// Opens models as the command line says.
+struct Maker<'a> {
+    global: &'a GlobalArgs,
+    args: &'a ChatArgs,
+}
+
+impl Maker<'_> {
+    /// Loads what a conversation needs: the model that the command line names, or another.
+    fn setup(&self, other: Option<&Path>, settings: &Settings) -> Result<Setup, CliError> {
+        let Self { global, args } = self;
+        let model = match other {
+            Some(folder) => load::model_in(folder, global, |options| options)?,
+            None => load::model(global, |options| options)?,
+        };
+        let tokenizer = load::tokenizer(&model)?;
+        let given = args.template.as_deref();
+        let (template, template_name) = match (given, other) {
+            // A template that was given for another model is better than none.
+            (Some(_), Some(_)) => template::load(model.folder(), None)
+                .or_else(|_| template::load(model.folder(), given))?,
+            (given, _) => template::load(model.folder(), given)?,
+        };
+        let speculation = args.speculate.speculation(global, &model)?;
+        let choices = settings.choices(&model, &tokenizer, settings.sampling.seed())?;
+        let mut cache = PrefixCacheOptions::new()
+            .max_bytes(args.cache_memory.saturating_mul(1 << 20))
+            .max_disk_bytes(args.cache_disk.saturating_mul(1 << 20));
+        cache.folder = args.cache_dir.as_deref().map(paths::expand);
+        Ok(Setup { model, tokenizer, template, template_name, choices, cache, speculation })
+    }
 }

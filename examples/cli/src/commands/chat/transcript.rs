@@ -3,7 +3,7 @@
 //! `{"format": "kinglet-conversation", "version": 1, "model": "...", "messages": [{"role": "user",
 //! "content": "..."}]}`; a bare list of messages, as many tools write it, is read as well.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kinglet::text::Message;
 use serde_json::{Value, json};
@@ -25,6 +25,36 @@ pub(crate) fn save(path: &Path, model: &str, messages: &[Message]) -> Result<(),
     let mut file = AtomicFile::create(path)?;
     file.write(format!("{value:#}\n").as_bytes())?;
     file.commit()
+}
+
+/// The files that a conversation may replace: those that it came from or was saved to before.
+#[derive(Default)]
+pub(crate) struct Own(Vec<PathBuf>);
+
+impl Own {
+    /// Adds a file, which may not exist yet.
+    pub(crate) fn add(&mut self, path: &Path) {
+        self.0.push(real(path));
+    }
+
+    /// Checks that saving to `path` replaces nothing that somebody may want to keep.
+    ///
+    /// # Errors
+    /// [`CliError::Exists`] with the advice.
+    pub(crate) fn check(&self, path: &Path, advice: &'static str) -> Result<(), CliError> {
+        // An empty file, such as mktemp makes, has nothing to lose; what is no file is refused later.
+        let has_content =
+            std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() > 0);
+        if has_content && !self.0.contains(&real(path)) {
+            return Err(CliError::Exists { path: path.into(), advice });
+        }
+        Ok(())
+    }
+}
+
+/// Without links, as far as the file exists.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.into())
 }
 
 /// Reads a conversation.
@@ -80,6 +110,24 @@ mod tests {
         assert_eq!(load(&path).unwrap(), messages);
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(r#""model": "demo""#), "{text}");
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let [full, empty, missing] =
+            ["full", "empty", "missing"].map(|name| folder.path().join(name));
+        std::fs::write(&full, "{}").unwrap();
+        std::fs::write(&empty, "").unwrap();
+        let mut own = Own::default();
+        for path in [&empty, &missing] {
+            own.check(path, "").unwrap();
+        }
+        let error = own.check(&full, "do this").unwrap_err().to_string();
+        assert!(error.contains("full is there already: do this"), "{error}");
+        own.add(&folder.path().join(".").join("full"));
+        own.check(&full, "").unwrap();
+        assert!(Own::default().check(&full, "").is_err());
     }
 
     #[test]
