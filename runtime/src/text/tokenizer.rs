@@ -14,6 +14,7 @@ use tokenizers::AddedToken;
 use super::decode::Pipeline;
 use super::files::{self, field_error, kind};
 use super::{SpecialTokens, StreamDecoder, TextError};
+use crate::model_folder;
 
 /// How a text is turned into tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,9 @@ impl Tokenizer {
                 Some(name) => format!(
                     "the file is missing and {name} cannot be used in its place: save the                      tokenizer once with `transformers` (`save_pretrained`), which writes it"
                 ),
+                None if !model_folder::names(folder).iter().any(|name| name == "config.json") => {
+                    model_folder::explain(folder).to_string()
+                }
                 None => "the file is missing: is this the folder of a model?".into(),
             };
             return Err(TextError::Tokenizer { path, problem });
