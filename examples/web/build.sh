@@ -82,6 +82,11 @@ node_modules/.bin/tsc -p package
 node_modules/.bin/tsc -p package/worker.json
 node_modules/.bin/tsc -p page
 cp page/index.html page/style.css page/icon.svg dist/
+# The page's libraries, as they are published; `index.html` says where they are. Each begins with its licence.
+mkdir -p dist/vendor
+for library in marked/lib/marked.esm.js dompurify/dist/purify.es.mjs; do
+    sed '/^\/\/# sourceMappingURL=/d' "node_modules/$library" > "dist/vendor/${library%%/*}.js"
+done
 for model in hybrid xlstm; do
     mkdir -p "dist/models/$model"
     cp ../../models/demo/$model/*.* "dist/models/$model/"
