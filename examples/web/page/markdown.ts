@@ -23,10 +23,12 @@ const ALLOWED = {
     'table', 'thead', 'tbody', 'tr', 'th', 'td',
   ],
   ALLOWED_ATTR: ['href', 'title', 'start', 'align', 'class'],
+  // Values that are no addresses.
+  ADD_URI_SAFE_ATTR: ['align', 'start'],
   ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
   ALLOW_DATA_ATTR: false,
-  RETURN_DOM_FRAGMENT: true,
-} as const;
+  RETURN_DOM_FRAGMENT: true as const,
+};
 
 /** The blocks of a text (paragraphs, lists, code, …), each as it is written. */
 function blocksOf(text: string): string[] {
@@ -38,7 +40,7 @@ function blocksOf(text: string): string[] {
 
 function elementsOf(block: string): DocumentFragment {
   const html = marked.parse(block, { async: false }).trim();
-  const fragment = DOMPurify.sanitize(html, { ...ALLOWED, ALLOWED_TAGS: [...ALLOWED.ALLOWED_TAGS], ALLOWED_ATTR: [...ALLOWED.ALLOWED_ATTR] });
+  const fragment = DOMPurify.sanitize(html, ALLOWED);
   for (const link of fragment.querySelectorAll('a')) {
     link.target = '_blank';
     link.rel = 'noopener noreferrer';

@@ -8,14 +8,21 @@ const NUMBERS = {
   'top-k': 'topK',
   'top-p': 'topP',
   'min-p': 'minP',
+  'typical-p': 'typicalP',
   'repetition-penalty': 'repetitionPenalty',
   'presence-penalty': 'presencePenalty',
   'frequency-penalty': 'frequencyPenalty',
+  'dry-multiplier': 'dryMultiplier',
+  'xtc-probability': 'xtcProbability',
+  'xtc-threshold': 'xtcThreshold',
   'max-tokens': 'maxTokens',
   seed: 'seed',
 } as const;
 
 const FIELDS = ['backend', 'stop-texts', ...Object.keys(NUMBERS)];
+
+/** All that the panel sets. */
+type Options = ChatOptions & { [Name in (typeof NUMBERS)[keyof typeof NUMBERS]]?: number };
 
 type Field = HTMLInputElement | HTMLSelectElement | HTMLTextAreaElement;
 
@@ -33,7 +40,7 @@ export function backend(): 'auto' | 'cpu' | 'webgpu' {
 
 /** How answers are generated. A field that is empty or says what can't be leaves it to the model. */
 export function chatOptions(): ChatOptions {
-  const options: ChatOptions = {};
+  const options: Options = {};
   for (const [id, name] of Object.entries(NUMBERS)) {
     const from = field(id);
     if (from.value !== '' && from.checkValidity()) options[name] = Number(from.value);
@@ -97,6 +104,8 @@ export function setUpSettings(onSystem: (text: string) => void): void {
       element.setAttribute('aria-describedby', wrong.id);
     }
     element.value = stored(`choice.${id}`) ?? element.value;
+    // While it is typed: what is below must not move when something else is clicked.
+    element.addEventListener('input', changed);
     element.addEventListener('change', () => {
       store(`choice.${id}`, element.value);
       changed();

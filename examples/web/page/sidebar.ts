@@ -91,11 +91,9 @@ function rename(element: HTMLElement, item: Conversation): void {
 async function remove(item: Conversation): Promise<void> {
   const here = item.id === talk.conversation.id;
   try {
-    if (here) {
-      talk.stop();
-      await talk.open(talk.fresh());
-    }
-    await talk.conversations.remove(item);
+    const removed = talk.conversations.remove(item);
+    if (here) await talk.open(talk.fresh());
+    await removed;
   } catch (error) {
     complain(error);
   }
