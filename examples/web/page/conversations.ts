@@ -152,10 +152,10 @@ export class Conversations {
     }
   }
 
-  /** Has `body` run while other tabs see that this conversation is being answered. */
-  async answering<T>(id: string, body: () => Promise<T>): Promise<T> {
-    if (!('locks' in navigator)) return await body();
-    return await navigator.locks.request(`kinglet.answering.${id}`, body) as T;
+  /** Has `body` run while other tabs see that this conversation is being answered. One tab answers after the other; `signal` ends the waiting. */
+  async answering(id: string, signal: AbortSignal, body: () => Promise<void>): Promise<void> {
+    if ('locks' in navigator) await navigator.locks.request(`kinglet.answering.${id}`, { signal }, body);
+    else await body();
   }
 
   /** Whether a tab, this one included, answers it now. `over` is called when it no longer does. */

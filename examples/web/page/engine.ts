@@ -17,8 +17,8 @@ class Engine {
   onChange: () => void = () => undefined;
   /** Called when another model runs: to bring its session to where the conversation is. */
   onLoaded: () => Promise<void> = async () => undefined;
-  /** Called when loading has ended, one way or the other. */
-  onSettled: () => void = () => undefined;
+  /** Called when a model has been loaded, and everything is in place. */
+  onReady: () => void = () => undefined;
   model: Model | undefined;
   /** Which model runs: its address, or a key of `names.ts`; empty for none. */
   key = '';
@@ -33,13 +33,18 @@ class Engine {
 
   /** Loads a model in place of the one that runs. Gives whether it did. */
   async load(source: ModelSource, key: string, options: LoadOptions = {}): Promise<boolean> {
+    quiet();
+    return await this.#load(source, key, options);
+  }
+
+  async #load(source: ModelSource, key: string, options: LoadOptions): Promise<boolean> {
     this.loading?.abort.abort();
     const abort = new AbortController();
     this.loading = { key, abort };
-    quiet();
     show('status', true);
     this.#progress({ phase: 'download', file: '', loaded: 0, total: undefined });
     this.onChange();
+    let done = false;
     try {
       const onProgress = (progress: Progress) => this.loading?.abort === abort && this.#progress(progress);
       const loaded = await Model.load(source, { signal: abort.signal, onProgress, backend: backend(), ...options });
@@ -59,23 +64,24 @@ class Engine {
       if (!loaded.info.chat) complain(`${nameOf(key)} has no chat template: it can't chat`);
       if (!isLocal(key)) remember(key);
       await this.onLoaded();
-      return true;
+      done = true;
     } catch (error) {
       if (this.loading?.abort === abort) this.#failed(error, source, key, options);
-      return false;
     } finally {
       if (this.loading?.abort === abort) {
         this.loading = undefined;
         show('status', false);
-        this.onChange();
-        this.onSettled();
-      } else this.onChange();
+      }
+      this.onChange();
       void report();
     }
+    if (done) this.onReady();
+    return done;
   }
 
   #failed(error: unknown, source: ModelSource, key: string, options: LoadOptions): void {
     const again = () => void this.load(source, key, options);
+    const prevented = `${nameOf(key)} could not be loaded${this.model ? `, ${nameOf(this.key)} goes on` : ''}: `;
     const scarce = error instanceof KingletError && ['memory', 'device-memory'].includes(error.code);
     if (this.model && scarce) {
       // Two take more memory than one.
@@ -83,8 +89,8 @@ class Engine {
       complain(error, { text, act: () => {
         this.unload();
         again();
-      } });
-    } else complain(error, { text: 'Retry', act: again });
+      } }, prevented);
+    } else complain(error, { text: 'Retry', act: again }, prevented);
   }
 
   /** Frees the model that runs. */
@@ -101,7 +107,11 @@ class Engine {
     this.unload();
     this.onChange();
     if (isLocal(key)) complain(`${why.message} Choose its files again to go on.`);
-    else if (await this.load(key, key)) complain(`${why.message} It was loaded again.`);
+    else {
+      // Why is there to be read until it runs again.
+      complain(`${why.message} It is being loaded again.`);
+      if (await this.#load(key, key, {})) complain(`${why.message} It was loaded again.`);
+    }
   }
 
   #progress({ phase, file, loaded, total }: Progress): void {

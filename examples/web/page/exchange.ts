@@ -45,7 +45,8 @@ function readTree(value: Fields, list: unknown[]): Conversation | undefined {
   }
   const picked: Conversation['picked'] = {};
   for (const [parent, id] of Object.entries(isObject(value.picked) ? value.picked : {})) {
-    if ((parent === '' || known.has(parent)) && (id === '' || (typeof id === 'string' && known.has(id)))) picked[parent] = id;
+    // A question that a page has given back to its field (an empty id) is shown by the next one.
+    if ((parent === '' || known.has(parent)) && typeof id === 'string' && known.has(id)) picked[parent] = id;
   }
   return {
     ...common(value),

@@ -1,5 +1,5 @@
-// What must outlive a page that goes away before a file is written: questions without an answer and drafts, in a place that is
-// written at once. Each conversation has entries of its own, since several may be open in several tabs.
+// What must outlive a page that goes away before a file is written: questions without an answer, and drafts, which are of one tab, in places
+// that are written at once. Each conversation has entries of its own, since several may be open in several tabs.
 
 import type { Conversation, Turn } from './tree.js';
 
@@ -14,18 +14,18 @@ interface Asked {
   model: string;
 }
 
-function put(key: string, value: string | undefined): void {
+function put(key: string, value: string | undefined, storage: 'localStorage' | 'sessionStorage' = 'localStorage'): void {
   try {
-    if (value === undefined) localStorage.removeItem(key);
-    else localStorage.setItem(key, value);
+    if (value === undefined) globalThis[storage].removeItem(key);
+    else globalThis[storage].setItem(key, value);
   } catch {
     // Full, or forbidden: then only the file keeps it.
   }
 }
 
-function get(key: string): string | null {
+function get(key: string, storage: 'localStorage' | 'sessionStorage' = 'localStorage'): string | null {
   try {
-    return localStorage.getItem(key);
+    return globalThis[storage].getItem(key);
   } catch {
     return null;
   }
@@ -45,7 +45,7 @@ export function settled(id: string, turn: Turn): void {
 
 export function forget(id: string): void {
   put(ASKED + id, undefined);
-  put(DRAFT + id, undefined);
+  put(DRAFT + id, undefined, 'sessionStorage');
 }
 
 /** A question that may not have reached its file. */
@@ -89,9 +89,9 @@ export function forgetOld(): void {
 }
 
 export function draft(id: string): string {
-  return get(DRAFT + id) ?? '';
+  return get(DRAFT + id, 'sessionStorage') ?? '';
 }
 
 export function keepDraft(id: string, text: string): void {
-  put(DRAFT + id, text || undefined);
+  put(DRAFT + id, text || undefined, 'sessionStorage');
 }

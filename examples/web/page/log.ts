@@ -191,6 +191,7 @@ function state(): void {
   log().setAttribute('aria-busy', String(live !== undefined));
   for (const button of log().querySelectorAll<HTMLButtonElement>('.edit, .regenerate')) button.disabled = live !== undefined;
   for (const branches of log().querySelectorAll<HTMLElement>('.branches')) branches.inert = live !== undefined;
+  document.title = talk.conversation.title ? `${talk.conversation.title} · Kinglet` : 'Kinglet';
   setText('model-name', model ? nameOf(engine.key) : loading ? nameOf(loading.key) : 'Choose a model');
   document.body.dataset.state = live ? 'answering' : loading ? 'loading' : ready ? 'ready' : 'idle';
 }

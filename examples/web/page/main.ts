@@ -73,7 +73,7 @@ async function start(): Promise<void> {
   conversations.onChange = (changed) => void talk.changedElsewhere(changed).catch(complain);
   engine.onChange = refresh;
   engine.onLoaded = () => talk.resume();
-  engine.onSettled = () => talk.goOn();
+  engine.onReady = () => talk.goOn();
   const first = new URL(DEMOS[0]?.url ?? '', document.baseURI).href;
   await talk.open(conversations.get(lastOpen()) ?? talk.fresh());
   const own = talk.conversation.model;

@@ -81,7 +81,6 @@ export function message(id: string, role: string, who: string, text: string, act
 function buttons(actions: Actions, element: HTMLElement, body: HTMLElement, text: () => string, mine: boolean): HTMLElement[] {
   const made: HTMLElement[] = [];
   const { branch, copy, edit, regenerate } = actions;
-  if (branch && branch.of > 1) made.push(switcher(branch));
   if (copy) {
     made.push(iconButton('copy', 'Copy', 'copy', (button) => {
       void copyText(copy()).then((copied) => confirmOn(button, copied ? 'Copied' : 'Not allowed'));
@@ -89,6 +88,8 @@ function buttons(actions: Actions, element: HTMLElement, body: HTMLElement, text
   }
   if (edit) made.push(iconButton('edit', 'Edit', 'edit', (button) => change(element, body, text(), mine, edit, button)));
   if (regenerate) made.push(iconButton('again', 'Answer again', 'regenerate', regenerate));
+  // At the outer edge, where it doesn't move with what else there is.
+  if (branch && branch.of > 1) made.splice(mine ? made.length : 0, 0, switcher(branch));
   return made;
 }
 

@@ -9,10 +9,10 @@ export interface Offer {
   act: () => void;
 }
 
-/** Shows an error until it is dismissed. */
-export function complain(error: unknown, offer?: Offer): void {
+/** Shows an error until it is dismissed, with what can be done about it, after what it prevented. */
+export function complain(error: unknown, offer?: Offer, prevented = ''): void {
   if (error instanceof KingletError && error.code === 'aborted') return;
-  setText('alert-text', error instanceof Error ? error.message : String(error));
+  setText('alert-text', prevented + (error instanceof Error ? error.message : String(error)));
   byId('alert', HTMLElement).dataset.code = error instanceof KingletError ? error.code : '';
   const retry = byId('retry', HTMLButtonElement);
   retry.hidden = !offer;

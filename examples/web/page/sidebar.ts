@@ -44,7 +44,8 @@ function row(item: Conversation, where: string): HTMLElement {
   if (item.id === talk.conversation.id) open.ariaCurrent = 'true';
   open.onclick = () => {
     drawer(false);
-    void talk.open(item);
+    // On a phone the keyboard would come up.
+    void talk.open(item).then(() => wide.matches && byId('input', HTMLElement).focus());
   };
   const more = iconButton('more', `More for “${title}”`, 'more', (button) => openMenu(button, title, [
     { icon: 'edit', text: 'Rename', act: () => rename(element, item) },

@@ -19,7 +19,7 @@ interface Live {
   parent: string;
   shown: Shown;
   stream: ChatStream | undefined;
-  stopped: boolean;
+  stopped: AbortController;
 }
 
 class Talk {
@@ -152,9 +152,8 @@ class Talk {
   }
 
   stop(): void {
-    if (!this.live) return;
-    this.live.stopped = true;
-    this.live.stream?.stop();
+    this.live?.stopped.abort();
+    this.live?.stream?.stop();
   }
 
   /** Has the model answer message `parent`, or remembers to. */
@@ -170,20 +169,21 @@ class Talk {
     this.queued = undefined;
     const shown = this.newAnswer?.();
     if (!shown) return;
-    const live: Live = { conversation: this.conversation, parent, shown, stream: undefined, stopped: false };
+    const live: Live = { conversation: this.conversation, parent, shown, stream: undefined, stopped: new AbortController() };
     this.live = live;
     shown.busy(true);
-    shown.wait('');
+    shown.wait(this.elsewhere ? 'Waiting for another tab' : '');
     this.onChange();
     const { session } = engine;
-    const done = this.conversations.answering(live.conversation.id, () => this.#run(live, session));
+    const { signal } = live.stopped;
+    const done = this.conversations.answering(live.conversation.id, signal, () => this.#run(live, session));
     engine.busy = done.catch(() => undefined);
     let failed: unknown;
     try {
       await done;
     } catch (error) {
       failed = error;
-      complain(error);
+      if (!signal.aborted) complain(error);
     } finally {
       shown.busy(false);
       engine.busy = undefined;
@@ -196,7 +196,8 @@ class Talk {
 
   async #run(live: Live, session: Session): Promise<void> {
     const { conversation, parent, shown } = live;
-    if (live.stopped) return;
+    if (live.stopped.signal.aborted) return;
+    shown.wait('');
     const model = engine.key;
     let text = '';
     const add = (content: string, ended?: string) => append(conversation, { parent, role: 'assistant', content, model, ...(ended && { ended }) });
@@ -252,11 +253,11 @@ class Talk {
     this.stop();
     await engine.busy;
     const input = byId('input', HTMLTextAreaElement);
+    this.#takeBack();
     this.conversation = chosen;
     this.queued = undefined;
     this.asking = undefined;
     this.elsewhere = false;
-    this.#returned = undefined;
     rememberOpen(chosen.turns.length > 0 ? chosen.id : '');
     input.value = journal.draft(chosen.turns.length > 0 ? chosen.id : '');
     showSystem(chosen.system);
@@ -288,6 +289,13 @@ class Talk {
     this.#returned = last;
   }
 
+  /** The question that was given back is shown where it was asked. */
+  #takeBack(): void {
+    const returned = this.#returned;
+    this.#returned = undefined;
+    if (returned && this.conversation.picked[returned.parent] === '') this.conversation.picked[returned.parent] = returned.id;
+  }
+
   /** Looks whether another tab answers this conversation; when it no longer does, what it has written is shown. */
   async #lookElsewhere(): Promise<void> {
     const { conversation } = this;
@@ -310,7 +318,7 @@ class Talk {
     const returned = this.#returned;
     if (returned && branches(this.conversation, returned.id).length > 0) {
       // It was answered there.
-      this.#returned = undefined;
+      this.#takeBack();
       const input = byId('input', HTMLTextAreaElement);
       if (input.value.trim() === returned.content) input.value = '';
     }

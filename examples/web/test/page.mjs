@@ -341,6 +341,7 @@ inBrowser('page: the model is chosen, and one that can not be loaded leaves the 
     await page.waitForSelector('#alert:not([hidden])');
     await ready(page);
     assert.equal(await page.textContent('#model-name'), 'Storyteller, 15M');
+    assert.match(await page.textContent('#alert-text'), /^Storyteller xLSTM, 5M could not be loaded, Storyteller, 15M goes on: .*500/);
     await pictures(page, 'failed');
     await ask(page, 'And then?');
     // Once more, with success; the conversation does not go over by itself.
@@ -417,6 +418,12 @@ inBrowser('page: what is asked while a model is loaded waits for it; settings co
     await page.keyboard.press('Enter');
     await shows(page, '#pending', 'Waiting for Storyteller, 15M');
     await pictures(page, 'loading');
+    // When it fails, the question is still there, and goes on when it is tried again.
+    for (const response of held.splice(0)) response.writeHead(500).end('no');
+    await shows(page, '#alert-text', 'Storyteller, 15M could not be loaded: ');
+    assert.equal(await page.textContent('#pending'), 'This has no answer yet.Try again');
+    await page.click('#retry');
+    await shows(page, '#pending', 'Waiting for Storyteller, 15M');
     const config = readFileSync('dist/models/hybrid/config.json');
     for (const response of held) response.writeHead(200, { 'content-type': 'application/json' }).end(config);
     held = undefined;
@@ -515,6 +522,7 @@ inBrowser('page: two tabs agree', { viewport: WIDE }, async (context) => {
   });
   assert.deepEqual(kept, ['From A again.', 'From A.', 'From B.', 'In the first tab.', 'In the second tab.']);
   // Named and deleted in one, in the other as well; had back too.
+  await a.bringToFront();
   await act(a, 0, 'Rename');
   await a.keyboard.type('Ours');
   await a.keyboard.press('Enter');
