@@ -45,7 +45,8 @@ function messageOf(turn: Turn): HTMLElement {
   const at = others.indexOf(turn);
   const made = JSON.stringify([turn.content, turn.model, turn.edited, at, others.map(({ id }) => id)]);
   const known = shown.get(turn.id);
-  if (known?.made === made) return known.element;
+  // What is being edited is left as it is until that is over.
+  if (known && (known.made === made || known.element.classList.contains('editing'))) return known.element;
   const model = turn.role === 'assistant';
   const person = turn.role === 'user';
   const who = person ? 'You' : model ? (turn.model ? nameOf(turn.model) : 'Model') : turn.role;

@@ -53,7 +53,7 @@ function setUp(): void {
   byId('cancel', HTMLElement).onclick = () => engine.loading?.abort.abort();
   byId('alert-close', HTMLElement).onclick = quiet;
   document.addEventListener('keydown', (event) => {
-    if (event.key !== 'Escape' || document.querySelector('dialog[open], :popover-open')) return;
+    if (event.key !== 'Escape' || document.querySelector('dialog[open], .menu')) return;
     if (drawerIsOpen()) drawer(false);
     else talk.stop();
   });

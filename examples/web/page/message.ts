@@ -7,8 +7,8 @@ import { Markdown } from './markdown.js';
 export interface Actions {
   copy?: () => string;
   regenerate?: () => void;
-  /** Called with what it is to say. */
-  edit?: (text: string) => void;
+  /** Called with what it is to say. Gives whether it says it now: until then it stays in its field. */
+  edit?: (text: string) => boolean;
   /** Which branch it is, the first being 0, of how many. */
   branch?: { at: number; of: number; go: (to: number) => void };
 }
@@ -108,7 +108,7 @@ function switcher({ at, of, go }: NonNullable<Actions['branch']>): HTMLElement {
 
 /** Puts a field in place of what a message says until it is saved or left. */
 function change(
-  element: HTMLElement, body: HTMLElement, text: string, mine: boolean, save: (text: string) => void, button: HTMLButtonElement,
+  element: HTMLElement, body: HTMLElement, text: string, mine: boolean, save: (text: string) => boolean, button: HTMLButtonElement,
 ): void {
   const field = make('textarea', '');
   field.value = text;
@@ -128,8 +128,7 @@ function change(
     event.preventDefault();
     const now = field.value.trim();
     if (!now) return field.focus();
-    leave();
-    if (now !== text.trim() || mine) save(now);
+    if ((now === text.trim() && !mine) || save(now)) leave();
   };
   field.oninput = fit;
   field.onkeydown = (event) => {

@@ -61,6 +61,8 @@ async function localName(files: readonly File[]): Promise<string> {
   const [first] = files;
   const folder = first?.webkitRelativePath.split('/')[0];
   // A snapshot's folder in a cache of the hub is named by a hash, which tells a person nothing.
+  const cached = folder && /^models--(.+?)--(.+)$/.exec(folder);
+  if (cached) return `${cached[1]}/${cached[2]}`;
   if (folder && !/^[0-9a-f]{20,}$/.test(folder)) return folder;
   const archive = files.length === 1 && first && /^(.+)\.tar$/i.exec(first.name)?.[1];
   if (archive) return archive;

@@ -58,13 +58,17 @@ class Talk {
     act?.();
   }
 
-  /** Does what needs an answer: at once, or when the person has said which model is to give it. */
-  #whenAgreed(act: () => void): void {
-    if (this.otherModel === undefined) return act();
+  /** Does what needs an answer: at once, or when the person has said which model is to give it. Gives whether it was at once. */
+  #whenAgreed(act: () => void): boolean {
+    if (this.otherModel === undefined) {
+      act();
+      return true;
+    }
     this.asking = act;
     this.onChange();
     byId('ask', HTMLElement).querySelector('button')?.focus();
     say(byId('ask-text', HTMLElement).textContent ?? '');
+    return false;
   }
 
   /** Takes what is in the field for a message. */
@@ -101,10 +105,10 @@ class Talk {
     this.#asked(turn);
   }
 
-  /** A question in other words: a branch beside it. */
-  reword(turn: Turn, text: string): void {
-    if (this.live) return;
-    this.#whenAgreed(() => {
+  /** A question in other words: a branch beside it. Gives whether it is asked now. */
+  reword(turn: Turn, text: string): boolean {
+    if (this.live) return false;
+    return this.#whenAgreed(() => {
       this.#asked(append(this.conversation, { parent: turn.parent, role: turn.role, content: text }));
     });
   }
@@ -121,11 +125,12 @@ class Talk {
   }
 
   /** What a model wrote, changed by the person: a branch beside it. */
-  correct(turn: Turn, text: string): void {
-    if (this.live) return;
+  correct(turn: Turn, text: string): boolean {
+    if (this.live) return false;
     const { id: _id, at: _at, ended: _ended, ...rest } = turn;
     append(this.conversation, { ...rest, content: text, edited: true });
     this.#changed();
+    return true;
   }
 
   /** Another answer beside this one. */
