@@ -105,14 +105,15 @@ export function setUpSettings(onSystem: (text: string) => void): void {
     }
     element.value = stored(`choice.${id}`) ?? element.value;
     // While it is typed: what is below must not move when something else is clicked.
-    element.addEventListener('input', changed);
-    element.addEventListener('change', () => {
-      store(`choice.${id}`, element.value);
-      changed();
-    });
+    for (const event of ['input', 'change']) {
+      element.addEventListener(event, () => {
+        store(`choice.${id}`, element.value);
+        changed();
+      });
+    }
   }
   const system = field('system');
-  system.addEventListener('change', () => {
+  system.addEventListener('input', () => {
     store('choice.system', system.value);
     onSystem(system.value);
   });

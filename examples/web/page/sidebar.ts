@@ -1,6 +1,7 @@
 // The list of conversations: opened, searched, named, deleted and had back, exported and imported. On a phone it is a drawer.
 
 import { byId, download, iconButton, make, say, setText, show } from './dom.js';
+import { engine } from './engine.js';
 import { fileName, markdown, readFile, write } from './exchange.js';
 import { openMenu } from './menu.js';
 import { nameOf } from './names.js';
@@ -92,6 +93,11 @@ function rename(element: HTMLElement, item: Conversation): void {
 async function remove(item: Conversation): Promise<void> {
   const here = item.id === talk.conversation.id;
   try {
+    // What is being answered in it ends first, and is part of it.
+    if (here) {
+      talk.stop();
+      await engine.busy;
+    }
     const removed = talk.conversations.remove(item);
     if (here) await talk.open(talk.fresh());
     await removed;

@@ -10,7 +10,7 @@ import type { Shown } from './message.js';
 import { isLocal, nameOf } from './names.js';
 import { complain, note, quiet } from './notice.js';
 import { chatOptions, defaultSystem, showSystem } from './settings.js';
-import { append, begin, branches, messages, path, pick, upTo } from './tree.js';
+import { append, begin, branches, isDeleted, messages, path, pick, titleOf, upTo } from './tree.js';
 import type { Conversation, Turn } from './tree.js';
 
 /** An answer in the making. */
@@ -40,6 +40,7 @@ class Talk {
   #returned: Turn | undefined;
   /** Conversations that may go on with another model than the one that they were had with. */
   readonly #agreed = new Set<string>();
+  #telling = 0;
 
   /** The model that the branch which is shown was had with, if that is another one than runs or is being loaded. */
   get otherModel(): string | undefined {
@@ -96,6 +97,7 @@ class Talk {
     if (returned && conversation.turns.includes(returned)) {
       // It was never answered: this is what it says now.
       if (returned.content !== text) Object.assign(returned, { content: text, at: Math.max(Date.now(), returned.at + 1) });
+      if (!conversation.named && conversation.turns.length === 1) conversation.title = titleOf(conversation);
       pick(conversation, returned);
       turn = returned;
     } else {
@@ -116,6 +118,8 @@ class Talk {
   #asked(turn: Turn): void {
     const { conversation } = this;
     conversation.changed = Date.now();
+    // Deleted in another tab, it is wanted here.
+    if (isDeleted(conversation)) conversation.restored = Date.now();
     rememberOpen(conversation.id);
     // What was typed outlives the page, whatever becomes of the answer.
     journal.asked(conversation, turn);
@@ -194,6 +198,7 @@ class Talk {
       engine.busy = undefined;
       if (this.live === live) this.live = undefined;
       this.onChange();
+      if (isDeleted(live.conversation)) void this.changedElsewhere(live.conversation).catch(complain);
       if (document.activeElement === document.body) byId('input', HTMLElement).focus();
     }
     if (failed instanceof KingletError && ['crashed', 'memory', 'device-lost'].includes(failed.code)) await engine.recover(failed);
@@ -373,11 +378,15 @@ class Talk {
     }
   }
 
-  /** Sets what the model is told before the first message. */
+  /** Sets what the model is told before the first message. It is kept when no more is typed. */
   tell(system: string): void {
-    this.conversation.system = system;
-    this.conversation.systemAt = Date.now();
-    if (this.conversation.turns.length > 0) this.#changed();
+    const { conversation } = this;
+    conversation.system = system;
+    conversation.systemAt = Date.now();
+    clearTimeout(this.#telling);
+    this.#telling = setTimeout(() => {
+      if (conversation.turns.length > 0) void this.conversations.keep(conversation).catch(complain);
+    }, 300);
   }
 
   /** Loads the model that the conversation was had with. */

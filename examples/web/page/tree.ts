@@ -136,7 +136,7 @@ export function merge(a: Conversation, b: Conversation): Conversation {
   const merged: Conversation = {
     version: 2,
     id: a.id,
-    title: newer('named', ({ title }) => title) || a.title || b.title,
+    title: (a.named === b.named ? newer('changed', ({ title }) => title) : newer('named', ({ title }) => title)) || a.title || b.title,
     named: Math.max(a.named, b.named),
     changed: Math.max(a.changed, b.changed),
     model: newer('changed', ({ model }) => model),

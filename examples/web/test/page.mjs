@@ -419,6 +419,20 @@ inBrowser('page: two tabs agree', { viewport: WIDE }, async (context) => {
   await a.click('.toast .link');
   await b.locator('#list').getByText('Ours', { exact: true }).waitFor();
   assert.equal(await b.locator('#list li').count(), 2);
+  // Deleted in one while it is answered in the other: nothing of the answer is lost when it is had back.
+  await a.locator('#list').getByText('Ours', { exact: true }).click();
+  await b.locator('#list').getByText('Ours', { exact: true }).click();
+  await Promise.all([a, b].map((page) => ready(page)));
+  await set(b, 'max-tokens', '120');
+  await b.fill('#input', 'A long story, please.');
+  await b.press('#input', 'Enter');
+  await b.waitForSelector('body[data-state=answering]');
+  await a.bringToFront();
+  await act(a, 0, 'Delete');
+  await a.waitForSelector('#welcome:not([hidden])');
+  await b.waitForSelector('#welcome:not([hidden])');
+  await a.click('.toast .link');
+  await a.waitForFunction(() => document.querySelectorAll('article.assistant').length === 4);
   // Settings too.
   await set(a, 'top-k', '3');
   await b.waitForFunction(() => document.getElementById('top-k').value === '3');
