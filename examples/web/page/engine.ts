@@ -81,7 +81,7 @@ class Engine {
 
   #failed(error: unknown, source: ModelSource, key: string, options: LoadOptions): void {
     const again = () => void this.load(source, key, options);
-    const prevented = `${nameOf(key)} could not be loaded${this.model ? `, ${nameOf(this.key)} goes on` : ''}: `;
+    const prevented = `${nameOf(key)} could not be loaded${this.model ? `; ${nameOf(this.key)} still runs` : ''}: `;
     const scarce = error instanceof KingletError && ['memory', 'device-memory'].includes(error.code);
     if (this.model && scarce) {
       // Two take more memory than one.
