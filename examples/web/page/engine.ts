@@ -150,6 +150,7 @@ export async function report(ended?: Answer): Promise<void> {
       `prompt ${ended.promptTokens} (${ended.reusedTokens} reused) in ${ended.promptSeconds.toFixed(2)} s`,
     );
   }
+  if (ended?.speculation) parts.push(`${ended.speculation.accepted} of ${ended.speculation.drafted} guesses right`);
   parts.push(`memory ${megabytes(stats.wasmBytes)}`);
   if (stats.deviceBytes) parts.push(`graphics memory ${megabytes(stats.deviceBytes)}`);
   if (state) parts.push(`state ${megabytes(state.stateBytes)}`);

@@ -16,13 +16,11 @@ const NUMBERS = {
   'xtc-probability': 'xtcProbability',
   'xtc-threshold': 'xtcThreshold',
   'max-tokens': 'maxTokens',
+  speculate: 'speculate',
   seed: 'seed',
 } as const;
 
 const FIELDS = ['backend', 'stop-texts', ...Object.keys(NUMBERS)];
-
-/** All that the panel sets. */
-type Options = ChatOptions & { [Name in (typeof NUMBERS)[keyof typeof NUMBERS]]?: number };
 
 type Field = HTMLInputElement | HTMLSelectElement | HTMLTextAreaElement;
 
@@ -40,7 +38,7 @@ export function backend(): 'auto' | 'cpu' | 'webgpu' {
 
 /** How answers are generated. A field that is empty or says what can't be leaves it to the model. */
 export function chatOptions(): ChatOptions {
-  const options: Options = {};
+  const options: ChatOptions = {};
   for (const [id, name] of Object.entries(NUMBERS)) {
     const from = field(id);
     if (from.value !== '' && from.checkValidity()) options[name] = Number(from.value);

@@ -339,7 +339,7 @@ inBrowser('page: what is asked while a model is loaded waits for it; settings co
     await page.click('#open-settings');
     await page.fill('#system', 'Be brief.');
     const values = { temperature: 0.5, 'top-k': 7, 'top-p': 0.9, 'min-p': 0.05, 'typical-p': 0.95, 'repetition-penalty': 1.1, 'presence-penalty': 0.2,
-      'frequency-penalty': -0.1, 'dry-multiplier': 0.8, 'xtc-probability': 0.5, 'xtc-threshold': 0.1, seed: 9, 'max-tokens': 5 };
+      'frequency-penalty': -0.1, 'dry-multiplier': 0.8, 'xtc-probability': 0.5, 'xtc-threshold': 0.1, seed: 9, 'max-tokens': 5, speculate: 4 };
     for (const [id, value] of Object.entries(values)) await page.fill(`#${id}`, String(value));
     await page.fill('#stop-texts', 'THE END\n\\n\\n\\n');
     await page.fill('#top-p', '7');
@@ -351,7 +351,7 @@ inBrowser('page: what is asked while a model is loaded waits for it; settings co
     await ask(page, 'And then?');
     const [{ messages, options }] = await page.evaluate(() => globalThis.sent);
     assert.deepEqual(options, { temperature: 0.5, topK: 7, topP: 0.9, minP: 0.05, typicalP: 0.95, repetitionPenalty: 1.1, presencePenalty: 0.2,
-      frequencyPenalty: -0.1, dryMultiplier: 0.8, xtcProbability: 0.5, xtcThreshold: 0.1, seed: 9, maxTokens: 5, stop: ['THE END', '\n\n\n'] });
+      frequencyPenalty: -0.1, dryMultiplier: 0.8, xtcProbability: 0.5, xtcThreshold: 0.1, seed: 9, maxTokens: 5, speculate: 4, stop: ['THE END', '\n\n\n'] });
     assert.deepEqual(messages.map(({ role }) => role), ['system', 'user', 'assistant', 'user']);
     assert.equal(messages[0].content, 'Be brief.');
     await page.click('#open-settings');
