@@ -78,10 +78,24 @@ if ! $quick; then
     module "$target/threads" dist/kinglet/threads
 fi
 
+if $quick; then
+    # What the compiler asks of the module that is left out.
+    mkdir dist/kinglet/threads
+    printf '%s\n' 'export function runThread(address: number): void;' 'export default function init(options: unknown): Promise<unknown>;' \
+        > dist/kinglet/threads/kinglet_web.d.ts
+fi
 node_modules/.bin/tsc -p package
 node_modules/.bin/tsc -p package/worker.json
 node_modules/.bin/tsc -p page
+if $quick; then
+    rm -r dist/kinglet/threads
+fi
 cp page/index.html page/style.css page/icon.svg dist/
+# The page's libraries, as they are published; `index.html` says where they are. Each begins with its licence.
+mkdir -p dist/vendor
+for library in marked/lib/marked.esm.js dompurify/dist/purify.es.mjs; do
+    sed '/^\/\/# sourceMappingURL=/d' "node_modules/$library" > "dist/vendor/${library%%/*}.js"
+done
 for model in hybrid xlstm; do
     mkdir -p "dist/models/$model"
     cp ../../models/demo/$model/*.* "dist/models/$model/"

@@ -1,26 +1,26 @@
-// Conversations that survive a reload: a file of messages and two of state for each, in the origin private file system.
+// Conversations that survive a reload: a file of messages and two of state for each, in the origin private file system. Several tabs may
+// have them open: each write takes a lock and merges with what another tab has written, and the others are told.
 
-import type { Message } from './kinglet/index.js';
-
-/** A conversation as it is kept. */
-export interface Conversation {
-  id: string;
-  title: string;
-  changed: number;
-  /** The model that it was had with. */
-  model: string;
-  messages: Message[];
-}
+import * as journal from './journal.js';
+import { read } from './exchange.js';
+import { append, begin, isDeleted, merge, path, titleOf } from './tree.js';
+import type { Conversation } from './tree.js';
 
 /** The state after the last answer, and before it. */
 export type Moment = 'end' | 'before';
 
+/** How long a deleted conversation stays for a tab that may still want it back, in milliseconds. */
+const KEPT = 60_000;
+
 /** Conversations, kept as long as the browser keeps them. Where it keeps none, they last as long as the page. */
 export class Conversations {
+  /** Called when another tab has changed or deleted one. */
+  onChange: (conversation: Conversation) => void = () => undefined;
   readonly #folder: FileSystemDirectoryHandle | undefined;
   readonly #all = new Map<string, Conversation>();
-  /** The last write that was asked for: they follow one another, so that the last one stays. */
-  #written: Promise<unknown> = Promise.resolve();
+  readonly #channel = typeof BroadcastChannel === 'undefined' ? undefined : new BroadcastChannel('kinglet.conversations');
+  /** Ends of the writes of each conversation, which follow one another. */
+  readonly #written = new Map<string, Promise<unknown>>();
 
   private constructor(folder: FileSystemDirectoryHandle | undefined) {
     this.#folder = folder;
@@ -36,56 +36,110 @@ export class Conversations {
       // No storage, as in some private windows.
     }
     const conversations = new Conversations(folder);
-    if (!folder) return conversations;
-    for await (const entry of folder.values()) {
-      if (entry.kind !== 'file' || !entry.name.endsWith('.json')) continue;
-      try {
-        const file = await (entry as FileSystemFileHandle).getFile();
-        const read = JSON.parse(await file.text()) as Conversation;
-        if (`${read.id}.json` === entry.name && Array.isArray(read.messages)) conversations.#all.set(read.id, read);
-      } catch {
-        // Cut off while it was written: the others are none the worse.
-      }
+    if (conversations.#channel) {
+      conversations.#channel.onmessage = ({ data }: MessageEvent<{ id: string }>) => void conversations.#heard(data.id).catch(() => undefined);
     }
+    for await (const entry of folder?.values() ?? []) {
+      const id = /^(.+)\.json$/.exec(entry.name)?.[1];
+      const found = id && entry.kind === 'file' && await conversations.#read(id);
+      if (!found) continue;
+      conversations.#all.set(id, found);
+      if (isDeleted(found) && Date.now() - (found.deleted ?? 0) > KEPT) void conversations.purge(id).catch(() => undefined);
+    }
+    conversations.#takeUp();
     return conversations;
+  }
+
+  /** Questions whose files were not written before their page went away. */
+  #takeUp(): void {
+    for (const [id, { turn, title, system, model }] of journal.allAsked()) {
+      let conversation = this.#all.get(id);
+      if (!conversation) {
+        conversation = { ...begin(model, system), id, title };
+        this.#all.set(id, conversation);
+      }
+      if (isDeleted(conversation)) journal.forget(id);
+      else if (!conversation.turns.some((other) => other.id === turn.id)) {
+        if (turn.parent !== journal.OLD) {
+          conversation.turns.push(turn);
+          conversation.picked[turn.parent] = turn.id;
+        } else if (path(conversation).at(-1)?.role !== 'user') {
+          append(conversation, { ...turn, parent: path(conversation).at(-1)?.id ?? '' });
+        }
+        conversation.title ||= titleOf(conversation);
+      }
+      void this.keep(conversation).catch(() => undefined);
+    }
+    journal.forgetOld();
   }
 
   /** All of them, the last changed first. */
   list(): Conversation[] {
-    return [...this.#all.values()].sort((a, b) => b.changed - a.changed);
+    return [...this.#all.values()].filter((one) => !isDeleted(one) && one.turns.length > 0).sort((a, b) => b.changed - a.changed);
   }
 
   get(id: string): Conversation | undefined {
-    return this.#all.get(id);
+    const found = this.#all.get(id);
+    return found && !isDeleted(found) ? found : undefined;
   }
 
-  /** A new one, which is kept once something is said. */
-  begin(model: string): Conversation {
-    const id = globalThis.crypto.randomUUID?.() ?? String(Date.now() + Math.random());
-    return { id, title: '', changed: Date.now(), model, messages: [] };
-  }
-
-  /** Keeps a conversation, with what is known of its state. */
+  /** Keeps a conversation, with what is known of its state. What another tab has written of it in the meantime becomes part of it. */
   async keep(conversation: Conversation, states: Partial<Record<Moment, ArrayBuffer>> = {}): Promise<void> {
-    conversation.changed = Date.now();
-    conversation.title ||= conversation.messages.find(({ role }) => role === 'user')?.content.slice(0, 60) ?? '';
-    this.#all.set(conversation.id, conversation);
+    const { id } = conversation;
+    this.#all.set(id, conversation);
     const folder = this.#folder;
     if (!folder) return;
-    await this.#next(async () => {
-      await write(folder, `${conversation.id}.json`, JSON.stringify(conversation));
+    await this.#locked(id, async () => {
+      const stored = await this.#read(id);
+      if (stored) take(conversation, merge(conversation, stored));
+      // What is said while the file is written is not in it.
+      const turns = [...conversation.turns];
+      await write(folder, `${id}.json`, JSON.stringify(conversation));
+      for (const turn of turns) journal.settled(id, turn);
       for (const moment of ['end', 'before'] as const) {
         const state = states[moment];
-        if (state) await write(folder, `${conversation.id}.${moment}`, state);
+        if (state) await write(folder, `${id}.${moment}`, state);
       }
     });
+    this.#channel?.postMessage({ id });
   }
 
-  /** Does what is to be done to files after all that was asked for before. */
-  #next(act: () => Promise<void>): Promise<void> {
-    const done = this.#written.then(act);
-    this.#written = done.catch(() => undefined);
-    return done;
+  /** Takes in what was imported: into those that are there already, where they are. Gives the conversation that it is now. */
+  async take(imported: Conversation): Promise<Conversation> {
+    const there = this.#all.get(imported.id);
+    if (there) {
+      take(there, merge(there, imported));
+      if (isDeleted(there)) there.restored = Date.now();
+    }
+    const conversation = there ?? imported;
+    await this.keep(conversation);
+    return conversation;
+  }
+
+  /** Deletes one so that {@link restore} can bring it back, until {@link purge}. */
+  async remove(conversation: Conversation): Promise<void> {
+    conversation.deleted = Date.now();
+    journal.forget(conversation.id);
+    await this.keep(conversation);
+  }
+
+  async restore(conversation: Conversation): Promise<void> {
+    conversation.restored = Math.max(Date.now(), (conversation.deleted ?? 0) + 1);
+    await this.keep(conversation);
+  }
+
+  /** Removes the files of a conversation that was deleted. */
+  async purge(id: string): Promise<void> {
+    await this.#locked(id, async () => {
+      // Another tab may have wanted it back.
+      const stored = await this.#read(id);
+      if (stored && !isDeleted(stored)) return;
+      const there = this.#all.get(id);
+      if (there && isDeleted(there)) this.#all.delete(id);
+      for (const end of ['json', 'end', 'before']) {
+        await this.#folder?.removeEntry(`${id}.${end}`).catch(() => undefined);
+      }
+    });
   }
 
   /** The state at a moment, if it was kept. */
@@ -98,14 +152,58 @@ export class Conversations {
     }
   }
 
-  async remove(id: string): Promise<void> {
-    this.#all.delete(id);
-    await this.#next(async () => {
-      for (const end of ['json', 'end', 'before']) {
-        await this.#folder?.removeEntry(`${id}.${end}`).catch(() => undefined);
-      }
-    });
+  /** Has `body` run while other tabs see that this conversation is being answered. One tab answers after the other; `signal` ends the waiting. */
+  async answering(id: string, signal: AbortSignal, body: () => Promise<void>): Promise<void> {
+    if ('locks' in navigator) await navigator.locks.request(`kinglet.answering.${id}`, { signal }, body);
+    else await body();
   }
+
+  /** Whether a tab, this one included, answers it now. `over` is called when it no longer does. */
+  async answered(id: string, over?: () => void): Promise<boolean> {
+    if (!('locks' in navigator)) return false;
+    const name = `kinglet.answering.${id}`;
+    const { held = [] } = await navigator.locks.query();
+    const found = held.some((lock) => lock.name === name);
+    if (found && over) void navigator.locks.request(name, { mode: 'shared' }, over);
+    return found;
+  }
+
+  /** Another tab has written. */
+  async #heard(id: string): Promise<void> {
+    const stored = await this.#read(id);
+    if (!stored) return;
+    const there = this.#all.get(id);
+    if (there) take(there, merge(there, stored));
+    else this.#all.set(id, stored);
+    this.onChange(there ?? stored);
+  }
+
+  async #read(id: string): Promise<Conversation | undefined> {
+    try {
+      const file = await (await this.#folder?.getFileHandle(`${id}.json`))?.getFile();
+      const found = file && read(JSON.parse(await file.text()));
+      return found?.id === id ? found : undefined;
+    } catch {
+      // Not there, or cut off while it was written: the others are none the worse.
+      return undefined;
+    }
+  }
+
+  /** Does what is to be done to the files of a conversation after all that was asked for before, here and in other tabs. */
+  #locked(id: string, act: () => Promise<void>): Promise<void> {
+    const alone = async () => {
+      if ('locks' in navigator) await navigator.locks.request(`kinglet.conversation.${id}`, act);
+      else await act();
+    };
+    const done = (this.#written.get(id) ?? Promise.resolve()).then(alone);
+    this.#written.set(id, done.catch(() => undefined));
+    return done;
+  }
+}
+
+/** Makes a conversation what another one is. It stays the same object, which others hold. */
+function take(target: Conversation, source: Conversation): void {
+  Object.assign(target, source);
 }
 
 /** Writes a file whole or not at all. */

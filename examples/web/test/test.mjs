@@ -418,6 +418,8 @@ inBrowser('a question outlives a page that goes before it is written', {}, async
   }
 });
 
+await import('./tree.mjs');
+await import('./page.mjs');
 await import('./more.mjs');
 await import('./threads.mjs');
 test.after?.(() => server.close());
