@@ -343,7 +343,10 @@ fn another_model_goes_on_with_the_conversation() {
     let first = ask(&mut chat, "One");
     let event = ask(&mut chat, "/model /no/such/model");
     let message = event["message"].as_str().unwrap();
-    assert!(message.contains("/no/such/model (given to /model) does not exist"), "{message}");
+    assert!(
+        message.contains("/no/such/model") && message.contains("(given to /model)"),
+        "{message}"
+    );
     assert_eq!(counts(&ask(&mut chat, "Two")), [6 + 6 + 1 + 6, 6 + 5, 8], "the old one stays");
     chat.say("/undo");
     chat.say(&format!("/model {}", other.dir()));
