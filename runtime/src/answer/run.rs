@@ -196,7 +196,7 @@ impl<'d> Answer<'d> {
         self.check(session)?;
         // The session's own, if it has one, when there is no other.
         let others = match &self.cancel {
-            Some(cancel) => Some(mem::replace(&mut session.cancel, Some(cancel.clone()))),
+            Some(cancel) => Some(session.cancel.replace(cancel.clone())),
             None => None,
         };
         let result = self.advance(session, cache).await;
