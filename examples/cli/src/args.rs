@@ -44,6 +44,10 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "BITS", default_value = "32", value_parser = state_bits())]
     pub(crate) state_bits: StateType,
 
+    /// Refuse a checkpoint that holds tensors which the model has no use for; without it they are a warning
+    #[arg(long, global = true)]
+    pub(crate) strict: bool,
+
     /// Don't test an adapter's kernels on small inputs before they are used
     #[arg(long, global = true)]
     pub(crate) no_self_test: bool,

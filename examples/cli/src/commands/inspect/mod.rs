@@ -137,7 +137,7 @@ impl Memory {
 /// [`CliError::Interrupted`] after Ctrl-C.
 pub(crate) fn run(global: &GlobalArgs, args: &InspectArgs) -> Result<(), CliError> {
     let folder = model_folder::find(global.model.as_deref())?;
-    let checkpoint = match Checkpoint::open(&folder, CheckOptions { allow_surplus: true }) {
+    let checkpoint = match Checkpoint::open(&folder, CheckOptions { strict: global.strict }) {
         Ok(checkpoint) => Some(checkpoint),
         // A config by itself describes a model as well.
         Err(Error::Weights(WeightsError::NoWeights { .. })) => None,

@@ -133,7 +133,8 @@ pub(crate) fn run(global: &GlobalArgs, args: &QuantizeArgs) -> Result<(), CliErr
         .map_err(|error| CliError::Usage(error.to_string()))?;
     let options = JobOptions::new(format)
         .recipe(recipe(args, format)?)
-        .max_shard_bytes(args.max_shard_size.unwrap_or(DEFAULT_SHARD_BYTES));
+        .max_shard_bytes(args.max_shard_size.unwrap_or(DEFAULT_SHARD_BYTES))
+        .strict(global.strict);
     let folder = model_folder::find(global.model.as_deref())?;
     let job = Job::open(&folder, &options)?;
     for pattern in job.unused_rules() {
