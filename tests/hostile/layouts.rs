@@ -427,11 +427,11 @@ fn halves_and_projections_are_found_in_one_tensor() {
 /// FP8 experts one by one, with a scale for each matrix, row or block, and the same in stacks.
 #[test]
 fn stacks_of_fp8_are_what_their_experts_are() {
-    let case = case_named("qwen3_moe/norm_topk");
+    let case = case_named("quantized/mixtral-unquantized");
     let folder = TempDir::copy_of(&case.folder);
     let mut config: Value = serde_json::from_str(&folder.read("config.json")).unwrap();
     let entries = read(&folder);
-    for (kind, block) in [("tensor", None), ("row", None), ("block", Some([8, 16]))] {
+    for (kind, block) in [("tensor", None), ("row", None), ("block", Some([16, 32]))] {
         config["quantization_config"] = match block {
             Some(block) => json!({"quant_method": "fp8", "weight_block_size": block}),
             None => json!({"quant_method": "fp8"}),
