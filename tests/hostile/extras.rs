@@ -103,7 +103,7 @@ fn tensors_that_nothing_uses_are_one_warning() {
             assert!(said.contains(part), "{}: no {part} in {said}", case.name);
         }
 
-        let error = Model::open(folder.path(), &options().strict(true)).unwrap_err();
+        let error = Model::open(folder.path(), &options().strict(true)).err().unwrap();
         let Error::Weights(WeightsError::Mismatch(mismatch)) = error else { panic!("{error:?}") };
         assert_eq!(mismatch.problems.len(), 7);
         assert!(mismatch.problems.iter().all(|p| matches!(p, Problem::Surplus { .. })));
@@ -200,7 +200,7 @@ fn a_bias_that_can_not_be_added_is_an_error() {
         let bytes = f16::from_f32(0.5).to_le_bytes().repeat(rows);
         entries.push((format!("{name}.bias"), Dtype::F16, vec![rows], bytes));
     });
-    let error = Model::open(folder.path(), &options()).unwrap_err();
+    let error = Model::open(folder.path(), &options()).err().unwrap();
     assert!(error.to_string().contains("experts.0.w1.bias"), "{error}");
     let bias = matches!(
         &error,
@@ -264,11 +264,11 @@ fn a_larger_models_own_fields_count_for_its_text_part() {
     // Errors name the field where it stands.
     whole["text_config"]["hidden_size"] = (-1).into();
     folder.write("config.json", whole.to_string());
-    let error = Model::open(folder.path(), &options()).unwrap_err().to_string();
+    let error = Model::open(folder.path(), &options()).err().unwrap().to_string();
     assert!(error.contains("text_config.hidden_size"), "{error}");
     whole["text_config"]["model_type"] = "gemma9".into();
     folder.write("config.json", whole.to_string());
-    let error = Model::open(folder.path(), &options()).unwrap_err().to_string();
+    let error = Model::open(folder.path(), &options()).err().unwrap().to_string();
     assert!(error.contains("llava") && error.contains("gemma9"), "{error}");
 
     // A tied head that only the outer config speaks of.
@@ -331,7 +331,7 @@ fn configs_that_say_that_nothing_is_quantized_are_believed() {
         let mut config = plain.clone();
         config["quantization_config"] = stated.clone();
         folder.write("config.json", config.to_string());
-        let error = Model::open(folder.path(), &options()).unwrap_err().to_string();
+        let error = Model::open(folder.path(), &options()).err().unwrap().to_string();
         assert!(error.contains(part), "{stated}: {error}");
     }
 }

@@ -17,7 +17,16 @@ pub fn build() -> PathBuf {
     let mut build = Command::new(cargo);
     // All that `cargo test --workspace` selects, so that dependencies have the features that they have there. A package by itself would have
     // others, and nearly everything would be compiled once more.
-    build.args(["build", "--quiet", "--workspace", "--tests", "--bins", "--lib", "--profile", profile]);
+    build.args([
+        "build",
+        "--quiet",
+        "--workspace",
+        "--tests",
+        "--bins",
+        "--lib",
+        "--profile",
+        profile,
+    ]);
     build.arg("--target-dir").arg(folder.parent().unwrap());
     build.current_dir(env!("CARGO_MANIFEST_DIR"));
     assert!(build.status().unwrap().success(), "the workspace does not build");
