@@ -206,8 +206,14 @@ impl Weights {
             similar: if i < LISTED { similar(&tensor.name, &spare) } else { None },
         });
         problems.splice(..0, missing);
+        // Codes' companions beside a matrix that has no use for them: how the matrix is meant can't be told.
+        let doubtful = |name: &str| {
+            let stem = COMPANIONS.iter().find_map(|part| name.strip_suffix(part));
+            stem.is_some_and(|stem| names.contains(format!("{stem}.weight").as_str()))
+        };
+        let doubt = spare.iter().any(|name| doubtful(name));
         // What is there besides may say what is wrong.
-        if options.strict || !problems.is_empty() {
+        if options.strict || doubt || !problems.is_empty() {
             problems.extend(surplus.iter().map(|entry| Problem::Surplus {
                 tensor: entry.name.to_string(),
                 shape: entry.shape.to_vec(),
@@ -267,7 +273,7 @@ impl Weights {
     /// Whether the model is known to have no need of a tensor; what belongs to quantized ones goes with them.
     fn is_ignored(&self, spec: &ModelSpec, name: &str) -> bool {
         let ignored = |name: &str| spec.ignored.iter().any(|pattern| matches(pattern, name));
-        let owner = [".scales", ".biases", ".global_scale"]
+        let owner = COMPANIONS
             .into_iter()
             .find_map(|suffix| name.strip_suffix(suffix))
             .map(|prefix| format!("{prefix}.weight"));
@@ -293,6 +299,9 @@ fn check_dense(entry: &Entry, tensor: &TensorSpec, kind: TensorKind, problems: &
         problems.push(Problem::UnsupportedDtype { tensor, dtype });
     }
 }
+
+/// Ends of the names of tensors that stand beside codes.
+const COMPANIONS: [&str; 3] = [".scales", ".biases", ".global_scale"];
 
 /// Groups of unused tensors that a warning names; it counts the others.
 const GROUPS: usize = 6;
