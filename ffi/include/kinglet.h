@@ -1098,7 +1098,15 @@ kinglet_status kinglet_model_options_set_chunk(struct kinglet_model_options *opt
 kinglet_status kinglet_model_options_set_context_limit(struct kinglet_model_options *options, size_t tokens);
 
 /**
- * Whether tensors that the model has no use for are only a warning in the log (1) or an error (0, the default).
+ * Whether tensors that the model has no use for are an error (1) or only a warning in the log (0, the default). Tensors that are missing
+ * are an error in any case.
+ */
+kinglet_status kinglet_model_options_set_strict(struct kinglet_model_options *options,
+                                                int32_t strict);
+
+/**
+ * The opposite of `kinglet_model_options_set_strict`, which is newer: whether tensors that the model has no use for are only a warning in
+ * the log (1, the default) or an error (0).
  */
 kinglet_status kinglet_model_options_set_allow_surplus(struct kinglet_model_options *options,
                                                        int32_t allow);

@@ -251,14 +251,28 @@ pub extern "C" fn kinglet_model_options_set_context_limit(
     })
 }
 
-/// Whether tensors that the model has no use for are only a warning in the log (1) or an error (0, the default).
+/// Whether tensors that the model has no use for are an error (1) or only a warning in the log (0, the default). Tensors that are missing
+/// are an error in any case.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_model_options_set_strict(
+    options: *mut kinglet_model_options,
+    strict: i32,
+) -> kinglet_status {
+    set(options, |options| {
+        options.model.strict = strict != 0;
+        Ok(())
+    })
+}
+
+/// The opposite of `kinglet_model_options_set_strict`, which is newer: whether tensors that the model has no use for are only a warning in
+/// the log (1, the default) or an error (0).
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_allow_surplus(
     options: *mut kinglet_model_options,
     allow: i32,
 ) -> kinglet_status {
     set(options, |options| {
-        options.model.allow_surplus = allow != 0;
+        options.model.strict = allow == 0;
         Ok(())
     })
 }

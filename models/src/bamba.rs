@@ -5,13 +5,12 @@ use crate::frame::{Frame, FrameDefaults, FrameNames, MODEL};
 use crate::mamba2::Mamba2Shape;
 use crate::rope::{RopeDefaults, rope};
 use crate::transformer::{HeadDefaults, Heads};
-use crate::{Config, Layout, Mixer, ModelError, ModelSpec};
+use crate::{Config, Mixer, ModelError, ModelSpec};
 
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config, _: Layout) -> Result<ModelSpec, ModelError> {
+pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let frame = Frame::read(
         config,
-        Layout::Transformers, // the only one
         FrameNames { norm: "model.final_layernorm", ..MODEL },
         FrameDefaults { hidden: 4096, vocab: 128000, layers: 32, eps: 1e-5, tied: false },
     )?;
@@ -52,7 +51,7 @@ pub(crate) fn spec(config: &Config, _: Layout) -> Result<ModelSpec, ModelError> 
                     Some(rope.clone()),
                 )))
             }
-            (_, mamba) => mamba.map(|mamba| mamba.mixer(&frame, &format!("{prefix}.mamba"))),
+            (_, mamba) => mamba.map(|mamba| mamba.mixer(&format!("{prefix}.mamba"))),
         };
         blocks.extend(
             mixer.map(|mixer| frame.block(layer, &format!("{prefix}.input_layernorm"), mixer)),

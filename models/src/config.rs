@@ -21,7 +21,15 @@ const FLOAT_TAG: &str = "__float__";
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     root: Map<String, Value>,
+    /// Where these fields are in the file: nothing, or names of objects, each with a dot behind it.
+    path: String,
 }
+
+/// Where the config of a larger model holds that of its language model.
+const PARTS: [&str; 4] = ["text_config", "llm_config", "language_config", "thinker_config"];
+
+/// How deep such a config may be within others.
+const MOST_WRAPPERS: usize = 3;
 
 impl Config {
     /// Parses the text of a `config.json`.
@@ -33,7 +41,9 @@ impl Config {
             return Err(ModelError::TooLong { bytes: text.len(), limit: MAX_BYTES });
         }
         match serde_json::from_str(&tag_bare_floats(text)) {
-            Ok(Value::Object(root)) if tag(&root).is_none() => Ok(Self { root }),
+            Ok(Value::Object(root)) if tag(&root).is_none() => {
+                Ok(Self { root, path: String::new() })
+            }
             Ok(other) => Err(ModelError::NotAnObject { found: describe(&other) }),
             Err(error) => Err(ModelError::Syntax {
                 line: error.line(),
@@ -59,6 +69,69 @@ impl Config {
         Ok(self.fields().strings("architectures")?.and_then(|names| names.first().copied()))
     }
 
+    /// The config of the language model that is to run: this one, or that of a part of it, where the whole is a larger model
+    /// (one that sees or hears) around a family that runs. What such files have only outside goes along.
+    pub fn language(&self) -> Cow<'_, Self> {
+        match self.part(&self.root, "", MOST_WRAPPERS) {
+            Some(part) => Cow::Owned(part),
+            None => Cow::Borrowed(self),
+        }
+    }
+
+    /// Where in the file these fields are: `text_config` for what [`language`](Self::language) found there, nothing for a file
+    /// as a whole.
+    pub fn place(&self) -> Option<&str> {
+        self.path.strip_suffix('.')
+    }
+
+    /// The fields as JSON.
+    pub fn to_json(&self) -> String {
+        format!("{:#}", Value::Object(self.root.clone()))
+    }
+
+    /// What the config says of a language model within it, runnable or not: the object's name and its `model_type`.
+    pub(crate) fn part_model_type(&self) -> Option<(&'static str, &str)> {
+        PARTS.iter().find_map(|key| {
+            let part = self.root.get(*key)?.as_object()?;
+            Some((*key, part.get("model_type")?.as_str()?))
+        })
+    }
+
+    fn part(&self, object: &Map<String, Value>, path: &str, depth: usize) -> Option<Self> {
+        if is_supported(object) {
+            return None;
+        }
+        for key in PARTS {
+            let Some(Value::Object(inner)) = object.get(key) else { continue };
+            let path = format!("{path}{key}.");
+            if is_supported(inner) {
+                return Some(self.take(inner, path));
+            }
+            let deeper = (depth > 1).then(|| self.part(inner, &path, depth - 1)).flatten();
+            if deeper.is_some() {
+                return deeper;
+            }
+        }
+        None
+    }
+
+    /// The config of a part, with what concerns it and stands outside.
+    fn take(&self, part: &Map<String, Value>, path: String) -> Self {
+        let mut root = part.clone();
+        for key in ["quantization", "quantization_config", "compression_config", "vocab_size"] {
+            let absent = root.get(key).is_none_or(Value::is_null);
+            if let Some(outer) = self.root.get(key).filter(|_| absent) {
+                root.insert(key.into(), outer.clone());
+            }
+        }
+        // Versions differ in which of the two counts. A head that is stored counts in any case.
+        const TIED: &str = "tie_word_embeddings";
+        if self.root.get(TIED) == Some(&Value::Bool(true)) {
+            root.insert(TIED.into(), Value::Bool(true));
+        }
+        Self { root, path }
+    }
+
     /// The whole config.
     pub(crate) fn root(&self) -> &Map<String, Value> {
         &self.root
@@ -66,7 +139,18 @@ impl Config {
 
     /// The fields of the whole config.
     pub(crate) fn fields(&self) -> Fields<'_> {
-        Fields { map: &self.root, path: String::new() }
+        Fields { map: &self.root, path: self.path.clone() }
+    }
+}
+
+/// Whether an object is the config of a family that runs.
+fn is_supported(object: &Map<String, Value>) -> bool {
+    match object.get("model_type").filter(|value| !value.is_null()) {
+        Some(name) => name.as_str().is_some_and(|name| crate::supported().any(|n| n == name)),
+        None => object
+            .get("architectures")
+            .and_then(|names| names.get(0)?.as_str())
+            .is_some_and(|name| crate::FAMILIES.iter().any(|(_, class, _)| *class == name)),
     }
 }
 

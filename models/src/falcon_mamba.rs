@@ -3,11 +3,11 @@
 
 use crate::frame::{BACKBONE, Frame};
 use crate::mamba::{DEFAULTS, blocks};
-use crate::{Config, Layout, ModelError, ModelSpec};
+use crate::{Config, ModelError, ModelSpec};
 
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError> {
-    let frame = Frame::read(config, layout, BACKBONE, DEFAULTS)?;
+pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    let frame = Frame::read(config, BACKBONE, DEFAULTS)?;
     let eps = frame.fields.epsilon("mixer_rms_eps", 1e-6)?;
     let blocks = blocks(&frame, Some(eps))?;
     frame.model("falcon_mamba", blocks)

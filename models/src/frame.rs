@@ -5,8 +5,7 @@
 
 use crate::config::{Config, Fields, MAX_POSITIONS};
 use crate::{
-    Activation, Block, Conv, Dense, Embedding, Head, Layout, Linear, Matrix, Mixer, ModelError,
-    ModelSpec, Norm,
+    Activation, Block, Dense, Embedding, Head, Linear, Matrix, Mixer, ModelError, ModelSpec, Norm,
 };
 
 /// Bounds on what a config may ask for.
@@ -120,8 +119,6 @@ pub(crate) const BACKBONE: FrameNames = FrameNames {
 #[derive(Clone, Debug)]
 pub(crate) struct Frame<'a> {
     pub(crate) fields: Fields<'a>,
-    /// How the checkpoint names and stacks its tensors.
-    pub(crate) layout: Layout,
     pub(crate) hidden: usize,
     pub(crate) layers: usize,
     /// Epsilon of the norms.
@@ -135,7 +132,6 @@ impl<'a> Frame<'a> {
     /// Reads the sizes, and refuses what no family here computes.
     pub(crate) fn read(
         config: &'a Config,
-        layout: Layout,
         names: FrameNames,
         defaults: FrameDefaults,
     ) -> Result<Self, ModelError> {
@@ -152,7 +148,6 @@ impl<'a> Frame<'a> {
             tied: fields.bool_or("tie_word_embeddings", defaults.tied)?,
             names,
             fields,
-            layout,
         })
     }
 
@@ -184,7 +179,7 @@ impl<'a> Frame<'a> {
         if self.names.attention {
             max_positions = self.fields.size("max_position_embeddings", 1, MAX_POSITIONS)?;
             // Buffers that old versions saved.
-            ignored.push("*.rotary_emb.inv_freq".into());
+            ignored.push("*rotary_emb.inv_freq".into());
         }
         let own = Linear::new("lm_head", self.vocab, self.hidden, false);
         let (linear, untied) = if self.tied {
@@ -209,15 +204,6 @@ impl<'a> Frame<'a> {
             },
             ignored,
         })
-    }
-
-    /// The convolution `PREFIX.weight` (and `PREFIX.bias`), its axes in the layout's order.
-    pub(crate) fn conv(&self, prefix: &str, channels: usize, kernel: usize, bias: bool) -> Conv {
-        let mut conv = Conv::new(prefix, channels, kernel, bias);
-        if self.layout == Layout::Mlx {
-            conv.weight.shape = vec![channels, kernel, 1];
-        }
-        conv
     }
 
     /// The activation of the feed-forward networks.

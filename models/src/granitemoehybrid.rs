@@ -4,18 +4,17 @@
 use crate::frame::{Frame, FrameDefaults, MODEL};
 use crate::granite::Factors;
 use crate::mamba2::Mamba2Shape;
-use crate::moe::{CountDefaults, Counts, fused_experts, switch_experts};
+use crate::moe::{CountDefaults, Counts, fused_experts};
 use crate::rope::{RopeDefaults, rope};
 use crate::transformer::{HeadDefaults, Heads};
-use crate::{Activation, Config, Dense, Layout, Linear, Matrix, Mixer, ModelError, ModelSpec, Moe};
+use crate::{Activation, Config, Dense, Linear, Matrix, Mixer, ModelError, ModelSpec, Moe};
 
 const EXPERTS: CountDefaults = CountDefaults { experts: 8, top_k: 2 };
 
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError> {
+pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let frame = Frame::read(
         config,
-        layout,
         MODEL,
         FrameDefaults { hidden: 4096, vocab: 32000, layers: 32, eps: 1e-6, tied: false },
     )?;
@@ -43,7 +42,7 @@ pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelEr
     for (layer, name) in types.iter().enumerate() {
         let prefix = format!("model.layers.{layer}");
         let mixer = match (*name, &mamba, &attention) {
-            ("linear_attention", Some(mamba), _) => mamba.mixer(&frame, &format!("{prefix}.mamba")),
+            ("linear_attention", Some(mamba), _) => mamba.mixer(&format!("{prefix}.mamba")),
             ("full_attention", _, Some(attention)) => attention.mixer(&frame, &prefix),
             _ => {
                 let known = ["linear_attention (mamba)", "full_attention (attention)"];
@@ -116,25 +115,14 @@ impl FeedForward {
 
     fn mixer(&self, frame: &Frame<'_>, prefix: &str) -> Mixer {
         let Some((counts, inner)) = self.experts else {
-            // Without experts, mlx-lm takes the shared expert apart into an ordinary network.
-            return Mixer::Dense(match frame.layout {
-                Layout::Transformers => self.shared(frame, prefix),
-                Layout::Mlx => {
-                    frame.dense(&format!("{prefix}.mlp"), self.shared, self.activation, false)
-                }
-            });
+            return Mixer::Dense(self.shared(frame, prefix));
         };
         let shared = self.shared(frame, prefix);
         let prefix = format!("{prefix}.block_sparse_moe");
-        let (names, sizes) = (["input_linear", "output_linear"], [frame.hidden, inner]);
-        let experts = match frame.layout {
-            Layout::Transformers => {
-                let names = names.map(|name| format!("{prefix}.{name}.weight"));
-                let names = names.each_ref().map(String::as_str);
-                fused_experts(names, counts.experts, sizes, self.activation)
-            }
-            Layout::Mlx => switch_experts(&prefix, counts.experts, sizes, self.activation),
-        };
+        let names = ["input_linear", "output_linear"].map(|n| format!("{prefix}.{n}.weight"));
+        let names = names.each_ref().map(String::as_str);
+        let sizes = [frame.hidden, inner];
+        let experts = fused_experts(names, counts.experts, sizes, self.activation);
         Mixer::Moe(Moe {
             router: Linear::new(
                 &format!("{prefix}.router.layer"),

@@ -1,9 +1,17 @@
-//! [`Layout`]: how a checkpoint names and stacks the tensors of a model.
+//! How checkpoints name and stack the tensors of a model.
+//!
+//! A family's file names its tensors in one way, as the hub has had them since the family came. The same weights are stored in
+//! others too: experts one by one or as stacks, halves of a feed-forward network in one tensor or in two, a module under the name
+//! that a later version of `transformers` gives it, all of it under the prefix of a larger model or without the usual one.
+//! What is in the files says which; config.json says nothing of it. All such names are in the tables of this file.
 
-/// Who named and stacked the tensors of a checkpoint. What is stored is the same; each family's file knows both.
+use crate::tensors::Place;
+use crate::{Linear, Matrix, Mixer, ModelSpec, TensorSpec};
+
+/// Who named and stacked the tensors of a checkpoint that is to be written. What is stored is the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Layout {
-    /// As `transformers` saves the family.
+    /// As the family's file names them: what most checkpoints of the hub have.
     #[default]
     Transformers,
     /// As mlx-lm stores it: experts stacked under `switch_mlp`, fused halves taken apart, the taps of convolutions before
@@ -16,106 +24,404 @@ impl Layout {
     pub const ALL: [Self; 2] = [Self::Transformers, Self::Mlx];
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::hostile::samples;
-    use crate::testing::{needs, shape, with};
-    use crate::{Config, ModelSpec, TensorKind, TensorSpec, spec_in};
-    use serde_json::{Value, json};
+/// Names of the matrices of a module, in the order in which a spec has them. Equal names are one tensor that holds the
+/// rows of these matrices one after the other. `{e}` is the number of an expert; without it the experts are a stack,
+/// `[experts, rows, cols]`.
+type Way = &'static [&'static str];
 
-    /// The samples, with experts in Qwen3's second layer.
-    fn configs() -> Vec<Value> {
-        samples().iter().map(|sample| with(sample, json!({"mlp_only_layers": []}))).collect()
+/// A kind of module that checkpoints store in several ways.
+struct Module {
+    /// Names of the module itself.
+    names: &'static [&'static str],
+    /// Names of its matrices within it.
+    ways: &'static [Way],
+}
+
+/// mlx-lm's stacks of experts.
+const SWITCH: Way =
+    &["switch_mlp.gate_proj.weight", "switch_mlp.up_proj.weight", "switch_mlp.down_proj.weight"];
+
+/// The plain feed-forward network.
+const PROJECTIONS: Way = &["gate_proj.weight", "up_proj.weight", "down_proj.weight"];
+
+/// Gate, up and down of each expert.
+const EXPERTS: Module = Module {
+    names: &["mlp", "block_sparse_moe"],
+    ways: &[
+        &[
+            "experts.{e}.gate_proj.weight",
+            "experts.{e}.up_proj.weight",
+            "experts.{e}.down_proj.weight",
+        ],
+        &["experts.{e}.w1.weight", "experts.{e}.w3.weight", "experts.{e}.w2.weight"],
+        // What a stack becomes whose experts are converted one by one.
+        &[
+            "experts.{e}.gate_up_proj.weight",
+            "experts.{e}.gate_up_proj.weight",
+            "experts.{e}.down_proj.weight",
+        ],
+        &[
+            "experts.{e}.input_linear.weight",
+            "experts.{e}.input_linear.weight",
+            "experts.{e}.output_linear.weight",
+        ],
+        // Parameters of one module for all experts: transformers 5.
+        &["experts.gate_up_proj", "experts.gate_up_proj", "experts.down_proj"],
+        &["experts.gate_up_proj.weight", "experts.gate_up_proj.weight", "experts.down_proj.weight"],
+        &["experts.gate_proj", "experts.up_proj", "experts.down_proj"],
+        &["experts.gate_proj.weight", "experts.up_proj.weight", "experts.down_proj.weight"],
+        SWITCH,
+        &[
+            "switch_mlp.gate_up_proj.weight",
+            "switch_mlp.gate_up_proj.weight",
+            "switch_mlp.down_proj.weight",
+        ],
+        // Granite, as its own code stored it.
+        &["input_linear.weight", "input_linear.weight", "output_linear.weight"],
+    ],
+};
+
+/// From the residual stream to the experts' logits.
+const ROUTER: Module = Module {
+    names: EXPERTS.names,
+    ways: &[&["gate.weight"], &["router.weight"], &["router.layer.weight"], &["gate.layer.weight"]],
+};
+
+/// Gate, up and down of a feed-forward network that sees every token.
+const FEED_FORWARD: Module = Module {
+    names: &["mlp", "shared_mlp", "feed_forward", "shared_expert"],
+    ways: &[
+        PROJECTIONS,
+        &["input_linear.weight", "input_linear.weight", "output_linear.weight"],
+        &["gate_up_proj.weight", "gate_up_proj.weight", "down_proj.weight"],
+        &["w1.weight", "w3.weight", "w2.weight"],
+    ],
+};
+
+/// Queries, keys and values.
+const ATTENTION: Module = Module {
+    names: &["self_attn"],
+    ways: &[
+        &["q_proj.weight", "k_proj.weight", "v_proj.weight"],
+        &["qkv_proj.weight", "qkv_proj.weight", "qkv_proj.weight"],
+    ],
+};
+
+/// The table of embeddings, within the model. The third is that of the first Mamba checkpoints.
+const EMBEDDING: &[&str] = &["embed_tokens.weight", "embeddings.weight", "embedding.weight"];
+
+/// The head, beside the model or in one of the modules around it.
+const HEAD: &str = "lm_head";
+
+/// Families that mlx-lm lacks: quantized checkpoints of these keep the family's own names.
+const UNKNOWN_TO_MLX: [&str; 2] = ["bamba", "xlstm"];
+
+/// Prefixes that are looked at. More than one or two are there only in a file that is made to have many.
+const MOST_PREFIXES: usize = 64;
+
+/// Names of stored tensors, sorted.
+struct Names<'a>(&'a [&'a str]);
+
+impl Names<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.0.binary_search(&name).is_ok()
     }
 
-    fn both(config: &Value) -> [ModelSpec; 2] {
-        let config = Config::parse(&config.to_string()).unwrap();
-        Layout::ALL.map(|layout| spec_in(&config, layout).unwrap())
-    }
-
-    fn vectors(model: &ModelSpec) -> Vec<(&TensorSpec, TensorKind)> {
-        let all = model.tensors_by_kind().into_iter();
-        all.filter(|(_, kind)| *kind != TensorKind::Matrix).collect()
-    }
-
-    #[test]
-    fn both_layouts_have_the_same_matrices_and_vectors_in_the_same_order() {
-        let mut configs = configs();
-        let granite = configs.iter().find(|c| c["model_type"] == "granitemoehybrid").unwrap();
-        configs.push(with(granite, json!({"num_local_experts": 0})));
-        for config in configs {
-            let [one, other] = both(&config);
-            assert_eq!(one.matrices().len(), other.matrices().len(), "{config}");
-            for (a, b) in one.matrices().into_iter().zip(other.matrices()) {
-                assert_eq!((a.rows, a.cols), (b.rows, b.cols), "{a:?} {b:?}");
-                for m in [a, b] {
-                    assert_eq!(m.tensor.shape.last(), Some(&m.cols), "{m:?}");
-                    assert!((m.row_offset + m.rows) * m.cols <= m.tensor.elements(), "{m:?}");
-                }
-            }
-            assert_eq!(vectors(&one).len(), vectors(&other).len());
-            for ((a, kind), (b, other)) in vectors(&one).into_iter().zip(vectors(&other)) {
-                assert_eq!((&a.name, a.elements(), kind), (&b.name, b.elements(), other));
-            }
-            // As many elements, each in one place.
-            let all = |model: &ModelSpec| model.tensors().iter().map(|t| t.elements()).sum();
-            let (one, other): (usize, usize) = (all(&one), all(&other));
-            assert_eq!(one, other, "{config}");
-        }
-    }
-
-    #[test]
-    fn experts_are_stacked_and_halves_taken_apart() {
-        for config in configs() {
-            let family = config["model_type"].as_str().unwrap();
-            let [one, other] = both(&config);
-            let same = !matches!(
-                family,
-                "mixtral"
-                    | "olmoe"
-                    | "qwen3_moe"
-                    | "granitemoehybrid"
-                    | "mamba"
-                    | "mamba2"
-                    | "falcon_mamba"
-            );
-            assert_eq!(one == other, same, "{family}");
-            let (stack, conv, inner) = match family {
-                "mixtral" => ("model.layers.0.block_sparse_moe", None, 20),
-                "olmoe" => ("model.layers.0.mlp", None, 20),
-                "qwen3_moe" => ("model.layers.1.mlp", None, 8),
-                "granitemoehybrid" => {
-                    ("model.layers.1.block_sparse_moe", Some("model.layers.0.mamba.conv1d"), 20)
-                }
-                "mamba" | "mamba2" | "falcon_mamba" => {
-                    ("", Some("backbone.layers.2.mixer.conv1d"), 0)
-                }
-                _ => continue,
-            };
-            if inner > 0 {
-                let name = |part: &str| format!("{stack}.switch_mlp.{part}_proj.weight");
-                assert_eq!(shape(&other, &name("gate")), [4, inner, 32]);
-                assert_eq!(shape(&other, &name("up")), [4, inner, 32]);
-                assert_eq!(shape(&other, &name("down")), [4, 32, inner]);
-                assert!(!needs(&one, &name("gate")));
-            }
-            if let Some(conv) = conv {
-                let conv = format!("{conv}.weight");
-                assert_eq!(shape(&one, &conv)[1..], [1, 4]);
-                assert_eq!(shape(&other, &conv)[1..], [4, 1]);
-            }
-        }
-    }
-
-    #[test]
-    fn a_dense_granite_hybrid_has_an_ordinary_network() {
-        let sample = samples().into_iter().find(|c| c["model_type"] == "granitemoehybrid").unwrap();
-        let [one, other] = both(&with(&sample, json!({"num_local_experts": 0})));
-        assert_eq!(shape(&one, "model.layers.1.shared_mlp.input_linear.weight"), [16, 32]);
-        assert_eq!(shape(&other, "model.layers.1.mlp.gate_proj.weight"), [8, 32]);
-        assert_eq!(shape(&other, "model.layers.1.mlp.up_proj.weight"), [8, 32]);
-        assert_eq!(shape(&other, "model.layers.1.mlp.down_proj.weight"), [32, 8]);
-        assert!(!needs(&other, "model.layers.1.shared_mlp.input_linear.weight"));
+    /// How many of `names` are there, in 1000ths.
+    fn share(&self, names: &[String]) -> usize {
+        let found = names.iter().filter(|name| self.has(name)).count();
+        1000 * found / names.len().max(1)
     }
 }
+
+impl ModelSpec {
+    /// Gives the tensors of a spec the names and stacks that a checkpoint has for them, as far as they are recognized;
+    /// `stored` are the names of the checkpoint's tensors, sorted. What is not recognized keeps the family's own name, and is
+    /// found to be missing.
+    ///
+    /// Structure and order stay: the [`matrices`](ModelSpec::matrices) are the same in the same order.
+    pub fn fit_names(&mut self, stored: &[&str]) {
+        debug_assert!(stored.is_sorted());
+        let stored = Names(stored);
+        let tied = self.head.linear.weight == self.embedding.table;
+        fit_prefix(self, &stored);
+        fit_embedding(self, &stored);
+        for mixer in mixers(self) {
+            match mixer {
+                Mixer::Attention(a) => {
+                    fit(&ATTENTION, &mut [vec![&mut a.q, &mut a.k, &mut a.v]], false, &stored);
+                }
+                Mixer::Dense(d) => fit(&FEED_FORWARD, &mut [d.linears_mut()], false, &stored),
+                Mixer::Moe(moe) => {
+                    let mut experts: Vec<_> =
+                        moe.experts.iter_mut().map(|expert| expert.linears_mut()).collect();
+                    fit(&EXPERTS, &mut experts, true, &stored);
+                    fit(&ROUTER, &mut [vec![&mut moe.router]], false, &stored);
+                    if let Some(shared) = &mut moe.shared {
+                        fit(&FEED_FORWARD, &mut [shared.linears_mut()], false, &stored);
+                    }
+                }
+                Mixer::Mamba(_) | Mixer::Mamba2(_) | Mixer::MLstm(_) => {}
+            }
+        }
+        if tied {
+            self.head.linear.weight = self.embedding.table.clone();
+        }
+    }
+
+    /// The same in the layout of mlx-lm.
+    pub(crate) fn into_mlx(mut self) -> Self {
+        if UNKNOWN_TO_MLX.contains(&self.model_type.as_str()) {
+            return self;
+        }
+        for place in self.places() {
+            if let Place::Conv(conv) = place {
+                conv.shape = match *conv.shape {
+                    [channels, 1, kernel] => vec![channels, kernel, 1],
+                    _ => continue,
+                };
+            }
+        }
+        for mixer in mixers(&mut self) {
+            match mixer {
+                Mixer::Moe(moe) => {
+                    let mut experts: Vec<_> =
+                        moe.experts.iter_mut().map(|expert| expert.linears_mut()).collect();
+                    if let Some(path) = own_path(&EXPERTS, &experts) {
+                        place(&path, SWITCH, &mut experts, true);
+                    }
+                }
+                // Without experts, mlx-lm takes the shared expert apart into an ordinary network.
+                Mixer::Dense(dense) => {
+                    let mut parts = [dense.linears_mut()];
+                    let own = own_path(&FEED_FORWARD, &parts);
+                    if let Some(outer) = own.as_deref().and_then(|p| p.strip_suffix("shared_mlp")) {
+                        place(&format!("{outer}mlp"), PROJECTIONS, &mut parts, false);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self
+    }
+}
+
+fn mixers(spec: &mut ModelSpec) -> impl Iterator<Item = &mut Mixer> {
+    spec.blocks.iter_mut().flat_map(|block| &mut block.branches).map(|branch| &mut branch.mixer)
+}
+
+/// The prefix of the model's tensors, with its dot: `model.` or `backbone.` in a spec that is not fitted yet.
+fn base(spec: &ModelSpec) -> String {
+    let name = &spec.embedding.table.tensor.name;
+    name.split_once('.').map_or(String::new(), |(base, _)| format!("{base}."))
+}
+
+/// Renames the tensors of a model that is stored under another prefix: without one, or within a larger model. The prefix is
+/// what stands before the names of a few tensors that every layout has; the one with the most of the model's tensors counts.
+fn fit_prefix(spec: &mut ModelSpec, stored: &Names<'_>) {
+    let base = base(spec);
+    // What no layout stacks or renames.
+    let known: Vec<String> = spec
+        .places()
+        .into_iter()
+        .filter_map(|place| match place {
+            Place::Vector(tensor) | Place::Conv(tensor) => Some(&tensor.name),
+            Place::Linear(..) | Place::Table(_) => None,
+        })
+        .filter_map(|name| name.strip_prefix(&base).map(String::from))
+        .collect();
+    let first = spec.blocks.first().and_then(|b| b.norm.weight.name.strip_prefix(&base));
+    let anchors: Vec<&str> = EMBEDDING.iter().copied().chain(first).collect();
+    let mut prefixes = vec![base.as_str()];
+    for name in stored.0 {
+        for prefix in anchors.iter().filter_map(|anchor| name.strip_suffix(anchor)) {
+            let whole = prefix.is_empty() || prefix.ends_with('.');
+            if whole && !prefixes.contains(&prefix) && prefixes.len() < MOST_PREFIXES {
+                prefixes.push(prefix);
+            }
+        }
+    }
+    let score = |prefix: &str| {
+        let has = |name: &&str| stored.has(&format!("{prefix}{name}"));
+        let table = EMBEDDING.iter().any(&has);
+        known.iter().filter(|name| has(&name.as_str())).count() + usize::from(table)
+    };
+    // The first of the best: the usual one where it is as good as another.
+    let mut best = (0, base.as_str());
+    for prefix in prefixes {
+        let score = score(prefix);
+        if score > best.0 {
+            best = (score, prefix);
+        }
+    }
+    let prefix = best.1;
+    for place in spec.places() {
+        let tensors = match place {
+            Place::Linear(linear, _) => {
+                vec![Some(&mut linear.weight.tensor), linear.bias.as_mut()]
+            }
+            Place::Table(matrix) => vec![Some(&mut matrix.tensor)],
+            Place::Vector(tensor) | Place::Conv(tensor) => vec![Some(tensor)],
+        };
+        for tensor in tensors.into_iter().flatten() {
+            if let Some(name) = tensor.name.strip_prefix(&base) {
+                tensor.name = format!("{prefix}{name}");
+            }
+        }
+    }
+    fit_head(spec, &base, prefix, stored);
+}
+
+/// The head's name: it is beside the model, or beside one of the modules that the model is in.
+fn fit_head(spec: &mut ModelSpec, base: &str, prefix: &str, stored: &Names<'_>) {
+    let outer = prefix.strip_suffix(base).unwrap_or_default();
+    let mut places = vec![prefix];
+    while let Some((rest, _)) = places.last().and_then(|last| {
+        let inner = last.strip_suffix('.')?;
+        Some((inner.rfind('.').map_or("", |dot| &inner[..=dot]), inner))
+    }) {
+        places.push(rest);
+    }
+    let found = places.into_iter().find(|at| stored.has(&format!("{at}{HEAD}.weight")));
+    let path = format!("{}{HEAD}", found.unwrap_or(outer));
+    let own = format!("{HEAD}.weight");
+    for linear in [Some(&mut spec.head.linear), spec.head.untied.as_mut()].into_iter().flatten() {
+        if linear.weight.tensor.name == own {
+            rename(linear, &format!("{path}.weight"));
+        }
+    }
+    for pattern in &mut spec.ignored {
+        if *pattern == own {
+            *pattern = format!("{path}.weight");
+        }
+    }
+}
+
+fn fit_embedding(spec: &mut ModelSpec, stored: &Names<'_>) {
+    let table = &mut spec.embedding.table.tensor;
+    if stored.has(&table.name) {
+        return;
+    }
+    let Some(prefix) = EMBEDDING.iter().find_map(|own| table.name.strip_suffix(own)) else {
+        return;
+    };
+    let names = EMBEDDING.iter().map(|other| format!("{prefix}{other}"));
+    if let Some(found) = names.into_iter().find(|name| stored.has(name)) {
+        table.name = found;
+    }
+}
+
+/// Renames a linear map that is a tensor of its own, and its bias.
+fn rename(linear: &mut Linear, weight: &str) {
+    if let (Some(bias), Some(stem)) = (&mut linear.bias, weight.strip_suffix(".weight")) {
+        bias.name = format!("{stem}.bias");
+    }
+    linear.weight.tensor.name = weight.into();
+}
+
+/// Brings a module to the way in which the checkpoint has it: the one of which most is there, its own where that is as good.
+/// `modules` are the modules of all experts, or a single one.
+fn fit(module: &Module, modules: &mut [Vec<&mut Linear>], experts: bool, stored: &Names<'_>) {
+    let Some(own) = own_path(module, modules) else { return };
+    let now = names_of(modules);
+    let mut best = (stored.share(&now), None);
+    if best.0 == 1000 {
+        return;
+    }
+    let (outer, name) = own.rsplit_once('.').map_or(("", &*own), |(outer, name)| (outer, name));
+    let others = module.names.iter().filter(|other| **other != name);
+    // A module under a name that no other layout has keeps it.
+    let others = others.filter(|_| module.names.contains(&name));
+    let dot = if outer.is_empty() { "" } else { "." };
+    let paths: Vec<String> = [own.clone()]
+        .into_iter()
+        .chain(others.map(|other| format!("{outer}{dot}{other}")))
+        .collect();
+    for way in module.ways {
+        if !can_be(way, modules, experts) {
+            continue;
+        }
+        for path in &paths {
+            let share = stored.share(&names_in(path, way, modules.len()));
+            if share > best.0 {
+                best = (share, Some((path, *way)));
+            }
+        }
+    }
+    if let (_, Some((path, way))) = best {
+        place(path, way, modules, experts);
+    }
+}
+
+/// The path of a module, from the name of its first matrix.
+fn own_path(module: &Module, modules: &[Vec<&mut Linear>]) -> Option<String> {
+    let first = &modules.first()?.first()?.weight.tensor.name;
+    let paths = module.ways.iter().filter_map(|way| {
+        let name = expert_name(way.first()?, 0);
+        first.strip_suffix(&name)?.strip_suffix('.')
+    });
+    // The longest name leaves the shortest path.
+    paths.min_by_key(|path| path.len()).map(String::from)
+}
+
+fn expert_name(name: &str, expert: usize) -> String {
+    name.replace("{e}", &expert.to_string())
+}
+
+/// Whether matrices can be stored so: a tensor of several has no bias here, and only experts are numbered.
+fn can_be(way: Way, modules: &[Vec<&mut Linear>], experts: bool) -> bool {
+    let numbered = way.iter().any(|name| name.contains("{e}"));
+    let shared = |name: &str| way.iter().filter(|other| **other == name).count() > 1;
+    let apart = |parts: &Vec<&mut Linear>| {
+        parts.len() == way.len()
+            && parts.iter().zip(way).all(|(part, name)| {
+                part.bias.is_none() || name.ends_with(".weight") && !shared(name)
+            })
+    };
+    (experts || !numbered) && modules.iter().all(apart)
+}
+
+/// The first and the last of numbered modules: enough to tell layouts apart.
+fn ends(count: usize) -> [usize; 2] {
+    [0, count.saturating_sub(1)]
+}
+
+fn names_of(modules: &[Vec<&mut Linear>]) -> Vec<String> {
+    let ends = ends(modules.len()).into_iter().filter_map(|index| modules.get(index));
+    ends.flatten().map(|part| part.weight.tensor.name.clone()).collect()
+}
+
+fn names_in(path: &str, way: Way, count: usize) -> Vec<String> {
+    let ends = ends(count).into_iter();
+    ends.flat_map(|e| way.iter().map(move |name| format!("{path}.{}", expert_name(name, e))))
+        .collect()
+}
+
+/// Puts the matrices of a module, or of all experts, where `way` has them.
+fn place(path: &str, way: Way, modules: &mut [Vec<&mut Linear>], experts: bool) {
+    let count = modules.len();
+    for (expert, parts) in modules.iter_mut().enumerate() {
+        let rows: Vec<usize> = parts.iter().map(|part| part.weight.rows).collect();
+        let sum = |of: &str, parts: &[usize]| -> usize {
+            let named = way.iter().zip(parts).filter(|(name, _)| **name == of);
+            named.map(|(_, rows)| *rows).sum()
+        };
+        for (index, (part, name)) in parts.iter_mut().zip(way).enumerate() {
+            let (total, before) = (sum(name, &rows), sum(name, &rows[..index]));
+            let (rows, cols) = (part.weight.rows, part.weight.cols);
+            rename(part, &format!("{path}.{}", expert_name(name, expert)));
+            let name = part.weight.tensor.name.clone();
+            let stacked = experts && !way.iter().any(|name| name.contains("{e}"));
+            // A family that has experts bounds the rows of all of them.
+            let (tensor, first) = match stacked {
+                true => (TensorSpec::new(name, [count, total, cols]), expert * total),
+                false => (TensorSpec::new(name, [total, cols]), 0),
+            };
+            part.weight = Matrix { tensor, row_offset: first + before, rows, cols };
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "layout_tests.rs"]
+mod tests;

@@ -49,7 +49,7 @@ pub use spec::*;
 pub use tensors::{TensorKind, Tie};
 
 /// A family: its `model_type`, what `architectures` holds, and the function that reads its config.
-type Family = (&'static str, &'static str, fn(&Config, Layout) -> Result<ModelSpec, ModelError>);
+type Family = (&'static str, &'static str, fn(&Config) -> Result<ModelSpec, ModelError>);
 
 /// Every family, in alphabetical order.
 const FAMILIES: &[Family] = &[
@@ -83,7 +83,8 @@ pub fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     spec_in(config, Layout::Transformers)
 }
 
-/// As [`spec()`], for a checkpoint whose tensors are named and stacked as `layout` says.
+/// As [`spec()`], for a checkpoint whose tensors are named and stacked as `layout` says. [`ModelSpec::fit_names`] finds out how those of
+/// a given checkpoint are.
 ///
 /// The specs of one config in two layouts have the same structure: their [`matrices`](ModelSpec::matrices) are the same matrices in
 /// the same order, and so are their other tensors; only names, row offsets and the shapes of stacks and convolutions differ.
@@ -92,6 +93,7 @@ pub fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
 /// # Errors
 /// As [`spec()`].
 pub fn spec_in(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError> {
+    let config = &*config.language();
     let (family, value) = match (config.model_type()?, config.architecture()?) {
         (Some(name), _) => (FAMILIES.iter().find(|(model_type, ..)| *model_type == name), name),
         (None, Some(name)) => (FAMILIES.iter().find(|(_, class, _)| *class == name), name),
@@ -100,10 +102,17 @@ pub fn spec_in(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError>
         }
     };
     let Some((.., spec)) = family else {
-        let value = format!("{:?}", config::shorten(value));
+        let mut value = format!("{:?}", config::shorten(value));
+        if let Some((part, inner)) = config.part_model_type() {
+            value += &format!(", with {:?} as its {part}", config::shorten(inner));
+        }
         return Err(ModelError::UnknownModelType { value, supported: supported().collect() });
     };
     // Refused here, so that nobody takes packed words for something else.
     config.quantization()?;
-    spec(config, layout)
+    let spec = spec(config)?;
+    Ok(match layout {
+        Layout::Transformers => spec,
+        Layout::Mlx => spec.into_mlx(),
+    })
 }

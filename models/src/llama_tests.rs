@@ -89,7 +89,7 @@ fn what_is_not_computed_is_refused() {
         (json!({"quantization_config": {"quant_method": "gptq"}}), "quantization_config"),
         (json!({"sliding_window": 16}), "sliding_window"),
         (json!({"is_causal": false}), "is_causal"),
-        (json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}), "rope_scaling.type"),
+        (json!({"rope_scaling": {"type": "longrope", "factor": 2.0}}), "rope_scaling.type"),
         (json!({"num_key_value_heads": 4}), "num_attention_heads = 6"),
         (json!({"num_attention_heads": 5, "num_key_value_heads": 5}), "hidden_size = 24"),
         (json!({"hidden_size": "24"}), "hidden_size"),

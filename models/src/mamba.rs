@@ -3,15 +3,15 @@
 
 use crate::frame::{BACKBONE, Frame, FrameDefaults, limit};
 use crate::mamba2::inner;
-use crate::{Block, Config, Layout, Linear, Mamba, Mixer, ModelError, ModelSpec, TensorSpec};
+use crate::{Block, Config, Conv, Linear, Mamba, Mixer, ModelError, ModelSpec, TensorSpec};
 
 /// What a family has for fields that the config lacks; FalconMamba has the same.
 pub(crate) const DEFAULTS: FrameDefaults =
     FrameDefaults { hidden: 768, vocab: 50280, layers: 32, eps: 1e-5, tied: true };
 
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError> {
-    let frame = Frame::read(config, layout, BACKBONE, DEFAULTS)?;
+pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    let frame = Frame::read(config, BACKBONE, DEFAULTS)?;
     let blocks = blocks(&frame, None)?;
     frame.model("mamba", blocks)
 }
@@ -45,7 +45,7 @@ pub(crate) fn blocks(
         };
         let mixer = Mixer::Mamba(Mamba {
             in_proj: linear("in_proj", 2 * inner, hidden, bias),
-            conv: frame.conv(&format!("{prefix}.conv1d"), inner, kernel, conv_bias),
+            conv: Conv::new(&format!("{prefix}.conv1d"), inner, kernel, conv_bias),
             x_proj: linear("x_proj", dt_rank + 2 * state, inner, false),
             dt_proj: linear("dt_proj", inner, dt_rank, true),
             a_log: TensorSpec::new(format!("{prefix}.A_log"), [inner, state]),

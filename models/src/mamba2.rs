@@ -3,14 +3,13 @@
 use crate::config::Fields;
 use crate::frame::{BACKBONE, Frame, FrameDefaults, divide, equal, limit, product};
 use crate::{
-    Config, Layout, Linear, Mamba2, Mamba2Gate, Mixer, ModelError, ModelSpec, Norm, TensorSpec,
+    Config, Conv, Linear, Mamba2, Mamba2Gate, Mixer, ModelError, ModelSpec, Norm, TensorSpec,
 };
 
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError> {
+pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let frame = Frame::read(
         config,
-        layout,
         BACKBONE,
         FrameDefaults { hidden: 4096, vocab: 32768, layers: 64, eps: 1e-5, tied: false },
     )?;
@@ -33,7 +32,7 @@ pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelEr
     mixer.check()?;
     let blocks = (0..frame.layers).map(|layer| {
         let prefix = format!("backbone.layers.{layer}");
-        let mixer = mixer.mixer(&frame, &format!("{prefix}.mixer"));
+        let mixer = mixer.mixer(&format!("{prefix}.mixer"));
         frame.block(layer, &format!("{prefix}.norm"), mixer)
     });
     frame.model("mamba2", blocks.collect())
@@ -99,14 +98,14 @@ impl Mamba2Shape {
     }
 
     /// The mixer whose tensors are `PREFIX.*`. Only where [`check`](Self::check) found no error.
-    pub(crate) fn mixer(&self, frame: &Frame<'_>, prefix: &str) -> Mixer {
+    pub(crate) fn mixer(&self, prefix: &str) -> Mixer {
         let Self { hidden, inner, heads, head_dim, groups, state, .. } = *self;
         let channels = inner + 2 * groups * state;
         let per_head = |name: &str| TensorSpec::new(format!("{prefix}.{name}"), [heads]);
         let in_proj = format!("{prefix}.in_proj");
         Mixer::Mamba2(Mamba2 {
             in_proj: Linear::new(&in_proj, inner + channels + heads, hidden, self.bias),
-            conv: frame.conv(&format!("{prefix}.conv1d"), channels, self.kernel, self.conv_bias),
+            conv: Conv::new(&format!("{prefix}.conv1d"), channels, self.kernel, self.conv_bias),
             a_log: per_head("A_log"),
             d: per_head("D"),
             dt_bias: per_head("dt_bias"),

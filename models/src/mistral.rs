@@ -2,7 +2,7 @@
 
 use crate::frame::{FrameDefaults, MODEL};
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
-use crate::{Attention, Config, Layout, ModelError, ModelSpec};
+use crate::{Attention, Config, ModelError, ModelSpec};
 
 const DEFAULTS: TransformerDefaults = TransformerDefaults {
     frame: FrameDefaults { hidden: 4096, vocab: 32000, layers: 32, eps: 1e-6, tied: false },
@@ -12,8 +12,8 @@ const DEFAULTS: TransformerDefaults = TransformerDefaults {
 };
 
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError> {
-    let model = Transformer::read(config, layout, MODEL, DEFAULTS)?;
+pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    let model = Transformer::read(config, MODEL, DEFAULTS)?;
     let frame = &model.frame;
     let inner = frame.inner("intermediate_size", 14336)?;
     // `null` is how later checkpoints say that there is none.

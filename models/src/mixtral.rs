@@ -1,9 +1,9 @@
 //! Mixtral (Jiang et al., "Mixtral of Experts", 2024): Mistral with experts for its feed-forward network.
 
 use crate::frame::{FrameDefaults, MODEL};
-use crate::moe::{CountDefaults, Counts, separate_experts, switch_experts};
+use crate::moe::{CountDefaults, Counts, separate_experts};
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
-use crate::{Attention, Config, Layout, Linear, Mixer, ModelError, ModelSpec, Moe};
+use crate::{Attention, Config, Linear, Mixer, ModelError, ModelSpec, Moe};
 
 const DEFAULTS: TransformerDefaults = TransformerDefaults {
     frame: FrameDefaults { hidden: 4096, vocab: 32000, layers: 32, eps: 1e-5, tied: false },
@@ -13,8 +13,8 @@ const DEFAULTS: TransformerDefaults = TransformerDefaults {
 };
 
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError> {
-    let model = Transformer::read(config, layout, MODEL, DEFAULTS)?;
+pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    let model = Transformer::read(config, MODEL, DEFAULTS)?;
     let (frame, activation) = (&model.frame, model.activation);
     let inner = frame.inner("intermediate_size", 14336)?;
     let counts = Counts::read(frame, frame.layers, CountDefaults { experts: 8, top_k: 2 })?;
@@ -23,13 +23,8 @@ pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelEr
     let blocks = model.blocks(|_, prefix| {
         let attention = Attention { window, ..model.attention(prefix, (false, false)) };
         let (prefix, sizes) = (format!("{prefix}.block_sparse_moe"), [frame.hidden, inner]);
-        let experts = match frame.layout {
-            Layout::Transformers => {
-                let names = ["w1", "w3", "w2"];
-                separate_experts(&prefix, counts.experts, names, sizes, activation)
-            }
-            Layout::Mlx => switch_experts(&prefix, counts.experts, sizes, activation),
-        };
+        let names = ["w1", "w3", "w2"];
+        let experts = separate_experts(&prefix, counts.experts, names, sizes, activation);
         let moe = Moe {
             router: Linear::new(&format!("{prefix}.gate"), counts.experts, frame.hidden, false),
             renormalize: true,

@@ -2,7 +2,7 @@
 //! stacks.
 
 use crate::frame::{Frame, equal, limit, product};
-use crate::{Activation, Dense, Layout, Linear, Matrix, ModelError, Moe};
+use crate::{Activation, Dense, Linear, Matrix, ModelError, Moe};
 
 /// How many experts a layer has, and how many of them see a token.
 #[derive(Clone, Copy, Debug)]
@@ -93,10 +93,8 @@ pub(crate) fn separate_experts(
     (0..experts).map(expert).collect()
 }
 
-/// The experts `PREFIX.mlp.experts.E.{gate,up,down}_proj` behind the router `PREFIX.mlp.gate`; stacks in MLX's layout.
-/// [`Counts::check_stacks`] must have found no error.
+/// The experts `PREFIX.mlp.experts.E.{gate,up,down}_proj` behind the router `PREFIX.mlp.gate`.
 pub(crate) fn named_experts(
-    layout: Layout,
     prefix: &str,
     counts: Counts,
     [hidden, inner]: [usize; 2],
@@ -109,33 +107,9 @@ pub(crate) fn named_experts(
         router: Linear::new(&format!("{prefix}.gate"), counts.experts, hidden, false),
         renormalize,
         top_k: counts.top_k,
-        experts: match layout {
-            Layout::Transformers => {
-                separate_experts(&prefix, counts.experts, names, sizes, activation)
-            }
-            Layout::Mlx => switch_experts(&prefix, counts.experts, sizes, activation),
-        },
+        experts: separate_experts(&prefix, counts.experts, names, sizes, activation),
         shared: None,
     }
-}
-
-/// Experts in MLX's layout: rows of `PREFIX.switch_mlp.{gate,up}_proj`, `[experts, inner, hidden]`, and of
-/// `PREFIX.switch_mlp.down_proj`, `[experts, hidden, inner]`. [`Counts::check_stacks`] must have found no error.
-pub(crate) fn switch_experts(
-    prefix: &str,
-    experts: usize,
-    [hidden, inner]: [usize; 2],
-    activation: Activation,
-) -> Vec<Dense> {
-    let [gate, up, down] =
-        ["gate", "up", "down"].map(|name| format!("{prefix}.switch_mlp.{name}_proj.weight"));
-    let expert = |expert| Dense {
-        gate: Matrix::stacked(&gate, experts, inner, hidden, expert).into(),
-        up: Matrix::stacked(&up, experts, inner, hidden, expert).into(),
-        down: Matrix::stacked(&down, experts, hidden, inner, expert).into(),
-        activation,
-    };
-    (0..experts).map(expert).collect()
 }
 
 /// Experts that are rows of two tensors: `GATE_UP`, `[experts, 2 * inner, hidden]`, the gate's rows

@@ -4,7 +4,7 @@
 use crate::frame::{FrameDefaults, MODEL, equal};
 use crate::moe::{CountDefaults, Counts, named_experts};
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
-use crate::{Attention, Config, Layout, Mixer, ModelError, ModelSpec, Norm, QkNorm};
+use crate::{Attention, Config, Mixer, ModelError, ModelSpec, Norm, QkNorm};
 
 const DEFAULTS: TransformerDefaults = TransformerDefaults {
     frame: FrameDefaults { hidden: 2048, vocab: 50304, layers: 16, eps: 1e-5, tied: false },
@@ -14,8 +14,8 @@ const DEFAULTS: TransformerDefaults = TransformerDefaults {
 };
 
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError> {
-    let model = Transformer::read(config, layout, MODEL, DEFAULTS)?;
+pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    let model = Transformer::read(config, MODEL, DEFAULTS)?;
     let (frame, heads) = (&model.frame, model.heads);
     frame.refuse_window()?;
     let (wide, narrow) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
@@ -36,7 +36,7 @@ pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelEr
         });
         let attention = Attention { qk_norm, clip, ..model.attention(prefix, (bias, bias)) };
         let sizes = [frame.hidden, inner];
-        let moe = named_experts(frame.layout, prefix, counts, sizes, model.activation, renormalize);
+        let moe = named_experts(prefix, counts, sizes, model.activation, renormalize);
         (attention, Mixer::Moe(moe))
     });
     frame.model("olmoe", blocks)

@@ -113,39 +113,57 @@ impl Config {
         // As in mlx-lm, whose own field comes first; it writes a copy under the second name.
         if let Some(stated) = fields.object("quantization")? {
             return if stated.get("quant_method").is_some() {
-                method(&stated).map(Some)
+                method(&stated)
             } else {
                 Ok(Some(Quantization::Mlx(mlx(&stated)?)))
             };
         }
         for key in ["quantization_config", "compression_config"] {
-            if let Some(stated) = fields.object(key)? {
-                return method(&stated).map(Some);
+            if let Some(stated) = fields.object(key)?.filter(|stated| !stated.is_empty()) {
+                return method(&stated);
             }
         }
         Ok(None)
     }
 }
 
-/// A `quantization_config`, of whatever method.
-fn method(stated: &Fields<'_>) -> Result<Quantization, ModelError> {
+/// A `quantization_config`, of whatever method; `None` where it says that weights are not quantized.
+fn method(stated: &Fields<'_>) -> Result<Option<Quantization>, ModelError> {
     const METHOD: &str = "quant_method";
-    match stated.str(METHOD)? {
+    let sparse = ["config_groups", "sparsity_config"].iter().any(|key| stated.get(key).is_some());
+    Ok(Some(match stated.str(METHOD)? {
+        Some("bitsandbytes") | None if bitsandbytes(stated)?.is_some() => return Ok(None),
         // MLX's copy of its own field has no method.
-        None if stated.get("config_groups").is_none() => mlx(stated).map(Quantization::Mlx),
-        None | Some("compressed-tensors" | "compressed_tensors") => compressed_tensors(stated),
+        None if !sparse => Quantization::Mlx(mlx(stated)?),
+        None | Some("compressed-tensors" | "compressed_tensors") => {
+            return compressed_tensors(stated);
+        }
         // In the layout of MLX by the shapes, else the tensors are found to be missing.
         Some(name @ ("mxfp4" | "mxfp8" | "nvfp4" | "mlx" | "affine")) => {
             let mode = name.parse::<Mode>().ok();
             let default = mode.and_then(|mode| Format::new(mode, None, None).ok());
-            Ok(Quantization::Mlx(MlxQuantization { default, ..Default::default() }))
+            Quantization::Mlx(MlxQuantization { default, ..Default::default() })
         }
-        Some("gptq") => gptq(stated),
-        Some("awq") => awq(stated),
-        Some("fp8") => fp8(stated),
-        Some("fbgemm_fp8") => Ok(Quantization::Fp8 { block: None }),
-        Some(_) => Err(stated.unsupported(METHOD, METHODS)),
+        Some("gptq") => gptq(stated)?,
+        Some("awq") => awq(stated)?,
+        Some("fp8") => fp8(stated)?,
+        Some("fbgemm_fp8") => Quantization::Fp8 { block: None },
+        Some(_) => return Err(stated.unsupported(METHOD, METHODS)),
+    }))
+}
+
+/// `Some` where the fields of bitsandbytes are there, and say that it is not used. Old files have them without a method.
+fn bitsandbytes(stated: &Fields<'_>) -> Result<Option<()>, ModelError> {
+    let mut found = None;
+    for key in ["load_in_8bit", "load_in_4bit"] {
+        if stated.bool_or(key, false)? {
+            return Err(stated.unsupported(key, METHODS));
+        }
+        if stated.get(key).is_some() {
+            found = Some(());
+        }
     }
+    Ok(found)
 }
 
 /// `{"group_size": 64, "bits": 4, "mode": "affine", "PATH": {..} | false, ..}`.
@@ -274,32 +292,48 @@ fn block(stated: &Fields<'_>, key: &str) -> Result<Option<[usize; 2]>, ModelErro
     }
 }
 
-/// The `quantization_config` of compressed-tensors: groups of layers, each with its own weights' scheme.
-fn compressed_tensors(stated: &Fields<'_>) -> Result<Quantization, ModelError> {
+/// The `quantization_config` of compressed-tensors: groups of layers, each with its own weights' scheme. `None` where no group
+/// has quantized weights, or all are stored as plain ones.
+fn compressed_tensors(stated: &Fields<'_>) -> Result<Option<Quantization>, ModelError> {
     const FORMAT: &str = "format";
+    const DENSE: &str = "dense";
+    if let Some(sparsity) = stated.object("sparsity_config")?
+        && sparsity.str(FORMAT)?.is_some_and(|name| name != DENSE)
+    {
+        return Err(sparsity.unsupported(FORMAT, "dense is"));
+    }
+    let format = stated.str(FORMAT)?;
+    const GROUPS: &str = "config_groups";
+    let groups = stated.object(GROUPS)?;
+    if format == Some(DENSE) || groups.as_ref().is_some_and(Fields::is_empty) {
+        return Ok(None);
+    }
     let supported = "float-quantized weights of 8 bits (F8 E4M3) are; store others in another way or unquantized";
     // The format may be that of a group as well.
-    if stated
-        .str(FORMAT)?
-        .is_some_and(|name| !matches!(name, "float-quantized" | "mixed-precision"))
-    {
+    if format.is_some_and(|name| !matches!(name, "float-quantized" | "mixed-precision")) {
         return Err(stated.unsupported(FORMAT, supported));
     }
-    const GROUPS: &str = "config_groups";
-    let Some(groups) = stated.object(GROUPS)? else {
+    let Some(groups) = groups else {
+        if format.is_none() {
+            return Ok(None);
+        }
         let field = stated.path(GROUPS);
         return Err(ModelError::Missing { field, expected: "groups of layers with their scheme" });
     };
+    let mut quantized = false;
     let mut blocks = None;
     for (name, value) in groups.entries() {
         // The old spelling of an unquantized group is `null`.
         let Some(group) = (if value.is_null() { None } else { groups.object(name)? }) else {
             continue;
         };
-        if group.str(FORMAT)?.is_some_and(|name| name != "float-quantized") {
-            return Err(group.unsupported(FORMAT, supported));
+        match group.str(FORMAT)? {
+            Some(DENSE) => continue,
+            None | Some("float-quantized") => {}
+            Some(_) => return Err(group.unsupported(FORMAT, supported)),
         }
         let Some(weights) = group.object("weights")? else { continue };
+        quantized = true;
         if weights.size("num_bits", 1, 64)?.is_some_and(|bits| bits != 8) {
             return Err(weights.unsupported("num_bits", supported));
         }
@@ -321,7 +355,7 @@ fn compressed_tensors(stated: &Fields<'_>) -> Result<Quantization, ModelError> {
             Some(_) => return Err(weights.unsupported(STRATEGY, "tensor, channel and block are")),
         }
     }
-    Ok(Quantization::Fp8 { block: blocks })
+    Ok(quantized.then_some(Quantization::Fp8 { block: blocks }))
 }
 
 #[cfg(test)]

@@ -140,7 +140,10 @@ fn what_is_not_supported_is_named_with_what_is() {
             json!({"quant_method": "fp8", "weight_block_size": [0, 1]}),
             ["weight_block_size", "from 1"],
         ),
-        (json!({"quant_method": "compressed-tensors"}), ["config_groups", "missing"]),
+        (
+            json!({"quant_method": "compressed-tensors", "format": "float-quantized"}),
+            ["config_groups", "missing"],
+        ),
         (
             json!({"quant_method": "compressed-tensors", "format": "pack-quantized"}),
             ["format", "float-quantized"],

@@ -3,7 +3,7 @@
 
 use crate::frame::{FrameDefaults, MODEL};
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
-use crate::{Attention, Config, Layout, ModelError, ModelSpec};
+use crate::{Attention, Config, ModelError, ModelSpec};
 
 const DEFAULTS: TransformerDefaults = TransformerDefaults {
     frame: FrameDefaults { hidden: 4096, vocab: 151936, layers: 32, eps: 1e-6, tied: false },
@@ -13,8 +13,8 @@ const DEFAULTS: TransformerDefaults = TransformerDefaults {
 };
 
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError> {
-    let model = Transformer::read(config, layout, MODEL, DEFAULTS)?;
+pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    let model = Transformer::read(config, MODEL, DEFAULTS)?;
     let inner = model.frame.inner("intermediate_size", 22016)?;
     let windows = model.windows_by_layer()?;
     let blocks = model.blocks(|layer, prefix| {

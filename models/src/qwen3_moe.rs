@@ -4,7 +4,7 @@ use crate::frame::{FrameDefaults, MODEL};
 use crate::moe::{CountDefaults, Counts, named_experts};
 use crate::qwen3::head_norms;
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
-use crate::{Attention, Config, Layout, Mixer, ModelError, ModelSpec};
+use crate::{Attention, Config, Mixer, ModelError, ModelSpec};
 
 const DEFAULTS: TransformerDefaults = TransformerDefaults {
     frame: FrameDefaults { hidden: 2048, vocab: 151936, layers: 24, eps: 1e-6, tied: false },
@@ -16,8 +16,8 @@ const DEFAULTS: TransformerDefaults = TransformerDefaults {
 const EXPERTS: CountDefaults = CountDefaults { experts: 128, top_k: 8 };
 
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError> {
-    let model = Transformer::read(config, layout, MODEL, DEFAULTS)?;
+pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    let model = Transformer::read(config, MODEL, DEFAULTS)?;
     let (frame, fields) = (&model.frame, &model.frame.fields);
     let bias = fields.bool_or("attention_bias", false)?;
     let window = model.switched_window()?; // in every layer, unlike Qwen 2 and 3
@@ -49,14 +49,7 @@ pub(crate) fn spec(config: &Config, layout: Layout) -> Result<ModelSpec, ModelEr
         let feed_forward = match counts.filter(|_| has_experts.get(layer) == Some(&true)) {
             Some(counts) => {
                 let sizes = [frame.hidden, inner];
-                Mixer::Moe(named_experts(
-                    frame.layout,
-                    prefix,
-                    counts,
-                    sizes,
-                    model.activation,
-                    renormalize,
-                ))
+                Mixer::Moe(named_experts(prefix, counts, sizes, model.activation, renormalize))
             }
             None => model.mlp(prefix, dense_inner, false),
         };

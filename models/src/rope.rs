@@ -1,4 +1,4 @@
-//! Rotary position encoding from a config: [`Rope`] of the types `default`, `linear`, `llama3`, `yarn`.
+//! Rotary position encoding from a config: [`Rope`] of the types `default`, `linear`, `dynamic`, `llama3`, `yarn`.
 //!
 //! Two spellings are read: `rope_parameters` with everything in it (`transformers` 5), and
 //! `rope_theta` beside `rope_scaling` (before). The frequencies are computed in the order and the
@@ -6,7 +6,7 @@
 //! with the position: half an ulp at position 100,000 is 0.006 radians.
 
 use crate::config::{Fields, MAX_POSITIONS};
-use crate::{ModelError, Rope};
+use crate::{DynamicRope, ModelError, Rope};
 use std::f64::consts::PI;
 
 /// What the family says about its rotary encoding.
@@ -67,14 +67,17 @@ pub(crate) fn rope(
     let source = Source { scaling, root: root.clone(), theta, rotated, max_positions };
 
     let rope = match (rope_type, &source.scaling) {
-        ("default", _) => Rope { inv_freq: source.inv_freq(), attention_factor: 1.0 },
+        ("default", _) => plain(source.inv_freq()),
         ("linear", Some(fields)) => source.linear(fields)?,
+        ("dynamic", Some(fields)) => source.dynamic(fields)?,
         ("llama3", Some(fields)) => source.llama3(fields)?,
         ("yarn", Some(fields)) => source.yarn(fields)?,
         (_, fields) => {
             let fields = fields.as_ref().unwrap_or(root);
             let key = if fields.get("rope_type").is_some() { "rope_type" } else { "type" };
-            return Err(fields.unsupported(key, "supported are default, linear, llama3, yarn"));
+            return Err(
+                fields.unsupported(key, "supported are default, linear, dynamic, llama3, yarn")
+            );
         }
     };
     match rope.inv_freq.iter().find(|f| !f.is_finite()) {
@@ -85,6 +88,11 @@ pub(crate) fn rope(
             expected: "finite frequencies".into(),
         }),
     }
+}
+
+/// The same frequencies at every position.
+fn plain(inv_freq: Vec<f32>) -> Rope {
+    Rope { inv_freq, attention_factor: 1.0, dynamic: None }
 }
 
 /// How many elements of a head take part, before rounding up to pairs.
@@ -147,7 +155,26 @@ impl Source<'_> {
     fn linear(&self, fields: &Fields<'_>) -> Result<Rope, ModelError> {
         let factor = required(fields, "factor")? as f32;
         let inv_freq = self.inv_freq().into_iter().map(|f| f / factor).collect();
-        Ok(Rope { inv_freq, attention_factor: 1.0 })
+        Ok(plain(inv_freq))
+    }
+
+    /// Another base for every length beyond `max_position_embeddings`: see [`DynamicRope`].
+    fn dynamic(&self, fields: &Fields<'_>) -> Result<Rope, ModelError> {
+        let factor = required(fields, "factor")?;
+        if self.rotated <= 2 {
+            return Err(ModelError::OutOfRange {
+                field: "head_dim".into(),
+                value: self.rotated.to_string(),
+                expected: "more than 2 rotated elements (rope type dynamic)".into(),
+            });
+        }
+        let dynamic = DynamicRope {
+            theta: self.theta as f32,
+            factor: factor as f32,
+            max_positions: self.max_positions,
+            rotated: self.rotated,
+        };
+        Ok(Rope { dynamic: Some(dynamic), ..plain(self.inv_freq()) })
     }
 
     /// Low frequencies divided by `factor`, high ones kept, a ramp between
@@ -177,7 +204,7 @@ impl Source<'_> {
             }
         };
         let inv_freq = self.inv_freq().into_iter().map(scaled).collect();
-        Ok(Rope { inv_freq, attention_factor: 1.0 })
+        Ok(plain(inv_freq))
     }
 
     /// "NTK by parts" with a factor on cosine and sine
@@ -249,7 +276,7 @@ impl Source<'_> {
             interpolated * (1.0 - kept) + wavelength.recip() * kept
         };
         let inv_freq: Vec<f32> = self.wavelengths().into_iter().enumerate().map(scaled).collect();
-        Ok(Rope { inv_freq, attention_factor })
+        Ok(Rope { attention_factor, ..plain(inv_freq) })
     }
 
     /// The context that the frequencies were trained on. A field beside the object of the rotary

@@ -174,10 +174,80 @@ fn a_family_without_partial_rotation_disregards_it_or_refuses() {
 }
 
 #[test]
+fn dynamic() {
+    let dynamic = rope_of(json!({"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.5}));
+    check(&dynamic, &DEFAULT, 1.0);
+    // Positions up to `max_position_embeddings` are rotated as ever; behind them each by the length up to it.
+    for position in [0, 1, 4095] {
+        assert_eq!(*dynamic.inv_freq_at(position), *dynamic.inv_freq);
+    }
+    for (length, expected) in [
+        (
+            4097,
+            [
+                1.0,
+                0.316_200_2,
+                0.099_982_57,
+                0.031_614_51,
+                0.009_996_514,
+                0.003_160_899_5,
+                0.000_999_477_1,
+                0.000_316_034_86,
+            ],
+        ),
+        (
+            10_000,
+            [
+                1.0,
+                0.254_257,
+                0.064_646_62,
+                0.016_436_856,
+                0.004_179_185_3,
+                0.001_062_587_1,
+                0.000_270_170_22,
+                6.869_266_5e-5,
+            ],
+        ),
+        (
+            200_000,
+            [
+                1.0,
+                0.159_470_35,
+                0.025_430_793,
+                0.004_055_457,
+                0.000_646_725_24,
+                0.000_103_133_5,
+                1.644_673_5e-5,
+                2.622_766_5e-6,
+            ],
+        ),
+    ] {
+        for (found, expected) in dynamic.inv_freq_at(length - 1).iter().zip(expected) {
+            let error = (found / expected - 1.0f32).abs();
+            assert!(error < 3e-7, "{length}: {found} instead of {expected}");
+        }
+    }
+    // Both spellings, and nothing of it in what other models are known by.
+    let legacy = json!({"rope_theta": 10000.0, "rope_scaling": {"type": "dynamic", "factor": 2.5}});
+    assert_eq!(dynamic, rope(&with(&config(), legacy)));
+    assert!(format!("{dynamic:?}").contains("dynamic"));
+    assert!(!format!("{:?}", rope_of(json!({"rope_type": "default"}))).contains("dynamic"));
+    let far = dynamic.inv_freq_at(1 << 31);
+    assert!(far.iter().all(|f| f.is_finite()));
+    let two = with(
+        &config(),
+        json!({"head_dim": 2, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}),
+    );
+    assert!(error_of(&two).contains("more than 2"));
+}
+
+#[test]
 fn errors() {
     for (parameters, part) in [
-        (json!({"rope_type": "dynamic", "factor": 2.0}), "default, linear, llama3, yarn"),
         (json!({"rope_type": "longrope"}), "\"longrope\""),
+        (json!({"rope_type": "longrope"}), "default, linear, dynamic, llama3, yarn"),
+        (json!({"rope_type": "dynamic"}), "rope_parameters.factor` is missing"),
+        (json!({"rope_type": "dynamic", "factor": -1.0}), "rope_parameters.factor` is -1"),
         (json!({"type": "su"}), "rope_parameters.type"),
         (json!({"rope_type": "linear"}), "rope_parameters.factor` is missing"),
         (json!({"rope_type": "linear", "factor": 0}), "rope_parameters.factor` is 0"),

@@ -15,6 +15,9 @@
 //! In shapes, `hidden` is the width of the residual stream; matrices are `[rows, cols]` as
 //! checkpoints store them, `rows` being outputs and `cols` inputs.
 
+use std::borrow::Cow;
+use std::fmt;
+
 /// A tensor of the checkpoint and the shape it must have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TensorSpec {
@@ -266,12 +269,68 @@ pub struct QkNorm {
 /// Rotary position encoding (Su et al., "RoFormer", 2021), in the half-split form of `transformers`:
 /// element `i` is rotated with element `i + rotated / 2`, where `rotated = 2 * inv_freq.len()` elements
 /// at the front of each head take part.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Rope {
     /// Angle per position of each pair, in radians; scaled already (linear, llama3, yarn).
     pub inv_freq: Vec<f32>,
     /// Factor on cosine and sine (yarn's attention factor); 1 elsewhere.
     pub attention_factor: f32,
+    /// How the angles change behind the context that the model was trained on (type dynamic).
+    pub dynamic: Option<DynamicRope>,
+}
+
+/// Rotary frequencies that depend on the length ("dynamic NTK scaling", by Reddit users bloc97 and emozilla, 2023): in a sequence of
+/// `n > max_positions` tokens the base is `theta * (factor * n / max_positions - (factor - 1))^(d / (d - 2))`.
+///
+/// The length is that up to a position, so that a token's rotation depends on where it is and not on how many came with it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DynamicRope {
+    /// `theta`.
+    pub theta: f32,
+    /// `factor`.
+    pub factor: f32,
+    /// Positions that are rotated by [`Rope::inv_freq`].
+    pub max_positions: usize,
+    /// `d`: elements of a head that are rotated, above 2.
+    pub rotated: usize,
+}
+
+impl Rope {
+    /// Angle per position of each pair for a token at `position`.
+    pub fn inv_freq_at(&self, position: usize) -> Cow<'_, [f32]> {
+        match &self.dynamic {
+            Some(dynamic) if position >= dynamic.max_positions => {
+                Cow::Owned(dynamic.inv_freq(position + 1))
+            }
+            _ => Cow::Borrowed(&self.inv_freq),
+        }
+    }
+}
+
+impl DynamicRope {
+    /// Angle per position of each pair in a sequence of `length` tokens: in single precision, as the reference has it.
+    fn inv_freq(&self, length: usize) -> Vec<f32> {
+        let Self { theta, factor, max_positions, rotated } = *self;
+        let stretch = factor * length as f32 / max_positions as f32 - (factor - 1.0);
+        let exponent = (rotated as f64 / (rotated - 2) as f64) as f32;
+        let base = theta * stretch.powf(exponent);
+        let exponents = (0..rotated).step_by(2).map(|i| i as f32 / rotated as f32);
+        // As in `Source::wavelengths`: the nearest to the true power, on every platform.
+        exponents.map(|e| (f64::from(base).powf(f64::from(e)) as f32).recip()).collect()
+    }
+}
+
+impl fmt::Debug for Rope {
+    // Saved sessions know a model by this text: what most models don't have is not in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("Rope");
+        fields.field("inv_freq", &self.inv_freq);
+        fields.field("attention_factor", &self.attention_factor);
+        if let Some(dynamic) = &self.dynamic {
+            fields.field("dynamic", dynamic);
+        }
+        fields.finish()
+    }
 }
 
 /// Depthwise causal convolution over time, then SiLU.

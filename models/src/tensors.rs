@@ -43,7 +43,44 @@ impl<'a> Found<'a> {
     }
 }
 
+/// What names a tensor in a spec, to be changed.
+pub(crate) enum Place<'a> {
+    /// The table of embeddings.
+    Table(&'a mut Matrix),
+    /// A projection, and whether what computes it adds a bias.
+    Linear(&'a mut Linear, bool),
+    /// The taps of a convolution.
+    Conv(&'a mut TensorSpec),
+    /// Any other tensor.
+    Vector(&'a mut TensorSpec),
+}
+
 impl ModelSpec {
+    /// Every place that names a tensor, in order of use; the head comes twice where a checkpoint may hold one of its own.
+    pub(crate) fn places(&mut self) -> Vec<Place<'_>> {
+        let mut all = vec![Place::Table(&mut self.embedding.table)];
+        for block in &mut self.blocks {
+            norm_places(&mut all, &mut block.norm);
+            for branch in &mut block.branches {
+                mixer_places(&mut all, &mut branch.mixer);
+            }
+        }
+        norm_places(&mut all, &mut self.head.norm);
+        let heads = [Some(&mut self.head.linear), self.head.untied.as_mut()];
+        all.extend(heads.into_iter().flatten().map(|linear| Place::Linear(linear, true)));
+        all
+    }
+
+    /// Every projection, and whether what computes it adds a bias.
+    pub fn linears_mut(&mut self) -> Vec<(&mut Linear, bool)> {
+        let all = self.places().into_iter();
+        all.filter_map(|place| match place {
+            Place::Linear(linear, adds_bias) => Some((linear, adds_bias)),
+            _ => None,
+        })
+        .collect()
+    }
+
     /// Fits a spec whose config ties head and embedding to what the checkpoint holds. Nothing happens to others.
     pub fn settle_tie(&mut self, tie: Tie) {
         let Some(untied) = self.head.untied.take() else { return };
@@ -88,6 +125,65 @@ impl ModelSpec {
         norm(&mut all, &self.head.norm);
         linear(&mut all, &self.head.linear);
         all
+    }
+}
+
+fn norm_places<'a>(all: &mut Vec<Place<'a>>, norm: &'a mut Norm) {
+    all.push(Place::Vector(&mut norm.weight));
+    all.extend(norm.bias.as_mut().map(Place::Vector));
+}
+
+fn conv_places<'a>(all: &mut Vec<Place<'a>>, conv: &'a mut Conv) {
+    all.push(Place::Conv(&mut conv.weight));
+    all.extend(conv.bias.as_mut().map(Place::Vector));
+}
+
+fn mixer_places<'a>(all: &mut Vec<Place<'a>>, mixer: &'a mut Mixer) {
+    match mixer {
+        Mixer::Attention(a) => {
+            all.extend([&mut a.q, &mut a.k, &mut a.v, &mut a.o].map(|l| Place::Linear(l, true)));
+            if let Some(qk) = &mut a.qk_norm {
+                norm_places(all, &mut qk.q);
+                norm_places(all, &mut qk.k);
+            }
+        }
+        Mixer::Mamba(m) => {
+            all.push(Place::Linear(&mut m.in_proj, true));
+            conv_places(all, &mut m.conv);
+            let linears = [&mut m.x_proj, &mut m.dt_proj, &mut m.out_proj];
+            all.extend(linears.map(|l| Place::Linear(l, true)));
+            all.extend([&mut m.a_log, &mut m.d].map(Place::Vector));
+        }
+        Mixer::Mamba2(m) => {
+            all.extend([&mut m.in_proj, &mut m.out_proj].map(|l| Place::Linear(l, true)));
+            conv_places(all, &mut m.conv);
+            all.extend([&mut m.a_log, &mut m.d, &mut m.dt_bias].map(Place::Vector));
+            if let Mamba2Gate::NormAfter { norm, .. } = &mut m.gate {
+                norm_places(all, norm);
+            }
+        }
+        Mixer::MLstm(m) => {
+            let linears = [&mut m.q, &mut m.k, &mut m.v, &mut m.ogate];
+            all.extend(linears.map(|l| Place::Linear(l, true)));
+            let linears = [&mut m.igate, &mut m.fgate, &mut m.out_proj];
+            all.extend(linears.map(|l| Place::Linear(l, true)));
+            norm_places(all, &mut m.head_norm);
+        }
+        Mixer::Dense(d) => all.extend(d.linears_mut().into_iter().map(|l| Place::Linear(l, true))),
+        Mixer::Moe(m) => {
+            all.push(Place::Linear(&mut m.router, true));
+            // Experts are multiplied without biases.
+            let networks = m.experts.iter_mut().chain(&mut m.shared);
+            let linears = networks.flat_map(|dense| dense.linears_mut());
+            all.extend(linears.map(|l| Place::Linear(l, false)));
+        }
+    }
+}
+
+impl Dense {
+    /// Gate, up and down.
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        vec![&mut self.gate, &mut self.up, &mut self.down]
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::frame::{Frame, FrameDefaults, FrameNames, divide, limit, product};
 use crate::rope::{RopeDefaults, rope};
-use crate::{Activation, Attention, Block, Config, Layout, Linear, Mixer, ModelError, Rope};
+use crate::{Activation, Attention, Block, Config, Linear, Mixer, ModelError, Rope};
 
 /// What a family has for fields that the config lacks.
 #[derive(Clone, Copy, Debug)]
@@ -27,11 +27,10 @@ impl<'a> Transformer<'a> {
     /// Reads the fields that all such families have.
     pub(crate) fn read(
         config: &'a Config,
-        layout: Layout,
         names: FrameNames,
         defaults: TransformerDefaults,
     ) -> Result<Self, ModelError> {
-        let frame = Frame::read(config, layout, names, defaults.frame)?;
+        let frame = Frame::read(config, names, defaults.frame)?;
         let heads = Heads::read(&frame, defaults.heads)?;
         let TransformerDefaults { theta, max_positions, .. } = defaults;
         let rope_defaults = RopeDefaults { theta, partial: None, max_positions };

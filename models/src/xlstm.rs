@@ -4,21 +4,19 @@
 use crate::config::Fields;
 use crate::frame::{BACKBONE, Frame, FrameDefaults, FrameNames, divide, equal, limit};
 use crate::{
-    Activation, Config, Dense, Layout, Linear, MLstm, Mixer, ModelError, ModelSpec, Norm,
-    TensorSpec,
+    Activation, Config, Dense, Linear, MLstm, Mixer, ModelError, ModelSpec, Norm, TensorSpec,
 };
 
 const NAMES: FrameNames = FrameNames { norm: "backbone.out_norm", eps: "norm_eps", ..BACKBONE };
 
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config, _: Layout) -> Result<ModelSpec, ModelError> {
-    // mlx-lm lacks the family, so that there is one layout.
+pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     // The second names of two fields; where both are given they must agree.
     let fields = config.fields();
     let hidden = fields.size_or("embedding_dim", 4096, 1, limit::WIDTH)?;
     let layers = fields.size_or("num_blocks", 32, 1, limit::LAYERS)?;
     let defaults = FrameDefaults { hidden, vocab: 50304, layers, eps: 1e-6, tied: false };
-    let mut frame = Frame::read(config, Layout::Transformers, NAMES, defaults)?;
+    let mut frame = Frame::read(config, NAMES, defaults)?;
     // The reference has no tying in this family, whatever the field says.
     frame.untie();
     if fields.get("embedding_dim").is_some() {

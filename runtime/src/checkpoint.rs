@@ -1,13 +1,13 @@
 //! [`Checkpoint`]: the files of a model folder, opened and fitted to each other.
 //!
-//! `config.json` says what the model computes, but not all about its tensors: mlx-lm renames and stacks those of some
-//! families and leaves no sign of it, and a head may be there or not whatever the config says. What the files hold decides.
+//! `config.json` says what the model computes, but not all about its tensors: they have other names and stacks in checkpoints of
+//! other programs and versions, and a head may be there or not whatever the config says. What the files hold decides.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use kinglet_models::{
-    Config, Layout, MlxQuantization, ModelSpec, Quantization, Stated, TensorKind, Tie, spec_in,
+    Config, MlxQuantization, ModelSpec, Quantization, Stated, TensorKind, Tie, spec,
 };
 
 use crate::Error;
@@ -32,8 +32,6 @@ pub struct Checkpoint {
     pub folder: PathBuf,
     /// What the model computes; its tensors are those of the weights.
     pub spec: ModelSpec,
-    /// How the tensors are named and stacked.
-    pub layout: Layout,
     /// What the config says of quantization.
     pub quantization: Option<Quantization>,
     /// The tensors.
@@ -55,10 +53,19 @@ impl Checkpoint {
         let folder = &*resolve_folder(folder)?;
         unread::begin(folder);
         let path = folder.join("config.json");
-        let config = read_config(folder)?;
+        let whole = read_config(folder)?;
+        let config = whole.language();
+        if let Some(part) = config.place() {
+            let (model, family) = (whole.model_type(), config.model_type());
+            log::warn!(
+                "config.json is that of a larger model (`{}`): only its text part is run (`{part}`, a {} model)",
+                model.ok().flatten().unwrap_or("without a name"),
+                family.ok().flatten().unwrap_or("language"),
+            );
+        }
         let refused = |source| Error::Config { path: path.clone(), source };
         let quantization = config.quantization().map_err(refused)?;
-        let mut spec = spec_in(&config, Layout::default()).map_err(refused)?;
+        let mut spec = spec(&config).map_err(refused)?;
         let mut weights = Weights::open(folder)?;
         let conversion = match &quantization {
             Some(stated) => match weights.convert(stated) {
@@ -67,20 +74,14 @@ impl Checkpoint {
             },
             None => Conversion::default(),
         };
-        let mut layout = Layout::default();
-        let lacking = missing(&spec, &weights);
-        if lacking > 0 {
-            let mlx = spec_in(&config, Layout::Mlx).map_err(refused)?;
-            if missing(&mlx, &weights) < lacking {
-                (spec, layout) = (mlx, Layout::Mlx);
-            }
-        }
+        weights.fit_names(&mut spec);
         spec.settle_tie(tie(&spec, &weights));
+        weights.fit_biases(&mut spec)?;
         let checked = weights.check(&spec, options).map_err(|error| weights.incomplete(error))?;
         if let Some(Quantization::Mlx(stated)) = &quantization {
             compare(&spec, &weights, stated);
         }
-        Ok(Self { folder: folder.into(), spec, layout, quantization, weights, conversion, checked })
+        Ok(Self { folder: folder.into(), spec, quantization, weights, conversion, checked })
     }
 }
 
@@ -111,7 +112,7 @@ pub(crate) fn read_config_text(folder: &Path) -> Result<String, Error> {
     })
 }
 
-/// Reads `config.json` of `folder` into what the model computes, with the names that `transformers` has for its tensors;
+/// Reads `config.json` of `folder` into what the model computes, with the names that its family has for its tensors;
 /// [`Checkpoint::open`] gives it with those of the weights.
 ///
 /// # Errors
@@ -121,11 +122,6 @@ pub fn read_spec(folder: &Path) -> Result<ModelSpec, Error> {
     let config = read_config(folder)?;
     let path = folder.join("config.json");
     kinglet_models::spec(&config).map_err(|source| Error::Config { path, source })
-}
-
-/// Tensors of `spec` that are not among the weights.
-fn missing(spec: &ModelSpec, weights: &Weights) -> usize {
-    spec.tensors().iter().filter(|tensor| !weights.contains(&tensor.name)).count()
 }
 
 /// What the weights hold of the two matrices that `spec` ties.

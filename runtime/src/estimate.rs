@@ -53,8 +53,9 @@ pub fn estimate(
     context: usize,
 ) -> Result<MemoryEstimate, Error> {
     let folder = &*resolve_folder(folder)?;
-    let spec = read_spec(folder)?;
+    let mut spec = read_spec(folder)?;
     let weights = Weights::open(folder)?;
+    weights.fit_names(&mut spec);
     weights.check_whole(&spec)?;
     Ok(MemoryEstimate::of(&options.plan(&spec)?, &weights, options, context))
 }

@@ -56,7 +56,7 @@ impl Model {
     /// # Errors
     /// When a file is missing, broken or doesn't fit the others, or an option is out of range.
     pub fn open(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, Error> {
-        let check = CheckOptions { allow_surplus: options.allow_surplus };
+        let check = CheckOptions { strict: options.strict };
         Self::prepare(Checkpoint::open(folder, check)?, options)
     }
 
@@ -90,7 +90,7 @@ impl Model {
         folder: impl AsRef<Path>,
         options: &ModelOptions,
     ) -> Result<Self, Error> {
-        let check = CheckOptions { allow_surplus: options.allow_surplus };
+        let check = CheckOptions { strict: options.strict };
         #[cfg(feature = "wgpu")]
         if options.backend == Backend::Wgpu {
             // It stays open until the model has it.

@@ -124,8 +124,8 @@ pub struct ModelOptions {
     pub chunk: Option<usize>,
     /// What quantized matrices are multiplied with.
     pub activations: Activations,
-    /// Whether tensors that the model has no use for are a warning instead of an error.
-    pub allow_surplus: bool,
+    /// Whether tensors that the model has no use for are an error instead of a warning.
+    pub strict: bool,
     /// Most tokens that a session may hold; unlimited if not given.
     pub context_limit: Option<usize>,
     /// The last positions that attention sees, in layers that would see more: a session's memory is bounded then, however long it gets, and
@@ -157,7 +157,7 @@ impl Default for ModelOptions {
             max_binding: None,
             chunk: None,
             activations: Activations::default(),
-            allow_surplus: false,
+            strict: false,
             context_limit: None,
             attention_window: None,
             attention_sinks: 0,
@@ -229,9 +229,9 @@ impl ModelOptions {
         self
     }
 
-    /// Sets [`Self::allow_surplus`].
-    pub fn allow_surplus(mut self, allow: bool) -> Self {
-        self.allow_surplus = allow;
+    /// Sets [`Self::strict`].
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
         self
     }
 

@@ -71,7 +71,7 @@ fn tensors() -> Vec<Tensor> {
     ]
 }
 
-const STRICT: CheckOptions = CheckOptions { allow_surplus: false };
+const STRICT: CheckOptions = CheckOptions { strict: true };
 
 fn problems(tensors: &[Tensor]) -> (String, Vec<Problem>) {
     match in_memory(file(tensors, 0)).unwrap().check(&spec(), STRICT) {
@@ -303,7 +303,7 @@ fn surplus_tensors_can_be_allowed_and_ignored_ones_always_are() {
     tensors.push(("extra", "F8_E4M3", &[3], vec![0; 3]));
     let weights = in_memory(file(&tensors, 0)).unwrap();
     assert!(weights.check(&spec(), STRICT).is_err());
-    let checked = weights.check(&spec(), CheckOptions { allow_surplus: true }).unwrap();
+    let checked = weights.check(&spec(), CheckOptions { strict: false }).unwrap();
     assert_eq!(checked.surplus, ["extra"]);
 }
 

@@ -81,6 +81,8 @@ static void options(void) {
     OK(kinglet_model_options_set_state_bits(o, 32));
     OK(kinglet_model_options_set_cache_bytes(o, SIZE_MAX));
     OK(kinglet_model_options_set_allow_surplus(o, 0x7fffffff));
+    OK(kinglet_model_options_set_strict(o, -1));
+    OK(kinglet_model_options_set_strict(o, 0));
     OK(kinglet_model_options_set_fetch(o, -1));
     OK(kinglet_model_options_set_progress(o, NULL, made_up));
     HANDLE(kinglet_model_options_delete(made_up));

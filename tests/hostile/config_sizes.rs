@@ -215,7 +215,13 @@ fn more_or_fewer_layers_than_the_weights_have() {
     set(&folder, &config, &[("num_hidden_layers", json!(3))]);
     refused(folder.path(), &["model.layers.2.self_attn.q_proj.weight", "[64, 64]", "missing"]);
     set(&folder, &config, &[("num_hidden_layers", json!(1))]);
-    refused(folder.path(), &["model.layers.1.self_attn.q_proj.weight", "not part of the model"]);
+    // A warning, as for the layers that predict further tokens; an error on request.
+    crate::open(folder.path()).unwrap();
+    let strict = kinglet::ModelOptions::new().threads(1).strict(true);
+    let error = crate::open_with(folder.path(), &strict).err().unwrap().to_string();
+    for part in ["model.layers.1.self_attn.q_proj.weight", "not part of the model"] {
+        assert!(error.contains(part), "{error}");
+    }
 }
 
 #[test]

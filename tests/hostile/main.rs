@@ -8,8 +8,10 @@ mod counting;
 
 mod config_sizes;
 mod config_text;
+mod extras;
 mod folder;
 mod foreign;
+mod layouts;
 mod quantized;
 mod values;
 mod weights;

@@ -79,11 +79,13 @@ fn surplus_tensors_are_an_error_or_a_warning() {
         let name = "model.layers.0.self_attn.q_proj.bias".to_string();
         entries.push((name, Dtype::F32, vec![64], vec![0; 256]));
     });
-    let problems =
-        problems(refused(folder.path(), &["q_proj.bias", "[64]", "not part of the model"]));
-    assert!(matches!(&problems[..], [Problem::Surplus { .. }]));
-    let options = ModelOptions::new().threads(1).allow_surplus(true);
-    let model = open_with(folder.path(), &options).unwrap();
+    let strict = ModelOptions::new().threads(1).strict(true);
+    let error = open_with(folder.path(), &strict).err().unwrap();
+    for part in ["q_proj.bias", "[64]", "not part of the model"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    assert!(matches!(&problems(error)[..], [Problem::Surplus { .. }]));
+    let model = open(folder.path()).unwrap();
     let case = case("llama/plain");
     let got = model.session().unwrap().feed_all(&case.tokens).unwrap().to_vec();
     assert!(relative_l2(&got, &case.logits) < 1e-5);

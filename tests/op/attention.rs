@@ -70,7 +70,11 @@ fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
         if norm == Some(true) { (dim, dim) } else { (heads * dim, kv_heads * dim) };
     let (q_norm, q_values) = rig.norm(q_width, eps, false);
     let (k_norm, k_values) = rig.norm(k_width, eps, false);
-    let rope = (pairs > 0).then(|| Rope { inv_freq: inv_freq(pairs), attention_factor: 1.25 });
+    let rope = (pairs > 0).then(|| Rope {
+        inv_freq: inv_freq(pairs),
+        attention_factor: 1.25,
+        dynamic: None,
+    });
     let cache = rig.cache(kv_heads, dim, Sight { window, sinks });
     let output = rig.buffer("attended", heads * dim);
     rig.op(Op::Attention(Attention {

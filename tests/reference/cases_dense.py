@@ -39,6 +39,8 @@ _LLAMA3 = dict(
     rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
     original_max_position_embeddings=64,
 )
+# Other frequencies for every position behind the 24th: the prompt of the greedy tokens ends before it.
+_DYNAMIC = dict(rope_type="dynamic", rope_theta=10000.0, factor=3.0)
 _YARN = dict(
     rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=512, beta_fast=32.0,
     beta_slow=1.0,
@@ -59,6 +61,14 @@ LLAMA = [
             "low_freq_factor": {"rope_parameters": {**_LLAMA3, "low_freq_factor": 2.0}},
             "high_freq_factor": {"rope_parameters": {**_LLAMA3, "high_freq_factor": 16.0}},
             "original_max": {"rope_parameters": {**_LLAMA3, "original_max_position_embeddings": 32}},
+        },
+    ),
+    variant(
+        _LLAMA, "dynamic", config={**_SMALL, "max_position_embeddings": 24, "rope_parameters": _DYNAMIC},
+        ablations={
+            "rope_type": _theta(10000.0),
+            "factor": {"rope_parameters": {**_DYNAMIC, "factor": 2.0}},
+            "max_position_embeddings": {"max_position_embeddings": 40},
         },
     ),
     variant(

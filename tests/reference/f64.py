@@ -30,6 +30,25 @@ class Float64(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def by_position(model):
+    """Whether a token is rotated by the length up to it: that is what a cached decode from the first token on gives. A
+    full forward rotates all tokens by the length of the whole."""
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    return rope.get("rope_type") == "dynamic"
+
+
+def run(model, tokens):
+    """The logits of a list of tokens: one full forward without a cache, or token by token where that is another thing."""
+    if not by_position(model):
+        return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0]
+    cache, rows = None, []
+    for token in tokens:
+        out = model(input_ids=torch.tensor([[token]]), past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        rows.append(out.logits[0])
+    return torch.cat(rows)
+
+
 def logits_f64(model, tokens):
     """The logits of `model` for a list of tokens, computed in float64: f64 [tokens, vocab]."""
     default = torch.get_default_dtype()
@@ -37,7 +56,7 @@ def logits_f64(model, tokens):
     torch.set_default_dtype(torch.float64)
     try:
         with torch.no_grad(), Float64():
-            out = wide(input_ids=torch.tensor([tokens]), use_cache=False).logits[0]
+            out = run(wide, tokens)
     finally:
         torch.set_default_dtype(default)
     if out.dtype != torch.float64:

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from cases import all_cases
-from f64 import logits_f64, rel_l2
+from f64 import by_position, logits_f64, rel_l2, run
 from legacy import legacy_config, loadable
 from weights import is_kept, randomize, round_weights, scale_logits
 
@@ -47,9 +47,9 @@ class Rejected(Exception):
 
 
 def forward(model, tokens):
-    """The logits of one full forward, without a cache: f32 [tokens, vocab]."""
+    """The logits of one full forward without a cache, or token by token (see `run`): f32 [tokens, vocab]."""
     with torch.no_grad():
-        return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].float()
+        return run(model, tokens).float()
 
 
 def load(folder, config=None):
@@ -209,7 +209,7 @@ def make(case):
         "case": case.path,
         "seed": str(seed),
         "prompt_length": str(PROMPT),
-        "greedy_by": "full recompute without a cache",
+        "greedy_by": "token by token" if by_position(model) else "full recompute without a cache",
         "cached_greedy": case.cached,
         "f64_rel_l2": f"{error:.3e}",
         "logit_std": f"{float(logits.std()):.3f}",

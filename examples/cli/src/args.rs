@@ -15,6 +15,10 @@ pub(crate) struct ModelArgs {
     /// Without it, the folder in the environment variable KINGLET_MODEL is used, else the demo model that comes with Kinglet.
     #[arg(long, short, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) model: Option<PathBuf>,
+
+    /// Refuse a checkpoint that holds tensors which the model has no use for; without it they are a warning
+    #[arg(long, hide_short_help = true)]
+    pub(crate) strict: bool,
 }
 
 /// Which model, and how it is computed.
@@ -59,6 +63,10 @@ pub(crate) struct GlobalArgs {
     #[arg(long, value_name = "BITS", default_value = "32", value_parser = state_bits(), hide_short_help = true)]
     pub(crate) state_bits: StateType,
 
+    /// Refuse a checkpoint that holds tensors which the model has no use for; without it they are a warning
+    #[arg(long, hide_short_help = true)]
+    pub(crate) strict: bool,
+
     /// Don't test an adapter's kernels on small inputs before they are used
     #[arg(long, hide_short_help = true)]
     pub(crate) no_self_test: bool,
@@ -87,6 +95,7 @@ impl GlobalArgs {
             attention_sinks: 0,
             kv_bits: CacheType::F32,
             state_bits: StateType::F32,
+            strict: false,
             no_self_test: false,
             threads,
             activations: Activations::Auto,

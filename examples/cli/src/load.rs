@@ -47,7 +47,7 @@ pub(crate) fn model_in(
     if let Some(folder) = cache_dir() {
         options = options.cache_dir(folder);
     }
-    options = options.self_test(!global.no_self_test);
+    options = options.self_test(!global.no_self_test).strict(global.strict);
     let begun = Instant::now();
     let model = Model::open(folder, &adjust(options))?;
     log::info!("{}: {}, {}", folder.display(), model.spec().model_type, model.describe());

@@ -399,10 +399,12 @@ impl Rotation {
             let (sin, cos) = f64::from(position as f32 * inv).sin_cos();
             ((cos * factor) as f32, (sin * factor) as f32)
         };
-        let all = positions
-            .iter()
-            .flat_map(|&position| rope.inv_freq.iter().map(move |&inv| angle(position, inv)));
-        Self { table: all.collect(), pairs: rope.inv_freq.len() }
+        let mut table = Vec::with_capacity(positions.len() * rope.inv_freq.len());
+        for &position in positions {
+            let inv_freq = rope.inv_freq_at(position);
+            table.extend(inv_freq.iter().map(|&inv| angle(position, inv)));
+        }
+        Self { table, pairs: rope.inv_freq.len() }
     }
 
     /// Rotates the first `2 * pairs` elements of a head.

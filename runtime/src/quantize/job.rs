@@ -34,12 +34,15 @@ pub struct JobOptions {
     pub recipe: Recipe,
     /// No file is larger, unless a single tensor is.
     pub max_shard_bytes: u64,
+    /// Whether tensors that the model has no use for are an error; they are left out in any case.
+    pub strict: bool,
 }
 
 impl JobOptions {
     /// All matrices in `format`, files of at most [`DEFAULT_SHARD_BYTES`].
     pub fn new(format: Format) -> Self {
-        Self { format, recipe: Recipe::Uniform, max_shard_bytes: DEFAULT_SHARD_BYTES }
+        let max_shard_bytes = DEFAULT_SHARD_BYTES;
+        Self { format, recipe: Recipe::Uniform, max_shard_bytes, strict: false }
     }
 
     /// Sets [`Self::recipe`].
@@ -51,6 +54,12 @@ impl JobOptions {
     /// Sets [`Self::max_shard_bytes`].
     pub fn max_shard_bytes(mut self, bytes: u64) -> Self {
         self.max_shard_bytes = bytes;
+        self
+    }
+
+    /// Sets [`Self::strict`].
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
         self
     }
 }
@@ -82,12 +91,15 @@ impl Job {
         let path = folder.join("config.json");
         let text = read_config_text(folder)?;
         let refused = |source| Error::Config { path: path.clone(), source };
-        let config = Config::parse(&text).map_err(refused)?;
+        let whole = Config::parse(&text).map_err(refused)?;
+        // Of a larger model the text part is quantized, and the new config is that of the part.
+        let config = whole.language().into_owned();
+        let text = if config.place().is_some() { config.to_json() } else { text };
         let config_text = ConfigText::new(&text).ok_or_else(|| QuantizeError::Layout {
             tensor: "config.json".into(),
             problem: "it is no object".into(),
         })?;
-        let checkpoint = Checkpoint::open(folder, CheckOptions::default())?;
+        let checkpoint = Checkpoint::open(folder, CheckOptions { strict: options.strict })?;
         refuse_quantized(&checkpoint)?;
         let Checkpoint { spec: source, weights, .. } = checkpoint;
         let mut target = spec_in(&config, Layout::Mlx).map_err(refused)?;

@@ -1,7 +1,7 @@
 //! Holds a checkpoint against the model that it should be the weights of, before anything runs.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use kinglet_models::{ModelSpec, TensorKind, TensorSpec};
@@ -16,9 +16,10 @@ use super::{Weights, dense_dtype, same_elements};
 /// How strict [`Weights::check`] is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CheckOptions {
-    /// Whether tensors that the model does not need are only warned of. Else they are an error: a
-    /// bias that nobody adds gives wrong numbers without a sign of it.
-    pub allow_surplus: bool,
+    /// Whether tensors that the model has no use for are an error. Else they are warned of once, with their names in short:
+    /// most are harmless (heads that predict further tokens, buffers of old versions, the parts of a model that sees), but a bias that
+    /// nobody adds gives wrong numbers.
+    pub strict: bool,
 }
 
 /// What a check found that is no error.
@@ -26,7 +27,7 @@ pub struct CheckOptions {
 pub struct Checked {
     /// Tensors that the model does not need and that its family is known to have.
     pub ignored: Vec<String>,
-    /// Other tensors that the model does not need; none unless [`CheckOptions::allow_surplus`].
+    /// Other tensors that the model does not need; none with [`CheckOptions::strict`].
     pub surplus: Vec<String>,
 }
 
@@ -66,7 +67,7 @@ pub enum Problem {
         /// What is wrong.
         error: QuantizedError,
     },
-    /// A tensor that the model does not need.
+    /// A tensor that the model does not need: an error with [`CheckOptions::strict`], else named beside those that are.
     Surplus {
         /// The tensor.
         tensor: String,
@@ -167,7 +168,7 @@ impl Weights {
     ///
     /// # Errors
     /// [`WeightsError::Mismatch`] with all tensors that are missing, misshapen, of a type that
-    /// cannot be read, or (unless allowed) not part of the model.
+    /// cannot be read, or (where that is to be an error) not part of the model.
     pub fn check(&self, spec: &ModelSpec, options: CheckOptions) -> Result<Checked, WeightsError> {
         let needed = spec.tensors_by_kind();
         let (mut missing, mut problems) = (Vec::new(), Vec::new());
@@ -205,9 +206,14 @@ impl Weights {
             similar: if i < LISTED { similar(&tensor.name, &spare) } else { None },
         });
         problems.splice(..0, missing);
-        if options.allow_surplus {
-            checked.surplus = spare.iter().map(|name| name.to_string()).collect();
-        } else {
+        // Codes' companions beside a matrix that has no use for them: how the matrix is meant can't be told.
+        let doubtful = |name: &str| {
+            let stem = COMPANIONS.iter().find_map(|part| name.strip_suffix(part));
+            stem.is_some_and(|stem| names.contains(format!("{stem}.weight").as_str()))
+        };
+        let doubt = spare.iter().any(|name| doubtful(name));
+        // What is there besides may say what is wrong.
+        if options.strict || doubt || !problems.is_empty() {
             problems.extend(surplus.iter().map(|entry| Problem::Surplus {
                 tensor: entry.name.to_string(),
                 shape: entry.shape.to_vec(),
@@ -217,13 +223,12 @@ impl Weights {
             let model_type = spec.model_type.clone();
             return Err(WeightsError::Mismatch(Mismatch { model_type, problems }));
         }
-        if let Some(first) = checked.surplus.first() {
-            log::warn!(
-                "{} tensors of the checkpoint are not part of the model, among them {}",
-                checked.surplus.len(),
-                Name(first)
-            );
+        if !spare.is_empty() {
+            let s = if spare.len() == 1 { " is" } else { "s are" };
+            let listed = in_short(&spare, names.iter().map(|name| &**name));
+            log::warn!("{} tensor{s} not used by the model: {listed}", spare.len());
         }
+        checked.surplus = spare.iter().map(|name| name.to_string()).collect();
         Ok(checked)
     }
 }
@@ -268,7 +273,7 @@ impl Weights {
     /// Whether the model is known to have no need of a tensor; what belongs to quantized ones goes with them.
     fn is_ignored(&self, spec: &ModelSpec, name: &str) -> bool {
         let ignored = |name: &str| spec.ignored.iter().any(|pattern| matches(pattern, name));
-        let owner = [".scales", ".biases", ".global_scale"]
+        let owner = COMPANIONS
             .into_iter()
             .find_map(|suffix| name.strip_suffix(suffix))
             .map(|prefix| format!("{prefix}.weight"));
@@ -293,6 +298,65 @@ fn check_dense(entry: &Entry, tensor: &TensorSpec, kind: TensorKind, problems: &
         let (tensor, dtype) = (tensor.name.clone(), entry.dtype.to_string());
         problems.push(Problem::UnsupportedDtype { tensor, dtype });
     }
+}
+
+/// Ends of the names of tensors that stand beside codes.
+const COMPANIONS: [&str; 3] = [".scales", ".biases", ".global_scale"];
+
+/// Groups of unused tensors that a warning names; it counts the others.
+const GROUPS: usize = 6;
+
+/// The names of unused tensors: modules of which nothing is used as `MODULE.*`, numbers that differ as `*`.
+fn in_short<'a>(unused: &[&str], used: impl Iterator<Item = &'a str>) -> String {
+    // Every path that leads to a tensor that is used.
+    let mut paths: HashSet<&str> = HashSet::new();
+    for name in used {
+        let mut dots = name.match_indices('.').map(|(at, _)| at).collect::<Vec<_>>();
+        while let Some(path) = dots.pop().and_then(|at| name.get(..at)) {
+            if !paths.insert(path) {
+                break;
+            }
+        }
+    }
+    let module = |name: &str| -> String {
+        let ends = name.match_indices('.').map(|(at, _)| at);
+        let mut modules = ends.filter_map(|at| name.get(..at));
+        match modules.find(|module| !paths.contains(module)) {
+            Some(module) => format!("{module}.*"),
+            None => name.into(),
+        }
+    };
+    // Groups in the order of their first tensors: the pattern, the name if there is only one, and how many tensors.
+    let mut order: Vec<String> = Vec::new();
+    let mut groups: HashMap<String, (String, bool, usize)> = HashMap::new();
+    for name in unused {
+        let module = module(name);
+        let parts = module.split('.');
+        let number = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        let parts = parts.map(|part| if number(&part) { "*" } else { part });
+        let pattern = parts.collect::<Vec<_>>().join(".");
+        let group = groups.entry(pattern.clone()).or_insert_with(|| {
+            order.push(pattern);
+            (module.clone(), true, 0)
+        });
+        group.1 &= group.0 == module;
+        group.2 += 1;
+    }
+    let mut text = String::new();
+    for pattern in order.iter().take(GROUPS) {
+        let Some((module, single, count)) = groups.get(pattern) else { continue };
+        let separator = if text.is_empty() { "" } else { ", " };
+        let name = if *single { module } else { pattern };
+        text += &format!("{separator}{}", Name(name));
+        if *count > 1 {
+            text += &format!(" ({count})");
+        }
+    }
+    let rest: usize = order.iter().skip(GROUPS).filter_map(|p| Some(groups.get(p)?.2)).sum();
+    if rest > 0 {
+        text += &format!(" and {rest} more");
+    }
+    text
 }
 
 /// A name among `spare` that is `name` with another prefix, with one more, or with one less.
@@ -357,6 +421,29 @@ mod tests {
         ] {
             assert!(!matches(pattern, text), "{pattern} {text}");
         }
+    }
+
+    #[test]
+    fn unused_tensors_are_listed_in_short() {
+        let used = ["model.embed.weight", "model.layers.0.mlp.up.weight", "model.norm.weight"];
+        let short = |unused: &[&str]| in_short(unused, used.into_iter());
+        assert_eq!(short(&["score.weight"]), "`score.*`");
+        assert_eq!(short(&["extra"]), "`extra`");
+        let vision: Vec<String> = (0..300).map(|i| format!("vision.layers.{i}.w")).collect();
+        let mut all: Vec<&str> = vision.iter().map(String::as_str).collect();
+        all.extend(["mtp.0.a.weight", "mtp.0.b.weight", "model.norm.bias"]);
+        assert_eq!(short(&all), "`vision.*` (300), `mtp.*` (2), `model.norm.bias`");
+        let layers = ["model.layers.0.mlp.mask", "model.layers.1.mlp.mask", "model.layers.1.x.y"];
+        assert_eq!(short(&layers[..1]), "`model.layers.0.mlp.mask`");
+        assert_eq!(short(&layers[1..]), "`model.layers.1.*` (2)");
+        let used = ["model.layers.0.mlp.up", "model.layers.1.mlp.up", "model.layers.12.mlp.up"];
+        let masks = ["model.layers.0.mlp.mask", "model.layers.12.mlp.mask"];
+        assert_eq!(in_short(&masks, used.into_iter()), "`model.layers.*.mlp.mask` (2)");
+        let many: Vec<String> = (0..100).map(|i| format!("m{i}.weight")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let text = short(&many);
+        assert!(text.ends_with("`m5.*` and 94 more"), "{text}");
+        assert!(short(&[&"x".repeat(100_000)]).len() < 200);
     }
 
     #[test]

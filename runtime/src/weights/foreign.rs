@@ -5,6 +5,7 @@
 //! | GPTQ | `X.qweight`, `X.qzeros`, `X.scales`, `X.g_idx` | `X.weight`, `X.scales`, `X.biases` |
 //! | AWQ | `X.qweight`, `X.qzeros`, `X.scales` | the same |
 //! | FP8 | `X.weight` in F8_E4M3, `X.weight_scale` or `X.weight_scale_inv` | `X.weight`, `X.scales` (and `X.biases`) |
+//! | FP8 stacks | `P.X` or `P.X.weight`, `[experts, rows, cols]`, with scales of a dimension more | the experts one by one, `P.experts.E.X.weight` |
 //!
 //! What they become is held in memory, so a checkpoint of such a layout takes its own size in memory, and a multiple of it where it has
 //! to be encoded anew. Scales of activations and of caches (`X.input_scale`, `X.k_scale`, ...) are left out: neither is quantized here.
@@ -25,7 +26,7 @@ use super::map::{Part, Source};
 use super::{Weights, dense_dtype};
 
 /// Scales that only matter where activations or caches are quantized.
-const UNUSED: [&str; 9] = [
+const UNUSED: [&str; 11] = [
     ".input_scale",
     ".input_zero_point",
     ".input_global_scale",
@@ -35,6 +36,8 @@ const UNUSED: [&str; 9] = [
     ".v_scale",
     ".q_scale",
     ".prob_output_scale",
+    "_proj_input_scale",
+    "_proj_activation_scale",
 ];
 
 /// Why tensors of a foreign layout cannot be converted.
@@ -69,6 +72,11 @@ pub enum ConversionError {
         /// The name.
         name: String,
     },
+    /// A bias that is not zero stands beside a matrix that is multiplied without one.
+    Bias {
+        /// Its name.
+        name: String,
+    },
     /// Its contents make no sense, or no format has such rows.
     Contents(ForeignError),
 }
@@ -86,6 +94,11 @@ impl fmt::Display for ConversionError {
             Self::Occupied { name } => {
                 write!(f, "{} is there as well: which of the two counts cannot be told", Name(name))
             }
+            Self::Bias { name } => write!(
+                f,
+                "{} is not zero, and the model adds no bias there: convert the checkpoint again without biases",
+                Name(name)
+            ),
             Self::Contents(error) => error.fmt(f),
         }
     }
@@ -111,7 +124,26 @@ struct Layer {
     prefix: String,
     /// They go.
     entries: Vec<Entry>,
+    /// Which matrix of a stack it is.
+    expert: Option<usize>,
 }
+
+impl Layer {
+    /// The name before the last dot of what it becomes.
+    fn target(&self) -> String {
+        let Some(expert) = self.expert else { return self.prefix.clone() };
+        let (path, leaf) = match self.prefix.rsplit_once('.') {
+            Some((path, leaf)) => {
+                (format!("{}.", path.strip_suffix(".experts").unwrap_or(path)), leaf)
+            }
+            None => (String::new(), &*self.prefix),
+        };
+        format!("{path}experts.{expert}.{leaf}")
+    }
+}
+
+/// Most matrices of a stack; no model has more experts.
+const MOST_EXPERTS: usize = 1 << 12;
 
 impl Weights {
     /// Converts what `stated` says is in a foreign layout; nothing where it is MLX's. Layers are found by the names of their tensors,
@@ -146,9 +178,12 @@ impl Weights {
             let Converted { matrix, exact } = converted?;
             done.matrices += 1;
             if !exact {
-                done.inexact.push(format!("{}.weight", layer.prefix));
+                done.inexact.push(format!("{}.weight", layer.target()));
             }
-            self.add(&layer.prefix, matrix)?;
+            self.add(&layer.target(), matrix)?;
+        }
+        if !matches!(stated, Quantization::Fp8 { .. }) {
+            self.packed_layers = layers.into_iter().map(|layer| layer.prefix).collect();
         }
         self.entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         for pair in self.entries.windows(2) {
@@ -213,7 +248,8 @@ impl Weights {
         let layer = |prefix: &str| {
             let parts = ["qweight", "qzeros", "scales", "g_idx"];
             let entries = parts.iter().filter_map(|part| self.entry(&format!("{prefix}.{part}")));
-            Layer { prefix: prefix.into(), entries: entries.cloned().collect() }
+            let entries = entries.cloned().collect();
+            Layer { prefix: prefix.into(), entries, expert: None }
         };
         prefixes.map(layer).collect()
     }
@@ -221,14 +257,25 @@ impl Weights {
     /// Layers whose weight is E4M3 and that have a scale.
     fn fp8_layers(&self) -> Vec<Layer> {
         let weights = self.entries.iter().filter(|entry| entry.dtype == Dtype::F8_E4M3);
-        let layer = |weight: &Entry| {
-            let prefix = weight.name.strip_suffix(".weight")?;
-            let scale = ["weight_scale", "weight_scale_inv"]
+        let layers = weights.flat_map(|weight| {
+            // A stack may be a parameter of its own name.
+            let prefix = weight.name.strip_suffix(".weight").unwrap_or(&weight.name);
+            let scale = [".weight_scale", ".weight_scale_inv", "_scale_inv", "_scale"]
                 .iter()
-                .find_map(|part| self.entry(&format!("{prefix}.{part}")))?;
-            Some(Layer { prefix: prefix.into(), entries: vec![weight.clone(), scale.clone()] })
-        };
-        weights.filter_map(layer).collect()
+                .find_map(|part| self.entry(&format!("{prefix}{part}")));
+            let experts = match *weight.shape {
+                [experts, _, _] if experts <= MOST_EXPERTS => (0..experts).map(Some).collect(),
+                _ => vec![None],
+            };
+            let layer = |(scale, expert): (&Entry, _)| Layer {
+                prefix: prefix.into(),
+                entries: vec![weight.clone(), scale.clone()],
+                expert,
+            };
+            let all = experts.into_iter().filter_map(move |expert| Some((scale?, expert)));
+            all.map(layer).collect::<Vec<_>>()
+        });
+        layers.collect()
     }
 
     fn integer(&self, layer: &Layer, stated: &Quantization) -> Result<Converted, ConversionError> {
@@ -302,13 +349,20 @@ impl Weights {
             let name = format!("{}.weight_scale", layer.prefix);
             return Err(ConversionError::Missing { name });
         };
-        let shape = matrix_shape(weight, "a matrix")?;
-        let block = block(shape, &scale.shape, stated).ok_or_else(|| {
+        let (shape, scale_shape) = match (layer.expert, &*weight.shape) {
+            (Some(_), &[experts, rows, cols]) => ([rows, cols], of_one(&scale.shape, experts)),
+            _ => (matrix_shape(weight, "a matrix or a stack of them")?, &*scale.shape),
+        };
+        let block = block(shape, scale_shape, stated).ok_or_else(|| {
             let by_block =
                 stated.map_or(String::new(), |[r, c]| format!(", or one for each {r} x {c}"));
             shape_error(scale, format!("one scale, or one for each of {} rows{by_block}", shape[0]))
         })?;
-        let (codes, stored) = (self.bytes(weight)?, self.bytes(scale)?);
+        let codes = part(self.bytes(weight)?, layer.expert, shape.iter().product());
+        let scales: usize = scale_shape.iter().product();
+        let size = self.bytes(scale)?.len() / scale.shape.iter().product::<usize>().max(1);
+        let own = layer.expert.filter(|_| scale_shape.len() < scale.shape.len());
+        let stored = part(self.bytes(scale)?, own, scales * size);
         let powers: Vec<u8>;
         let (float, scales) = match (dense_dtype(scale.dtype), scale.dtype) {
             (Some(float), _) => (float, stored),
@@ -326,6 +380,21 @@ impl Weights {
         part.and_then(|part| part.bytes().get(entry.range.clone()))
             .ok_or_else(|| ConversionError::Missing { name: entry.name.to_string() })
     }
+}
+
+/// The shape of the scales of one matrix of a stack of `experts`; all of it where the matrices share them.
+fn of_one(scales: &[usize], experts: usize) -> &[usize] {
+    match scales {
+        [first, own @ ..] if *first == experts && !(own.is_empty() && experts == 1) => own,
+        _ => scales,
+    }
+}
+
+/// The bytes of one matrix, of `len` bytes, of a stack.
+fn part(bytes: &[u8], expert: Option<usize>, len: usize) -> &[u8] {
+    let Some(expert) = expert else { return bytes };
+    let range = expert.checked_mul(len).and_then(|start| Some(start..start.checked_add(len)?));
+    range.and_then(|range| bytes.get(range)).unwrap_or_default()
 }
 
 /// Inputs of a group: as stated, or by the number of groups.

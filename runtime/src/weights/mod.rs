@@ -10,7 +10,7 @@
 //!
 //! [`ModelSpec`]: kinglet_models::ModelSpec
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -23,6 +23,7 @@ use safetensors::Dtype;
 mod check;
 mod error;
 mod fingerprint;
+mod fit;
 mod foreign;
 mod header;
 mod index;
@@ -63,6 +64,8 @@ pub struct Weights {
     factors: BTreeMap<String, f32>,
     /// Files that should be there as well.
     absent: Absent,
+    /// What was packed in whole numbers and is converted: the names of these tensors before the last dot.
+    packed_layers: HashSet<String>,
 }
 
 /// A tensor as the checkpoint describes it, of whatever type.
@@ -138,7 +141,8 @@ impl Weights {
         }
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name).then(a.part.cmp(&b.part)));
         let absent = Absent::default();
-        let mut weights = Self { parts, entries, factors: BTreeMap::new(), absent };
+        let (factors, packed_layers) = Default::default();
+        let mut weights = Self { parts, entries, factors, packed_layers, absent };
         weights.settle_duplicates(index)?;
         Ok(weights)
     }

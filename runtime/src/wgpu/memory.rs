@@ -52,7 +52,8 @@ impl Rotation {
         let mut turns = Vec::new();
         for &[_, len, position, _] in runs {
             for position in position..position + len {
-                turns.extend(self.rope.inv_freq.iter().map(|inv| {
+                let inv_freq = self.rope.inv_freq_at(position as usize);
+                turns.extend(inv_freq.iter().map(|inv| {
                     let (sin, cos) = (position as f32 * inv).sin_cos();
                     [cos * self.rope.attention_factor, sin * self.rope.attention_factor]
                 }));

@@ -167,8 +167,6 @@ impl Engine {
         if let Some(bits) = options.state_bits {
             model_options.state_type = bits.to_string().parse()?;
         }
-        // What else a folder holds is nobody's concern here.
-        model_options.allow_surplus = true;
         let model = Model::open_async(folder, &model_options).await?;
         let template = ChatTemplate::from_folder(folder).map_err(|error| error.to_string());
         let tokenizer = Tokenizer::from_folder(folder)?.for_embedding(model.vocab());

@@ -141,7 +141,7 @@ impl Memory {
 /// [`CliError::Interrupted`] after Ctrl-C.
 pub(crate) fn run(model: &ModelArgs, args: &InspectArgs) -> Result<(), CliError> {
     let folder = model_folder::find(model.model.as_deref())?;
-    let checkpoint = match Checkpoint::open(&folder, CheckOptions { allow_surplus: true }) {
+    let checkpoint = match Checkpoint::open(&folder, CheckOptions { strict: model.strict }) {
         Ok(checkpoint) => Some(checkpoint),
         // A config by itself describes a model as well.
         Err(Error::Weights(WeightsError::NoWeights { .. })) => None,

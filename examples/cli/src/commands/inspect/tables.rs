@@ -126,10 +126,9 @@ fn weights(report: &Report, width: usize) -> String {
         "Bits per weight count scales and biases. {} stored tensors in {} {files}",
         stored.tensors, stored.files
     );
-    for (names, what) in [
-        (&stored.checked.ignored, "not needed"),
-        (&stored.checked.surplus, "not part of the model"),
-    ] {
+    for (names, what) in
+        [(&stored.checked.ignored, "not needed"), (&stored.checked.surplus, "not used")]
+    {
         if let Some(first) = names.first() {
             let _ = write!(text, ", {} {what} (such as {first})", names.len());
         }

@@ -148,7 +148,8 @@ pub(crate) fn run(model: &ModelArgs, args: &QuantizeArgs) -> Result<(), CliError
         .map_err(|error| CliError::Usage(error.to_string()))?;
     let options = JobOptions::new(format)
         .recipe(recipe(args, format)?)
-        .max_shard_bytes(args.max_shard_size.unwrap_or(DEFAULT_SHARD_BYTES));
+        .max_shard_bytes(args.max_shard_size.unwrap_or(DEFAULT_SHARD_BYTES))
+        .strict(model.strict);
     let folder = model_folder::find(model.model.as_deref())?;
     let job = Job::open(&folder, &options)?;
     for pattern in job.unused_rules() {

@@ -110,7 +110,7 @@ fn formats(tensors: &[Row<'_>], width: usize) -> String {
             group.measure.get_or_insert_default().merge(measure);
         }
     }
-    groups.sort_by(|a, b| b.bytes.cmp(&a.bytes));
+    groups.sort_by_key(|group| std::cmp::Reverse(group.bytes));
     let header = ["format", "tensors", "bits/weight", "bytes", "error"];
     let mut table = Table::new(&header).right(&[1, 2, 3, 4]);
     for group in groups {

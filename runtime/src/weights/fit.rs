@@ -1,0 +1,48 @@
+//! [`Weights::fit`]: a spec takes on the names that its tensors have in a checkpoint, and the biases that are only there.
+
+use std::collections::HashSet;
+
+use kinglet_models::{ModelSpec, TensorSpec};
+
+use super::error::WeightsError;
+use super::foreign::ConversionError;
+use super::{TensorData, Weights};
+
+impl Weights {
+    /// Gives the tensors of `spec` their names in this checkpoint, as far as they are recognized.
+    pub(crate) fn fit_names(&self, spec: &mut ModelSpec) {
+        spec.fit_names(&self.names().collect::<Vec<_>>());
+    }
+
+    /// Adds to `spec` the biases that stand beside packed matrices though the family has none: programs that pack write one for each
+    /// matrix. Most are zero; those go, since they change nothing.
+    ///
+    /// # Errors
+    /// When such a bias is not zero and belongs to a matrix that is multiplied without one.
+    pub(crate) fn fit_biases(&mut self, spec: &mut ModelSpec) -> Result<(), WeightsError> {
+        let mut zero: HashSet<String> = HashSet::new();
+        for (linear, adds_bias) in spec.linears_mut() {
+            let weight = &linear.weight.tensor.name;
+            let Some(stem) = weight.strip_suffix(".weight").filter(|_| linear.bias.is_none())
+            else {
+                continue;
+            };
+            let name = format!("{stem}.bias");
+            if !self.packed_layers.contains(stem) || !self.contains(&name) {
+                continue;
+            }
+            // What can't be read as numbers is left to the check, which then needs it.
+            let values = self.get(&name).and_then(|bias: TensorData| bias.to_f32());
+            if values.is_ok_and(|values| values.iter().all(|value| *value == 0.0)) {
+                zero.insert(name);
+            } else if adds_bias {
+                linear.bias = Some(TensorSpec::new(name, [linear.weight.rows]));
+            } else {
+                let error = ConversionError::Bias { name };
+                return Err(WeightsError::Foreign { layer: stem.into(), error });
+            }
+        }
+        self.entries.retain(|entry| !zero.contains(&*entry.name));
+        Ok(())
+    }
+}
