@@ -164,6 +164,10 @@ fn a_broken_tokenizer_is_an_error() {
     let run = || Tokenizer::from_folder(folder.path());
     let error = run().expect_err("no file");
     assert!(matches!(error, TextError::Tokenizer { .. }));
+    // A folder that is not that of a model says so.
+    assert!(error.to_string().contains("config.json"), "{error}");
+    folder.write("config.json", "{}");
+    let error = run().expect_err("no file");
     assert!(error.to_string().contains("tokenizer.json: no usable tokenizer: the file is missing"));
     folder.write("tokenizer.model", "");
     assert!(run().expect_err("no file").to_string().contains("tokenizer.model cannot be used"));

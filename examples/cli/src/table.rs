@@ -216,8 +216,8 @@ mod tests {
             let squeezed: String = text.split_whitespace().collect();
             assert!(squeezed.contains("1,234,567") && squeezed.contains("BF16"), "{text}");
         }
-        // A name is whole where it fits.
-        let wide = plain(&table.render(80));
+        // A name is whole where it fits: 73 columns of text, a space on each side of three cells, one between cells.
+        let wide = plain(&table.render(81));
         assert!(wide.contains("block_sparse_moe.experts.7.down_proj"), "{wide}");
         let header = table.render(80).lines().nth(1).unwrap().to_string();
         assert!(header.starts_with('\u{1b}') && header.contains("module"), "{header:?}");

@@ -187,7 +187,9 @@ mod tests {
     fn a_word_longer_than_a_line_begins_one_and_is_broken_by_the_terminal() {
         check("see abcdefghijkl now", 5, "see\nabcdefghijkl\nnow");
         check("abcdefghijkl now", 5, "abcdefghijkl\nnow");
-        check("abcdefgh i now", 5, "abcdefgh\ni now");
+        // What is left of it on its last line takes part in what fits there.
+        check("abcdefghi i now", 5, "abcdefghi\ni now");
+        check("abcdefgh i now", 5, "abcdefgh i\nnow");
         check("abcdef i now", 5, "abcdef i\nnow");
     }
 

@@ -83,7 +83,8 @@ impl Tokenizer {
             let other = other.into_iter().find(|name| folder.join(name).exists());
             let problem = match other {
                 Some(name) => format!(
-                    "the file is missing and {name} cannot be used in its place: save the                      tokenizer once with `transformers` (`save_pretrained`), which writes it"
+                    "the file is missing and {name} cannot be used in its place: save the \
+                     tokenizer once with `transformers` (`save_pretrained`), which writes it"
                 ),
                 None if !model_folder::names(folder).iter().any(|name| name == "config.json") => {
                     model_folder::explain(folder).to_string()
