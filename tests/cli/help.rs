@@ -114,7 +114,7 @@ fn counts_begin_with_one() {
         &["inspect", "--context", "0"],
         &["quantize", "--calibrate", "x", "--calibrate-tokens", "0", "--dry-run"],
         &["bench", "--prefill", "99999999999"],
-        &["bench", "--depth", "0,18446744073709551615"],
+        &["bench", "--depth", "0,99999999999"],
     ] {
         let message = kinglet(line).error(2);
         assert!(
@@ -155,11 +155,10 @@ fn help_names_every_command_and_the_exit_codes() {
         for name in COMMANDS {
             let help = kinglet(&[name, "--help"]).ok();
             let expected = runs.contains(&name) || commands.contains(&name);
-            assert_eq!(
-                help.contains(&format!("{option} ")) || help.contains(&format!("{option}\n")),
-                expected,
-                "{name}: {option}: {help}"
-            );
+            let listed = options(&help).iter().any(|(line, _)| {
+                line.split_whitespace().any(|word| word.trim_end_matches(',') == option)
+            });
+            assert_eq!(listed, expected, "{name}: {option}: {help}");
             assert!(help.contains("Examples:") || name == "completions", "{name}: {help}");
         }
     }

@@ -29,8 +29,8 @@ fn what_was_said_is_not_computed_again() {
     // <|user|> O n e <|end|> <|assistant|>
     assert_eq!(counts(&first), [6, 0, 6]);
     let second = ask(&mut chat, "Two");
-    // The last token of the answer is no part of the state yet.
-    assert_eq!(counts(&second), [6 + 6 + 1 + 6, 6 + 5, 1 + 1 + 6]);
+    // The prompt and all tokens of the answer, which did not end by itself.
+    assert_eq!(counts(&second), [6 + 6 + 1 + 6, 6 + 6, 1 + 6]);
     let (status, _, _) = chat.finish();
     assert!(status.success());
     // The reused state gives what a fresh one would.
@@ -85,14 +85,14 @@ fn a_later_run_begins_where_an_earlier_one_was() {
     assert!(chat.finish().0.success());
     let mut chat = start(&model, &["--cache-dir", cache, "--load", talk]);
     let second = ask(&mut chat, "Two");
-    // Prompt and answer; the answer's last token was never in the state.
+    // Prompt and answer without its last token, which might be cut into others in a prompt.
     assert_eq!(counts(&second), [19, 11, 8]);
     assert!(chat.finish().0.success());
     let mut fresh = start(&model, &["--load", talk, "--cache-memory", "0"]);
     let again = ask(&mut fresh, "Two");
     assert_eq!((counts(&again), &again["text"]), ([19, 0, 19], &second["text"]));
     // Without memory for it, the session itself is still gone on from.
-    assert_eq!(counts(&ask(&mut fresh, "Six"))[1], 19 + 5);
+    assert_eq!(counts(&ask(&mut fresh, "Six"))[1], 19 + 6);
     let (_, _, err) = fresh.finish();
     assert!(err.is_empty() || err.contains("cut off"), "{err}");
 }
@@ -347,7 +347,7 @@ fn another_model_goes_on_with_the_conversation() {
         message.contains("/no/such/model") && message.contains("(given to /model)"),
         "{message}"
     );
-    assert_eq!(counts(&ask(&mut chat, "Two")), [6 + 6 + 1 + 6, 6 + 5, 8], "the old one stays");
+    assert_eq!(counts(&ask(&mut chat, "Two")), [6 + 6 + 1 + 6, 6 + 6, 7], "the old one stays");
     chat.say("/undo");
     chat.say(&format!("/model {}", other.dir()));
     assert_eq!(counts(&ask(&mut chat, "Two")), [3 + 6 + 3 + 1, 0, 13], "its own template");

@@ -92,7 +92,7 @@ fn files_of_tokens_come_in_several_shapes_and_are_checked() {
     assert_eq!(kinglet(&line).ok(), "");
     assert_eq!(read(&out).0, [1, 2, 3]);
     for (text, part) in
-        [(&b"1 2 -3"[..], "\"-3\" (number 2)"), (b"", "no token ids"), (b"1\xff", "byte 1")]
+        [(&b"1 2 -3"[..], "\"-3\" (number 3)"), (b"", "no token ids"), (b"1\xff", "byte 1")]
     {
         std::fs::write(&list, text).unwrap();
         let message = kinglet(&line).error(1);

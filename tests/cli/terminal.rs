@@ -254,7 +254,8 @@ fn lines_end_between_words_in_any_width() {
     chat.prompt();
     assert!(!chat.has_broken_line(), "{}", chat.text());
     assert!((12..=17).contains(&longest(&chat)), "{}", chat.text());
-    // What is not a terminal gets what the model said.
+    // What is not a terminal gets what the model said. As many tokens as the model was made for: more are a warning.
+    let line = ["-n", "200", "--temperature", "1", "--ignore-eos"];
     let piped = desk
         .model
         .run(
@@ -327,7 +328,9 @@ fn tab_completes_commands_options_and_files() {
     // The last message is there to be changed.
     chat.type_in("/edit\r");
     chat.wait("message", |chat| chat.text().ends_with("\n> One"));
-    chat.type_in(" more\r");
+    chat.type_in(" more");
+    chat.see("> One more");
+    chat.type_in("\r");
     chat.see_words("One more");
     chat.type_in("\x03");
     chat.see("[stopped]");

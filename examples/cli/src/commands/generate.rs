@@ -26,7 +26,8 @@ Examples:
 
 /// Options of `generate`.
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
+// As clap writes it, it is wider than a terminal.
+#[command(after_help = EXAMPLES, override_usage = "kinglet generate [OPTIONS] <--prompt TEXT|--prompt-file FILE|--tokens IDS>")]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     prompt: Prompt,
