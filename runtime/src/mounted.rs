@@ -12,7 +12,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::weights::{ReadAt, Source};
 
-/// The files of a model by the names that they would have in a folder (`config.json`, `model.safetensors`, ...).
+/// The files of a model by the names that they would have in a folder (`config.json`, `model.safetensors`, ...). A file of a folder in it
+/// has the name of both, separated by `/` on every system: `additional_chat_templates/rag.jinja`.
 #[derive(Debug, Default)]
 pub struct ModelFiles {
     files: BTreeMap<String, Stored>,
@@ -113,6 +114,14 @@ pub(crate) fn is_mounted(folder: &Path) -> bool {
     files_at(folder).is_some()
 }
 
+/// The mounted files that `path` leads into, and what its last part is called there.
+fn find(path: &Path) -> Option<(Arc<ModelFiles>, String)> {
+    let mut parts = path.iter();
+    let files = files_at(Path::new(parts.next()?))?;
+    let name: Vec<_> = parts.map(|part| part.to_string_lossy()).collect();
+    Some((files, name.join("/")))
+}
+
 /// The names of mounted files; `None` for a folder that is not mounted.
 pub(crate) fn names(folder: &Path) -> Option<Vec<String>> {
     Some(files_at(folder)?.files.keys().cloned().collect())
@@ -120,9 +129,8 @@ pub(crate) fn names(folder: &Path) -> Option<Vec<String>> {
 
 /// All of a mounted file, or its length where that is more than `limit`; `None` for a path that is not mounted.
 pub(crate) fn read(path: &Path, limit: u64) -> Option<io::Result<Result<Vec<u8>, u64>>> {
-    let files = files_at(path.parent()?)?;
-    let stored = path.file_name().and_then(|name| name.to_str()).and_then(|n| files.files.get(n));
-    Some(match stored {
+    let (files, name) = find(path)?;
+    Some(match files.files.get(&name) {
         None => Err(io::ErrorKind::NotFound.into()),
         Some(Stored::Bytes(bytes)) if bytes.len() as u64 > limit => Ok(Err(bytes.len() as u64)),
         Some(Stored::Bytes(bytes)) => Ok(Ok(bytes.to_vec())),
@@ -191,6 +199,7 @@ mod tests {
     fn a_mount_is_read_like_a_folder_and_ends_with_its_guard() {
         let mut files = ModelFiles::new();
         files.add_bytes("a.json", b"{}".to_vec());
+        files.add_bytes("folder/b.json", b"[]".to_vec());
         let mounted = files.mount();
         let path = mounted.path().join("a.json");
         assert_eq!(read(&path, 2).unwrap().unwrap(), Ok(b"{}".to_vec()));
@@ -198,7 +207,10 @@ mod tests {
         assert!(read(&mounted.path().join("b.json"), 9).unwrap().is_err());
         assert!(source(mounted.path(), "a.json").unwrap().unwrap().is_some());
         assert!(source(mounted.path(), "b.json").unwrap().unwrap().is_none());
-        assert_eq!(names(mounted.path()).unwrap(), ["a.json"]);
+        let inner = mounted.path().join("folder").join("b.json");
+        assert_eq!(read(&inner, 2).unwrap().unwrap(), Ok(b"[]".to_vec()));
+        assert!(read(&mounted.path().join("folder"), 9).unwrap().is_err());
+        assert_eq!(names(mounted.path()).unwrap(), ["a.json", "folder/b.json"]);
         drop(mounted);
         assert!(read(&path, 2).is_none());
     }

@@ -182,6 +182,18 @@ fn files_given_without_a_folder() {
     refused(mount(3).path(), &["incomplete", &shard(4)]);
 }
 
+#[test]
+fn templates_among_files_given_without_a_folder() {
+    let mut files = ModelFiles::new();
+    let inside = ["rag.jinja", "a.jinja", "README.md", "deeper/no.jinja"];
+    let inside = inside.map(|name| format!("additional_chat_templates/{name}"));
+    let others = ["chat_template.jinja", "no.jinja", "other/no.jinja"].map(String::from);
+    inside.into_iter().chain(others).for_each(|name| files.add_bytes(name, b"x".to_vec()));
+    let mounted = files.mount();
+    let templates = kinglet::text::ChatTemplate::from_folder(mounted.path()).unwrap();
+    assert_eq!(templates.names(), ["default", "a", "rag"]);
+}
+
 /// A repository of the hub's cache, with snapshots of a model.
 #[cfg(unix)]
 #[test]

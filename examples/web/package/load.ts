@@ -2,6 +2,7 @@
 
 import { Channel } from './channel.js';
 import { KingletError } from './errors.js';
+import { TEMPLATES } from './protocol.js';
 import type { NamedFile, PostedSource } from './protocol.js';
 import type { LoadOptions, ModelInfo, ModelSource } from './types.js';
 
@@ -79,8 +80,8 @@ async function filesOf(handle: FileSystemHandle, prefix: string): Promise<NamedF
   if (handle.kind === 'file') return [{ name, file: await (handle as FileSystemFileHandle).getFile() }];
   const files: NamedFile[] = [];
   for await (const entry of (handle as FileSystemDirectoryHandle).values()) {
-    // A model's folder is flat.
-    if (entry.kind === 'file') files.push(...await filesOf(entry, `${name}/`));
+    // A model's folder is flat, apart from its templates.
+    if (entry.kind === 'file' || entry.name === TEMPLATES) files.push(...await filesOf(entry, `${name}/`));
   }
   return files;
 }

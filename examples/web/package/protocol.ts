@@ -34,3 +34,6 @@ export interface Happening {
 export interface Stop {
   stop: number;
 }
+
+/** The one folder inside a model's: chat templates besides the usual one. */
+export const TEMPLATES = 'additional_chat_templates';

@@ -1,6 +1,7 @@
 // Where the files of a model come from: a folder on a server, files of the person's own, an archive.
 
 import { KingletError } from './errors.js';
+import { TEMPLATES } from './protocol.js';
 import type { NamedFile } from './protocol.js';
 
 /** A file that can be read in ranges, at once. */
@@ -22,7 +23,7 @@ export const WEIGHTS = 'model.safetensors';
 export const INDEX = 'model.safetensors.index.json';
 /** What a model can't be without. */
 export const REQUIRED = ['config.json', 'tokenizer.json'];
-/** What it may have. */
+/** What it may have. Templates in a folder of their own come on top, where they can be known. */
 export const OPTIONAL = [
   'generation_config.json',
   'tokenizer_config.json',
@@ -92,29 +93,44 @@ export function shardsOf(index: Uint8Array): string[] {
   return names as string[];
 }
 
+/** Whether a file of a model's folder is one of its further templates. */
+export function isTemplate(name: string): boolean {
+  const [folder, file, ...deeper] = name.split('/');
+  return folder === TEMPLATES && file !== undefined && file.endsWith('.jinja') && deeper.length === 0;
+}
+
 /** The model among files of the person's own: a folder's, or an archive's (tar, not compressed). */
 export async function fromFiles(given: NamedFile[]): Promise<ModelFiles> {
   let files: { name: string; file: Blob }[] = given;
   const [only] = given;
   if (given.length === 1 && only && /\.tar$/i.test(only.name)) files = await untar(only.file);
-  // A folder may hold others: of files with one name, the one that lies highest is the model's.
+  // A folder may hold others: of files with one name, the one beside the highest configuration is the model's, else the one that lies highest.
   const depth = (name: string) => name.split('/').length;
+  const highest = [...files].sort((a, b) => depth(a.name) - depth(b.name));
+  const home = highest.find(({ name }) => /(^|\/)config\.json$/.test(name))?.name.replace(/config\.json$/, '') ?? '';
+  const atHome = ({ name }: { name: string }) => name.startsWith(home) && !name.slice(home.length).includes('/');
   const byName = new Map<string, { name: string; file: Blob }>();
-  for (const entry of [...files].sort((a, b) => depth(a.name) - depth(b.name))) {
+  for (const entry of [...highest.filter(atHome), ...highest]) {
     const base = entry.name.split('/').pop() ?? entry.name;
     if (!byName.has(base)) byName.set(base, entry);
   }
   const whole: ModelFiles['whole'] = [];
-  for (const name of [...REQUIRED, ...OPTIONAL]) {
+  const add = async (name: string, file: Blob) => whole.push({ name, contents: new Uint8Array(await file.arrayBuffer()) });
+  for (const name of REQUIRED) {
     const found = byName.get(name);
-    if (found) whole.push({ name, contents: new Uint8Array(await found.file.arrayBuffer()) });
-    else if (REQUIRED.includes(name)) {
+    if (!found) {
       const gguf = [...byName.keys()].find((other) => /\.gguf$/i.test(other));
       const what = gguf
         ? `${gguf} is a GGUF file, which is not read: choose the files of the original checkpoint, in safetensors format`
         : `choose all files of the model's folder`;
       throw new KingletError('not-found', `${name} is not among the ${files.length} files: ${what}`);
     }
+    await add(name, found.file);
+  }
+  // What may be missing is not taken from elsewhere: it would be about something else.
+  for (const { name, file } of highest) {
+    const own = name.startsWith(home) ? name.slice(home.length) : '';
+    if (OPTIONAL.includes(own) || isTemplate(own)) await add(own, file);
   }
   // The engine knows by their headers what they hold; an index may be of another build.
   let names = [WEIGHTS];

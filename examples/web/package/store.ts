@@ -2,7 +2,8 @@
 // blocks: what is there is checked before it is used, and an interrupted download goes on where it was.
 
 import { KingletError } from './errors.js';
-import { INDEX, OPTIONAL, REQUIRED, WEIGHTS, blobReader, shardsOf, urlReader } from './sources.js';
+import { TEMPLATES } from './protocol.js';
+import { INDEX, OPTIONAL, REQUIRED, WEIGHTS, blobReader, isTemplate, shardsOf, urlReader } from './sources.js';
 import type { ModelFiles, Ranged } from './sources.js';
 
 /** Bytes that have a sum together. */
@@ -61,10 +62,14 @@ async function download(
   base: string, folder: FileSystemDirectoryHandle | undefined, mode: CacheMode, watcher: Watcher,
 ): Promise<ModelFiles> {
   const whole: ModelFiles['whole'] = [];
-  const small = await Promise.all([...REQUIRED, ...OPTIONAL].map(async (name) => ({
+  const get = async (names: string[]) => await Promise.all(names.map(async (name) => ({
     name, contents: await smallFile(base, name, folder, watcher),
   })));
-  for (const { name, contents } of small) {
+  const small = await Promise.all([
+    get([...REQUIRED, ...OPTIONAL]),
+    templatesOf(base, folder, watcher).then(get),
+  ]);
+  for (const { name, contents } of small.flat()) {
     if (contents) whole.push({ name, contents });
     else if (REQUIRED.includes(name)) {
       throw new KingletError('not-found', `${address(base, name)} does not exist: is this the address of a model's folder?`);
@@ -86,7 +91,7 @@ async function download(
 
 function address(base: string, name: string): string {
   const url = new URL(base);
-  url.pathname += encodeURIComponent(name);
+  url.pathname += name.split('/').map(encodeURIComponent).join('/');
   return url.href;
 }
 
@@ -104,23 +109,48 @@ async function request(url: string, init: RequestInit, signal: AbortSignal): Pro
   return response;
 }
 
-/** A small file: the server's if it can be reached, else the one that was stored. */
+/** The names of further templates, where the server lists what it has: the hub does. */
+async function templatesOf(base: string, folder: FileSystemDirectoryHandle | undefined, watcher: Watcher): Promise<string[]> {
+  const { hostname, pathname } = new URL(base);
+  const [, model, revision] = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/$/.exec(pathname) ?? [];
+  if (hostname !== 'huggingface.co' || !model || !revision) return [];
+  try {
+    const listing = await smallFile(`https://huggingface.co/api/models/${model}/tree/${revision}/`, TEMPLATES, folder, watcher);
+    if (!listing) return [];
+    const entries = JSON.parse(new TextDecoder().decode(listing)) as { path?: unknown }[];
+    return entries.map(({ path }) => path).filter((path) => typeof path === 'string').filter(isTemplate);
+  } catch (error) {
+    watcher.signal.throwIfAborted();
+    // Most models have none, and those that have some have the usual one too.
+    watcher.notice(`Further chat templates are not known: ${error instanceof Error ? error.message : error}.`);
+    return [];
+  }
+}
+
+/** A small file: the server's if it can be reached, else the one that was stored. `undefined` where there is none. */
 async function smallFile(
   base: string, name: string, folder: FileSystemDirectoryHandle | undefined, watcher: Watcher,
 ): Promise<Uint8Array | undefined> {
-  let contents: Uint8Array;
+  const stored = name.replaceAll('/', ' ');
+  // That a server has none is kept as well, for when it can't be asked.
+  const none = `${stored}.none`;
+  let contents: Uint8Array | undefined;
   try {
     const response = await request(address(base, name), { cache: 'no-cache' }, watcher.signal);
-    if (!response) return undefined;
-    contents = new Uint8Array(await response.arrayBuffer());
+    contents = response && new Uint8Array(await response.arrayBuffer());
   } catch (error) {
     watcher.signal.throwIfAborted();
-    const stored = folder && await readWhole(folder, name);
-    if (!stored) throw error instanceof KingletError ? error : new KingletError('network', `${address(base, name)} broke off`, { cause: error });
-    return stored;
+    const kept = folder && await readWhole(folder, stored);
+    if (kept) return kept;
+    if (folder && await readWhole(folder, none)) return undefined;
+    throw error instanceof KingletError ? error : new KingletError('network', `${address(base, name)} broke off`, { cause: error });
   }
+  if (folder && !contents) return await keepNone(folder, stored);
   try {
-    if (folder) await writeWhole(folder, name, contents);
+    if (folder && contents) {
+      await writeWhole(folder, stored, contents);
+      await folder.removeEntry(none).catch(() => undefined);
+    }
   } catch {
     // It is there now; that it will have to be fetched again is no harm.
   }
@@ -227,8 +257,13 @@ async function storedFile(
   let listing = await readListing(folder, name, url);
   if (listing) {
     const current = await stillCurrent(listing, url, watcher);
-    if (current === 'gone') return undefined;
+    if (current === 'gone') return await keepNone(folder, name);
     if (current === 'changed') listing = undefined;
+  } else if (await readWhole(folder, `${name}.none`)) {
+    // Where the server can't be asked, it is as it was.
+    const head = await request(url, { method: 'HEAD', cache: 'no-cache' }, watcher.signal).catch(() => undefined);
+    watcher.signal.throwIfAborted();
+    if (!head) return undefined;
   }
   if (listing) {
     const good = await verified(folder, name, listing, watcher);
@@ -255,7 +290,15 @@ async function storedFile(
   } finally {
     access.close();
   }
-  return listing ? await openStored(folder, name) : undefined;
+  if (!listing) return await keepNone(folder, name);
+  await folder.removeEntry(`${name}.none`).catch(() => undefined);
+  return await openStored(folder, name);
+}
+
+/** Keeps that a server has no such file, for when it can't be asked. */
+async function keepNone(folder: FileSystemDirectoryHandle, name: string): Promise<undefined> {
+  await writeWhole(folder, `${name}.none`, new Uint8Array()).catch(() => undefined);
+  for (const stale of [name, `${name}.sums`]) await folder.removeEntry(stale).catch(() => undefined);
 }
 
 async function openStored(folder: FileSystemDirectoryHandle, name: string): Promise<Ranged> {

@@ -354,6 +354,7 @@ inBrowser('page: what is asked while a model is loaded waits for it; settings co
       frequencyPenalty: -0.1, dryMultiplier: 0.8, xtcProbability: 0.5, xtcThreshold: 0.1, seed: 9, maxTokens: 5, speculate: 4, stop: ['THE END', '\n\n\n'] });
     assert.deepEqual(messages.map(({ role }) => role), ['system', 'user', 'assistant', 'user']);
     assert.equal(messages[0].content, 'Be brief.');
+    await shows(page, '#stats', 'guesses right');
     await page.click('#open-settings');
     await page.click('#reset');
     assert.equal(await page.inputValue('#top-k'), '');

@@ -165,7 +165,9 @@ inBrowser('broken models are errors that say what is wrong', {}, async (context)
 inBrowser('a download is kept, goes on where it broke off, and is repaired', {}, async (context) => {
   const asked = [];
   let breakAt = 1_500_000;
+  let offline = false;
   const tamper = (request, response, path) => {
+    if (offline && !path.startsWith('/kinglet/')) return response.destroy(), true;
     if (path !== '/model.safetensors') return false;
     if (request.method === 'GET') asked.push(request.headers.range ?? 'all');
     if (request.method !== 'GET' || breakAt === 0) return false;
@@ -211,6 +213,12 @@ inBrowser('a download is kept, goes on where it broke off, and is repaired', {},
     const repaired = await load(page, url);
     assert.match(repaired.notices.join(), /damaged/);
     assert.deepEqual(asked, ['bytes=5242880-']);
+    await page.evaluate(() => (globalThis.session = undefined));
+    assert.deepEqual((await chat(page, 20)).ids, nativeTokens('xlstm', 20));
+    // Without a network it is what it was, with what it has and what it doesn't have.
+    offline = true;
+    const kept = await load(page, url);
+    assert.equal(kept.backend, 'cpu', kept.message);
     await page.evaluate(() => (globalThis.session = undefined));
     assert.deepEqual((await chat(page, 20)).ids, nativeTokens('xlstm', 20));
     const stored = await page.evaluate(async () => {
@@ -419,6 +427,7 @@ inBrowser('a question outlives a page that goes before it is written', {}, async
 });
 
 await import('./tree.mjs');
+await import('./options.mjs');
 await import('./page.mjs');
 await import('./more.mjs');
 await import('./threads.mjs');

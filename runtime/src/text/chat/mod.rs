@@ -29,7 +29,7 @@ mod render;
 mod strftime;
 mod zone;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use minijinja::Environment;
 use serde_json::{Map, Value};
@@ -39,11 +39,13 @@ pub use message::{ChatOptions, DateTime, Message, RenderLimits};
 use super::companions::{self, Companions};
 use super::files::{self, field_error, kind, read_optional_object};
 use super::{SpecialTokens, TextError};
+use crate::mounted;
 
 /// The largest template file that is read; larger ones are refused when they are compiled too.
 const MAX_FILE_BYTES: u64 = guard::MAX_BYTES as u64;
 /// The most templates of one model.
 const MAX_TEMPLATES: usize = 64;
+const ADDITIONAL: &str = "additional_chat_templates";
 const DEFAULT: &str = "default";
 const TOOL_USE: &str = "tool_use";
 
@@ -203,6 +205,33 @@ impl ChatTemplate {
     }
 }
 
+/// The files in `additional_chat_templates/` that hold templates, sorted.
+fn additional_templates(folder: &Path) -> Vec<PathBuf> {
+    let path = folder.join(ADDITIONAL);
+    let is_template = |found: &PathBuf| {
+        found.parent() == Some(&path) && found.extension().is_some_and(|ends| ends == "jinja")
+    };
+    let mut found: Vec<_> = if let Some(names) = mounted::names(folder) {
+        names.iter().map(|name| folder.join(name)).filter(is_template).take(MAX_TEMPLATES).collect()
+    } else {
+        match std::fs::read_dir(&path) {
+            Ok(entries) => {
+                let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+                paths.filter(is_template).take(MAX_TEMPLATES).collect()
+            }
+            Err(error) => {
+                // Where there is no such folder there is nothing to tell; nor where there are no folders at all.
+                if std::fs::symlink_metadata(&path).is_ok() {
+                    crate::unread::warn(&path, &error);
+                }
+                Vec::new()
+            }
+        }
+    };
+    found.sort();
+    found
+}
+
 /// `chat_template.jinja` and `additional_chat_templates/*.jinja`, by name.
 fn template_files(folder: &Path) -> Result<Vec<(String, String)>, TextError> {
     let mut templates = Vec::new();
@@ -210,25 +239,7 @@ fn template_files(folder: &Path) -> Result<Vec<(String, String)>, TextError> {
     if let Some(source) = files::read_optional_text(&path, MAX_FILE_BYTES)? {
         templates.push((DEFAULT.to_string(), source));
     }
-    let path = folder.join("additional_chat_templates");
-    let entries = match std::fs::read_dir(&path) {
-        Ok(entries) => entries,
-        Err(error) => {
-            // Where there is no such folder there is nothing to tell; nor where there are no folders at all.
-            if std::fs::symlink_metadata(&path).is_ok() {
-                crate::unread::warn(&path, &error);
-            }
-            return Ok(templates);
-        }
-    };
-    let mut named: Vec<_> = entries
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "jinja"))
-        .take(MAX_TEMPLATES)
-        .collect();
-    named.sort();
-    for path in named {
+    for path in additional_templates(folder) {
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         if let (Some(name), Some(source)) =
             (name, files::read_optional_text(&path, MAX_FILE_BYTES)?)
