@@ -232,7 +232,8 @@ impl Companions {
 struct Names {
     standard: BTreeMap<usize, Option<Declared>>,
     /// Objects with a name of their own; they come before those of `explicit`.
-    automatic: Vec<(String, Declared)>,
+    /// Null keeps a name's place.
+    automatic: Vec<(String, Option<Declared>)>,
     explicit: Vec<(String, Declared)>,
     extra: Option<Extra>,
     additional: Option<Extra>,
@@ -254,8 +255,9 @@ impl Names {
                     }
                     Value::Object(object) if is_tagged(object) => {
                         let token = Declared::Token(properties(path, name, object)?);
-                        set(&mut self.automatic, name, token);
+                        set(&mut self.automatic, name, Some(token));
                     }
+                    Value::Null => set(&mut self.automatic, name, None),
                     // `add_bos_token` and the like.
                     _ => {}
                 }
@@ -299,11 +301,9 @@ impl Names {
                 self.additional = Some(extra(path, name, value)?);
             } else if name.ends_with("_token") {
                 match value {
-                    Value::Null => self.automatic.retain(|(known, _)| known != name),
-                    Value::String(_) | Value::Object(_) => {
-                        if let Some(token) = optional_token(path, name, value, true)? {
-                            set(&mut self.automatic, name, token);
-                        }
+                    Value::Null | Value::String(_) | Value::Object(_) => {
+                        let token = optional_token(path, name, value, true)?;
+                        set(&mut self.automatic, name, token);
                     }
                     _ => {}
                 }
@@ -338,14 +338,16 @@ impl Names {
             Some(Extra::Named(named)) => own.extend(named),
             Some(Extra::Null) | None => {}
         }
-        for (name, token) in self.automatic.into_iter().chain(self.explicit) {
+        let automatic = self.automatic.into_iter();
+        let automatic = automatic.filter_map(|(name, token)| Some((name, token?)));
+        for (name, token) in automatic.chain(self.explicit) {
             set(own, &name, token);
         }
     }
 }
 
 /// Sets the value of a name, at the place where the name first came.
-fn set(named: &mut Vec<(String, Declared)>, name: &str, token: Declared) {
+fn set<T>(named: &mut Vec<(String, T)>, name: &str, token: T) {
     match named.iter_mut().find(|(known, _)| known == name) {
         Some((_, value)) => *value = token,
         None => named.push((name.to_string(), token)),
