@@ -287,7 +287,8 @@ fn quantized_cases_have_every_format_and_family() {
         let model = open(&case, &self::exact().threads(1));
         let bits = families.entry(model.spec().model_type.clone()).or_default();
         for matrix in model.spec().matrices() {
-            if let MatrixView::Quantized(blocks) = model.weights().matrix(matrix).unwrap().view() {
+            let matrix = model.weights().matrix(matrix).unwrap();
+            if let MatrixView::Quantized(blocks) = matrix.view().unwrap() {
                 formats.insert(blocks.format());
                 scales.insert(format!("{:?}", blocks.scale_type()));
                 bits.insert(blocks.format().bits());

@@ -8,6 +8,7 @@ use kinglet::backend::{BackendRun, Logits, compile};
 use kinglet::models::{Activation, Matrix, Mixer, Norm, TensorSpec};
 use kinglet::op::{self, BufferId, Op, Output, Prologue, Slice};
 use kinglet::plan::{Buffer, Plan};
+use kinglet::testing::DeviceLimits;
 use kinglet::{Activations, Backend, Error, Model, ModelOptions, Run};
 use kinglet_tests::random::Random;
 use kinglet_tests::target::wgpu_targets;
@@ -21,6 +22,12 @@ const BOUND: f64 = 1e-4;
 fn open(case: &Case, options: &ModelOptions) -> Model {
     Model::open(&case.folder, &options.clone().activations(Activations::F32))
         .unwrap_or_else(|e| panic!("{}: {e}", case.name))
+}
+
+/// The options of `target` where kernels see no more than `bytes`. Without subgroups, if that is what the target does.
+fn bounded(options: &ModelOptions, bytes: u64) -> ModelOptions {
+    let limits = DeviceLimits { max_binding: Some(bytes), ..options.limits_of_device() };
+    options.clone().device_limits(limits)
 }
 
 fn named(name: &str) -> Case {
@@ -103,7 +110,7 @@ fn split_logits(
     dispatches: usize,
     bound: u64,
 ) -> Result<Vec<f32>, Error> {
-    let model = Model::open(&case.folder, &options.clone().max_binding(bound))?;
+    let model = Model::open(&case.folder, &bounded(options, bound))?;
     assert!(model.dispatches(1) > dispatches, "{}: nothing was split", case.name);
     let mut session = model.session()?;
     let mut logits = session.feed_all(&case.tokens[..9])?.to_vec();
@@ -152,7 +159,7 @@ fn steps_without_logits_and_with_many_of_them() {
         // A bound that leaves room for a few rows of logits at a time.
         let vocab = open(&case, &target.options).vocab() as u64;
         let bound = (4 * vocab * 5).max(20 << 10);
-        let model = open(&case, &target.options.clone().max_binding(bound));
+        let model = open(&case, &bounded(&target.options, bound));
         let mut session = model.session().unwrap();
         let (first, second) = case.tokens.split_at(11);
         let mut runs = [Run { session: &mut session, tokens: first, logits: Logits::None }];
@@ -174,7 +181,7 @@ fn what_is_not_there_or_too_large_is_an_error_that_says_so() {
     let Error::NoAdapter { wanted, .. } = &error else { panic!("{error}") };
     assert!(wanted.contains("99"), "{wanted}");
     for target in wgpu_targets() {
-        let options = target.options.clone().max_binding(64);
+        let options = bounded(&target.options, 64);
         let error = Model::open(&case.folder, &options).map(drop).unwrap_err();
         assert!(matches!(error, Error::DeviceLimit { limit: 64, .. }), "{error}");
         let options = target.options.clone().chunk(0);
@@ -195,7 +202,7 @@ fn a_lost_device_is_an_error_and_the_model_can_be_opened_again() {
     let case = named("mamba2/plain");
     for target in wgpu_targets() {
         // A bound of its own makes it another device than that of the other tests.
-        let lost = open(&case, &target.options.clone().max_binding(1 << 26));
+        let lost = open(&case, &bounded(&target.options, 1 << 26));
         let other = open(&case, &target.options);
         let expected = |logits: &[f32]| {
             let error = relative_l2(logits, &case.logits);
@@ -218,7 +225,7 @@ fn a_lost_device_is_an_error_and_the_model_can_be_opened_again() {
         assert!(matches!(lost.session(), Err(Error::DeviceLost { .. })));
         // What is on another device goes on, and a new one can be had.
         expected(beside.feed_all(&case.tokens).unwrap());
-        let again = open(&case, &target.options.clone().max_binding(1 << 26));
+        let again = open(&case, &bounded(&target.options, 1 << 26));
         expected(again.session().unwrap().feed_all(&case.tokens).unwrap());
         // The session goes on from its last snapshot, on a new device and on the processor.
         let next = [&case.tokens[..], &[1]].concat();

@@ -189,8 +189,9 @@ pub extern "C" fn kinglet_session_feed(
 /// (`kinglet_model_embed`): what another model makes of a picture, for one. `vectors` has `floats` numbers, a multiple of
 /// `kinglet_model_embedding_width`, all finite. Of every model, on every backend.
 ///
-/// Their positions have numbers from 2^31 on among the session's tokens, equal ones for equal vectors. All else goes on as with tokens, except
-/// that a rewind which would have to compute them again is `KINGLET_NOT_REACHABLE`. When it is cancelled or refused, nothing has changed.
+/// Their positions have numbers from 2^31 on among the session's tokens: the same for the same vector, in this process and as long as a session,
+/// snapshot or prefix cache holds the vector. All else works as with tokens, except that a rewind which would have to compute them again is
+/// `KINGLET_NOT_REACHABLE`. When it is cancelled or refused, nothing has changed.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_feed_embeddings(
     session: *mut kinglet_session,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::guard::{call, kinglet_last_error, kinglet_last_error_copy};
 use crate::handle::{self, Object};
-use crate::memory::kinglet_free;
+use crate::memory::{self, kinglet_free};
 use crate::model::{kinglet_model, kinglet_model_delete, kinglet_model_open};
 use crate::session::{
     SessionObject, kinglet_session, kinglet_session_create, kinglet_session_delete,
@@ -121,4 +121,39 @@ fn handles_are_given_out_once() {
     assert_eq!(handle::get::<Thing>(near).err().unwrap().status, KINGLET_INVALID_HANDLE);
     handle::delete::<Thing>(second).unwrap();
     assert_eq!(kinglet_free(first.cast()), KINGLET_INVALID_HANDLE);
+}
+
+#[test]
+fn memory_is_read_written_and_given_out_within_its_bounds() {
+    let numbers = [1u32, 2, 3];
+    let slice = |count, limit| memory::slice(numbers.as_ptr(), count, limit, "numbers");
+    assert_eq!(slice(3, 3).ok(), Some(&numbers[..]));
+    assert_eq!(slice(2, 3).ok(), Some(&numbers[..2]));
+    assert_eq!(slice(3, 2).unwrap_err().status, KINGLET_TOO_LARGE);
+    let odd = numbers.as_ptr().wrapping_byte_add(1);
+    assert_eq!(memory::slice(odd, 1, 3, "numbers").unwrap_err().status, KINGLET_INVALID_ARGUMENT);
+    assert!(memory::slice::<u32>(std::ptr::null(), 0, 3, "none").unwrap().is_empty());
+
+    let mut out = [9u32; 4];
+    memory::copy_out(out.as_mut_ptr(), 4, &numbers, "out").unwrap();
+    assert_eq!(out, [1, 2, 3, 9]);
+    assert!(memory::copy_out(out.as_mut_ptr(), 2, &numbers, "out").is_err());
+    memory::write(&raw mut out[3], "out", 7).unwrap();
+    memory::write_optional(std::ptr::null_mut(), "out", 8u32).unwrap();
+    assert_eq!(out, [1, 2, 3, 7]);
+
+    assert_eq!(memory::string(c"caf\u{e9}".as_ptr(), "text").ok(), Some("caf\u{e9}"));
+    assert_eq!(memory::text(c"abc".as_ptr(), 2, "text").ok(), Some("ab"));
+    assert_eq!(memory::path(c"a/b".as_ptr(), "path").unwrap(), Path::new("a/b"));
+
+    let (mut text, mut len) = (std::ptr::null_mut(), 0);
+    memory::lend_bytes(b"hello".to_vec(), &mut text, &mut len).unwrap();
+    assert_eq!((memory::string(text, "text").unwrap(), len), ("hello", 5));
+    let (mut tokens, mut count) = (std::ptr::null_mut(), 9);
+    memory::lend_tokens(Vec::new(), &mut tokens, &mut count).unwrap();
+    assert_eq!((tokens.is_null(), count), (false, 0));
+    assert_eq!(kinglet_free(text.cast()), KINGLET_OK);
+    assert_eq!(kinglet_free(text.cast()), KINGLET_INVALID_HANDLE);
+    assert_eq!(kinglet_free(tokens.cast()), KINGLET_OK);
+    assert_eq!(kinglet_free(std::ptr::null_mut()), KINGLET_OK);
 }

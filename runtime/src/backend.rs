@@ -268,8 +268,8 @@ pub trait Executable: Send + Sync {
         Ok(None)
     }
 
-    /// For tests: makes the device fail as if it had been unplugged. The processor can't.
-    #[doc(hidden)]
+    /// Makes the device fail as if it had been unplugged. The processor can't.
+    #[cfg(feature = "testing")]
     fn lose_device(&self) {}
 
     /// For a sequence whose tokens the device is to choose by itself; `None` where it can't.

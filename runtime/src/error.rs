@@ -302,7 +302,7 @@ impl fmt::Display for Error {
             Self::Threads(source) => write!(f, "can't start a thread: {source}"),
             Self::NoAdapter { wanted, found } if found.is_empty() => write!(
                 f,
-                "there is no {wanted}: no graphics driver was found ({}); --backend cpu needs none",
+                "there is no {wanted}: no graphics driver was found ({}); the CPU backend needs none",
                 crate::GRAPHICS
             ),
             Self::NoAdapter { wanted, found } => {
@@ -314,7 +314,7 @@ impl fmt::Display for Error {
             Self::DeviceMemory { what, bytes } => write!(
                 f,
                 "the device has no memory for {what}: {bytes} bytes were refused; \
-                 take a smaller or more strongly quantized model, or --backend cpu"
+                 take a smaller or more strongly quantized model, or the CPU backend"
             ),
             Self::DeviceLimit { what, needed, limit } => {
                 write!(f, "{what} needs {needed}; this device has {limit} at most")

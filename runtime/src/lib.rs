@@ -18,6 +18,7 @@ pub mod answer;
 mod atomic_file;
 pub mod backend;
 pub mod batch;
+mod blake2s;
 mod cache_codes;
 #[cfg(feature = "wgpu")]
 mod cache_dir;
@@ -42,6 +43,10 @@ pub mod saved_state;
 mod session;
 mod small_file;
 pub mod speculate;
+#[cfg(feature = "testing")]
+pub mod testing;
+#[cfg(all(feature = "wgpu", not(feature = "testing")))]
+mod testing;
 pub mod text;
 mod traffic;
 mod unread;

@@ -12,7 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::model_options::ModelOptions;
 use crate::plan::Plan;
 use crate::saved_state::Identity;
-use crate::session::{Retained, Session, SharedState};
+use crate::session::{Retained, Session, SharedState, Taken, Vector};
 use crate::weights::{CheckOptions, Weights};
 
 /// A checkpoint made ready to run. Clones share everything.
@@ -39,6 +39,15 @@ pub struct Run<'a> {
     pub tokens: &'a [u32],
     /// What [`Session::logits`] holds afterwards.
     pub logits: Logits,
+}
+
+/// Vectors that a run takes in place of its tokens.
+#[derive(Clone, Copy)]
+pub(crate) struct Embedded<'a> {
+    /// `[tokens, width]`.
+    pub(crate) floats: &'a [f32],
+    /// Their identities, `[tokens]`: the run's tokens are their ids.
+    pub(crate) held: &'a [Arc<Vector>],
 }
 
 /// What the sessions of `runs` are, to come back to: nothing where every run is a single token.
@@ -110,7 +119,7 @@ impl Model {
         Ok(Session {
             model: self.clone(),
             state: self.shared.executable.new_state()?,
-            tokens: Vec::new(),
+            tokens: Taken::default(),
             logits: Vec::new(),
             retained: Retained::default(),
             poisoned: false,
@@ -140,12 +149,11 @@ impl Model {
         self.advance(runs, None).await
     }
 
-    /// What [`Model::step_async`] does once all is checked. With `vectors`, `[tokens, width]`, there is one run, and they are taken in place of
-    /// its tokens.
+    /// What [`Model::step_async`] does once all is checked. With `vectors` there is one run, and they are taken in place of its tokens.
     pub(crate) async fn advance(
         &self,
         runs: &mut [Run<'_>],
-        vectors: Option<&[f32]>,
+        vectors: Option<Embedded<'_>>,
     ) -> Result<(), Error> {
         // A mapped file that was cut short would end the process where it is read: an error is better.
         self.shared.weights.check_unchanged()?;
@@ -162,12 +170,13 @@ impl Model {
         }
         // A single token is not stopped on the way: it would cost a copy of the state for each.
         let within = if before.is_empty() { &[][..] } else { &cancels };
-        let result = self.steps(runs, vectors, within).await;
+        let result = self.steps(runs, vectors.map(|vectors| vectors.floats), within).await;
+        let held = vectors.map_or(&[][..], |vectors| vectors.held);
         for run in runs.iter_mut() {
             let session = &mut *run.session;
             match &result {
                 Ok(()) => {
-                    session.tokens.extend_from_slice(run.tokens);
+                    session.tokens.extend(run.tokens, held);
                     session.poisoned = false;
                 }
                 // What was retained on the way belongs to tokens that the session does not have.
@@ -357,8 +366,8 @@ impl Model {
         pollster::block_on(self.shared.executable.profile(vec![run]))
     }
 
-    /// For tests: see [`Executable::lose_device`].
-    #[doc(hidden)]
+    /// Makes the device fail as if it had been unplugged. The processor can't.
+    #[cfg(feature = "testing")]
     pub fn lose_device(&self) {
         self.shared.executable.lose_device();
     }

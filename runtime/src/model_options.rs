@@ -9,6 +9,8 @@ use crate::backend::Backend;
 use crate::cpu::Spawn;
 use crate::cpu::simd::Isa;
 use crate::plan::{Plan, StateFormat};
+#[cfg(any(feature = "testing", feature = "wgpu"))]
+use crate::testing::DeviceLimits;
 
 /// What matrices are multiplied with. On the CPU dense ones always take activations as they are, on a GPU those of f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,10 +118,6 @@ pub struct ModelOptions {
     /// Which adapter the wgpu backend takes, by its number among [`adapters`](crate::adapters); the best one if not given.
     /// Named with the backend `auto`, it is taken whatever it is.
     pub adapter: Option<usize>,
-    /// Whether the wgpu backend's kernels do without subgroups where the adapter has them.
-    pub avoid_subgroups: bool,
-    /// A bound on the buffers that the wgpu backend's kernels see, in bytes, below the adapter's own.
-    pub max_binding: Option<u64>,
     /// Most tokens that are computed together, a bound on working memory; if not given 512, on graphics cards 2048.
     pub chunk: Option<usize>,
     /// What quantized matrices are multiplied with.
@@ -143,6 +141,10 @@ pub struct ModelOptions {
     /// Whether the wgpu backend tests the kernels that a model needs on small inputs before it uses them, and does without what a driver gets
     /// wrong. It takes some milliseconds, once for each kind of layer, or once for each driver where there is a [`Self::cache_dir`].
     pub self_test: bool,
+    /// What tests take away from a device.
+    #[cfg(any(feature = "testing", feature = "wgpu"))]
+    #[cfg_attr(not(feature = "wgpu"), allow(dead_code))]
+    pub(crate) device_limits: DeviceLimits,
 }
 
 impl Default for ModelOptions {
@@ -153,8 +155,6 @@ impl Default for ModelOptions {
             spawn: None,
             isa: None,
             adapter: None,
-            avoid_subgroups: false,
-            max_binding: None,
             chunk: None,
             activations: Activations::default(),
             strict: false,
@@ -165,6 +165,8 @@ impl Default for ModelOptions {
             cache_type: CacheType::default(),
             cache_dir: None,
             self_test: true,
+            #[cfg(any(feature = "testing", feature = "wgpu"))]
+            device_limits: DeviceLimits::default(),
         }
     }
 }
@@ -205,16 +207,17 @@ impl ModelOptions {
         self
     }
 
-    /// Sets [`Self::avoid_subgroups`].
-    pub fn avoid_subgroups(mut self, avoid: bool) -> Self {
-        self.avoid_subgroups = avoid;
+    /// Opens the model as on a device that has less than the one it runs on.
+    #[cfg(feature = "testing")]
+    pub fn device_limits(mut self, limits: DeviceLimits) -> Self {
+        self.device_limits = limits;
         self
     }
 
-    /// Sets [`Self::max_binding`].
-    pub fn max_binding(mut self, bytes: u64) -> Self {
-        self.max_binding = Some(bytes);
-        self
+    /// What [`Self::device_limits`] has set.
+    #[cfg(feature = "testing")]
+    pub fn limits_of_device(&self) -> DeviceLimits {
+        self.device_limits
     }
 
     /// Sets [`Self::chunk`].

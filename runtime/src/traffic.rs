@@ -44,7 +44,7 @@ impl Traffic {
             }
             for vector in &uses.vectors {
                 let tensor = weights.get(&vector.name)?;
-                traffic.weights += tensor.bytes().len() as u64;
+                traffic.weights += tensor.byte_len() as u64;
             }
             if let Op::Embed(embed) = op {
                 let table = weights.matrix(&embed.table)?;

@@ -92,7 +92,7 @@ fn dequantized(folder: &Path) -> TempDir {
                 let whole =
                     kinglet::models::Matrix { tensor: tensor.clone(), row_offset: 0, rows, cols };
                 let matrix = checkpoint.weights.matrix(&whole).unwrap();
-                assert!(matches!(matrix.view(), MatrixView::Quantized(_)));
+                assert!(matches!(matrix.view().unwrap(), MatrixView::Quantized(_)));
                 let mut row = vec![0.0; cols];
                 for index in 0..rows {
                     matrix.decode_row(index, &mut row).unwrap();

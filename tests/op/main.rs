@@ -11,6 +11,7 @@ mod head;
 mod linear;
 mod mamba2_scan;
 mod mamba_scan;
+mod messages;
 mod mlstm_scan;
 mod moe_down;
 mod moe_route;

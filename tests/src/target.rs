@@ -11,6 +11,7 @@ use kinglet::backend::{Executable, compile};
 use kinglet::models::Matrix;
 use kinglet::op::{BufferId, Embed, Head, Op};
 use kinglet::plan::{Buffer, Plan};
+use kinglet::testing::DeviceLimits;
 use kinglet::{Activations, Backend, Isa, ModelOptions};
 
 use crate::tensors::{Stored, Tensors};
@@ -84,7 +85,9 @@ pub fn wgpu_targets() -> Vec<Target> {
     let options = ModelOptions::new().backend(Backend::Wgpu).adapter(adapter).self_test(false);
     let target = |name: &str, avoid: bool| Target {
         name: name.into(),
-        options: options.clone().avoid_subgroups(avoid),
+        options: options
+            .clone()
+            .device_limits(DeviceLimits { avoid_subgroups: avoid, max_binding: None }),
         bound: 1e-5,
         products_only: false,
     };

@@ -2,7 +2,10 @@
 
 use std::io::Cursor;
 
-use kinglet::{Activations, Error, FIRST_VECTOR_ID, PrefixCache, PrefixCacheOptions};
+use kinglet::sampling::SamplerState;
+use kinglet::{
+    Activations, Error, FIRST_VECTOR_ID, Model, PrefixCache, PrefixCacheOptions, Session,
+};
 use kinglet_tests::case_named;
 use kinglet_tests::random::Random;
 
@@ -121,4 +124,118 @@ fn what_is_no_vector_is_refused_and_nothing_has_changed() {
     assert!(matches!(session.rewind_and_replay(3), Err(Error::NotReachable { .. })));
     assert_eq!(session.position(), 7);
     assert_eq!(session.rewind_and_replay(6).unwrap(), 1);
+}
+
+/// The hash of 31 bits that vectors were once known by.
+fn old_hash(vector: &[f32]) -> u32 {
+    let bytes = vector.iter().flat_map(|x| x.to_le_bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    1 << 31 | (hash ^ (hash >> 32)) as u32
+}
+
+/// Two vectors with one hash of 31 bits, found among 200,000. All but their last elements are 0.
+fn colliding(width: usize) -> [Vec<f32>; 2] {
+    let ends = match width {
+        36 => [[2.439453125, -1.345703125], [-3.322265625, 3.71484375]],
+        64 => [[-3.83984375, -2.19140625], [-1.412109375, -3.7578125]],
+        _ => panic!("no vectors of width {width}"),
+    };
+    let pair = ends.map(|end| [&vec![0.0; width - 2][..], &end].concat());
+    assert_eq!(old_hash(&pair[0]), old_hash(&pair[1]));
+    pair
+}
+
+fn session_of(model: &Model, tokens: &[u32], vector: &[f32], after: &[u32]) -> Session {
+    let mut session = model.session().unwrap();
+    session.feed(tokens).unwrap();
+    session.feed_embeddings(vector).unwrap();
+    session.feed(after).unwrap();
+    session
+}
+
+#[test]
+fn vectors_that_were_made_to_look_alike_are_told_apart() {
+    // With recurrent layers, and with attention alone, whose states can be cut.
+    for name in ["granitemoehybrid/mixed", "llama/plain"] {
+        let case = case_named(name);
+        let model = open(&case, &cpu().threads(1));
+        let all = tokens(&mut Random::named(name), case.vocab(), 9);
+        let (first, after) = all.split_at(6);
+        let pair = colliding(model.embedding_width());
+        let [one, other] = [0, 1].map(|i| session_of(&model, first, &pair[i], after));
+        assert_ne!(one.last_logits(), other.last_logits(), "{name}: they mean different things");
+        let own =
+            |session: &Session| (session.tokens()[..6] == *first, session.tokens()[7..] == *after);
+        assert_eq!((own(&one), own(&other)), ((true, true), (true, true)));
+        assert_ne!(one.tokens()[6], other.tokens()[6], "{name}");
+
+        // In memory, where what both begin with may be reused, and no more.
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = PrefixCacheOptions::new();
+        options.folder = Some(folder.path().into());
+        let mut cache = PrefixCache::new(&model, options.clone()).unwrap();
+        cache.insert(&one).unwrap();
+        assert_eq!(cache.persist(), 1);
+        let mut opened = PrefixCache::new(&model, options).unwrap();
+        for (cache, place) in [(&mut cache, "in memory"), (&mut opened, "on disk")] {
+            let mut fresh = model.session().unwrap();
+            let reused = cache.resume(&mut fresh, other.tokens()).unwrap();
+            assert!(reused <= 6, "{name} {place}: {reused} of another vector's tokens were reused");
+            assert_eq!(cache.resume(&mut fresh, one.tokens()).unwrap(), 10, "{name} {place}");
+            assert_eq!(fresh.last_logits(), one.last_logits(), "{name} {place}");
+        }
+
+        // A session's own way back.
+        let mut session = session_of(&model, first, &pair[0], after);
+        let mut empty = PrefixCache::new(&model, PrefixCacheOptions::new()).unwrap();
+        assert!(empty.resume(&mut session, other.tokens()).unwrap() <= 6, "{name}");
+
+        // In a file.
+        let saved = [&one, &other].map(|session| {
+            let mut file = Vec::new();
+            session.write_to(&mut file, None).unwrap();
+            model.read_session(Cursor::new(file)).unwrap().session
+        });
+        assert_eq!(
+            (saved[0].tokens(), saved[1].tokens()),
+            (one.tokens(), other.tokens()),
+            "{name}"
+        );
+
+        // What a sampler has seen goes with it, and what only the other session holds is a vector without a name.
+        let mut sampler = SamplerState::new(1);
+        sampler.accept_all(one.tokens());
+        sampler.accept_all(&[other.tokens()[6], 3]);
+        let mut file = Vec::new();
+        one.write_to(&mut file, Some(&sampler)).unwrap();
+        let loaded = model.read_session(Cursor::new(file)).unwrap().sampler.unwrap();
+        assert_eq!(loaded.history(), [one.tokens(), &[u32::MAX, 3]].concat(), "{name}");
+    }
+}
+
+#[test]
+fn a_vector_keeps_its_identity_while_a_cache_has_it_on_disk_only() {
+    let case = case_named("granitemoehybrid/mixed");
+    let model = open(&case, &cpu().threads(1));
+    let width = model.embedding_width();
+    let mut random = Random::named("on disk only");
+    let vector: Vec<f32> = (0..width).map(|_| random.normal() as f32).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = PrefixCacheOptions::new();
+    options.folder = Some(folder.path().into());
+    let mut cache = PrefixCache::new(&model, options).unwrap();
+    let session = session_of(&model, &[1, 2], &vector, &[3]);
+    let prompt = session.tokens().to_vec();
+    cache.insert(&session).unwrap();
+    cache.clear();
+    drop(session);
+    // Others come meanwhile.
+    let mut others = model.session().unwrap();
+    let many: Vec<f32> = (0..100 * width).map(|_| random.normal() as f32).collect();
+    others.feed_embeddings(&many).unwrap();
+    assert_eq!(session_of(&model, &[1, 2], &vector, &[3]).tokens(), prompt);
+    let mut fresh = model.session().unwrap();
+    assert_eq!(cache.resume(&mut fresh, &prompt).unwrap(), 4);
 }

@@ -83,7 +83,7 @@ fn every_field_and_tensor_is_missed_and_checked() {
     };
     for (field, values) in [
         ("format", vec![json!("pt"), json!("")]),
-        ("version", vec![json!("2"), json!("0"), json!("x".repeat(5000))]),
+        ("version", vec![json!("3"), json!("0"), json!("x".repeat(5000))]),
         (
             "position",
             ["10", "12", "-1", "18446744073709551615", "1e3", ""].map(|s| json!(s)).to_vec(),
@@ -212,4 +212,89 @@ fn headers_that_lie_about_lengths_take_no_memory() {
     for header in ["", "{}", "null", "[]", "{\"tokens\":", "{\"__metadata__\":{}}"] {
         refused(&model, &join(header, &[]));
     }
+}
+
+/// A session with a vector at position 4 and again at 6, another one between them.
+fn with_vectors() -> (Model, Vec<u8>) {
+    let (model, _) = sample();
+    let width = model.embedding_width();
+    let (one, other) = (vec![0.25; width], vec![-0.5; width]);
+    let mut session = model.session().unwrap();
+    session.feed(&[1, 2, 3, 4]).unwrap();
+    session.feed_embeddings(&[one.clone(), other, one].concat()).unwrap();
+    session.feed(&[5]).unwrap();
+    let file = bytes(&session);
+    (model, file)
+}
+
+#[test]
+fn vectors_in_files_are_those_of_their_digests() {
+    let (model, file) = with_vectors();
+    let (header, data) = parts(&file);
+    assert_eq!(header["__metadata__"]["version"], "2");
+    assert_eq!(header["vectors"]["shape"], json!([2, 8]));
+    let session = load(&model, &file).unwrap();
+    assert_eq!(bytes(&session), file);
+    let ids = session.tokens();
+    assert!(ids[4..7].iter().all(|&id| id >= kinglet::FIRST_VECTOR_ID));
+    assert_eq!((ids[4] == ids[6], ids[4] == ids[5]), (true, false));
+
+    let change = |f: &dyn Fn(&mut Value)| {
+        let mut header = header.clone();
+        f(&mut header);
+        refused(&model, &join(&header.to_string(), &data))
+    };
+    // As it was before there were digests: tokens from 2^31 on, and nothing that tells what they are.
+    let error = change(&|header| header["__metadata__"]["version"] = json!("1"));
+    assert!(matches!(error, SavedStateError::SurplusTensor { .. }), "{error:?}");
+    let vectors = |header: &Value| {
+        let range = &header["vectors"]["data_offsets"];
+        [range[0].as_u64().unwrap() as usize, range[1].as_u64().unwrap() as usize]
+    };
+    let [start, end] = vectors(&header);
+    let mut old = header.clone();
+    let object = old.as_object_mut().unwrap();
+    object.remove("vectors");
+    object["__metadata__"]["version"] = json!("1");
+    for (name, entry) in
+        object.iter_mut().filter(|(name, _)| *name != "__metadata__" && *name != "tokens")
+    {
+        for offset in entry["data_offsets"].as_array_mut().unwrap() {
+            *offset = json!(offset.as_u64().unwrap() - (end - start) as u64);
+        }
+        assert_ne!(name, "vectors");
+    }
+    let cut = [&data[..start], &data[end..]].concat();
+    let error = refused(&model, &join(&old.to_string(), &cut));
+    assert!(matches!(error, SavedStateError::WeakVectors { index: 4 }), "{error:?}");
+    assert!(error.to_string().contains("version 1"), "{error}");
+
+    let error = change(&|header| header["vectors"]["shape"] = json!([4, 4]));
+    assert!(matches!(error, SavedStateError::WrongTensor { .. }), "{error:?}");
+    // A vector that there is no digest of.
+    let mut beyond = data.clone();
+    beyond[4 * 5..][..4].copy_from_slice(&(kinglet::FIRST_VECTOR_ID + 2).to_le_bytes());
+    let error = refused(&model, &join(&header.to_string(), &beyond));
+    assert!(matches!(error, SavedStateError::Token { index: 5, .. }), "{error:?}");
+    // Another digest than was saved.
+    let mut other = data.clone();
+    other[start] ^= 1;
+    let error = refused(&model, &join(&header.to_string(), &other));
+    assert!(matches!(error, SavedStateError::Checksum { .. }), "{error:?}");
+}
+
+#[test]
+fn a_session_without_vectors_says_nothing_of_them() {
+    let (model, file) = sample();
+    let (header, data) = parts(&file);
+    // What earlier versions of the library wrote, and read.
+    assert_eq!(header["__metadata__"]["version"], "1");
+    assert!(header.get("vectors").is_none());
+    let mut later = header.clone();
+    later["__metadata__"]["version"] = json!("2");
+    let error = refused(&model, &join(&later.to_string(), &data));
+    assert!(
+        matches!(&error, SavedStateError::MissingTensor { name } if name == "vectors"),
+        "{error:?}"
+    );
 }

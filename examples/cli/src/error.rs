@@ -124,11 +124,10 @@ impl fmt::Display for CliError {
                 "no model: name a folder with --model DIR or in KINGLET_MODEL (the demo model is not {looked})"
             ),
             Self::NotAModel { origin, source } => write!(f, "{source} ({origin})"),
-            Self::Engine(source @ kinglet::Error::Quantize(error)) => {
-                let full = matches!(error, QuantizeError::Out { problem: Refused::NotEmpty, .. });
-                write!(f, "{source}{}", if full { " (--force)" } else { "" })
-            }
-            Self::Engine(source) => source.fmt(f),
+            Self::Engine(source) => match hint(source) {
+                Some(hint) => write!(f, "{source} ({hint})"),
+                None => source.fmt(f),
+            },
             Self::Text(source @ TextError::NoChatTemplate { .. }) => {
                 write!(f, "{source}: try `kinglet generate`, or --template FILE")
             }
@@ -168,6 +167,17 @@ impl fmt::Display for CliError {
                 write!(f, "this is a bug of Kinglet, please report it: {panic}")
             }
         }
+    }
+}
+
+/// The option that does what the engine's error advises, which knows of no options.
+fn hint(error: &kinglet::Error) -> Option<&'static str> {
+    use kinglet::Error;
+    match error {
+        Error::Quantize(QuantizeError::Out { problem: Refused::NotEmpty, .. }) => Some("--force"),
+        Error::NoAdapter { found, .. } if found.is_empty() => Some("--backend cpu"),
+        Error::DeviceMemory { .. } => Some("--backend cpu"),
+        _ => None,
     }
 }
 
@@ -241,5 +251,28 @@ impl From<EvalError> for CliError {
 impl From<SamplingError> for CliError {
     fn from(source: SamplingError) -> Self {
         Self::Sampling(source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_adds_the_option_that_the_library_cannot_name() {
+        let no_adapter = |found: &[&str]| kinglet::Error::NoAdapter {
+            wanted: "adapter".into(),
+            found: found.iter().map(ToString::to_string).collect(),
+        };
+        let memory = kinglet::Error::DeviceMemory { what: "weights", bytes: 9 };
+        for (error, hint) in [
+            (no_adapter(&[]), " (--backend cpu)"),
+            (no_adapter(&["0: a card"]), ""),
+            (memory, " (--backend cpu)"),
+            (kinglet::Error::EmptyRun, ""),
+        ] {
+            let plain = error.to_string();
+            assert_eq!(CliError::from(error).to_string(), format!("{plain}{hint}"));
+        }
     }
 }

@@ -22,6 +22,7 @@ const PREFILL_TOKENS: usize = 8;
 
 /// `W` and `b` of `y = W x + b`; an empty `b` is none.
 pub(super) struct Projection {
+    /// In memory: [`in_memory`] has seen its bytes.
     pub matrix: MatrixData,
     pub bias: Vec<f32>,
 }
@@ -31,16 +32,23 @@ pub(super) fn vector(weights: &Weights, spec: Option<&TensorSpec>) -> Result<Vec
     Ok(spec.map(|spec| weights.vector(spec)).transpose()?.unwrap_or_default())
 }
 
+/// The matrix, if its bytes are in memory and will stay there: a file is mapped, or held, as a whole.
+fn in_memory(matrix: &spec::Matrix, weights: &Weights) -> Result<MatrixData, Error> {
+    let matrix = weights.matrix(matrix)?;
+    matrix.view()?;
+    Ok(matrix)
+}
+
 impl Projection {
     pub(super) fn new(linear: &spec::Linear, weights: &Weights) -> Result<Self, Error> {
         Ok(Self {
-            matrix: weights.matrix(&linear.weight)?,
+            matrix: in_memory(&linear.weight, weights)?,
             bias: vector(weights, linear.bias.as_ref())?,
         })
     }
 
     pub(super) fn weights_only(matrix: &spec::Matrix, weights: &Weights) -> Result<Self, Error> {
-        Ok(Self { matrix: weights.matrix(matrix)?, bias: Vec::new() })
+        Ok(Self { matrix: in_memory(matrix, weights)?, bias: Vec::new() })
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -67,7 +75,8 @@ impl Projection {
         out_stride: usize,
     ) {
         let tokens = x.tokens();
-        match self.matrix.view() {
+        // A fault here would be the engine's own, and must not pass for a product of nothing.
+        match self.matrix.view().expect("a projection's matrix is in memory") {
             MatrixView::Dense { dtype, bytes } => {
                 let weight = Rows::packed(bytes, dtype, self.matrix.cols());
                 let x = x.floats;

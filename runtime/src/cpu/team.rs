@@ -16,8 +16,9 @@ use std::thread::{JoinHandle, Thread};
 
 use super::split::{Split, chunks};
 
-/// Looks at the counter this often before a thread goes to sleep: some 50 microseconds.
-const SPINS: u32 = 4000;
+/// How often a thread looks at the gate before it sleeps: some 50 microseconds. Miri interprets every look, and a short wait lets it see threads
+/// sleep and wake, too.
+const SPINS: u32 = if cfg!(miri) { 8 } else { 4000 };
 
 /// A section: called once on each thread with the thread's number.
 type Section = *const (dyn Fn(usize) + Sync);
@@ -298,11 +299,16 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    /// Repetitions of a test: few where Miri interprets them.
+    const fn rounds(native: u32) -> u32 {
+        if cfg!(miri) { native.div_ceil(25) } else { native }
+    }
+
     #[test]
     fn every_task_runs_once_awake_or_asleep() {
         for threads in [1, 2, 5] {
             let team = Team::new(threads, None).unwrap();
-            for round in 0..200 {
+            for round in 0..rounds(200) {
                 let mut counts = vec![0u32; 37];
                 let mut locals = vec![0u32; threads];
                 team.for_each_with(&mut locals, 37, chunks(&mut counts, 1), |local, i, part| {
@@ -311,7 +317,7 @@ mod tests {
                 });
                 assert!(counts.iter().zip(0..).all(|(&c, i)| c == i + round));
                 assert_eq!(locals.iter().sum::<u32>(), 37);
-                if round % 50 == 0 {
+                if round.is_multiple_of(rounds(50)) {
                     std::thread::sleep(Duration::from_millis(5));
                 }
             }
@@ -333,7 +339,7 @@ mod tests {
         let late = receive.recv().unwrap();
         let ran = std::thread::spawn(move || late.run());
         // Until the late one has slept and worked again.
-        for _ in 0..20 {
+        for _ in 0..rounds(20).max(3) {
             assert_eq!(sum(&team), 36 * 37 / 2);
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -365,7 +371,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for _ in 0..100 {
+                    for _ in 0..rounds(100) {
                         let mut counts = [0u8; 16];
                         team.for_each(16, chunks(&mut counts, 1), |_, part| part[0] += 1);
                         assert_eq!(counts, [1; 16]);

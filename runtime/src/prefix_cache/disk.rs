@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use crate::Error;
 use crate::model::Model;
 use crate::saved_state::{Heading, SavedStateError, read_heading};
-use crate::session::Snapshot;
+use crate::session::{Snapshot, Taken};
 
 /// `kinglet-MODEL-TOKENS.safetensors`: hashes in hexadecimal. Nothing else in the folder is ever touched.
 const PREFIX: &str = "kinglet-";
@@ -22,7 +22,7 @@ pub(super) struct File {
 
 /// A file of this model, found when the folder was opened.
 pub(super) struct Found {
-    pub(super) tokens: Vec<u32>,
+    pub(super) tokens: Taken,
     pub(super) has_logits: bool,
     pub(super) file: File,
 }
@@ -111,7 +111,9 @@ impl Disk {
             return Ok((None, Vec::new()));
         }
         let removed = self.make_room(needed)?;
-        let tokens = hash_tokens(snapshot.tokens());
+        // Two sequences with one name would only replace each other's file: the tokens in it are what counts.
+        let [low, high, ..] = snapshot.taken().digest();
+        let tokens = u64::from(high) << 32 | u64::from(low);
         let path = self.folder.join(format!("{}{tokens:016x}{SUFFIX}", self.prefix));
         snapshot.save(&path)?;
         let bytes = fs::metadata(&path).map_or(needed, |metadata| metadata.len());
@@ -156,11 +158,4 @@ impl Disk {
 pub(super) fn estimate(snapshot: &Snapshot) -> u64 {
     let header = 512 * (1 + snapshot.model().plan().states.len());
     (snapshot.state_bytes() + snapshot.own_bytes() + header) as u64
-}
-
-/// FNV-1a: two prompts with one hash would only replace each other's file, whose tokens are what counts.
-fn hash_tokens(tokens: &[u32]) -> u64 {
-    tokens.iter().flat_map(|token| token.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }

@@ -11,10 +11,12 @@ mod options;
 mod prefill;
 mod radix;
 
+use std::sync::Arc;
+
 use crate::Error;
 use crate::model::Model;
 use crate::plan::StateKind;
-use crate::session::{Session, Snapshot, common_prefix};
+use crate::session::{Session, Snapshot, VECTOR_BYTES, Vector, common_prefix};
 
 use blocks::Blocks;
 use disk::Disk;
@@ -29,6 +31,8 @@ pub use options::{PrefixCacheOptions, PrefixCacheStats, PrefixUse};
 struct Entry {
     memory: Option<Snapshot>,
     disk: Option<disk::File>,
+    /// The vectors of its sequence, each once: while it is on disk only, nothing else may hold them, and their ids stand in the tree.
+    vectors: Vec<Arc<Vector>>,
     /// When it was last used, by the cache's clock.
     used: u64,
     /// Whether it is worth a file: the end of a message or of an answer.
@@ -86,8 +90,8 @@ impl PrefixCache {
             cache.disk = Some(disk);
             for disk::Found { tokens, has_logits, file } in found {
                 let used = cache.tick();
-                let disk = Some(file);
-                let entry = Entry { memory: None, disk, used, boundary: true, has_logits };
+                let (disk, vectors) = (Some(file), tokens.distinct_vectors());
+                let entry = Entry { memory: None, disk, vectors, used, boundary: true, has_logits };
                 cache.tree.insert(&tokens, entry);
             }
         }
@@ -114,9 +118,10 @@ impl PrefixCache {
         }
     }
 
-    /// Bytes of memory held: blocks of state, and the tree.
+    /// Bytes of memory held: blocks of state, and the tree with what identifies its vectors.
     fn bytes(&self) -> usize {
-        self.blocks.bytes() + 4 * self.tree.tokens()
+        let vectors: usize = self.tree.iter().map(|(_, entry)| entry.vectors.len()).sum();
+        self.blocks.bytes() + 4 * self.tree.tokens() + vectors * VECTOR_BYTES
     }
 
     /// Forgets what is in memory. Files stay.
@@ -308,7 +313,8 @@ impl PrefixCache {
             self.forget(node);
         }
         let snapshot = session.snapshot()?;
-        let entry = Entry { memory: None, disk: None, used, boundary, has_logits };
+        let vectors = snapshot.taken().distinct_vectors();
+        let entry = Entry { memory: None, disk: None, vectors, used, boundary, has_logits };
         self.tree.insert(session.tokens(), entry);
         if let Some(node) = self.tree.find(session.tokens()) {
             self.hold(node, snapshot);

@@ -281,7 +281,7 @@ impl<'a> Worker<'a, '_> {
             let data = self.job.weights.get(source)?;
             self.job.weights.check_unchanged()?;
             let end = block.start.saturating_add(block.len);
-            let bytes = data.bytes().get(block.start..end).unwrap_or_default();
+            let bytes = data.bytes()?.get(block.start..end).unwrap_or_default();
             write(0, block.start, bytes)?;
             data.release(block.start..end);
             return Ok((block.len as u64, ErrorMeasure::new()));
@@ -295,7 +295,7 @@ impl<'a> Worker<'a, '_> {
         let bytes = rows.byte_len() as u64;
         let first = piece.first_row.saturating_add(block.start);
         let Encoding::Quantized(format) = target.encoding else {
-            if let MatrixView::Dense { bytes, .. } = rows.view() {
+            if let MatrixView::Dense { bytes, .. } = rows.view()? {
                 write(0, first.saturating_mul(rows.row_bytes()), bytes)?;
             }
             rows.release();

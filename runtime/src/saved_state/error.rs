@@ -35,7 +35,7 @@ pub enum SavedStateError {
     Version {
         /// Its version.
         found: String,
-        /// The one that can be read.
+        /// Those that can be read.
         expected: &'static str,
     },
     /// It was saved with another model.
@@ -82,6 +82,11 @@ pub enum SavedStateError {
         /// Tokens that the model has.
         vocab: usize,
     },
+    /// It was saved when vectors were told apart by hashes of 31 bits, which different vectors can share.
+    WeakVectors {
+        /// The place of the first of them.
+        index: usize,
+    },
     /// A number is NaN or infinite.
     NotFinite {
         /// The tensor that it stands in.
@@ -106,7 +111,7 @@ impl fmt::Display for SavedStateError {
             }
             Self::Version { found, expected } => write!(
                 f,
-                "its format has version {found:?}, this Kinglet reads version {expected}: save it again"
+                "its format has version {found:?}, this Kinglet reads versions {expected}: save it again"
             ),
             Self::OtherModel { model, differences } => {
                 write!(f, "it was saved with another model ({model:?})")?;
@@ -130,6 +135,11 @@ impl fmt::Display for SavedStateError {
             Self::Token { name, id, index, vocab } => write!(
                 f,
                 "token {id} (number {index} of {name}) is not in the vocabulary of {vocab} tokens"
+            ),
+            Self::WeakVectors { index } => write!(
+                f,
+                "it has a vector in place of token {index} and is of version 1 of the format, which can't tell vectors apart for certain: \
+                 feed the tokens and vectors to a new session, and save that"
             ),
             Self::NotFinite { name } => write!(f, "tensor {name:?} holds NaN or infinity"),
             Self::Checksum { found, expected } => write!(

@@ -1,6 +1,6 @@
 //! Reading a saved session: everything is checked, nothing is believed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -12,14 +12,18 @@ use serde::Deserialize;
 use super::checksum::Checksum;
 use super::error::SavedStateError;
 
-use super::{CHECKSUM, FORMAT, HISTORY, LOGITS, TOKENS, VERSION, state_name};
+use super::{
+    CHECKSUM, FORMAT, HISTORY, LOGITS, LOST_VECTOR, TOKENS, VECTORS, VERSION, VERSION_WITH_VECTORS,
+    VERSIONS, state_name,
+};
 use crate::Error;
 use crate::backend::PortableState;
+use crate::blake2s::Digest;
 use crate::model::Model;
 use crate::op::{Sight, StateId};
 use crate::plan::StateKind;
 use crate::sampling::{Rng, SamplerState};
-use crate::session::{FIRST_VECTOR_ID, Session};
+use crate::session::{FIRST_VECTOR_ID, Session, Taken};
 use crate::weights::{HeaderError, Tensor, parse_header};
 
 /// The longest header that is read: a saved session's is a few hundred bytes for each layer.
@@ -65,13 +69,13 @@ impl Model {
         let vocab = self.vocab();
         // In the file's order, which is that of the checksum.
         let random = file.random().map_err(of_input)?;
-        session.tokens = file.taken(vocab).map_err(of_input)?;
+        session.tokens = file.taken(vocab, of_input)?;
         if file.tensors.contains_key(LOGITS) {
             session.logits = file.floats(LOGITS).map_err(of_input)?;
         }
         let sampler = match random {
             Some(random) => {
-                let history = file.tokens(HISTORY, vocab).map_err(of_input)?;
+                let history = file.history(vocab).map_err(of_input)?;
                 Some(SamplerState::from_parts(random, history))
             }
             None => None,
@@ -109,7 +113,7 @@ fn open(path: &Path) -> Result<BufReader<File>, SavedStateError> {
 /// What can be known of a saved session without reading its state.
 pub(crate) struct Heading {
     /// The tokens that it has taken.
-    pub(crate) tokens: Vec<u32>,
+    pub(crate) tokens: Taken,
     /// Whether it has the logits after the last of them.
     pub(crate) has_logits: bool,
 }
@@ -120,7 +124,7 @@ pub(crate) fn read_heading(model: &Model, path: &Path) -> Result<Heading, Error>
     let mut file = SavedFile::new(open(path).map_err(of_file)?).map_err(of_file)?;
     let position = file.check_model(model).map_err(of_file)?;
     file.check_tensors(model, position).map_err(of_file)?;
-    let tokens = file.taken(model.vocab()).map_err(of_file)?;
+    let tokens = file.taken(model.vocab(), of_file)?;
     Ok(Heading { tokens, has_logits: file.tensors.contains_key(LOGITS) })
 }
 
@@ -136,6 +140,8 @@ struct SavedFile<R> {
     input: R,
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, Tensor>,
+    /// Ids in this process of the vectors that the file has, by its own; known once the tokens are read.
+    vectors: HashMap<u32, u32>,
     /// Where the tensors' bytes begin.
     data: u64,
     /// Over what was read so far: all of the file, once every tensor was read in the file's order.
@@ -174,6 +180,7 @@ impl<R: Read + Seek> SavedFile<R> {
             input,
             metadata: with.metadata,
             tensors: tensors.into_iter().map(|tensor| (tensor.name.to_string(), tensor)).collect(),
+            vectors: HashMap::new(),
             data: 8 + header,
             sum: Checksum::new(),
         })
@@ -190,9 +197,9 @@ impl<R: Read + Seek> SavedFile<R> {
             return Err(SavedStateError::NotASession);
         }
         let version = self.field("version")?;
-        if version != VERSION {
+        if ![VERSION, VERSION_WITH_VECTORS].contains(&version) {
             let found = short(version);
-            return Err(SavedStateError::Version { found, expected: VERSION });
+            return Err(SavedStateError::Version { found, expected: VERSIONS });
         }
         let identity = model.identity().map_err(|error| {
             unreadable(io::Error::other(format!("the model's own weights: {error}")))
@@ -220,6 +227,11 @@ impl<R: Read + Seek> SavedFile<R> {
         let mut known: Vec<String> = vec![TOKENS.into(), CHECKSUM.into()];
         self.expect(TOKENS, Dtype::U32, &[position])?;
         self.expect(CHECKSUM, Dtype::U64, &[1])?;
+        if self.field("version")? == VERSION_WITH_VECTORS {
+            let count = self.tensor(VECTORS)?.shape.first().copied().unwrap_or(0);
+            self.expect(VECTORS, Dtype::U32, &[count, size_of::<Digest>() / 4])?;
+            known.push(VECTORS.into());
+        }
         if self.tensors.contains_key(LOGITS) {
             self.expect(LOGITS, Dtype::F32, &[model.vocab()])?;
             known.push(LOGITS.into());
@@ -304,24 +316,52 @@ impl<R: Read + Seek> SavedFile<R> {
         Ok(floats)
     }
 
-    fn tokens(&mut self, name: &'static str, vocab: usize) -> Result<Vec<u32>, SavedStateError> {
-        self.ids(name, vocab, None)
+    /// A sampler's history: tokens, and vectors by the ids that they have in this process.
+    fn history(&mut self, vocab: usize) -> Result<Vec<u32>, SavedStateError> {
+        let vectors = std::mem::take(&mut self.vectors);
+        let known = |id| vectors.contains_key(&id) || id == LOST_VECTOR;
+        let mut history = self.ids(HISTORY, vocab, known)?;
+        for id in &mut history {
+            *id = vectors.get(id).copied().unwrap_or(*id);
+        }
+        self.vectors = vectors;
+        Ok(history)
     }
 
-    /// What a session has taken: tokens, and vectors by their ids.
-    fn taken(&mut self, vocab: usize) -> Result<Vec<u32>, SavedStateError> {
-        self.ids(TOKENS, vocab, Some(FIRST_VECTOR_ID))
+    /// What a session has taken: tokens and vectors.
+    fn taken(
+        &mut self,
+        vocab: usize,
+        failed: impl Fn(SavedStateError) -> Error,
+    ) -> Result<Taken, Error> {
+        let Some(vectors) = self.tensors.get(VECTORS) else {
+            let ids = self.ids(TOKENS, vocab, |_| true).map_err(&failed)?;
+            if let Some(index) = ids.iter().position(|&id| id >= FIRST_VECTOR_ID) {
+                return Err(failed(SavedStateError::WeakVectors { index }));
+            }
+            return Ok(ids.into());
+        };
+        let count = vectors.shape.first().copied().unwrap_or(0);
+        let known = |id: u32| ((id - FIRST_VECTOR_ID) as usize) < count;
+        let ids = self.ids(TOKENS, vocab, known).map_err(&failed)?;
+        let words: Vec<u32> = self.elements(VECTORS).map_err(&failed)?;
+        let digests: &[Digest] = words.as_chunks().0;
+        let missing = || failed(SavedStateError::MissingTensor { name: VECTORS.into() });
+        let taken = Taken::from_parts(&ids, digests)?.ok_or_else(missing)?;
+        let places = ids.iter().copied().zip(taken.iter().copied());
+        self.vectors = places.filter(|(id, _)| *id >= FIRST_VECTOR_ID).collect();
+        Ok(taken)
     }
 
-    /// Ids that are below `vocab`, or at least `others` where others are allowed.
+    /// Ids that are below `vocab`, or from [`FIRST_VECTOR_ID`] on and known as vectors.
     fn ids(
         &mut self,
         name: &'static str,
         vocab: usize,
-        others: Option<u32>,
+        is_vector: impl Fn(u32) -> bool,
     ) -> Result<Vec<u32>, SavedStateError> {
         let ids: Vec<u32> = self.elements(name)?;
-        let known = |id: u32| (id as usize) < vocab || others.is_some_and(|first| id >= first);
+        let known = |id: u32| (id as usize) < vocab || (id >= FIRST_VECTOR_ID && is_vector(id));
         match ids.iter().enumerate().find(|&(_, &id)| !known(id)) {
             Some((index, &id)) => Err(SavedStateError::Token { name, id, index, vocab }),
             None => Ok(ids),

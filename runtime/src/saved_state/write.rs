@@ -1,5 +1,7 @@
 //! Writing a saved session.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -7,20 +9,24 @@ use serde_json::{Map, Value, json};
 
 use super::checksum::Checksum;
 use super::error::SavedStateError;
-use super::{CHECKSUM, FORMAT, HISTORY, LOGITS, TOKENS, VERSION, state_name};
+use super::{
+    CHECKSUM, FORMAT, HISTORY, LOGITS, LOST_VECTOR, TOKENS, VECTORS, VERSION, VERSION_WITH_VECTORS,
+    state_name,
+};
 use crate::backend::{PortableState, SessionState};
+use crate::blake2s::Digest;
 use crate::model::Model;
 use crate::op::{Sight, StateId};
 use crate::plan::StateKind;
 use crate::sampling::SamplerState;
-use crate::session::{Session, Snapshot};
+use crate::session::{FIRST_VECTOR_ID, Session, Snapshot, Taken};
 use crate::{Error, atomic_file};
 
 /// What a file is made of.
 struct Contents<'a> {
     model: &'a Model,
     state: &'a dyn SessionState,
-    tokens: &'a [u32],
+    tokens: &'a Taken,
     logits: Option<&'a [f32]>,
     sampler: Option<&'a SamplerState>,
 }
@@ -92,7 +98,7 @@ impl Snapshot {
     /// As [`Snapshot::save`].
     pub async fn write_to_async(&self, out: &mut dyn Write) -> Result<(), Error> {
         let state = self.state().copy()?;
-        let (tokens, logits) = (self.tokens(), self.last_logits());
+        let (tokens, logits) = (self.taken(), self.last_logits());
         let contents =
             Contents { model: self.model(), state: &*state, tokens, logits, sampler: None };
         contents.write(out).await.map_err(|problem| problem.into_error(None))
@@ -105,7 +111,7 @@ impl Snapshot {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         // A state of our own, so that nobody waits for the disk to look at the shared one.
         let state = self.state().copy()?;
-        let (tokens, logits) = (self.tokens(), self.last_logits());
+        let (tokens, logits) = (self.taken(), self.last_logits());
         let contents =
             Contents { model: self.model(), state: &*state, tokens, logits, sampler: None };
         save(contents, path.as_ref())
@@ -198,13 +204,19 @@ impl Contents<'_> {
         let mut metadata = Map::new();
         let mut field = |name: &str, value: String| metadata.insert(name.into(), value.into());
         field("format", FORMAT.into());
-        field("version", VERSION.into());
+        let (ids, vectors) = tokens.to_parts();
+        // What needs nothing of a later version is read by earlier ones, too.
+        let version = if vectors.is_empty() { VERSION } else { VERSION_WITH_VECTORS };
+        field("version", version.into());
         field("model", model.spec().model_type.clone());
         for (name, value) in identity.fields() {
             field(name, format!("{value:016x}"));
         }
         field("position", position.to_string());
         header.add(TOKENS.into(), "U32", 4, &[position]);
+        if !vectors.is_empty() {
+            header.add(VECTORS.into(), "U32", 4, &[vectors.len(), size_of::<Digest>() / 4]);
+        }
         if let Some(logits) = logits {
             header.add(LOGITS.into(), "F32", 4, &[logits.len()]);
         }
@@ -238,12 +250,15 @@ impl Contents<'_> {
 
         let mut body = Body { out, sum: Checksum::new() };
         body.sum.add("sampler", random.unwrap_or_default().as_bytes());
-        body.words(TOKENS, tokens)?;
+        body.words(TOKENS, &ids)?;
+        if !vectors.is_empty() {
+            body.words(VECTORS, vectors.as_flattened())?;
+        }
         if let Some(logits) = logits {
             body.floats(LOGITS, logits)?;
         }
         if let Some(sampler) = sampler {
-            body.words(HISTORY, sampler.history())?;
+            body.words(HISTORY, &in_file(sampler.history(), tokens, &ids))?;
         }
         for (index, described) in states.iter().enumerate() {
             let name = state_name(index, &described.name);
@@ -264,6 +279,20 @@ impl Contents<'_> {
         body.out.write_all(&sum.to_le_bytes())?;
         Ok(())
     }
+}
+
+/// A sampler's history with vectors as the file has them, among the session's tokens `held`, which are `ids` there.
+fn in_file<'a>(history: &'a [u32], held: &[u32], ids: &[u32]) -> Cow<'a, [u32]> {
+    if history.iter().all(|&id| id < FIRST_VECTOR_ID) {
+        return Cow::Borrowed(history);
+    }
+    let known: HashMap<u32, u32> = held.iter().copied().zip(ids.iter().copied()).collect();
+    let place = |&id: &u32| match known.get(&id) {
+        _ if id < FIRST_VECTOR_ID => id,
+        Some(place) => *place,
+        None => LOST_VECTOR,
+    };
+    history.iter().map(place).collect()
 }
 
 fn exported_len(state: &PortableState) -> [usize; 2] {

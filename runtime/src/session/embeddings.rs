@@ -2,21 +2,16 @@
 
 use crate::Error;
 use crate::backend::Logits;
-use crate::fnv1a::Fnv1a;
-use crate::model::{Model, Run};
+use crate::blake2s::Digest;
+use crate::model::{Embedded, Model, Run};
 use crate::session::Session;
+use crate::session::vectors::{digest_of, hold};
 
-/// The ids from here on are no tokens: each stands for a vector that [`Session::feed_embeddings`] was given, and is made from its bits. No
-/// vocabulary is so large.
+/// Ids from here on are not tokens: each stands for a vector that [`Session::feed_embeddings`] was given. No vocabulary is so large.
+///
+/// Vectors have the same id exactly if they have the same bits, told apart by a cryptographic hash of 256 bits. An id holds in this process, and as
+/// long as a session, a snapshot or a [`PrefixCache`](crate::PrefixCache) holds a position of the vector. Fed again after that, it has another id.
 pub const FIRST_VECTOR_ID: u32 = 1 << 31;
-
-/// What a position that took `vector` is known by: equal vectors have equal ids.
-fn id_of(vector: &[f32]) -> u32 {
-    let mut hash = Fnv1a::new();
-    hash.write(bytemuck::cast_slice(vector));
-    let hash = hash.finish();
-    FIRST_VECTOR_ID | (hash ^ (hash >> 32)) as u32
-}
 
 impl Model {
     /// Elements of the vector that a token is embedded as.
@@ -47,8 +42,8 @@ impl Session {
     /// Takes vectors, `[n, width]`, as [`Session::feed`] takes tokens, each in place of what a token is embedded as: as rows of the table, before the
     /// factor that some models put on them. Returns the logits after the last of them, `[vocab]`.
     ///
-    /// Their positions have ids from [`FIRST_VECTOR_ID`] on among [`Session::tokens`]. All else goes on as with tokens: snapshots, saving,
-    /// reuse of prefixes (equal vectors are equal prefixes). Only computing them again takes who has them:
+    /// Their positions have ids from [`FIRST_VECTOR_ID`] on among [`Session::tokens`]. All else works as with tokens: snapshots, saving,
+    /// reuse of prefixes (equal vectors are equal prefixes). The session keeps no vectors, so it can't compute them again:
     /// [`Session::rewind_and_replay`] across them is an error.
     ///
     /// # Errors
@@ -71,10 +66,12 @@ impl Session {
         if let Some(at) = vectors.iter().position(|x| !x.is_finite()) {
             return Err(Error::EmbeddingNotFinite { vector: at / width, element: at % width });
         }
-        let ids: Vec<u32> = vectors.chunks_exact(width).map(id_of).collect();
-        model.check_room(self, ids.len())?;
+        model.check_room(self, vectors.len() / width)?;
+        let digests: Vec<Digest> = vectors.chunks_exact(width).map(digest_of).collect();
+        let held = hold(&digests)?;
+        let ids: Vec<u32> = held.iter().map(|vector| vector.id()).collect();
         let run = Run { session: &mut *self, tokens: &ids, logits: Logits::Last };
-        model.advance(&mut [run], Some(vectors)).await?;
+        model.advance(&mut [run], Some(Embedded { floats: vectors, held: &held })).await?;
         Ok(&self.logits)
     }
 }

@@ -4,6 +4,8 @@ mod embeddings;
 mod generation;
 mod retained;
 mod snapshot;
+mod taken;
+mod vectors;
 
 use crate::Error;
 use crate::backend::{Logits, SessionState};
@@ -18,6 +20,8 @@ pub(crate) use retained::Retained;
 pub use retained::{Reach, Retain};
 pub(crate) use snapshot::SharedState;
 pub use snapshot::Snapshot;
+pub(crate) use taken::Taken;
+pub(crate) use vectors::{VECTOR_BYTES, Vector};
 
 /// The state of one sequence: recurrent tensors, key/value cache, tokens, last logits.
 ///
@@ -32,7 +36,7 @@ pub use snapshot::Snapshot;
 pub struct Session {
     pub(crate) model: Model,
     pub(crate) state: Box<dyn SessionState>,
-    pub(crate) tokens: Vec<u32>,
+    pub(crate) tokens: Taken,
     pub(crate) logits: Vec<f32>,
     pub(crate) retained: Retained,
     pub(crate) poisoned: bool,
@@ -87,7 +91,8 @@ impl Session {
         &self.model
     }
 
-    /// The tokens taken so far; ids from [`FIRST_VECTOR_ID`] on stand for vectors ([`Session::feed_embeddings`]).
+    /// The tokens taken so far. Ids from [`FIRST_VECTOR_ID`] on stand for vectors ([`Session::feed_embeddings`]), in this process and as long as a
+    /// session, snapshot or [`PrefixCache`](crate::PrefixCache) holds the vector's position.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -144,8 +149,7 @@ impl Session {
         self.state = snapshot.state().copy()?;
         let common = common_prefix(&self.tokens, snapshot.tokens());
         self.retained.forget_after(common);
-        self.tokens.clear();
-        self.tokens.extend_from_slice(snapshot.tokens());
+        self.tokens.clone_from(snapshot.taken());
         self.set_logits(snapshot.last_logits());
         self.poisoned = false;
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::Session;
+use super::{Session, Taken};
 use crate::Error;
 use crate::backend::SessionState;
 use crate::model::Model;
@@ -39,7 +39,7 @@ pub struct Snapshot(Arc<Inner>);
 struct Inner {
     model: Model,
     state: SharedState,
-    tokens: Vec<u32>,
+    tokens: Taken,
     logits: Option<Vec<f32>>,
 }
 
@@ -47,7 +47,7 @@ impl Snapshot {
     pub(crate) fn new(
         model: Model,
         state: SharedState,
-        tokens: Vec<u32>,
+        tokens: Taken,
         logits: Option<&[f32]>,
     ) -> Self {
         Self(Arc::new(Inner { model, state, tokens, logits: logits.map(<[f32]>::to_vec) }))
@@ -58,8 +58,12 @@ impl Snapshot {
         &self.0.model
     }
 
-    /// The tokens that the session had taken.
+    /// The tokens that the session had taken; ids of vectors among them are as in [`Session::tokens`].
     pub fn tokens(&self) -> &[u32] {
+        &self.0.tokens
+    }
+
+    pub(crate) fn taken(&self) -> &Taken {
         &self.0.tokens
     }
 
@@ -94,8 +98,6 @@ impl Snapshot {
 
     /// Bytes besides the state.
     pub(crate) fn own_bytes(&self) -> usize {
-        size_of::<Inner>()
-            + 4 * self.0.tokens.len()
-            + 4 * self.0.logits.as_ref().map_or(0, Vec::len)
+        size_of::<Inner>() + self.0.tokens.bytes() + 4 * self.0.logits.as_ref().map_or(0, Vec::len)
     }
 }

@@ -183,6 +183,11 @@ pub enum WeightsError {
         /// Bytes needed.
         bytes: usize,
     },
+    /// The bytes of a tensor were asked for that are not in memory, or not as many as its shape needs.
+    NotInMemory {
+        /// The tensor.
+        tensor: String,
+    },
     /// A progress callback asked to stop.
     Cancelled,
 }
@@ -288,6 +293,11 @@ impl fmt::Display for WeightsError {
             Self::OutOfMemory { tensor, bytes } => {
                 write!(f, "not enough memory for the {bytes} bytes of tensor {}", Name(tensor))
             }
+            Self::NotInMemory { tensor } => write!(
+                f,
+                "the bytes of tensor {} are not in memory: its file is read in parts, so read the rows first",
+                Name(tensor)
+            ),
             Self::Cancelled => f.write_str("cancelled"),
         }
     }

@@ -112,25 +112,36 @@ impl MatrixData {
         self.rows.saturating_mul(self.row_bytes())
     }
 
-    /// Its bytes, which must be in memory: see [`MatrixData::resident`].
-    pub fn view(&self) -> MatrixView<'_> {
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// When they are not in memory: see [`MatrixData::resident`].
+    pub fn view(&self) -> Result<MatrixView<'_>, WeightsError> {
         match &self.storage {
             Storage::Dense { span, dtype } => {
-                MatrixView::Dense { dtype: *dtype, bytes: span.bytes() }
+                Ok(MatrixView::Dense { dtype: *dtype, bytes: self.bytes_of(span)? })
             }
             Storage::Quantized { format, float, codes, scales, biases, factor } => {
-                let biases = biases.as_ref().map(Span::bytes).unwrap_or_default();
+                let biases = match biases {
+                    Some(biases) => self.bytes_of(biases)?,
+                    None => &[],
+                };
+                let (codes, scales) = (self.bytes_of(codes)?, self.bytes_of(scales)?);
                 let shape = [self.rows, self.cols];
-                match Blocks::new(*format, *float, shape, codes.bytes(), scales.bytes(), biases) {
-                    Ok(blocks) => MatrixView::Quantized(blocks.with_factor(*factor)),
-                    Err(error) => {
-                        // The spans were cut to fit when the matrix was made.
-                        debug_assert!(false, "{}: {error}", self.name);
-                        MatrixView::Dense { dtype: DType::F32, bytes: &[] }
-                    }
-                }
+                // The spans were cut to fit when the matrix was made.
+                Blocks::new(*format, *float, shape, codes, scales, biases)
+                    .map(|blocks| MatrixView::Quantized(blocks.with_factor(*factor)))
+                    .map_err(|_| self.not_in_memory())
             }
         }
+    }
+
+    fn bytes_of<'a>(&self, span: &'a Span) -> Result<&'a [u8], WeightsError> {
+        span.bytes().ok_or_else(|| self.not_in_memory())
+    }
+
+    fn not_in_memory(&self) -> WeightsError {
+        WeightsError::NotInMemory { tensor: self.name.to_string() }
     }
 
     /// Decodes row `row` into `out`, exactly in f32.
@@ -148,7 +159,7 @@ impl MatrixData {
         if row >= self.rows || out.len() != self.cols {
             return Err(error());
         }
-        match self.view() {
+        match self.view()? {
             MatrixView::Dense { dtype, bytes } => {
                 let size = self.row_bytes();
                 let bytes = bytes.get(row * size..(row + 1) * size).ok_or_else(error)?;

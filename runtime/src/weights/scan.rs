@@ -67,7 +67,8 @@ impl Weights {
         let mut done = 0;
         for Numbers { name, span, kind } in tensors {
             let (mut before, span) = (0, span.resident()?);
-            for piece in span.bytes().chunks(PIECE) {
+            let not_there = || WeightsError::NotInMemory { tensor: name.to_string() };
+            for piece in span.bytes().ok_or_else(not_there)?.chunks(PIECE) {
                 span.check_unchanged()?;
                 if let Some(at) = kind.and_then(|kind| first_non_finite(kind, piece)) {
                     let value = kind.map_or(f32::NAN, |kind| value(kind, piece, at));

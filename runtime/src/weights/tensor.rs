@@ -23,10 +23,10 @@ impl Span {
         Self { part, range }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        let bytes = self.part.bytes().get(self.range.clone());
-        debug_assert!(bytes.is_some(), "a span reaches past its file, or was not read");
-        bytes.unwrap_or_default()
+    /// The bytes; `None` if they are not in memory.
+    pub(super) fn bytes(&self) -> Option<&[u8]> {
+        // What a file that is read in parts has in memory is its header.
+        if self.part.is_resident() { self.part.bytes().get(self.range.clone()) } else { None }
     }
 
     /// How many bytes.
@@ -104,10 +104,18 @@ impl TensorData {
         &self.shape
     }
 
-    /// Its elements, row-major and little-endian, **at any address**: nothing aligns them. Not there where the file is read in parts
-    /// ([`ReadAt`](super::ReadAt)).
-    pub fn bytes(&self) -> &[u8] {
-        self.span.bytes()
+    /// Its elements, row-major and little-endian, **at any address**: nothing aligns them.
+    ///
+    /// # Errors
+    /// When they are not in memory, because the file is read in parts ([`ReadAt`](super::ReadAt)).
+    pub fn bytes(&self) -> Result<&[u8], WeightsError> {
+        let not_there = || WeightsError::NotInMemory { tensor: self.name.to_string() };
+        self.span.bytes().ok_or_else(not_there)
+    }
+
+    /// Bytes of all elements, in memory or not.
+    pub fn byte_len(&self) -> usize {
+        self.span.len()
     }
 
     /// Number of elements.

@@ -15,6 +15,7 @@ use super::kernels::CompiledKernel;
 use super::pipeline_cache::PipelineCache;
 use super::reliance::{Reliance, Trait};
 use crate::Error;
+use crate::testing::DeviceLimits;
 
 /// How long the device may take over what was submitted before it counts as stuck.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -24,10 +25,8 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 pub(super) struct DeviceOptions {
     /// Which adapter; the best if not given.
     pub adapter: Option<usize>,
-    /// Whether kernels must do without subgroups.
-    pub avoid_subgroups: bool,
-    /// A bound on the size of what kernels see, below the adapter's own.
-    pub max_binding: Option<u64>,
+    /// What tests take away from it.
+    pub limits: DeviceLimits,
     /// Where compiled kernels are kept from one process to the next; nowhere if not given.
     pub cache_dir: Option<PathBuf>,
 }
@@ -127,7 +126,7 @@ impl Device {
         let choice = adapter::choose(options.adapter).await?;
         let info = choice.info;
         let mut capabilities = info.capabilities.allowed()?;
-        capabilities.subgroups &= !options.avoid_subgroups;
+        capabilities.subgroups &= !options.limits.avoid_subgroups;
         let capabilities = capabilities.consistent();
         // What WebGPU promises everywhere, but large buffers where there are some.
         let mut limits = wgpu::Limits::default();
@@ -176,7 +175,7 @@ impl Device {
             device,
             queue,
             capabilities,
-            max_binding: options.max_binding.map_or(own, |bound| bound.min(own)) & !15,
+            max_binding: options.limits.max_binding.map_or(own, |bound| bound.min(own)) & !15,
             max_groups: limits.max_compute_workgroups_per_dimension,
             options,
             info,

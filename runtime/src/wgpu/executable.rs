@@ -75,8 +75,7 @@ impl OpenDevice {
 fn device_options(options: &ModelOptions) -> DeviceOptions {
     DeviceOptions {
         adapter: options.adapter,
-        avoid_subgroups: options.avoid_subgroups,
-        max_binding: options.max_binding,
+        limits: options.device_limits,
         cache_dir: options.cache_dir.clone(),
     }
 }
@@ -359,6 +358,7 @@ impl Executable for WgpuExecutable {
         super::bandwidth::measure(&self.program.device).map(Some)
     }
 
+    #[cfg(feature = "testing")]
     fn lose_device(&self) {
         self.program.device.device.destroy();
     }

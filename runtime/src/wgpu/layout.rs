@@ -134,7 +134,7 @@ impl Layout {
         out: &mut [u8],
     ) -> Result<(), Error> {
         let kept = Self::of(matrix) == self;
-        let source = match matrix.view() {
+        let source = match matrix.view()? {
             MatrixView::Dense { bytes, .. } if kept => {
                 let len = matrix.row_bytes();
                 bytes.get(row * len..).and_then(|rest| rest.get(..len)).unwrap_or_default()

@@ -182,7 +182,7 @@ impl Uploader {
             let view = self.device.queue.write_buffer_with(buffer, offset, size);
             let mut view = view.ok_or_else(|| self.device.fault("refused weights"))?;
             for row in 0..count {
-                match (plane, part.view()) {
+                match (plane, part.view()?) {
                     (Plane::Codes, _) => {
                         layout.write_codes(&part, row, &mut decoded, &mut line)?;
                     }
