@@ -27,7 +27,7 @@ Examples:
 /// Options of `generate`.
 #[derive(Args)]
 // As clap writes it, it is wider than a terminal.
-#[command(after_help = EXAMPLES, override_usage = "kinglet generate [OPTIONS] <--prompt TEXT|--prompt-file FILE|--tokens IDS>")]
+#[command(after_help = EXAMPLES, override_usage = "kinglet generate [OPTIONS] <--prompt TEXT|--prompt-file F|--tokens IDS>")]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     prompt: Prompt,
