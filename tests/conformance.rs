@@ -2,6 +2,7 @@
 //! as MLX converts and quantizes them, for prefill in one go, in chunks and token by token, on one thread and two.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kinglet::models::{Branch, Mixer};
 use kinglet::quant::{Format, Mode};
@@ -42,17 +43,30 @@ fn logits(model: &Model, tokens: &[u32], chunk: usize) -> Vec<f32> {
 }
 
 /// Collects failures, so that one run shows them all.
-fn for_each_case(check: impl Fn(&Case) -> Vec<String>) {
+fn for_each_case(check: impl Fn(&Case) -> Vec<String> + Sync) {
     for_each(&cases(), check);
 }
 
 /// As [`for_each_case`], with the checkpoints that MLX converted.
-fn for_all_cases(check: impl Fn(&Case) -> Vec<String>) {
+fn for_all_cases(check: impl Fn(&Case) -> Vec<String> + Sync) {
     for_each(&[cases(), quantized_cases()].into_iter().flatten().collect::<Vec<_>>(), check);
 }
 
-fn for_each(cases: &[Case], check: impl Fn(&Case) -> Vec<String>) {
-    let failures: Vec<String> = cases.iter().flat_map(check).collect();
+/// Checks the cases on all processors, since a test by itself has one thread.
+fn for_each(cases: &[Case], check: impl Fn(&Case) -> Vec<String> + Sync) {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut failures = Vec::new();
+        while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            failures.extend(check(case));
+        }
+        failures
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 

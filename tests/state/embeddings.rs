@@ -136,6 +136,8 @@ fn old_hash(vector: &[f32]) -> u32 {
 }
 
 /// Two vectors with one hash of 31 bits, found among 200,000. All but their last elements are 0.
+// The numbers are exact as they are written.
+#[allow(clippy::excessive_precision)]
 fn colliding(width: usize) -> [Vec<f32>; 2] {
     let ends = match width {
         36 => [[2.439453125, -1.345703125], [-3.322265625, 3.71484375]],
