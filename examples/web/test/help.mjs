@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { copyFileSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { browser } from './browser.mjs';
 import { serve } from './serve.mjs';
@@ -37,19 +37,29 @@ export function nativeTokens(model, most) {
   return nativeDone(args, `${ASK}\n`).ids;
 }
 
-/** A test with a browser of its own. With `threads` it is skipped where the package was built without them. */
+/** Tests that wait for a graphics card, and the others. */
+const lanes = { 'with WebGPU': [], 'without WebGPU': [] };
+
+/** A test with a browser of its own. With `threads` it is skipped where the package was built without them. `runLanes` runs it. */
 export function inBrowser(name, options, body) {
   const wanted = process.argv.slice(2);
   if (wanted.length > 0 && !wanted.some((part) => name.includes(part))) return;
   const { threads = false, ...rest } = options;
   const skip = threads && !existsSync('dist/kinglet/threads') && 'build.sh --quick leaves out the module with threads';
-  test(name, { timeout: 240_000, skip }, async () => {
+  lanes[rest.webgpu ? 'with WebGPU' : 'without WebGPU'].push(() => test(name, { timeout: 360_000, skip }, async () => {
     const { context, close } = await browser(rest);
     try {
       await body(context);
     } finally {
       await close();
     }
+  }));
+}
+
+/** Runs all tests in browsers. A card that the processor plays compiles kernels in one thread: the tests without one run beside those with it. */
+export function runLanes() {
+  describe('in Chromium', { concurrency: 2 }, () => {
+    for (const [name, tests] of Object.entries(lanes)) describe(name, { concurrency: 1 }, () => tests.forEach((run) => run()));
   });
 }
 
