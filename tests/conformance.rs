@@ -2,9 +2,13 @@
 //! as MLX converts and quantizes them, for prefill in one go, in chunks and token by token, on one thread and two.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kinglet::models::{Branch, Mixer};
+use kinglet::backend::{BackendRun, Logits, compile};
+use kinglet::models::{Block, Branch, ModelSpec, Role};
+use kinglet::op::Op;
+use kinglet::plan::Plan;
 use kinglet::quant::{Format, Mode};
 use kinglet::text::StopTokens;
 use kinglet::weights::CheckOptions;
@@ -13,7 +17,7 @@ use kinglet::{Activations, Checkpoint, Isa, Model, ModelOptions};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
 
-use kinglet_tests::target::wgpu_targets;
+use kinglet_tests::target::{Target, wgpu_targets};
 use kinglet_tests::{Case, argmax, case_named, cases, foreign_cases, quantized_cases, relative_l2};
 
 /// The bound on the relative L2 error of f32 logits on the CPU.
@@ -210,8 +214,9 @@ fn logits_and_greedy_tokens_on_wgpu_equal_the_reference() {
                 let mut errors: Vec<f64> = rows.map(|(a, b)| relative_l2(a, b)).collect();
                 errors.sort_by(f64::total_cmp);
                 // Rounding sends some tokens to other experts, and what they leave in the state is seen by those behind.
-                let routed = |branch: &Branch| matches!(branch.mixer, Mixer::Moe(_));
-                let routes = model.spec().blocks.iter().flat_map(|b| &b.branches).any(routed);
+                let branches = model.spec().blocks.iter().flat_map(|block| &block.branches);
+                let mut parts = branches.flat_map(|branch| branch.mixer.parts());
+                let routes = parts.any(|part| part.role == Role::Router);
                 let worst = if routes { errors.len() / 2 } else { errors.len() - 1 };
                 let error = errors[worst];
                 if error.is_nan() || error > bound || got.iter().any(|x| !x.is_finite()) {
@@ -401,4 +406,109 @@ fn foreign_layouts_are_converted() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(exact >= 10 && inexact >= 3, "{exact} exact, {inexact} not");
+}
+
+/// The residual stream after `blocks`, through the head's matrix, which is linear where its norm and soft cap are left out.
+fn stream(model: &Model, blocks: Vec<Block>, options: &ModelOptions, chunk: usize) -> Vec<f64> {
+    let mut plan = Plan::new(&ModelSpec { blocks, ..model.spec().clone() });
+    let Some(Op::Head(head)) = plan.ops.last_mut() else { panic!("a plan ends in its head") };
+    (head.norm, head.soft_cap) = (None, None);
+    let executable = compile(Arc::new(plan), model.weights(), options).unwrap();
+    let mut state = executable.new_state().unwrap();
+    let mut all = Vec::new();
+    for tokens in (0..24).collect::<Vec<u32>>().chunks(chunk) {
+        let mut logits = Vec::new();
+        let (wanted, vectors) = (Logits::All, None);
+        let run = BackendRun { tokens, vectors, state: &mut *state, wanted, logits: &mut logits };
+        pollster::block_on(executable.step(vec![run])).unwrap();
+        all.extend(logits.into_iter().map(f64::from));
+    }
+    all
+}
+
+#[test]
+fn branches_of_a_block_see_the_stream_from_before_it() {
+    let mut targets = vec![Target {
+        name: "cpu".into(),
+        options: exact().threads(2),
+        bound: BOUND,
+        products_only: false,
+    }];
+    targets.extend(wgpu_targets().into_iter().take(1).map(|target| Target {
+        options: target.options.activations(Activations::F32),
+        bound: WGPU_BOUND,
+        ..target
+    }));
+    for name in ["granitemoehybrid/plain", "xlstm/plain", "mamba/plain"] {
+        let model = open(&case_named(name), &exact());
+        // Two branches of each kind that the model has, all in layer 0.
+        let mut branches: Vec<Branch> = Vec::new();
+        for branch in model.spec().blocks.iter().flat_map(|block| &block.branches) {
+            let kind = |branch: &Branch| branch.mixer.layer().kind();
+            if branches.iter().filter(|known| kind(known) == kind(branch)).count() < 2 {
+                branches.push(branch.clone());
+            }
+        }
+        let norm = &model.spec().blocks[0].norm;
+        let block = |branches: &[&Branch]| Block {
+            layer: 0,
+            norm: norm.clone(),
+            branches: branches
+                .iter()
+                .map(|branch| Branch { scale: 0.5, ..(*branch).clone() })
+                .collect(),
+            residual_scale: 1.5,
+        };
+        let pairs: Vec<[&Branch; 2]> = (0..branches.len())
+            .flat_map(|i| (0..branches.len()).map(move |j| (i, j)))
+            .filter(|(i, j)| i != j)
+            .map(|(i, j)| [&branches[i], &branches[j]])
+            .collect();
+        for target in &targets {
+            // Devices take long to compile kernels: there, each branch is first once.
+            let every = if target.name == "cpu" { 1 } else { (branches.len() - 1).max(1) };
+            for pair in pairs.iter().step_by(every) {
+                for chunk in [24, 1] {
+                    let run = |blocks| stream(&model, blocks, &target.options, chunk);
+                    let both = run(vec![block(&pair[..])]);
+                    let (one, other) = (run(vec![block(&pair[..1])]), run(vec![block(&pair[1..])]));
+                    let none = run(Vec::new());
+                    let sum: Vec<f64> =
+                        (0..none.len()).map(|i| one[i] + other[i] - none[i]).collect();
+                    let error = relative(&both, &sum);
+                    assert!(
+                        error <= target.bound,
+                        "{name} on {}: {} beside {}, chunk {chunk}: {error:.2e}",
+                        target.name,
+                        pair[0].mixer.layer().kind(),
+                        pair[1].mixer.layer().kind(),
+                    );
+                    // One after the other they would give something else.
+                    let serial = run(vec![block(&pair[..1]), block(&pair[1..])]);
+                    assert!(relative(&serial, &sum) > 1e-3, "{name}: no difference");
+                }
+            }
+        }
+    }
+}
+
+fn relative(got: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(got.len(), expected.len());
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>();
+    let difference = square(&mut got.iter().zip(expected).map(|(a, b)| a - b));
+    (difference / square(&mut expected.iter().copied())).sqrt()
+}
+
+#[test]
+fn a_kind_of_layer_is_described_and_lowered_in_files_of_one_name() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let kinds = |folder: &str, shared: &[&str]| -> BTreeSet<String> {
+        let files = std::fs::read_dir(root.join(folder)).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !shared.contains(&&**name)).collect()
+    };
+    let described = ["mod.rs", "part.rs", "role.rs", "small.rs", "tests.rs"];
+    let described = kinds("models/src/layer", &described);
+    assert_eq!(described, kinds("runtime/src/plan/lower", &["mod.rs"]));
+    assert!(described.contains("attention.rs"));
 }

@@ -150,7 +150,7 @@ fn is_supported(object: &Map<String, Value>) -> bool {
         None => object
             .get("architectures")
             .and_then(|names| names.get(0)?.as_str())
-            .is_some_and(|name| crate::FAMILIES.iter().any(|(_, class, _)| *class == name)),
+            .is_some_and(|name| crate::FAMILIES.iter().any(|family| family.class == name)),
     }
 }
 

@@ -5,8 +5,9 @@
 //! that a later version of `transformers` gives it, all of it under the prefix of a larger model or without the usual one.
 //! What is in the files says which; config.json says nothing of it. All such names are in the tables of this file.
 
-use crate::tensors::Place;
-use crate::{Linear, Matrix, Mixer, ModelSpec, TensorSpec};
+use crate::family::FAMILIES;
+use crate::layer::{Module, Place};
+use crate::{Branch, Linear, Matrix, Mixer, ModelSpec, TensorSpec};
 
 /// Who named and stacked the tensors of a checkpoint that is to be written. What is stored is the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -30,7 +31,7 @@ impl Layout {
 type Way = &'static [&'static str];
 
 /// A kind of module that checkpoints store in several ways.
-struct Module {
+struct ModuleTable {
     /// Names of the module itself.
     names: &'static [&'static str],
     /// Names of its matrices within it.
@@ -45,7 +46,7 @@ const SWITCH: Way =
 const PROJECTIONS: Way = &["gate_proj.weight", "up_proj.weight", "down_proj.weight"];
 
 /// Gate, up and down of each expert.
-const EXPERTS: Module = Module {
+const EXPERTS: ModuleTable = ModuleTable {
     names: &["mlp", "block_sparse_moe"],
     ways: &[
         &[
@@ -82,13 +83,13 @@ const EXPERTS: Module = Module {
 };
 
 /// From the residual stream to the experts' logits.
-const ROUTER: Module = Module {
+const ROUTER: ModuleTable = ModuleTable {
     names: EXPERTS.names,
     ways: &[&["gate.weight"], &["router.weight"], &["router.layer.weight"], &["gate.layer.weight"]],
 };
 
 /// Gate, up and down of a feed-forward network that sees every token.
-const FEED_FORWARD: Module = Module {
+const FEED_FORWARD: ModuleTable = ModuleTable {
     names: &["mlp", "shared_mlp", "feed_forward", "shared_expert"],
     ways: &[
         PROJECTIONS,
@@ -99,7 +100,7 @@ const FEED_FORWARD: Module = Module {
 };
 
 /// Queries, keys and values.
-const ATTENTION: Module = Module {
+const ATTENTION: ModuleTable = ModuleTable {
     names: &["self_attn"],
     ways: &[
         &["q_proj.weight", "k_proj.weight", "v_proj.weight"],
@@ -112,9 +113,6 @@ const EMBEDDING: &[&str] = &["embed_tokens.weight", "embeddings.weight", "embedd
 
 /// The head, beside the model or in one of the modules around it.
 const HEAD: &str = "lm_head";
-
-/// Families that mlx-lm lacks: quantized checkpoints of these keep the family's own names.
-const UNKNOWN_TO_MLX: [&str; 2] = ["bamba", "xlstm"];
 
 /// Prefixes that are looked at. More than one or two are there only in a file that is made to have many.
 const MOST_PREFIXES: usize = 64;
@@ -146,22 +144,11 @@ impl ModelSpec {
         let tied = self.head.linear.weight == self.embedding.table;
         fit_prefix(self, &stored);
         fit_embedding(self, &stored);
-        for mixer in mixers(self) {
-            match mixer {
-                Mixer::Attention(a) => {
-                    fit(&ATTENTION, &mut [vec![&mut a.q, &mut a.k, &mut a.v]], false, &stored);
+        for branch in branches(self) {
+            for (module, mut linears) in modules(&mut branch.mixer) {
+                if let Some(table) = table(module) {
+                    fit(table, &mut linears, module == Module::Experts, &stored);
                 }
-                Mixer::Dense(d) => fit(&FEED_FORWARD, &mut [d.linears_mut()], false, &stored),
-                Mixer::Moe(moe) => {
-                    let mut experts: Vec<_> =
-                        moe.experts.iter_mut().map(|expert| expert.linears_mut()).collect();
-                    fit(&EXPERTS, &mut experts, true, &stored);
-                    fit(&ROUTER, &mut [vec![&mut moe.router]], false, &stored);
-                    if let Some(shared) = &mut moe.shared {
-                        fit(&FEED_FORWARD, &mut [shared.linears_mut()], false, &stored);
-                    }
-                }
-                Mixer::Mamba(_) | Mixer::Mamba2(_) | Mixer::MLstm(_) => {}
             }
         }
         if tied {
@@ -171,7 +158,9 @@ impl ModelSpec {
 
     /// The same in the layout of mlx-lm.
     pub(crate) fn into_mlx(mut self) -> Self {
-        if UNKNOWN_TO_MLX.contains(&self.model_type.as_str()) {
+        // Quantized checkpoints of families that mlx-lm lacks keep the family's own names.
+        let family = FAMILIES.iter().find(|family| family.model_type == self.model_type);
+        if !family.is_some_and(|family| family.in_mlx) {
             return self;
         }
         for place in self.places() {
@@ -182,32 +171,61 @@ impl ModelSpec {
                 };
             }
         }
-        for mixer in mixers(&mut self) {
-            match mixer {
-                Mixer::Moe(moe) => {
-                    let mut experts: Vec<_> =
-                        moe.experts.iter_mut().map(|expert| expert.linears_mut()).collect();
-                    if let Some(path) = own_path(&EXPERTS, &experts) {
-                        place(&path, SWITCH, &mut experts, true);
+        for branch in branches(&mut self) {
+            for (module, mut linears) in modules(&mut branch.mixer) {
+                match module {
+                    Module::Experts => {
+                        if let Some(path) = own_path(&EXPERTS, &linears) {
+                            place(&path, SWITCH, &mut linears, true);
+                        }
                     }
-                }
-                // Without experts, mlx-lm takes the shared expert apart into an ordinary network.
-                Mixer::Dense(dense) => {
-                    let mut parts = [dense.linears_mut()];
-                    let own = own_path(&FEED_FORWARD, &parts);
-                    if let Some(outer) = own.as_deref().and_then(|p| p.strip_suffix("shared_mlp")) {
-                        place(&format!("{outer}mlp"), PROJECTIONS, &mut parts, false);
+                    // Without experts, mlx-lm takes the shared expert apart into an ordinary network.
+                    Module::FeedForward => {
+                        let own = own_path(&FEED_FORWARD, &linears);
+                        let outer = own.as_deref().and_then(|path| path.strip_suffix("shared_mlp"));
+                        if let Some(outer) = outer {
+                            place(&format!("{outer}mlp"), PROJECTIONS, &mut linears, false);
+                        }
                     }
+                    Module::Own | Module::Attention | Module::SharedExpert | Module::Router => {}
                 }
-                _ => {}
             }
         }
         self
     }
 }
 
-fn mixers(spec: &mut ModelSpec) -> impl Iterator<Item = &mut Mixer> {
-    spec.blocks.iter_mut().flat_map(|block| &mut block.branches).map(|branch| &mut branch.mixer)
+fn branches(spec: &mut ModelSpec) -> impl Iterator<Item = &mut Branch> {
+    spec.blocks.iter_mut().flat_map(|block| &mut block.branches)
+}
+
+/// The ways in which checkpoints store a module.
+fn table(module: Module) -> Option<&'static ModuleTable> {
+    match module {
+        Module::Own => None,
+        Module::Attention => Some(&ATTENTION),
+        Module::FeedForward | Module::SharedExpert => Some(&FEED_FORWARD),
+        Module::Experts => Some(&EXPERTS),
+        Module::Router => Some(&ROUTER),
+    }
+}
+
+/// The projections of each module of a layer: of its experts one by one, of others all in one.
+fn modules(mixer: &mut Mixer) -> Vec<(Module, Vec<Vec<&mut Linear>>)> {
+    let mut all: Vec<(Module, Vec<Vec<&mut Linear>>)> = Vec::new();
+    for part in mixer.places() {
+        let Place::Linear(linear) = part.place else { continue };
+        let matrices =
+            table(part.module).and_then(|table| table.ways.first()).map_or(0, |w| w.len());
+        match all.last_mut() {
+            Some((module, linears)) if *module == part.module => match linears.last_mut() {
+                Some(last) if last.len() < matrices => last.push(linear),
+                _ => linears.push(vec![linear]),
+            },
+            _ => all.push((part.module, vec![vec![linear]])),
+        }
+    }
+    all
 }
 
 /// The prefix of the model's tensors, with its dot: `model.` or `backbone.` in a spec that is not fitted yet.
@@ -257,7 +275,7 @@ fn fit_prefix(spec: &mut ModelSpec, stored: &Names<'_>) {
     let prefix = best.1;
     for place in spec.places() {
         let tensors = match place {
-            Place::Linear(linear, _) => {
+            Place::Linear(linear) => {
                 vec![Some(&mut linear.weight.tensor), linear.bias.as_mut()]
             }
             Place::Table(matrix) => vec![Some(&mut matrix.tensor)],
@@ -321,7 +339,7 @@ fn rename(linear: &mut Linear, weight: &str) {
 
 /// Brings a module to the way in which the checkpoint has it: the one of which most is there, its own where that is as good.
 /// `modules` are the modules of all experts, or a single one.
-fn fit(module: &Module, modules: &mut [Vec<&mut Linear>], experts: bool, stored: &Names<'_>) {
+fn fit(module: &ModuleTable, modules: &mut [Vec<&mut Linear>], experts: bool, stored: &Names<'_>) {
     let Some(own) = own_path(module, modules) else { return };
     let now = names_of(modules);
     let mut best = (stored.share(&now), None);
@@ -354,7 +372,7 @@ fn fit(module: &Module, modules: &mut [Vec<&mut Linear>], experts: bool, stored:
 }
 
 /// The path of a module, from the name of its first matrix.
-fn own_path(module: &Module, modules: &[Vec<&mut Linear>]) -> Option<String> {
+fn own_path(module: &ModuleTable, modules: &[Vec<&mut Linear>]) -> Option<String> {
     let first = &modules.first()?.first()?.weight.tensor.name;
     let paths = module.ways.iter().filter_map(|way| {
         let name = expert_name(way.first()?, 0);

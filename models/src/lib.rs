@@ -2,18 +2,19 @@
 //!
 //! [`Config`] is the parsed text, [`spec()`] finds the family by `model_type` and has it read the
 //! fields. All that is particular to a family (names of fields and tensors, defaults, switches) is in
-//! the file named like its `model_type`; what families share is in `frame`, `transformer`, `moe` and
-//! `rope`. Nothing here reads a file or knows a device.
+//! `family/`, in the file named like its `model_type`; what families share is in `frame`, `transformer`, `experts` and
+//! `rope`. A kind of layer is a file in `layer/`. Nothing here reads a file or knows a device.
 //!
 //! A config is input from outside: every size is bounded, every sum and product checked, and what no
 //! family computes is an error that says so.
 
 mod config;
 mod error;
+mod experts;
+mod family;
 mod frame;
+mod layer;
 mod layout;
-mod mlx_fields;
-mod moe;
 mod quantization;
 mod rope;
 mod spec;
@@ -25,53 +26,20 @@ mod hostile;
 #[cfg(test)]
 mod testing;
 
-mod bamba;
-mod falcon_mamba;
-mod granite;
-mod granitemoehybrid;
-mod llama;
-mod mamba;
-mod mamba2;
-mod mistral;
-mod mixtral;
-mod olmoe;
-mod qwen2;
-mod qwen3;
-mod qwen3_moe;
-mod xlstm;
-
 pub use config::{Config, tag_bare_floats};
 pub use error::ModelError;
+pub use family::mlx::mlx_fields;
+pub use layer::*;
 pub use layout::Layout;
-pub use mlx_fields::mlx_fields;
 pub use quantization::{Gptq, MlxQuantization, Quantization, Stated};
 pub use spec::*;
 pub use tensors::{TensorKind, Tie};
 
-/// A family: its `model_type`, what `architectures` holds, and the function that reads its config.
-type Family = (&'static str, &'static str, fn(&Config) -> Result<ModelSpec, ModelError>);
-
-/// Every family, in alphabetical order.
-const FAMILIES: &[Family] = &[
-    ("bamba", "BambaForCausalLM", bamba::spec),
-    ("falcon_mamba", "FalconMambaForCausalLM", falcon_mamba::spec),
-    ("granite", "GraniteForCausalLM", granite::spec),
-    ("granitemoehybrid", "GraniteMoeHybridForCausalLM", granitemoehybrid::spec),
-    ("llama", "LlamaForCausalLM", llama::spec),
-    ("mamba", "MambaForCausalLM", mamba::spec),
-    ("mamba2", "Mamba2ForCausalLM", mamba2::spec),
-    ("mistral", "MistralForCausalLM", mistral::spec),
-    ("mixtral", "MixtralForCausalLM", mixtral::spec),
-    ("olmoe", "OlmoeForCausalLM", olmoe::spec),
-    ("qwen2", "Qwen2ForCausalLM", qwen2::spec),
-    ("qwen3", "Qwen3ForCausalLM", qwen3::spec),
-    ("qwen3_moe", "Qwen3MoeForCausalLM", qwen3_moe::spec),
-    ("xlstm", "xLSTMForCausalLM", xlstm::spec),
-];
+use family::FAMILIES;
 
 /// The values of `model_type` that [`spec()`] knows.
 pub fn supported() -> impl Iterator<Item = &'static str> {
-    FAMILIES.iter().map(|(model_type, ..)| *model_type)
+    FAMILIES.iter().map(|family| family.model_type)
 }
 
 /// What the model that `config` describes computes, and which tensors it needs for that.
@@ -95,13 +63,13 @@ pub fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
 pub fn spec_in(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError> {
     let config = &*config.language();
     let (family, value) = match (config.model_type()?, config.architecture()?) {
-        (Some(name), _) => (FAMILIES.iter().find(|(model_type, ..)| *model_type == name), name),
-        (None, Some(name)) => (FAMILIES.iter().find(|(_, class, _)| *class == name), name),
+        (Some(name), _) => (FAMILIES.iter().find(|family| family.model_type == name), name),
+        (None, Some(name)) => (FAMILIES.iter().find(|family| family.class == name), name),
         (None, None) => {
             return Err(ModelError::NoModelType { supported: supported().collect() });
         }
     };
-    let Some((.., spec)) = family else {
+    let Some(family) = family else {
         let mut value = format!("{:?}", config::shorten(value));
         if let Some((part, inner)) = config.part_model_type() {
             value += &format!(", with {:?} as its {part}", config::shorten(inner));
@@ -110,7 +78,7 @@ pub fn spec_in(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError>
     };
     // Refused here, so that nobody takes packed words for something else.
     config.quantization()?;
-    let spec = spec(config)?;
+    let spec = (family.spec)(config)?;
     Ok(match layout {
         Layout::Transformers => spec,
         Layout::Mlx => spec.into_mlx(),

@@ -1,17 +1,16 @@
 //! [`Plan`]: how a model is computed, for no device in particular.
 //!
 //! A [`ModelSpec`] is lowered once into a list of fused ops over buffers and state tensors. A plan is plain data:
-//! it can be printed, compared and tested; every backend runs the same one.
+//! it can be printed, compared and tested; every backend runs the same one. Each kind of layer becomes ops in `plan/lower/NAME.rs`.
 
+mod lower;
 mod state;
 
 use std::fmt;
 
-use kinglet_models::{
-    Attention, Block, Conv, Dense, MLstm, Mamba, Mamba2, Mamba2Gate, Mixer, ModelSpec, Moe,
-};
+use kinglet_models::{Block, ModelSpec};
 
-use crate::op::{self, BufferId, Op, Output, Prologue, Slice, StateId};
+use crate::op::{self, BufferId, Op, Slice, StateId};
 pub use state::{CACHE_GROUP, State, StateFormat, StateKind};
 
 /// How a model is computed.
@@ -145,6 +144,7 @@ impl Plan {
     }
 }
 
+/// Buffers, states and ops in the making.
 #[derive(Default)]
 struct Builder {
     ops: Vec<Op>,
@@ -158,18 +158,25 @@ impl Builder {
         BufferId(self.buffers.len() - 1)
     }
 
-    fn state(&mut self, layer: usize, what: &str, shape: &[usize]) -> StateId {
-        let kind = StateKind::Tensor { shape: shape.to_vec() };
-        self.states.push(State {
-            name: format!("layer.{layer}.{what}"),
-            kind,
-            format: StateFormat::F32,
-        });
+    /// A state named for its layer. A second one of the same name, of another branch or block of that layer, is numbered.
+    fn state(&mut self, layer: usize, what: &str, kind: StateKind) -> StateId {
+        let first = format!("layer.{layer}.{what}");
+        let mut name = first.clone();
+        let mut number = 1;
+        // Names of one layer are close together: none is looked for among those of layers before.
+        let prefix = format!("layer.{layer}.");
+        while self
+            .states
+            .iter()
+            .rev()
+            .take_while(|state| state.name.starts_with(&prefix))
+            .any(|state| state.name == name)
+        {
+            number += 1;
+            name = format!("{first}.{number}");
+        }
+        self.states.push(State { name, kind, format: StateFormat::F32 });
         StateId(self.states.len() - 1)
-    }
-
-    fn conv_state(&mut self, layer: usize, conv: &Conv) -> StateId {
-        self.state(layer, "conv", &[conv.kernel.saturating_sub(1), conv.channels])
     }
 
     /// All of the buffer.
@@ -177,241 +184,17 @@ impl Builder {
         Slice { buffer, offset: 0, width: self.buffers[buffer.0].width }
     }
 
-    /// `x += scale * W prologue(input)`.
-    fn add_linear(
-        &mut self,
-        x: BufferId,
-        input: BufferId,
-        prologue: Prologue,
-        linear: &kinglet_models::Linear,
-        scale: f32,
-    ) {
-        self.ops.push(Op::Linear(op::Linear {
-            input: self.whole(input),
-            prologue,
-            parts: vec![linear.clone()],
-            output: x,
-            mode: Output::Add { scale },
-        }));
-    }
-
-    /// Branches run one after the other but must all see the `x` from before the block: what reads `x` comes first,
-    /// what adds to it last.
+    /// Every branch is lowered before any of them adds to `x`.
     fn block(&mut self, x: BufferId, block: &Block) {
-        let mut adds = Vec::new();
-        for branch in &block.branches {
-            let scale = block.residual_scale * branch.scale;
-            match &branch.mixer {
-                Mixer::Attention(attention) => self.attention(x, block, attention, scale),
-                Mixer::Mamba(mamba) => self.mamba(x, block, mamba, scale),
-                Mixer::Mamba2(mamba2) => self.mamba2(x, block, mamba2, scale),
-                Mixer::MLstm(mlstm) => self.mlstm(x, block, mlstm, scale),
-                Mixer::Dense(dense) => self.dense(x, block, dense, scale),
-                Mixer::Moe(moe) => self.moe(x, block, moe, scale),
-            }
-            adds.extend(self.ops.pop());
+        let lowered: Vec<_> = block
+            .branches
+            .iter()
+            .map(|branch| (branch.scale, lower::branch(self, x, block, &branch.mixer)))
+            .collect();
+        for (scale, sum) in lowered {
+            let op = sum.into_op(x, block.residual_scale * scale);
+            self.ops.push(op);
         }
-        self.ops.append(&mut adds);
-    }
-
-    fn projections(
-        &mut self,
-        name: &'static str,
-        x: BufferId,
-        block: &Block,
-        parts: Vec<kinglet_models::Linear>,
-    ) -> BufferId {
-        let output = self.buffer(name, parts.iter().map(|part| part.weight.rows).sum());
-        self.ops.push(Op::Linear(op::Linear {
-            input: self.whole(x),
-            prologue: Prologue::Norm(block.norm.clone()),
-            parts,
-            output,
-            mode: Output::Store,
-        }));
-        output
-    }
-
-    fn attention(&mut self, x: BufferId, block: &Block, a: &Attention, scale: f32) {
-        let parts = vec![a.q.clone(), a.k.clone(), a.v.clone()];
-        let input = self.projections("qkv", x, block, parts);
-        self.states.push(State {
-            name: format!("layer.{}.kv", block.layer),
-            kind: StateKind::KeyValue {
-                kv_heads: a.kv_heads,
-                head_dim: a.head_dim,
-                window: a.window,
-                sinks: 0,
-            },
-            format: StateFormat::F32,
-        });
-        let cache = StateId(self.states.len() - 1);
-        let output = self.buffer("attended", a.heads * a.head_dim);
-        self.ops.push(Op::Attention(op::Attention {
-            input,
-            heads: a.heads,
-            kv_heads: a.kv_heads,
-            head_dim: a.head_dim,
-            scale: a.scale,
-            qk_norm: a.qk_norm.clone(),
-            clip: a.clip,
-            rope: a.rope.clone(),
-            window: a.window,
-            sinks: 0,
-            cache,
-            output,
-        }));
-        self.add_linear(x, output, Prologue::None, &a.o, scale);
-    }
-
-    fn mamba(&mut self, x: BufferId, block: &Block, m: &Mamba, scale: f32) {
-        let xz = self.projections("xz", x, block, vec![m.in_proj.clone()]);
-        let convolved = self.buffer("convolved", m.inner);
-        let conv_state = self.conv_state(block.layer, &m.conv);
-        self.ops.push(Op::Conv1d(op::Conv1d {
-            input: Slice { buffer: xz, offset: 0, width: m.inner },
-            conv: m.conv.clone(),
-            state: conv_state,
-            output: convolved,
-        }));
-        let rbc = self.buffer("rbc", m.dt_rank + 2 * m.state);
-        self.ops.push(Op::Linear(op::Linear {
-            input: self.whole(convolved),
-            prologue: Prologue::None,
-            parts: vec![m.x_proj.clone()],
-            output: rbc,
-            mode: Output::Store,
-        }));
-        let dt = self.buffer("dt", m.inner);
-        self.ops.push(Op::Linear(op::Linear {
-            input: Slice { buffer: rbc, offset: 0, width: m.dt_rank },
-            prologue: match m.bcdt_norm_eps {
-                Some(eps) => Prologue::PlainNorm { eps },
-                None => Prologue::None,
-            },
-            parts: vec![m.dt_proj.clone()],
-            output: dt,
-            mode: Output::Store,
-        }));
-        let state = self.state(block.layer, "ssm", &[m.state, m.inner]);
-        let output = self.buffer("scanned", m.inner);
-        self.ops.push(Op::MambaScan(op::MambaScan {
-            x: convolved,
-            z: Slice { buffer: xz, offset: m.inner, width: m.inner },
-            dt,
-            b: Slice { buffer: rbc, offset: m.dt_rank, width: m.state },
-            c: Slice { buffer: rbc, offset: m.dt_rank + m.state, width: m.state },
-            bc_norm_eps: m.bcdt_norm_eps,
-            a_log: m.a_log.clone(),
-            d: m.d.clone(),
-            inner: m.inner,
-            state_dim: m.state,
-            state,
-            output,
-        }));
-        self.add_linear(x, output, Prologue::None, &m.out_proj, scale);
-    }
-
-    fn mamba2(&mut self, x: BufferId, block: &Block, m: &Mamba2, scale: f32) {
-        let input = self.projections("zxbcdt", x, block, vec![m.in_proj.clone()]);
-        let inner = m.heads * m.head_dim;
-        let conv_state = self.conv_state(block.layer, &m.conv);
-        let state = self.state(block.layer, "ssm", &[m.heads, m.state, m.head_dim]);
-        let output = self.buffer("scanned", inner);
-        self.ops.push(Op::Mamba2Scan(op::Mamba2Scan {
-            input,
-            conv: m.conv.clone(),
-            a_log: m.a_log.clone(),
-            d: m.d.clone(),
-            dt_bias: m.dt_bias.clone(),
-            dt_limit: m.dt_limit,
-            heads: m.heads,
-            head_dim: m.head_dim,
-            groups: m.groups,
-            state_dim: m.state,
-            conv_state,
-            state,
-            output,
-        }));
-        let gate = Slice { buffer: input, offset: 0, width: inner };
-        let prologue = match &m.gate {
-            Mamba2Gate::Silu => Prologue::SiluGate { gate },
-            Mamba2Gate::NormAfter { norm, groups } => {
-                Prologue::GatedNorm { gate, norm: norm.clone(), groups: *groups }
-            }
-        };
-        self.add_linear(x, output, prologue, &m.out_proj, scale);
-    }
-
-    fn mlstm(&mut self, x: BufferId, block: &Block, m: &MLstm, scale: f32) {
-        let parts = [&m.q, &m.k, &m.v, &m.ogate, &m.igate, &m.fgate];
-        let input = self.projections("qkvoif", x, block, parts.map(Clone::clone).to_vec());
-        let head_state = m.qk_head_dim * m.v_head_dim + m.qk_head_dim + 1;
-        let state = self.state(block.layer, "mlstm", &[m.heads, head_state]);
-        let output = self.buffer("scanned", m.heads * m.v_head_dim);
-        self.ops.push(Op::MLstmScan(op::MLstmScan {
-            input,
-            heads: m.heads,
-            qk_head_dim: m.qk_head_dim,
-            v_head_dim: m.v_head_dim,
-            gate_soft_cap: m.gate_soft_cap,
-            eps: m.eps,
-            head_norm: m.head_norm.clone(),
-            state,
-            output,
-        }));
-        self.add_linear(x, output, Prologue::None, &m.out_proj, scale);
-    }
-
-    fn dense(&mut self, x: BufferId, block: &Block, d: &Dense, scale: f32) {
-        let output = self.buffer("inner", d.gate.weight.rows);
-        self.ops.push(Op::GatedLinear(op::GatedLinear {
-            input: x,
-            norm: block.norm.clone(),
-            gate: d.gate.clone(),
-            up: d.up.clone(),
-            activation: d.activation,
-            output,
-        }));
-        self.add_linear(x, output, Prologue::None, &d.down, scale);
-    }
-
-    fn moe(&mut self, x: BufferId, block: &Block, m: &Moe, scale: f32) {
-        let routes = self.buffer("routes", 2 * m.top_k);
-        self.ops.push(Op::MoeRoute(op::MoeRoute {
-            input: x,
-            norm: block.norm.clone(),
-            router: m.router.clone(),
-            top_k: m.top_k,
-            renormalize: m.renormalize,
-            output: routes,
-        }));
-        let pair = |dense: &Dense| (dense.gate.weight.clone(), dense.up.weight.clone());
-        let mut up = op::MoeUp {
-            input: x,
-            norm: block.norm.clone(),
-            routes,
-            top_k: m.top_k,
-            experts: m.experts.iter().map(pair).collect(),
-            shared: m.shared.as_ref().map(pair),
-            activation: m
-                .experts
-                .first()
-                .map_or(kinglet_models::Activation::Silu, |e| e.activation),
-            output: routes,
-        };
-        up.output = self.buffer("inner", m.top_k * up.inner() + up.shared_inner());
-        let input = up.output;
-        self.ops.push(Op::MoeUp(up));
-        self.ops.push(Op::MoeDown(op::MoeDown {
-            input,
-            routes,
-            top_k: m.top_k,
-            experts: m.experts.iter().map(|expert| expert.down.weight.clone()).collect(),
-            shared: m.shared.as_ref().map(|dense| dense.down.weight.clone()),
-            scale,
-            output: x,
-        }));
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use kinglet_models::Mixer;
-
 use super::AnswerError;
 use crate::Model;
 use crate::text::{GenerationConfig, StopTokens, TextError, Tokenizer};
@@ -70,8 +68,9 @@ impl AnswerDefaults {
 
 /// The most tokens that the positions of a model were made for. Recurrent layers, and attention without positions, have no such end.
 pub fn model_context(model: &Model) -> Option<usize> {
-    let rotates =
-        |mixer: &Mixer| matches!(mixer, Mixer::Attention(attention) if attention.rope.is_some());
     let mut branches = model.spec().blocks.iter().flat_map(|block| &block.branches);
-    model.spec().max_positions.filter(|_| branches.any(|branch| rotates(&branch.mixer)))
+    model
+        .spec()
+        .max_positions
+        .filter(|_| branches.any(|branch| branch.mixer.layer().rope().is_some()))
 }

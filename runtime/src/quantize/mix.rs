@@ -103,6 +103,8 @@ pub fn prior(role: Role, tied: bool, last: bool, seen: f64) -> f64 {
         Role::Query | Role::Gate | Role::Up => 1.0,
         Role::OutputGate => 0.7,
         Role::Head | Role::Embedding => 0.5,
+        // Never in fewer bits.
+        Role::Norm | Role::Bias | Role::Conv | Role::Decay | Role::Skip | Role::TimeBias => 0.0,
     };
     role * seen.clamp(0.0, 1.0).sqrt() * if last { 1.4 } else { 1.0 }
 }

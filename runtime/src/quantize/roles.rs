@@ -2,84 +2,15 @@
 
 use std::collections::HashMap;
 
-use kinglet_models::{Dense, Matrix, Mixer, ModelSpec};
-
-/// What a matrix does in its model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Role {
-    /// The table of the token embedding; where head and embedding are tied, both.
-    Embedding,
-    /// From the residual stream to logits.
-    Head,
-    /// Queries of attention or mLSTM.
-    Query,
-    /// Keys.
-    Key,
-    /// Values.
-    Value,
-    /// The input projection of a Mamba layer.
-    In,
-    /// Mamba's projection to step sizes, B and C.
-    StateIn,
-    /// Mamba's step-size projection.
-    TimeStep,
-    /// The output gate of mLSTM.
-    OutputGate,
-    /// The input and forget gates of mLSTM: a row per head, through an exponential.
-    CellGate,
-    /// From the heads or channels of attention or a recurrent layer back to the residual stream.
-    Out,
-    /// Which experts see a token.
-    Router,
-    /// The gate of a feed-forward network.
-    Gate,
-    /// Its other input projection.
-    Up,
-    /// From the feed-forward network back to the residual stream.
-    Down,
-}
-
-impl Role {
-    /// A word for tables and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Embedding => "embedding",
-            Self::Head => "head",
-            Self::Query => "query",
-            Self::Key => "key",
-            Self::Value => "value",
-            Self::In => "in",
-            Self::StateIn => "state in",
-            Self::TimeStep => "time step",
-            Self::OutputGate => "output gate",
-            Self::CellGate => "cell gate",
-            Self::Out => "out",
-            Self::Router => "router",
-            Self::Gate => "gate",
-            Self::Up => "up",
-            Self::Down => "down",
-        }
-    }
-
-    /// Whether it decides rather than carries: small matrices that stay in full precision unless a recipe names them.
-    pub fn is_gate(self) -> bool {
-        matches!(self, Self::Router | Self::CellGate)
-    }
-}
+pub use kinglet_models::Role;
+use kinglet_models::{Matrix, ModelSpec, Share};
 
 /// The share of the tokens that each expert's matrices see, if the router spreads them evenly.
 pub(super) fn share_of_tokens(spec: &ModelSpec) -> HashMap<Matrix, f64> {
-    let mut shares = HashMap::new();
-    for branch in spec.blocks.iter().flat_map(|block| &block.branches) {
-        let Mixer::Moe(moe) = &branch.mixer else { continue };
-        let share = moe.top_k as f64 / moe.experts.len().max(1) as f64;
-        for expert in &moe.experts {
-            for linear in [&expert.gate, &expert.up, &expert.down] {
-                shares.insert(linear.weight.clone(), share);
-            }
-        }
-    }
-    shares
+    let branches = spec.blocks.iter().flat_map(|block| &block.branches);
+    let parts = branches.flat_map(|branch| branch.mixer.parts());
+    let shared = parts.filter(|part| part.share != Share::ALL);
+    shared.filter_map(|part| Some((part.held.matrix()?.clone(), part.share.fraction()))).collect()
 }
 
 /// A matrix of a model in its place.
@@ -95,52 +26,12 @@ pub(super) fn matrices(spec: &ModelSpec) -> Vec<Placed<'_>> {
     let mut all =
         vec![Placed { role: Role::Embedding, layer: None, matrix: &spec.embedding.table }];
     for block in &spec.blocks {
-        let mut add = |role, matrix| all.push(Placed { role, layer: Some(block.layer), matrix });
-        for branch in &block.branches {
-            mixer(&branch.mixer, &mut add);
+        for part in block.branches.iter().flat_map(|branch| branch.mixer.parts()) {
+            if let Some(matrix) = part.held.matrix() {
+                all.push(Placed { role: part.role, layer: Some(block.layer), matrix });
+            }
         }
     }
     all.push(Placed { role: Role::Head, layer: None, matrix: &spec.head.linear.weight });
     all
-}
-
-fn mixer<'a>(mixer: &'a Mixer, add: &mut impl FnMut(Role, &'a Matrix)) {
-    match mixer {
-        Mixer::Attention(a) => {
-            add(Role::Query, &a.q.weight);
-            add(Role::Key, &a.k.weight);
-            add(Role::Value, &a.v.weight);
-            add(Role::Out, &a.o.weight);
-        }
-        Mixer::Mamba(m) => {
-            add(Role::In, &m.in_proj.weight);
-            add(Role::StateIn, &m.x_proj.weight);
-            add(Role::TimeStep, &m.dt_proj.weight);
-            add(Role::Out, &m.out_proj.weight);
-        }
-        Mixer::Mamba2(m) => {
-            add(Role::In, &m.in_proj.weight);
-            add(Role::Out, &m.out_proj.weight);
-        }
-        Mixer::MLstm(m) => {
-            add(Role::Query, &m.q.weight);
-            add(Role::Key, &m.k.weight);
-            add(Role::Value, &m.v.weight);
-            add(Role::OutputGate, &m.ogate.weight);
-            add(Role::CellGate, &m.igate.weight);
-            add(Role::CellGate, &m.fgate.weight);
-            add(Role::Out, &m.out_proj.weight);
-        }
-        Mixer::Dense(d) => dense(d, add),
-        Mixer::Moe(m) => {
-            add(Role::Router, &m.router.weight);
-            m.experts.iter().chain(&m.shared).for_each(|expert| dense(expert, add));
-        }
-    }
-}
-
-fn dense<'a>(dense: &'a Dense, add: &mut impl FnMut(Role, &'a Matrix)) {
-    add(Role::Gate, &dense.gate.weight);
-    add(Role::Up, &dense.up.weight);
-    add(Role::Down, &dense.down.weight);
 }

@@ -1,6 +1,6 @@
 //! Made-up tensors, stored as those of a checkpoint are.
 
-use kinglet_models::{Conv, Linear, Matrix, Norm, TensorSpec};
+use kinglet_models::{Linear, Matrix, Norm, TensorSpec};
 use kinglet_quant::{DType, Encoder, Mode, Quantized, ScaleType, encode};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -144,16 +144,6 @@ impl<'a> Tensors<'a> {
             weight: self.vector(&[width], 1.0),
             bias: real.bias.as_ref().map(|_| self.vector(&[width], 0.0)),
             eps: real.eps,
-        }
-    }
-
-    /// A convolution like `real`.
-    pub(super) fn conv(&mut self, real: &Conv, channels: usize) -> Conv {
-        Conv {
-            weight: self.vector(&[channels, 1, real.kernel], 0.3),
-            bias: real.bias.as_ref().map(|_| self.vector(&[channels], 0.0)),
-            channels,
-            kernel: real.kernel,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use kinglet::ModelSpec;
-use kinglet::models::{Activation, Block, Dense, Mixer};
+use kinglet::models::Block;
 use kinglet::plan::Plan;
 
 use super::parameters::Parameters;
@@ -86,92 +86,13 @@ impl Dispatches<'_> {
 
 fn info(block: &Block, dispatches: &mut Dispatches<'_>) -> BlockInfo {
     let mixers = || block.branches.iter().map(|branch| &branch.mixer);
-    let kind = mixers().map(kind).collect::<Vec<_>>().join(" + ");
-    let sizes = mixers().map(sizes).collect::<Vec<_>>().join("; ");
+    let kind = mixers().map(|mixer| mixer.layer().kind()).collect::<Vec<_>>().join(" + ");
+    let sizes = mixers().map(|mixer| mixer.layer().sizes()).collect::<Vec<_>>().join("; ");
     let norm = block.norm.weight.elements() + block.norm.bias.as_ref().map_or(0, |b| b.elements());
     BlockInfo {
         parameters: mixers().map(Parameters::of_mixer).sum::<u64>() + norm as u64,
         dispatches: dispatches.of(block, format!("{kind}: {sizes}")),
         kind,
         sizes,
-    }
-}
-
-fn kind(mixer: &Mixer) -> &'static str {
-    match mixer {
-        Mixer::Attention(_) => "attention",
-        Mixer::Mamba(_) => "mamba",
-        Mixer::Mamba2(_) => "mamba2",
-        Mixer::MLstm(_) => "mlstm",
-        Mixer::Dense(_) => "dense ffn",
-        Mixer::Moe(_) => "moe",
-    }
-}
-
-fn activation(activation: Activation) -> &'static str {
-    match activation {
-        Activation::Silu => "silu",
-        Activation::Gelu => "gelu",
-        Activation::GeluTanh => "gelu (tanh)",
-        Activation::Relu => "relu",
-    }
-}
-
-fn inner(dense: &Dense) -> usize {
-    dense.gate.weight.rows
-}
-
-fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-fn sizes(mixer: &Mixer) -> String {
-    match mixer {
-        Mixer::Attention(a) => {
-            let mut text = format!("{} of {}", plural(a.heads, "head"), a.head_dim);
-            if a.kv_heads != a.heads {
-                text += &format!(", {} for keys and values", a.kv_heads);
-            }
-            match a.rope.as_ref().map(|rope| 2 * rope.inv_freq.len()) {
-                None => text += ", no positions",
-                Some(rotated) if rotated == a.head_dim => text += ", rope",
-                Some(rotated) => text += &format!(", rope on {rotated}"),
-            }
-            if let Some(qk) = &a.qk_norm {
-                text += if qk.per_head { ", heads normed" } else { ", q and k normed" };
-            }
-            if let Some(clip) = a.clip {
-                text += &format!(", clipped at {clip}");
-            }
-            if let Some(window) = a.window {
-                text += &format!(", window {window}");
-            }
-            text
-        }
-        Mixer::Mamba(m) => {
-            let norm = if m.bcdt_norm_eps.is_some() { ", B C dt normed" } else { "" };
-            let (inner, state, rank) = (m.inner, m.state, m.dt_rank);
-            format!("{inner} channels, state {state}, dt rank {rank}, conv {}{norm}", m.conv.kernel)
-        }
-        Mixer::Mamba2(m) => format!(
-            "{} of {}, {}, state {}, conv {}",
-            plural(m.heads, "head"),
-            m.head_dim,
-            plural(m.groups, "group"),
-            m.state,
-            m.conv.kernel
-        ),
-        Mixer::MLstm(m) => {
-            let heads = plural(m.heads, "head");
-            format!("{heads}, queries of {}, values of {}", m.qk_head_dim, m.v_head_dim)
-        }
-        Mixer::Dense(d) => format!("{} wide, {}", inner(d), activation(d.activation)),
-        Mixer::Moe(m) => {
-            let first = m.experts.first();
-            let (width, act) = first.map_or((0, ""), |e| (inner(e), activation(e.activation)));
-            let shared = m.shared.as_ref();
-            let shared = shared.map_or(String::new(), |s| format!(", one of {} for all", inner(s)));
-            format!("{} of {} experts, {width} wide{shared}, {act}", m.top_k, m.experts.len())
-        }
     }
 }

@@ -1,8 +1,9 @@
 //! Qwen 3 with experts ("Qwen3 Technical Report", 2025), in all layers or in some.
 
+use super::Family;
+use super::qwen3::head_norms;
+use crate::experts::{CountDefaults, Counts, named_experts};
 use crate::frame::{FrameDefaults, MODEL};
-use crate::moe::{CountDefaults, Counts, named_experts};
-use crate::qwen3::head_norms;
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
 use crate::{Attention, Config, Mixer, ModelError, ModelSpec};
 
@@ -15,8 +16,17 @@ const DEFAULTS: TransformerDefaults = TransformerDefaults {
 
 const EXPERTS: CountDefaults = CountDefaults { experts: 128, top_k: 8 };
 
+/// This family.
+pub(super) const FAMILY: Family = Family {
+    model_type: "qwen3_moe",
+    class: "Qwen3MoeForCausalLM",
+    spec,
+    in_mlx: true,
+    older_fields: super::mlx::older_experts,
+};
+
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let model = Transformer::read(config, MODEL, DEFAULTS)?;
     let (frame, fields) = (&model.frame, &model.frame.fields);
     let bias = fields.bool_or("attention_bias", false)?;

@@ -1,5 +1,6 @@
 //! Llama ("The Llama 3 Herd of Models", 2024) and the many models of the same shape.
 
+use super::Family;
 use crate::frame::{FrameDefaults, MODEL};
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
 use crate::{Config, ModelError, ModelSpec};
@@ -11,8 +12,17 @@ const DEFAULTS: TransformerDefaults = TransformerDefaults {
     max_positions: 2048,
 };
 
+/// This family.
+pub(super) const FAMILY: Family = Family {
+    model_type: "llama",
+    class: "LlamaForCausalLM",
+    spec,
+    in_mlx: true,
+    older_fields: super::mlx::none,
+};
+
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let model = Transformer::read(config, MODEL, DEFAULTS)?;
     let frame = &model.frame;
     frame.refuse_window()?;

@@ -1,8 +1,9 @@
 //! OLMoE (Muennighoff et al., "OLMoE: Open Mixture-of-Experts Language Models", 2024): experts in
 //! every layer, a norm over all queries and one over all keys, and clipping.
 
+use super::Family;
+use crate::experts::{CountDefaults, Counts, named_experts};
 use crate::frame::{FrameDefaults, MODEL, equal};
-use crate::moe::{CountDefaults, Counts, named_experts};
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
 use crate::{Attention, Config, Mixer, ModelError, ModelSpec, Norm, QkNorm};
 
@@ -13,8 +14,17 @@ const DEFAULTS: TransformerDefaults = TransformerDefaults {
     max_positions: 4096,
 };
 
+/// This family.
+pub(super) const FAMILY: Family = Family {
+    model_type: "olmoe",
+    class: "OlmoeForCausalLM",
+    spec,
+    in_mlx: true,
+    older_fields: super::mlx::older_experts,
+};
+
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let model = Transformer::read(config, MODEL, DEFAULTS)?;
     let (frame, heads) = (&model.frame, model.heads);
     frame.refuse_window()?;

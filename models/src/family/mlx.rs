@@ -4,64 +4,51 @@
 //! fields have their newer names or values, it refuses the file. The older fields say the same, and every reader of the newer ones reads
 //! those on.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::FAMILIES;
 use crate::config::Config;
+
+/// All fields of a config.json.
+pub(super) type Root = Map<String, Value>;
+
+/// A field and its value.
+pub(super) type NamedField = (&'static str, Value);
 
 /// Fields that config.json needs beside those it has, or other values for those it has, so that mlx-lm reads the model that
 /// `config` describes: none for files in the spelling before `transformers` 5.
-pub fn mlx_fields(config: &Config) -> Vec<(&'static str, Value)> {
+pub fn mlx_fields(config: &Config) -> Vec<NamedField> {
     let root = config.root();
     let mut fields = Vec::new();
     rotary(root, &mut fields);
-    let family = root.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    match family {
-        "qwen3_moe" | "olmoe" => {
-            let experts = present(root, "num_local_experts").filter(|_| lacks(root, "num_experts"));
-            fields.extend(experts.map(|experts| ("num_experts", experts.clone())));
-        }
-        "granitemoehybrid" => {
-            let types = present(root, "layer_types").and_then(Value::as_array);
-            let newer = types.filter(|types| types.iter().any(|kind| older(kind) != *kind));
-            let types = newer.map(|types| types.iter().map(older).collect::<Value>());
-            fields.extend(types.map(|types| ("layer_types", types)));
-            // Of a model without experts, mlx-lm takes the width of the one feed-forward network from the experts' field.
-            let dense = present(root, "num_local_experts").is_some_and(|count| *count == 0);
-            let width = present(root, "shared_intermediate_size").filter(|_| dense);
-            let width = width.filter(|width| root.get("intermediate_size") != Some(*width));
-            fields.extend(width.map(|width| ("intermediate_size", width.clone())));
-        }
-        // The field is required there; the inner width is always that of all heads.
-        "mamba2" if lacks(root, "intermediate_size") => {
-            let size = |key| present(root, key).and_then(Value::as_u64);
-            let inner = size("num_heads").zip(size("head_dim"));
-            let inner = inner.and_then(|(heads, dim)| heads.checked_mul(dim));
-            fields.extend(inner.map(|inner| ("intermediate_size", json!(inner))));
-        }
-        _ => {}
-    }
+    let name = root.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    let family = FAMILIES.iter().find(|family| family.model_type == name);
+    fields.extend(family.into_iter().flat_map(|family| (family.older_fields)(root)));
     fields
 }
 
-fn present<'a>(root: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+/// The fields of families whose config has one spelling.
+pub(super) fn none(_: &Root) -> Vec<NamedField> {
+    Vec::new()
+}
+
+/// The older name of the number of experts.
+pub(super) fn older_experts(root: &Root) -> Vec<NamedField> {
+    let experts = present(root, "num_local_experts").filter(|_| lacks(root, "num_experts"));
+    experts.map(|experts| ("num_experts", experts.clone())).into_iter().collect()
+}
+
+/// A field that is there and not `null`.
+pub(super) fn present<'a>(root: &'a Root, key: &str) -> Option<&'a Value> {
     root.get(key).filter(|value| !value.is_null())
 }
 
-fn lacks(root: &Map<String, Value>, key: &str) -> bool {
+fn lacks(root: &Root, key: &str) -> bool {
     present(root, key).is_none()
 }
 
-/// The older name of a kind of layer.
-fn older(kind: &Value) -> Value {
-    match kind.as_str() {
-        Some("linear_attention") => "mamba".into(),
-        Some("full_attention") => "attention".into(),
-        _ => kind.clone(),
-    }
-}
-
 /// `rope_theta` and `rope_scaling` of `rope_parameters`.
-fn rotary(root: &Map<String, Value>, fields: &mut Vec<(&'static str, Value)>) {
+fn rotary(root: &Root, fields: &mut Vec<NamedField>) {
     let Some(parameters) = present(root, "rope_parameters").and_then(Value::as_object) else {
         return;
     };
@@ -80,6 +67,8 @@ fn rotary(root: &Map<String, Value>, fields: &mut Vec<(&'static str, Value)>) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn fields(text: &str) -> Vec<(&'static str, Value)> {

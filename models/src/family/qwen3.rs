@@ -1,6 +1,7 @@
 //! Qwen 3 ("Qwen3 Technical Report", 2025): Qwen 2 with a norm on each head's queries and keys, and
 //! heads that are not `hidden_size / num_attention_heads` wide.
 
+use super::Family;
 use crate::frame::{Frame, FrameDefaults, MODEL};
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
 use crate::{Attention, Config, ModelError, ModelSpec, Norm, QkNorm};
@@ -12,8 +13,17 @@ const DEFAULTS: TransformerDefaults = TransformerDefaults {
     max_positions: 32768,
 };
 
+/// This family.
+pub(super) const FAMILY: Family = Family {
+    model_type: "qwen3",
+    class: "Qwen3ForCausalLM",
+    spec,
+    in_mlx: true,
+    older_fields: super::mlx::none,
+};
+
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let model = Transformer::read(config, MODEL, DEFAULTS)?;
     let frame = &model.frame;
     let inner = frame.inner("intermediate_size", 22016)?;

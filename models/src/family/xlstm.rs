@@ -1,6 +1,7 @@
 //! xLSTM of the form of xLSTM 7B (Beck et al., "xLSTM 7B: A Recurrent LLM for Fast and Efficient
 //! Inference", 2025): each layer is an mLSTM block and a feed-forward block.
 
+use super::Family;
 use crate::config::Fields;
 use crate::frame::{BACKBONE, Frame, FrameDefaults, FrameNames, divide, equal, limit};
 use crate::{
@@ -9,8 +10,17 @@ use crate::{
 
 const NAMES: FrameNames = FrameNames { norm: "backbone.out_norm", eps: "norm_eps", ..BACKBONE };
 
+/// This family.
+pub(super) const FAMILY: Family = Family {
+    model_type: "xlstm",
+    class: "xLSTMForCausalLM",
+    spec,
+    in_mlx: false,
+    older_fields: super::mlx::none,
+};
+
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     // The second names of two fields; where both are given they must agree.
     let fields = config.fields();
     let hidden = fields.size_or("embedding_dim", 4096, 1, limit::WIDTH)?;

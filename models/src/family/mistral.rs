@@ -1,5 +1,6 @@
 //! Mistral (Jiang et al., "Mistral 7B", 2023): Llama with a sliding window in every layer.
 
+use super::Family;
 use crate::frame::{FrameDefaults, MODEL};
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
 use crate::{Attention, Config, ModelError, ModelSpec};
@@ -11,8 +12,17 @@ const DEFAULTS: TransformerDefaults = TransformerDefaults {
     max_positions: 4096 * 32,
 };
 
+/// This family.
+pub(super) const FAMILY: Family = Family {
+    model_type: "mistral",
+    class: "MistralForCausalLM",
+    spec,
+    in_mlx: true,
+    older_fields: super::mlx::none,
+};
+
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let model = Transformer::read(config, MODEL, DEFAULTS)?;
     let frame = &model.frame;
     let inner = frame.inner("intermediate_size", 14336)?;

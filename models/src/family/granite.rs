@@ -1,5 +1,6 @@
 //! Granite 3 (IBM, 2024): Llama with factors on embedding, attention, residual stream and logits.
 
+use super::Family;
 use crate::frame::{Frame, FrameDefaults, MODEL};
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
 use crate::{Config, Mixer, ModelError, ModelSpec};
@@ -11,8 +12,17 @@ const DEFAULTS: TransformerDefaults = TransformerDefaults {
     max_positions: 2048,
 };
 
+/// This family.
+pub(super) const FAMILY: Family = Family {
+    model_type: "granite",
+    class: "GraniteForCausalLM",
+    spec,
+    in_mlx: true,
+    older_fields: super::mlx::none,
+};
+
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let model = Transformer::read(config, MODEL, DEFAULTS)?;
     let frame = &model.frame;
     frame.refuse_window()?;

@@ -1,18 +1,31 @@
 //! Granite 4 (IBM, 2025): layers of Mamba-2 or attention, each followed by experts beside a shared
 //! expert, or by the shared expert alone.
 
+use serde_json::Value;
+
+use super::Family;
+use super::granite::Factors;
+use super::mamba2::Mamba2Shape;
+use super::mlx::{NamedField, Root, present};
+use crate::experts::{CountDefaults, Counts, fused_experts};
 use crate::frame::{Frame, FrameDefaults, MODEL};
-use crate::granite::Factors;
-use crate::mamba2::Mamba2Shape;
-use crate::moe::{CountDefaults, Counts, fused_experts};
 use crate::rope::{RopeDefaults, rope};
 use crate::transformer::{HeadDefaults, Heads};
 use crate::{Activation, Config, Dense, Linear, Matrix, Mixer, ModelError, ModelSpec, Moe};
 
 const EXPERTS: CountDefaults = CountDefaults { experts: 8, top_k: 2 };
 
+/// This family.
+pub(super) const FAMILY: Family = Family {
+    model_type: "granitemoehybrid",
+    class: "GraniteMoeHybridForCausalLM",
+    spec,
+    in_mlx: true,
+    older_fields,
+};
+
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let frame = Frame::read(
         config,
         MODEL,
@@ -149,6 +162,29 @@ impl FeedForward {
             down: Linear::new(&format!("{prefix}.output_linear"), hidden, inner, false),
             activation: self.activation,
         }
+    }
+}
+
+/// The older names of kinds of layers, and the width where mlx-lm looks for it.
+fn older_fields(root: &Root) -> Vec<NamedField> {
+    let mut fields = Vec::new();
+    let types = present(root, "layer_types").and_then(Value::as_array);
+    let newer = types.filter(|types| types.iter().any(|kind| older_kind(kind) != *kind));
+    let types = newer.map(|types| types.iter().map(older_kind).collect::<Value>());
+    fields.extend(types.map(|types| ("layer_types", types)));
+    // Of a model without experts, mlx-lm takes the width of the one feed-forward network from the experts' field.
+    let dense = present(root, "num_local_experts").is_some_and(|count| *count == 0);
+    let width = present(root, "shared_intermediate_size").filter(|_| dense);
+    let width = width.filter(|width| root.get("intermediate_size") != Some(*width));
+    fields.extend(width.map(|width| ("intermediate_size", width.clone())));
+    fields
+}
+
+fn older_kind(kind: &Value) -> Value {
+    match kind.as_str() {
+        Some("linear_attention") => "mamba".into(),
+        Some("full_attention") => "attention".into(),
+        _ => kind.clone(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Qwen 2 and 2.5 ("Qwen2 Technical Report", 2024): Llama with biases on queries, keys and values, and
 //! a sliding window in some layers if switched on.
 
+use super::Family;
 use crate::frame::{FrameDefaults, MODEL};
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
 use crate::{Attention, Config, ModelError, ModelSpec};
@@ -12,8 +13,17 @@ const DEFAULTS: TransformerDefaults = TransformerDefaults {
     max_positions: 32768,
 };
 
+/// This family.
+pub(super) const FAMILY: Family = Family {
+    model_type: "qwen2",
+    class: "Qwen2ForCausalLM",
+    spec,
+    in_mlx: true,
+    older_fields: super::mlx::none,
+};
+
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let model = Transformer::read(config, MODEL, DEFAULTS)?;
     let inner = model.frame.inner("intermediate_size", 22016)?;
     let windows = model.windows_by_layer()?;

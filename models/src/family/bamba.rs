@@ -1,14 +1,24 @@
 //! Bamba (IBM, Princeton, CMU and UIUC, 2024): layers of Mamba-2 or attention, each followed by a dense
 //! feed-forward network; attention heads are rotated in part.
 
+use super::Family;
+use super::mamba2::Mamba2Shape;
 use crate::frame::{Frame, FrameDefaults, FrameNames, MODEL};
-use crate::mamba2::Mamba2Shape;
 use crate::rope::{RopeDefaults, rope};
 use crate::transformer::{HeadDefaults, Heads};
 use crate::{Config, Mixer, ModelError, ModelSpec};
 
+/// This family.
+pub(super) const FAMILY: Family = Family {
+    model_type: "bamba",
+    class: "BambaForCausalLM",
+    spec,
+    in_mlx: false,
+    older_fields: super::mlx::none,
+};
+
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let frame = Frame::read(
         config,
         FrameNames { norm: "model.final_layernorm", ..MODEL },

@@ -1,13 +1,21 @@
 //! Mamba-2 (Dao and Gu, "Transformers are SSMs", 2024), and its mixer for the hybrids that have it.
 
+use serde_json::Value;
+
+use super::Family;
+use super::mlx::{NamedField, Root, present};
 use crate::config::Fields;
 use crate::frame::{BACKBONE, Frame, FrameDefaults, divide, equal, limit, product};
 use crate::{
     Config, Conv, Linear, Mamba2, Mamba2Gate, Mixer, ModelError, ModelSpec, Norm, TensorSpec,
 };
 
+/// This family.
+pub(super) const FAMILY: Family =
+    Family { model_type: "mamba2", class: "Mamba2ForCausalLM", spec, in_mlx: true, older_fields };
+
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let frame = Frame::read(
         config,
         BACKBONE,
@@ -154,6 +162,15 @@ fn dt_limit(fields: &Fields<'_>) -> Result<(f32, f32), ModelError> {
         });
     }
     Ok((low as f32, high as f32))
+}
+
+/// mlx-lm requires the inner width, which is always that of all heads.
+fn older_fields(root: &Root) -> Vec<NamedField> {
+    let size = |key| present(root, key).and_then(Value::as_u64);
+    let inner = size("num_heads").zip(size("head_dim"));
+    let inner = inner.and_then(|(heads, dim)| heads.checked_mul(dim));
+    let inner = inner.filter(|_| present(root, "intermediate_size").is_none());
+    inner.map(|inner| ("intermediate_size", inner.into())).into_iter().collect()
 }
 
 #[cfg(test)]

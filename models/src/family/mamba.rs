@@ -1,16 +1,26 @@
 //! Mamba (Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023), and its
 //! layers for FalconMamba.
 
+use super::Family;
+use super::mamba2::inner;
 use crate::frame::{BACKBONE, Frame, FrameDefaults, limit};
-use crate::mamba2::inner;
 use crate::{Block, Config, Conv, Linear, Mamba, Mixer, ModelError, ModelSpec, TensorSpec};
 
 /// What a family has for fields that the config lacks; FalconMamba has the same.
 pub(crate) const DEFAULTS: FrameDefaults =
     FrameDefaults { hidden: 768, vocab: 50280, layers: 32, eps: 1e-5, tied: true };
 
+/// This family.
+pub(super) const FAMILY: Family = Family {
+    model_type: "mamba",
+    class: "MambaForCausalLM",
+    spec,
+    in_mlx: true,
+    older_fields: super::mlx::none,
+};
+
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let frame = Frame::read(config, BACKBONE, DEFAULTS)?;
     let blocks = blocks(&frame, None)?;
     frame.model("mamba", blocks)

@@ -1,7 +1,8 @@
 //! Mixtral (Jiang et al., "Mixtral of Experts", 2024): Mistral with experts for its feed-forward network.
 
+use super::Family;
+use crate::experts::{CountDefaults, Counts, separate_experts};
 use crate::frame::{FrameDefaults, MODEL};
-use crate::moe::{CountDefaults, Counts, separate_experts};
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
 use crate::{Attention, Config, Linear, Mixer, ModelError, ModelSpec, Moe};
 
@@ -12,8 +13,17 @@ const DEFAULTS: TransformerDefaults = TransformerDefaults {
     max_positions: 4096 * 32,
 };
 
+/// This family.
+pub(super) const FAMILY: Family = Family {
+    model_type: "mixtral",
+    class: "MixtralForCausalLM",
+    spec,
+    in_mlx: true,
+    older_fields: super::mlx::none,
+};
+
 /// The model that `config` describes.
-pub(crate) fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let model = Transformer::read(config, MODEL, DEFAULTS)?;
     let (frame, activation) = (&model.frame, model.activation);
     let inner = frame.inner("intermediate_size", 14336)?;

@@ -1,0 +1,54 @@
+//! The families: one file each, named like its `model_type`, with all that is particular to it.
+
+pub(crate) mod mlx;
+
+mod bamba;
+mod falcon_mamba;
+mod granite;
+mod granitemoehybrid;
+mod llama;
+mod mamba;
+mod mamba2;
+mod mistral;
+mod mixtral;
+mod olmoe;
+mod qwen2;
+mod qwen3;
+mod qwen3_moe;
+mod xlstm;
+
+use mlx::{NamedField, Root};
+
+use crate::{Config, ModelError, ModelSpec};
+
+/// A family of models.
+pub(crate) struct Family {
+    /// Its `model_type`.
+    pub(crate) model_type: &'static str,
+    /// What `architectures` holds.
+    pub(crate) class: &'static str,
+    /// Reads its config.
+    pub(crate) spec: fn(&Config) -> Result<ModelSpec, ModelError>,
+    /// Whether mlx-lm has it: quantized checkpoints are named and stacked as mlx-lm does, else as the family's file does.
+    pub(crate) in_mlx: bool,
+    /// Fields of config.json that mlx-lm looks for under older names, beside those of all families.
+    pub(crate) older_fields: fn(&Root) -> Vec<NamedField>,
+}
+
+/// Every family, in alphabetical order.
+pub(crate) const FAMILIES: &[Family] = &[
+    bamba::FAMILY,
+    falcon_mamba::FAMILY,
+    granite::FAMILY,
+    granitemoehybrid::FAMILY,
+    llama::FAMILY,
+    mamba::FAMILY,
+    mamba2::FAMILY,
+    mistral::FAMILY,
+    mixtral::FAMILY,
+    olmoe::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+    qwen3_moe::FAMILY,
+    xlstm::FAMILY,
+];

@@ -1,0 +1,153 @@
+//! The kinds of layer: one file each, with its equation, its struct and one description of its parts.
+//!
+//! Whatever walks the tensors of a layer reads that description: checking a checkpoint, names and stacks of other layouts,
+//! quantizing, counting parameters, the self-test on a device. A new kind of layer is a new file here and a line in
+//! [`Mixer`]; its way into ops is `runtime/src/plan/lower/NAME.rs`.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+mod part;
+mod role;
+mod small;
+
+/// Describes the parts of a layer once, for those that read them and for those that change them: the pattern binds
+/// references of either kind. It names every field, so that a new one can't be forgotten.
+macro_rules! describe {
+    ($layer:ident, |$parts:ident| $fields:pat => $body:block) => {
+        impl $crate::layer::Describe for $layer {
+            fn parts<'a>(&'a self, $parts: &mut $crate::layer::Parts<'a>) {
+                let $fields = self;
+                $body
+            }
+
+            fn parts_mut<'a>(&'a mut self, $parts: &mut $crate::layer::PartsMut<'a>) {
+                let $fields = self;
+                $body
+            }
+        }
+    };
+}
+
+mod attention;
+mod dense;
+mod mamba;
+mod mamba2;
+mod mlstm;
+mod moe;
+
+#[cfg(test)]
+mod tests;
+
+pub use attention::{Attention, DynamicRope, QkNorm, Rope};
+pub use dense::{Activation, Dense};
+pub use mamba::Mamba;
+pub use mamba2::{Mamba2, Mamba2Gate};
+pub use mlstm::MLstm;
+pub use moe::Moe;
+pub use part::{Component, Held, Module, Part, Parts, PartsMut, Section, Share};
+pub(crate) use part::{PartMut, Place};
+pub use role::{Precision, Role};
+pub use small::{Small, SmallPart};
+
+/// What a kind of layer says about itself. Nothing has a default: a new kind answers all of it.
+pub trait Layer: Describe {
+    /// Its name in tables and JSON.
+    fn kind(&self) -> &'static str;
+
+    /// Its name in a sentence.
+    fn title(&self) -> &'static str;
+
+    /// What its parameters are counted as, in the order of tables; a [`Section`] names one by its index.
+    fn components(&self) -> &'static [&'static str];
+
+    /// The section of parts that the description puts in no other.
+    fn section(&self) -> Section;
+
+    /// Its sizes and switches, in words.
+    fn sizes(&self) -> String;
+
+    /// The position encoding, in a layer that has one.
+    fn rope(&self) -> Option<&Rope>;
+
+    /// The same layer in small: the same kernels, fewer heads, channels and experts.
+    fn small(&self, to: &Small) -> Mixer;
+}
+
+/// The parts of a layer, in order of use; see the macro `describe`.
+pub trait Describe {
+    /// Names every part.
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>);
+
+    /// Names every part, to be changed.
+    fn parts_mut<'a>(&'a mut self, parts: &mut PartsMut<'a>);
+}
+
+macro_rules! mixers {
+    ($($(#[$doc:meta])* $kind:ident,)*) => {
+        /// What a branch computes from the normed residual stream.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Mixer {
+            $($(#[$doc])* $kind($kind),)*
+        }
+
+        impl Mixer {
+            /// What it says about itself.
+            pub fn layer(&self) -> &dyn Layer {
+                match self {
+                    $(Self::$kind(layer) => layer,)*
+                }
+            }
+
+            fn layer_mut(&mut self) -> &mut dyn Layer {
+                match self {
+                    $(Self::$kind(layer) => layer,)*
+                }
+            }
+
+            /// Its place among the kinds, as they are declared: tables are in this order.
+            fn rank(&self) -> usize {
+                enum Rank { $($kind,)* }
+                match self {
+                    $(Self::$kind(_) => Rank::$kind as usize,)*
+                }
+            }
+        }
+    };
+}
+
+mixers! {
+    /// Multi-head attention with grouped key/value heads.
+    Attention,
+    /// Selective state space with a state per channel (Mamba).
+    Mamba,
+    /// Selective state space with a scalar decay per head (Mamba-2).
+    Mamba2,
+    /// Matrix-memory LSTM (xLSTM).
+    MLstm,
+    /// Gated feed-forward network.
+    Dense,
+    /// Mixture of experts.
+    Moe,
+}
+
+impl Mixer {
+    /// Its parts, in order of use.
+    pub fn parts(&self) -> Vec<Part<'_>> {
+        let layer = self.layer();
+        let mut parts = Parts::new(self.rank(), layer.components(), layer.section());
+        layer.parts(&mut parts);
+        parts.into_vec()
+    }
+
+    /// The same parts in the same order, to be changed.
+    pub(crate) fn places(&mut self) -> Vec<PartMut<'_>> {
+        let layer = self.layer_mut();
+        let mut parts = PartsMut::new(layer.section());
+        layer.parts_mut(&mut parts);
+        parts.into_vec()
+    }
+}
+
+fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,112 @@
+use std::collections::HashSet;
+
+use super::{Held, Mixer, Place, Precision, Role, Share, Small};
+use crate::hostile::samples;
+use crate::testing::spec_of;
+use crate::{ModelSpec, TensorKind};
+
+fn mixers(spec: &mut ModelSpec) -> impl Iterator<Item = &mut Mixer> {
+    spec.blocks.iter_mut().flat_map(|block| &mut block.branches).map(|branch| &mut branch.mixer)
+}
+
+/// Runs `check` on every layer of a model of every family, and asserts that every kind of layer came by.
+fn each_layer(mut check: impl FnMut(&mut Mixer)) {
+    let mut kinds = HashSet::new();
+    for config in samples() {
+        let mut spec = spec_of(&config);
+        for mixer in mixers(&mut spec) {
+            kinds.insert(mixer.layer().kind());
+            check(mixer);
+        }
+    }
+    assert_eq!(kinds.len(), 6, "{kinds:?}");
+}
+
+#[test]
+fn descriptions_name_every_tensor_of_a_layer_once() {
+    each_layer(|mixer| {
+        // A tensor of the struct is printed wherever it is named.
+        let printed = format!("{mixer:?}").matches("TensorSpec {").count();
+        assert_eq!(mixer.parts().len(), printed, "{mixer:?}");
+    });
+}
+
+#[test]
+fn parts_are_the_same_to_read_and_to_change() {
+    each_layer(|mixer| {
+        let read: Vec<(Role, String)> = mixer
+            .parts()
+            .iter()
+            .map(|part| (part.role, part.held.tensor().0.name.clone()))
+            .collect();
+        let mut changed = Vec::new();
+        for part in mixer.places() {
+            match part.place {
+                Place::Linear(linear) => {
+                    changed.push((part.role, linear.weight.tensor.name.clone()));
+                    changed.extend(linear.bias.iter().map(|b| (Role::Bias, b.name.clone())));
+                }
+                Place::Conv(tensor) | Place::Vector(tensor) => {
+                    changed.push((part.role, tensor.name.clone()));
+                }
+                Place::Table(_) => panic!("no layer has a table"),
+            }
+        }
+        assert_eq!(read, changed);
+    });
+}
+
+#[test]
+fn roles_shares_and_components_fit_the_tensors() {
+    each_layer(|mixer| {
+        let components = mixer.layer().components();
+        for part in mixer.parts() {
+            let (tensor, kind) = part.held.tensor();
+            assert_eq!(
+                kind != TensorKind::Matrix,
+                part.role.precision() == Precision::Full,
+                "{}",
+                tensor.name
+            );
+            assert!(components.contains(&part.component.name), "{}", tensor.name);
+            let routed = part.component.name == "moe experts";
+            assert_eq!(part.share != Share::ALL, routed, "{}", tensor.name);
+        }
+    });
+}
+
+#[test]
+fn layers_in_small_have_the_shapes_that_their_parts_say() {
+    let small = Small { hidden: 16, width: 16, expert_width: 8, heads: 1, experts: 2, window: 4 };
+    each_layer(|mixer| {
+        let shrunk = mixer.layer().small(&small);
+        assert_eq!(shrunk.layer().kind(), mixer.layer().kind());
+        for part in shrunk.parts() {
+            match part.held {
+                Held::Matrix(matrix) => {
+                    let hidden = [matrix.rows, matrix.cols].contains(&small.hidden);
+                    let within = [Role::StateIn, Role::TimeStep].contains(&part.role);
+                    assert!(hidden || within, "{matrix:?}");
+                }
+                Held::Conv(tensor) | Held::Vector(tensor) => assert!(tensor.elements() > 0),
+            }
+        }
+        // Of equal sizes, it is the same layer.
+        let same = mixer.layer().small(&Small {
+            hidden: mixer_hidden(mixer),
+            width: 1 << 20,
+            expert_width: 1 << 20,
+            heads: 1 << 14,
+            experts: 1 << 12,
+            window: 1 << 20,
+        });
+        assert_eq!(&same, mixer);
+    });
+}
+
+/// The width of the residual stream: rows of the first projection back to it.
+fn mixer_hidden(mixer: &Mixer) -> usize {
+    let parts = mixer.parts();
+    let out = parts.iter().find(|part| [Role::Out, Role::Down].contains(&part.role));
+    out.and_then(|part| part.held.matrix()).map_or(0, |matrix| matrix.rows)
+}

@@ -1,0 +1,44 @@
+//! Mamba: `x` and `z`, the convolution, step sizes with B and C, the scan, the output projection.
+
+use kinglet_models::Mamba;
+
+use super::{Branch, Sum};
+use crate::op::{self, Op, Prologue, Slice};
+
+pub(super) fn lower(b: &mut Branch<'_>, m: &Mamba) -> Sum {
+    let xz = b.project("xz", vec![m.in_proj.clone()]);
+    let conv_state = b.conv_state(&m.conv);
+    let convolved = b.op("convolved", m.inner, |output| {
+        Op::Conv1d(op::Conv1d {
+            input: Slice { buffer: xz, offset: 0, width: m.inner },
+            conv: m.conv.clone(),
+            state: conv_state,
+            output,
+        })
+    });
+    let rbc = b.linear("rbc", b.whole(convolved), Prologue::None, vec![m.x_proj.clone()]);
+    let prologue = match m.bcdt_norm_eps {
+        Some(eps) => Prologue::PlainNorm { eps },
+        None => Prologue::None,
+    };
+    let rank = Slice { buffer: rbc, offset: 0, width: m.dt_rank };
+    let dt = b.linear("dt", rank, prologue, vec![m.dt_proj.clone()]);
+    let state = b.state("ssm", &[m.state, m.inner]);
+    let output = b.op("scanned", m.inner, |output| {
+        Op::MambaScan(op::MambaScan {
+            x: convolved,
+            z: Slice { buffer: xz, offset: m.inner, width: m.inner },
+            dt,
+            b: Slice { buffer: rbc, offset: m.dt_rank, width: m.state },
+            c: Slice { buffer: rbc, offset: m.dt_rank + m.state, width: m.state },
+            bc_norm_eps: m.bcdt_norm_eps,
+            a_log: m.a_log.clone(),
+            d: m.d.clone(),
+            inner: m.inner,
+            state_dim: m.state,
+            state,
+            output,
+        })
+    });
+    b.sum(output, Prologue::None, &m.out_proj)
+}

@@ -1,0 +1,38 @@
+//! Mamba-2: one projection, convolution and scan in one op, gate and norm before the output projection.
+
+use kinglet_models::{Mamba2, Mamba2Gate};
+
+use super::{Branch, Sum};
+use crate::op::{self, Op, Prologue, Slice};
+
+pub(super) fn lower(b: &mut Branch<'_>, m: &Mamba2) -> Sum {
+    let input = b.project("zxbcdt", vec![m.in_proj.clone()]);
+    let inner = m.heads * m.head_dim;
+    let conv_state = b.conv_state(&m.conv);
+    let state = b.state("ssm", &[m.heads, m.state, m.head_dim]);
+    let output = b.op("scanned", inner, |output| {
+        Op::Mamba2Scan(op::Mamba2Scan {
+            input,
+            conv: m.conv.clone(),
+            a_log: m.a_log.clone(),
+            d: m.d.clone(),
+            dt_bias: m.dt_bias.clone(),
+            dt_limit: m.dt_limit,
+            heads: m.heads,
+            head_dim: m.head_dim,
+            groups: m.groups,
+            state_dim: m.state,
+            conv_state,
+            state,
+            output,
+        })
+    });
+    let gate = Slice { buffer: input, offset: 0, width: inner };
+    let prologue = match &m.gate {
+        Mamba2Gate::Silu => Prologue::SiluGate { gate },
+        Mamba2Gate::NormAfter { norm, groups } => {
+            Prologue::GatedNorm { gate, norm: norm.clone(), groups: *groups }
+        }
+    };
+    b.sum(output, prologue, &m.out_proj)
+}

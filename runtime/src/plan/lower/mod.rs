@@ -1,0 +1,156 @@
+//! A layer's way into ops: one file for each kind.
+//!
+//! All branches of a block see the `x` from before it, since nothing here can write to `x`: an op of a branch writes a buffer of its
+//! own, which [`Branch::op`] makes, and what the branch adds to `x` it returns as a [`Sum`], which becomes an op when all
+//! branches are lowered.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+mod attention;
+mod dense;
+mod mamba;
+mod mamba2;
+mod mlstm;
+mod moe;
+
+use kinglet_models::{Block, Conv, Linear, Matrix, Mixer, Norm};
+
+use super::{Builder, StateKind};
+use crate::op::{self, BufferId, Op, Output, Prologue, Slice, StateId};
+
+/// Lowers a branch of `block`, up to what it adds to `x`.
+pub(super) fn branch(builder: &mut Builder, x: BufferId, block: &Block, mixer: &Mixer) -> Sum {
+    let b = &mut Branch { builder, x, block };
+    match mixer {
+        Mixer::Attention(layer) => attention::lower(b, layer),
+        Mixer::Mamba(layer) => mamba::lower(b, layer),
+        Mixer::Mamba2(layer) => mamba2::lower(b, layer),
+        Mixer::MLstm(layer) => mlstm::lower(b, layer),
+        Mixer::Dense(layer) => dense::lower(b, layer),
+        Mixer::Moe(layer) => moe::lower(b, layer),
+    }
+}
+
+/// What a branch adds to `x`.
+pub(super) enum Sum {
+    /// `W prologue(input)`.
+    Linear {
+        /// What the projection reads.
+        input: Slice,
+        /// What happens to it first.
+        prologue: Prologue,
+        /// `W`.
+        linear: Linear,
+    },
+    /// The second halves of experts.
+    Experts {
+        /// What the first halves made.
+        input: BufferId,
+        /// A token's experts and their weights.
+        routes: BufferId,
+        /// Experts of a token.
+        top_k: usize,
+        /// `[hidden, inner]` each.
+        experts: Vec<Matrix>,
+        /// The same of the expert that sees every token.
+        shared: Option<Matrix>,
+    },
+}
+
+impl Sum {
+    /// The op that adds it, times `scale`.
+    pub(super) fn into_op(self, x: BufferId, scale: f32) -> Op {
+        match self {
+            Self::Linear { input, prologue, linear } => Op::Linear(op::Linear {
+                input,
+                prologue,
+                parts: vec![linear],
+                output: x,
+                mode: Output::Add { scale },
+            }),
+            Self::Experts { input, routes, top_k, experts, shared } => {
+                Op::MoeDown(op::MoeDown { input, routes, top_k, experts, shared, scale, output: x })
+            }
+        }
+    }
+}
+
+/// A branch in the making.
+struct Branch<'a> {
+    builder: &'a mut Builder,
+    x: BufferId,
+    block: &'a Block,
+}
+
+impl Branch<'_> {
+    /// The residual stream, to be read.
+    fn x(&self) -> BufferId {
+        self.x
+    }
+
+    /// The norm in front of the block.
+    fn norm(&self) -> Norm {
+        self.block.norm.clone()
+    }
+
+    /// All of a buffer.
+    fn whole(&self, buffer: BufferId) -> Slice {
+        self.builder.whole(buffer)
+    }
+
+    /// An op that writes a buffer of its own, `[T, width]`, which `op` is given and which is returned.
+    fn op(
+        &mut self,
+        name: &'static str,
+        width: usize,
+        op: impl FnOnce(BufferId) -> Op,
+    ) -> BufferId {
+        let output = self.builder.buffer(name, width);
+        let op = op(output);
+        debug_assert_eq!(op.uses().writes, [output], "a branch writes nothing else");
+        self.builder.ops.push(op);
+        output
+    }
+
+    /// `parts` of the normed residual stream, side by side.
+    fn project(&mut self, name: &'static str, parts: Vec<Linear>) -> BufferId {
+        let (input, prologue) = (self.whole(self.x), Prologue::Norm(self.norm()));
+        self.linear(name, input, prologue, parts)
+    }
+
+    /// `parts` of `prologue(input)`, side by side.
+    fn linear(
+        &mut self,
+        name: &'static str,
+        input: Slice,
+        prologue: Prologue,
+        parts: Vec<Linear>,
+    ) -> BufferId {
+        let width = parts.iter().map(|part| part.weight.rows).sum();
+        self.op(name, width, |output| {
+            Op::Linear(op::Linear { input, prologue, parts, output, mode: Output::Store })
+        })
+    }
+
+    /// A recurrent tensor.
+    fn state(&mut self, what: &str, shape: &[usize]) -> StateId {
+        let kind = StateKind::Tensor { shape: shape.to_vec() };
+        self.builder.state(self.block.layer, what, kind)
+    }
+
+    /// The inputs that a convolution looks back on.
+    fn conv_state(&mut self, conv: &Conv) -> StateId {
+        self.state("conv", &[conv.kernel.saturating_sub(1), conv.channels])
+    }
+
+    /// A cache of keys and values.
+    fn cache(&mut self, kv_heads: usize, head_dim: usize, window: Option<usize>) -> StateId {
+        let kind = StateKind::KeyValue { kv_heads, head_dim, window, sinks: 0 };
+        self.builder.state(self.block.layer, "kv", kind)
+    }
+
+    /// What the branch adds: `linear` of `prologue(input)`.
+    fn sum(&self, input: BufferId, prologue: Prologue, linear: &Linear) -> Sum {
+        Sum::Linear { input: self.whole(input), prologue, linear: linear.clone() }
+    }
+}
