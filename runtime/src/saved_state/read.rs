@@ -1,5 +1,7 @@
 //! Reading a saved session: everything is checked, nothing is believed.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
