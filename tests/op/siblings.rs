@@ -33,6 +33,7 @@ fn every_op_has_its_siblings() {
         ("runtime/src/cpu", "rs", true),
         ("runtime/src/wgpu", "rs", true),
         ("tests/op", "rs", true),
+        ("tests/src/reference", "rs", true),
         ("shaders/src", "wgsl", true),
         ("kernels-cuda/src", "cu", false),
     ];
