@@ -1,7 +1,8 @@
 //! The ops of a [`Plan`](crate::plan::Plan): what each computes, on which buffers, with which weights and state.
 //!
 //! An op named `x` is described in `op/x.rs`, computed on the CPU by `cpu/x.rs`, written out in plain f64 in
-//! `tests/src/reference/x.rs` and tested against that by `tests/op/x.rs`. What is asked of an op, it answers itself ([`Describe`]). Ops are plain data, the same for every backend. Each is fused as far as
+//! `tests/src/reference/x.rs` and tested against that by `tests/op/x.rs`. What plans and backends ask of an op, it
+//! answers itself ([`Describe`]). Ops are plain data, the same for every backend. Each is fused as far as
 //! a backend can run it as one dispatch (the scans hold their convolution, the projections their norm).
 //!
 //! Shapes: `T` is the number of tokens of a step, all runs one behind the other. A buffer is a matrix
