@@ -17,6 +17,7 @@ use kinglet::{Activations, Checkpoint, Isa, Model, ModelOptions};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
 
+use kinglet_tests::reference;
 use kinglet_tests::target::{Target, wgpu_targets};
 use kinglet_tests::{Case, argmax, case_named, cases, foreign_cases, quantized_cases, relative_l2};
 
@@ -72,6 +73,24 @@ fn for_each(cases: &[Case], check: impl Fn(&Case) -> Vec<String> + Sync) {
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// The plan in plain f64 has no state, no chunks and no rounding to speak of: where it agrees, the plan computes what the family
+/// means, and the op tests hold backends to the right functions.
+#[test]
+fn the_plan_in_plain_f64_equals_the_reference() {
+    let exact = |case: &Case| case.info["exact"] == "true";
+    let foreign = foreign_cases().into_iter().filter(exact);
+    let cases: Vec<Case> = cases().into_iter().chain(quantized_cases()).chain(foreign).collect();
+    for_each(&cases, |case| {
+        let checkpoint = Checkpoint::open(&case.folder, CheckOptions::default())
+            .unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        let plan = Plan::new(&checkpoint.spec);
+        let rows = reference::run(&plan, &checkpoint.weights, &case.tokens);
+        let logits: Vec<f32> = rows.iter().flatten().map(|&z| z as f32).collect();
+        let error = relative_l2(&logits, &case.logits);
+        if error > BOUND { vec![format!("{}: {error:.2e}", case.name)] } else { vec![] }
+    });
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! A [`ModelSpec`] is lowered once into a list of fused ops over buffers and state tensors. A plan is plain data:
 //! it can be printed, compared and tested; every backend runs the same one. Each kind of layer becomes ops in `plan/lower/NAME.rs`.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod lower;
 mod state;
 
@@ -77,15 +79,13 @@ impl Plan {
     /// The same with attention to the last `window` positions and the first `sinks` only, in layers that see more.
     pub fn with_window(mut self, window: usize, sinks: usize) -> Self {
         for op in &mut self.ops {
-            if let Op::Attention(op) = op
-                && op.window.is_none_or(|own| own > window)
-            {
-                (op.window, op.sinks) = (Some(window), sinks);
-                if let Some(state) = self.states.get_mut(op.cache.0)
-                    && let StateKind::KeyValue { window: own, sinks: first, .. } = &mut state.kind
-                {
+            let Some(cache) = op.description_mut().limit_window(window, sinks) else { continue };
+            let Some(state) = self.states.get_mut(cache.0) else { continue };
+            match &mut state.kind {
+                StateKind::KeyValue { window: own, sinks: first, .. } => {
                     (*own, *first) = (Some(window), sinks);
                 }
+                StateKind::Tensor { .. } => {}
             }
         }
         self

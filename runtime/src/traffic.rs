@@ -1,7 +1,8 @@
 //! How many bytes a decoded token must move: the yardstick of decode speed.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use crate::Error;
-use crate::op::Op;
 use crate::plan::{Plan, StateKind};
 use crate::weights::Weights;
 
@@ -29,26 +30,19 @@ impl Traffic {
                 let data = weights.matrix(matrix)?;
                 traffic.weights += data.byte_len() as u64;
             }
-            // A token uses `top_k` of the experts: that share of the stack's bytes.
-            let stack = match op {
-                Op::MoeUp(op) => Some((op.top_k, op.experts.len())),
-                Op::MoeDown(op) => Some((op.top_k, op.experts.len())),
-                _ => None,
-            };
-            if let Some((used, count)) = stack {
-                let mut all = 0;
-                for (_, matrix) in &uses.experts {
-                    all += weights.matrix(matrix)?.byte_len() as u64;
-                }
-                traffic.weights += all * used as u64 / count.max(1) as u64;
+            // A token uses some of the experts: that share of the stack's bytes.
+            let (mut all, mut share) = (0, 0);
+            for (used, matrix) in &uses.experts {
+                all += weights.matrix(matrix)?.byte_len() as u64;
+                share = *used as u64;
             }
+            traffic.weights += all * share / uses.expert_count.max(1) as u64;
             for vector in &uses.vectors {
                 let tensor = weights.get(&vector.name)?;
                 traffic.weights += tensor.byte_len() as u64;
             }
-            if let Op::Embed(embed) = op {
-                let table = weights.matrix(&embed.table)?;
-                traffic.weights += table.row_bytes() as u64;
+            for table in &uses.rows {
+                traffic.weights += weights.matrix(table)?.row_bytes() as u64;
             }
         }
         for state in &plan.states {

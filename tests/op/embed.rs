@@ -12,14 +12,11 @@ fn rows_are_decoded_and_scaled() {
     each(&shapes, TOKENS, |(width, scale), stored, lengths| {
         let mut rig = Rig::new(format!("embed {width} x {scale}"), stored, lengths);
         let vocab = rig.vocab(width);
-        let (tensor, values) = rig.tensor(&[vocab + 3, width], Random::normal);
+        let tensor = rig.tensor(&[vocab + 3, width], Random::normal);
         // A table that is a part of a larger tensor, from its third row on.
         let table = kinglet::models::Matrix { tensor, row_offset: 2, rows: vocab, cols: width };
         let output = rig.buffer("x", width);
         rig.op(Op::Embed(Embed { table, scale, output }));
-        rig.check(output, |session| {
-            let row = |token: usize| &values[(token + 2) * width..][..width];
-            session.map(|i| row(i).iter().map(|x| f64::from(scale) * x).collect()).collect()
-        });
+        rig.check(output);
     });
 }

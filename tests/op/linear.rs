@@ -1,10 +1,8 @@
 //! `linear`: `y = W f(x) + b`, with every `f`, stored and added, with one matrix and several.
 
-use kinglet::models::Norm;
 use kinglet::op::{Linear, Op, Output, Prologue, Slice};
-use kinglet_tests::oracle::{self, plain_norm, silu};
 use kinglet_tests::random::Random;
-use kinglet_tests::rig::{Input, Rig};
+use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
 
 use crate::{TOKENS, each};
@@ -44,19 +42,14 @@ fn check(
     let name = format!("linear {kind:?} {parts:?} x {cols} {mode:?}");
     let mut rig = Rig::new(name, stored, lengths);
     let eps = 1e-3;
-    let mut side = |extra: usize| -> (Input, Slice) {
+    let mut side = |extra: usize| {
         // The input is some columns of a wider buffer.
         let offset = rig.random.between(0, extra);
         let input = rig.input(cols + extra, Random::normal);
-        let slice = Slice { buffer: input.buffer, offset, width: cols };
-        (input, slice)
+        Slice { buffer: input.buffer, offset, width: cols }
     };
-    let (x, input) = side(5);
-    let (gate_rows, gate) = side(3);
-    let columns =
-        |input: &Input, slice: Slice, i: usize| input.rows[i][slice.offset..][..cols].to_vec();
-    let (norm, norm_values): (Norm, oracle::Norm) =
-        rig.norm(cols, eps, kind == Kind::Norm { bias: true });
+    let (input, gate) = (side(5), side(3));
+    let norm = rig.norm(cols, eps, kind == Kind::Norm { bias: true });
     let prologue = match kind {
         Kind::None => Prologue::None,
         Kind::Norm { .. } => Prologue::Norm(norm),
@@ -64,7 +57,7 @@ fn check(
         Kind::SiluGate => Prologue::SiluGate { gate },
         Kind::GatedNorm { groups } => Prologue::GatedNorm { gate, norm, groups },
     };
-    let (specs, matrices): (Vec<_>, Vec<_>) = parts
+    let linears: Vec<_> = parts
         .iter()
         .enumerate()
         .map(|(i, &rows)| {
@@ -72,42 +65,15 @@ fn check(
             rig.stored = Stored::ALL[(stored as usize + i) % 3];
             rig.linear(rows, cols, i % 2 == 0)
         })
-        .unzip();
+        .collect();
     let rows: usize = parts.iter().sum();
     let before = rig.input(rows, Random::normal);
     let output = match mode {
         Output::Store => rig.buffer("y", rows),
         Output::Add { .. } => before.buffer,
     };
-    rig.op(Op::Linear(Linear { input, prologue, parts: specs, output, mode }));
-    rig.check(output, |session| {
-        let one = |i: usize| {
-            let x = columns(&x, input, i);
-            let gated = || {
-                let gate = columns(&gate_rows, gate, i);
-                x.iter().zip(&gate).map(|(x, z)| x * silu(*z)).collect::<Vec<_>>()
-            };
-            let x = match kind {
-                Kind::None => x,
-                Kind::Norm { .. } => norm_values.apply(&x),
-                Kind::PlainNorm => plain_norm(&x, eps),
-                Kind::SiluGate => gated(),
-                Kind::GatedNorm { groups } => {
-                    let gated = gated();
-                    let parts = gated.chunks(cols / groups).flat_map(|part| plain_norm(part, eps));
-                    parts.zip(&norm_values.weight).map(|(x, w)| x * w).collect()
-                }
-            };
-            let y = matrices.iter().flat_map(|matrix| matrix.apply(&x));
-            match mode {
-                Output::Store => y.collect(),
-                Output::Add { scale } => {
-                    y.zip(&before.rows[i]).map(|(y, x)| x + f64::from(scale) * y).collect()
-                }
-            }
-        };
-        session.map(one).collect()
-    });
+    rig.op(Op::Linear(Linear { input, prologue, parts: linears, output, mode }));
+    rig.check(output);
 }
 
 #[test]

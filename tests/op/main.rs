@@ -1,7 +1,7 @@
-//! Every op on every backend against an oracle in plain `f64`: a file for each op, named as the op.
+//! Every op on every backend against its reference in plain `f64`: a file for each op, named as the op.
 //!
-//! The oracles are written from the ops' documentation (`runtime/src/op/`), token by token, and share no code with
-//! any backend. What they run on, and how, is in [`kinglet_tests::rig`].
+//! The references ([`kinglet_tests::reference`]) are written from the ops' documentation (`runtime/src/op/`), token by token, and
+//! share no code with any backend. [`kinglet_tests::rig`] says what they run on, and how.
 
 mod attention;
 mod conv1d;

@@ -2,7 +2,6 @@
 
 use kinglet::models::Matrix;
 use kinglet::op::{MoeDown, Op};
-use kinglet_tests::oracle::Linear;
 use kinglet_tests::random::Random;
 use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
@@ -26,44 +25,26 @@ fn check(
     let chosen = rig.input_rows(rows);
     let size = (inner as f64).powf(-0.5);
     // [experts, hidden, inner]
-    let (tensor, values) = rig.tensor(&[experts, hidden, inner], |random| size * random.normal());
-    let (mut specs, mut downs) = (Vec::new(), Vec::new());
-    for expert in 0..experts {
-        let row_offset = expert * hidden;
-        let weight = values[row_offset * inner..][..hidden * inner].to_vec();
-        specs.push(Matrix { tensor: tensor.clone(), row_offset, rows: hidden, cols: inner });
-        downs.push(Linear { weight, bias: None, rows: hidden, cols: inner });
-    }
-    let shared = (shared_inner > 0).then(|| rig.linear(hidden, shared_inner, false));
-    let (shared, shared_down) = shared.unzip();
+    let tensor = rig.tensor(&[experts, hidden, inner], |random| size * random.normal());
+    let down = |expert: usize| Matrix {
+        tensor: tensor.clone(),
+        row_offset: expert * hidden,
+        rows: hidden,
+        cols: inner,
+    };
+    let downs = (0..experts).map(down).collect();
+    let shared = (shared_inner > 0).then(|| rig.linear(hidden, shared_inner, false).weight);
     let x = rig.input(hidden, Random::normal);
     rig.op(Op::MoeDown(MoeDown {
         input: h.buffer,
         routes: chosen.buffer,
         top_k,
-        experts: specs,
-        shared: shared.map(|shared| shared.weight),
+        experts: downs,
+        shared,
         scale,
         output: x.buffer,
     }));
-    rig.check(x.buffer, |session| {
-        let one = |i: usize| {
-            let (experts, weights) = chosen.rows[i].split_at(top_k);
-            let mut sum = vec![0.0; hidden];
-            let mut add = |weight: f64, down: &Linear, h: &[f64]| {
-                sum.iter_mut().zip(down.apply(h)).for_each(|(s, y)| *s += weight * y);
-            };
-            for place in 0..top_k {
-                let h = &h.rows[i][place * inner..][..inner];
-                add(weights[place], &downs[experts[place] as usize], h);
-            }
-            if let Some(down) = &shared_down {
-                add(1.0, down, &h.rows[i][top_k * inner..]);
-            }
-            x.rows[i].iter().zip(&sum).map(|(x, s)| x + f64::from(scale) * s).collect()
-        };
-        session.map(one).collect()
-    });
+    rig.check(x.buffer);
 }
 
 #[test]

@@ -1,22 +1,12 @@
 //! `moe_route`: the `top_k` largest of `softmax(R n(x))`, largest first, made to sum to 1 where asked.
 
 use kinglet::op::{MoeRoute, Op};
-use kinglet_tests::oracle::{Linear, Norm};
+use kinglet_tests::reference::Values;
+use kinglet_tests::reference::moe_route::ranked;
 use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
 
 use crate::{TOKENS, each};
-
-/// Probabilities of all experts, largest first.
-fn ranked(x: &[f64], norm: &Norm, router: &Linear) -> Vec<(usize, f64)> {
-    let logits = router.apply(&norm.apply(x));
-    let largest = logits.iter().copied().fold(f64::MIN, f64::max);
-    let total: f64 = logits.iter().map(|z| (z - largest).exp()).sum();
-    let probabilities = logits.iter().map(|z| (z - largest).exp() / total);
-    let mut ranked: Vec<_> = probabilities.enumerate().collect();
-    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
-    ranked
-}
 
 #[test]
 fn the_largest_probabilities_in_order() {
@@ -37,8 +27,10 @@ fn the_largest_probabilities_in_order() {
             let name =
                 format!("moe_route {top_k} of {experts} x {hidden} renormalize {renormalize}");
             let mut rig = Rig::new(name, stored, lengths);
-            let (norm, n) = rig.norm(hidden, 1e-5, hidden % 2 == 0);
-            let (router, r) = rig.linear(experts, hidden, experts % 2 == 0);
+            let norm = rig.norm(hidden, 1e-5, hidden % 2 == 0);
+            let router = rig.linear(experts, hidden, experts % 2 == 0);
+            let weights = rig.weights();
+            let (n, r) = (Values(&weights).norm(&norm), Values(&weights).linear(&router));
             let tokens = rig.tokens();
             // Inputs whose experts are a clear choice: of two that are nearly equal either is right.
             let mut row = || {
@@ -64,17 +56,7 @@ fn the_largest_probabilities_in_order() {
                 renormalize,
                 output,
             }));
-            rig.check(output, |session| {
-                let one = |i: usize| {
-                    let mut chosen = ranked(&input.rows[i], &n, &r);
-                    chosen.truncate(top_k);
-                    let total: f64 = chosen.iter().map(|(_, p)| p).sum();
-                    let weight = |p: f64| if renormalize { p / total } else { p };
-                    let experts = chosen.iter().map(|(expert, _)| *expert as f64);
-                    experts.chain(chosen.iter().map(|(_, p)| weight(*p))).collect()
-                };
-                session.map(one).collect()
-            });
+            rig.check(output);
         }
     });
 }

@@ -2,7 +2,6 @@
 
 use kinglet::models::{Activation, Matrix};
 use kinglet::op::{MoeUp, Op};
-use kinglet_tests::oracle::{Linear, activation};
 use kinglet_tests::random::Random;
 use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
@@ -50,29 +49,19 @@ fn check(
     let tokens = rig.tokens();
     let rows = (0..tokens).map(|_| routes(&mut rig.random, experts, top_k, skew)).collect();
     let chosen = rig.input_rows(rows);
-    let (norm, n) = rig.norm(hidden, 1e-5, false);
+    let norm = rig.norm(hidden, 1e-5, false);
     // Gate and up of all experts in one tensor, as several families store them: [experts, 2 inner, hidden].
     let size = (hidden as f64).powf(-0.5);
-    let (tensor, values) =
-        rig.tensor(&[experts, 2 * inner, hidden], |random| size * random.normal());
-    let part = |first: usize| {
-        let weight = values[first * hidden..][..inner * hidden].to_vec();
-        let matrix =
-            Matrix { tensor: tensor.clone(), row_offset: first, rows: inner, cols: hidden };
-        (matrix, Linear { weight, bias: None, rows: inner, cols: hidden })
+    let tensor = rig.tensor(&[experts, 2 * inner, hidden], |random| size * random.normal());
+    let part = |index: usize| Matrix {
+        tensor: tensor.clone(),
+        row_offset: index * inner,
+        rows: inner,
+        cols: hidden,
     };
-    let (mut specs, mut pairs) = (Vec::new(), Vec::new());
-    for expert in 0..experts {
-        let ((gate, g), (up, u)) = (part(2 * expert * inner), part((2 * expert + 1) * inner));
-        specs.push((gate, up));
-        pairs.push((g, u));
-    }
-    let shared = (shared_inner > 0).then(|| {
-        let (gate, g) = rig.linear(shared_inner, hidden, false);
-        let (up, u) = rig.linear(shared_inner, hidden, false);
-        ((gate.weight, up.weight), (g, u))
-    });
-    let (shared, shared_pair) = shared.unzip();
+    let pairs = (0..experts).map(|expert| (part(2 * expert), part(2 * expert + 1))).collect();
+    let mut shared_half = || rig.linear(shared_inner, hidden, false).weight;
+    let shared = (shared_inner > 0).then(|| (shared_half(), shared_half()));
     let output = rig.buffer("inner", top_k * inner + shared_inner);
     let (x, routes) = (input.buffer, chosen.buffer);
     rig.op(Op::MoeUp(MoeUp {
@@ -80,23 +69,12 @@ fn check(
         norm,
         routes,
         top_k,
-        experts: specs,
+        experts: pairs,
         shared,
         activation: act,
         output,
     }));
-    rig.check(output, |session| {
-        let one = |i: usize| {
-            let x = n.apply(&input.rows[i]);
-            let h = |(g, u): &(Linear, Linear)| -> Vec<f64> {
-                let both = g.apply(&x).into_iter().zip(u.apply(&x));
-                both.map(|(g, u)| activation(act, g) * u).collect()
-            };
-            let chosen = chosen.rows[i][..top_k].iter().map(|&expert| &pairs[expert as usize]);
-            chosen.chain(&shared_pair).flat_map(h).collect()
-        };
-        session.map(one).collect()
-    });
+    rig.check(output);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What the tests that cross crates share: the fixtures and how results are compared.
 
 pub mod cargo;
-pub mod oracle;
 pub mod random;
+pub mod reference;
 pub mod rig;
 pub mod schedule;
 pub mod target;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Each [`Rig`] is compiled for every [`Target`] and run with every way to cut its sessions into steps; each result
-//! is held against what the oracle makes of the sessions one by one. The rig itself knows no backend.
+//! is held against what [`crate::reference`] makes of the sessions one by one. The rig itself knows no backend.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use kinglet::op::{BufferId, Embed, Head, Op, Sight, Slice, StateId};
 use kinglet::plan::{Buffer, Plan, State, StateFormat, StateKind};
 use kinglet::weights::Weights;
 
-use crate::oracle;
 use crate::random::Random;
+use crate::reference::{Pass, Rows, run};
 use crate::schedule::Schedule;
 use crate::target::{Target, targets};
 use crate::tensors::{Stored, Tensors};
@@ -129,59 +129,48 @@ impl Rig {
         format!("{what}.{}", self.count)
     }
 
-    /// A tensor whose elements are `draw`n, and the values that are stored.
+    /// A tensor whose elements are `draw`n.
     pub fn tensor(
         &mut self,
         shape: &[usize],
         mut draw: impl FnMut(&mut Random) -> f64,
-    ) -> (TensorSpec, Vec<f64>) {
+    ) -> TensorSpec {
         let (name, elements) = (self.fresh("tensor"), shape.iter().product());
         let values: Vec<f64> =
             (0..elements).map(|_| self.stored.round(draw(&mut self.random))).collect();
         self.tensors.push(&name, shape, self.stored, &values);
-        (TensorSpec::new(name, shape), values)
+        TensorSpec::new(name, shape)
     }
 
-    /// A matrix that keeps the size of what it is multiplied with, and its values. It is a part of a larger
-    /// tensor as often as not.
-    pub fn matrix(&mut self, rows: usize, cols: usize) -> (Matrix, Vec<f64>) {
+    /// A matrix that keeps the size of what it is multiplied with. It is a part of a larger tensor as often as not.
+    pub fn matrix(&mut self, rows: usize, cols: usize) -> Matrix {
         let fused = self.random.between(0, 1) == 1;
         let (before, after) =
             if fused { (self.random.between(0, 5), self.random.between(0, 5)) } else { (0, 0) };
         let size = (cols as f64).powf(-0.5);
-        let (tensor, values) =
-            self.tensor(&[before + rows + after, cols], |random| size * random.normal());
-        let values = values[before * cols..][..rows * cols].to_vec();
-        (Matrix { tensor, row_offset: before, rows, cols }, values)
+        let tensor = self.tensor(&[before + rows + after, cols], |random| size * random.normal());
+        Matrix { tensor, row_offset: before, rows, cols }
     }
 
-    /// A matrix with a bias.
-    pub fn linear(
-        &mut self,
-        rows: usize,
-        cols: usize,
-        bias: bool,
-    ) -> (spec::Linear, oracle::Linear) {
-        let (matrix, weight) = self.matrix(rows, cols);
-        let bias = bias.then(|| self.tensor(&[rows], Random::normal)).unzip();
-        let oracle = oracle::Linear { weight, bias: bias.1, rows, cols };
-        (spec::Linear { weight: matrix, bias: bias.0 }, oracle)
+    /// A matrix, with a bias if there should be one.
+    pub fn linear(&mut self, rows: usize, cols: usize, bias: bool) -> spec::Linear {
+        let weight = self.matrix(rows, cols);
+        let bias = bias.then(|| self.tensor(&[rows], Random::normal));
+        spec::Linear { weight, bias }
     }
 
     /// A norm with weights around 1.
-    pub fn norm(&mut self, width: usize, eps: f32, bias: bool) -> (Norm, oracle::Norm) {
-        let (weight, values) = self.tensor(&[width], |random| 1.0 + 0.3 * random.normal());
-        let bias = bias.then(|| self.tensor(&[width], Random::normal)).unzip();
-        let oracle = oracle::Norm { weight: values, bias: bias.1, eps };
-        (Norm { weight, bias: bias.0, eps }, oracle)
+    pub fn norm(&mut self, width: usize, eps: f32, bias: bool) -> Norm {
+        let weight = self.tensor(&[width], |random| 1.0 + 0.3 * random.normal());
+        let bias = bias.then(|| self.tensor(&[width], Random::normal));
+        Norm { weight, bias, eps }
     }
 
     /// A depthwise convolution.
-    pub fn conv(&mut self, channels: usize, kernel: usize, bias: bool) -> (Conv, oracle::Conv) {
-        let (weight, values) = self.tensor(&[channels, 1, kernel], Random::normal);
-        let bias = bias.then(|| self.tensor(&[channels], Random::normal)).unzip();
-        let oracle = oracle::Conv { weight: values, bias: bias.1, kernel };
-        (Conv { weight, bias: bias.0, channels, kernel }, oracle)
+    pub fn conv(&mut self, channels: usize, kernel: usize, bias: bool) -> Conv {
+        let weight = self.tensor(&[channels, 1, kernel], Random::normal);
+        let bias = bias.then(|| self.tensor(&[channels], Random::normal));
+        Conv { weight, bias, channels, kernel }
     }
 
     /// A state tensor.
@@ -222,6 +211,11 @@ impl Rig {
         Head { input: output, norm: None, linear, scale: 1.0, soft_cap: None }
     }
 
+    /// The tensors so far.
+    pub fn weights(&self) -> Weights {
+        self.tensors.weights()
+    }
+
     /// The plan that ends in `head`, with its weights.
     pub fn finish(mut self, head: Head) -> Bench {
         let vocab = head.linear.weight.rows;
@@ -253,15 +247,16 @@ impl Rig {
             lengths: self.lengths,
             ids,
             bound: self.bound,
+            copied: None,
         }
     }
 
-    /// Holds the buffer `output` against the oracle: on every target, for several ways to cut the sessions into
+    /// Holds the buffer `output` against the reference: on every target, for several ways to cut the sessions into
     /// steps, each element must satisfy `|got - expected| <= bound * (rms + |expected|)`, where `rms` is taken over
-    /// all that is expected. `oracle` gets the rows of one session and gives `[T, width]`.
-    pub fn check(mut self, output: BufferId, oracle: impl Fn(Range<usize>) -> Vec<Vec<f64>>) {
+    /// all that is expected.
+    pub fn check(mut self, output: BufferId) {
         let head = self.identity(output);
-        self.finish(head).check(oracle);
+        Bench { copied: Some(output), ..self.finish(head) }.check();
     }
 }
 
@@ -273,9 +268,24 @@ pub struct Bench {
     lengths: Vec<usize>,
     ids: Vec<u32>,
     bound: f64,
+    /// The buffer that the head copies, if that is all it does.
+    copied: Option<BufferId>,
 }
 
 impl Bench {
+    /// What the reference makes of each session, `[sessions][T, vocab]`, or `[T, width]` of a buffer that is copied.
+    pub fn expected(&self) -> Vec<Rows> {
+        let one = |session: Range<usize>| {
+            let tokens = &self.ids[session];
+            let Some(copied) = self.copied else { return run(&self.plan, &self.weights, tokens) };
+            let mut pass = Pass::new(&self.plan, &self.weights, tokens);
+            let (_head, ops) = self.plan.ops.split_last().expect("a plan ends in a head");
+            ops.iter().for_each(|op| pass.op(op));
+            pass.buffers.swap_remove(copied.0)
+        };
+        self.sessions().into_iter().map(one).collect()
+    }
+
     /// Rows of each session in the inputs.
     pub fn sessions(&self) -> Vec<Range<usize>> {
         let starts = self.lengths.iter().scan(0, |start, length| {
@@ -337,8 +347,8 @@ impl Bench {
     }
 
     /// See [`Rig::check`].
-    pub fn check(&self, oracle: impl Fn(Range<usize>) -> Vec<Vec<f64>>) {
-        let expected: Vec<_> = self.sessions().into_iter().map(oracle).collect();
+    pub fn check(&self) {
+        let expected = self.expected();
         let rms = rms(&expected);
         let mut random = Random::named(&self.name);
         let (mut failures, mut worst_of_all) = (Vec::new(), 0.0f64);

@@ -2,8 +2,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::*;
-use crate::cpu::observe::Part;
-use crate::op::Op;
+use crate::op::{InputPart, Op};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
@@ -70,7 +69,7 @@ fn every_token_reaches_its_experts_and_steps_do_not_matter() {
             let Op::MoeUp(op) = op else { continue };
             let experts = whole
                 .iter()
-                .filter(|(site, _)| site.op == index && matches!(site.part, Part::Expert(_)));
+                .filter(|(site, _)| site.op == index && matches!(site.part, InputPart::Expert(_)));
             let seen: u64 = experts.map(|(_, moments)| moments.tokens).sum();
             assert_eq!(seen, (tokens.len() * op.top_k) as u64, "{name}");
         }

@@ -3,6 +3,8 @@
 //! `cpu/NAME.rs` computes the op `NAME`. What they share: [`simd`] (vector units), `kernel` (the hot loops),
 //! `team` and `split` (threads and what they may write), `projection` (weight matrices), `state`.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod attention;
 mod conv1d;
 mod embed;

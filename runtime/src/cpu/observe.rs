@@ -3,6 +3,8 @@
 //! Before an op runs, its input lies in its buffers. The observer applies what stands before the projection, as the op itself will, and
 //! adds up `x x^T` over the tokens; ops know nothing of it.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::collections::BTreeMap;
 
 use super::CpuExecutable;
@@ -17,7 +19,7 @@ use super::step::{Step, StepRun};
 use super::team::Team;
 use crate::backend::Logits;
 use crate::error::grow;
-use crate::op::{BufferId, Op, Slice};
+use crate::op::{ExpertInput, InputPart, Op, Preparation, ProjectionInput, Slice};
 use crate::plan::Plan;
 use crate::weights::Weights;
 use crate::{Activations, Error};
@@ -28,16 +30,7 @@ pub(crate) struct Site {
     /// The op, by its number in the plan.
     pub op: usize,
     /// Of a mixture of experts, whose input.
-    pub part: Part,
-}
-
-/// Which tokens of an op's input, and which columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Part {
-    /// All tokens; of `moe_down`, the shared expert's columns.
-    All,
-    /// The tokens of an expert, each times the weight that the router gives the expert for it.
-    Expert(usize),
+    pub part: InputPart,
 }
 
 /// `sum of x x^T` over the tokens seen.
@@ -111,15 +104,11 @@ impl Observer {
             sites.into_iter().map(|site| (site, Moments::default())).collect();
         let mut befores = BTreeMap::new();
         for site in moments.keys() {
-            let before = match plan.ops.get(site.op) {
-                Some(Op::Linear(op)) => Before::new(&op.prologue, weights)?,
-                Some(Op::GatedLinear(op)) => Before::norm(&op.norm, weights)?,
-                Some(Op::MoeUp(op)) => Before::norm(&op.norm, weights)?,
-                Some(Op::Head(op)) => match &op.norm {
-                    Some(norm) => Before::norm(norm, weights)?,
-                    None => Before::Nothing,
-                },
-                _ => Before::Nothing,
+            let input = plan.ops.get(site.op).and_then(|op| op.description().projection_input());
+            let before = match input.map_or(Preparation::Nothing, |input| input.preparation) {
+                Preparation::Nothing => Before::Nothing,
+                Preparation::Norm(norm) => Before::norm(norm, weights)?,
+                Preparation::Prologue(prologue) => Before::new(prologue, weights)?,
             };
             befores.insert(site.op, before);
         }
@@ -137,44 +126,32 @@ impl Observer {
     /// Looks at the inputs of op `index`, which runs next. Whether anything is left to see behind it.
     fn look(&mut self, index: usize, op: &Op, step: &mut Step<'_, '_>) -> Result<bool, Error> {
         let Some(before) = self.befores.get(&index) else { return Ok(index < self.last) };
-        let whole = |buffer: BufferId, step: &Step<'_, '_>| {
-            let width = step.buffers.width(buffer);
-            Slice { buffer, offset: 0, width }
+        let Some(ProjectionInput { buffer, columns, experts, .. }) =
+            op.description().projection_input()
+        else {
+            return Ok(index < self.last);
         };
-        let (slice, routes) = match op {
-            Op::Linear(op) => (op.input, None),
-            Op::GatedLinear(op) => (whole(op.input, step), None),
-            Op::Head(op) => (whole(op.input, step), None),
-            Op::MoeUp(op) => {
-                (whole(op.input, step), Some((op.routes, op.top_k, op.experts.len(), 0)))
-            }
-            Op::MoeDown(op) => {
-                let offset = op.top_k * op.inner();
-                let width = op.shared.as_ref().map_or(0, |shared| shared.cols);
-                let routes = Some((op.routes, op.top_k, op.experts.len(), op.inner()));
-                (Slice { buffer: op.input, offset, width }, routes)
-            }
-            _ => return Ok(index < self.last),
-        };
+        let columns = columns.unwrap_or(0..step.buffers.width(buffer));
+        let slice = Slice { buffer, offset: columns.start, width: columns.len() };
         let (team, isa) = (step.team, step.isa);
         if slice.width > 0 {
             let input = prepare(&mut prepare_from!(step), slice, before, None)?;
             let x = input.vectors();
-            if let Some(moments) = self.moments.get_mut(&Site { op: index, part: Part::All }) {
+            if let Some(moments) = self.moments.get_mut(&Site { op: index, part: InputPart::All }) {
                 moments.add(team, isa, x, slice.width)?;
             }
-            if let (Op::MoeUp(_), Some((routes, top_k, experts, _))) = (op, routes) {
+            if let Some(ExpertInput { routes, top_k, count, inner: None }) = experts {
                 let routes = step.buffers.get(routes);
                 let row = |token: usize, _: usize| &x.x[token * x.stride..][..slice.width];
-                self.experts(index, team, isa, (routes, top_k, experts), slice.width, row)?;
+                self.experts(index, team, isa, (routes, top_k, count), slice.width, row)?;
             }
             input.end(step.scratch);
         }
-        if let (Op::MoeDown(op), Some((routes, top_k, experts, inner))) = (op, routes) {
+        if let Some(ExpertInput { routes, top_k, count, inner: Some(inner) }) = experts {
             let routes = step.buffers.get(routes);
-            let (x, stride) = (step.buffers.get(op.input), step.buffers.width(op.input));
+            let (x, stride) = (step.buffers.get(buffer), step.buffers.width(buffer));
             let row = |token: usize, place: usize| &x[token * stride + place * inner..][..inner];
-            self.experts(index, team, isa, (routes, top_k, experts), inner, row)?;
+            self.experts(index, team, isa, (routes, top_k, count), inner, row)?;
         }
         Ok(index < self.last)
     }
@@ -192,7 +169,7 @@ impl Observer {
         let Grouping { groups, entries } = Grouping::new(routes, top_k, experts);
         let mut gathered = Vec::new();
         for (expert, first, end) in groups {
-            let site = Site { op, part: Part::Expert(expert) };
+            let site = Site { op, part: InputPart::Expert(expert) };
             let Some(moments) = self.moments.get_mut(&site) else { continue };
             gathered.clear();
             for &(token, place) in &entries[first..end] {

@@ -1,5 +1,7 @@
 //! The state of one sequence in the processor's memory.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::any::Any;
 use std::sync::Arc;
 

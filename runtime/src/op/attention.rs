@@ -7,7 +7,15 @@
 
 use kinglet_models::{QkNorm, Rope};
 
-use super::{BufferId, StateId, Uses};
+use super::{
+    BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, StateId,
+    SteppedState, Uses, Widths,
+};
+
+/// Workgroups that a decode step's attention aims at.
+const ATTENTION_GROUPS: usize = 256;
+/// Most pieces of a cache: more cost more to put together than they save.
+const MOST_PIECES: usize = 64;
 
 /// Softmax attention with grouped key/value heads.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,13 +81,60 @@ impl Attention {
         Sight { window: self.window, sinks: self.sinks }
     }
 
-    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+    /// Pieces that the cache is cut into for up to `few` tokens, where kernels can address `max_bytes` of a buffer.
+    pub fn pieces(&self, few: usize, max_bytes: u64) -> usize {
+        let piece = 4 * (few * self.heads * (self.head_dim + 2)) as u64;
+        let fit = usize::try_from(max_bytes / piece).unwrap_or(usize::MAX);
+        ATTENTION_GROUPS.div_ceil(self.kv_heads).min(MOST_PIECES).min(fit).max(1)
+    }
+}
+
+impl Describe for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input);
         uses.writes.push(self.output);
-        uses.states.push(self.cache);
         if let Some(qk) = &self.qk_norm {
             uses.norm(&qk.q);
             uses.norm(&qk.k);
         }
+    }
+
+    fn states(&self) -> Vec<SteppedState> {
+        vec![SteppedState { state: self.cache, double_buffer: DoubleBuffer::Nothing }]
+    }
+
+    fn limit_window(&mut self, window: usize, sinks: usize) -> Option<StateId> {
+        if self.window.is_some_and(|own| own <= window) {
+            return None;
+        }
+        (self.window, self.sinks) = (Some(window), sinks);
+        Some(self.cache)
+    }
+
+    fn widths(&self, _align: usize) -> Widths {
+        Widths { queries: self.heads * self.head_dim, ..Widths::NONE }
+    }
+
+    /// Few tokens attend to pieces of the cache: of each, `head_dim` sums of values, the largest score and the sum of weights.
+    fn scratch(&self, cut: &Cut) -> Scratch {
+        let pieces = self.pieces(cut.few, cut.max_bytes);
+        Scratch { tokens: cut.few * self.heads * pieces * (self.head_dim + 2), ..Scratch::NONE }
+    }
+
+    /// Tiles are passed through a chunk of tokens at a time.
+    fn loop_turns(&self) -> usize {
+        1
+    }
+
+    fn projection_input(&self) -> Option<ProjectionInput<'_>> {
+        None
+    }
+
+    fn sites(&self) -> Vec<MatrixSite<'_>> {
+        Vec::new()
     }
 }

@@ -3,7 +3,10 @@
 
 use kinglet_models::Conv;
 
-use super::{BufferId, Slice, StateId, Uses};
+use super::{
+    BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, Slice, StateId,
+    SteppedState, Uses, Widths,
+};
 
 /// Depthwise causal convolution with the last inputs as state.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,11 +21,42 @@ pub struct Conv1d {
     pub output: BufferId,
 }
 
-impl Conv1d {
-    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+impl Describe for Conv1d {
+    fn name(&self) -> &'static str {
+        "conv1d"
+    }
+
+    fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input.buffer);
         uses.writes.push(self.output);
-        uses.states.push(self.state);
         uses.conv(&self.conv);
+    }
+
+    fn states(&self) -> Vec<SteppedState> {
+        vec![SteppedState { state: self.state, double_buffer: DoubleBuffer::All }]
+    }
+
+    fn limit_window(&mut self, _window: usize, _sinks: usize) -> Option<StateId> {
+        None
+    }
+
+    fn widths(&self, _align: usize) -> Widths {
+        Widths::NONE
+    }
+
+    fn scratch(&self, _cut: &Cut) -> Scratch {
+        Scratch::NONE
+    }
+
+    fn loop_turns(&self) -> usize {
+        1
+    }
+
+    fn projection_input(&self) -> Option<ProjectionInput<'_>> {
+        None
+    }
+
+    fn sites(&self) -> Vec<MatrixSite<'_>> {
+        Vec::new()
     }
 }

@@ -2,7 +2,10 @@
 
 use kinglet_models::Matrix;
 
-use super::{BufferId, Uses};
+use super::{
+    BufferId, Cut, Describe, MatrixSite, ProjectionInput, Scratch, StateId, SteppedState, Uses,
+    Widths,
+};
 
 /// Token embedding.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,9 +18,41 @@ pub struct Embed {
     pub output: BufferId,
 }
 
-impl Embed {
-    /// The table is not among the matrices: a token reads one row of it.
-    pub(super) fn uses(&self, uses: &mut Uses<'_>) {
+impl Describe for Embed {
+    fn name(&self) -> &'static str {
+        "embed"
+    }
+
+    fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.writes.push(self.output);
+        uses.rows.push(&self.table);
+    }
+
+    fn states(&self) -> Vec<SteppedState> {
+        Vec::new()
+    }
+
+    fn limit_window(&mut self, _window: usize, _sinks: usize) -> Option<StateId> {
+        None
+    }
+
+    fn widths(&self, _align: usize) -> Widths {
+        Widths::NONE
+    }
+
+    fn scratch(&self, _cut: &Cut) -> Scratch {
+        Scratch::NONE
+    }
+
+    fn loop_turns(&self) -> usize {
+        1
+    }
+
+    fn projection_input(&self) -> Option<ProjectionInput<'_>> {
+        None
+    }
+
+    fn sites(&self) -> Vec<MatrixSite<'_>> {
+        Vec::new()
     }
 }

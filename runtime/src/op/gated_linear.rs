@@ -2,7 +2,10 @@
 
 use kinglet_models::{self as spec, Activation, Norm};
 
-use super::{BufferId, Uses};
+use super::{
+    BufferId, Cut, Describe, MatrixSite, Preparation, ProjectionInput, Scratch, StateId,
+    SteppedState, Uses, Widths,
+};
 
 /// Two projections of the normed input, one gating the other.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,12 +24,49 @@ pub struct GatedLinear {
     pub output: BufferId,
 }
 
-impl GatedLinear {
-    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+impl Describe for GatedLinear {
+    fn name(&self) -> &'static str {
+        "gated_linear"
+    }
+
+    fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input);
         uses.writes.push(self.output);
         uses.norm(&self.norm);
         uses.linear(&self.gate);
         uses.linear(&self.up);
+    }
+
+    fn states(&self) -> Vec<SteppedState> {
+        Vec::new()
+    }
+
+    fn limit_window(&mut self, _window: usize, _sinks: usize) -> Option<StateId> {
+        None
+    }
+
+    fn widths(&self, _align: usize) -> Widths {
+        Widths { prepared: self.gate.weight.cols, ..Widths::NONE }
+    }
+
+    fn scratch(&self, _cut: &Cut) -> Scratch {
+        Scratch::NONE
+    }
+
+    fn loop_turns(&self) -> usize {
+        1
+    }
+
+    fn projection_input(&self) -> Option<ProjectionInput<'_>> {
+        Some(ProjectionInput {
+            buffer: self.input,
+            columns: None,
+            preparation: Preparation::Norm(&self.norm),
+            experts: None,
+        })
+    }
+
+    fn sites(&self) -> Vec<MatrixSite<'_>> {
+        vec![MatrixSite::all(&self.gate.weight), MatrixSite::all(&self.up.weight)]
     }
 }

@@ -2,7 +2,10 @@
 
 use kinglet_models::{self as spec, Norm};
 
-use super::{BufferId, Uses};
+use super::{
+    BufferId, Cut, Describe, MatrixSite, Preparation, ProjectionInput, Scratch, StateId,
+    SteppedState, Uses, Widths,
+};
 
 /// Logits of some of a step's tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,12 +22,49 @@ pub struct Head {
     pub soft_cap: Option<f32>,
 }
 
-impl Head {
-    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+impl Describe for Head {
+    fn name(&self) -> &'static str {
+        "head"
+    }
+
+    fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input);
         if let Some(norm) = &self.norm {
             uses.norm(norm);
         }
         uses.linear(&self.linear);
+    }
+
+    fn states(&self) -> Vec<SteppedState> {
+        Vec::new()
+    }
+
+    fn limit_window(&mut self, _window: usize, _sinks: usize) -> Option<StateId> {
+        None
+    }
+
+    fn widths(&self, _align: usize) -> Widths {
+        Widths { prepared: self.linear.weight.cols, ..Widths::NONE }
+    }
+
+    fn scratch(&self, _cut: &Cut) -> Scratch {
+        Scratch::NONE
+    }
+
+    fn loop_turns(&self) -> usize {
+        1
+    }
+
+    fn projection_input(&self) -> Option<ProjectionInput<'_>> {
+        Some(ProjectionInput {
+            buffer: self.input,
+            columns: None,
+            preparation: self.norm.as_ref().map_or(Preparation::Nothing, Preparation::Norm),
+            experts: None,
+        })
+    }
+
+    fn sites(&self) -> Vec<MatrixSite<'_>> {
+        vec![MatrixSite::all(&self.linear.weight)]
     }
 }

@@ -2,7 +2,10 @@
 
 use kinglet_models::{self as spec, Norm};
 
-use super::{BufferId, Slice, Uses};
+use super::{
+    BufferId, Cut, Describe, MatrixSite, Preparation, ProjectionInput, Scratch, Slice, StateId,
+    SteppedState, Uses, Widths,
+};
 
 /// One or several projections of the same input, their outputs side by side.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,8 +67,14 @@ impl Linear {
     pub fn rows(&self) -> usize {
         self.parts.iter().map(|part| part.weight.rows).sum()
     }
+}
 
-    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+impl Describe for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input.buffer);
         uses.writes.push(self.output);
         if let Output::Add { .. } = self.mode {
@@ -81,5 +90,38 @@ impl Linear {
             }
         }
         self.parts.iter().for_each(|part| uses.linear(part));
+    }
+
+    fn states(&self) -> Vec<SteppedState> {
+        Vec::new()
+    }
+
+    fn limit_window(&mut self, _window: usize, _sinks: usize) -> Option<StateId> {
+        None
+    }
+
+    fn widths(&self, _align: usize) -> Widths {
+        Widths { prepared: self.input.width, ..Widths::NONE }
+    }
+
+    fn scratch(&self, _cut: &Cut) -> Scratch {
+        Scratch::NONE
+    }
+
+    fn loop_turns(&self) -> usize {
+        1
+    }
+
+    fn projection_input(&self) -> Option<ProjectionInput<'_>> {
+        Some(ProjectionInput {
+            buffer: self.input.buffer,
+            columns: Some(self.input.offset..self.input.offset + self.input.width),
+            preparation: Preparation::Prologue(&self.prologue),
+            experts: None,
+        })
+    }
+
+    fn sites(&self) -> Vec<MatrixSite<'_>> {
+        self.parts.iter().map(|part| MatrixSite::all(&part.weight)).collect()
     }
 }

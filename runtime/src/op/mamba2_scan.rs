@@ -7,7 +7,10 @@
 
 use kinglet_models::{Conv, TensorSpec};
 
-use super::{BufferId, StateId, Uses};
+use super::{
+    BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, StateId,
+    SteppedState, Uses, Widths,
+};
 
 /// Convolution and scan of one Mamba-2 layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,12 +53,56 @@ impl Mamba2Scan {
     pub fn input_width(&self) -> usize {
         self.inner() + self.conv.channels + self.heads
     }
+}
 
-    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+impl Describe for Mamba2Scan {
+    fn name(&self) -> &'static str {
+        "mamba2_scan"
+    }
+
+    fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input);
         uses.writes.push(self.output);
-        uses.states.extend([self.conv_state, self.state]);
         uses.conv(&self.conv);
         uses.vectors.extend([&self.a_log, &self.d, &self.dt_bias]);
+    }
+
+    fn states(&self) -> Vec<SteppedState> {
+        vec![
+            SteppedState { state: self.conv_state, double_buffer: DoubleBuffer::All },
+            SteppedState { state: self.state, double_buffer: DoubleBuffer::Nothing },
+        ]
+    }
+
+    fn limit_window(&mut self, _window: usize, _sinks: usize) -> Option<StateId> {
+        None
+    }
+
+    fn widths(&self, _align: usize) -> Widths {
+        Widths::NONE
+    }
+
+    /// A run in chunks: the convolution's outputs, `C B^T` of each group, the states before each chunk, and each chunk's decay.
+    fn scratch(&self, cut: &Cut) -> Scratch {
+        let (tokens, chunks) = cut.chunked();
+        Scratch {
+            tokens: tokens * self.conv.channels,
+            squares: chunks * self.groups * cut.chunk * cut.chunk,
+            states: chunks * self.heads * self.state_dim * self.head_dim,
+            chunks: chunks * self.heads,
+        }
+    }
+
+    /// Scans go through a chunk of tokens at a time.
+    fn loop_turns(&self) -> usize {
+        1
+    }
+
+    fn projection_input(&self) -> Option<ProjectionInput<'_>> {
+        None
+    }
+
+    fn sites(&self) -> Vec<MatrixSite<'_>> {
+        Vec::new()
     }
 }

@@ -5,7 +5,10 @@
 
 use kinglet_models::TensorSpec;
 
-use super::{BufferId, Slice, StateId, Uses};
+use super::{
+    BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, Slice, StateId,
+    SteppedState, Uses, Widths,
+};
 
 /// The scan of one Mamba layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,12 +39,44 @@ pub struct MambaScan {
     pub output: BufferId,
 }
 
-impl MambaScan {
-    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+impl Describe for MambaScan {
+    fn name(&self) -> &'static str {
+        "mamba_scan"
+    }
+
+    fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         let reads = [self.x, self.z.buffer, self.dt, self.b.buffer, self.c.buffer];
         uses.reads.extend(reads);
         uses.writes.push(self.output);
-        uses.states.push(self.state);
         uses.vectors.extend([&self.a_log, &self.d]);
+    }
+
+    fn states(&self) -> Vec<SteppedState> {
+        vec![SteppedState { state: self.state, double_buffer: DoubleBuffer::Nothing }]
+    }
+
+    fn limit_window(&mut self, _window: usize, _sinks: usize) -> Option<StateId> {
+        None
+    }
+
+    fn widths(&self, _align: usize) -> Widths {
+        Widths::NONE
+    }
+
+    fn scratch(&self, _cut: &Cut) -> Scratch {
+        Scratch::NONE
+    }
+
+    /// A thread goes through a channel's state in blocks of 16 elements.
+    fn loop_turns(&self) -> usize {
+        self.state_dim.div_ceil(16) * (10 + self.state_dim / 16)
+    }
+
+    fn projection_input(&self) -> Option<ProjectionInput<'_>> {
+        None
+    }
+
+    fn sites(&self) -> Vec<MatrixSite<'_>> {
+        Vec::new()
     }
 }

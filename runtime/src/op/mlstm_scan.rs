@@ -10,7 +10,10 @@
 
 use kinglet_models::Norm;
 
-use super::{BufferId, StateId, Uses};
+use super::{
+    BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, StateId,
+    SteppedState, Uses, Widths,
+};
 
 /// The recurrence of one mLSTM layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,11 +43,54 @@ impl MLstmScan {
     pub fn head_state(&self) -> usize {
         self.qk_head_dim * self.v_head_dim + self.qk_head_dim + 1
     }
+}
 
-    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+impl Describe for MLstmScan {
+    fn name(&self) -> &'static str {
+        "mlstm_scan"
+    }
+
+    fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input);
         uses.writes.push(self.output);
-        uses.states.push(self.state);
         uses.norm(&self.head_norm);
+    }
+
+    /// All workgroups of a head read its `n` and `m`.
+    fn states(&self) -> Vec<SteppedState> {
+        let ends = DoubleBuffer::Ends { parts: self.heads, elements: self.qk_head_dim + 1 };
+        vec![SteppedState { state: self.state, double_buffer: ends }]
+    }
+
+    fn limit_window(&mut self, _window: usize, _sinks: usize) -> Option<StateId> {
+        None
+    }
+
+    fn widths(&self, _align: usize) -> Widths {
+        Widths::NONE
+    }
+
+    /// A run in chunks: the scores of each head, the states before each chunk, and each chunk's gates.
+    fn scratch(&self, cut: &Cut) -> Scratch {
+        let (_, chunks) = cut.chunked();
+        Scratch {
+            tokens: 0,
+            squares: chunks * self.heads * cut.chunk * cut.chunk,
+            states: chunks * self.heads * self.head_state(),
+            chunks: chunks * self.heads * (2 + 3 * cut.chunk),
+        }
+    }
+
+    /// Scans go through a chunk of tokens at a time.
+    fn loop_turns(&self) -> usize {
+        1
+    }
+
+    fn projection_input(&self) -> Option<ProjectionInput<'_>> {
+        None
+    }
+
+    fn sites(&self) -> Vec<MatrixSite<'_>> {
+        Vec::new()
     }
 }

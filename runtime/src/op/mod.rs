@@ -1,14 +1,18 @@
 //! The ops of a [`Plan`](crate::plan::Plan): what each computes, on which buffers, with which weights and state.
 //!
-//! An op named `x` is described in `op/x.rs`, computed on the CPU by `cpu/x.rs` and tested by
-//! `tests/op/x.rs`. Ops are plain data, the same for every backend. Each is fused as far as
+//! An op named `x` is described in `op/x.rs`, computed on the CPU by `cpu/x.rs`, written out in plain f64 in
+//! `tests/src/reference/x.rs` and tested against that by `tests/op/x.rs`. What plans and backends ask of an op, it
+//! answers itself ([`Describe`]). Ops are plain data, the same for every backend. Each is fused as far as
 //! a backend can run it as one dispatch (the scans hold their convolution, the projections their norm).
 //!
 //! Shapes: `T` is the number of tokens of a step, all runs one behind the other. A buffer is a matrix
 //! `[T, width]` of `f32`.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod attention;
 mod conv1d;
+mod describe;
 mod embed;
 mod gated_linear;
 mod head;
@@ -22,6 +26,10 @@ mod moe_up;
 
 pub use attention::{Attention, Sight};
 pub use conv1d::Conv1d;
+pub use describe::{
+    Cut, Describe, DoubleBuffer, ExpertInput, InputPart, MatrixSite, Preparation, ProjectionInput,
+    Scratch, SteppedState, Widths,
+};
 pub use embed::Embed;
 pub use gated_linear::GatedLinear;
 pub use head::Head;
@@ -84,41 +92,53 @@ pub enum Op {
 }
 
 impl Op {
+    /// The op's answers to all that is asked of an op.
+    pub fn description(&self) -> &dyn Describe {
+        match self {
+            Op::Embed(op) => op,
+            Op::Linear(op) => op,
+            Op::GatedLinear(op) => op,
+            Op::Attention(op) => op,
+            Op::Conv1d(op) => op,
+            Op::MambaScan(op) => op,
+            Op::Mamba2Scan(op) => op,
+            Op::MLstmScan(op) => op,
+            Op::MoeRoute(op) => op,
+            Op::MoeUp(op) => op,
+            Op::MoeDown(op) => op,
+            Op::Head(op) => op,
+        }
+    }
+
+    /// The same, to change the op.
+    pub fn description_mut(&mut self) -> &mut dyn Describe {
+        match self {
+            Op::Embed(op) => op,
+            Op::Linear(op) => op,
+            Op::GatedLinear(op) => op,
+            Op::Attention(op) => op,
+            Op::Conv1d(op) => op,
+            Op::MambaScan(op) => op,
+            Op::Mamba2Scan(op) => op,
+            Op::MLstmScan(op) => op,
+            Op::MoeRoute(op) => op,
+            Op::MoeUp(op) => op,
+            Op::MoeDown(op) => op,
+            Op::Head(op) => op,
+        }
+    }
+
     /// The op's name: that of its files and tests.
     pub fn name(&self) -> &'static str {
-        match self {
-            Op::Embed(_) => "embed",
-            Op::Linear(_) => "linear",
-            Op::GatedLinear(_) => "gated_linear",
-            Op::Attention(_) => "attention",
-            Op::Conv1d(_) => "conv1d",
-            Op::MambaScan(_) => "mamba_scan",
-            Op::Mamba2Scan(_) => "mamba2_scan",
-            Op::MLstmScan(_) => "mlstm_scan",
-            Op::MoeRoute(_) => "moe_route",
-            Op::MoeUp(_) => "moe_up",
-            Op::MoeDown(_) => "moe_down",
-            Op::Head(_) => "head",
-        }
+        self.description().name()
     }
 
     /// What the op touches: the basis of buffer lifetimes, of dependencies and of byte counts.
     pub fn uses(&self) -> Uses<'_> {
         let mut uses = Uses::default();
-        match self {
-            Op::Embed(op) => op.uses(&mut uses),
-            Op::Linear(op) => op.uses(&mut uses),
-            Op::GatedLinear(op) => op.uses(&mut uses),
-            Op::Attention(op) => op.uses(&mut uses),
-            Op::Conv1d(op) => op.uses(&mut uses),
-            Op::MambaScan(op) => op.uses(&mut uses),
-            Op::Mamba2Scan(op) => op.uses(&mut uses),
-            Op::MLstmScan(op) => op.uses(&mut uses),
-            Op::MoeRoute(op) => op.uses(&mut uses),
-            Op::MoeUp(op) => op.uses(&mut uses),
-            Op::MoeDown(op) => op.uses(&mut uses),
-            Op::Head(op) => op.uses(&mut uses),
-        }
+        let description = self.description();
+        description.uses(&mut uses);
+        uses.states.extend(description.states().iter().map(|stepped| stepped.state));
         uses
     }
 }
@@ -136,6 +156,10 @@ pub struct Uses<'a> {
     pub matrices: Vec<&'a Matrix>,
     /// Matrices of which a token reads a share only: experts, with how many of them it uses.
     pub experts: Vec<(usize, &'a Matrix)>,
+    /// Experts that those matrices belong to.
+    pub expert_count: usize,
+    /// Matrices of which a token reads one row: embedding tables.
+    pub rows: Vec<&'a Matrix>,
     /// Small tensors.
     pub vectors: Vec<&'a TensorSpec>,
 }

@@ -2,7 +2,10 @@
 
 use kinglet_models::Matrix;
 
-use super::{BufferId, Uses};
+use super::{
+    BufferId, Cut, Describe, ExpertInput, MatrixSite, Preparation, ProjectionInput, Scratch,
+    StateId, SteppedState, Uses, Widths,
+};
 
 /// Second half of the experts, their weighted sum and the residual connection.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,10 +32,71 @@ impl MoeDown {
         self.experts.first().map_or(0, |down| down.cols)
     }
 
-    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+    /// Width of the shared expert; 0 without one.
+    pub fn shared_inner(&self) -> usize {
+        self.shared.as_ref().map_or(0, |down| down.cols)
+    }
+}
+
+impl Describe for MoeDown {
+    fn name(&self) -> &'static str {
+        "moe_down"
+    }
+
+    fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.extend([self.input, self.routes, self.output]);
         uses.writes.push(self.output);
         uses.experts.extend(self.experts.iter().map(|down| (self.top_k, down)));
         uses.matrices.extend(&self.shared);
+        uses.expert_count = self.experts.len();
+    }
+
+    fn states(&self) -> Vec<SteppedState> {
+        Vec::new()
+    }
+
+    fn limit_window(&mut self, _window: usize, _sinks: usize) -> Option<StateId> {
+        None
+    }
+
+    /// The input of each of a token's experts, and what each makes of it.
+    fn widths(&self, align: usize) -> Widths {
+        let parts = self.top_k * self.inner().next_multiple_of(align);
+        let rows = self.experts.first().map_or(0, |down| down.rows);
+        Widths {
+            prepared: parts + self.shared_inner().next_multiple_of(align),
+            queries: 0,
+            shares: (self.top_k + 1) * rows,
+        }
+    }
+
+    fn scratch(&self, _cut: &Cut) -> Scratch {
+        Scratch::NONE
+    }
+
+    fn loop_turns(&self) -> usize {
+        1
+    }
+
+    fn projection_input(&self) -> Option<ProjectionInput<'_>> {
+        let own = self.top_k * self.inner();
+        Some(ProjectionInput {
+            buffer: self.input,
+            columns: Some(own..own + self.shared_inner()),
+            preparation: Preparation::Nothing,
+            experts: Some(ExpertInput {
+                routes: self.routes,
+                top_k: self.top_k,
+                count: self.experts.len(),
+                inner: Some(self.inner()),
+            }),
+        })
+    }
+
+    /// What an expert makes of its input means nothing to another: they have no input in common.
+    fn sites(&self) -> Vec<MatrixSite<'_>> {
+        let experts = self.experts.iter().enumerate();
+        let experts = experts.map(|(expert, down)| MatrixSite::expert(down, expert, false));
+        experts.chain(self.shared.iter().map(MatrixSite::all)).collect()
     }
 }

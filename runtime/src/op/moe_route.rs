@@ -3,7 +3,10 @@
 
 use kinglet_models::{self as spec, Norm};
 
-use super::{BufferId, Uses};
+use super::{
+    BufferId, Cut, Describe, MatrixSite, ProjectionInput, Scratch, StateId, SteppedState, Uses,
+    Widths,
+};
 
 /// Choice of experts.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,11 +25,44 @@ pub struct MoeRoute {
     pub output: BufferId,
 }
 
-impl MoeRoute {
-    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+impl Describe for MoeRoute {
+    fn name(&self) -> &'static str {
+        "moe_route"
+    }
+
+    fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input);
         uses.writes.push(self.output);
         uses.norm(&self.norm);
         uses.linear(&self.router);
+    }
+
+    fn states(&self) -> Vec<SteppedState> {
+        Vec::new()
+    }
+
+    fn limit_window(&mut self, _window: usize, _sinks: usize) -> Option<StateId> {
+        None
+    }
+
+    fn widths(&self, _align: usize) -> Widths {
+        Widths::NONE
+    }
+
+    fn scratch(&self, _cut: &Cut) -> Scratch {
+        Scratch::NONE
+    }
+
+    fn loop_turns(&self) -> usize {
+        1
+    }
+
+    fn projection_input(&self) -> Option<ProjectionInput<'_>> {
+        None
+    }
+
+    /// The router is not quantized.
+    fn sites(&self) -> Vec<MatrixSite<'_>> {
+        Vec::new()
     }
 }

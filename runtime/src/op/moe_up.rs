@@ -2,7 +2,10 @@
 
 use kinglet_models::{Activation, Matrix, Norm};
 
-use super::{BufferId, Uses};
+use super::{
+    BufferId, Cut, Describe, ExpertInput, MatrixSite, Preparation, ProjectionInput, Scratch,
+    StateId, SteppedState, Uses, Widths,
+};
 
 /// First half of the experts.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,8 +38,14 @@ impl MoeUp {
     pub fn shared_inner(&self) -> usize {
         self.shared.as_ref().map_or(0, |(gate, _)| gate.rows)
     }
+}
 
-    pub(super) fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+impl Describe for MoeUp {
+    fn name(&self) -> &'static str {
+        "moe_up"
+    }
+
+    fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.extend([self.input, self.routes]);
         uses.writes.push(self.output);
         uses.norm(&self.norm);
@@ -46,5 +55,48 @@ impl MoeUp {
         if let Some((gate, up)) = &self.shared {
             uses.matrices.extend([gate, up]);
         }
+        uses.expert_count = self.experts.len();
+    }
+
+    fn states(&self) -> Vec<SteppedState> {
+        Vec::new()
+    }
+
+    fn limit_window(&mut self, _window: usize, _sinks: usize) -> Option<StateId> {
+        None
+    }
+
+    fn widths(&self, _align: usize) -> Widths {
+        Widths { prepared: self.experts.first().map_or(0, |(gate, _)| gate.cols), ..Widths::NONE }
+    }
+
+    fn scratch(&self, _cut: &Cut) -> Scratch {
+        Scratch::NONE
+    }
+
+    fn loop_turns(&self) -> usize {
+        1
+    }
+
+    fn projection_input(&self) -> Option<ProjectionInput<'_>> {
+        Some(ProjectionInput {
+            buffer: self.input,
+            columns: None,
+            preparation: Preparation::Norm(&self.norm),
+            experts: Some(ExpertInput {
+                routes: self.routes,
+                top_k: self.top_k,
+                count: self.experts.len(),
+                inner: None,
+            }),
+        })
+    }
+
+    fn sites(&self) -> Vec<MatrixSite<'_>> {
+        let experts = self.experts.iter().enumerate().flat_map(|(expert, (gate, up))| {
+            [gate, up].map(|matrix| MatrixSite::expert(matrix, expert, true))
+        });
+        let shared = self.shared.iter().flat_map(|(gate, up)| [gate, up].map(MatrixSite::all));
+        experts.chain(shared).collect()
     }
 }

@@ -1,5 +1,7 @@
 //! What sessions carry: the form of each state, and how it is stored.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 /// What a session carries for one op.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {

@@ -5,6 +5,8 @@
 //! use. So snapshots are taken where later prompts are likely to leave the path: where messages end, and at every so
 //! many tokens. They share pages of keys and values, and are counted by what they really take.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod blocks;
 mod disk;
 mod options;

@@ -1,5 +1,7 @@
 //! What must be the same for a state to be a model's.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::fmt::{self, Write};
 
 use super::checksum::hash;

@@ -1,5 +1,7 @@
 //! Reading a saved session: everything is checked, nothing is believed.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -47,9 +49,8 @@ impl Model {
         let path = path.as_ref();
         let of_file = |source| Error::SavedState { path: Some(path.into()), source };
         let file = open(path).map_err(of_file)?;
-        self.read_session(file).map_err(|error| match error {
-            Error::SavedState { source, .. } => of_file(source),
-            error => error,
+        self.read_session(file).map_err(|error| {
+            if let Error::SavedState { source, .. } = error { of_file(source) } else { error }
         })
     }
 

@@ -1,5 +1,7 @@
 //! Writing a saved session.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, Write};

@@ -1,5 +1,7 @@
 //! [`Session`]: one sequence of tokens and the state that it has left behind.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod embeddings;
 mod generation;
 mod retained;

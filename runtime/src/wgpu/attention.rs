@@ -4,10 +4,9 @@
 use kinglet_shaders::{Kernel, WeightType};
 
 use super::builder::{Builder, Vectors};
-use super::dispatch::{Extent, Over, Resource, When};
+use super::dispatch::{Extent, FEW, Over, Resource, When};
 use super::memory::Rotation;
 use super::params::ABSENT;
-use super::scratch;
 use crate::Error;
 use crate::op;
 
@@ -46,7 +45,7 @@ pub(super) fn add(op: &op::Attention, builder: &mut Builder<'_>) -> Result<(), E
         ("parts", Resource::Buffer(builder.memory.scratch.tokens.clone())),
         ("output", builder.buffer(op.output)),
     ];
-    let pieces = scratch::pieces(op, builder.device.max_binding);
+    let pieces = op.pieces(FEW, builder.device.max_binding);
     let quads = op.head_dim.div_ceil(4);
     let stored = builder.state_type(op.cache);
     // Quantized keys and values are the weights of kernels of their own.

@@ -1,6 +1,8 @@
 //! [`WgpuExecutable`]: a plan on a device. A step writes its tokens, records its dispatches and submits them; it waits for the
 //! device only where logits are wanted.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kinglet_models::ModelSpec;
@@ -15,12 +17,12 @@ use super::memory::{Sizes, fitting, memory};
 use super::profile::Stamps;
 use super::program::{Program, Recorder};
 use super::readback::{Readback, Spare};
-use super::state::{SpareTensors, StateLayout, Twice, WgpuState};
+use super::state::{SpareTensors, StateLayout, WgpuState};
 use crate::backend::{
     Ahead, BackendRun, Executable, Logits, ProfileFuture, SessionState, StepFuture,
 };
 use crate::model_options::StateType;
-use crate::op::Op;
+use crate::op::{DoubleBuffer, Op};
 use crate::plan::Plan;
 use crate::weights::Weights;
 use crate::{Activations, Error, ModelOptions};
@@ -117,11 +119,17 @@ impl WgpuExecutable {
         let bound = usize::try_from(device.max_binding).unwrap_or(usize::MAX);
         let most_turns = match device.info.kind {
             AdapterKind::Software => SOFTWARE_TURNS,
-            _ => usize::MAX,
+            AdapterKind::Discrete
+            | AdapterKind::Integrated
+            | AdapterKind::Virtual
+            | AdapterKind::Other => usize::MAX,
         };
         let default = match device.info.kind {
             AdapterKind::Discrete => DISCRETE_CHUNK,
-            _ => DEFAULT_CHUNK,
+            AdapterKind::Integrated
+            | AdapterKind::Virtual
+            | AdapterKind::Software
+            | AdapterKind::Other => DEFAULT_CHUNK,
         };
         let asked = options.chunk.unwrap_or(default);
         let chunk = asked
@@ -144,20 +152,11 @@ impl WgpuExecutable {
             false => None,
         };
         let (dispatches, rotations) = builder.finish()?;
-        let mut twice = vec![Twice::Nothing; plan.states.len()];
-        for op in &plan.ops {
-            match op {
-                Op::Mamba2Scan(op) => twice[op.conv_state.0] = Twice::All,
-                Op::Conv1d(op) => twice[op.state.0] = Twice::All,
-                // n and m.
-                Op::MLstmScan(op) => {
-                    let (parts, elements) = (op.heads, op.qk_head_dim + 1);
-                    twice[op.state.0] = Twice::Ends { parts, elements };
-                }
-                _ => {}
-            }
+        let mut double_buffers = vec![DoubleBuffer::Nothing; plan.states.len()];
+        for stepped in plan.ops.iter().flat_map(|op| op.description().states()) {
+            double_buffers[stepped.state.0] = stepped.double_buffer;
         }
-        let layout = StateLayout::new(&device, &plan, &twice)?;
+        let layout = StateLayout::new(&device, &plan, &double_buffers)?;
         Ok(Self {
             program: Arc::new(Program {
                 device,
@@ -316,7 +315,7 @@ impl WgpuExecutable {
 
 /// Adds the dispatches of an op.
 fn add(op: &Op, builder: &mut Builder<'_>) -> Result<(), Error> {
-    if !matches!(op, Op::MoeUp(_) | Op::MoeDown(_)) {
+    if op.uses().expert_count == 0 {
         builder.grouping.forget();
     }
     match op {

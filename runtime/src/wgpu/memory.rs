@@ -1,5 +1,7 @@
 //! What all dispatches of a plan share: the memory of a step, and how large it must be.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use kinglet_models as spec;
 
 use super::device::Device;
@@ -7,7 +9,7 @@ use super::dispatch::{FEW, STEP_STRIDE};
 use super::projection::PREPARED;
 use super::scratch;
 use crate::Error;
-use crate::op::Op;
+use crate::op::{Op, Widths};
 use crate::plan::Plan;
 
 /// Memory that all dispatches share.
@@ -77,31 +79,14 @@ pub(super) struct Sizes {
 
 impl Sizes {
     pub(super) fn of(plan: &Plan) -> Self {
-        let (mut prepared, mut queries, mut shares, mut turns) = (1, 1, 1, 1);
-        for op in &plan.ops {
-            turns = turns.max(match op {
-                Op::MambaScan(op) => op.state_dim.div_ceil(16) * (10 + op.state_dim / 16),
-                // Scans in chunks and attention in tiles go through a chunk at a time.
-                _ => 1,
-            });
-            match op {
-                Op::Linear(op) => prepared = prepared.max(op.input.width),
-                Op::GatedLinear(op) => prepared = prepared.max(op.gate.weight.cols),
-                Op::Head(op) => prepared = prepared.max(op.linear.weight.cols),
-                Op::Attention(op) => queries = queries.max(op.heads * op.head_dim),
-                Op::MoeUp(op) => {
-                    prepared = prepared.max(op.experts.first().map_or(0, |(gate, _)| gate.cols))
-                }
-                Op::MoeDown(op) => {
-                    let parts = op.top_k * op.inner().next_multiple_of(PREPARED);
-                    let shared = op.shared.as_ref().map_or(0, |down| down.cols);
-                    prepared = prepared.max(parts + shared.next_multiple_of(PREPARED));
-                    let rows = op.experts.first().map_or(0, |down| down.rows);
-                    shares = shares.max((op.top_k + 1) * rows);
-                }
-                _ => {}
-            }
+        let mut turns = 1;
+        // No buffer is empty.
+        let mut widths = Widths { prepared: 1, queries: 1, shares: 1 };
+        for op in plan.ops.iter().map(Op::description) {
+            turns = turns.max(op.loop_turns());
+            widths = widths.max(op.widths(PREPARED));
         }
+        let Widths { prepared, queries, shares } = widths;
         let prepared = prepared.next_multiple_of(PREPARED);
         let slots = plan.slots.iter().copied().max().unwrap_or(0);
         Self { widest: slots.max(prepared).max(queries).max(shares), prepared, queries, turns }
@@ -110,7 +95,7 @@ impl Sizes {
 
 /// `tokens`, or as few that what ops need in between fits into a binding: whole chunks, or what goes without them.
 pub(super) fn fitting(plan: &Plan, tokens: usize, bound: u64) -> usize {
-    let fits = |tokens| 4 * scratch::Sizes::most(plan, tokens, bound).largest() as u64 <= bound;
+    let fits = |tokens| 4 * scratch::most(plan, tokens, bound).largest() as u64 <= bound;
     let mut tokens = tokens;
     while tokens > scratch::CHUNK && !fits(tokens) {
         tokens = (tokens - 1) / scratch::CHUNK * scratch::CHUNK;
@@ -132,7 +117,7 @@ pub(super) fn memory(
     // The step, its runs, and pieces of logits: there are no more of either than tokens.
     let steps = ((2 * chunk + 2) * STEP_STRIDE) as u64;
     let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-    let between = scratch::Sizes::most(plan, chunk, device.max_binding);
+    let between = scratch::most(plan, chunk, device.max_binding);
     let scratch = |elements: usize| device.buffer("scratch", rows(elements, 1), storage);
     Ok(Memory {
         slots: plan.slots.iter().map(slot).collect::<Result<_, Error>>()?,

@@ -1,5 +1,7 @@
 //! [`Program`]: a plan's dispatches with the memory that they share, and how a step of it is recorded.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::sync::{Arc, Mutex};
 
 use kinglet_shaders::Kernel;

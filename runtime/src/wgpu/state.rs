@@ -1,5 +1,7 @@
 //! The state of one sequence in the device's memory.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +14,7 @@ use super::dispatch::{Over, Part};
 use super::program::Program;
 use super::readback::Readback;
 use super::tensors::Tensors;
-pub(super) use super::tensors::{SpareTensors, StateLayout, Twice};
+pub(super) use super::tensors::{SpareTensors, StateLayout};
 use crate::Error;
 use crate::backend::{ExportFuture, PortableState, SessionState};
 use crate::cache_codes::{self, Bits};
@@ -175,7 +177,9 @@ impl WgpuState {
             let own = place.current(bytemuck::cast_slice(&all), self.parity).ok_or_else(form)?;
             return Ok(PortableState::Tensor(match self.format_of(id) {
                 StateFormat::F16 => bytemuck::pod_collect_to_vec::<u8, f16>(&own).to_f32_vec(),
-                _ => bytemuck::pod_collect_to_vec(&own),
+                StateFormat::F32 | StateFormat::Affine8 | StateFormat::Affine4 => {
+                    bytemuck::pod_collect_to_vec(&own)
+                }
             }));
         }
         let (kv_heads, head_dim, row) = self.shape(id).ok_or_else(form)?;
@@ -288,7 +292,9 @@ impl SessionState for WgpuState {
                 let half = |&x: &f32| f16::from_f32(x.clamp(-most, most));
                 let bytes: Vec<u8> = match self.format_of(id) {
                     StateFormat::F16 => values.iter().flat_map(|x| half(x).to_ne_bytes()).collect(),
-                    _ => bytemuck::pod_collect_to_vec(&values),
+                    StateFormat::F32 | StateFormat::Affine8 | StateFormat::Affine4 => {
+                        bytemuck::pod_collect_to_vec(&values)
+                    }
                 };
                 if bytes.len() as u64 != place.bytes {
                     return Err(form());

@@ -1,13 +1,15 @@
 //! The recurrent tensors of a sequence in the device's memory: all of them in one buffer, or in as few as the device allows, so that a
 //! copy is one command.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::device::Device;
 use super::dispatch::Part;
 use super::program::Program;
 use crate::Error;
-use crate::op::StateId;
+use crate::op::{DoubleBuffer, StateId};
 use crate::plan::{Plan, StateKind};
 
 /// What offsets of bindings are aligned to on every device.
@@ -36,39 +38,29 @@ pub(super) struct Place {
     pub offset: u64,
     /// Of one copy.
     pub bytes: u64,
-    twice: Twice,
-}
-
-/// What of a tensor is there twice, since a kernel must not write where others read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Twice {
-    #[default]
-    Nothing,
-    /// All of it: one copy behind the other.
-    All,
-    /// The end of each of so many equal parts, so many of its elements: their second copies follow the tensor.
-    Ends { parts: usize, elements: usize },
+    /// Second copies follow the tensor. Sizes of ends are in bytes.
+    double_buffer: DoubleBuffer,
 }
 
 impl Place {
     /// A place for a tensor of so many elements.
-    fn new(bytes: u64, elements: usize, twice: Twice) -> Self {
-        let twice = match twice {
+    fn new(bytes: u64, elements: usize, double_buffer: DoubleBuffer) -> Self {
+        let double_buffer = match double_buffer {
             // In bytes from here on.
-            Twice::Ends { parts, elements: own } => {
-                Twice::Ends { parts, elements: own * (bytes as usize / elements.max(1)) }
+            DoubleBuffer::Ends { parts, elements: own } => {
+                DoubleBuffer::Ends { parts, elements: own * (bytes as usize / elements.max(1)) }
             }
-            other => other,
+            all @ (DoubleBuffer::Nothing | DoubleBuffer::All) => all,
         };
-        Self { buffer: 0, offset: 0, bytes, twice }
+        Self { buffer: 0, offset: 0, bytes, double_buffer }
     }
 
     /// Bytes in all, as many as can be copied or bound.
     pub(super) fn size(self) -> u64 {
-        let second = match self.twice {
-            Twice::Nothing => 0,
-            Twice::All => self.bytes,
-            Twice::Ends { parts, elements } => (parts * elements) as u64,
+        let second = match self.double_buffer {
+            DoubleBuffer::Nothing => 0,
+            DoubleBuffer::All => self.bytes,
+            DoubleBuffer::Ends { parts, elements } => (parts * elements) as u64,
         };
         (self.bytes + second).next_multiple_of(4).max(16)
     }
@@ -80,10 +72,10 @@ impl Place {
         if parity == 0 {
             return Some(first.to_vec());
         }
-        match self.twice {
-            Twice::Nothing => Some(first.to_vec()),
-            Twice::All => second.get(..bytes).map(<[u8]>::to_vec),
-            Twice::Ends { parts, elements } => {
+        match self.double_buffer {
+            DoubleBuffer::Nothing => Some(first.to_vec()),
+            DoubleBuffer::All => second.get(..bytes).map(<[u8]>::to_vec),
+            DoubleBuffer::Ends { parts, elements } => {
                 let mut whole = first.to_vec();
                 let ends = second.get(..parts * elements)?.chunks_exact(elements.max(1));
                 for (part, end) in whole.chunks_exact_mut(bytes / parts.max(1)).zip(ends) {
@@ -97,10 +89,10 @@ impl Place {
 
     /// A tensor with the second copy of what is there twice, so that it is no matter which is read next.
     pub(super) fn with_copies(self, mut tensor: Vec<u8>) -> Vec<u8> {
-        match self.twice {
-            Twice::Nothing => {}
-            Twice::All => tensor.extend_from_within(..),
-            Twice::Ends { parts, elements } => {
+        match self.double_buffer {
+            DoubleBuffer::Nothing => {}
+            DoubleBuffer::All => tensor.extend_from_within(..),
+            DoubleBuffer::Ends { parts, elements } => {
                 let part = tensor.len() / parts.max(1);
                 for end in (1..=parts).map(|index| index * part) {
                     tensor.extend_from_within(end.saturating_sub(elements)..end);
@@ -113,19 +105,23 @@ impl Place {
 }
 
 impl StateLayout {
-    /// Places for the states of `plan`; `twice` says what is there twice of each.
+    /// Places for the states of `plan`; `double_buffers` says what is double-buffered of each.
     ///
     /// # Errors
     /// When a tensor is larger than a kernel can see.
-    pub(super) fn new(device: &Device, plan: &Plan, twice: &[Twice]) -> Result<Self, Error> {
+    pub(super) fn new(
+        device: &Device,
+        plan: &Plan,
+        double_buffers: &[DoubleBuffer],
+    ) -> Result<Self, Error> {
         let most = device.device.limits().max_buffer_size;
         let (mut places, mut buffers) = (Vec::new(), Vec::<u64>::new());
-        for (state, &twice) in plan.states.iter().zip(twice) {
+        for (state, &double_buffer) in plan.states.iter().zip(double_buffers) {
             let StateKind::Tensor { .. } = &state.kind else {
                 places.push(None);
                 continue;
             };
-            let place = Place::new(state.bytes(0) as u64, state.elements(0), twice);
+            let place = Place::new(state.bytes(0) as u64, state.elements(0), double_buffer);
             let needed = place.size();
             if needed > device.max_binding {
                 let (what, limit) = (format!("a buffer for {WHAT}"), device.max_binding);

@@ -82,7 +82,7 @@ impl Case {
                 values.push(match format.mode() {
                     Mode::Affine => scale * f64::from(code) + bias,
                     Mode::MxFp8 => scale * f64::from(e4m3(code)),
-                    _ => scale * f64::from(e2m1(code)),
+                    Mode::MxFp4 | Mode::NvFp4 => scale * f64::from(e2m1(code)),
                 });
             }
         }

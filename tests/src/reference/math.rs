@@ -1,6 +1,6 @@
-//! The parts of the ops' equations in plain `f64`, as the ops' documentation states them: what results are held against.
+//! The functions that the ops' equations are made of, in plain `f64`.
 //!
-//! Nothing here is fast, blocked or clever; it shares no code with what it tests.
+//! Nothing here is fast, blocked or clever; it shares no code with any backend.
 
 use kinglet::models::Activation;
 
@@ -58,86 +58,35 @@ pub fn soft_cap(x: f64, cap: Option<f32>) -> f64 {
     cap.map_or(x, |cap| f64::from(cap) * (x / f64::from(cap)).tanh())
 }
 
-/// A matrix `[rows, cols]` with an optional bias.
-#[derive(Clone, Debug)]
-pub struct Linear {
-    /// Row-major.
-    pub weight: Vec<f64>,
-    /// `[rows]`.
-    pub bias: Option<Vec<f64>>,
-    /// Outputs.
-    pub rows: usize,
-    /// Inputs.
-    pub cols: usize,
-}
-
-impl Linear {
-    /// `W x + b`.
-    pub fn apply(&self, x: &[f64]) -> Vec<f64> {
-        assert_eq!(x.len(), self.cols);
-        let row = |r: usize| {
-            let row = &self.weight[r * self.cols..][..self.cols];
-            let bias = self.bias.as_ref().map_or(0.0, |bias| bias[r]);
-            bias + row.iter().zip(x).map(|(w, x)| w * x).sum::<f64>()
-        };
-        (0..self.rows).map(row).collect()
-    }
-}
-
-/// RMS norm with what it multiplies by and adds.
-#[derive(Clone, Debug)]
-pub struct Norm {
-    /// `[width]`.
-    pub weight: Vec<f64>,
-    /// `[width]`.
-    pub bias: Option<Vec<f64>>,
-    /// Added to the mean square.
-    pub eps: f32,
-}
-
-impl Norm {
-    /// `x / sqrt(mean(x^2) + eps) * weight + bias`.
-    pub fn apply(&self, x: &[f64]) -> Vec<f64> {
-        let bias = |i: usize| self.bias.as_ref().map_or(0.0, |bias| bias[i]);
-        let normed = plain_norm(x, self.eps);
-        normed.iter().zip(&self.weight).enumerate().map(|(i, (x, w))| x * w + bias(i)).collect()
-    }
-}
-
 /// RMS norm without a weight: `x / sqrt(mean(x^2) + eps)`.
 pub fn plain_norm(x: &[f64], eps: f32) -> Vec<f64> {
     let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
     x.iter().map(|x| x / (mean + f64::from(eps)).sqrt()).collect()
 }
 
-/// Depthwise causal convolution and SiLU of a sequence `[T, channels]` that nothing precedes:
-/// `y_t[c] = silu(b[c] + sum_k w[c,k] x_{t-K+1+k}[c])`.
-#[derive(Clone, Debug)]
-pub struct Conv {
-    /// `[channels, kernel]`.
-    pub weight: Vec<f64>,
-    /// `[channels]`.
-    pub bias: Option<Vec<f64>>,
-    /// Taps.
-    pub kernel: usize,
+/// `(x - mean) / sqrt(variance + eps)`.
+pub fn layer_norm(x: &[f64], eps: f32) -> Vec<f64> {
+    let mean = x.iter().sum::<f64>() / x.len() as f64;
+    let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / x.len() as f64;
+    x.iter().map(|x| (x - mean) / (variance + f64::from(eps)).sqrt()).collect()
 }
 
-impl Conv {
-    /// Convolves the rows of a sequence.
-    pub fn apply(&self, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
-        let channels = self.weight.len() / self.kernel;
-        let one = |t: usize, c: usize| {
-            let mut sum = self.bias.as_ref().map_or(0.0, |bias| bias[c]);
-            for k in 0..self.kernel {
-                // Before the first token there are zeros.
-                if let Some(past) = (t + 1 + k).checked_sub(self.kernel) {
-                    sum += self.weight[c * self.kernel + k] * x[past][c];
-                }
-            }
-            silu(sum)
-        };
-        (0..x.len()).map(|t| (0..channels).map(|c| one(t, c)).collect()).collect()
-    }
+/// `e^x_i / sum_j e^x_j`.
+pub fn softmax(x: &[f64]) -> Vec<f64> {
+    let largest = x.iter().copied().fold(f64::MIN, f64::max);
+    let exps: Vec<f64> = x.iter().map(|x| (x - largest).exp()).collect();
+    let total: f64 = exps.iter().sum();
+    exps.iter().map(|e| e / total).collect()
+}
+
+/// `a . b`.
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// `a_i b_i`.
+pub fn product(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a * b).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,70 @@
+//! `o_i = sum_j softmax_j(scale * q_i . k_j) v_j` over the positions `j` that `i` sees; queries and keys are normed, clipped and
+//! rotated before, values are clipped.
+
+use kinglet::op::Attention;
+
+use super::math::{dot, softmax};
+use super::{Norm, Pass, Rows};
+
+pub(super) fn attention(op: &Attention, pass: &Pass<'_>) -> Rows {
+    let Attention { heads, kv_heads, head_dim: dim, window, sinks, .. } = *op;
+    let norms = op.qk_norm.as_ref();
+    let norms = norms.map(|qk| (pass.values.norm(&qk.q), pass.values.norm(&qk.k), qk.per_head));
+    let (mut keys, mut values, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
+    for (position, row) in pass.read(op.input).iter().enumerate() {
+        let (q, kv) = row.split_at(heads * dim);
+        let (k, v) = kv.split_at(kv_heads * dim);
+        let (mut q, mut k) = (q.to_vec(), k.to_vec());
+        if let Some((q_norm, k_norm, per_head)) = &norms {
+            (q, k) = (normed(&q, q_norm, *per_head, dim), normed(&k, k_norm, *per_head, dim));
+        }
+        let q = rotated(op, clipped(op, &q), position);
+        keys.push(rotated(op, clipped(op, &k), position));
+        values.push(clipped(op, v));
+
+        // The window, this position included, and the sinks before it.
+        let oldest = window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let seen: Vec<usize> = (0..sinks.min(oldest)).chain(oldest..=position).collect();
+        let mut output = Vec::new();
+        for head in 0..heads {
+            // Query heads share key and value heads in groups.
+            let kv = head / (heads / kv_heads) * dim;
+            let q = &q[head * dim..][..dim];
+            let score = |&j: &usize| f64::from(op.scale) * dot(q, &keys[j][kv..][..dim]);
+            let weights = softmax(&seen.iter().map(score).collect::<Vec<_>>());
+            for d in 0..dim {
+                let weighted = weights.iter().zip(&seen).map(|(w, &j)| w * values[j][kv + d]);
+                output.push(weighted.sum());
+            }
+        }
+        outputs.push(output);
+    }
+    outputs
+}
+
+/// RMS norm, of each head by itself or of all together.
+fn normed(x: &[f64], norm: &Norm, per_head: bool, dim: usize) -> Vec<f64> {
+    if per_head { x.chunks(dim).flat_map(|x| norm.apply(x)).collect() } else { norm.apply(x) }
+}
+
+/// Clamped to `[-clip, clip]`.
+fn clipped(op: &Attention, x: &[f64]) -> Vec<f64> {
+    let clip = op.clip.map_or(f64::INFINITY, f64::from);
+    x.iter().map(|x| x.clamp(-clip, clip)).collect()
+}
+
+/// Pair `(i, i + pairs)` of each head is turned by `position * inv_freq[i]`.
+fn rotated(op: &Attention, mut x: Vec<f64>, position: usize) -> Vec<f64> {
+    let Some(rope) = &op.rope else { return x };
+    let inv_freq = rope.inv_freq_at(position);
+    let factor = f64::from(rope.attention_factor);
+    for head in x.chunks_mut(op.head_dim) {
+        for (i, &inv) in inv_freq.iter().enumerate() {
+            let (sin, cos) = (position as f64 * f64::from(inv)).sin_cos();
+            let (a, b) = (head[i], head[i + inv_freq.len()]);
+            head[i] = (a * cos - b * sin) * factor;
+            head[i + inv_freq.len()] = (b * cos + a * sin) * factor;
+        }
+    }
+    x
+}

@@ -1,0 +1,33 @@
+//! `h[c,n] = exp(dt[c] A[c,n]) h[c,n] + dt[c] B[n] x[c]`, `y[c] = (sum_n C[n] h[c,n] + d[c] x[c]) * silu(z[c])`,
+//! with `dt = softplus(.)` and `A = -exp(a_log)`.
+
+use kinglet::op::MambaScan;
+
+use super::math::{plain_norm, silu, softplus};
+use super::{Pass, Rows};
+
+pub(super) fn mamba_scan(op: &MambaScan, pass: &Pass<'_>) -> Rows {
+    let (inner, state_dim) = (op.inner, op.state_dim);
+    let (a_log, d) = (pass.values.vector(&op.a_log), pass.values.vector(&op.d));
+    let (x, z, dt) = (pass.read(op.x), pass.columns(op.z), pass.read(op.dt));
+    let normed = |x: Vec<f64>| op.bc_norm_eps.map_or_else(|| x.clone(), |eps| plain_norm(&x, eps));
+    let b: Rows = pass.columns(op.b).into_iter().map(normed).collect();
+    let c: Rows = pass.columns(op.c).into_iter().map(normed).collect();
+    // [inner, state]
+    let mut h = vec![0.0; inner * state_dim];
+    let mut step = |t: usize| {
+        let channel = |ch: usize| {
+            let (x, dt) = (x[t][ch], softplus(dt[t][ch]));
+            let mut y = d[ch] * x;
+            for n in 0..state_dim {
+                let a = -a_log[ch * state_dim + n].exp();
+                let h = &mut h[ch * state_dim + n];
+                *h = (dt * a).exp() * *h + dt * b[t][n] * x;
+                y += c[t][n] * *h;
+            }
+            y * silu(z[t][ch])
+        };
+        (0..inner).map(channel).collect()
+    };
+    (0..x.len()).map(&mut step).collect()
+}

@@ -1,0 +1,107 @@
+//! A language model in plain `f64`: the page to read first.
+//!
+//! [`run`] is the whole forward pass. A [`Plan`] is a list of ops over buffers; each op is one file here, named as the op, and reads
+//! as its paper does. [`Pass::op`] lists them all. Where to go on:
+//!
+//! | for | read |
+//! | --- | --- |
+//! | what an op's fields are, and where its equation comes from | `runtime/src/op/NAME.rs` |
+//! | how layers become ops | `runtime/src/plan/lower/` |
+//! | how a `config.json` becomes layers | `models/` |
+//! | the same ops made fast | `runtime/src/cpu/NAME.rs`, `shaders/src/NAME.wgsl` |
+//!
+//! A pass takes all tokens of a sequence at once, so that there is no state to carry: recurrences and caches begin empty at the
+//! first token. Nothing here is fast, and no code is shared with a backend. It is what the op tests hold every backend against, and
+//! `tests/conformance.rs` holds it against `transformers`.
+
+mod attention;
+mod conv1d;
+mod embed;
+mod gated_linear;
+mod head;
+mod linear;
+mod mamba2_scan;
+mod mamba_scan;
+pub mod math;
+mod mlstm_scan;
+mod moe_down;
+pub mod moe_route;
+mod moe_up;
+mod values;
+
+use kinglet::op::{BufferId, Op, Slice};
+use kinglet::plan::Plan;
+use kinglet::weights::Weights;
+
+pub use values::{Conv, Linear, Norm, Values};
+
+/// A matrix `[T, width]`: a row for each token.
+pub type Rows = Vec<Vec<f64>>;
+
+/// The logits after each of `tokens`, `[T, vocab]`, of a sequence that begins with the first of them.
+pub fn run(plan: &Plan, weights: &Weights, tokens: &[u32]) -> Rows {
+    let mut pass = Pass::new(plan, weights, tokens);
+    for op in &plan.ops {
+        pass.op(op);
+    }
+    pass.logits
+}
+
+/// A forward pass under way.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    /// The sequence.
+    pub tokens: &'a [u32],
+    /// The weights.
+    pub values: Values<'a>,
+    /// What the plan's buffers hold now.
+    pub buffers: Vec<Rows>,
+    /// What the head gave.
+    pub logits: Rows,
+}
+
+impl<'a> Pass<'a> {
+    /// A pass over `tokens` before its first op: buffers hold NaN, so that what is read before it is written shows.
+    pub fn new(plan: &Plan, weights: &'a Weights, tokens: &'a [u32]) -> Self {
+        let empty = |width: usize| vec![vec![f64::NAN; width]; tokens.len()];
+        let buffers = plan.buffers.iter().map(|buffer| empty(buffer.width)).collect();
+        Self { tokens, values: Values(weights), buffers, logits: Vec::new() }
+    }
+
+    /// Computes one op.
+    #[deny(clippy::wildcard_enum_match_arm)]
+    pub fn op(&mut self, op: &Op) {
+        match op {
+            Op::Embed(op) => self.write(op.output, embed::embed(op, self)),
+            Op::Linear(op) => self.write(op.output, linear::linear(op, self)),
+            Op::GatedLinear(op) => self.write(op.output, gated_linear::gated_linear(op, self)),
+            Op::Attention(op) => self.write(op.output, attention::attention(op, self)),
+            Op::Conv1d(op) => self.write(op.output, conv1d::conv1d(op, self)),
+            Op::MambaScan(op) => self.write(op.output, mamba_scan::mamba_scan(op, self)),
+            Op::Mamba2Scan(op) => self.write(op.output, mamba2_scan::mamba2_scan(op, self)),
+            Op::MLstmScan(op) => self.write(op.output, mlstm_scan::mlstm_scan(op, self)),
+            Op::MoeRoute(op) => self.write(op.output, moe_route::moe_route(op, self)),
+            Op::MoeUp(op) => self.write(op.output, moe_up::moe_up(op, self)),
+            Op::MoeDown(op) => self.write(op.output, moe_down::moe_down(op, self)),
+            Op::Head(op) => self.logits = head::head(op, self),
+        }
+    }
+
+    /// The rows of a buffer.
+    fn read(&self, buffer: BufferId) -> &Rows {
+        &self.buffers[buffer.0]
+    }
+
+    /// Some columns of a buffer.
+    fn columns(&self, slice: Slice) -> Rows {
+        let Slice { buffer, offset, width } = slice;
+        self.read(buffer).iter().map(|row| row[offset..offset + width].to_vec()).collect()
+    }
+
+    fn write(&mut self, buffer: BufferId, rows: Rows) {
+        let old = &mut self.buffers[buffer.0];
+        let shape = |rows: &Rows| rows.iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(shape(&rows), shape(old), "the shape of a buffer");
+        *old = rows;
+    }
+}

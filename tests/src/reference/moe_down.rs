@@ -1,0 +1,28 @@
+//! `x += scale * (sum over chosen experts of weight_e * D_e h_e + D h_shared)`.
+
+use kinglet::op::MoeDown;
+
+use super::{Linear, Pass, Rows};
+
+pub(super) fn moe_down(op: &MoeDown, pass: &Pass<'_>) -> Rows {
+    let experts: Vec<_> = op.experts.iter().map(|down| pass.values.matrix(down)).collect();
+    let shared = op.shared.as_ref().map(|down| pass.values.matrix(down));
+    let inner = op.inner();
+    let one = |t: usize| {
+        let (h, x) = (&pass.read(op.input)[t], &pass.read(op.output)[t]);
+        let (chosen, weights) = pass.read(op.routes)[t].split_at(op.top_k);
+        let mut sum = vec![0.0; x.len()];
+        let mut add = |weight: f64, down: &Linear, h: &[f64]| {
+            sum.iter_mut().zip(down.apply(h)).for_each(|(s, y)| *s += weight * y);
+        };
+        for place in 0..op.top_k {
+            let down = &experts[chosen[place] as usize];
+            add(weights[place], down, &h[place * inner..][..inner]);
+        }
+        if let Some(down) = &shared {
+            add(1.0, down, &h[op.top_k * inner..]);
+        }
+        x.iter().zip(&sum).map(|(x, s)| x + f64::from(op.scale) * s).collect()
+    };
+    (0..pass.tokens.len()).map(one).collect()
+}
