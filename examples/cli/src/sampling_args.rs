@@ -98,7 +98,7 @@ pub(crate) struct SamplingArgs {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "End of the answer")]
 pub(crate) struct StopArgs {
-    /// The most tokens of an answer [default: the model's, else 256 (in a chat 2048)]
+    /// The most tokens of an answer [default: the model's, else 2048]
     #[arg(long, short = 'n', aliases = ["max-new-tokens", "n-predict"], value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_tokens: Option<u32>,
     /// End the answer before this text (repeatable; $'\n' is a line break in most shells) [default: the model's]

@@ -28,7 +28,8 @@ Examples:
 
 /// Options of `logits`.
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
+// As clap writes it, it is wider than a terminal.
+#[command(after_help = EXAMPLES, override_usage = "kinglet logits [OPTIONS] --out FILE <--tokens IDS|--tokens-file FILE>")]
 pub(crate) struct LogitsArgs {
     #[command(flatten)]
     input: Input,
