@@ -46,6 +46,7 @@ pub mod speculate;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(all(feature = "wgpu", not(feature = "testing")))]
+#[allow(unreachable_pub)]
 mod testing;
 pub mod text;
 mod traffic;
