@@ -1,7 +1,7 @@
 // The conversation that is open: what is said in it, answered, reworded, and gone back to.
 
 import { KingletError } from './kinglet/index.js';
-import type { ChatStream, Session } from './kinglet/index.js';
+import type { ChatStream, Model, Session } from './kinglet/index.js';
 import type { Conversations } from './conversations.js';
 import { byId, say } from './dom.js';
 import { engine, report, statistics } from './engine.js';
@@ -32,6 +32,8 @@ class Talk {
   live: Live | undefined;
   /** A question that is answered once a model is there. */
   queued: string | undefined;
+  /** How many sessions are being brought to where their conversation is. */
+  #resuming = 0;
   /** What waits for the person to say which model goes on. */
   asking: (() => void) | undefined;
   /** Whether another tab answers the conversation now. */
@@ -169,8 +171,9 @@ class Talk {
   async answer(parent: string): Promise<void> {
     if (this.live) return;
     if (!engine.ready || engine.loading || !engine.session) {
-      this.queued = engine.loading ? parent : undefined;
-      if (!engine.loading) {
+      const waits = engine.loading !== undefined || this.#resuming > 0;
+      this.queued = waits ? parent : undefined;
+      if (!waits) {
         complain(engine.model ? `${nameOf(engine.key)} has no chat template: choose another model` : 'No model is loaded: choose one');
       }
       return this.onChange();
@@ -279,6 +282,8 @@ class Talk {
     await this.resume().catch(complain);
     this.onChange();
     void report();
+    // What was asked while the session was on its way.
+    if (this.conversation === chosen && engine.ready && !engine.loading) this.goOn();
   }
 
   /** A new conversation; it is kept once something is said. */
@@ -342,8 +347,16 @@ class Talk {
 
   /** Brings the session to where the conversation is, from what was kept of it. */
   async resume(): Promise<void> {
-    const { model } = engine;
-    if (!model) return;
+    if (!engine.model) return;
+    this.#resuming += 1;
+    try {
+      await this.#resume(engine.model);
+    } finally {
+      this.#resuming -= 1;
+    }
+  }
+
+  async #resume(model: Model): Promise<void> {
     const { id, state } = this.conversation;
     const before = engine.session;
     engine.session = undefined;
