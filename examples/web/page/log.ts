@@ -145,7 +145,7 @@ function waiting(last: Turn | undefined, live: boolean): void {
   if (!open) return element.replaceChildren();
   const dots = () => make('span', 'dots', make('i'), make('i'), make('i'));
   if (talk.elsewhere) element.replaceChildren(dots(), 'It is being answered in another tab.');
-  else if (talk.queued === last.id) element.replaceChildren(dots(), engine.loading ? `Waiting for ${nameOf(engine.loading.key)}` : '');
+  else if (talk.queued === last.id && talk.waits) element.replaceChildren(dots(), engine.loading ? `Waiting for ${nameOf(engine.loading.key)}` : '');
   else element.replaceChildren('This has no answer yet.', textButton('Try again', 'link', () => talk.retry(last)));
 }
 

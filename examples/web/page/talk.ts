@@ -171,9 +171,8 @@ class Talk {
   async answer(parent: string): Promise<void> {
     if (this.live) return;
     if (!engine.ready || engine.loading || !engine.session) {
-      const waits = engine.loading !== undefined || this.#resuming > 0;
-      this.queued = waits ? parent : undefined;
-      if (!waits) {
+      this.queued = this.waits ? parent : undefined;
+      if (!this.waits) {
         complain(engine.model ? `${nameOf(engine.key)} has no chat template: choose another model` : 'No model is loaded: choose one');
       }
       return this.onChange();
@@ -343,6 +342,11 @@ class Talk {
   async bringBack(conversation: Conversation): Promise<void> {
     await this.conversations.restore(conversation).catch(complain);
     await this.open(conversation);
+  }
+
+  /** Whether a model or a session is on its way. */
+  get waits(): boolean {
+    return engine.loading !== undefined || this.#resuming > 0;
   }
 
   /** Brings the session to where the conversation is, from what was kept of it. */
