@@ -205,7 +205,9 @@ class Package(unittest.TestCase):
     @unittest.skipIf(sys.platform == "win32", "signals are sent otherwise there")
     def test_ctrl_c_ends_a_long_prompt(self):
         program = """
-import sys, kinglet
+import signal, sys, kinglet
+# A shell that starts it in the background has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 model = kinglet.Model(sys.argv[1])
 session = model.session()
 session.feed([1, 2, 3])
