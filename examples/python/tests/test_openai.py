@@ -238,7 +238,8 @@ def test_tools_and_their_calls_reach_the_template(model, tmp_path):
             return len(shows.encode(shows.render(plain, **options), parse_special=True))
 
         shown = shows.render(plain, tools=tools)
-        assert '"content": null' in shown.replace('":null', '": null') and "call_1" in shown and "weather" in shown
+        # A content that is null is absent for templates.
+        assert shown.count('"content"') == 2 and "call_1" in shown and "weather" in shown
         assert tokens() == tokens(tools=tools, tool_choice="none") == tokens(tools=None) == expected()
         assert tokens(tools=tools) == tokens(tools=tools, tool_choice="auto") == expected(tools=tools) > expected()
         high = expected(variables={"reasoning_effort": "high"})
