@@ -23,7 +23,8 @@
 //!     match event? {
 //!         Event::Token { text, .. } => print!("{text}"),
 //!         Event::End(end) => println!("\n{}", end.stats),
-//!         Event::Prompt { .. } => {}
+//!         // How far the prompt has got, and what later versions tell.
+//!         _ => {}
 //!     }
 //! }
 //! talk.messages.push(Message::assistant(answer.text()));
