@@ -98,7 +98,7 @@ final class KingletTests: XCTestCase {
 
     func testAMissingModelIsAnErrorThatNamesIt() {
         XCTAssertThrowsError(try Model(path: "/nowhere")) { error in
-            XCTAssertTrue("\(error)".contains("/nowhere/config.json"), "\(error)")
+            XCTAssertTrue("\(error)".contains("/nowhere does not exist"), "\(error)")
         }
     }
 }
