@@ -46,7 +46,7 @@ pub(crate) struct SamplingArgs {
     /// Penalty on tokens that occurred, subtracted for each time [default: 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) frequency_penalty: Option<f32>,
-    /// The penalties look at so many of the last tokens [default: all]
+    /// How many of the last tokens the penalties look at [default: all]
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub(crate) penalty_last_n: Option<usize>,
     /// DRY: strength of the penalty on repeated sequences; 0.8 is usual [default: 0, off]
@@ -58,7 +58,7 @@ pub(crate) struct SamplingArgs {
     /// DRY: repetitions shorter than this are free [default: 2]
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub(crate) dry_allowed_length: Option<u32>,
-    /// DRY: look at so many of the last tokens [default: all]
+    /// DRY: how many of the last tokens to look at [default: all]
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub(crate) dry_last_n: Option<usize>,
     /// DRY: repetitions don't reach over this text (repeatable) [default: line end, ':', '"', '*']

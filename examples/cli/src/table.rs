@@ -71,7 +71,7 @@ impl Table {
         self.rows.push(cells.iter().map(|cell| escape(cell).into_owned()).collect());
     }
 
-    /// The table in so many columns, with styles. It ends with a line break.
+    /// Renders the table with styles, at most `width` columns wide. It ends with a line break.
     pub(crate) fn render(&self, width: usize) -> String {
         let (column, at) = self.wraps;
         let mut table = comfy_table::Table::new();

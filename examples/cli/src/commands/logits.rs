@@ -33,7 +33,7 @@ Examples:
 pub(crate) struct LogitsArgs {
     #[command(flatten)]
     input: Input,
-    /// Compute so many tokens at a time; the numbers agree for every choice [default: 512, fewer for a large vocabulary]
+    /// How many tokens to compute at a time; the numbers agree for every choice [default: 512, fewer for a large vocabulary]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
     chunk: Option<u32>,
     /// The file to write

@@ -253,7 +253,7 @@ fn go_on() -> Result<(), CliError> {
     if interrupt::hit() { Err(CliError::Interrupted) } else { Ok(()) }
 }
 
-/// Feeds so many tokens, with these logits at the end.
+/// Feeds this number of tokens and computes the given logits.
 fn feed(
     session: &mut Session,
     tokens: usize,

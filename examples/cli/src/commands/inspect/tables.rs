@@ -6,7 +6,7 @@ use super::{Report, Stored, formats};
 use crate::output::escape;
 use crate::table::{Table, brief_format, bytes, grouped, short, title, wrapped};
 
-/// What a model is and takes, in so many columns.
+/// A summary of the model and its sizes, at most `width` columns wide.
 pub(super) fn summary(report: &Report, width: usize) -> String {
     let mut text = heading(report, width);
     for part in [
