@@ -57,7 +57,8 @@ pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
     command.args(args).env_remove("KINGLET_MODEL").env_remove("RUST_LOG");
     // As over ssh and in containers, where libraries below like to complain on standard error.
     command.env_remove("XDG_RUNTIME_DIR").env_remove("WAYLAND_DISPLAY");
-    for variable in ["COLUMNS", "CLICOLOR_FORCE", "NO_COLOR"] {
+    // What a terminal, a user or a build service (`CI` stands for colours) has set.
+    for variable in ["COLUMNS", "LINES", "CI", "CLICOLOR", "CLICOLOR_FORCE", "NO_COLOR"] {
         command.env_remove(variable);
     }
     command
