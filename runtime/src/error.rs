@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use kinglet_models::ModelError;
 
-use crate::model_folder::NotAModel;
-use crate::quantize::QuantizeError;
+use crate::offline::quantize::QuantizeError;
 use crate::sampling::SamplingError;
-use crate::saved_state::SavedStateError;
+use crate::session::saved_state::SavedStateError;
 use crate::weights::WeightsError;
+use crate::weights::folder::NotAModel;
 
 /// What can go wrong between a model folder and its logits.
 #[derive(Debug)]

@@ -8,11 +8,11 @@ use kinglet_models::ModelSpec;
 use crate::Error;
 use crate::backend::{self, Backend, BackendRun, Executable, KernelTime, Logits, SessionState};
 use crate::cancel::Cancel;
-use crate::checkpoint::Checkpoint;
 use crate::model_options::ModelOptions;
 use crate::plan::Plan;
-use crate::saved_state::Identity;
+use crate::session::saved_state::Identity;
 use crate::session::{Retained, Session, SharedState, Taken, Vector};
+use crate::weights::checkpoint::Checkpoint;
 use crate::weights::{CheckOptions, Weights};
 
 /// A checkpoint made ready to run. Clones share everything.
@@ -69,14 +69,41 @@ impl Model {
         Self::prepare(Checkpoint::open(folder, check)?, options)
     }
 
-    /// Makes a checkpoint ready to run.
-    fn prepare(checkpoint: Checkpoint, options: &ModelOptions) -> Result<Self, Error> {
-        let Checkpoint { folder, spec, mut weights, .. } = checkpoint;
-        if options.backend != Backend::Wgpu {
+    /// [`Model::open`] on a backend of the caller's: `compile` is given the plan and the weights in place of
+    /// [`backend::compile`], and what it returns computes.
+    ///
+    /// # Errors
+    /// As [`Model::open`], and those of `compile`.
+    pub fn open_with(
+        folder: impl AsRef<Path>,
+        options: &ModelOptions,
+        compile: impl FnOnce(&Arc<Plan>, &Weights) -> Result<Box<dyn Executable>, Error>,
+    ) -> Result<Self, Error> {
+        let check = CheckOptions { strict: options.strict };
+        Self::compiled(Checkpoint::open(folder, check)?, options, |_, plan, weights| {
             weights.make_resident()?;
-        }
+            compile(plan, weights)
+        })
+    }
+
+    /// Makes a checkpoint ready to run on the backend that `options` name.
+    fn prepare(checkpoint: Checkpoint, options: &ModelOptions) -> Result<Self, Error> {
+        Self::compiled(checkpoint, options, |spec, plan, weights| {
+            if backend::needs_resident(options) {
+                weights.make_resident()?;
+            }
+            backend::compile_model(plan.clone(), weights, options, Some(spec))
+        })
+    }
+
+    fn compiled(
+        checkpoint: Checkpoint,
+        options: &ModelOptions,
+        compile: impl FnOnce(&ModelSpec, &Arc<Plan>, &mut Weights) -> Result<Box<dyn Executable>, Error>,
+    ) -> Result<Self, Error> {
+        let Checkpoint { folder, spec, mut weights, .. } = checkpoint;
         let plan = Arc::new(options.plan(&spec)?);
-        let executable = backend::compile_model(plan.clone(), &weights, options, Some(&spec))?;
+        let executable = compile(&spec, &plan, &mut weights)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 folder,
@@ -100,15 +127,11 @@ impl Model {
         options: &ModelOptions,
     ) -> Result<Self, Error> {
         let check = CheckOptions { strict: options.strict };
-        #[cfg(feature = "wgpu")]
-        if options.backend == Backend::Wgpu {
-            // It stays open until the model has it.
-            let device = crate::wgpu::OpenDevice::new(options).await?;
-            let checkpoint = Checkpoint::open(folder, check)?;
-            device.test(&checkpoint.spec, &checkpoint.weights, options).await?;
-            return Self::prepare(checkpoint, options);
-        }
-        Self::prepare(Checkpoint::open(folder, check)?, options)
+        // It stays open until the model has it.
+        let device = backend::Awaited::open(options).await?;
+        let checkpoint = Checkpoint::open(folder, check)?;
+        device.test(&checkpoint.spec, &checkpoint.weights, options).await?;
+        Self::prepare(checkpoint, options)
     }
 
     /// A session without tokens.

@@ -6,8 +6,8 @@ use kinglet_models::ModelSpec;
 
 use crate::Error;
 use crate::backend::Backend;
-use crate::cpu::Spawn;
-use crate::cpu::simd::Isa;
+use crate::backend::cpu::Spawn;
+use crate::backend::cpu::simd::Isa;
 use crate::plan::{Plan, StateFormat};
 #[cfg(any(feature = "testing", feature = "wgpu"))]
 use crate::testing::DeviceLimits;

@@ -2,7 +2,7 @@
 //! normed, clipped and rotated before.
 
 use kinglet::models::{QkNorm, Rope};
-use kinglet::op::{Attention, Op, Sight};
+use kinglet::op::{Attention, AttentionSpan, Op};
 use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
 
@@ -72,7 +72,7 @@ fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
         attention_factor: 1.25,
         dynamic: None,
     });
-    let cache = rig.cache(kv_heads, dim, Sight { window, sinks });
+    let cache = rig.cache(kv_heads, dim, AttentionSpan { window, sinks });
     let output = rig.buffer("attended", heads * dim);
     rig.op(Op::Attention(Attention {
         input: input.buffer,

@@ -1,6 +1,6 @@
 //! Every op on every backend against its reference in plain `f64`: a file for each op, named as the op.
 //!
-//! The references ([`kinglet_tests::reference`]) are written from the ops' documentation (`runtime/src/op/`), token by token, and
+//! The references ([`kinglet_tests::reference`]) are written from the ops' documentation (`runtime/src/plan/op/`), token by token, and
 //! share no code with any backend. [`kinglet_tests::rig`] says what they run on, and how.
 
 mod attention;

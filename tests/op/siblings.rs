@@ -16,11 +16,14 @@ fn names(folder: &str, extension: &str) -> BTreeSet<String> {
     names.collect()
 }
 
-/// The ops: files of `runtime/src/op`.
+/// The ops: files of `runtime/src/plan/op`.
 fn ops() -> BTreeSet<String> {
-    let mut ops = names("runtime/src/op", "rs");
-    assert!(ops.remove("mod"), "runtime/src/op/mod.rs should describe the ops");
-    assert!(ops.remove("describe"), "runtime/src/op/describe.rs should say what is asked of ops");
+    let mut ops = names("runtime/src/plan/op", "rs");
+    assert!(ops.remove("mod"), "runtime/src/plan/op/mod.rs should describe the ops");
+    assert!(
+        ops.remove("describe"),
+        "runtime/src/plan/op/describe.rs should say what is asked of ops"
+    );
     ops
 }
 
@@ -30,8 +33,8 @@ fn every_op_has_its_siblings() {
     assert!(ops.len() >= 12, "only {ops:?}");
     // A folder that is required from the beginning, and those that must be complete once they hold any op.
     let places = [
-        ("runtime/src/cpu", "rs", true),
-        ("runtime/src/wgpu", "rs", true),
+        ("runtime/src/backend/cpu", "rs", true),
+        ("runtime/src/backend/gpu/wgpu", "rs", true),
         ("tests/op", "rs", true),
         ("tests/src/reference", "rs", true),
         ("shaders/src", "wgsl", true),
@@ -54,10 +57,10 @@ fn every_op_file_is_compiled_and_named_as_its_op() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         std::fs::read_to_string(root.join(path)).unwrap()
     };
-    let (ops_module, tests) = (text("runtime/src/op/mod.rs"), text("tests/op/main.rs"));
+    let (ops_module, tests) = (text("runtime/src/plan/op/mod.rs"), text("tests/op/main.rs"));
     for op in ops() {
         assert!(ops_module.contains(&format!("mod {op};")), "{op} is no module of the ops");
-        let description = text(&format!("runtime/src/op/{op}.rs"));
+        let description = text(&format!("runtime/src/plan/op/{op}.rs"));
         assert!(description.contains(&format!("\"{op}\"")), "no op calls itself {op}");
         assert!(tests.contains(&format!("mod {op};")), "tests/op/{op}.rs is not compiled");
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use kinglet::backend::{BackendRun, Executable, Logits, SessionState, compile};
 use kinglet::models::{self as spec, Conv, Matrix, Norm, TensorSpec};
-use kinglet::op::{BufferId, Embed, Head, Op, Sight, Slice, StateId};
+use kinglet::op::{AttentionSpan, BufferId, Embed, Head, Op, Slice, StateId};
 use kinglet::plan::{Buffer, Plan, State, StateFormat, StateKind};
 use kinglet::weights::Weights;
 
@@ -179,8 +179,8 @@ impl Rig {
     }
 
     /// A key/value cache.
-    pub fn cache(&mut self, kv_heads: usize, head_dim: usize, sight: Sight) -> StateId {
-        let Sight { window, sinks } = sight;
+    pub fn cache(&mut self, kv_heads: usize, head_dim: usize, span: AttentionSpan) -> StateId {
+        let AttentionSpan { window, sinks } = span;
         self.push_state(StateKind::KeyValue { kv_heads, head_dim, window, sinks })
     }
 

@@ -28,7 +28,7 @@ impl AnswerDefaults {
     /// When a file that is there is broken.
     pub fn of(model: &Model) -> Result<Self, TextError> {
         let folder = model.folder();
-        let tokenizer = match crate::small_file::exists(&folder.join("tokenizer.json")) {
+        let tokenizer = match crate::files::small_file::exists(&folder.join("tokenizer.json")) {
             true => Some(Tokenizer::from_folder(folder)?.for_embedding(model.vocab())),
             false => None,
         };

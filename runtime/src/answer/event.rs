@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::speculate::SpeculationStats;
+use crate::session::speculate::SpeculationStats;
 
 /// What happens on the way to an answer, in this order: the prompt, the tokens, one end.
 #[derive(Clone, Debug, PartialEq)]

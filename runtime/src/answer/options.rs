@@ -86,7 +86,7 @@ pub struct AnswerOptions {
     /// Whether special tokens are shown in the text.
     pub show_special: bool,
     /// Guess up to so many tokens of a step by what followed the same words before
-    /// ([`PromptLookup`](crate::speculate::PromptLookup)); 0, the default, for none. [`Answer::speculate`](super::Answer::speculate) takes other drafters.
+    /// ([`PromptLookup`](crate::session::speculate::PromptLookup)); 0, the default, for none. [`Answer::speculate`](super::Answer::speculate) takes other drafters.
     pub lookup: usize,
     /// How many steps a device may be ahead; 0 for none, 4 by default. While it is, the session can be used for nothing else: see
     /// [`Answer::pause`](super::Answer::pause).

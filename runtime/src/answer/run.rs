@@ -10,10 +10,10 @@ use super::{
     Event, Events, model_context, random_seed,
 };
 use crate::model::Run;
-use crate::prefix_cache::{Prefill, piece};
 use crate::sampling::{Sampler, SamplerState};
 use crate::session::Decoding;
-use crate::speculate::{Drafter, PromptLookup};
+use crate::session::prefix_cache::{Prefill, piece};
+use crate::session::speculate::{Drafter, PromptLookup};
 use crate::{Cancel, Error, GenerateOptions, Logits, PrefixCache, PrefixUse, Session};
 
 /// An answer in the making. It is given its session, and its cache if there is one, with each call: always the same ones.
@@ -112,7 +112,7 @@ impl<'d> Answer<'d> {
         })
     }
 
-    /// Lets `drafter` guess up to `most` tokens of a step: see [`speculate`](crate::speculate). Before the first token only; in place of
+    /// Lets `drafter` guess up to `most` tokens of a step: see [`speculate`](crate::session::speculate). Before the first token only; in place of
     /// [`AnswerOptions::lookup`].
     pub fn speculate(mut self, drafter: impl Drafter + 'd, most: usize) -> Self {
         self.drafter = (most > 0).then(|| (Box::new(drafter) as _, most));

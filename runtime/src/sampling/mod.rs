@@ -38,7 +38,7 @@ use std::cmp::Ordering;
 
 use candidates::Candidates;
 
-use crate::backend::Choice;
+use crate::backend::TokenChoice;
 
 /// Chooses tokens for one sequence.
 #[derive(Clone, Debug)]
@@ -106,8 +106,8 @@ impl Sampler {
     }
 
     /// Takes the random numbers that a token chosen this way has used elsewhere.
-    pub(crate) fn skip(&mut self, choice: &Choice) {
-        if let Choice::Drawn(_) = choice {
+    pub(crate) fn skip(&mut self, choice: &TokenChoice) {
+        if let TokenChoice::Drawn(_) = choice {
             self.state.rng().next_f64();
         }
     }

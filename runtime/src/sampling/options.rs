@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::SamplingError;
-use crate::backend::{Choice, Draw};
+use crate::backend::{Draw, TokenChoice};
 use crate::text::GenerationConfig;
 
 /// When the temperature is applied, and with it the order of the stages that cut the distribution.
@@ -179,7 +179,7 @@ impl SamplingOptions {
 
     /// What of this a device can do by itself, with a number that is still to be drawn; `None` where a stage is asked for that
     /// needs the host: logit biases, penalties, DRY, typical-p, XTC.
-    pub fn choice(&self, vocab: usize) -> Option<Choice> {
+    pub fn choice(&self, vocab: usize) -> Option<TokenChoice> {
         let plain = self.logit_bias.is_empty()
             && !self.has_penalties()
             && self.dry.multiplier == 0.0
@@ -188,14 +188,14 @@ impl SamplingOptions {
             return None;
         }
         if self.temperature == 0.0 {
-            return Some(Choice::Greedy);
+            return Some(TokenChoice::Greedy);
         }
         let (cut_temperature, draw_temperature) = match self.order {
             StageOrder::TemperatureFirst => (self.temperature, 1.0),
             StageOrder::TemperatureLast => (1.0, self.temperature),
         };
         let all = usize::try_from(self.top_k).is_ok_and(|top_k| top_k >= vocab);
-        Some(Choice::Drawn(Draw {
+        Some(TokenChoice::Drawn(Draw {
             cut_temperature,
             draw_temperature,
             top_k: if all { 0 } else { self.top_k },

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::backend::Logits;
-use crate::blake2s::Digest;
+use crate::files::blake2s::Digest;
 use crate::model::{Embedded, Model, Run};
 use crate::session::Session;
 use crate::session::vectors::{digest_of, hold};

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use super::Session;
 use crate::Error;
-use crate::backend::{Ahead, BackendRun, Choice, Logits, SessionState};
+use crate::backend::{Ahead, BackendRun, Logits, SessionState, TokenChoice};
 use crate::sampling::{Rng, Sampler};
-use crate::speculate::{Drafter, Speculating, SpeculationStats};
+use crate::session::speculate::{Drafter, Speculating, SpeculationStats};
 
 /// Steps between two states that are kept to come back to: a copy of the recurrent tensors for each so many steps, and at most so
 /// many computed again at the end.
@@ -82,7 +82,7 @@ pub(crate) struct Decoding<'a> {
 /// Steps under way on a device.
 struct Running {
     device: Box<dyn Ahead>,
-    choice: Choice,
+    choice: TokenChoice,
     /// The sampler's random numbers, of which those of the steps under way were taken.
     numbers: Rng,
     /// States to come back to, each with the tokens that it has taken, oldest first: the first is never behind the session.
@@ -102,7 +102,7 @@ impl Session {
 }
 
 impl<'a> Generation<'a> {
-    /// Lets `drafter` guess up to `most` tokens at a time, which the model verifies together: see [`speculate`](crate::speculate). The
+    /// Lets `drafter` guess up to `most` tokens at a time, which the model verifies together: see [`speculate`](crate::session::speculate). The
     /// device doesn't go ahead then. Before the first token only. A session that retains states at intervals goes without guesses.
     pub fn speculate(mut self, drafter: Box<dyn Drafter + 'a>, most: usize) -> Self {
         self.decoding.speculate(self.session, drafter, most);
@@ -420,9 +420,9 @@ impl Running {
     }
 
     /// How the step to be submitted chooses.
-    fn next_choice(&mut self) -> Choice {
+    fn next_choice(&mut self) -> TokenChoice {
         let mut choice = self.choice;
-        if let Choice::Drawn(draw) = &mut choice {
+        if let TokenChoice::Drawn(draw) = &mut choice {
             draw.number = self.numbers.next_f64();
         }
         choice

@@ -2,10 +2,14 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod batch;
 mod embeddings;
 mod generation;
+pub(crate) mod prefix_cache;
 mod retained;
+pub mod saved_state;
 mod snapshot;
+pub mod speculate;
 mod taken;
 mod vectors;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::FIRST_VECTOR_ID;
 use super::vectors::{self, Vector};
 use crate::Error;
-use crate::blake2s::{Blake2s, Digest};
+use crate::files::blake2s::{Blake2s, Digest};
 
 /// Tokens and ids of vectors in order, as which it can be read, and a hold on each of the vectors, without which their ids would mean nothing.
 #[derive(Clone, Debug, Default)]

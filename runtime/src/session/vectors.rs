@@ -2,7 +2,7 @@
 //!
 //! Prefixes are compared by ids of 32 bits, a vector's among those of tokens. A hash of 31 bits would give two vectors one id: whoever can choose the
 //! picture finds such a pair in a second, and the state of one would be reused for the other. So a vector is identified by 256 bits of
-//! [BLAKE2s](crate::blake2s), and its id is a number that the process gives out: to equal digests the same, to different ones different.
+//! [BLAKE2s](crate::files::blake2s), and its id is a number that the process gives out: to equal digests the same, to different ones different.
 //! Equal ids are equal digests then, and whatever compares ids (the tree of prefixes, rewinding, guesses) compares digests.
 //! Files hold the digests, and an id in them means nothing elsewhere.
 
@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::FIRST_VECTOR_ID;
 use crate::Error;
-use crate::blake2s::{Blake2s, Digest};
+use crate::files::blake2s::{Blake2s, Digest};
 
 /// A vector that something still refers to: a session, a snapshot, an entry of a cache. Its id is free again when nothing does.
 #[derive(Debug)]

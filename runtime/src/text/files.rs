@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::TextError;
-use crate::small_file::{self, Failure};
-use crate::unread;
+use crate::files::small_file::{self, Failure};
+use crate::weights::unread;
 
 /// The largest `tokenizer.json` that is read; the largest on the hub are near 35 MB.
 pub(crate) const MAX_TOKENIZER_BYTES: u64 = 256 << 20;

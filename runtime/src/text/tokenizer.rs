@@ -13,7 +13,7 @@ use super::companions::{Companions, Head};
 use super::decode::Pipeline;
 use super::files;
 use super::{SpecialTokens, StreamDecoder, TextError};
-use crate::model_folder;
+use crate::weights::folder;
 
 /// The most contradictions between files that a warning names.
 const SHOWN: usize = 4;

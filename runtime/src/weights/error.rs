@@ -9,7 +9,7 @@ use super::foreign::ConversionError;
 use super::header::HeaderError;
 use super::index::IndexError;
 use super::quantized::QuantizedError;
-use crate::model_folder::Place;
+use crate::weights::folder::Place;
 
 /// What went wrong with the weights. Names of tensors and files come from the checkpoint; the messages
 /// cut long ones and escape what is not printable.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Weights;
 use super::error::WeightsError;
-use crate::fnv1a::Fnv1a;
+use crate::files::fnv1a::Fnv1a;
 
 /// Bytes of each sample of a tensor.
 const SAMPLE: usize = 64;

@@ -10,9 +10,10 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::WeightsError;
+use super::folder;
 use super::index::{self, IndexError, MAX_SHARDS, WeightMap};
 use super::map::Source;
-use crate::{model_folder, mounted};
+use crate::files::mounted;
 
 /// The one file of a checkpoint that is not sharded.
 const SINGLE: &str = "model.safetensors";
@@ -166,7 +167,7 @@ type Set = BTreeMap<usize, String>;
 fn numbered(folder: &Path) -> BTreeMap<usize, Set> {
     let mut sets: BTreeMap<usize, Set> = BTreeMap::new();
     let mounted = mounted::is_mounted(folder);
-    for name in model_folder::names(folder) {
+    for name in folder::names(folder) {
         let Some((number, of)) = number(&name) else { continue };
         if mounted || fs::metadata(folder.join(&name)).is_ok() {
             sets.entry(of).or_default().insert(number, name);
@@ -305,7 +306,7 @@ fn nothing_found(folder: &Path) -> WeightsError {
             Ok(_) => {}
         }
     }
-    let others = model_folder::other_weights(&model_folder::names(folder));
+    let others = folder::other_weights(&folder::names(folder));
     WeightsError::NoWeights { folder: folder.to_path_buf(), others }
 }
 

@@ -21,9 +21,11 @@ use kinglet_quant::DType;
 use safetensors::Dtype;
 
 mod check;
+pub(crate) mod checkpoint;
 mod error;
 mod fingerprint;
 mod fit;
+pub(crate) mod folder;
 mod foreign;
 mod header;
 mod index;
@@ -34,6 +36,7 @@ mod matrix;
 mod quantized;
 mod scan;
 mod tensor;
+pub(crate) mod unread;
 
 pub(crate) use check::matches as glob;
 pub use check::{CheckOptions, Checked, Mismatch, Problem};

@@ -5,10 +5,10 @@
 //!
 //! | for | read |
 //! | --- | --- |
-//! | what an op's fields are, and where its equation comes from | `runtime/src/op/NAME.rs` |
+//! | what an op's fields are, and where its equation comes from | `runtime/src/plan/op/NAME.rs` |
 //! | how layers become ops | `runtime/src/plan/lower/` |
 //! | how a `config.json` becomes layers | `models/` |
-//! | the same ops made fast | `runtime/src/cpu/NAME.rs`, `shaders/src/NAME.wgsl` |
+//! | the same ops made fast | `runtime/src/backend/cpu/NAME.rs`, `shaders/src/NAME.wgsl` |
 //!
 //! A pass takes all tokens of a sequence at once, so that there is no state to carry: recurrences and caches begin empty at the
 //! first token. Nothing here is fast, and no code is shared with a backend. It is what the op tests hold every backend against, and

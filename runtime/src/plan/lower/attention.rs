@@ -3,7 +3,7 @@
 use kinglet_models::Attention;
 
 use super::{Branch, Sum};
-use crate::op::{self, Op, Prologue};
+use crate::plan::op::{self, Op, Prologue};
 
 pub(super) fn lower(b: &mut Branch<'_>, a: &Attention) -> Sum {
     let input = b.project("qkv", vec![a.q.clone(), a.k.clone(), a.v.clone()]);

@@ -3,7 +3,7 @@
 use kinglet_models::Dense;
 
 use super::{Branch, Sum};
-use crate::op::{self, Op, Prologue};
+use crate::plan::op::{self, Op, Prologue};
 
 pub(super) fn lower(b: &mut Branch<'_>, d: &Dense) -> Sum {
     let (input, norm) = (b.x(), b.norm());

@@ -3,7 +3,7 @@
 use kinglet_models::Mamba;
 
 use super::{Branch, Sum};
-use crate::op::{self, Op, Prologue, Slice};
+use crate::plan::op::{self, Op, Prologue, Slice};
 
 pub(super) fn lower(b: &mut Branch<'_>, m: &Mamba) -> Sum {
     let xz = b.project("xz", vec![m.in_proj.clone()]);

@@ -3,7 +3,7 @@
 use kinglet_models::{Mamba2, Mamba2Gate};
 
 use super::{Branch, Sum};
-use crate::op::{self, Op, Prologue, Slice};
+use crate::plan::op::{self, Op, Prologue, Slice};
 
 pub(super) fn lower(b: &mut Branch<'_>, m: &Mamba2) -> Sum {
     let input = b.project("zxbcdt", vec![m.in_proj.clone()]);

@@ -3,7 +3,7 @@
 use kinglet_models::MLstm;
 
 use super::{Branch, Sum};
-use crate::op::{self, Op, Prologue};
+use crate::plan::op::{self, Op, Prologue};
 
 pub(super) fn lower(b: &mut Branch<'_>, m: &MLstm) -> Sum {
     let parts = [&m.q, &m.k, &m.v, &m.ogate, &m.igate, &m.fgate];

@@ -16,7 +16,7 @@ mod moe;
 use kinglet_models::{Block, Conv, Linear, Matrix, Mixer, Norm};
 
 use super::{Builder, StateKind};
-use crate::op::{self, BufferId, Op, Output, Prologue, Slice, StateId};
+use crate::plan::op::{self, BufferId, Op, Output, Prologue, Slice, StateId};
 
 /// Lowers a branch of `block`, up to what it adds to `x`.
 pub(super) fn branch(builder: &mut Builder, x: BufferId, block: &Block, mixer: &Mixer) -> Sum {

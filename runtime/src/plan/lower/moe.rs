@@ -3,7 +3,7 @@
 use kinglet_models::{Activation, Dense, Moe};
 
 use super::{Branch, Sum};
-use crate::op::{self, Op};
+use crate::plan::op::{self, Op};
 
 pub(super) fn lower(b: &mut Branch<'_>, m: &Moe) -> Sum {
     let (input, norm) = (b.x(), b.norm());

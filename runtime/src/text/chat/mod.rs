@@ -39,7 +39,7 @@ pub use message::{ChatOptions, DateTime, Message, RenderLimits};
 use super::companions::{self, Companions};
 use super::files::{self, field_error, kind, read_optional_object};
 use super::{SpecialTokens, TextError};
-use crate::mounted;
+use crate::files::mounted;
 
 /// The largest template file that is read; larger ones are refused when they are compiled too.
 const MAX_FILE_BYTES: u64 = guard::MAX_BYTES as u64;
@@ -222,7 +222,7 @@ fn additional_templates(folder: &Path) -> Vec<PathBuf> {
             Err(error) => {
                 // Where there is no such folder there is nothing to tell; nor where there are no folders at all.
                 if std::fs::symlink_metadata(&path).is_ok() {
-                    crate::unread::warn(&path, &error);
+                    crate::weights::unread::warn(&path, &error);
                 }
                 Vec::new()
             }

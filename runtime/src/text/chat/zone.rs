@@ -42,7 +42,7 @@ fn of_variable(zone: &str, moment: i64) -> Option<i64> {
 }
 
 fn of_file(path: &Path, moment: i64) -> Option<i64> {
-    let contents = crate::small_file::read(path, MAX_BYTES).ok()?;
+    let contents = crate::files::small_file::read(path, MAX_BYTES).ok()?;
     of_tzif(&contents, moment)
 }
 

@@ -1,0 +1,418 @@
+//! `attention` on the CPU: queries and keys are made ready and keys and values join the cache, then blocks of queries
+//! pass over the cache's pages with an online softmax (Milakov and Gimelshein, 2018).
+//!
+//! Where there are fewer blocks than threads can use (a single token over a long context), the pages are shared out
+//! too, and the parts are put together at the end.
+
+use kinglet_models::Rope;
+
+use super::CpuOp;
+use super::kernel::elementwise::{RmsNorm, SumOfSquares};
+use super::kernel::gemm::Gemm;
+use super::kv::HeadCache;
+use super::kv_page::{PAGE, Page};
+use super::simd::{Isa, Kernel, Simd, load, math, store};
+use super::split::{chunks, per_run};
+use super::step::Step;
+use crate::Error;
+use crate::plan::op;
+use crate::weights::Weights;
+
+/// Query rows (tokens times heads of a group) of a task.
+const QUERY_ROWS: usize = 32;
+
+/// Stands for "no score yet": finite, so that differences stay defined.
+const LOWEST: f32 = -1e30;
+
+pub(super) struct Attention {
+    op: op::Attention,
+    q_norm: Vec<f32>,
+    k_norm: Vec<f32>,
+}
+
+impl Attention {
+    pub(super) fn new(op: &op::Attention, weights: &Weights) -> Result<Self, Error> {
+        let norm = |norm: Option<&kinglet_models::Norm>| match norm {
+            Some(norm) => weights.vector(&norm.weight),
+            None => Ok(Vec::new()),
+        };
+        Ok(Self {
+            q_norm: norm(op.qk_norm.as_ref().map(|qk| &qk.q))?,
+            k_norm: norm(op.qk_norm.as_ref().map(|qk| &qk.k))?,
+            op: op.clone(),
+        })
+    }
+}
+
+impl CpuOp for Attention {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
+        let op = &self.op;
+        let (heads, kv_heads, dim) = (op.heads, op.kv_heads, op.head_dim);
+        let (tokens, width, group) = (step.tokens.len(), heads * dim, heads / kv_heads);
+        let mut positions = Vec::with_capacity(tokens);
+        for run in step.runs.iter_mut() {
+            let position = run.state.position;
+            run.state.cache(op.cache).reserve(position, run.len)?;
+            positions.extend(position..position + run.len);
+        }
+        let table = op.rope.as_ref().map(|rope| Rotation::new(rope, &positions));
+        let mut output = step.buffers.take(op.output);
+        let input = step.buffers.get(op.input);
+        let ready = Ready { attention: self, isa: step.isa, input, table: table.as_ref() };
+
+        // Queries, `[kv_heads, T, group, dim]`: the rows of a task lie side by side.
+        let mut queries = step.scratch.take(tokens * width)?;
+        let split = chunks(&mut queries[..tokens * width], tokens * group * dim);
+        step.team.for_each(kv_heads, split, |kv, out| ready.queries(kv, out));
+        let queries_used = &queries[..tokens * width];
+
+        let spans: Vec<_> = step.runs.iter().map(|run| (run.start, run.len)).collect();
+        let caches: Vec<_> = step
+            .runs
+            .iter_mut()
+            .map(|run| chunks(&mut run.state.cache(op.cache).heads, 1))
+            .collect();
+        let split = per_run(caches, kv_heads);
+        let locals = step.locals.get(dim)?;
+        step.team.for_each_with(locals, spans.len() * kv_heads, split, |local, task, cache| {
+            let (start, len) = spans[task / kv_heads];
+            if let [cache] = cache {
+                ready.keys(task % kv_heads, start..start + len, &positions, cache, local);
+            }
+        });
+
+        // Tasks: runs by key/value heads by query blocks by shares of the pages.
+        let block = (QUERY_ROWS / group).max(1);
+        let blocks = |len: usize| len.div_ceil(block);
+        let pieces: usize = spans.iter().map(|(_, len)| blocks(*len) * kv_heads).sum();
+        let shares = (4 * step.team.threads()).div_ceil(pieces.max(1));
+        let mut tasks = Vec::with_capacity(pieces * shares);
+        for (run, &(start, len)) in spans.iter().enumerate() {
+            for kv in 0..kv_heads {
+                for first in (0..len).step_by(block) {
+                    let (from, to) = (start + first, start + len.min(first + block));
+                    let oldest = op.span().oldest(positions[from]);
+                    // Pages of sinks first, then those from `oldest` on.
+                    let sinks = op.sinks.div_ceil(PAGE).min(oldest / PAGE);
+                    let skipped = oldest / PAGE - sinks;
+                    let (first_page, end_page) = (0, positions[to - 1] / PAGE + 1 - skipped);
+                    let shares = shares.min(end_page - first_page);
+                    for share in 0..shares {
+                        let at =
+                            |share: usize| first_page + (end_page - first_page) * share / shares;
+                        let pages = at(share)..at(share + 1);
+                        tasks.push(Task { run, kv, from, to, pages, sinks, skipped, shares });
+                    }
+                }
+            }
+        }
+        // A part: for each query row the weighted values, the largest score, the sum of weights.
+        let row = dim + 2;
+        let part = block * group * row;
+        let mut parts = step.scratch.take(tasks.len() * part)?;
+        let format = step.runs.first_mut().map(|run| run.state.cache(op.cache).format());
+        let scratch = Page::scratch(format.unwrap_or_default(), dim);
+        let locals = step.locals.get(block * group * PAGE + scratch)?;
+        let caches: Vec<_> =
+            step.runs.iter_mut().map(|run| &*run.state.cache(op.cache).heads).collect();
+        let split = chunks(&mut parts[..tasks.len() * part], part);
+        step.team.for_each_with(locals, tasks.len(), split, |local, index, out| {
+            let task = &tasks[index];
+            let queries = &queries_used[(task.kv * tokens + task.from) * group * dim..];
+            let cache = &caches[task.run][task.kv];
+            let (unpacked, scores) = local.split_at_mut(scratch);
+            self.attend(ready.isa, task, queries, &positions, cache, (scores, unpacked), out);
+        });
+
+        // Put the shares of each block together.
+        let out = output.data();
+        let mut index = 0;
+        while let Some(task) = tasks.get(index) {
+            let shares = &parts[index * part..(index + task.shares) * part];
+            for i in 0..(task.to - task.from) * group {
+                let (token, head) = (task.from + i / group, task.kv * group + i % group);
+                let out = &mut out[token * width + head * dim..][..dim];
+                combine(shares.chunks(part).map(|share| &share[i * row..][..row]), out);
+            }
+            index += task.shares;
+        }
+        step.buffers.put(output);
+        step.scratch.give(queries);
+        step.scratch.give(parts);
+        Ok(())
+    }
+}
+
+/// Some query rows of one key/value head over some pages.
+struct Task {
+    run: usize,
+    kv: usize,
+    /// Tokens `from .. to` of the step.
+    from: usize,
+    to: usize,
+    /// Among the pages of sinks and those behind the ones that are `skipped`.
+    pages: std::ops::Range<usize>,
+    /// Pages of sinks, and pages behind them that nobody sees.
+    sinks: usize,
+    skipped: usize,
+    /// How many tasks share these queries' pages.
+    shares: usize,
+}
+
+/// `out = sum of e^(m - max) acc / sum of e^(m - max) l` over the shares `[acc, m, l]`.
+fn combine<'a>(shares: impl Iterator<Item = &'a [f32]> + Clone, out: &mut [f32]) {
+    let dim = out.len();
+    let largest = shares.clone().map(|share| share[dim]).fold(LOWEST, f32::max);
+    let mut total = 0.0;
+    out.fill(0.0);
+    for share in shares {
+        let factor = (share[dim] - largest).exp();
+        total += factor * share[dim + 1];
+        out.iter_mut().zip(share).for_each(|(o, a)| *o += factor * a);
+    }
+    out.iter_mut().for_each(|o| *o /= total);
+}
+
+impl Attention {
+    /// Query rows of a task over its pages: `out` is `[rows, dim + 2]`: weighted values, largest score, sum of weights.
+    #[allow(clippy::too_many_arguments)]
+    fn attend(
+        &self,
+        isa: Isa,
+        task: &Task,
+        queries: &[f32],
+        positions: &[usize],
+        cache: &HeadCache,
+        (scores, unpacked): (&mut [f32], &mut [f32]),
+        out: &mut [f32],
+    ) {
+        let (dim, group) = (self.op.head_dim, self.op.heads / self.op.kv_heads);
+        let rows = (task.to - task.from) * group;
+        let row = dim + 2;
+        for out in out.chunks_mut(row).take(rows) {
+            out.fill(0.0);
+            out[dim] = LOWEST;
+        }
+        for page in task.pages.clone() {
+            let page = if page < task.sinks { page } else { page + task.skipped };
+            let (keys, values) = cache.page(page).unpacked(isa, unpacked);
+            isa.dispatch(Gemm {
+                m: rows,
+                n: PAGE,
+                k: dim,
+                a: queries,
+                a_row: dim,
+                a_col: 1,
+                b: keys,
+                b_row: PAGE,
+                c: &mut *scores,
+                c_row: PAGE,
+                accumulate: false,
+            });
+            for i in 0..rows {
+                let position = positions[task.from + i / group];
+                // Slots of the page before a position.
+                let before = |end: usize| end.saturating_sub(page * PAGE).min(PAGE);
+                let (mut first, mut end) =
+                    (before(self.op.span().oldest(position)), before(position + 1));
+                let sinks = before(self.op.sinks.min(position + 1));
+                let (scores, out) = (&mut scores[i * PAGE..][..PAGE], &mut out[i * row..][..row]);
+                if sinks > 0 {
+                    // What lies between sinks and window has no weight.
+                    if sinks < first {
+                        scores[sinks..first].fill(LOWEST);
+                    }
+                    (first, end) = (0, if first < end { end.max(sinks) } else { sinks });
+                }
+                isa.dispatch(SoftmaxRow { scores, first, end: end.max(first), out });
+            }
+            isa.dispatch(Gemm {
+                m: rows,
+                n: dim,
+                k: PAGE,
+                a: scores,
+                a_row: PAGE,
+                a_col: 1,
+                b: values,
+                b_row: dim,
+                c: &mut *out,
+                c_row: row,
+                accumulate: true,
+            });
+        }
+    }
+}
+
+/// Turns a page's scores into weights relative to the largest so far; what was summed before is scaled to it.
+struct SoftmaxRow<'a> {
+    scores: &'a mut [f32],
+    first: usize,
+    end: usize,
+    /// `[acc.., m, l]`.
+    out: &'a mut [f32],
+}
+
+impl Kernel for SoftmaxRow<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { scores, first, end, out } = self;
+        scores[..first].fill(0.0);
+        scores[end..].fill(0.0);
+        let visible = &mut scores[first..end];
+        if visible.is_empty() {
+            return;
+        }
+        let dim = out.len() - 2;
+        let (acc, stats) = out.split_at_mut(dim);
+        let before = stats[0];
+        let (blocks, rest) = S::blocks(visible);
+        let mut most = s.splat(before);
+        for block in blocks {
+            most = s.max(most, s.load(block));
+        }
+        let largest = rest.iter().copied().fold(s.max_lane(most), f32::max);
+        let shift = s.splat(largest);
+        let mut sum = s.zero();
+        let (blocks, rest) = S::blocks_mut(visible);
+        for block in blocks {
+            let weight = math::exp(s, s.sub(s.load(block), shift));
+            sum = s.add(sum, weight);
+            s.store(weight, block);
+        }
+        let mut total = s.sum(sum);
+        for score in rest {
+            *score = (*score - largest).exp();
+            total += *score;
+        }
+        if largest > before {
+            let factor = (before - largest).exp();
+            stats[1] *= factor;
+            let factor = s.splat(factor);
+            for start in (0..dim).step_by(S::LANES) {
+                let end = (start + S::LANES).min(dim);
+                let scaled = s.mul(load(s, &acc[start..end]), factor);
+                store(s, scaled, &mut acc[start..end]);
+            }
+        }
+        stats[0] = largest;
+        stats[1] += total;
+    }
+}
+
+/// What queries and keys go through before they meet.
+struct Ready<'a> {
+    attention: &'a Attention,
+    isa: Isa,
+    /// `[T, (heads + 2 kv_heads) dim]`.
+    input: &'a [f32],
+    table: Option<&'a Rotation>,
+}
+
+impl Ready<'_> {
+    /// The queries of key/value head `kv`, scaled, `[T, group, dim]`.
+    fn queries(&self, kv: usize, out: &mut [f32]) {
+        let op = &self.attention.op;
+        let (dim, group) = (op.head_dim, op.heads / op.kv_heads);
+        for (i, out) in out.chunks_mut(dim).enumerate() {
+            let (token, head) = (i / group, kv * group + i % group);
+            self.one(token, head, 0, op.heads, &self.attention.q_norm, out);
+            out.iter_mut().for_each(|x| *x *= op.scale);
+        }
+    }
+
+    /// Keys and values of head `kv` of tokens `tokens`, into the cache.
+    fn keys(
+        &self,
+        kv: usize,
+        tokens: std::ops::Range<usize>,
+        positions: &[usize],
+        cache: &mut HeadCache,
+        local: &mut [f32],
+    ) {
+        let op = &self.attention.op;
+        let (dim, key) = (op.head_dim, &mut local[..op.head_dim]);
+        let stride = (op.heads + 2 * op.kv_heads) * dim;
+        let mut clipped = Vec::new();
+        for token in tokens {
+            self.one(token, kv, op.heads, op.kv_heads, &self.attention.k_norm, key);
+            let start = token * stride + (op.heads + op.kv_heads + kv) * dim;
+            let mut value = &self.input[start..][..dim];
+            if let Some(clip) = op.clip {
+                clipped.clear();
+                clipped.extend(value.iter().map(|x| x.clamp(-clip, clip)));
+                value = &clipped;
+            }
+            cache.write(positions[token], key, value);
+        }
+    }
+
+    /// Norm, clip and rotation of head `head` of those that begin at head `first`, `count` in all.
+    fn one(
+        &self,
+        token: usize,
+        head: usize,
+        first: usize,
+        count: usize,
+        weight: &[f32],
+        out: &mut [f32],
+    ) {
+        let op = &self.attention.op;
+        let dim = op.head_dim;
+        let row = &self.input[(token * (op.heads + 2 * op.kv_heads) + first) * dim..];
+        let x = &row[head * dim..][..dim];
+        match &op.qk_norm {
+            None => out.copy_from_slice(x),
+            Some(qk) if qk.per_head => {
+                self.isa.dispatch(RmsNorm { x, weight, bias: &[], eps: qk.q.eps, out });
+            }
+            Some(qk) => {
+                let squares = self.isa.dispatch(SumOfSquares(&row[..count * dim]));
+                let scale = 1.0 / (squares / (count * dim) as f32 + qk.q.eps).sqrt();
+                let weight = &weight[head * dim..][..dim];
+                for ((o, x), w) in out.iter_mut().zip(x).zip(weight) {
+                    *o = x * scale * w;
+                }
+            }
+        }
+        if let Some(clip) = op.clip {
+            out.iter_mut().for_each(|x| *x = x.clamp(-clip, clip));
+        }
+        if let Some(table) = self.table {
+            table.apply(token, out);
+        }
+    }
+}
+
+/// Cosines and sines of a step's positions.
+struct Rotation {
+    /// `[T, pairs]` of (cos, sin).
+    table: Vec<(f32, f32)>,
+    pairs: usize,
+}
+
+impl Rotation {
+    /// Angles are products in f32, as the reference computes them; their cosines are then exact to f32.
+    fn new(rope: &Rope, positions: &[usize]) -> Self {
+        let factor = f64::from(rope.attention_factor);
+        let angle = |position: usize, inv: f32| {
+            let (sin, cos) = f64::from(position as f32 * inv).sin_cos();
+            ((cos * factor) as f32, (sin * factor) as f32)
+        };
+        let mut table = Vec::with_capacity(positions.len() * rope.inv_freq.len());
+        for &position in positions {
+            let inv_freq = rope.inv_freq_at(position);
+            table.extend(inv_freq.iter().map(|&inv| angle(position, inv)));
+        }
+        Self { table, pairs: rope.inv_freq.len() }
+    }
+
+    /// Rotates the first `2 * pairs` elements of a head.
+    fn apply(&self, token: usize, head: &mut [f32]) {
+        let (first, rest) = head.split_at_mut(self.pairs);
+        let angles = &self.table[token * self.pairs..];
+        for ((a, b), (cos, sin)) in first.iter_mut().zip(rest).zip(angles) {
+            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        }
+    }
+}

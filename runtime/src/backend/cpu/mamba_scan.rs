@@ -1,0 +1,148 @@
+//! `mamba_scan` on the CPU: blocks of channels go through all tokens of a run with their state in cache.
+//!
+//! The decay of Mamba differs for every channel and state element, so that no chunk of the scan is a matrix
+//! product; what a chunk gains is that its state is read and written once.
+
+use super::CpuOp;
+use super::kernel::elementwise::RmsNorm;
+use super::simd::{Kernel, Simd, load, math, store};
+use super::split::{ColumnBlock, columns, per_run};
+use super::step::Step;
+use crate::Error;
+use crate::plan::op::{self, BufferId, Slice, StateId};
+use crate::weights::Weights;
+
+/// Channels of a task: with a state of 16 its state and decays take 8 KiB.
+const BLOCK: usize = 64;
+
+pub(super) struct MambaScan {
+    x: BufferId,
+    z: Slice,
+    dt: BufferId,
+    b: Slice,
+    c: Slice,
+    bc_norm_eps: Option<f32>,
+    /// `-exp(a_log)`, `[state, inner]`.
+    a: Vec<f32>,
+    d: Vec<f32>,
+    inner: usize,
+    state_dim: usize,
+    state: StateId,
+    output: BufferId,
+}
+
+impl MambaScan {
+    pub(super) fn new(op: &op::MambaScan, weights: &Weights) -> Result<Self, Error> {
+        let a_log = weights.vector(&op.a_log)?;
+        let mut a = vec![0.0; a_log.len()];
+        for (i, value) in a_log.iter().enumerate() {
+            a[i % op.state_dim * op.inner + i / op.state_dim] = -value.exp();
+        }
+        Ok(Self {
+            x: op.x,
+            z: op.z,
+            dt: op.dt,
+            b: op.b,
+            c: op.c,
+            bc_norm_eps: op.bc_norm_eps,
+            a,
+            d: weights.vector(&op.d)?,
+            inner: op.inner,
+            state_dim: op.state_dim,
+            state: op.state,
+            output: op.output,
+        })
+    }
+}
+
+impl CpuOp for MambaScan {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
+        let (isa, inner, n) = (step.isa, self.inner, self.state_dim);
+        let tokens = step.tokens.len();
+        // B and C of every token, side by side.
+        let mut bc = step.scratch.take(tokens * 2 * n)?;
+        for (slice, offset) in [(self.b, 0), (self.c, n)] {
+            let (x, stride) = step.buffers.slice(slice);
+            for t in 0..tokens {
+                let (x, out) = (&x[t * stride..][..n], &mut bc[t * 2 * n + offset..][..n]);
+                match self.bc_norm_eps {
+                    Some(eps) => isa.dispatch(RmsNorm { x, weight: &[], bias: &[], eps, out }),
+                    None => out.copy_from_slice(x),
+                }
+            }
+        }
+        let mut output = step.buffers.take(self.output);
+        let (x, dt) = (step.buffers.get(self.x), step.buffers.get(self.dt));
+        let (z, z_stride) = step.buffers.slice(self.z);
+        let blocks = inner.div_ceil(BLOCK);
+        let spans: Vec<_> = step.runs.iter().map(|run| (run.start, run.len)).collect();
+        let mut out = output.data();
+        let mut splits = Vec::with_capacity(spans.len());
+        for run in step.runs.iter_mut() {
+            let (own, rest) = out.split_at_mut(run.len * inner);
+            out = rest;
+            let state = columns(run.state.dense(self.state), inner, inner, BLOCK);
+            splits.push((columns(own, inner, inner, BLOCK), state));
+        }
+        let split = per_run(splits, blocks);
+        step.team.for_each(spans.len() * blocks, split, |task, (out, state)| {
+            let (start, len) = spans[task / blocks];
+            isa.dispatch(ScanTask {
+                op: self,
+                len,
+                x: &x[start * inner..],
+                dt: &dt[start * inner..],
+                z: (&z[start * z_stride..], z_stride),
+                bc: &bc[start * 2 * n..],
+                out,
+                state,
+            });
+        });
+        step.buffers.put(output);
+        step.scratch.give(bc);
+        Ok(())
+    }
+}
+
+/// Some channels of one run.
+struct ScanTask<'a, 'o> {
+    op: &'a MambaScan,
+    len: usize,
+    x: &'a [f32],
+    dt: &'a [f32],
+    z: (&'a [f32], usize),
+    bc: &'a [f32],
+    out: ColumnBlock<'o>,
+    state: ColumnBlock<'o>,
+}
+
+impl Kernel for ScanTask<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let range = self.out.range.clone();
+        let (inner, n) = (self.op.inner, self.op.state_dim);
+        for t in 0..self.len {
+            let (b, c) = self.bc[t * 2 * n..][..2 * n].split_at(n);
+            for start in (0..range.len()).step_by(S::LANES) {
+                let end = (start + S::LANES).min(range.len());
+                let channels = range.start + start..range.start + end;
+                let x = load(s, &self.x[t * inner..][channels.clone()]);
+                let dt = math::softplus(s, load(s, &self.dt[t * inner..][channels.clone()]));
+                let input = s.mul(dt, x);
+                let mut y = s.mul(load(s, &self.op.d[channels.clone()]), x);
+                for i in 0..n {
+                    let a = load(s, &self.op.a[i * inner..][channels.clone()]);
+                    let state = &mut self.state.row(i)[start..end];
+                    let decayed = s.mul(math::exp(s, s.mul(dt, a)), load(s, state));
+                    let h = s.fma(input, s.splat(b[i]), decayed);
+                    store(s, h, state);
+                    y = s.fma(s.splat(c[i]), h, y);
+                }
+                let (z, stride) = self.z;
+                let gate = math::silu(s, load(s, &z[t * stride..][channels]));
+                store(s, s.mul(y, gate), &mut self.out.row(t)[start..end]);
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The CPU backend: every op of a plan on the processor's vector units, by a team of threads.
+//!
+//! `cpu/NAME.rs` computes the op `NAME`. What they share: [`simd`] (vector units), `kernel` (the hot loops),
+//! `team` and `split` (threads and what they may write), `projection` (weight matrices), `state`.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+mod attention;
+mod conv1d;
+mod embed;
+mod gated_linear;
+mod head;
+mod inputs;
+mod kernel;
+mod kv;
+mod kv_page;
+mod linear;
+mod mamba2_scan;
+mod mamba_scan;
+mod mlstm_scan;
+mod moe_down;
+mod moe_route;
+mod moe_up;
+pub(crate) mod observe;
+mod projection;
+pub(crate) mod simd;
+mod split;
+mod state;
+mod step;
+mod team;
+#[cfg(test)]
+mod test_util;
+mod threads;
+
+use std::sync::{Arc, Mutex};
+
+use self::simd::Isa;
+use self::state::CpuState;
+use self::step::{Step, StepRun, Workspace};
+use self::team::Team;
+pub use self::team::{Spawn, TeamThread};
+use crate::backend::{BackendRun, Executable, SessionState, StepFuture};
+use crate::cancel::Cancel;
+use crate::plan::op::{Op, StateId};
+use crate::plan::{Plan, StateFormat};
+use crate::weights::Weights;
+use crate::{Activations, Error, ModelOptions};
+
+/// Tokens of a step where the caller doesn't say: long enough that weights are read from memory seldom, short
+/// enough that activations stay in cache.
+const DEFAULT_CHUNK: usize = 512;
+
+/// Most threads that are ever useful, and a bound on what a caller's mistake costs.
+const MAX_THREADS: usize = 512;
+
+/// An op with its weights at hand.
+trait CpuOp: Send + Sync {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error>;
+}
+
+/// A plan with its weights, ready to run.
+pub(crate) struct CpuExecutable {
+    plan: Arc<Plan>,
+    ops: Vec<Box<dyn CpuOp>>,
+    team: Team,
+    isa: Isa,
+    chunk: usize,
+    activations: Activations,
+    /// The state tensors of each op that are stored otherwise than they are computed with.
+    stored: Vec<Vec<StateId>>,
+    /// One step at a time.
+    workspace: Mutex<Workspace>,
+}
+
+impl CpuExecutable {
+    /// Resolves the plan's tensors. Matrices stay where they are mapped; small tensors are decoded.
+    pub(crate) fn new(
+        plan: Arc<Plan>,
+        weights: &Weights,
+        options: &ModelOptions,
+    ) -> Result<Self, Error> {
+        let threads = options.threads.unwrap_or_else(threads::default_threads);
+        if !(1..=MAX_THREADS).contains(&threads) {
+            let (name, value) = ("threads", threads.to_string());
+            return Err(Error::Option { name, value, expected: "from 1 to 512" });
+        }
+        let chunk = options.chunk.unwrap_or(DEFAULT_CHUNK);
+        if !(1..=1 << 16).contains(&chunk) {
+            let (name, value) = ("chunk", chunk.to_string());
+            return Err(Error::Option { name, value, expected: "from 1 to 65536" });
+        }
+        let ops = plan.ops.iter().map(|op| compile(op, weights)).collect::<Result<_, Error>>()?;
+        let narrow =
+            |id: &StateId| plan.states.get(id.0).is_some_and(|s| s.format == StateFormat::F16);
+        let stored = |op: &Op| op.uses().states.into_iter().filter(narrow).collect();
+        Ok(Self {
+            ops,
+            stored: plan.ops.iter().map(stored).collect(),
+            team: Team::new(threads, options.spawn.as_ref()).map_err(Error::Threads)?,
+            isa: options.isa.unwrap_or_else(Isa::detect),
+            chunk,
+            activations: options.activations,
+            workspace: Mutex::new(Workspace::new(&plan, threads)),
+            plan,
+        })
+    }
+
+    fn run(&self, runs: Vec<BackendRun<'_>>, cancels: &[Cancel]) -> Result<(), Error> {
+        let mut guard = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let workspace = &mut *guard;
+        let mut tokens = Vec::new();
+        let vectors = runs.iter().find_map(|run| run.vectors);
+        debug_assert!(vectors.is_none() || runs.len() == 1);
+        let mut step_runs = Vec::with_capacity(runs.len());
+        for run in runs {
+            let Some(state) = run.state.as_any_mut().downcast_mut::<CpuState>() else {
+                return Err(Error::ForeignSession);
+            };
+            state.unshare()?;
+            let (start, len) = (tokens.len(), run.tokens.len());
+            tokens.extend_from_slice(run.tokens);
+            step_runs.push(StepRun { start, len, state, wanted: run.wanted, logits: run.logits });
+        }
+        workspace.resize(tokens.len())?;
+        let mut step = Step {
+            team: &self.team,
+            isa: self.isa,
+            tokens: &tokens,
+            vectors,
+            runs: &mut step_runs,
+            buffers: &mut workspace.buffers,
+            scratch: &mut workspace.scratch,
+            locals: &mut workspace.locals,
+            activations: self.activations,
+        };
+        for (index, (op, stored)) in self.ops.iter().zip(&self.stored).enumerate() {
+            if cancels.iter().any(Cancel::is_set) {
+                return Err(Error::Cancelled);
+            }
+            for &id in stored {
+                let scratch = &mut *step.scratch;
+                step.runs.iter_mut().try_for_each(|run| run.state.widen(id, scratch))?;
+            }
+            op.run(&mut step)?;
+            for &id in stored {
+                let scratch = &mut *step.scratch;
+                step.runs.iter_mut().for_each(|run| run.state.narrow(id, scratch));
+            }
+            if cfg!(debug_assertions) {
+                let broken = |values: &[f32]| values.iter().any(|x| !x.is_finite());
+                let op = &self.plan.ops[index];
+                let written = op.uses().writes;
+                if written.iter().any(|&id| broken(step.buffers.get(id)))
+                    || matches!(op, Op::Head(_)) && step.runs.iter().any(|run| broken(run.logits))
+                {
+                    return Err(Error::NonFinite { index, op: op.name() });
+                }
+            }
+        }
+        for run in &mut step_runs {
+            run.state.position += run.len;
+        }
+        Ok(())
+    }
+}
+
+fn compile(op: &Op, weights: &Weights) -> Result<Box<dyn CpuOp>, Error> {
+    Ok(match op {
+        Op::Embed(op) => Box::new(embed::Embed::new(op, weights)?),
+        Op::Linear(op) => Box::new(linear::Linear::new(op, weights)?),
+        Op::GatedLinear(op) => Box::new(gated_linear::GatedLinear::new(op, weights)?),
+        Op::Attention(op) => Box::new(attention::Attention::new(op, weights)?),
+        Op::Conv1d(op) => Box::new(conv1d::Conv1d::new(op, weights)?),
+        Op::MambaScan(op) => Box::new(mamba_scan::MambaScan::new(op, weights)?),
+        Op::Mamba2Scan(op) => Box::new(mamba2_scan::Mamba2Scan::new(op, weights)?),
+        Op::MLstmScan(op) => Box::new(mlstm_scan::MLstmScan::new(op, weights)?),
+        Op::MoeRoute(op) => Box::new(moe_route::MoeRoute::new(op, weights)?),
+        Op::MoeUp(op) => Box::new(moe_up::MoeUp::new(op, weights)?),
+        Op::MoeDown(op) => Box::new(moe_down::MoeDown::new(op, weights)?),
+        Op::Head(op) => Box::new(head::Head::new(op, weights)?),
+    })
+}
+
+impl Executable for CpuExecutable {
+    fn new_state(&self) -> Result<Box<dyn SessionState>, Error> {
+        Ok(Box::new(CpuState::new(&self.plan)?))
+    }
+
+    fn step<'a>(&'a self, runs: Vec<BackendRun<'a>>) -> StepFuture<'a> {
+        Box::pin(async move { self.run(runs, &[]) })
+    }
+
+    fn step_until<'a>(
+        &'a self,
+        runs: Vec<BackendRun<'a>>,
+        cancels: &'a [Cancel],
+    ) -> StepFuture<'a> {
+        Box::pin(async move { self.run(runs, cancels) })
+    }
+
+    fn describe(&self) -> String {
+        format!("cpu, {}, {} threads", self.isa.name(), self.team.threads())
+    }
+
+    fn threads(&self) -> usize {
+        self.team.threads()
+    }
+
+    fn max_step_tokens(&self) -> usize {
+        self.chunk
+    }
+}

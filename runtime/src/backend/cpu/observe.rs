@@ -1,0 +1,223 @@
+//! What the projections of a model read, gathered while it runs: second moments of their inputs.
+//!
+//! Before an op runs, its input lies in its buffers. The observer applies what stands before the projection, as the op itself will, and
+//! adds up `x x^T` over the tokens; ops know nothing of it.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+use std::collections::BTreeMap;
+
+use super::CpuExecutable;
+use super::kernel::dot::Vectors;
+use super::kernel::gemm::Gemm;
+use super::moe_up::Grouping;
+use super::projection::{Before, prepare, prepare_from};
+use super::simd::Isa;
+use super::split::chunks;
+use super::state::CpuState;
+use super::step::{Step, StepRun};
+use super::team::Team;
+use crate::backend::Logits;
+use crate::error::grow;
+use crate::plan::Plan;
+use crate::plan::op::{ExpertInput, InputPart, Op, Preparation, ProjectionInput, Slice};
+use crate::weights::Weights;
+use crate::{Activations, Error};
+
+/// An input of projections: several matrices can read the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Site {
+    /// The op, by its number in the plan.
+    pub op: usize,
+    /// Of a mixture of experts, whose input.
+    pub part: InputPart,
+}
+
+/// `sum of x x^T` over the tokens seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Moments {
+    /// Elements of `x`.
+    pub width: usize,
+    /// Tokens.
+    pub tokens: u64,
+    /// `[width, width]`; until [`Moments::mirror`], only on and right of the diagonal.
+    pub sum: Vec<f32>,
+}
+
+/// Rows of a task.
+const ROWS: usize = 48;
+
+impl Moments {
+    fn add(&mut self, team: &Team, isa: Isa, x: Vectors<'_>, width: usize) -> Result<(), Error> {
+        self.width = width;
+        self.tokens += x.tokens as u64;
+        grow(&mut self.sum, width * width, "second moments")?;
+        let split = chunks(&mut self.sum[..width * width], ROWS * width);
+        team.for_each(width.div_ceil(ROWS), split, |task, rows| {
+            let first = task * ROWS;
+            isa.dispatch(Gemm {
+                m: rows.len() / width,
+                n: width - first,
+                k: x.tokens,
+                a: &x.x[first..],
+                a_row: 1,
+                a_col: x.stride,
+                b: &x.x[first..],
+                b_row: x.stride,
+                c: &mut rows[first..],
+                c_row: width,
+                accumulate: true,
+            });
+        });
+        Ok(())
+    }
+
+    /// Fills in what lies left of the diagonal.
+    pub(crate) fn mirror(&mut self) {
+        for row in 0..self.width {
+            for column in 0..row {
+                self.sum[row * self.width + column] = self.sum[column * self.width + row];
+            }
+        }
+    }
+}
+
+/// Gathers the moments of some inputs.
+pub(crate) struct Observer {
+    moments: BTreeMap<Site, Moments>,
+    /// What stands before each op's projections; only for ops that are observed.
+    befores: BTreeMap<usize, Before>,
+    last: usize,
+}
+
+impl Observer {
+    /// An observer of the inputs `sites`.
+    ///
+    /// # Errors
+    /// When a small tensor of an op can't be read.
+    pub(crate) fn new(
+        plan: &Plan,
+        weights: &Weights,
+        sites: impl IntoIterator<Item = Site>,
+    ) -> Result<Self, Error> {
+        let moments: BTreeMap<Site, Moments> =
+            sites.into_iter().map(|site| (site, Moments::default())).collect();
+        let mut befores = BTreeMap::new();
+        for site in moments.keys() {
+            let input = plan.ops.get(site.op).and_then(|op| op.description().projection_input());
+            let before = match input.map_or(Preparation::Nothing, |input| input.preparation) {
+                Preparation::Nothing => Before::Nothing,
+                Preparation::Norm(norm) => Before::norm(norm, weights)?,
+                Preparation::Prologue(prologue) => Before::new(prologue, weights)?,
+            };
+            befores.insert(site.op, before);
+        }
+        let last = befores.keys().next_back().copied().unwrap_or(0);
+        Ok(Self { moments, befores, last })
+    }
+
+    /// What was gathered.
+    pub(crate) fn into_moments(self) -> BTreeMap<Site, Moments> {
+        let mut moments = self.moments;
+        moments.values_mut().for_each(Moments::mirror);
+        moments
+    }
+
+    /// Looks at the inputs of op `index`, which runs next. Whether anything is left to see behind it.
+    fn look(&mut self, index: usize, op: &Op, step: &mut Step<'_, '_>) -> Result<bool, Error> {
+        let Some(before) = self.befores.get(&index) else { return Ok(index < self.last) };
+        let Some(ProjectionInput { buffer, columns, experts, .. }) =
+            op.description().projection_input()
+        else {
+            return Ok(index < self.last);
+        };
+        let columns = columns.unwrap_or(0..step.buffers.width(buffer));
+        let slice = Slice { buffer, offset: columns.start, width: columns.len() };
+        let (team, isa) = (step.team, step.isa);
+        if slice.width > 0 {
+            let input = prepare(&mut prepare_from!(step), slice, before, None)?;
+            let x = input.vectors();
+            if let Some(moments) = self.moments.get_mut(&Site { op: index, part: InputPart::All }) {
+                moments.add(team, isa, x, slice.width)?;
+            }
+            if let Some(ExpertInput { routes, top_k, count, inner: None }) = experts {
+                let routes = step.buffers.get(routes);
+                let row = |token: usize, _: usize| &x.x[token * x.stride..][..slice.width];
+                self.experts(index, team, isa, (routes, top_k, count), slice.width, row)?;
+            }
+            input.end(step.scratch);
+        }
+        if let Some(ExpertInput { routes, top_k, count, inner: Some(inner) }) = experts {
+            let routes = step.buffers.get(routes);
+            let (x, stride) = (step.buffers.get(buffer), step.buffers.width(buffer));
+            let row = |token: usize, place: usize| &x[token * stride + place * inner..][..inner];
+            self.experts(index, team, isa, (routes, top_k, count), inner, row)?;
+        }
+        Ok(index < self.last)
+    }
+
+    /// Adds each expert's tokens; `row(token, place)` is what the token's expert at `place` reads.
+    fn experts<'a>(
+        &mut self,
+        op: usize,
+        team: &Team,
+        isa: Isa,
+        (routes, top_k, experts): (&[f32], usize, usize),
+        width: usize,
+        row: impl Fn(usize, usize) -> &'a [f32],
+    ) -> Result<(), Error> {
+        let Grouping { groups, entries } = Grouping::new(routes, top_k, experts);
+        let mut gathered = Vec::new();
+        for (expert, first, end) in groups {
+            let site = Site { op, part: InputPart::Expert(expert) };
+            let Some(moments) = self.moments.get_mut(&site) else { continue };
+            gathered.clear();
+            for &(token, place) in &entries[first..end] {
+                // An error of the expert reaches the residual stream times this.
+                let weight = routes[token * 2 * top_k + top_k + place];
+                gathered.extend(row(token, place).iter().map(|x| x * weight));
+            }
+            let x = Vectors { x: &gathered, stride: width, tokens: end - first };
+            moments.add(team, isa, x, width)?;
+        }
+        Ok(())
+    }
+}
+
+impl CpuExecutable {
+    /// Runs `tokens` from an empty state and shows `observer` what it waits for. Nothing behind that is computed, and no logits.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub(crate) fn observe(&self, tokens: &[u32], observer: &mut Observer) -> Result<(), Error> {
+        let mut guard = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let workspace = &mut *guard;
+        let mut state = CpuState::new(&self.plan)?;
+        let mut logits = Vec::new();
+        for tokens in tokens.chunks(self.chunk) {
+            workspace.resize(tokens.len())?;
+            let (len, wanted) = (tokens.len(), Logits::None);
+            let run = StepRun { start: 0, len, state: &mut state, wanted, logits: &mut logits };
+            let mut step = Step {
+                team: &self.team,
+                isa: self.isa,
+                tokens,
+                vectors: None,
+                runs: &mut [run],
+                buffers: &mut workspace.buffers,
+                scratch: &mut workspace.scratch,
+                locals: &mut workspace.locals,
+                // What is observed should be exact.
+                activations: Activations::F32,
+            };
+            for (index, (op, plan)) in self.ops.iter().zip(&self.plan.ops).enumerate() {
+                if !observer.look(index, plan, &mut step)? {
+                    break;
+                }
+                op.run(&mut step)?;
+            }
+            state.position += len;
+        }
+        Ok(())
+    }
+}

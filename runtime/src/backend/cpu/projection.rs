@@ -1,0 +1,343 @@
+//! Weight matrices and how a step's tokens meet them.
+
+use super::inputs::{Inputs, Means};
+use super::kernel::dot::{MatMul, Rows, Vectors};
+use super::kernel::elementwise::{RmsNorm, SiluGate};
+use super::kernel::packed::decode::Decode;
+use super::kernel::packed::exact::Exact;
+use super::kernel::packed::has_whole_codes;
+use super::kernel::packed::prefill::Prefill;
+use super::simd::Isa;
+use super::split::{Columns, chunks, columns};
+use super::step::{Buffers, Scratch};
+use super::team::Team;
+use crate::Error;
+use crate::plan::op::{Prologue, Slice};
+use crate::weights::{Encoding, MatrixData, MatrixView, Weights};
+use kinglet_models::{self as spec, TensorSpec};
+use kinglet_quant::Mode;
+
+/// From so many tokens on, rows are unpacked into a buffer.
+const PREFILL_TOKENS: usize = 8;
+
+/// `W` and `b` of `y = W x + b`; an empty `b` is none.
+pub(super) struct Projection {
+    /// In memory: [`in_memory`] has seen its bytes.
+    pub matrix: MatrixData,
+    pub bias: Vec<f32>,
+}
+
+/// A small tensor, or nothing.
+pub(super) fn vector(weights: &Weights, spec: Option<&TensorSpec>) -> Result<Vec<f32>, Error> {
+    Ok(spec.map(|spec| weights.vector(spec)).transpose()?.unwrap_or_default())
+}
+
+/// The matrix, if its bytes are in memory and will stay there: a file is mapped, or held, as a whole.
+fn in_memory(matrix: &spec::Matrix, weights: &Weights) -> Result<MatrixData, Error> {
+    let matrix = weights.matrix(matrix)?;
+    matrix.view()?;
+    Ok(matrix)
+}
+
+impl Projection {
+    pub(super) fn new(linear: &spec::Linear, weights: &Weights) -> Result<Self, Error> {
+        Ok(Self {
+            matrix: in_memory(&linear.weight, weights)?,
+            bias: vector(weights, linear.bias.as_ref())?,
+        })
+    }
+
+    pub(super) fn weights_only(matrix: &spec::Matrix, weights: &Weights) -> Result<Self, Error> {
+        Ok(Self { matrix: in_memory(matrix, weights)?, bias: Vec::new() })
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.matrix.rows()
+    }
+
+    pub(super) fn cols(&self) -> usize {
+        self.matrix.cols()
+    }
+
+    /// Whether it is packed in a format whose products are computed with activations in eight bits.
+    pub(super) fn takes_int8(&self) -> bool {
+        matches!(self.matrix.encoding(), Encoding::Quantized(format) if format.mode() != Mode::MxFp8)
+    }
+
+    /// `out[t * out_stride + r] = (W x[t] + b)[first_row + r]` for `r < rows`.
+    pub(super) fn tile(
+        &self,
+        isa: Isa,
+        first_row: usize,
+        rows: usize,
+        x: Inputs<'_>,
+        out: &mut [f32],
+        out_stride: usize,
+    ) {
+        let tokens = x.tokens();
+        // A fault here would be the engine's own, and must not pass for a product of nothing.
+        match self.matrix.view().expect("a projection's matrix is in memory") {
+            MatrixView::Dense { dtype, bytes } => {
+                let weight = Rows::packed(bytes, dtype, self.matrix.cols());
+                let x = x.floats;
+                isa.dispatch(MatMul { weight, first_row, rows, x, out: &mut *out, out_stride });
+            }
+            MatrixView::Quantized(weight) => {
+                let out = &mut *out;
+                match x.int8.filter(|_| has_whole_codes(&weight)) {
+                    Some(x) if tokens < PREFILL_TOKENS => {
+                        isa.dispatch(Decode { weight, first_row, rows, x, out, out_stride });
+                    }
+                    Some(x) => {
+                        isa.dispatch(Prefill { weight, first_row, rows, x, out, out_stride });
+                    }
+                    None => {
+                        let x = x.floats;
+                        isa.dispatch(Exact { weight, first_row, rows, x, out, out_stride });
+                    }
+                }
+            }
+        }
+        if let Some(bias) = self.bias.get(first_row..first_row + rows) {
+            for row in out.chunks_mut(out_stride).take(tokens) {
+                row.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
+            }
+        }
+    }
+}
+
+/// How the rows of a product are dealt out, and how many tokens are taken at a time.
+#[derive(Clone, Copy)]
+pub(super) struct Tiling {
+    /// Rows of a task.
+    pub rows: usize,
+    /// Tokens whose activations fit the second-level cache.
+    pub tokens: usize,
+}
+
+impl Tiling {
+    /// For `rows` rows of weights of `cols` columns and `row_bytes` bytes and `tokens` tokens on `threads` threads.
+    pub(super) fn new(
+        rows: usize,
+        cols: usize,
+        row_bytes: usize,
+        tokens: usize,
+        threads: usize,
+    ) -> Self {
+        // A task of a decode step should stream at least this much, or claiming it costs more than it gives.
+        const TASK_BYTES: usize = 256 << 10;
+        const ACTIVATION_BYTES: usize = 384 << 10;
+        let by_bytes = TASK_BYTES / row_bytes.max(1);
+        let wanted = if tokens < 8 { by_bytes } else { 64 };
+        // At least four tasks a thread, so that a slow thread doesn't hold the others up.
+        let fair = rows.div_ceil(4 * threads);
+        let task_rows =
+            wanted.min(fair).max(1).next_multiple_of(if tokens < PREFILL_TOKENS { 4 } else { 16 });
+        let fit = ACTIVATION_BYTES / (4 * cols).max(1) / 6 * 6;
+        Self { rows: task_rows, tokens: fit.clamp(6, 96).min(tokens.max(1)) }
+    }
+
+    /// Number of tasks for `rows`.
+    pub(super) fn tasks(&self, rows: usize) -> usize {
+        rows.div_ceil(self.rows)
+    }
+
+    /// Elements of a tile.
+    pub(super) fn elements(&self) -> usize {
+        self.rows * self.tokens
+    }
+
+    /// Cuts `out`, `[tokens, stride]`, into the tasks' columns.
+    pub(super) fn columns<'a>(
+        &self,
+        out: &'a mut [f32],
+        stride: usize,
+        rows: usize,
+    ) -> Columns<'a> {
+        columns(out, stride, rows, self.rows)
+    }
+}
+
+/// `finish(out row, result row)` for every token and every task's rows of `parts x`, the parts' rows stacked.
+pub(super) fn project(
+    mut means: Means<'_>,
+    parts: &[&Projection],
+    x: Vectors<'_>,
+    (out, out_stride): (&mut [f32], usize),
+    finish: impl Fn(&mut [f32], &[f32]) + Sync,
+) -> Result<(), Error> {
+    let rows: usize = parts.iter().map(|part| part.rows()).sum();
+    let Some(first) = parts.first() else { return Ok(()) };
+    let row_bytes = first.matrix.row_bytes();
+    let records = means.records(x, first.cols(), parts.iter().copied())?;
+    let (x, team, isa) = (records.inputs(x), means.team, means.isa);
+    let tiling = Tiling::new(rows, first.cols(), row_bytes, x.tokens(), team.threads());
+    let locals = means.locals.get(tiling.elements())?;
+    let split = tiling.columns(out, out_stride, rows);
+    team.for_each_with(locals, tiling.tasks(rows), split, |local, _, mut block| {
+        let range = block.range.clone();
+        for token in (0..x.tokens()).step_by(tiling.tokens) {
+            let tokens = tiling.tokens.min(x.tokens() - token);
+            let x = x.slice(token, tokens);
+            let mut start = 0;
+            for part in parts {
+                let (from, to) = (range.start.max(start), range.end.min(start + part.rows()));
+                if from < to {
+                    let out = &mut local[from - range.start..];
+                    part.tile(isa, from - start, to - from, x, out, tiling.rows);
+                }
+                start += part.rows();
+            }
+            for t in 0..tokens {
+                finish(block.row(token + t), &local[t * tiling.rows..][..range.len()]);
+            }
+        }
+    });
+    records.end(means.scratch);
+    Ok(())
+}
+
+/// What stands before a projection, with its weights.
+pub(super) enum Before {
+    Nothing,
+    Norm { weight: Vec<f32>, bias: Vec<f32>, eps: f32 },
+    SiluGate { gate: Slice },
+    GatedNorm { gate: Slice, weight: Vec<f32>, eps: f32, groups: usize },
+}
+
+impl Before {
+    pub(super) fn new(prologue: &Prologue, weights: &Weights) -> Result<Self, Error> {
+        Ok(match prologue {
+            Prologue::None => Self::Nothing,
+            Prologue::Norm(norm) => Self::norm(norm, weights)?,
+            Prologue::PlainNorm { eps } => {
+                Self::Norm { weight: Vec::new(), bias: Vec::new(), eps: *eps }
+            }
+            Prologue::SiluGate { gate } => Self::SiluGate { gate: *gate },
+            Prologue::GatedNorm { gate, norm, groups } => Self::GatedNorm {
+                gate: *gate,
+                weight: weights.vector(&norm.weight)?,
+                eps: norm.eps,
+                groups: *groups,
+            },
+        })
+    }
+
+    pub(super) fn norm(norm: &spec::Norm, weights: &Weights) -> Result<Self, Error> {
+        Ok(Self::Norm {
+            weight: weights.vector(&norm.weight)?,
+            bias: vector(weights, norm.bias.as_ref())?,
+            eps: norm.eps,
+        })
+    }
+
+    /// One token: `out = f(x)`.
+    fn apply(&self, isa: Isa, buffers: &Buffers, token: usize, x: &[f32], out: &mut [f32]) {
+        let gate_row = |gate: &Slice| {
+            let (data, stride) = buffers.slice(*gate);
+            &data[token * stride..][..gate.width]
+        };
+        match self {
+            Self::Nothing => out.copy_from_slice(x),
+            Self::Norm { weight, bias, eps } => {
+                isa.dispatch(RmsNorm { x, weight, bias, eps: *eps, out });
+            }
+            Self::SiluGate { gate } => isa.dispatch(SiluGate { x, gate: gate_row(gate), out }),
+            Self::GatedNorm { gate, weight, eps, groups } => {
+                isa.dispatch(SiluGate { x, gate: gate_row(gate), out: &mut *out });
+                let part = (x.len() / groups).max(1);
+                let mut gated = [0.0; 256];
+                for (out, weight) in out.chunks_mut(part).zip(weight.chunks(part)) {
+                    norm_in_place(isa, out, weight, *eps, &mut gated);
+                }
+            }
+        }
+    }
+}
+
+/// RMS norm of `x` over itself, piece by piece through `piece`.
+fn norm_in_place(isa: Isa, x: &mut [f32], weight: &[f32], eps: f32, piece: &mut [f32; 256]) {
+    let sum = isa.dispatch(super::kernel::elementwise::SumOfSquares(x));
+    let scale = 1.0 / (sum / x.len() as f32 + eps).sqrt();
+    for (x, weight) in x.chunks_mut(256).zip(weight.chunks(256)) {
+        for ((p, x), w) in piece.iter_mut().zip(x.iter()).zip(weight) {
+            *p = x * scale * w;
+        }
+        x.copy_from_slice(&piece[..x.len()]);
+    }
+}
+
+/// The activations that a projection reads: where they lie, or what [`Before`] has made of them.
+pub(super) enum Input<'a> {
+    InPlace { x: &'a [f32], stride: usize, tokens: usize },
+    Made { memory: Vec<f32>, width: usize, tokens: usize },
+}
+
+impl Input<'_> {
+    pub(super) fn vectors(&self) -> Vectors<'_> {
+        match self {
+            Self::InPlace { x, stride, tokens } => Vectors { x, stride: *stride, tokens: *tokens },
+            Self::Made { memory, width, tokens } => {
+                Vectors { x: memory, stride: *width, tokens: *tokens }
+            }
+        }
+    }
+
+    /// Gives the memory back.
+    pub(super) fn end(self, scratch: &mut Scratch) {
+        if let Self::Made { memory, .. } = self {
+            scratch.give(memory);
+        }
+    }
+}
+
+/// Applies `before` to `input` for the tokens `which` (all where `None`).
+pub(super) fn prepare<'a>(
+    step: &mut Prepare<'_, 'a>,
+    input: Slice,
+    before: &Before,
+    which: Option<&[usize]>,
+) -> Result<Input<'a>, Error> {
+    let (x, stride) = step.buffers.slice(input);
+    let width = input.width;
+    let tokens = which.map_or(step.tokens, <[usize]>::len);
+    if let (Before::Nothing, None) = (before, which) {
+        return Ok(Input::InPlace { x, stride, tokens });
+    }
+    let mut memory = step.scratch.take(tokens * width)?;
+    let (isa, buffers) = (step.isa, step.buffers);
+    let one = |i: usize, out: &mut [f32]| {
+        let token = which.map_or(i, |which| which[i]);
+        before.apply(isa, buffers, token, &x[token * stride..][..width], out);
+    };
+    let rows = &mut memory[..tokens * width];
+    if tokens < 4 {
+        rows.chunks_mut(width).enumerate().for_each(|(i, out)| one(i, out));
+    } else {
+        step.team.for_each(tokens, chunks(rows, width), one);
+    }
+    Ok(Input::Made { memory, width, tokens })
+}
+
+/// The parts of a step that [`prepare`] uses, so that the rest can be borrowed beside its result.
+pub(super) struct Prepare<'s, 'b> {
+    pub team: &'s Team,
+    pub isa: Isa,
+    pub buffers: &'b Buffers,
+    pub scratch: &'s mut Scratch,
+    pub tokens: usize,
+}
+
+/// [`Prepare`] from a step's fields, leaving the others free.
+macro_rules! prepare_from {
+    ($step:expr) => {
+        $crate::backend::cpu::projection::Prepare {
+            team: $step.team,
+            isa: $step.isa,
+            buffers: &*$step.buffers,
+            scratch: &mut *$step.scratch,
+            tokens: $step.tokens.len(),
+        }
+    };
+}
+pub(super) use prepare_from;

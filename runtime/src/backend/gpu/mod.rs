@@ -1,0 +1,3 @@
+//! Backends on graphics cards.
+
+pub(crate) mod wgpu;

@@ -1,0 +1,145 @@
+//! Reading files of a model folder that are small by nature, whatever lies there in their stead.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use crate::files::mounted;
+
+/// Why a file was not read.
+pub(crate) enum Failure {
+    /// There is none.
+    NotFound,
+    /// It can't be read, or something else lies in its place: no regular file, a link to nothing, the beginning of a download.
+    Io(io::Error),
+    /// It is larger than such a file can sensibly be: bytes, of which more may follow.
+    TooLarge(u64),
+}
+
+/// What programs that download append to the name of a file that is not whole yet.
+const UNFINISHED: [&str; 6] = ["incomplete", "part", "partial", "crdownload", "download", "aria2"];
+/// Where the hub's client notes what it downloads into a folder: now, and in older versions.
+const NOTES: [&str; 2] = [".cache/huggingface/download", ".huggingface/download"];
+
+/// How a file begins that Git LFS stands in for.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// All of a regular file of at most `limit` bytes.
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
+    let failure = |error: io::Error| match error.kind() {
+        ErrorKind::NotFound => Failure::NotFound,
+        _ => Failure::Io(error),
+    };
+    if let Some(contents) = mounted::read(path, limit) {
+        return contents.map_err(failure)?.map_err(Failure::TooLarge);
+    }
+    let metadata = std::fs::metadata(path).map_err(|error| match in_place_of(path, &error) {
+        Some(what) => Failure::Io(io::Error::new(error.kind(), what)),
+        None => failure(error),
+    })?;
+    // Asked before opening: to open a named pipe would wait for somebody to write to it.
+    if !metadata.is_file() {
+        let what = if metadata.is_dir() { "it is a folder" } else { "it is no regular file" };
+        return Err(Failure::Io(io::Error::new(ErrorKind::InvalidInput, what)));
+    }
+    if metadata.len() > limit {
+        return Err(Failure::TooLarge(metadata.len()));
+    }
+    let mut contents = Vec::new();
+    // The length is what the file had, and no bound on what comes out of it.
+    let file = File::open(path).map_err(failure)?;
+    file.take(limit.saturating_add(1)).read_to_end(&mut contents).map_err(failure)?;
+    match contents.len() as u64 {
+        bytes if bytes > limit => Err(Failure::TooLarge(bytes)),
+        _ if contents.starts_with(LFS_POINTER) => {
+            let what = "it is a pointer of Git LFS and not the file: `git lfs pull` fetches that";
+            Err(Failure::Io(io::Error::new(ErrorKind::InvalidData, what)))
+        }
+        _ => Ok(contents),
+    }
+}
+
+/// What there is of a file that the system does not find: a link to nothing, or a download that did not end.
+pub(crate) fn in_place_of(path: &Path, error: &io::Error) -> Option<String> {
+    if error.kind() != ErrorKind::NotFound {
+        return None;
+    }
+    if let Ok(target) = std::fs::read_link(path) {
+        return Some(format!(
+            "it is a link to {}, which is not there: the download may be incomplete",
+            target.display()
+        ));
+    }
+    let unfinished = unfinished(path)?;
+    Some(format!(
+        "its download was not finished ({} is there): download it again",
+        unfinished.display()
+    ))
+}
+
+/// The sign that a file was being downloaded, where it is not there.
+fn unfinished(path: &Path) -> Option<PathBuf> {
+    let (folder, name) = (path.parent()?, path.file_name()?.to_str()?);
+    let mut beside = UNFINISHED.iter().map(|ending| format!("{name}.{ending}"));
+    if let Some(found) = beside.find(|name| folder.join(name).exists()) {
+        return Some(found.into());
+    }
+    // The client locks before it downloads and describes the file when it has it; the lock stays.
+    NOTES.iter().find_map(|notes| {
+        let lock = format!("{notes}/{name}.lock");
+        let whole = folder.join(notes).join(format!("{name}.metadata")).exists();
+        (!whole && folder.join(&lock).exists()).then(|| lock.into())
+    })
+}
+
+/// Whether a file of this name is the beginning of another one.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    UNFINISHED.iter().any(|ending| {
+        name.strip_suffix(ending).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+    })
+}
+
+/// Whether there is something by this name, though it may not be readable.
+pub(crate) fn exists(path: &Path) -> bool {
+    !matches!(read(path, 0), Err(Failure::NotFound))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_of_a_file_that_is_not() {
+        let folder =
+            std::env::temp_dir().join(format!("kinglet-unfinished-{}", std::process::id()));
+        let notes = folder.join(NOTES[0]);
+        std::fs::create_dir_all(&notes).unwrap();
+        let path = folder.join("a.json");
+        let problem = || match read(&path, 9) {
+            Ok(_) => "read".to_string(),
+            Err(Failure::NotFound) => "not found".into(),
+            Err(Failure::Io(error)) => error.to_string(),
+            Err(Failure::TooLarge(_)) => "too large".into(),
+        };
+        assert_eq!(problem(), "not found");
+        std::fs::write(notes.join("a.json.lock"), "").unwrap();
+        assert!(problem().contains("download/a.json.lock is there"), "{}", problem());
+        // It was there and was removed.
+        std::fs::write(notes.join("a.json.metadata"), "").unwrap();
+        assert_eq!(problem(), "not found");
+        std::fs::write(folder.join("a.json.incomplete"), "").unwrap();
+        assert!(problem().contains("not finished (a.json.incomplete is there)"), "{}", problem());
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink("../blobs/5", &path).unwrap();
+            assert!(problem().contains("a link to ../blobs/5"), "{}", problem());
+            std::fs::remove_file(&path).unwrap();
+        }
+        std::fs::create_dir(&path).unwrap();
+        assert_eq!(problem(), "it is a folder");
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(
+            is_unfinished("a.json.part") && !is_unfinished("a.json") && !is_unfinished(".part")
+        );
+    }
+}

@@ -1,0 +1,239 @@
+//! [`Plan`]: how a model is computed, for no device in particular.
+//!
+//! A [`ModelSpec`] is lowered once into a list of fused ops over buffers and state tensors. A plan is plain data:
+//! it can be printed, compared and tested; every backend runs the same one. Each kind of layer becomes ops in `plan/lower/NAME.rs`.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+pub(crate) mod estimate;
+mod lower;
+pub mod op;
+mod state;
+pub(crate) mod traffic;
+
+use std::fmt;
+
+use kinglet_models::{Block, ModelSpec};
+
+use self::op::{BufferId, Op, Slice, StateId};
+pub use state::{CACHE_GROUP, State, StateFormat, StateKind};
+
+/// How a model is computed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Logits per token; token ids are below this.
+    pub vocab: usize,
+    /// The ops, in order.
+    pub ops: Vec<Op>,
+    /// What the ops read and write.
+    pub buffers: Vec<Buffer>,
+    /// Widths of the memory areas that the buffers share, in elements per token.
+    pub slots: Vec<usize>,
+    /// What a session carries from step to step.
+    pub states: Vec<State>,
+}
+
+/// A matrix `[T, width]` that lives within a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// What it holds, for people.
+    pub name: &'static str,
+    /// Elements per token.
+    pub width: usize,
+    /// Where it lies: buffers whose lifetimes do not meet share a slot.
+    pub slot: usize,
+}
+
+impl Plan {
+    /// Lowers `spec`.
+    pub fn new(spec: &ModelSpec) -> Self {
+        let mut builder = Builder::default();
+        let x = builder.buffer("x", spec.hidden);
+        let embedding = &spec.embedding;
+        builder.ops.push(Op::Embed(op::Embed {
+            table: embedding.table.clone(),
+            scale: embedding.scale,
+            output: x,
+        }));
+        for block in &spec.blocks {
+            builder.block(x, block);
+        }
+        builder.ops.push(Op::Head(op::Head {
+            input: x,
+            norm: Some(spec.head.norm.clone()),
+            linear: spec.head.linear.clone(),
+            scale: spec.head.scale,
+            soft_cap: spec.head.soft_cap,
+        }));
+        let mut plan = Self {
+            hidden: spec.hidden,
+            vocab: spec.vocab,
+            ops: builder.ops,
+            buffers: builder.buffers,
+            slots: Vec::new(),
+            states: builder.states,
+        };
+        plan.share_slots();
+        plan
+    }
+
+    /// The same with attention to the last `window` positions and the first `sinks` only, in layers that see more.
+    pub fn with_window(mut self, window: usize, sinks: usize) -> Self {
+        for op in &mut self.ops {
+            let Some(cache) = op.description_mut().limit_window(window, sinks) else { continue };
+            let Some(state) = self.states.get_mut(cache.0) else { continue };
+            match &mut state.kind {
+                StateKind::KeyValue { window: own, sinks: first, .. } => {
+                    (*own, *first) = (Some(window), sinks);
+                }
+                StateKind::Tensor { .. } => {}
+            }
+        }
+        self
+    }
+
+    /// The same with recurrent tensors and key/value caches that are stored so.
+    pub fn with_formats(mut self, tensors: StateFormat, caches: StateFormat) -> Self {
+        for state in &mut self.states {
+            state.format = match state.kind {
+                StateKind::Tensor { .. } => tensors,
+                StateKind::KeyValue { .. } => caches,
+            };
+        }
+        self
+    }
+
+    /// Gives each buffer a slot such that no two that are alive at the same time share one.
+    fn share_slots(&mut self) {
+        // Per buffer: the first op that writes it and the last that touches it.
+        let mut lives = vec![(usize::MAX, 0); self.buffers.len()];
+        for (index, op) in self.ops.iter().enumerate() {
+            let uses = op.uses();
+            for id in uses.reads.iter().chain(&uses.writes) {
+                let (first, last) = &mut lives[id.0];
+                (*first, *last) = ((*first).min(index), (*last).max(index));
+            }
+        }
+        let mut order: Vec<usize> = (0..self.buffers.len()).collect();
+        order.sort_by_key(|&id| lives[id].0);
+        // Per slot: the last op of its present tenant.
+        let mut busy_until: Vec<usize> = Vec::new();
+        for id in order {
+            let ((first, last), width) = (lives[id], self.buffers[id].width);
+            let free = (0..self.slots.len()).filter(|&slot| busy_until[slot] < first);
+            // The slot whose width fits best wastes the least memory.
+            let slot = free.min_by_key(|&slot| self.slots[slot].abs_diff(width));
+            let slot = slot.unwrap_or_else(|| {
+                self.slots.push(0);
+                busy_until.push(0);
+                self.slots.len() - 1
+            });
+            self.slots[slot] = self.slots[slot].max(width);
+            busy_until[slot] = last;
+            self.buffers[id].slot = slot;
+        }
+    }
+
+    /// Bytes of state that a session holds at a context of `tokens`.
+    pub fn state_bytes(&self, tokens: usize) -> usize {
+        self.states.iter().map(|state| state.bytes(tokens)).fold(0, usize::saturating_add)
+    }
+
+    /// Bytes of buffers that a step over `tokens` needs.
+    pub fn buffer_bytes(&self, tokens: usize) -> usize {
+        4 * tokens * self.slots.iter().sum::<usize>()
+    }
+}
+
+/// Buffers, states and ops in the making.
+#[derive(Default)]
+struct Builder {
+    ops: Vec<Op>,
+    buffers: Vec<Buffer>,
+    states: Vec<State>,
+}
+
+impl Builder {
+    fn buffer(&mut self, name: &'static str, width: usize) -> BufferId {
+        self.buffers.push(Buffer { name, width, slot: 0 });
+        BufferId(self.buffers.len() - 1)
+    }
+
+    /// A state named for its layer. A second one of the same name, of another branch or block of that layer, is numbered.
+    fn state(&mut self, layer: usize, what: &str, kind: StateKind) -> StateId {
+        let first = format!("layer.{layer}.{what}");
+        let mut name = first.clone();
+        let mut number = 1;
+        // Names of one layer are close together: none is looked for among those of layers before.
+        let prefix = format!("layer.{layer}.");
+        while self
+            .states
+            .iter()
+            .rev()
+            .take_while(|state| state.name.starts_with(&prefix))
+            .any(|state| state.name == name)
+        {
+            number += 1;
+            name = format!("{first}.{number}");
+        }
+        self.states.push(State { name, kind, format: StateFormat::F32 });
+        StateId(self.states.len() - 1)
+    }
+
+    /// All of the buffer.
+    fn whole(&self, buffer: BufferId) -> Slice {
+        Slice { buffer, offset: 0, width: self.buffers[buffer.0].width }
+    }
+
+    /// Every branch is lowered before any of them adds to `x`.
+    fn block(&mut self, x: BufferId, block: &Block) {
+        let lowered: Vec<_> = block
+            .branches
+            .iter()
+            .map(|branch| (branch.scale, lower::branch(self, x, block, &branch.mixer)))
+            .collect();
+        for (scale, sum) in lowered {
+            let op = sum.into_op(x, block.residual_scale * scale);
+            self.ops.push(op);
+        }
+    }
+}
+
+/// One line an op: number, name, buffers read and written with their widths, states, weights.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |id: &BufferId| {
+            let buffer = &self.buffers[id.0];
+            format!("{}[{}]@{}", buffer.name, buffer.width, buffer.slot)
+        };
+        let list = |ids: &[BufferId]| ids.iter().map(name).collect::<Vec<_>>().join(" ");
+        for (index, op) in self.ops.iter().enumerate() {
+            let uses = op.uses();
+            write!(f, "{index:4}  {:<13} {}", op.name(), list(&uses.reads))?;
+            write!(
+                f,
+                " -> {}",
+                if uses.writes.is_empty() { "logits".into() } else { list(&uses.writes) }
+            )?;
+            for state in &uses.states {
+                write!(f, "  state {}", self.states[state.0].name)?;
+            }
+            for matrix in &uses.matrices {
+                write!(f, "  {}[{}x{}]", matrix.tensor.name, matrix.rows, matrix.cols)?;
+            }
+            if let Some((used, matrix)) = uses.experts.first() {
+                let count = uses.experts.len();
+                let (rows, cols) = (matrix.rows, matrix.cols);
+                write!(
+                    f,
+                    "  {count} expert matrices like {}[{rows}x{cols}], {used} used",
+                    matrix.tensor.name
+                )?;
+            }
+            writeln!(f)?;
+        }
+        write!(f, "slots, elements per token: {:?}", self.slots)
+    }
+}

@@ -1,0 +1,140 @@
+//! `attention`: queries and keys are normed, clipped and rotated, keys and values join the cache, and each query
+//! attends to the cache up to its own position.
+//!
+//! `o_i = sum_j softmax_j(scale * q_i . k_j) v_j` over `j` in `max(0, i - window + 1) ..= i`
+//! (Vaswani et al., 2017, section 3.2.1), and over `j < sinks` (Xiao et al., "Efficient Streaming Language Models with Attention
+//! Sinks", 2024; positions stay what they are).
+
+use kinglet_models::{QkNorm, Rope};
+
+use super::{
+    BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, StateId,
+    SteppedState, Uses, Widths,
+};
+
+/// Workgroups that a decode step's attention aims at.
+const ATTENTION_GROUPS: usize = 256;
+/// Most pieces of a cache: more cost more to put together than they save.
+const MOST_PIECES: usize = 64;
+
+/// Softmax attention with grouped key/value heads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attention {
+    /// `[T, (heads + 2 * kv_heads) * head_dim]`: queries, keys, values.
+    pub input: BufferId,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Factor on `q . k`.
+    pub scale: f32,
+    /// RMS norm on queries and keys.
+    pub qk_norm: Option<QkNorm>,
+    /// Queries, keys and values are clamped to `[-clip, clip]`.
+    pub clip: Option<f32>,
+    /// Rotary position encoding.
+    pub rope: Option<Rope>,
+    /// The last positions that a query sees, its own included; all if not given.
+    pub window: Option<usize>,
+    /// The first positions, which every query behind them sees whatever the window.
+    pub sinks: usize,
+    /// Keys and values of the positions before.
+    pub cache: StateId,
+    /// `[T, heads * head_dim]`.
+    pub output: BufferId,
+}
+
+/// Which positions a token sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AttentionSpan {
+    /// The last ones, its own included; all if not given.
+    pub window: Option<usize>,
+    /// The first ones, whatever the window.
+    pub sinks: usize,
+}
+
+impl AttentionSpan {
+    /// The first position in the window of a token at `position`.
+    pub fn oldest(self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    /// The positions that a token at `position` sees besides its own: sinks that its window doesn't reach, and the first of those in its
+    /// window.
+    pub fn held(self, position: usize) -> (usize, usize) {
+        let first = self.oldest(position).min(position);
+        (self.sinks.min(first), first)
+    }
+
+    /// How many they are.
+    pub fn count(self, position: usize) -> usize {
+        let (sinks, first) = self.held(position);
+        sinks + position - first
+    }
+}
+
+impl Attention {
+    /// Which positions a query sees.
+    pub fn span(&self) -> AttentionSpan {
+        AttentionSpan { window: self.window, sinks: self.sinks }
+    }
+
+    /// Pieces that the cache is cut into for up to `few` tokens, where kernels can address `max_bytes` of a buffer.
+    pub fn pieces(&self, few: usize, max_bytes: u64) -> usize {
+        let piece = 4 * (few * self.heads * (self.head_dim + 2)) as u64;
+        let fit = usize::try_from(max_bytes / piece).unwrap_or(usize::MAX);
+        ATTENTION_GROUPS.div_ceil(self.kv_heads).min(MOST_PIECES).min(fit).max(1)
+    }
+}
+
+impl Describe for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
+        uses.reads.push(self.input);
+        uses.writes.push(self.output);
+        if let Some(qk) = &self.qk_norm {
+            uses.norm(&qk.q);
+            uses.norm(&qk.k);
+        }
+    }
+
+    fn states(&self) -> Vec<SteppedState> {
+        vec![SteppedState { state: self.cache, double_buffer: DoubleBuffer::Nothing }]
+    }
+
+    fn limit_window(&mut self, window: usize, sinks: usize) -> Option<StateId> {
+        if self.window.is_some_and(|own| own <= window) {
+            return None;
+        }
+        (self.window, self.sinks) = (Some(window), sinks);
+        Some(self.cache)
+    }
+
+    fn widths(&self, _align: usize) -> Widths {
+        Widths { queries: self.heads * self.head_dim, ..Widths::NONE }
+    }
+
+    /// Few tokens attend to pieces of the cache: of each, `head_dim` sums of values, the largest score and the sum of weights.
+    fn scratch(&self, cut: &Cut) -> Scratch {
+        let pieces = self.pieces(cut.few, cut.max_bytes);
+        Scratch { tokens: cut.few * self.heads * pieces * (self.head_dim + 2), ..Scratch::NONE }
+    }
+
+    /// Tiles are passed through a chunk of tokens at a time.
+    fn loop_turns(&self) -> usize {
+        1
+    }
+
+    fn projection_input(&self) -> Option<ProjectionInput<'_>> {
+        None
+    }
+
+    fn sites(&self) -> Vec<MatrixSite<'_>> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,182 @@
+//! The ops of a [`Plan`](crate::plan::Plan): what each computes, on which buffers, with which weights and state.
+//!
+//! An op named `x` is described in `op/x.rs`, computed on the CPU by `cpu/x.rs`, written out in plain f64 in
+//! `tests/src/reference/x.rs` and tested against that by `tests/op/x.rs`. What plans and backends ask of an op, it
+//! answers itself ([`Describe`]). Ops are plain data, the same for every backend. Each is fused as far as
+//! a backend can run it as one dispatch (the scans hold their convolution, the projections their norm).
+//!
+//! Shapes: `T` is the number of tokens of a step, all runs one behind the other. A buffer is a matrix
+//! `[T, width]` of `f32`.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+mod attention;
+mod conv1d;
+mod describe;
+mod embed;
+mod gated_linear;
+mod head;
+mod linear;
+mod mamba2_scan;
+mod mamba_scan;
+mod mlstm_scan;
+mod moe_down;
+mod moe_route;
+mod moe_up;
+
+pub use attention::{Attention, AttentionSpan};
+pub use conv1d::Conv1d;
+pub use describe::{
+    Cut, Describe, DoubleBuffer, ExpertInput, InputPart, MatrixSite, Preparation, ProjectionInput,
+    Scratch, SteppedState, Widths,
+};
+pub use embed::Embed;
+pub use gated_linear::GatedLinear;
+pub use head::Head;
+pub use linear::{Linear, Output, Prologue};
+pub use mamba_scan::MambaScan;
+pub use mamba2_scan::Mamba2Scan;
+pub use mlstm_scan::MLstmScan;
+pub use moe_down::MoeDown;
+pub use moe_route::MoeRoute;
+pub use moe_up::MoeUp;
+
+use kinglet_models::{Matrix, TensorSpec};
+
+/// Names a buffer of a plan: its index in [`Plan::buffers`](crate::plan::Plan::buffers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub usize);
+
+/// Names a state tensor: its index in [`Plan::states`](crate::plan::Plan::states).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StateId(pub usize);
+
+/// Columns `offset .. offset + width` of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slice {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// First column.
+    pub offset: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+/// One op of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Token embedding.
+    Embed(Embed),
+    /// A projection with what comes before and after it.
+    Linear(Linear),
+    /// Two projections, one gating the other.
+    GatedLinear(GatedLinear),
+    /// Softmax attention over a cache.
+    Attention(Attention),
+    /// Depthwise causal convolution.
+    Conv1d(Conv1d),
+    /// Mamba's scan.
+    MambaScan(MambaScan),
+    /// Mamba-2's convolution and scan.
+    Mamba2Scan(Mamba2Scan),
+    /// mLSTM's scan.
+    MLstmScan(MLstmScan),
+    /// Choice of experts.
+    MoeRoute(MoeRoute),
+    /// The experts' first halves.
+    MoeUp(MoeUp),
+    /// The experts' second halves.
+    MoeDown(MoeDown),
+    /// Logits.
+    Head(Head),
+}
+
+impl Op {
+    /// The op's answers to all that is asked of an op.
+    pub fn description(&self) -> &dyn Describe {
+        match self {
+            Op::Embed(op) => op,
+            Op::Linear(op) => op,
+            Op::GatedLinear(op) => op,
+            Op::Attention(op) => op,
+            Op::Conv1d(op) => op,
+            Op::MambaScan(op) => op,
+            Op::Mamba2Scan(op) => op,
+            Op::MLstmScan(op) => op,
+            Op::MoeRoute(op) => op,
+            Op::MoeUp(op) => op,
+            Op::MoeDown(op) => op,
+            Op::Head(op) => op,
+        }
+    }
+
+    /// The same, to change the op.
+    pub fn description_mut(&mut self) -> &mut dyn Describe {
+        match self {
+            Op::Embed(op) => op,
+            Op::Linear(op) => op,
+            Op::GatedLinear(op) => op,
+            Op::Attention(op) => op,
+            Op::Conv1d(op) => op,
+            Op::MambaScan(op) => op,
+            Op::Mamba2Scan(op) => op,
+            Op::MLstmScan(op) => op,
+            Op::MoeRoute(op) => op,
+            Op::MoeUp(op) => op,
+            Op::MoeDown(op) => op,
+            Op::Head(op) => op,
+        }
+    }
+
+    /// The op's name: that of its files and tests.
+    pub fn name(&self) -> &'static str {
+        self.description().name()
+    }
+
+    /// What the op touches: the basis of buffer lifetimes, of dependencies and of byte counts.
+    pub fn uses(&self) -> Uses<'_> {
+        let mut uses = Uses::default();
+        let description = self.description();
+        description.uses(&mut uses);
+        uses.states.extend(description.states().iter().map(|stepped| stepped.state));
+        uses
+    }
+}
+
+/// What an op reads and writes.
+#[derive(Clone, Debug, Default)]
+pub struct Uses<'a> {
+    /// Buffers read.
+    pub reads: Vec<BufferId>,
+    /// Buffers written (an accumulating op reads what it writes too, and lists it in both).
+    pub writes: Vec<BufferId>,
+    /// State tensors read and written.
+    pub states: Vec<StateId>,
+    /// Matrices that every token reads.
+    pub matrices: Vec<&'a Matrix>,
+    /// Matrices of which a token reads a share only: experts, with how many of them it uses.
+    pub experts: Vec<(usize, &'a Matrix)>,
+    /// Experts that those matrices belong to.
+    pub expert_count: usize,
+    /// Matrices of which a token reads one row: embedding tables.
+    pub rows: Vec<&'a Matrix>,
+    /// Small tensors.
+    pub vectors: Vec<&'a TensorSpec>,
+}
+
+impl<'a> Uses<'a> {
+    fn linear(&mut self, linear: &'a kinglet_models::Linear) {
+        self.matrices.push(&linear.weight);
+        self.vectors.extend(&linear.bias);
+    }
+
+    fn norm(&mut self, norm: &'a kinglet_models::Norm) {
+        self.vectors.push(&norm.weight);
+        self.vectors.extend(&norm.bias);
+    }
+
+    fn conv(&mut self, conv: &'a kinglet_models::Conv) {
+        self.vectors.push(&conv.weight);
+        self.vectors.extend(&conv.bias);
+    }
+}

@@ -1,0 +1,131 @@
+//! Small files of a model that are there and can't be read: told once, with what follows from doing without them.
+//!
+//! None of them is needed to compute, so that none is an error. But an answer that ends elsewhere, or a prompt whose special tokens are
+//! taken for text, is wrong without a sign of it.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+
+use crate::files::small_file;
+
+/// Files that were told of. Several parts of the text side read the same ones.
+static TOLD: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// So many are remembered.
+const MAX_TOLD: usize = 1000;
+/// The largest file that the end of an answer is looked up in.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Forgets what was told of the files in `folder`: a model is opened there.
+pub(crate) fn begin(folder: &Path) {
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    told.retain(|path| !path.starts_with(folder));
+}
+
+/// Warns that the file at `path` can't be read, unless that was done.
+pub(crate) fn warn(path: &Path, problem: &dyn Display) {
+    {
+        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= MAX_TOLD {
+            told.clear();
+        }
+        if !told.insert(path.to_path_buf()) {
+            return;
+        }
+    }
+    log::warn!("can't read {}: {problem}; without it, {}", path.display(), consequence(path));
+}
+
+/// What follows from doing without a file.
+pub(crate) fn consequence(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let folder = path.parent().unwrap_or(path);
+    match &*name {
+        "generation_config.json" => end_of_answers(folder),
+        "tokenizer.json" => "there are no tokens for a text".into(),
+        "tokenizer_config.json" => {
+            "the special tokens and the chat template that it may have are not known, so that prompts may be wrong".into()
+        }
+        "special_tokens_map.json" | "added_tokens.json" => {
+            "special tokens that it alone names are read as plain text, so that prompts may be wrong".into()
+        }
+        "chat_template.jinja" => {
+            "the chat template is looked for in tokenizer_config.json and chat_template.json".into()
+        }
+        "chat_template.json" => "a chat template that it may have is not known".into(),
+        "additional_chat_templates" => "the chat templates in it are not known".into(),
+        "config.json" => "the tokens that it ends answers with are not known".into(),
+        name if name.ends_with(".jinja") => "this chat template is not known".into(),
+        _ => "what it says is left out".into(),
+    }
+}
+
+/// Where an answer ends without `generation_config.json`, as the stop tokens of a folder are found.
+fn end_of_answers(folder: &Path) -> String {
+    let config = object(&folder.join("config.json"));
+    let of = |config: &Value| ids(config.get("eos_token_id")?);
+    let ids =
+        config.as_ref().and_then(|config| of(config).or_else(|| of(config.get("text_config")?)));
+    let end = match ids {
+        Some(ids) => format!("an answer ends at token {ids} (eos_token_id of config.json)"),
+        None => match eos_token(folder) {
+            Some(token) => {
+                format!("an answer ends at {token} (eos_token of tokenizer_config.json)")
+            }
+            None => "no token ends an answer, only its greatest length".into(),
+        },
+    };
+    format!("{end}, and tokens are chosen as is the default")
+}
+
+fn object(path: &Path) -> Option<Value> {
+    let bytes = small_file::read(path, MAX_BYTES).ok()?;
+    serde_json::from_str(&kinglet_models::tag_bare_floats(std::str::from_utf8(&bytes).ok()?)).ok()
+}
+
+/// Token ids, as a field names one or several; those that are none are not judged here.
+fn ids(value: &Value) -> Option<String> {
+    let ids: Vec<String> = match value {
+        Value::Array(items) => {
+            items.iter().filter_map(Value::as_u64).map(|id| id.to_string()).collect()
+        }
+        other => other.as_u64().map(|id| id.to_string()).into_iter().collect(),
+    };
+    (!ids.is_empty()).then(|| ids.join(" or "))
+}
+
+fn eos_token(folder: &Path) -> Option<String> {
+    let config = object(&folder.join("tokenizer_config.json"))?;
+    let token = config.get("eos_token")?;
+    let text = token.as_str().or_else(|| token.get("content")?.as_str())?;
+    Some(format!("{text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_an_answer_ends_without_the_file_that_says_it() {
+        let folder = std::env::temp_dir().join(format!("kinglet-unread-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+        let said = || consequence(&folder.join("generation_config.json"));
+        assert!(said().starts_with("no token ends an answer"), "{}", said());
+        write("tokenizer_config.json", r#"{"eos_token": {"content": "</s>"}}"#);
+        assert!(said().contains("ends at \"</s>\""), "{}", said());
+        for (config, end) in [
+            (r#"{"text_config": {"eos_token_id": 9}}"#, "token 9"),
+            (r#"{"eos_token_id": [3, 5], "text_config": {"eos_token_id": 9}}"#, "token 3 or 5"),
+            (r#"{"eos_token_id": 3, "time_step_limit": [0, Infinity]}"#, "token 3"),
+            (r#"{"eos_token_id": null}"#, "</s>"),
+        ] {
+            write("config.json", config);
+            assert!(said().contains(end), "{config}: {}", said());
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
