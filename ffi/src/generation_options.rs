@@ -411,7 +411,9 @@ pub extern "C" fn kinglet_generation_options_set_now(
 ) -> kinglet_status {
     set(options, |options| {
         if DateTime::from_unix(seconds).is_none() {
-            return Err(Failure::argument(format!("{seconds} seconds since 1970 are out of the calendar's range")));
+            return Err(Failure::argument(format!(
+                "{seconds} seconds since 1970 are out of the calendar's range"
+            )));
         }
         options.now = Some(seconds);
         Ok(())

@@ -13,8 +13,8 @@
 
 // A C ABI needs raw pointers.
 #![allow(unsafe_code)]
-// Types and constants are called in Rust what they are called in C.
-# Types and constants have their C names.
+// Types and constants have their C names.
+#![allow(non_camel_case_types)]
 // The header states what callers must guarantee, and `memory` repeats it.
 #![allow(clippy::not_unsafe_ptr_arg_deref)]
 

@@ -40,8 +40,12 @@ impl ModelObject {
         options: OpenOptions,
         mounted: Option<Mounted>,
     ) -> Result<Self, Failure> {
-        let cancelled =
-            || Failure::new(kinglet_status::KINGLET_CANCELLED, "the progress callback cancelled the call");
+        let cancelled = || {
+            Failure::new(
+                kinglet_status::KINGLET_CANCELLED,
+                "the progress callback cancelled the call",
+            )
+        };
         if !options.go_on(0, 0) {
             return Err(cancelled());
         }
@@ -135,8 +139,7 @@ fn tell(
     [weights, state, working]: [*mut u64; 3],
 ) -> Result<(), Failure> {
     if context > memory::MAX_TOKENS {
-        let message =
-            format!("context is {context} tokens; the maximum is {}", memory::MAX_TOKENS);
+        let message = format!("context is {context} tokens; the maximum is {}", memory::MAX_TOKENS);
         return Err(Failure::new(kinglet_status::KINGLET_TOO_LARGE, message));
     }
     let estimate = kinglet::estimate(folder, &options.model, context)?;

@@ -132,7 +132,9 @@ pub extern "C" fn kinglet_model_options_set_adapter(
         options.model.adapter = match adapter {
             -1 => None,
             number => Some(usize::try_from(number).map_err(|_| {
-                Failure::argument(format!("adapter {number}: must be -1 (the best adapter) or at least 0"))
+                Failure::argument(format!(
+                    "adapter {number}: must be -1 (the best adapter) or at least 0"
+                ))
             })?),
         };
         Ok(())

@@ -46,7 +46,9 @@ pub enum kinglet_encode_flags {
 /// Converts the flags.
 pub(crate) fn encode_options(flags: u32) -> Result<EncodeOptions, Failure> {
     if flags > 3 {
-        return Err(Failure::argument(format!("{flags:#x} is not a combination of kinglet_encode_flags")));
+        return Err(Failure::argument(format!(
+            "{flags:#x} is not a combination of kinglet_encode_flags"
+        )));
     }
     let (add_special_tokens, parse_special_tokens) = (flags & 1 != 0, flags & 2 != 0);
     Ok(EncodeOptions { add_special_tokens, parse_special_tokens })

@@ -164,7 +164,7 @@ fn save_and_load_bring_a_conversation_back() {
     chat.say(&format!("/load {path}"));
     assert_eq!(ask(&mut chat, "Two")["text"], second["text"]);
     // A conversation that can't be loaded leaves the one that there is.
-    for (contents, part) in [("{", "not JSON"), ("[{\"role\":\"user\"}]", "message 0")] {
+    for (contents, part) in [("{", "invalid JSON"), ("[{\"role\":\"user\"}]", "message 0")] {
         model.write("my talk.json", contents);
         let event = ask(&mut chat, &format!("/load {path}"));
         assert_eq!(event["event"], "error");
@@ -209,8 +209,7 @@ fn a_script_of_lines_prints_answers_only() {
     let script = "/help\nHi \\\nthere\n\n//not a command\n/nonsense\n/stats\n/quit\nnever read\n";
     let done = run(model.command("chat", &line), script.as_bytes());
     assert_eq!((done.code, done.stdout.as_str()), (0, "aaa\naaa\n"), "{done:?}");
-    for part in ["/save FILE", "there is no command /nonsense", "prompt: ", "session: ", "[cut off"]
-    {
+    for part in ["/save FILE", "unknown command /nonsense", "prompt: ", "session: ", "[cut off"] {
         assert!(done.stderr.contains(part), "{part}: {done:?}");
     }
 }
@@ -311,8 +310,7 @@ fn messages_are_taken_back_and_changed() {
     chat.say("/edit x");
     let (status, out, err) = chat.finish();
     assert!(status.success() && out.is_empty(), "{out}");
-    for part in ["took back the last 2 messages", "no message to take back", "no message to change"]
-    {
+    for part in ["removed the last 2 messages", "no message to remove", "no message to change"] {
         assert!(err.contains(part), "{part}: {err}");
     }
 }
@@ -370,7 +368,7 @@ fn no_file_is_replaced_unless_that_is_meant() {
     let line = ["--prompt", "One", "-n", "2"];
     let message = model.run("chat", &[&line[..], &["--save", path]].concat()).error(1);
     assert!(
-        message.contains("talk.json is there already") && message.contains("--force"),
+        message.contains("talk.json already exists") && message.contains("--force"),
         "{message}"
     );
     let mut chat = start(&model, &[]);
@@ -417,15 +415,17 @@ fn a_tilde_is_the_home_folder_and_a_missing_folder_is_named() {
     assert!(model.path().join("a.json").is_file() && model.path().join("b.json").is_file());
     assert!(!std::path::Path::new("~").exists());
     let folder = model.path().join("no/such");
-    assert!(done.stderr.contains(&format!("there is no folder {}", folder.display())), "{done:?}");
+    let missing = format!("the folder {} does not exist", folder.display());
+    assert!(done.stderr.contains(&missing), "{done:?}");
     assert!(!done.stderr.contains("entity not found"), "{done:?}");
     let done = at_home(&["--load=~/a.json"], b"/undo\n");
-    assert!(done.stderr.contains("took back the last 2"), "{done:?}");
+    assert!(done.stderr.contains("removed the last 2"), "{done:?}");
     let mut command = model.command("chat", &["--prompt", "One", "--save=~/no/d.json"]);
     command.env("HOME", model.path());
     let message = run(command, b"").error(1);
     let folder = model.path().join("no");
-    assert!(message.contains(&format!("there is no folder {}:", folder.display())), "{message}");
+    let missing = format!("the folder {} does not exist:", folder.display());
+    assert!(message.contains(&missing), "{message}");
 }
 
 #[test]
@@ -443,7 +443,7 @@ fn what_a_model_was_made_for_is_told_once_when_it_is_exceeded() {
     ask(&mut chat, "One");
     ask(&mut chat, "Two");
     let (_, _, err) = chat.finish();
-    let told = "tokens, and the model was made for 16";
+    let told = "tokens, but the model was trained for 16";
     assert_eq!(err.matches(told).count(), 2, "once for each conversation: {err}");
     let line = ["--prompt", "a longer question", "-n", "1", "--context", "0"];
     let done = model.run("chat", &line);

@@ -102,7 +102,7 @@ fn ctrl_c_stops_an_answer_and_the_talk_goes_on() {
         chat.prompt();
         assert!(!chat.text().contains("[stopped]"), "the screen is clear: {}", chat.text());
         chat.say("/load talk.json");
-        chat.see("can't read talk.json: there is no such file");
+        chat.see("can't read talk.json: the file does not exist");
         chat.say("/load ~/talk.json");
         chat.see("loaded");
     }
@@ -140,7 +140,7 @@ fn ctrl_c_stops_the_computing_of_a_prompt() {
     chat.prompt();
     // What got no answer is not part of the conversation.
     chat.say("/undo");
-    chat.see("took back the last 2 messages");
+    chat.see("removed the last 2 messages");
     chat.say("Two");
     chat.see_words("Two");
     chat.signal(Signal::TERM);
@@ -338,7 +338,7 @@ fn tab_completes_commands_options_and_files() {
     chat.type_in("/edit\r");
     chat.wait("message", |chat| chat.text().ends_with("\n> One more"));
     chat.type_in("\x03");
-    chat.see("nothing is changed");
+    chat.see("nothing changed");
     chat.prompt();
     chat.type_in("\x04");
     assert_eq!(chat.end(), 0);
