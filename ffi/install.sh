@@ -8,12 +8,13 @@ usage: ffi/install.sh PREFIX [--profile PROFILE] [--target TRIPLE] [--no-default
        ffi/install.sh PREFIX BUILD_FOLDER
 
 Installs into PREFIX/lib and PREFIX/include: the shared and the static library, kinglet.h, a module map, and files for
-Installs into PREFIX/lib and PREFIX/include: the shared and the static library, kinglet.h, a module map, and files for
 pkg-config and CMake. It first builds the library with cargo, with the profile `dist` (small) unless you name another;
 CARGO_TARGET_DIR and cargo's configuration are honoured. With BUILD_FOLDER it builds nothing and installs the library
 that is there. DESTDIR, if set, is prepended to PREFIX.
 
 --no-default-features builds without GPU support.
+END
+}
 
 fail() {
     echo "install.sh: $*" >&2

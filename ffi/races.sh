@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Runs eight threads that share sessions at random under ThreadSanitizer: ffi/races.sh [SECONDS, 60]. All code is
-# instrumented, the standard library too, which needs a nightly toolchain and its source:
+# Runs eight threads that share sessions at random under ThreadSanitizer: ffi/races.sh [SECONDS, 60].
+# All code is instrumented, the standard library too, which needs a nightly toolchain and its source:
 #     rustup toolchain install nightly --component rust-src
-# KINGLET_NIGHTLY names the nightly of a certain day. Without wgpu: GPU drivers are not instrumented, and
-# ThreadSanitizer reports false races in them.
+# KINGLET_NIGHTLY names the nightly of a certain day.
+# Without wgpu: GPU drivers are not instrumented, and ThreadSanitizer reports false races in them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1-60}

@@ -12,13 +12,13 @@ use crate::status::{Failure, kinglet_status};
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum kinglet_log_level {
-    /// Errors.
+    /// No messages.
     KINGLET_LOG_OFF = 0,
-    /// Possible problems.
+    /// Errors.
     KINGLET_LOG_ERROR = 1,
-    /// Progress.
+    /// Possible problems.
     KINGLET_LOG_WARN = 2,
-    /// Details for developers.
+    /// Progress.
     KINGLET_LOG_INFO = 3,
     /// Details for developers.
     KINGLET_LOG_DEBUG = 4,
