@@ -91,7 +91,7 @@ inBrowser('the page goes on after its device was lost', { webgpu: true }, async 
     await send('Go on.');
     await page.workers()[0].evaluate(() => self.grabbed.destroy());
     await page.waitForSelector('#alert:not([hidden])');
-    await page.waitForFunction(() => document.getElementById('alert-text').textContent.includes('loaded again'), null, { timeout: 120_000 });
+    await page.waitForFunction(() => document.getElementById('alert-text').textContent.includes('was reloaded'), null, { timeout: 120_000 });
     await ready(page, 120_000);
     await picture(page, 'device-lost');
     assert.deepEqual((await said()).slice(0, 2), before, 'what was said is still there');

@@ -194,7 +194,7 @@ inBrowser('page: conversations are found, named, exported, imported, deleted and
   // Imported: what is there already is not there twice.
   const give = (name, text) => page.setInputFiles('#import-file', { name, mimeType: 'application/json', buffer: Buffer.from(text) });
   await give('all.json', all.text);
-  await shows(page, '#toasts', '2 conversations are imported');
+  await shows(page, '#toasts', 'Imported 2 conversations');
   assert.equal((await titles(page)).length, 2);
   await give('broken.json', '{"conversations": 3}');
   await shows(page, '#alert-text', 'broken.json: entry 1 of 1 is not a conversation');
@@ -227,7 +227,7 @@ inBrowser('page: the model is chosen, and one that can not be loaded leaves the 
     await page.waitForSelector('#alert:not([hidden])');
     await ready(page);
     assert.equal(await page.textContent('#model-name'), 'Storyteller, 15M');
-    assert.match(await page.textContent('#alert-text'), /^Storyteller xLSTM, 5M could not be loaded; Storyteller, 15M still runs: .*500/);
+    assert.match(await page.textContent('#alert-text'), /^Storyteller xLSTM, 5M could not be loaded; Storyteller, 15M is still running: .*500/);
     await pictures(page, 'failed');
     await ask(page, 'And then?');
     // Once more, with success; the conversation does not go over by itself.
@@ -239,13 +239,13 @@ inBrowser('page: the model is chosen, and one that can not be loaded leaves the 
     await shows(page, '#model-name', 'xLSTM');
     await ready(page);
     await page.waitForSelector('#ask:not([hidden])');
-    assert.match(await page.textContent('#ask-text'), /was had with Storyteller, 15M/);
+    assert.match(await page.textContent('#ask-text'), /was with Storyteller, 15M/);
     await pictures(page, 'ask');
     await page.fill('#input', 'Who are you?');
     await page.keyboard.press('Enter');
     assert.equal((await said(page)).length, 4, 'it asks first');
     assert.ok(await page.evaluate(() => document.activeElement.closest('#ask')));
-    await page.getByRole('button', { name: 'Go on with Storyteller xLSTM' }).click();
+    await page.getByRole('button', { name: 'Continue with Storyteller xLSTM' }).click();
     await answered(page, 3);
     assert.equal((await said(page))[4], 'Who are you?');
     assert.match(await page.textContent('.divider'), /Storyteller xLSTM/);
@@ -260,7 +260,7 @@ inBrowser('page: the model is chosen, and one that can not be loaded leaves the 
     // Another visit has another model: it says which one this was.
     await page.reload();
     await ready(page);
-    assert.match(await page.textContent('#ask-text'), /was had with xlstm, 10 MB\. Which/);
+    assert.match(await page.textContent('#ask-text'), /was with xlstm, 10 MB\. Which/);
     assert.equal(await page.locator('#ask button').first().textContent(), 'Choose the files of xlstm, 10 MB…');
     await page.click('article.assistant .regenerate');
     assert.equal((await said(page)).length, 2);
@@ -344,7 +344,7 @@ inBrowser('page: what is asked while a model is loaded waits for it; settings co
     await page.fill('#stop-texts', 'THE END\n\\n\\n\\n');
     await page.fill('#top-p', '7');
     await page.keyboard.press('Tab');
-    assert.match(await page.textContent('#top-p-wrong'), /The model's is used/);
+    assert.match(await page.textContent('#top-p-wrong'), /The model's own setting is used/);
     await pictures(page, 'settings');
     await page.fill('#top-p', '0.9');
     await page.click('#settings .primary');
@@ -354,7 +354,7 @@ inBrowser('page: what is asked while a model is loaded waits for it; settings co
       frequencyPenalty: -0.1, dryMultiplier: 0.8, xtcProbability: 0.5, xtcThreshold: 0.1, seed: 9, maxTokens: 5, speculate: 4, stop: ['THE END', '\n\n\n'] });
     assert.deepEqual(messages.map(({ role }) => role), ['system', 'user', 'assistant', 'user']);
     assert.equal(messages[0].content, 'Be brief.');
-    await shows(page, '#stats', 'guesses right');
+    await shows(page, '#stats', 'drafts accepted');
     await page.click('#open-settings');
     await page.click('#reset');
     assert.equal(await page.inputValue('#top-k'), '');
