@@ -89,7 +89,7 @@ fn variables_reach_the_template_and_its_refusal_reaches_the_user() {
 }
 
 #[test]
-fn a_conversation_goes_on_over_several_runs() {
+fn a_conversation_continues_over_several_runs() {
     let model = TextModel::new();
     let only = model.only(&["a", "b"]);
     let file = model.path().join("talk.json");

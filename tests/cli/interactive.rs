@@ -333,7 +333,7 @@ fn quotes_make_several_lines_one_message() {
 }
 
 #[test]
-fn another_model_goes_on_with_the_conversation() {
+fn another_model_continues_the_conversation() {
     let (model, other) = (TextModel::new(), TextModel::new());
     let template = "{% for m in messages %}{{ m.content }}{% endfor %}x";
     other.write("chat_template.jinja", template);

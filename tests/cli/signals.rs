@@ -23,7 +23,7 @@ fn ctrl_c_ends_generate_with_what_there_is() {
 }
 
 #[test]
-fn ctrl_c_stops_an_answer_and_the_conversation_goes_on() {
+fn ctrl_c_stops_an_answer_and_the_conversation_continues() {
     let model = TextModel::new();
     let only = model.only(&["a", "b"]);
     let line = [&["--interactive", "--json", "--logit-bias", &only], &ENDLESS[..]].concat();

@@ -88,7 +88,7 @@ impl Desk {
 }
 
 #[test]
-fn ctrl_c_stops_an_answer_and_the_talk_goes_on() {
+fn ctrl_c_stops_an_answer_and_the_chat_continues() {
     let desk = Desk::new();
     let mut chat = desk.chat(&[]);
     for text in ["One", "Two"] {

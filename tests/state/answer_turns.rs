@@ -82,7 +82,7 @@ fn without_a_cache_the_session_itself_is_gone_on_from() {
 }
 
 #[test]
-fn it_goes_on_after_a_cancellation_in_the_prompt_and_in_the_answer() {
+fn a_session_continues_after_a_cancellation_in_the_prompt_or_the_answer() {
     let options = cpu().threads(1).chunk(64);
     let model = open(&case_named("granitemoehybrid/mixed"), &options);
     let prompt = tokens(&mut Random::named("cancel"), model.vocab(), 700);
@@ -236,7 +236,7 @@ fn how_it_is_driven_and_what_guesses_change_nothing() {
 }
 
 #[test]
-fn random_numbers_go_on_from_answer_to_answer() {
+fn random_numbers_continue_from_answer_to_answer() {
     let model = tiny();
     let sampling = Sampling { temperature: Some(1.0), ..Sampling::new() };
     let options = AnswerOptions::new().sampling(sampling).seed(5);

@@ -11,7 +11,7 @@ fn is_recurrent(model: &Model) -> bool {
 }
 
 #[test]
-fn a_restored_session_goes_on_as_if_nothing_had_been() {
+fn a_restored_session_continues_unchanged() {
     for (case, on) in everywhere() {
         let model = open(&case, &on.threads(2));
         let mut random = Random::named(&case.name);
@@ -53,7 +53,7 @@ fn a_restored_session_goes_on_as_if_nothing_had_been() {
 }
 
 #[test]
-fn a_snapshot_shares_its_memory_until_the_session_goes_on() {
+fn a_snapshot_shares_its_memory_until_the_session_continues() {
     for (case, on) in everywhere() {
         let model = open(&case, &on.threads(1));
         let mut session = model.session().unwrap();

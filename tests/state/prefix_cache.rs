@@ -26,7 +26,7 @@ fn used(reused: usize, computed: usize) -> PrefixUse {
 }
 
 #[test]
-fn a_prompt_goes_on_from_the_longest_beginning_that_was_kept() {
+fn a_prompt_continues_from_the_longest_cached_prefix() {
     for (case, on) in everywhere() {
         let model = open(&case, &on.threads(2));
         let mut random = Random::named(&case.name);

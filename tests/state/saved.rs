@@ -23,7 +23,7 @@ pub(crate) fn load(model: &Model, bytes: &[u8]) -> Result<Session, Error> {
 }
 
 #[test]
-fn a_loaded_session_goes_on_with_other_threads_and_chunks() {
+fn a_loaded_session_continues_with_other_threads_and_chunks() {
     for (case, on) in everywhere() {
         let model = open(&case, &on.threads(2));
         let other = open(&case, &on.threads(1).chunk(19));
@@ -46,7 +46,7 @@ fn a_loaded_session_goes_on_with_other_threads_and_chunks() {
 }
 
 #[test]
-fn generation_goes_on_with_the_same_tokens() {
+fn generation_continues_with_the_same_tokens() {
     for (case, on) in everywhere() {
         let model = open(&case, &on.threads(2));
         let folder = TempDir::new();

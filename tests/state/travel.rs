@@ -50,7 +50,7 @@ fn saved_sessions_go_from_backend_to_backend() {
 }
 
 #[test]
-fn an_answer_goes_on_elsewhere_when_its_device_is_gone() {
+fn an_answer_continues_elsewhere_when_its_device_is_lost() {
     let Some(device) = device() else { return };
     for case in cases().into_iter().filter(runs_on_device) {
         let expected = {
