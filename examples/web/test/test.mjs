@@ -295,7 +295,7 @@ inBrowser('WebGPU gives the same tokens, with streamed weights; a lost device is
     const lost = await page.evaluate(() => lost);
     assert.equal(lost.code, 'device-lost', lost.message);
     assert.equal((await page.evaluate(() => caught(session.generate('Once', { maxTokens: 1 }).answer))).code, 'device-lost');
-    assert.equal((await load(page, '/models/xlstm/')).backend, 'cpu', 'a device that the processor plays gains nothing');
+    assert.equal((await load(page, '/models/xlstm/')).backend, 'cpu', 'an emulated device gains nothing');
     const after = await page.evaluate(async () => {
       const session = await model.restoreSession(saved);
       return { tokens: (await session.stats()).tokens, ids: (await session.generate('Once upon', { temperature: 0, maxTokens: 6 }).answer).ids };
