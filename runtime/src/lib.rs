@@ -10,9 +10,10 @@
 //! # Ok::<(), kinglet::Error>(())
 //! ```
 //!
-//! The way of the data: `config.json` becomes a [`ModelSpec`] (what to compute), that becomes a
-//! [`Plan`](plan::Plan) (how, for no device in particular), a [`backend`] makes it an executable, and
-//! a [`Session`] owns the state of one sequence. [`answer`] is the loop from a prompt to text.
+//! The way of the data: `config.json` becomes a [`ModelSpec`] (what to compute), the spec becomes a
+//! [`Plan`](plan::Plan) (how to compute it, on any device), and a [`backend`] makes the plan an
+//! executable. A [`Session`] holds the state of one sequence. [`answer`] runs the loop from a
+//! prompt to text.
 
 pub mod answer;
 pub mod backend;
@@ -60,7 +61,7 @@ pub use weights::ReadAt;
 pub use weights::checkpoint::{Checkpoint, read_config, read_spec};
 pub use weights::folder::{NotAModel, resolve_folder};
 
-/// The graphics interfaces that devices are looked for with here, in words.
+/// The graphics APIs that this build looks for devices with, as text for messages.
 pub const GRAPHICS: &str = if cfg!(windows) {
     "Vulkan, or DX12 with dxcompiler.dll beside the program"
 } else if cfg!(target_vendor = "apple") {
