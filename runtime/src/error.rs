@@ -340,7 +340,7 @@ impl fmt::Display for Error {
             }
             Self::Device { adapter, message } => write!(f, "{adapter}: {message}"),
             Self::Option { name, value, expected } => {
-                write!(f, "{name} can't be {value}: {expected}")
+                write!(f, "{name} can't be {value}: expected {expected}")
             }
         }
     }

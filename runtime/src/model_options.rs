@@ -273,7 +273,7 @@ impl ModelOptions {
             (None, 0) => Ok(plan),
             (None, sinks) => {
                 let (name, value) = ("attention sinks", sinks.to_string());
-                Err(Error::Option { name, value, expected: "0 where there is no attention window" })
+                Err(Error::Option { name, value, expected: "0 without an attention window" })
             }
             (Some(window), sinks) => {
                 // A cache rounds both up to whole pages, so they must stay far below overflow.

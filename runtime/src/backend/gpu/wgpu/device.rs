@@ -77,7 +77,7 @@ impl Device {
                 return Ok(device);
             }
             return Err(Error::Unsupported {
-                what: "waiting for a device here: open the model without blocking",
+                what: "blocking on a device: open the model asynchronously",
             });
         }
         // Whoever comes meanwhile waits for the same device.

@@ -97,7 +97,7 @@ impl WgpuExecutable {
         }
         let device = Device::shared(device_options(options))?;
         if options.state_type != StateType::F32 && !device.capabilities.f16 {
-            let what = "storing states in half precision, on an adapter without f16";
+            let what = "states in f16: the adapter has no f16";
             return Err(Error::Unsupported { what });
         }
         // Where nobody can wait here, it was done by [`OpenDevice::test`].
