@@ -1,4 +1,4 @@
-//! [`Taken`]: what a session has taken, tokens and vectors.
+//! [`Taken`]: the tokens and vectors that a session was fed.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -9,7 +9,8 @@ use super::vectors::{self, Vector};
 use crate::Error;
 use crate::files::blake2s::{Blake2s, Digest};
 
-/// Tokens and ids of vectors in order, as which it can be read, and a hold on each of the vectors, without which their ids would mean nothing.
+/// Ids of tokens and vectors in order, readable as a slice. It keeps the vectors alive, without
+/// which their ids would be meaningless.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Taken {
     ids: Vec<u32>,
@@ -25,7 +26,7 @@ impl Deref for Taken {
 }
 
 impl From<Vec<u32>> for Taken {
-    /// Tokens alone.
+    /// Tokens only.
     fn from(ids: Vec<u32>) -> Self {
         debug_assert!(!ids.iter().any(|&id| is_vector(id)), "a vector needs a hold");
         Self { ids, vectors: Vec::new() }
@@ -33,10 +34,11 @@ impl From<Vec<u32>> for Taken {
 }
 
 impl Taken {
-    /// What `stored` ids stand for, those of vectors from [`FIRST_VECTOR_ID`] on counting `digests`; `None` where there is no such digest.
+    /// Rebuilds a sequence from `stored` ids, where vector ids count from [`FIRST_VECTOR_ID`] into
+    /// `digests`. `None` if an index is out of range.
     ///
     /// # Errors
-    /// When there are too many vectors.
+    /// If there are too many vectors.
     pub(crate) fn from_parts(stored: &[u32], digests: &[Digest]) -> Result<Option<Self>, Error> {
         let distinct = vectors::hold(digests)?;
         let (mut ids, mut vectors) = (stored.to_vec(), Vec::new());
@@ -50,7 +52,8 @@ impl Taken {
         Ok(Some(Self { ids, vectors }))
     }
 
-    /// The reverse of [`Taken::from_parts`]: the same for the same contents in every process.
+    /// The inverse of [`Taken::from_parts`]. The result is the same for the same contents in every
+    /// process.
     pub(crate) fn to_parts(&self) -> (Vec<u32>, Vec<Digest>) {
         let mut places = HashMap::new();
         let mut digests = Vec::new();
@@ -64,29 +67,29 @@ impl Taken {
         (ids, digests)
     }
 
-    /// A hash of all of it, the same in every process.
+    /// A hash of the sequence that is the same in every process.
     pub(crate) fn digest(&self) -> Digest {
         let (ids, digests) = self.to_parts();
         let mut hash = Blake2s::new();
-        // With the length, ids can't be taken for digests.
+        // Hashing the length keeps ids and digests apart.
         hash.write(&(ids.len() as u64).to_le_bytes());
         hash.write_words(&ids);
         hash.write_words(digests.as_flattened());
         hash.finish()
     }
 
-    /// Adds a token.
+    /// Appends a token.
     pub(crate) fn push(&mut self, token: u32) {
         debug_assert!(!is_vector(token), "a vector needs a hold");
         self.ids.push(token);
     }
 
-    /// Takes the last token away.
+    /// Removes the last token.
     pub(crate) fn pop(&mut self) {
         self.truncate(self.ids.len().saturating_sub(1));
     }
 
-    /// Adds tokens, or instead of each of them a vector where there are `vectors`.
+    /// Appends tokens, or `vectors` in their place if there are any.
     pub(crate) fn extend(&mut self, tokens: &[u32], vectors: &[Arc<Vector>]) {
         if vectors.is_empty() {
             debug_assert!(!tokens.iter().any(|&id| is_vector(id)), "a vector needs a hold");
@@ -109,7 +112,7 @@ impl Taken {
         self.vectors.clear();
     }
 
-    /// The vectors among them, each once.
+    /// The distinct vectors.
     pub(crate) fn distinct_vectors(&self) -> Vec<Arc<Vector>> {
         let mut vectors = self.vectors.clone();
         vectors.sort_unstable_by_key(|vector| vector.id());
