@@ -106,9 +106,7 @@ impl fmt::Display for SavedStateError {
         match self {
             Self::Io { doing, source } => write!(f, "can't {doing} it: {source}"),
             Self::Header(source) => source.fmt(f),
-            Self::NotASession => {
-                f.write_str("it is a safetensors file but not a saved session")
-            }
+            Self::NotASession => f.write_str("it is a safetensors file but not a saved session"),
             Self::Version { found, expected } => write!(
                 f,
                 "its format has version {found:?}, but versions {expected} are supported: save it again"

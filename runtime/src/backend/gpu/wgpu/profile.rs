@@ -30,7 +30,9 @@ impl Stamps {
     /// When the device has no time stamps, or there is no memory.
     pub(super) fn new(device: &Device) -> Result<Self, Error> {
         if !device.capabilities.timestamps {
-            return Err(Error::Unsupported { what: "measuring kernels: the adapter has no time stamps" });
+            return Err(Error::Unsupported {
+                what: "measuring kernels: the adapter has no time stamps",
+            });
         }
         let set = device.device.create_query_set(&wgpu::QuerySetDescriptor {
             label: Some("time stamps"),
