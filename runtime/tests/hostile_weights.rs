@@ -425,7 +425,7 @@ fn folders_that_hold_something_else() {
     assert!(message(&dir).contains("safe_serialization=True"));
     let dir = TempDir::new();
     dir.write("model-Q4_K_M.gguf", "");
-    assert!(message(&dir).contains("GGUF files are not read"));
+    assert!(message(&dir).contains("GGUF is not supported"));
     dir.write("pytorch_model-00001-of-00002.safetensors", "");
     assert!(message(&dir).contains("only `pytorch_model-00001-of-00002.safetensors`"));
     assert!(message(&dir).contains("rename them to model-00001-of-"), "{}", message(&dir));
@@ -433,7 +433,7 @@ fn folders_that_hold_something_else() {
         ("pytorch_model.safetensors", "rename it to model.safetensors"),
         ("consolidated.safetensors", "download model*.safetensors"),
         ("adapter_model.safetensors", "merge it into its base model"),
-        ("model.onnx", "exported graphs are not read"),
+        ("model.onnx", "exported graphs are not supported"),
         ("flax_model.msgpack", "Flax"),
     ] {
         let dir = TempDir::new();

@@ -146,11 +146,11 @@ fn a_wrong_request_is_named() {
     );
     assert_eq!(
         message(weights.get("steps").unwrap_err()),
-        "tensor `steps` has dtype I64; F32, F16 and BF16 can be read"
+        "tensor `steps` has dtype I64, expected F32, F16 or BF16"
     );
     assert_eq!(
         message(weights.vector(&TensorSpec::new("model.norm.weight", [3])).unwrap_err()),
-        "tensor `model.norm.weight` has shape [2], [3] was expected"
+        "tensor `model.norm.weight` has shape [2], expected [3]"
     );
 }
 
@@ -283,10 +283,10 @@ fn every_difference_from_the_model_is_reported_by_name() {
     assert_eq!(
         lines[..2],
         [
-            "the weights do not fit config.json (a `test` model): 1 tensor missing, 1 tensor of wrong \
-             shape, 1 tensor of a dtype that cannot be read, 2 tensors not part of the model: \
-             `model.embed.weight` of shape [3, 2] is missing; there is `embed.weight`",
-            "  `model.layers.0.input.weight` has shape [2, 8], [8, 2] was expected",
+            "the weights do not match config.json (a `test` model): 1 tensor missing, 1 tensor of wrong \
+             shape, 1 tensor of an unsupported dtype, 2 tensors not part of the model: \
+             `model.embed.weight` of shape [3, 2] is missing; found `embed.weight`",
+            "  `model.layers.0.input.weight` has shape [2, 8], expected [8, 2]",
         ]
     );
     assert_eq!(lines.len(), 5);
