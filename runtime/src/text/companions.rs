@@ -138,6 +138,7 @@ impl Companions {
     }
 
     /// Whether the files declare a padding token, or declare that there is none.
+    #[cfg(feature = "chat-template")]
     pub(super) fn declares_pad(&self) -> bool {
         let pad = NAMES.iter().position(|name| *name == PAD);
         pad.is_some_and(|index| self.standard.contains_key(&index))
