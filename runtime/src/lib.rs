@@ -10,10 +10,19 @@
 //! # Ok::<(), kinglet::Error>(())
 //! ```
 //!
-//! The way of the data: `config.json` becomes a [`ModelSpec`] (what to compute), the spec becomes a
-//! [`Plan`](plan::Plan) (how to compute it, on any device), and a [`backend`] makes the plan an
+//! The path of the data: `config.json` becomes a [`ModelSpec`] (what to compute), the spec becomes
+//! a [`Plan`](plan::Plan) (how to compute it, on any device), and a [`backend`] makes the plan an
 //! executable. A [`Session`] holds the state of one sequence. [`answer`] runs the loop from a
 //! prompt to text.
+//!
+//! # In the browser
+//!
+//! Nothing may block there. [`Model::open_async`] awaits the device, and
+//! [`PrefixCache::prefill_async`] and [`Generation::next_token_async`] await its results. Weights
+//! behind a [`ReadAt`](weights::ReadAt) are neither mapped nor in memory: they are read piece by
+//! piece for a device, or all at once ([`Weights::make_resident`](weights::Weights::make_resident))
+//! for the CPU. Its vector code is compiled if `simd128` is enabled for the whole build; there is
+//! nothing to detect.
 
 pub mod answer;
 pub mod backend;

@@ -1,9 +1,10 @@
 //! How keys and values are quantized: [`CACHE_GROUP`](crate::plan::CACHE_GROUP) elements share a
 //! scale and a bias, `x = scale * code + bias`.
 //!
-//! The codes are the same on every backend, so a session can move to another one. Decoding and
-//! encoding again gives the same codes, except rarely where a value lies on the boundary between
-//! two codes.
+//! Codes are made position by position when keys and values join the cache, so they don't depend on
+//! how the tokens were fed. They are the same on every backend, so a session can move to another
+//! one. Decoding and encoding again gives the same codes, except rarely where a value lies on the
+//! boundary between two codes.
 
 use half::f16;
 

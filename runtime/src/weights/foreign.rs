@@ -8,8 +8,10 @@
 //! | FP8 stacks | `P.X` or `P.X.weight`, `[experts, rows, cols]`, with scales of a dimension more | the experts one by one, `P.experts.E.X.weight` |
 //!
 //! The results are held in memory, so loading such a checkpoint takes its own size in memory, and a
-//! multiple of that if it must be encoded anew. Scales of activations and caches (`X.input_scale`,
-//! `X.k_scale`, ...) are ignored: neither is quantized here.
+//! multiple of that if it must be encoded anew. A layout is converted exactly if a format holds the
+//! same weights. Otherwise (act-order GPTQ, FP8 with a scale per row) it is encoded in 8 bits, with
+//! a warning. Scales of activations and caches (`X.input_scale`, `X.k_scale`, ...) are ignored:
+//! neither is quantized here.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -13,9 +13,10 @@
 //!
 //! `__metadata__` holds the kind of file (`format`, `version`), its model (`model`, for people;
 //! `weights`, `computation`, `layout`: 64-bit hashes in hexadecimal), its `position`, and the
-//! `sampler`'s random numbers as JSON. It holds nothing about backend or threads: any can load it.
-//! Every difference is an error that names it. Nothing in a file is used before it is checked, and
-//! loading takes memory in proportion to the file's length.
+//! `sampler`'s random numbers as JSON. It holds nothing about backend, threads or the formats of
+//! states, so a session can go on with any of them. Every difference is an error that names it.
+//! Nothing in a file is used before it is checked, and loading takes memory in proportion to the
+//! file's length.
 
 mod checksum;
 mod error;
