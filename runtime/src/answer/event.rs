@@ -130,7 +130,7 @@ impl fmt::Display for AnswerStats {
             write!(f, " at {rate:.1} tokens/s")?;
         }
         if let Some(SpeculationStats { steps, drafted, accepted }) = self.speculation {
-            write!(f, " in {steps} steps, {accepted} of {drafted} guesses right")?;
+            write!(f, " in {steps} steps, {accepted} of {drafted} drafts accepted")?;
         }
         Ok(())
     }

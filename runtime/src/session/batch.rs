@@ -107,7 +107,7 @@ pub enum Outcome {
 }
 
 /// What [`Batch::leave`] returns.
-pub struct Left {
+pub struct LeftSequence {
     /// The session. It holds all tokens but the last generated one, as after a
     /// [`Generation`](crate::Generation), or the part of the prompt fed so far.
     pub session: Session,
@@ -188,11 +188,11 @@ impl Batch {
     }
 
     /// Removes a sequence at any point. `None` if there is no such sequence, or it has left.
-    pub fn leave(&mut self, id: SequenceId) -> Option<Left> {
+    pub fn leave(&mut self, id: SequenceId) -> Option<LeftSequence> {
         let index = self.sequences.iter().position(|sequence| sequence.id == id)?;
         let Sequence { session, sampler, mut prompt, fed, .. } = self.sequences.remove(index);
         prompt.drain(..fed);
-        Some(Left { session, sampler, rest: prompt })
+        Some(LeftSequence { session, sampler, rest: prompt })
     }
 
     /// The sequences in the batch, in the order in which they joined.
@@ -200,7 +200,7 @@ impl Batch {
         self.sequences.iter().map(|sequence| sequence.id)
     }
 
-    /// The session of a sequence, in the state that [`Left::session`] would have.
+    /// The session of a sequence, in the state that [`LeftSequence::session`] would have.
     pub fn session(&self, id: SequenceId) -> Option<&Session> {
         self.sequences.iter().find(|sequence| sequence.id == id).map(|sequence| &sequence.session)
     }

@@ -76,7 +76,7 @@ impl Recipe {
     pub fn parse(json: &str, default: Format) -> Result<Self, QuantizeError> {
         let wrong = |problem| QuantizeError::Recipe { problem };
         let value: Value =
-            serde_json::from_str(json).map_err(|error| wrong(format!("no JSON: {error}")))?;
+            serde_json::from_str(json).map_err(|error| wrong(format!("not JSON: {error}")))?;
         let Value::Array(rules) = value else {
             return Err(wrong("not a list of rules, [{\"match\": .., \"bits\": ..}, ..]".into()));
         };
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_wrong_rule_is_named() {
         for (json, parts) in [
-            ("{", &["no JSON"][..]),
+            ("{", &["not JSON"][..]),
             ("{}", &["not a list"]),
             (r#"[{"match": "a", "bits": 4}, 3]"#, &["rule 2", "object"]),
             (r#"[{"bits": 4}]"#, &["rule 1", "match"]),

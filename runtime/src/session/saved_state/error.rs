@@ -115,7 +115,7 @@ impl fmt::Display for SavedStateError {
                 write!(f, "it was saved with another model ({model:?})")?;
                 for (i, Difference { what, found, expected }) in differences.iter().enumerate() {
                     let join = if i == 0 { ": " } else { ", " };
-                    write!(f, "{join}the {what} there {found}, here {expected}")?;
+                    write!(f, "{join}its hash of the {what} is {found}, expected {expected}")?;
                 }
                 Ok(())
             }

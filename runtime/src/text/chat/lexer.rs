@@ -111,8 +111,10 @@ pub(super) fn pieces(source: &str) -> Result<Vec<Piece<'_>>, TextError> {
             source.get(from..to).unwrap_or_default().bytes().filter(|&b| b == b'\n').count()
         };
         line += newlines(at, start);
-        let unclosed =
-            |what: &str| TextError::TemplateSyntax { line, problem: format!("{what} has no end") };
+        let unclosed = |what: &str| TextError::TemplateSyntax {
+            line,
+            problem: format!("{what} is not closed"),
+        };
         let rest = source.get(start..).unwrap_or_default();
         let end = match marker {
             b'#' => {
