@@ -11,7 +11,7 @@ use crate::cancel::Cancel;
 use crate::model_options::ModelOptions;
 use crate::plan::Plan;
 use crate::session::saved_state::Identity;
-use crate::session::{Retained, Session, SharedState, Taken, Vector};
+use crate::session::{Retained, Session, SharedState, TokenList, Vector};
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::{CheckOptions, Weights};
 
@@ -144,7 +144,7 @@ impl Model {
         Ok(Session {
             model: self.clone(),
             state: self.shared.executable.new_state()?,
-            tokens: Taken::default(),
+            tokens: TokenList::default(),
             logits: Vec::new(),
             retained: Retained::default(),
             poisoned: false,

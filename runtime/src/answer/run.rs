@@ -230,7 +230,7 @@ impl<'d> Answer<'d> {
     /// # Errors
     /// Those of [`Answer::pause`].
     pub async fn pause_async(&mut self, session: &mut Session) -> Result<(), AnswerError> {
-        if self.is_other(session) {
+        if self.was_used(session) {
             return Err(AnswerError::SessionUsed);
         }
         Ok(self.decoding.settle(session).await?)
@@ -258,13 +258,13 @@ impl<'d> Answer<'d> {
     }
 
     /// Whether the session is not the one that the last call left.
-    fn is_other(&self, session: &Session) -> bool {
+    fn was_used(&self, session: &Session) -> bool {
         session.position() != self.position
             || (self.decoding.is_under_way() && !session.is_poisoned())
     }
 
     fn check(&mut self, session: &Session) -> Result<(), AnswerError> {
-        if !self.is_other(session) {
+        if !self.was_used(session) {
             return Ok(());
         }
         match (&mut self.phase, &self.reason) {

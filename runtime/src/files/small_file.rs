@@ -34,10 +34,11 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
     if let Some(contents) = mounted::read(path, limit) {
         return contents.map_err(failure)?.map_err(Failure::TooLarge);
     }
-    let metadata = std::fs::metadata(path).map_err(|error| match in_place_of(path, &error) {
-        Some(what) => Failure::Io(io::Error::new(error.kind(), what)),
-        None => failure(error),
-    })?;
+    let metadata =
+        std::fs::metadata(path).map_err(|error| match explain_missing(path, &error) {
+            Some(what) => Failure::Io(io::Error::new(error.kind(), what)),
+            None => failure(error),
+        })?;
     // Check before opening: opening a named pipe would wait for a writer.
     if !metadata.is_file() {
         let what = if metadata.is_dir() { "it is a folder" } else { "it is not a regular file" };
@@ -61,7 +62,7 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
 }
 
 /// Explains why the system finds no file: a dangling link, or an unfinished download.
-pub(crate) fn in_place_of(path: &Path, error: &io::Error) -> Option<String> {
+pub(crate) fn explain_missing(path: &Path, error: &io::Error) -> Option<String> {
     if error.kind() != ErrorKind::NotFound {
         return None;
     }

@@ -226,7 +226,7 @@ impl Batch {
     /// Those of [`Batch::step`].
     pub async fn step_async(&mut self) -> Result<Vec<BatchEvent>, Error> {
         loop {
-            self.divide();
+            self.assign_shares();
             let mut runs: Vec<Run<'_>> =
                 self.sequences.iter_mut().filter_map(Sequence::run).collect();
             if runs.is_empty() {
@@ -240,13 +240,13 @@ impl Batch {
             }
         }
         for sequence in &mut self.sequences {
-            sequence.went_on(&mut self.events);
+            sequence.finish_step(&mut self.events);
         }
         Ok(std::mem::take(&mut self.events))
     }
 
     /// Sets how many tokens of each sequence the next step takes.
-    fn divide(&mut self) {
+    fn assign_shares(&mut self) {
         for sequence in &mut self.sequences {
             sequence.share = 0;
             if sequence.going
@@ -303,7 +303,7 @@ impl Sequence {
     }
 
     /// After the step: advances by its share, and chooses the next token if there are logits.
-    fn went_on(&mut self, events: &mut Vec<BatchEvent>) {
+    fn finish_step(&mut self, events: &mut Vec<BatchEvent>) {
         let share = std::mem::take(&mut self.share);
         if !self.going {
             return;

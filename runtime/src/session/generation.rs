@@ -300,11 +300,11 @@ impl<'a> Decoding<'a> {
         let wanted = most.min(self.options.ahead).min(room);
         if wanted == 0 {
             if running.submitted > 0 {
-                self.arrive(session, before).await?;
+                self.feed_last_chosen(session, before).await?;
             }
             return Ok(None);
         }
-        match self.go_ahead(session, sampler, before, wanted).await {
+        match self.run_ahead(session, sampler, before, wanted).await {
             Ok(Some(token)) => Ok(Some(token)),
             Ok(None) => {
                 self.left += 1;
@@ -321,7 +321,7 @@ impl<'a> Decoding<'a> {
 
     /// Ensures that `wanted` steps are in flight, the first of them with the token `before`, and
     /// waits for one.
-    async fn go_ahead(
+    async fn run_ahead(
         &mut self,
         session: &mut Session,
         sampler: &mut Sampler,
@@ -371,7 +371,7 @@ impl<'a> Decoding<'a> {
 
     /// Feeds the last token that the device chose, with no step in flight, and leaves the next
     /// choice to the host.
-    async fn arrive(&mut self, session: &mut Session, token: u32) -> Result<(), Error> {
+    async fn feed_last_chosen(&mut self, session: &mut Session, token: u32) -> Result<(), Error> {
         self.ahead = None;
         let Session { model, state, tokens, logits, poisoned, .. } = session;
         logits.clear();

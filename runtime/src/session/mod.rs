@@ -10,7 +10,7 @@ mod retained;
 pub mod saved_state;
 mod snapshot;
 pub mod speculate;
-mod taken;
+mod token_list;
 mod vectors;
 
 use crate::Error;
@@ -26,7 +26,7 @@ pub(crate) use retained::Retained;
 pub use retained::{Reach, Retain};
 pub(crate) use snapshot::SharedState;
 pub use snapshot::Snapshot;
-pub(crate) use taken::Taken;
+pub(crate) use token_list::TokenList;
 pub(crate) use vectors::{VECTOR_BYTES, Vector};
 
 /// The state of one sequence: recurrent tensors, key/value cache, tokens, last logits.
@@ -43,7 +43,7 @@ pub(crate) use vectors::{VECTOR_BYTES, Vector};
 pub struct Session {
     pub(crate) model: Model,
     pub(crate) state: Box<dyn SessionState>,
-    pub(crate) tokens: Taken,
+    pub(crate) tokens: TokenList,
     pub(crate) logits: Vec<f32>,
     pub(crate) retained: Retained,
     pub(crate) poisoned: bool,
@@ -160,7 +160,7 @@ impl Session {
         self.state = snapshot.state().copy()?;
         let common = common_prefix(&self.tokens, snapshot.tokens());
         self.retained.forget_after(common);
-        self.tokens.clone_from(snapshot.taken());
+        self.tokens.clone_from(snapshot.token_list());
         self.set_logits(snapshot.last_logits());
         self.poisoned = false;
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{Session, Taken};
+use super::{Session, TokenList};
 use crate::Error;
 use crate::backend::SessionState;
 use crate::model::Model;
@@ -39,7 +39,7 @@ pub struct Snapshot(Arc<Inner>);
 struct Inner {
     model: Model,
     state: SharedState,
-    tokens: Taken,
+    tokens: TokenList,
     logits: Option<Vec<f32>>,
 }
 
@@ -47,7 +47,7 @@ impl Snapshot {
     pub(crate) fn new(
         model: Model,
         state: SharedState,
-        tokens: Taken,
+        tokens: TokenList,
         logits: Option<&[f32]>,
     ) -> Self {
         Self(Arc::new(Inner { model, state, tokens, logits: logits.map(<[f32]>::to_vec) }))
@@ -63,7 +63,7 @@ impl Snapshot {
         &self.0.tokens
     }
 
-    pub(crate) fn taken(&self) -> &Taken {
+    pub(crate) fn token_list(&self) -> &TokenList {
         &self.0.tokens
     }
 

@@ -227,7 +227,7 @@ impl Weights {
         }
         if !spare.is_empty() {
             let s = if spare.len() == 1 { " is" } else { "s are" };
-            let listed = in_short(&spare, names.iter().map(|name| &**name));
+            let listed = summarize(&spare, names.iter().map(|name| &**name));
             log::warn!("{} tensor{s} not used by the model: {listed}", spare.len());
         }
         checked.surplus = spare.iter().map(|name| name.to_string()).collect();
@@ -310,7 +310,7 @@ const GROUPS: usize = 6;
 
 /// Names of unused tensors in short: `MODULE.*` for modules that are entirely unused, and `*` for
 /// numbers that differ.
-fn in_short<'a>(unused: &[&str], used: impl Iterator<Item = &'a str>) -> String {
+fn summarize<'a>(unused: &[&str], used: impl Iterator<Item = &'a str>) -> String {
     // All prefixes of paths to used tensors.
     let mut paths: HashSet<&str> = HashSet::new();
     for name in used {
@@ -430,7 +430,7 @@ mod tests {
     #[test]
     fn unused_tensors_are_listed_in_short() {
         let used = ["model.embed.weight", "model.layers.0.mlp.up.weight", "model.norm.weight"];
-        let short = |unused: &[&str]| in_short(unused, used.into_iter());
+        let short = |unused: &[&str]| summarize(unused, used.into_iter());
         assert_eq!(short(&["score.weight"]), "`score.*`");
         assert_eq!(short(&["extra"]), "`extra`");
         let vision: Vec<String> = (0..300).map(|i| format!("vision.layers.{i}.w")).collect();
@@ -442,7 +442,7 @@ mod tests {
         assert_eq!(short(&layers[1..]), "`model.layers.1.*` (2)");
         let used = ["model.layers.0.mlp.up", "model.layers.1.mlp.up", "model.layers.12.mlp.up"];
         let masks = ["model.layers.0.mlp.mask", "model.layers.12.mlp.mask"];
-        assert_eq!(in_short(&masks, used.into_iter()), "`model.layers.*.mlp.mask` (2)");
+        assert_eq!(summarize(&masks, used.into_iter()), "`model.layers.*.mlp.mask` (2)");
         let many: Vec<String> = (0..100).map(|i| format!("m{i}.weight")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let text = short(&many);

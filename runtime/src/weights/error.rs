@@ -330,12 +330,12 @@ fn no_weights(
     if others.len() > 1 {
         write!(f, " and {} more files", others.len() - 1)?;
     }
-    f.write_str(instead_of_weights(first))
+    f.write_str(weights_advice(first))
 }
 
 /// Advice for a folder with the file `name` in place of weights: the end of a sentence that names
 /// the file.
-pub(crate) fn instead_of_weights(name: &str) -> &'static str {
+pub(crate) fn weights_advice(name: &str) -> &'static str {
     let ending = name.rsplit('.').next().unwrap_or_default();
     match ending {
         "safetensors" if name.starts_with("adapter") => {

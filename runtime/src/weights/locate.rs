@@ -47,7 +47,7 @@ pub(super) struct Absent {
 pub(super) fn locate(folder: &Path) -> Result<Located, WeightsError> {
     // A problem with an optional file, reported if nothing else is found.
     let mut problem = None;
-    if let Some(single) = unless_void(open_source(folder, SINGLE), &mut problem)? {
+    if let Some(single) = usable_or_absent(open_source(folder, SINGLE), &mut problem)? {
         // This file suffices, unless an index lists it as one of several. An index of other files
         // is stale.
         let index = read_index(folder).ok().flatten();
@@ -57,7 +57,7 @@ pub(super) fn locate(folder: &Path) -> Result<Located, WeightsError> {
             None => Ok(Located { sources: vec![single], index: None, absent: Absent::default() }),
         };
     }
-    if let Some(index) = unless_void(read_index(folder), &mut problem)? {
+    if let Some(index) = usable_or_absent(read_index(folder), &mut problem)? {
         return indexed(folder, index);
     }
     let sets = numbered(folder);
@@ -72,13 +72,13 @@ pub(super) fn locate(folder: &Path) -> Result<Located, WeightsError> {
     if left > 0 {
         log::warn!("{}: ignoring {left} files with weights of another set", folder.display());
     }
-    let absent = unnumbered(&sets, &chosen);
+    let absent = missing_shards(&sets, &chosen);
     open_all(folder, chosen, None, absent)
 }
 
 /// Returns what was found. If it is unusable and may count as absent, stores the reason in
 /// `problem`.
-fn unless_void<T>(
+fn usable_or_absent<T>(
     found: Result<Option<T>, WeightsError>,
     problem: &mut Option<WeightsError>,
 ) -> Result<Option<T>, WeightsError> {
@@ -127,7 +127,7 @@ fn indexed(folder: &Path, index: WeightMap) -> Result<Located, WeightsError> {
             });
         }
         if !sets.iter().any(is_whole) {
-            lacking = unnumbered(&sets, &chosen);
+            lacking = missing_shards(&sets, &chosen);
         }
     }
     // If one set is complete, shards of another one would only cause conflicts.
@@ -214,13 +214,13 @@ fn choose(folder: &Path, sets: &BTreeMap<usize, Set>) -> Result<BTreeSet<String>
 }
 
 /// The names of the files missing from the sets of `chosen`.
-fn unnumbered(sets: &BTreeMap<usize, Set>, chosen: &BTreeSet<String>) -> Vec<String> {
+fn missing_shards(sets: &BTreeMap<usize, Set>, chosen: &BTreeSet<String>) -> Vec<String> {
     let mut files = Vec::new();
     for (&of, set) in sets {
         let Some(name) = set.values().find(|name| chosen.contains(*name)) else { continue };
         let from = usize::from(!set.contains_key(&0));
         for number in (from..from + of).filter(|number| !set.contains_key(number)) {
-            files.push(renumbered(name, number));
+            files.push(shard_name(name, number));
             if files.len() >= MAX_SHARDS {
                 return files;
             }
@@ -230,7 +230,7 @@ fn unnumbered(sets: &BTreeMap<usize, Set>, chosen: &BTreeSet<String>) -> Vec<Str
 }
 
 /// The name of shard `number` in the same set as `name`.
-fn renumbered(name: &str, number: usize) -> String {
+fn shard_name(name: &str, number: usize) -> String {
     let end = name.rfind("-of-").unwrap_or(name.len());
     let (before, after) = name.split_at(end);
     let stem = before.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -347,7 +347,7 @@ mod tests {
         let sets = sets(&["model-00002-of-00004.safetensors", "model-00004-of-00004.safetensors"]);
         let chosen = choose(Path::new("."), &sets).unwrap();
         assert_eq!(
-            unnumbered(&sets, &chosen),
+            missing_shards(&sets, &chosen),
             ["model-00001-of-00004.safetensors", "model-00003-of-00004.safetensors"]
         );
     }

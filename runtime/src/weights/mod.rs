@@ -41,7 +41,7 @@ pub(crate) mod unread;
 pub(crate) use check::matches as glob;
 pub use check::{CheckOptions, Checked, Mismatch, Problem};
 pub use error::WeightsError;
-pub(crate) use error::{Name, Names, instead_of_weights};
+pub(crate) use error::{Name, Names, weights_advice};
 pub use foreign::{Conversion, ConversionError};
 pub use header::HeaderError;
 /// For safetensors files that are not weights.

@@ -13,26 +13,26 @@ use serde_json::Value;
 use crate::files::small_file;
 
 /// Files that were reported. Several parts of the text code read the same ones.
-static TOLD: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+static REPORTED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 /// Most files remembered.
-const MAX_TOLD: usize = 1000;
+const MAX_REPORTED: usize = 1000;
 /// Largest file searched for the end of an answer, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
 
 /// Clears what was reported about the files in `folder`, when a model is opened there.
 pub(crate) fn begin(folder: &Path) {
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    told.retain(|path| !path.starts_with(folder));
+    let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+    reported.retain(|path| !path.starts_with(folder));
 }
 
 /// Warns that the file at `path` can't be read, unless that was done already.
 pub(crate) fn warn(path: &Path, problem: &dyn Display) {
     {
-        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() >= MAX_TOLD {
-            told.clear();
+        let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.len() >= MAX_REPORTED {
+            reported.clear();
         }
-        if !told.insert(path.to_path_buf()) {
+        if !reported.insert(path.to_path_buf()) {
             return;
         }
     }

@@ -120,7 +120,7 @@ impl Companions {
                 Err(error) => error.to_string(),
             },
             Err(error) => {
-                small_file::in_place_of(&path, &error).unwrap_or_else(|| error.to_string())
+                small_file::explain_missing(&path, &error).unwrap_or_else(|| error.to_string())
             }
         };
         self.left_out.push((name, problem));

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use crate::Error;
 use crate::model::Model;
 use crate::session::saved_state::{Heading, SavedStateError, read_heading};
-use crate::session::{Snapshot, Taken};
+use crate::session::{Snapshot, TokenList};
 
 /// `kinglet-MODEL-TOKENS.safetensors`, with hashes in hexadecimal. No other file in the folder is
 /// ever touched.
@@ -24,7 +24,7 @@ pub(super) struct File {
 
 /// A file of this model, found when the folder was opened.
 pub(super) struct Found {
-    pub(super) tokens: Taken,
+    pub(super) tokens: TokenList,
     pub(super) has_logits: bool,
     pub(super) file: File,
 }
@@ -117,7 +117,7 @@ impl Disk {
         let removed = self.make_room(needed)?;
         // If two sequences share a name, one file replaces the other; reads compare the tokens in
         // it.
-        let [low, high, ..] = snapshot.taken().digest();
+        let [low, high, ..] = snapshot.token_list().digest();
         let tokens = u64::from(high) << 32 | u64::from(low);
         let path = self.folder.join(format!("{}{tokens:016x}{SUFFIX}", self.prefix));
         snapshot.save(&path)?;

@@ -322,7 +322,7 @@ impl PrefixCache {
             self.forget(node);
         }
         let snapshot = session.snapshot()?;
-        let vectors = snapshot.taken().distinct_vectors();
+        let vectors = snapshot.token_list().distinct_vectors();
         let entry = Entry { memory: None, disk: None, vectors, used, boundary, has_logits };
         self.tree.insert(session.tokens(), entry);
         if let Some(node) = self.tree.find(session.tokens()) {
@@ -389,12 +389,12 @@ impl PrefixCache {
         if let Some(entry) = self.tree.get_mut(node) {
             entry.disk = file;
         }
-        self.lose_files(&removed);
+        self.forget_files(&removed);
         written
     }
 
     /// Forgets deleted files, and the entries that were only there.
-    fn lose_files(&mut self, removed: &[disk::File]) {
+    fn forget_files(&mut self, removed: &[disk::File]) {
         if removed.is_empty() {
             return;
         }

@@ -25,7 +25,7 @@ use crate::model::Model;
 use crate::plan::StateKind;
 use crate::plan::op::{AttentionSpan, StateId};
 use crate::sampling::{Rng, SamplerState};
-use crate::session::{FIRST_VECTOR_ID, Session, Taken};
+use crate::session::{FIRST_VECTOR_ID, Session, TokenList};
 use crate::weights::{HeaderError, Tensor, parse_header};
 
 /// Largest header accepted, in bytes. A saved session's takes a few hundred bytes per layer.
@@ -70,7 +70,7 @@ impl Model {
         let vocab = self.vocab();
         // Read in the file's order, which is that of the checksum.
         let random = file.random().map_err(of_input)?;
-        session.tokens = file.taken(vocab, of_input)?;
+        session.tokens = file.token_list(vocab, of_input)?;
         if file.tensors.contains_key(LOGITS) {
             session.logits = file.floats(LOGITS).map_err(of_input)?;
         }
@@ -114,7 +114,7 @@ fn open(path: &Path) -> Result<BufReader<File>, SavedStateError> {
 /// What the header and the tokens of a saved session tell, without reading its state.
 pub(crate) struct Heading {
     /// The tokens it was fed.
-    pub(crate) tokens: Taken,
+    pub(crate) tokens: TokenList,
     /// Whether it has the logits after the last of them.
     pub(crate) has_logits: bool,
 }
@@ -125,7 +125,7 @@ pub(crate) fn read_heading(model: &Model, path: &Path) -> Result<Heading, Error>
     let mut file = SavedFile::new(open(path).map_err(of_file)?).map_err(of_file)?;
     let position = file.check_model(model).map_err(of_file)?;
     file.check_tensors(model, position).map_err(of_file)?;
-    let tokens = file.taken(model.vocab(), of_file)?;
+    let tokens = file.token_list(model.vocab(), of_file)?;
     Ok(Heading { tokens, has_logits: file.tensors.contains_key(LOGITS) })
 }
 
@@ -334,11 +334,11 @@ impl<R: Read + Seek> SavedFile<R> {
     }
 
     /// Reads the tokens and vectors that the session was fed.
-    fn taken(
+    fn token_list(
         &mut self,
         vocab: usize,
         failed: impl Fn(SavedStateError) -> Error,
-    ) -> Result<Taken, Error> {
+    ) -> Result<TokenList, Error> {
         let Some(vectors) = self.tensors.get(VECTORS) else {
             let ids = self.ids(TOKENS, vocab, |_| true).map_err(&failed)?;
             if let Some(index) = ids.iter().position(|&id| id >= FIRST_VECTOR_ID) {
@@ -352,10 +352,10 @@ impl<R: Read + Seek> SavedFile<R> {
         let words: Vec<u32> = self.elements(VECTORS).map_err(&failed)?;
         let digests: &[Digest] = words.as_chunks().0;
         let missing = || failed(SavedStateError::MissingTensor { name: VECTORS.into() });
-        let taken = Taken::from_parts(&ids, digests)?.ok_or_else(missing)?;
-        let places = ids.iter().copied().zip(taken.iter().copied());
+        let tokens = TokenList::from_parts(&ids, digests)?.ok_or_else(missing)?;
+        let places = ids.iter().copied().zip(tokens.iter().copied());
         self.vectors = places.filter(|(id, _)| *id >= FIRST_VECTOR_ID).collect();
-        Ok(taken)
+        Ok(tokens)
     }
 
     /// Reads ids that are below `vocab`, or are from [`FIRST_VECTOR_ID`] on and known as vectors.

@@ -23,13 +23,13 @@ use crate::model::Model;
 use crate::plan::StateKind;
 use crate::plan::op::{AttentionSpan, StateId};
 use crate::sampling::SamplerState;
-use crate::session::{FIRST_VECTOR_ID, Session, Snapshot, Taken};
+use crate::session::{FIRST_VECTOR_ID, Session, Snapshot, TokenList};
 
 /// The parts of a file.
 struct Contents<'a> {
     model: &'a Model,
     state: &'a dyn SessionState,
-    tokens: &'a Taken,
+    tokens: &'a TokenList,
     logits: Option<&'a [f32]>,
     sampler: Option<&'a SamplerState>,
 }
@@ -102,7 +102,7 @@ impl Snapshot {
     /// Those of [`Snapshot::save`].
     pub async fn write_to_async(&self, out: &mut dyn Write) -> Result<(), Error> {
         let state = self.state().copy()?;
-        let (tokens, logits) = (self.taken(), self.last_logits());
+        let (tokens, logits) = (self.token_list(), self.last_logits());
         let contents =
             Contents { model: self.model(), state: &*state, tokens, logits, sampler: None };
         contents.write(out).await.map_err(|problem| problem.into_error(None))
@@ -115,7 +115,7 @@ impl Snapshot {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         // Copy the state, so that others can read the shared one while this writes to disk.
         let state = self.state().copy()?;
-        let (tokens, logits) = (self.taken(), self.last_logits());
+        let (tokens, logits) = (self.token_list(), self.last_logits());
         let contents =
             Contents { model: self.model(), state: &*state, tokens, logits, sampler: None };
         save(contents, path.as_ref())

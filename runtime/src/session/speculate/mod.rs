@@ -70,12 +70,12 @@ pub(crate) struct Speculating<'a> {
     /// Steps to run without drafts because of these misses.
     pause: usize,
     /// The last step, if it changed the session's state.
-    step: Option<TakenIn>,
+    step: Option<SpeculativeStep>,
     pub(crate) stats: SpeculationStats,
 }
 
 /// A step that changed the state.
-struct TakenIn {
+struct SpeculativeStep {
     /// Tokens that the state held before it.
     position: usize,
     /// The state before it, if the step had drafts.
@@ -172,7 +172,8 @@ impl<'a> Speculating<'a> {
         let (state, wanted) = (&mut *session.state, Logits::All);
         let run = BackendRun { tokens: &tokens, vectors: None, state, wanted, logits: &mut logits };
         session.model.executable().step(vec![run]).await?;
-        self.step = Some(TakenIn { position, before, tokens, logits, held: lag, sure: lag + 1 });
+        self.step =
+            Some(SpeculativeStep { position, before, tokens, logits, held: lag, sure: lag + 1 });
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::files::mounted;
-use crate::weights::{Name, Names, instead_of_weights};
+use crate::weights::{Name, Names, weights_advice};
 
 /// Why a path is not a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,7 +146,7 @@ impl fmt::Display for NotAModel {
                         ", without the model's config.json beside it: {A_MODEL}, as downloaded from the hub"
                     ),
                     None if is_weights(&name) => {
-                        write!(f, "{} ({A_MODEL})", instead_of_weights(&name))
+                        write!(f, "{} ({A_MODEL})", weights_advice(&name))
                     }
                     None => write!(f, ": {A_MODEL}"),
                 }
@@ -196,7 +196,7 @@ impl fmt::Display for NotAModel {
             Self::NoConfig { path, weights, .. } => {
                 write!(f, "{} has no config.json, only {}", Place(path), Names(weights))?;
                 match weights.first() {
-                    Some(first) if !is_usable(first) => f.write_str(instead_of_weights(first)),
+                    Some(first) if !is_usable(first) => f.write_str(weights_advice(first)),
                     _ => f.write_str(": download config.json of the same model too"),
                 }
             }

@@ -39,7 +39,7 @@ pub fn resolve_folder(path: impl AsRef<Path>) -> Result<PathBuf, Error> {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => return Err(contents::of_file(path).into()),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Err(nothing_at(path).into());
+            return Err(explain_nothing(path).into());
         }
         Err(source) => return Err(Error::Read { path: path.into(), source }),
     }
@@ -55,7 +55,7 @@ pub(crate) fn explain(folder: &Path) -> NotAModel {
 }
 
 /// Explains a path where nothing exists.
-fn nothing_at(path: &Path) -> NotAModel {
+fn explain_nothing(path: &Path) -> NotAModel {
     if let Ok(target) = fs::read_link(path) {
         return NotAModel::DanglingLink { path: path.into(), target };
     }

@@ -1,4 +1,4 @@
-//! [`Taken`]: the tokens and vectors that a session was fed.
+//! [`TokenList`]: the tokens and vectors that a session was fed.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -12,20 +12,20 @@ use crate::files::blake2s::{Blake2s, Digest};
 /// Ids of tokens and vectors in order, readable as a slice. It keeps the vectors alive, without
 /// which their ids would be meaningless.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Taken {
+pub(crate) struct TokenList {
     ids: Vec<u32>,
     /// One for each id of a vector, in order.
     vectors: Vec<Arc<Vector>>,
 }
 
-impl Deref for Taken {
+impl Deref for TokenList {
     type Target = [u32];
     fn deref(&self) -> &[u32] {
         &self.ids
     }
 }
 
-impl From<Vec<u32>> for Taken {
+impl From<Vec<u32>> for TokenList {
     /// Tokens only.
     fn from(ids: Vec<u32>) -> Self {
         debug_assert!(!ids.iter().any(|&id| is_vector(id)), "a vector needs a hold");
@@ -33,7 +33,7 @@ impl From<Vec<u32>> for Taken {
     }
 }
 
-impl Taken {
+impl TokenList {
     /// Rebuilds a sequence from `stored` ids, where vector ids count from [`FIRST_VECTOR_ID`] into
     /// `digests`. `None` if an index is out of range.
     ///
@@ -52,7 +52,7 @@ impl Taken {
         Ok(Some(Self { ids, vectors }))
     }
 
-    /// The inverse of [`Taken::from_parts`]. The result is the same for the same contents in every
+    /// The inverse of [`TokenList::from_parts`]. The result is the same for the same contents in every
     /// process.
     pub(crate) fn to_parts(&self) -> (Vec<u32>, Vec<Digest>) {
         let mut places = HashMap::new();
@@ -135,53 +135,53 @@ mod tests {
     use super::super::vectors::{digest_of, hold};
     use super::*;
 
-    fn sample() -> Taken {
+    fn sample() -> TokenList {
         let digests = [7.5, 8.5, 7.5].map(|x| digest_of(&[x]));
-        let mut taken = Taken::default();
-        taken.extend(&[1, 2], &[]);
+        let mut list = TokenList::default();
+        list.extend(&[1, 2], &[]);
         let vectors = hold(&digests).unwrap();
-        taken.extend(&[0; 3], &vectors);
-        taken.push(3);
-        taken
+        list.extend(&[0; 3], &vectors);
+        list.push(3);
+        list
     }
 
     #[test]
     fn parts_say_all_of_it() {
-        let taken = sample();
-        let (ids, digests) = taken.to_parts();
+        let list = sample();
+        let (ids, digests) = list.to_parts();
         assert_eq!(ids, [1, 2, FIRST_VECTOR_ID, FIRST_VECTOR_ID + 1, FIRST_VECTOR_ID, 3]);
         assert_eq!(digests, [7.5, 8.5].map(|x| digest_of(&[x])));
-        let again = Taken::from_parts(&ids, &digests).unwrap().unwrap();
-        assert_eq!((&*again, again.digest()), (&*taken, taken.digest()));
-        assert!(Taken::from_parts(&ids, &digests[..1]).unwrap().is_none());
+        let again = TokenList::from_parts(&ids, &digests).unwrap().unwrap();
+        assert_eq!((&*again, again.digest()), (&*list, list.digest()));
+        assert!(TokenList::from_parts(&ids, &digests[..1]).unwrap().is_none());
     }
 
     #[test]
     fn vectors_are_held_as_long_as_their_ids_are_there() {
-        let mut taken = sample();
-        let count = |taken: &Taken| (taken.len(), taken.vectors.len());
-        assert_eq!((count(&taken), taken.distinct_vectors().len()), ((6, 3), 2));
-        taken.pop();
-        assert_eq!(count(&taken), (5, 3));
-        taken.truncate(9);
-        taken.truncate(4);
-        assert_eq!((count(&taken), taken.distinct_vectors().len()), ((4, 2), 2));
-        taken.pop();
-        taken.truncate(1);
-        assert_eq!(count(&taken), (1, 0));
-        taken.clear();
-        taken.pop();
-        assert!(taken.is_empty());
+        let mut list = sample();
+        let count = |list: &TokenList| (list.len(), list.vectors.len());
+        assert_eq!((count(&list), list.distinct_vectors().len()), ((6, 3), 2));
+        list.pop();
+        assert_eq!(count(&list), (5, 3));
+        list.truncate(9);
+        list.truncate(4);
+        assert_eq!((count(&list), list.distinct_vectors().len()), ((4, 2), 2));
+        list.pop();
+        list.truncate(1);
+        assert_eq!(count(&list), (1, 0));
+        list.clear();
+        list.pop();
+        assert!(list.is_empty());
     }
 
     #[test]
     fn what_differs_has_another_digest() {
         let digest = |ids: &[u32], floats: &[f32]| {
-            let mut taken = Taken::default();
-            taken.extend(ids, &[]);
+            let mut list = TokenList::default();
+            list.extend(ids, &[]);
             let digests: Vec<Digest> = floats.iter().map(|&x| digest_of(&[x])).collect();
-            taken.extend(&[], &hold(&digests).unwrap());
-            taken.digest()
+            list.extend(&[], &hold(&digests).unwrap());
+            list.digest()
         };
         let all = [
             digest(&[], &[]),
