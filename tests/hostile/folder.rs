@@ -1,4 +1,4 @@
-//! Folders that are none, lack a file, or have something else in a file's place.
+//! Folders that don't exist, lack a file, or have something else in a file's place.
 
 use std::path::Path;
 
@@ -45,7 +45,7 @@ fn a_file_where_a_folder_should_be() {
         let NotAModel::File { model: Some(model), .. } = not_a_model(error) else { panic!() };
         assert_eq!(model, folder.path());
     }
-    // Weights by themselves.
+    // Only weights.
     folder.remove("config.json");
     let file = folder.path().join("model.safetensors");
     let error = refused(&file, &["is a file", "without the model's config.json beside it"]);
@@ -94,7 +94,7 @@ fn a_missing_shard_and_a_missing_index() {
     folder.remove(shard);
     let error = refused(folder.path(), &[shard, "download", "tensors missing"]);
     assert!(matches!(error, Error::Weights(WeightsError::Incomplete { .. })), "{error:?}");
-    // The numbers in the names of the others tell of it, too.
+    // The numbers in the names of the other files show it too.
     folder.remove("model.safetensors.index.json");
     let error = refused(folder.path(), &[shard, "download"]);
     assert!(matches!(error, Error::Weights(WeightsError::Incomplete { .. })), "{error:?}");
@@ -105,7 +105,7 @@ fn a_missing_shard_and_a_missing_index() {
     folder.remove("model.safetensors.index.json");
     let fingerprint = |model: &kinglet::Model| model.weights().fingerprint().unwrap();
     assert_eq!(fingerprint(&open(folder.path()).unwrap()), fingerprint(&whole));
-    // An index that has every tensor elsewhere, in files that are partly not there.
+    // An index that places every tensor elsewhere, partly in missing files.
     let index = copy("llama/sharded").read("model.safetensors.index.json");
     let index = index
         .replace("00001-of", "0000x-of")
@@ -230,7 +230,7 @@ fn a_repository_of_the_hubs_cache() {
         assert_eq!(open(&repository.join("snapshots")).unwrap().folder(), folder);
         assert!(kinglet::estimate(&repository, &ModelOptions::new(), 1).is_ok());
     }
-    // A ref leads nowhere else.
+    // A ref can't leave the repository.
     for main in ["../../..", "", "cc33", "bb22/../aa11"] {
         std::fs::write(refs.join("main"), main).unwrap();
         assert!(matches!(
@@ -240,7 +240,7 @@ fn a_repository_of_the_hubs_cache() {
     }
 }
 
-/// Devices, pipes and links that lead nowhere: reading one could block for ever, or never end.
+/// Devices, pipes and dangling links: reading one could block forever or never end.
 #[cfg(unix)]
 #[test]
 fn files_that_are_no_files() {
@@ -260,7 +260,7 @@ fn files_that_are_no_files() {
     }
 }
 
-/// Links as the hub's cache has them are as good as files.
+/// Links as in the hub's cache work like files.
 #[cfg(unix)]
 #[test]
 fn links_to_files_are_followed() {

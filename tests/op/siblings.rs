@@ -1,10 +1,10 @@
-//! One op, one name: an op has a file of its name in every place that knows ops.
+//! One op, one name: every place that implements ops has a file of the op's name.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Names of the files in `folder` (from the repository's root) that end in `.EXTENSION`, without it; empty if there
-/// is no such folder.
+/// Names of the files in `folder` (relative to the repository's root) with the given extension,
+/// without it; empty if the folder does not exist.
 fn names(folder: &str, extension: &str) -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let Ok(entries) = std::fs::read_dir(root.join(folder)) else { return BTreeSet::new() };
@@ -31,7 +31,7 @@ fn ops() -> BTreeSet<String> {
 fn every_op_has_its_siblings() {
     let ops = ops();
     assert!(ops.len() >= 12, "only {ops:?}");
-    // A folder that is required from the beginning, and those that must be complete once they hold any op.
+    // Folders that must always be complete, and those that must be complete once they hold any op.
     let places = [
         ("runtime/src/backend/cpu", "rs", true),
         ("runtime/src/backend/gpu/wgpu", "rs", true),
