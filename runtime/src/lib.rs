@@ -46,9 +46,11 @@ pub mod weights;
 pub use backend::cpu::simd::Isa;
 pub use backend::cpu::{Spawn, TeamThread};
 #[cfg(feature = "wgpu")]
-pub use backend::gpu::wgpu::adapter::{AdapterInfo, AdapterKind, adapters};
+pub use backend::gpu::adapter::{AdapterInfo, AdapterKind};
 #[cfg(feature = "wgpu")]
-pub use backend::gpu::wgpu::capabilities::Capabilities;
+pub use backend::gpu::capabilities::Capabilities;
+#[cfg(feature = "wgpu")]
+pub use backend::gpu::wgpu::adapters;
 pub use backend::{Backend, Logits};
 pub use cancel::Cancel;
 pub use error::Error;

@@ -133,10 +133,7 @@ fn folders_without_a_config() {
         }
         not_a_model(refused(folder.path(), &[parts, &["config.json"]].concat()))
     };
-    says(
-        &["a-Q4_K_M.gguf", "a-Q8_0.gguf", "README.md"],
-        &["a-Q8_0.gguf", "GGUF is not supported"],
-    );
+    says(&["a-Q4_K_M.gguf", "a-Q8_0.gguf", "README.md"], &["a-Q8_0.gguf", "GGUF is not supported"]);
     says(&["pytorch_model.bin", "tokenizer.json"], &["pytorch_model.bin", "save_pretrained"]);
     says(&["model.pt"], &["model.pt", "run code"]);
     says(&["decoder.onnx"], &["decoder.onnx", "exported"]);

@@ -8,7 +8,7 @@ use kinglet_models::ModelSpec;
 use super::Executable;
 use super::cpu::CpuExecutable;
 #[cfg(feature = "wgpu")]
-use super::gpu::wgpu::{OpenDevice, WgpuExecutable, adapter};
+use super::gpu::wgpu::{OpenDevice, WgpuExecutable, hardware};
 use crate::plan::Plan;
 use crate::weights::Weights;
 use crate::{Error, ModelOptions};
@@ -95,7 +95,7 @@ fn automatic(
         return Ok(Box::new(WgpuExecutable::new(plan, weights, options, spec)?));
     } else if options.threads.is_none()
         && options.isa.is_none()
-        && let Some(adapter) = adapter::hardware()
+        && let Some(adapter) = hardware()
     {
         let own = options.clone().adapter(adapter);
         match WgpuExecutable::new(plan.clone(), weights, &own, spec) {
