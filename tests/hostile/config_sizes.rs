@@ -200,7 +200,7 @@ fn sizes_that_are_not_the_weights_are_named_with_both_shapes() {
         let folder = copy(name);
         let config: Value = serde_json::from_str(&folder.read("config.json")).unwrap();
         set(&folder, &config, &[(field, json!(value))]);
-        let error = refused(folder.path(), &[tensor, expected, found, "was expected"]);
+        let error = refused(folder.path(), &[tensor, expected, found, "expected"]);
         let Error::Weights(WeightsError::Mismatch(mismatch)) = &error else { panic!("{error:?}") };
         let shapes =
             |p: &Problem| matches!(p, Problem::WrongShape { tensor: t, .. } if t == tensor);

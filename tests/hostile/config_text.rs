@@ -128,7 +128,7 @@ fn values_of_every_wrong_kind_in_every_field() {
                     }
                     // Sizes that are valid in themselves do not fit the weights.
                     Error::Weights(_) => {
-                        assert!(message.contains("do not fit config.json"), "{}", what());
+                        assert!(message.contains("do not match config.json"), "{}", what());
                         // The first tensor is named on the first line.
                         let first = message.lines().next().unwrap_or_default();
                         assert!(first.contains(": `"), "no tensor named: {}", what());

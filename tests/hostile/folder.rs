@@ -10,7 +10,7 @@ use crate::{copy, open, open_with, refused};
 
 #[test]
 fn no_folder_no_config_no_weights() {
-    let error = refused(Path::new("/nowhere/at/all"), &["/nowhere/at/all", "there is no /nowhere"]);
+    let error = refused(Path::new("/nowhere/at/all"), &["/nowhere/at/all", "nor does /nowhere"]);
     assert!(matches!(error, Error::NotAModel(NotAModel::Nowhere { .. })), "{error:?}");
 
     let folder = TempDir::new();
@@ -48,7 +48,7 @@ fn a_file_where_a_folder_should_be() {
     // Only weights.
     folder.remove("config.json");
     let file = folder.path().join("model.safetensors");
-    let error = refused(&file, &["is a file", "config.json of the same model is not beside it"]);
+    let error = refused(&file, &["is a file", "without the model's config.json beside it"]);
     assert!(matches!(not_a_model(error), NotAModel::File { model: None, .. }));
     folder.write("model-q4.gguf", "");
     refused(&folder.path().join("model-q4.gguf"), &["is a file", "GGUF"]);
@@ -133,15 +133,12 @@ fn folders_without_a_config() {
         }
         not_a_model(refused(folder.path(), &[parts, &["config.json"]].concat()))
     };
-    says(
-        &["a-Q4_K_M.gguf", "a-Q8_0.gguf", "README.md"],
-        &["a-Q8_0.gguf", "GGUF files are not read"],
-    );
+    says(&["a-Q4_K_M.gguf", "a-Q8_0.gguf", "README.md"], &["a-Q8_0.gguf", "GGUF is not supported"]);
     says(&["pytorch_model.bin", "tokenizer.json"], &["pytorch_model.bin", "save_pretrained"]);
     says(&["model.pt"], &["model.pt", "run code"]);
     says(&["decoder.onnx"], &["decoder.onnx", "exported"]);
     says(&["adapter_config.json", "adapter_model.safetensors"], &["adapter", "org/base", "merge"]);
-    says(&["model-00001-of-00002.safetensors"], &["download it as well"]);
+    says(&["model-00001-of-00002.safetensors"], &["download config.json of the same model too"]);
     says(&["consolidated.safetensors", "params.json"], &["params.json", "model*.safetensors"]);
     says(&["model_index.json", "unet/config.json"], &["diffusers"]);
     says(&["tokenizer.json", "merges.txt"], &["tokenizer.json", "nor weights"]);

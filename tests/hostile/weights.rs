@@ -121,7 +121,7 @@ fn types_that_cannot_be_computed_with_are_named() {
             let elements: usize = entry.2.iter().product();
             (entry.1, entry.3) = (dtype, vec![0; size * elements]);
         });
-        let problems = problems(refused(folder.path(), &[tensor, "BF16 can be read"]));
+        let problems = problems(refused(folder.path(), &[tensor, "expected F32, F16 or BF16"]));
         assert!(matches!(&problems[..], [Problem::UnsupportedDtype { .. }]), "{problems:?}");
     }
 }

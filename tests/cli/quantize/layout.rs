@@ -191,7 +191,7 @@ fn config_json_gains_the_quantization_and_keeps_the_rest() {
     let out = Out::new();
     let model = folder.path().to_str().unwrap();
     let done = quantize(model, &out.path(), &["--json", "--mode", "nvfp4"]);
-    assert!(done.stderr.contains("generation_config.json along: it is a folder"), "{done:?}");
+    assert!(done.stderr.contains("generation_config.json: it is a folder"), "{done:?}");
     let report: Value = serde_json::from_str(&done.stdout).unwrap();
     let left_out = json!([{ "file": "generation_config.json", "problem": "it is a folder" }]);
     assert_eq!(report["left_out"], left_out);

@@ -64,7 +64,7 @@ fn a_recipe_that_cannot_be_is_refused() {
         quantize(&model, &out.path(), &args)
     };
     for (rules, parts) in [
-        ("{", &["recipe.json", "no JSON"][..]),
+        ("{", &["recipe.json", "not JSON"][..]),
         (r#"[{"match": "a", "bits": 7}]"#, &["recipe.json", "rule 1", "7 bits"]),
         // Rows of 12 are not whole groups; a rule with a star in the module's name skips them
         // without an error.
