@@ -8,4 +8,7 @@ pub struct DeviceLimits {
     pub avoid_subgroups: bool,
     /// A bound on the buffers that kernels see, in bytes, below the adapter's own.
     pub max_binding: Option<u64>,
+    /// Which device of the adapter: only models with the same number share one. A device runs one step after another, so tests that run at the same time
+    /// use different ones.
+    pub number: usize,
 }
