@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { blank, picture, ready } from './browser.mjs';
-import { ASK, chat, grabDevice, inBrowser, load, nativeContinuation, nativeTokens, runLanes, server, withModel } from './help.mjs';
+import { ASK, chat, grabDevice, inBrowser, load, nativeContinuation, nativeTokens, runTests, server, withModel } from './help.mjs';
 import { serve } from './serve.mjs';
 
 inBrowser('greedy tokens are those of the native program, for both demo models', {}, async (context) => {
@@ -426,5 +426,5 @@ await import('./options.mjs');
 await import('./page.mjs');
 await import('./more.mjs');
 await import('./threads.mjs');
-runLanes();
+runTests();
 test.after?.(() => server.close());
