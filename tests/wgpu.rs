@@ -367,7 +367,7 @@ fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensor
     tensors.push("norm", &[hidden], Stored::F32, &vec![1.0; hidden]);
     let router: Vec<f64> = (0..experts * hidden).map(|_| 0.05 * random.normal()).collect();
     tensors.push("router", &[experts, hidden], Stored::F32, &router);
-    let norm = Norm { weight: TensorSpec::new("norm", [hidden]), bias: None, eps: 1e-5 };
+    let norm = Norm { weight: TensorSpec::new("norm", [hidden]), ..Norm::new("", hidden, 1e-5) };
     let buffer = |name, width, slot| Buffer { name, width, slot };
     let [x, mixed, gated, routes, chosen] = [0, 1, 2, 3, 4].map(BufferId);
     let whole = |buffer: BufferId, width: usize| Slice { buffer, offset: 0, width };

@@ -2,7 +2,7 @@
 //! stacks.
 
 use crate::frame::{Frame, equal, limit, product};
-use crate::{Activation, Dense, Linear, Matrix, ModelError, Moe};
+use crate::{Activation, Dense, Linear, Matrix, ModelError, Moe, Router};
 
 /// How many experts a layer has, and how many of them see a token.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ pub(crate) fn separate_experts(
             Linear::new(&format!("{prefix}.experts.{expert}.{name}"), outputs, inputs, false)
         };
         Dense {
-            gate: linear(gate, inner, hidden),
+            gate: Some(linear(gate, inner, hidden)),
             up: linear(up, inner, hidden),
             down: linear(down, hidden, inner),
             activation,
@@ -103,12 +103,12 @@ pub(crate) fn named_experts(
 ) -> Moe {
     let prefix = format!("{prefix}.mlp");
     let (names, sizes) = (["gate_proj", "up_proj", "down_proj"], [hidden, inner]);
+    let router = Linear::new(&format!("{prefix}.gate"), counts.experts, hidden, false);
     Moe {
-        router: Linear::new(&format!("{prefix}.gate"), counts.experts, hidden, false),
-        renormalize,
-        top_k: counts.top_k,
+        router: Router::softmax(router, counts.top_k, renormalize),
         experts: separate_experts(&prefix, counts.experts, names, sizes, activation),
         shared: None,
+        shared_gate: None,
     }
 }
 
@@ -123,7 +123,7 @@ pub(crate) fn fused_experts(
     let expert = |expert| {
         let gate_up = Matrix::stacked(gate_up, experts, 2 * inner, hidden, expert);
         Dense {
-            gate: gate_up.rows(0, inner).into(),
+            gate: Some(gate_up.rows(0, inner).into()),
             up: gate_up.rows(inner, inner).into(),
             down: Matrix::stacked(down, experts, hidden, inner, expert).into(),
             activation,

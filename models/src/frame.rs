@@ -215,10 +215,11 @@ impl<'a> Frame<'a> {
             "gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh"
             | "gelu_python_tanh" => Ok(Activation::GeluTanh),
             "relu" => Ok(Activation::Relu),
+            "relu2" => Ok(Activation::Relu2),
             _ => Err(self.fields.unsupported(
                 KEY,
                 "supported are silu, swish, gelu, gelu_python, gelu_new, gelu_fast, gelu_accurate, \
-                 gelu_pytorch_tanh, gelu_python_tanh, relu",
+                 gelu_pytorch_tanh, gelu_python_tanh, relu, relu2",
             )),
         }
     }
@@ -239,7 +240,7 @@ impl<'a> Frame<'a> {
     /// The feed-forward network `PREFIX.{gate,up,down}_proj`.
     pub(crate) fn dense(&self, prefix: &str, inner: usize, act: Activation, bias: bool) -> Dense {
         Dense {
-            gate: Linear::new(&format!("{prefix}.gate_proj"), inner, self.hidden, bias),
+            gate: Some(Linear::new(&format!("{prefix}.gate_proj"), inner, self.hidden, bias)),
             up: Linear::new(&format!("{prefix}.up_proj"), inner, self.hidden, bias),
             down: Linear::new(&format!("{prefix}.down_proj"), self.hidden, inner, bias),
             activation: act,

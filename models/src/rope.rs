@@ -92,7 +92,7 @@ pub(crate) fn rope(
 
 /// The same frequencies at every position.
 fn plain(inv_freq: Vec<f32>) -> Rope {
-    Rope { inv_freq, attention_factor: 1.0, dynamic: None }
+    Rope { inv_freq, attention_factor: 1.0, interleaved: false, dynamic: None }
 }
 
 /// How many elements of a head take part, before rounding up to pairs.

@@ -34,6 +34,9 @@ pub struct Attention {
     pub clip: Option<f32>,
     /// Rotary position encoding; none for NoPE.
     pub rope: Option<Rope>,
+    /// Output gate: each head's output is multiplied by `sigmoid` of it before `o`, by element, `[heads * head_dim, hidden]`, or as
+    /// a whole, `[heads, hidden]` (Qiu et al., "Gated Attention for Large Language Models", 2025, section 2.2).
+    pub gate: Option<Linear>,
     /// Sliding window: position `i` sees `j` with `i - window < j <= i`.
     pub window: Option<usize>,
 }
@@ -49,15 +52,17 @@ pub struct QkNorm {
     pub per_head: bool,
 }
 
-/// Rotary position encoding (Su et al., "RoFormer", 2021), in the half-split form of `transformers`:
-/// element `i` is rotated with element `i + rotated / 2`, where `rotated = 2 * inv_freq.len()` elements
-/// at the front of each head take part.
+/// Rotary position encoding (Su et al., "RoFormer", 2021): `rotated = 2 * inv_freq.len()` elements at the front of each head are
+/// turned in pairs. In the half-split form of `transformers`, element `i` is turned with element `i + rotated / 2`; in the interleaved
+/// form of the paper (GPT-J, DeepSeek, Cohere), element `2 i` with `2 i + 1`.
 #[derive(Clone, PartialEq)]
 pub struct Rope {
     /// Angle per position of each pair, in radians; scaled already (linear, llama3, yarn).
     pub inv_freq: Vec<f32>,
     /// Factor on cosine and sine (yarn's attention factor); 1 elsewhere.
     pub attention_factor: f32,
+    /// Whether neighbours are turned together.
+    pub interleaved: bool,
     /// How the angles change behind the context that the model was trained on (type dynamic).
     pub dynamic: Option<DynamicRope>,
 }
@@ -109,6 +114,9 @@ impl fmt::Debug for Rope {
         let mut fields = f.debug_struct("Rope");
         fields.field("inv_freq", &self.inv_freq);
         fields.field("attention_factor", &self.attention_factor);
+        if self.interleaved {
+            fields.field("interleaved", &self.interleaved);
+        }
         if let Some(dynamic) = &self.dynamic {
             fields.field("dynamic", dynamic);
         }
@@ -121,6 +129,7 @@ describe!(Attention, |parts| Attention {
     k,
     v,
     o,
+    gate,
     qk_norm,
     heads: _,
     kv_heads: _,
@@ -135,6 +144,9 @@ describe!(Attention, |parts| Attention {
     parts.linear(Role::Key, k);
     parts.linear(Role::Value, v);
     parts.section(Section::of(Module::Own));
+    if let Some(gate) = gate {
+        parts.linear(Role::OutputGate, gate);
+    }
     parts.linear(Role::Out, o);
     if let Some(QkNorm { q, k, per_head: _ }) = qk_norm {
         parts.norm(q);
@@ -169,8 +181,14 @@ impl Layer for Attention {
             Some(rotated) if rotated == self.head_dim => text += ", rope",
             Some(rotated) => text += &format!(", rope on {rotated}"),
         }
+        if self.rope.as_ref().is_some_and(|rope| rope.interleaved) {
+            text += " (interleaved)";
+        }
         if let Some(qk) = &self.qk_norm {
             text += if qk.per_head { ", heads normed" } else { ", q and k normed" };
+        }
+        if let Some(gate) = &self.gate {
+            text += if gate.weight.rows == self.heads { ", heads gated" } else { ", output gated" };
         }
         if let Some(clip) = self.clip {
             text += &format!(", clipped at {clip}");
@@ -202,6 +220,9 @@ impl Layer for Attention {
             k: self.k.sized(kv_heads * head_dim, to.hidden),
             v: self.v.sized(kv_heads * head_dim, to.hidden),
             o: self.o.sized(to.hidden, heads * head_dim),
+            gate: self.gate.as_ref().map(|gate| {
+                gate.sized(heads * (gate.weight.rows / self.heads.max(1)), to.hidden)
+            }),
             heads,
             kv_heads,
             head_dim,

@@ -59,7 +59,12 @@ impl Linear {
     pub(super) fn sized(&self, rows: usize, cols: usize) -> Self {
         Self {
             weight: Matrix { rows, cols, ..self.weight.clone() },
-            bias: self.bias.as_ref().map(|bias| bias.sized([rows])),
+            bias: self.bias.as_ref().map(|bias| {
+                // A bias of all rows of a tensor stays one as long as no row is left out.
+                let whole = rows == self.weight.rows;
+                if whole { bias.clone() } else { bias.sized([rows]) }
+            }),
+            scale: self.scale,
         }
     }
 }
@@ -70,7 +75,7 @@ impl Norm {
         Self {
             weight: self.weight.sized([width]),
             bias: self.bias.as_ref().map(|bias| bias.sized([width])),
-            eps: self.eps,
+            ..self.clone()
         }
     }
 }

@@ -39,7 +39,7 @@ pub use mamba2_scan::Mamba2Scan;
 pub use mlstm_scan::MLstmScan;
 pub use moe_down::MoeDown;
 pub use moe_route::MoeRoute;
-pub use moe_up::MoeUp;
+pub use moe_up::{MoeUp, UpMatrices};
 
 use kinglet_models::{Matrix, TensorSpec};
 
