@@ -210,20 +210,28 @@ fn table(module: Module) -> Option<&'static ModuleTable> {
     }
 }
 
-/// The projections of each module of a layer: of its experts one by one, of others all in one.
+/// The projections of each module of a layer: of its experts one by one, of others all in one. A part with a role that came before
+/// belongs to the next expert.
 fn modules(mixer: &mut Mixer) -> Vec<(Module, Vec<Vec<&mut Linear>>)> {
     let mut all: Vec<(Module, Vec<Vec<&mut Linear>>)> = Vec::new();
+    let mut roles = Vec::new();
     for part in mixer.places() {
         let Place::Linear(linear) = part.place else { continue };
-        let matrices =
-            table(part.module).and_then(|table| table.ways.first()).map_or(0, |w| w.len());
+        let known = roles.contains(&part.role);
         match all.last_mut() {
             Some((module, linears)) if *module == part.module => match linears.last_mut() {
-                Some(last) if last.len() < matrices => last.push(linear),
-                _ => linears.push(vec![linear]),
+                Some(last) if !known => last.push(linear),
+                _ => {
+                    roles.clear();
+                    linears.push(vec![linear]);
+                }
             },
-            _ => all.push((part.module, vec![vec![linear]])),
+            _ => {
+                roles.clear();
+                all.push((part.module, vec![vec![linear]]));
+            }
         }
+        roles.push(part.role);
     }
     all
 }

@@ -68,6 +68,7 @@ const THREADS: u32 = 256u;
 
 //# when tiles small_tiles
 //# use tiles
+//# use math
 /// The op's small tensors, one behind the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 

@@ -10,6 +10,9 @@ const THREADS: u32 = 256u;
 const LANES: u32 = 32u;
 const MAX_EXPERTS: u32 = 512u;
 const MAX_ROWS: u32 = 513u;
+const MAX_EXPERT_GROUPS: u32 = 64u;
+/// Experts whose place a thread finds: `MAX_EXPERTS / (THREADS / 4)`.
+const MAX_TURNS: u32 = 8u;
 /// Rank of an expert that can't be chosen.
 const EXCLUDED: f32 = -3e38;
 
@@ -48,9 +51,7 @@ var<workgroup> logits: array<f32, MAX_ROWS>;
 /// [experts]: what experts are ranked by.
 var<workgroup> ranks: array<f32, MAX_EXPERTS>;
 /// [groups]: what groups are ranked by.
-var<workgroup> group_ranks: array<f32, MAX_EXPERTS>;
-/// [top_k]: the chosen experts' weights.
-var<workgroup> chosen: array<f32, MAX_EXPERTS>;
+var<workgroup> group_ranks: array<f32, MAX_EXPERT_GROUPS>;
 
 /// The products of eight rows with the prepared `token`: one workgroup alone reads all rows, so many loads must be under way.
 fn multiply_eight(first: u32, token: u32, ids: Ids) -> array<vec4<f32>, 2> {
@@ -108,9 +109,6 @@ fn multiply_eight(first: u32, token: u32, ids: Ids) -> array<vec4<f32>, 2> {
             logits[first + lane] = logit;
         }
     }
-    for (var i = thread; i < params.top_k; i += THREADS) {
-        chosen[i] = 0.0;
-    }
     workgroupBarrier();
 
     // Where nothing is added to them, logits rank as scores do, and are never equal by rounding.
@@ -134,9 +132,10 @@ fn multiply_eight(first: u32, token: u32, ids: Ids) -> array<vec4<f32>, 2> {
     }
 
     // An expert's place is the number of those before it; of equals the lower number comes first. Four threads count together.
-    let at = token * params.output_stride;
-    for (var base = 0u; base < params.experts; base += THREADS / 4u) {
-        let i = base + thread / 4u;
+    var places: array<u32, MAX_TURNS>;
+    var sum = 0.0;
+    for (var turn = 0u; turn * (THREADS / 4u) < params.experts; turn += 1u) {
+        let i = turn * (THREADS / 4u) + thread / 4u;
         let own = ranks[min(i, params.experts - 1u)];
         var count = 0;
         for (var j = thread % 4u; j < params.experts; j += 4u) {
@@ -144,23 +143,21 @@ fn multiply_eight(first: u32, token: u32, ids: Ids) -> array<vec4<f32>, 2> {
             count += i32(other > own || (other == own && j < i));
         }
         let place = u32(sum_of_four(count, ids));
-        if thread % 4u == 0u && i < params.experts && place < params.top_k {
-            chosen[place] = logits[i];
+        let is_chosen = thread % 4u == 0u && i < params.experts && place < params.top_k;
+        places[turn] = select(params.top_k, place, is_chosen);
+        sum += select(0.0, logits[min(i, params.experts - 1u)], is_chosen);
+    }
+    sum = sum_over(vec4(sum, 0.0, 0.0, 0.0), ids, THREADS).x;
+    // Sigmoids can all be 0.
+    let factor = params.scale * select(1.0, 1.0 / (sum + 1e-20), params.renormalize != 0u);
+    let at = token * params.output_stride;
+    for (var turn = 0u; turn * (THREADS / 4u) < params.experts; turn += 1u) {
+        let place = places[turn];
+        if place < params.top_k {
+            let i = turn * (THREADS / 4u) + thread / 4u;
             output[at + place] = f32(i);
+            output[at + params.top_k + place] = logits[i] * factor;
         }
-    }
-    workgroupBarrier();
-    var factor = params.scale;
-    if params.renormalize != 0u {
-        // Sigmoids can all be 0.
-        var sum = 1e-20;
-        for (var i = 0u; i < params.top_k; i += 1u) {
-            sum += chosen[i];
-        }
-        factor /= sum;
-    }
-    for (var i = thread; i < params.top_k; i += THREADS) {
-        output[at + params.top_k + i] = chosen[i] * factor;
     }
     if params.rows > params.experts && thread == 0u {
         output[at + 2u * params.top_k] = sigmoid(logits[params.experts]);

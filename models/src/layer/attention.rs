@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::spec::{Linear, Norm};
 
+use super::small::sized_parts;
 use super::{Layer, Mixer, Module, Role, Section, Small};
 
 /// Softmax attention (Vaswani et al., 2017, section 3.2) with grouped key/value heads (Ainslie et al., 2023).
@@ -12,8 +13,8 @@ use super::{Layer, Mixer, Module, Role, Section, Small};
 /// Order of what happens to queries and keys: projection and bias, `qk_norm`, `clip`, `rope`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
-    /// `[heads * head_dim, hidden]`.
-    pub q: Linear,
+    /// `[heads * head_dim, hidden]` in all: one matrix, or one for each head where a checkpoint keeps the rows of a head together.
+    pub q: Vec<Linear>,
     /// `[kv_heads * head_dim, hidden]`.
     pub k: Linear,
     /// `[kv_heads * head_dim, hidden]`.
@@ -34,9 +35,10 @@ pub struct Attention {
     pub clip: Option<f32>,
     /// Rotary position encoding; none for NoPE.
     pub rope: Option<Rope>,
-    /// Output gate: each head's output is multiplied by `sigmoid` of it before `o`, by element, `[heads * head_dim, hidden]`, or as
-    /// a whole, `[heads, hidden]` (Qiu et al., "Gated Attention for Large Language Models", 2025, section 2.2).
-    pub gate: Option<Linear>,
+    /// Output gate: each head's output is multiplied by `sigmoid` of it before `o`, by element, `[heads * head_dim, hidden]` in all, or
+    /// as a whole, `[heads, hidden]` (Qiu et al., "Gated Attention for Large Language Models", 2025, section 2.2). As `q`, one matrix or
+    /// one for each head; none without a gate.
+    pub gate: Vec<Linear>,
     /// Sliding window: position `i` sees `j` with `i - window < j <= i`.
     pub window: Option<usize>,
 }
@@ -140,11 +142,13 @@ describe!(Attention, |parts| Attention {
     window: _,
 } => {
     parts.section(Section::of(Module::Attention));
-    parts.linear(Role::Query, q);
+    for q in q {
+        parts.linear(Role::Query, q);
+    }
     parts.linear(Role::Key, k);
     parts.linear(Role::Value, v);
     parts.section(Section::of(Module::Own));
-    if let Some(gate) = gate {
+    for gate in gate {
         parts.linear(Role::OutputGate, gate);
     }
     parts.linear(Role::Out, o);
@@ -153,6 +157,13 @@ describe!(Attention, |parts| Attention {
         parts.norm(k);
     }
 });
+
+impl Attention {
+    /// Gates of a token; 0 without a gate.
+    pub fn gate_width(&self) -> usize {
+        self.gate.iter().map(|part| part.weight.rows).sum()
+    }
+}
 
 impl Layer for Attention {
     fn kind(&self) -> &'static str {
@@ -187,8 +198,10 @@ impl Layer for Attention {
         if let Some(qk) = &self.qk_norm {
             text += if qk.per_head { ", heads normed" } else { ", q and k normed" };
         }
-        if let Some(gate) = &self.gate {
-            text += if gate.weight.rows == self.heads { ", heads gated" } else { ", output gated" };
+        match self.gate_width() {
+            0 => {}
+            gates if gates == self.heads => text += ", heads gated",
+            _ => text += ", output gated",
         }
         if let Some(clip) = self.clip {
             text += &format!(", clipped at {clip}");
@@ -216,13 +229,15 @@ impl Layer for Attention {
             }
         });
         Mixer::Attention(Self {
-            q: self.q.sized(heads * head_dim, to.hidden),
+            q: sized_parts(&self.q, heads * head_dim, to.hidden),
             k: self.k.sized(kv_heads * head_dim, to.hidden),
             v: self.v.sized(kv_heads * head_dim, to.hidden),
             o: self.o.sized(to.hidden, heads * head_dim),
-            gate: self.gate.as_ref().map(|gate| {
-                gate.sized(heads * (gate.weight.rows / self.heads.max(1)), to.hidden)
-            }),
+            gate: sized_parts(
+                &self.gate,
+                heads * (self.gate_width() / self.heads.max(1)),
+                to.hidden,
+            ),
             heads,
             kv_heads,
             head_dim,

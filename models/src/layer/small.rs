@@ -69,6 +69,18 @@ impl Linear {
     }
 }
 
+/// The first of `parts`, which are equally large, with `rows` rows in all.
+pub(super) fn sized_parts(parts: &[Linear], rows: usize, cols: usize) -> Vec<Linear> {
+    match parts {
+        [] => Vec::new(),
+        [whole] => vec![whole.sized(rows, cols)],
+        [first, ..] => {
+            let each = first.weight.rows.max(1);
+            parts.iter().take(rows / each).map(|part| part.sized(each, cols)).collect()
+        }
+    }
+}
+
 impl Norm {
     /// The same norm over `width` elements.
     pub(super) fn sized(&self, width: usize) -> Self {

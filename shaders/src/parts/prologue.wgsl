@@ -39,9 +39,9 @@ const PROLOGUE_SCALED_NORM: u32 = 4u;
 const PROLOGUE_SCALED_GATED_NORM: u32 = 5u;
 
 /// x * sigmoid(gate).
-const PROLOGUE_SIGMOID: u32 = 6u;
+const PROLOGUE_SIGMOID: u32 = 8u;
 /// x * sigmoid(gate), a gate for each of `groups` equal parts.
-const PROLOGUE_PART_SIGMOID: u32 = 7u;
+const PROLOGUE_PART_SIGMOID: u32 = 9u;
 
 /// Most groups of a norm.
 //# when head_rows

@@ -41,11 +41,9 @@ impl CpuOp for Linear {
             Output::Store => project(means_from!(step), &parts, x, out, |out, result| {
                 out.copy_from_slice(result);
             }),
-            Output::Activate(activation) => {
-                project(means_from!(step), &parts, x, out, |out, x| {
-                    isa.dispatch(Activate { activation, x, out });
-                })
-            }
+            Output::Activate(activation) => project(means_from!(step), &parts, x, out, |out, x| {
+                isa.dispatch(Activate { activation, x, out });
+            }),
             Output::Add { scale } => project(means_from!(step), &parts, x, out, |out, result| {
                 isa.dispatch(AddScaled { scale, x: result, out });
             }),

@@ -193,7 +193,8 @@ impl MoeDown {
             let plain = self.shared_input(input, stride, tokens);
             let (out, scale, cols) = ((output.data(), hidden), self.scale, shared.cols());
             // A token's weight goes to what the expert reads: the product is linear in it.
-            let mut weighted = step.scratch.take(if self.shared_gated { tokens * cols } else { 0 })?;
+            let mut weighted =
+                step.scratch.take(if self.shared_gated { tokens * cols } else { 0 })?;
             let x = if self.shared_gated {
                 for (token, out) in weighted[..tokens * cols].chunks_mut(cols).enumerate() {
                     let weight = self.shared_weight(&routes[token * routes_width..]);

@@ -136,7 +136,8 @@ fn leave_best(groups: ExpertGroups, ranked: &mut [f32]) {
     let rank = |group: &[f32]| {
         let (mut first, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
         for &value in group {
-            (first, second) = if value > first { (value, first) } else { (first, second.max(value)) };
+            (first, second) =
+                if value > first { (value, first) } else { (first, second.max(value)) };
         }
         match groups.rank {
             GroupRank::SumOfTwoLargest if group.len() > 1 => first + second,

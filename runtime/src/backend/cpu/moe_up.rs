@@ -55,11 +55,7 @@ pub(super) struct Grouping {
 
 impl Grouping {
     /// From what `moe_route` wrote, `[T, width]`, the experts' numbers first.
-    pub(super) fn new(
-        (routes, width): (&[f32], usize),
-        top_k: usize,
-        experts: usize,
-    ) -> Self {
+    pub(super) fn new((routes, width): (&[f32], usize), top_k: usize, experts: usize) -> Self {
         let mut next = vec![0; experts + 1];
         let chosen = || routes.chunks(width).map(|row| &row[..top_k]);
         for expert in chosen().flatten() {

@@ -6,8 +6,7 @@ use super::{Branch, Sum};
 use crate::plan::op::{self, Op, Prologue, Slice};
 
 pub(super) fn lower(b: &mut Branch<'_>, a: &Attention) -> Sum {
-    let mut parts = vec![a.q.clone(), a.k.clone(), a.v.clone()];
-    parts.extend(a.gate.clone());
+    let parts = a.q.iter().chain([&a.k, &a.v]).chain(&a.gate).cloned().collect();
     let input = b.project("qkv", parts);
     let cache = b.cache(a.kv_heads, a.head_dim, a.window);
     let output = b.op("attended", a.heads * a.head_dim, |output| {
@@ -26,14 +25,13 @@ pub(super) fn lower(b: &mut Branch<'_>, a: &Attention) -> Sum {
             output,
         })
     });
-    let prologue = match &a.gate {
-        Some(gate) => {
+    let prologue = match a.gate_width() {
+        0 => Prologue::None,
+        width => {
             // After queries, keys and values.
             let offset = (a.heads + 2 * a.kv_heads) * a.head_dim;
-            let gate = Slice { buffer: input, offset, width: gate.weight.rows };
-            Prologue::SigmoidGate { gate }
+            Prologue::SigmoidGate { gate: Slice { buffer: input, offset, width } }
         }
-        None => Prologue::None,
     };
     b.sum(output, prologue, &a.o)
 }

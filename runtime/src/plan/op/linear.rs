@@ -92,7 +92,9 @@ impl Describe for Linear {
         match &self.prologue {
             Prologue::None | Prologue::PlainNorm { .. } => {}
             Prologue::Norm(norm) => uses.norm(norm),
-            Prologue::SiluGate { gate } | Prologue::SigmoidGate { gate } => uses.reads.push(gate.buffer),
+            Prologue::SiluGate { gate } | Prologue::SigmoidGate { gate } => {
+                uses.reads.push(gate.buffer)
+            }
             Prologue::GatedNorm { gate, norm, .. } => {
                 uses.reads.push(gate.buffer);
                 uses.norm(norm);

@@ -11,6 +11,8 @@ use crate::plan::op;
 
 /// Most experts that the kernel has memory for.
 pub(super) const MAX_EXPERTS: usize = 512;
+/// Most groups of experts that it has memory for.
+const MAX_GROUPS: usize = 64;
 
 pub(super) fn add(op: &op::MoeRoute, builder: &mut Builder<'_>) -> Result<(), Error> {
     let router = &op.router;
@@ -24,8 +26,7 @@ pub(super) fn add(op: &op::MoeRoute, builder: &mut Builder<'_>) -> Result<(), Er
         return Err(limit(experts, MAX_EXPERTS));
     }
     // The shared expert's gate is one more row.
-    let linears: Vec<_> =
-        [&router.linear].into_iter().chain(&op.shared_gate).cloned().collect();
+    let linears: Vec<_> = [&router.linear].into_iter().chain(&op.shared_gate).cloned().collect();
     let matrices: Vec<_> = linears.iter().map(|linear| linear.weight.clone()).collect();
     let pieces = builder.rows(&[&matrices])?;
     let [piece] = &pieces[..] else { return Err(limit(experts, pieces[0].items.len())) };
@@ -39,6 +40,13 @@ pub(super) fn add(op: &op::MoeRoute, builder: &mut Builder<'_>) -> Result<(), Er
     resources.push(("weights", Resource::Buffer(piece.buffer.clone())));
     resources.push(("output", builder.buffer(op.output)));
     let groups = router.groups;
+    if let Some(groups) = groups.filter(|groups| groups.count > MAX_GROUPS) {
+        return Err(Error::DeviceLimit {
+            what: "a router's number of groups".into(),
+            needed: groups.count as u64,
+            limit: MAX_GROUPS as u64,
+        });
+    }
     let groups = groups.unwrap_or(ExpertGroups { count: 0, used: 0, rank: GroupRank::Largest });
     let sigmoid = match router.score {
         Score::Softmax => 0,

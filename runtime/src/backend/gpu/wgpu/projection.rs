@@ -59,10 +59,10 @@ impl Builder<'_> {
             Prologue::PlainNorm { eps } => Before { kind: 1, eps: *eps, ..plain },
             Prologue::SiluGate { gate } => Before { kind: 2, gate: *gate, ..plain },
             Prologue::SigmoidGate { gate } if gate.width == input.width => {
-                Before { kind: 6, gate: *gate, ..plain }
+                Before { kind: 8, gate: *gate, ..plain }
             }
             Prologue::SigmoidGate { gate } => {
-                Before { kind: 7, gate: *gate, groups: gate.width.max(1), ..plain }
+                Before { kind: 9, gate: *gate, groups: gate.width.max(1), ..plain }
             }
             Prologue::GatedNorm { gate, norm, groups } => {
                 if *groups > MAX_GROUPS {
