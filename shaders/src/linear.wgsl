@@ -5,11 +5,11 @@
 //# kernel LinearSmallTiles small_tiles weights tiled: up to 32 tokens
 
 struct Params {
-    /// First output of the rows that are in `weights`, and how many there are.
+    /// First output whose row is in `weights`, and the number of rows.
     first_row: u32,
     rows: u32,
     output_stride: u32,
-    /// Biases of these rows in `vectors`.
+    /// Offset of the biases of these rows in `vectors`.
     bias: u32,
     /// Factors on them in `vectors`.
     factors: u32,
@@ -19,7 +19,7 @@ struct Params {
     scale: f32,
     @align(16) matrix: Matrix,
     //# when rows head_rows
-    /// Threads that share rows, a power of two.
+    /// Threads that share rows; a power of two.
     @align(16) lanes: u32,
     @align(16) prologue: Prologue,
     //# when tiles small_tiles
@@ -50,7 +50,7 @@ fn finish(token: u32, row: u32, product: f32) {
 
 //# when rows head_rows
 //# use rows
-/// Each `lanes` threads have four rows; y counts tokens.
+/// Each `lanes` threads compute four rows; y counts tokens.
 const THREADS: u32 = 256u;
 
 @compute @workgroup_size(THREADS)

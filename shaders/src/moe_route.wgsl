@@ -53,7 +53,7 @@ var<workgroup> ranks: array<f32, MAX_EXPERTS>;
 /// [groups]: what groups are ranked by.
 var<workgroup> group_ranks: array<f32, MAX_EXPERT_GROUPS>;
 
-/// The products of eight rows with the prepared `token`: one workgroup alone reads all rows, so many loads must be under way.
+/// The products of eight rows with the prepared `token`. One workgroup reads all rows, so many loads must be in flight.
 fn multiply_eight(first: u32, token: u32, ids: Ids) -> array<vec4<f32>, 2> {
     let p = params.prologue;
     let m = params.matrix;

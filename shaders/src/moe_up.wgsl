@@ -16,7 +16,7 @@ const THREADS: u32 = 256u;
 //# use math
 //# end
 struct Params {
-    /// First expert whose rows are in `weights`, and how many there are.
+    /// First expert whose rows are in `weights`, and the number of experts.
     first_expert: u32,
     experts: u32,
     /// Rows of an expert's U.
@@ -29,18 +29,18 @@ struct Params {
     /// Whether there are gates.
     gated: u32,
     //# when rows
-    /// Experts of a token that this dispatch looks at: `top_k`, or 0 where it computes the shared expert alone.
+    /// Experts of a token in this dispatch: `top_k`, or 0 if it computes only the shared expert.
     places: u32,
     routes_stride: u32,
-    /// Threads that share rows, a power of two.
+    /// Threads that share rows; a power of two.
     lanes: u32,
     @align(16) matrix: Matrix,
     @align(16) shared_matrix: Matrix,
     @align(16) prologue: Prologue,
     //# when tiles small_tiles
-    /// Experts in all.
+    /// Total number of experts.
     all_experts: u32,
-    /// Where items begin in `lists`.
+    /// Index of the first item in `lists`.
     items: u32,
     @align(16) matrix: Matrix,
     @align(16) shared_matrix: Matrix,
@@ -49,11 +49,11 @@ struct Params {
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
-/// [T, output_stride]: `inner` elements for each place, then the shared expert's.
+/// [T, output_stride]: `inner` elements for each place, then those of the shared expert.
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
 //# when rows
-/// What `moe_route` wrote, [T, routes_stride].
+/// Output of `moe_route`, [T, routes_stride].
 @group(0) @binding(_) var<storage, read> routes: array<f32>;
 
 @compute @workgroup_size(THREADS)

@@ -1,4 +1,4 @@
-//! A feed-forward network that every token passes through.
+//! A feed-forward network that every token uses.
 
 use crate::spec::Linear;
 
@@ -34,7 +34,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Its name in tables.
+    /// Name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Silu => "silu",
@@ -55,7 +55,7 @@ describe!(Dense, |parts| Dense { gate, up, down, activation: _ } => {
 });
 
 impl Dense {
-    /// Width within: rows of `gate` and `up`.
+    /// Inner width: the rows of `gate` and `up`.
     pub fn inner(&self) -> usize {
         self.up.weight.rows
     }
@@ -66,7 +66,7 @@ impl Dense {
         format!("{}{plain}", self.activation.name())
     }
 
-    /// The same network with at most `most` rows within.
+    /// The same network with an inner width of at most `most`.
     pub(super) fn sized(&self, hidden: usize, most: usize) -> Self {
         let inner = self.inner().min(most);
         Self {

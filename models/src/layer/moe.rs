@@ -1,4 +1,4 @@
-//! A mixture of experts: feed-forward networks of which a token passes through a few.
+//! A mixture of experts: feed-forward networks of which each token uses a few.
 
 use crate::spec::Linear;
 
@@ -67,8 +67,7 @@ impl Layer for Moe {
         let (width, activation) = first.map_or((0, String::new()), |e| (e.inner(), e.words()));
         let gated = if self.shared_gate.is_some() { ", gated" } else { "" };
         let shared = self.shared.as_ref();
-        let shared =
-            shared.map_or(String::new(), |s| format!(", one of {} for all{gated}", s.inner()));
+        let shared = shared.map_or(String::new(), |s| format!(", shared {}{gated}", s.inner()));
         let (used, count) = (self.router.top_k, self.experts.len());
         let choice = self.router.words();
         format!("{used} of {count} experts{choice}, {width} wide{shared}, {activation}")

@@ -35,12 +35,12 @@ impl GatedPair {
         Tiling::new(rows, cols, row_bytes, tokens, threads)
     }
 
-    /// Both.
+    /// Both projections.
     pub(super) fn projections(&self) -> impl Iterator<Item = &Projection> {
         self.gate.iter().chain([&self.up])
     }
 
-    /// Scratch that [`Self::tile`] needs.
+    /// Elements of scratch memory that [`Self::tile`] needs.
     pub(super) fn scratch(tiling: Tiling) -> usize {
         2 * tiling.elements()
     }

@@ -13,7 +13,7 @@ use super::{
 pub struct Linear {
     /// `x`, `[T, cols]`.
     pub input: Slice,
-    /// What is done to `x` first.
+    /// `f`, applied to `x` first.
     pub prologue: Prologue,
     /// Matrices of equal `cols`; their rows are stacked in this order.
     pub parts: Vec<spec::Linear>,
@@ -23,7 +23,7 @@ pub struct Linear {
     pub mode: Output,
 }
 
-/// What stands before a projection.
+/// The computation before a projection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prologue {
     /// Nothing.
@@ -52,15 +52,15 @@ pub enum Prologue {
         gate: Slice,
         /// Weight and epsilon.
         norm: Norm,
-        /// Parts that are normed by themselves.
+        /// Parts that are normed separately.
         groups: usize,
     },
 }
 
-/// What happens to a projection's result.
+/// What happens to the result of a projection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Output {
-    /// It replaces what the output held.
+    /// Overwrites the output.
     Store,
     /// It replaces what the output held, after an activation: the first half of a feed-forward network without a gate.
     Activate(Activation),

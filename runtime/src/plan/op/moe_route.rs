@@ -8,7 +8,7 @@ use super::{
     Widths,
 };
 
-/// Choice of experts.
+/// The router.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MoeRoute {
     /// `x`, `[T, hidden]`.

@@ -31,7 +31,7 @@ pub struct MoeUp {
     pub input: BufferId,
     /// `n`.
     pub norm: Norm,
-    /// What [`MoeRoute`](super::MoeRoute) wrote.
+    /// The output of [`MoeRoute`](super::MoeRoute).
     pub routes: BufferId,
     /// Experts per token.
     pub top_k: usize,
