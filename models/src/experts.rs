@@ -1,8 +1,9 @@
 //! Code shared by families with experts: counts, and experts stored as separate tensors or as rows
 //! of stacks.
 
-use crate::frame::{Frame, equal, limit, product};
-use crate::{Activation, Dense, Linear, Matrix, ModelError, Moe, Router};
+use crate::config::Fields;
+use crate::frame::{Frame, divide, equal, limit, product};
+use crate::{Activation, Dense, ExpertGroups, GroupRank, Linear, Matrix, ModelError, Moe, Router};
 
 /// The number of experts of a layer, and how many of them a token uses.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,7 @@ pub(crate) struct CountDefaults {
 
 impl Counts {
     /// Names of the field with the number of experts, in different versions.
-    const EXPERTS: [&str; 2] = ["num_local_experts", "num_experts"];
+    const EXPERTS: [&str; 3] = ["num_local_experts", "num_experts", "n_routed_experts"];
 
     /// Whether the layers have experts; a count of zero means a dense model.
     pub(crate) fn any(frame: &Frame<'_>, defaults: CountDefaults) -> Result<bool, ModelError> {
@@ -32,16 +33,15 @@ impl Counts {
         min: usize,
         defaults: CountDefaults,
     ) -> Result<usize, ModelError> {
-        let [one, other] = Self::EXPERTS;
-        let read = |key| frame.fields.size(key, min, limit::EXPERTS);
-        let found = match (read(one)?, read(other)?) {
-            (Some(left), Some(right)) => {
-                equal(one, left, other, right)?;
-                Some(left)
+        let mut found: Option<(&'static str, usize)> = None;
+        for key in Self::EXPERTS {
+            let Some(count) = frame.fields.size(key, min, limit::EXPERTS)? else { continue };
+            if let Some((other, known)) = found {
+                equal(other, known, key, count)?;
             }
-            (left, right) => left.or(right),
-        };
-        Ok(found.unwrap_or(defaults.experts))
+            found = Some((key, count));
+        }
+        Ok(found.map_or(defaults.experts, |(_, count)| count))
     }
 
     /// Reads the counts of a model in which `layers` layers have experts.
@@ -70,6 +70,58 @@ impl Counts {
         let rows = [self.experts, 2, inner.max(hidden)];
         product("experts * the rows of each", &rows, limit::STACKED_ROWS).map(|_| ())
     }
+}
+
+/// Groups of experts, from the fields of DeepSeek-V3's router; none where all are used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grouping(pub(crate) Option<ExpertGroups>);
+
+impl Grouping {
+    /// Reads `n_group` and `topk_group`.
+    pub(crate) fn read(
+        fields: &Fields<'_>,
+        counts: Counts,
+        rank: GroupRank,
+    ) -> Result<Self, ModelError> {
+        const COUNT: &str = "n_group";
+        const USED: &str = "topk_group";
+        let count = fields.size_or(COUNT, 1, 1, limit::EXPERTS)?;
+        let used = fields.size_or(USED, 1, 1, limit::EXPERTS)?;
+        let each = divide("the number of experts", counts.experts, COUNT, count)?;
+        let beyond = |key: &str, value: usize, expected: String| ModelError::OutOfRange {
+            field: fields.path(key),
+            value: value.to_string(),
+            expected,
+        };
+        if used > count {
+            return Err(beyond(USED, used, format!("at most the number of groups, {count}")));
+        }
+        if counts.top_k > used * each {
+            let expected = format!("at most the {} experts of {used} groups", used * each);
+            return Err(beyond("num_experts_per_tok", counts.top_k, expected));
+        }
+        Ok(Self((used < count).then_some(ExpertGroups { count, used, rank })))
+    }
+}
+
+/// Experts without gates stored as tensors `PREFIX.experts.E.NAME`, with the names of up and down.
+pub(crate) fn separate_plain_experts(
+    prefix: &str,
+    experts: usize,
+    [up, down]: [&str; 2],
+    [hidden, inner]: [usize; 2],
+    activation: Activation,
+) -> Vec<Dense> {
+    let linear = |expert: usize, name: &str, outputs, inputs| {
+        Linear::new(&format!("{prefix}.experts.{expert}.{name}"), outputs, inputs, false)
+    };
+    let expert = |expert: usize| Dense {
+        gate: None,
+        up: linear(expert, up, inner, hidden),
+        down: linear(expert, down, hidden, inner),
+        activation,
+    };
+    (0..experts).map(expert).collect()
 }
 
 /// Experts stored as tensors `PREFIX.experts.E.NAME`, with the names of gate, up and down.

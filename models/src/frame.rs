@@ -209,8 +209,16 @@ impl<'a> Frame<'a> {
 
     /// The activation of feed-forward networks.
     pub(crate) fn activation(&self) -> Result<Activation, ModelError> {
-        const KEY: &str = "hidden_act";
-        match self.fields.str(KEY)?.unwrap_or("silu") {
+        self.activation_of("hidden_act", "silu")
+    }
+
+    /// The activation in the field `key`; `default` where that is absent.
+    pub(crate) fn activation_of(
+        &self,
+        key: &str,
+        default: &'static str,
+    ) -> Result<Activation, ModelError> {
+        match self.fields.str(key)?.unwrap_or(default) {
             "silu" | "swish" => Ok(Activation::Silu),
             "gelu" | "gelu_python" => Ok(Activation::Gelu),
             "gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh"
@@ -218,7 +226,7 @@ impl<'a> Frame<'a> {
             "relu" => Ok(Activation::Relu),
             "relu2" => Ok(Activation::Relu2),
             _ => Err(self.fields.unsupported(
-                KEY,
+                key,
                 "supported: silu, swish, gelu, gelu_python, gelu_new, gelu_fast, gelu_accurate, \
                  gelu_pytorch_tanh, gelu_python_tanh, relu, relu2",
             )),

@@ -43,7 +43,7 @@ mod tests;
 
 pub use attention::{Attention, DynamicRope, QkNorm, Rope};
 pub use dense::{Activation, Dense};
-pub use mamba::Mamba;
+pub use mamba::{BcdtNorm, BcdtWeights, Mamba};
 pub use mamba2::{Mamba2, Mamba2Gate};
 pub use mlstm::MLstm;
 pub use moe::Moe;

@@ -36,7 +36,7 @@ pub use embed::Embed;
 pub use gated_linear::GatedLinear;
 pub use head::Head;
 pub use linear::{Linear, Output, Prologue};
-pub use mamba_scan::MambaScan;
+pub use mamba_scan::{BcNorm, MambaScan};
 pub use mamba2_scan::Mamba2Scan;
 pub use mlstm_scan::MLstmScan;
 pub use moe_down::MoeDown;
