@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 use kinglet::backend::{BackendRun, Logits, compile};
-use kinglet::models::{Activation, Matrix, Mixer, Norm, TensorSpec};
-use kinglet::op::{self, BufferId, Op, Output, Prologue, Slice};
+use kinglet::models::{Activation, Matrix, Mixer, Norm, Router, TensorSpec};
+use kinglet::op::{self, BufferId, Op, Output, Prologue, Slice, UpMatrices};
 use kinglet::plan::{Buffer, Plan};
 use kinglet::testing::DeviceLimits;
 use kinglet::{Activations, Backend, Error, Model, ModelOptions, Run};
@@ -370,7 +370,9 @@ fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensor
     tensors.push("norm", &[hidden], Stored::F32, &vec![1.0; hidden]);
     let router: Vec<f64> = (0..experts * hidden).map(|_| 0.05 * random.normal()).collect();
     tensors.push("router", &[experts, hidden], Stored::F32, &router);
-    let norm = Norm { weight: TensorSpec::new("norm", [hidden]), bias: None, eps: 1e-5 };
+    let gate_of_shared: Vec<f64> = (0..hidden).map(|_| 0.05 * random.normal()).collect();
+    tensors.push("gate_of_shared", &[1, hidden], Stored::F32, &gate_of_shared);
+    let norm = Norm { weight: TensorSpec::new("norm", [hidden]), ..Norm::new("", hidden, 1e-5) };
     let buffer = |name, width, slot| Buffer { name, width, slot };
     let [x, mixed, gated, routes, chosen] = [0, 1, 2, 3, 4].map(BufferId);
     let whole = |buffer: BufferId, width: usize| Slice { buffer, offset: 0, width };
@@ -395,7 +397,8 @@ fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensor
         }),
         Op::Linear(op::Linear {
             input: whole(gated, inner),
-            prologue: Prologue::None,
+            // A gate for each eight elements.
+            prologue: Prologue::SigmoidGate { gate: whole(mixed, inner / 8) },
             parts: vec![down.into()],
             output: x,
             mode: add,
@@ -403,9 +406,8 @@ fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensor
         Op::MoeRoute(op::MoeRoute {
             input: x,
             norm: norm.clone(),
-            router: Matrix::whole("router", experts, hidden).into(),
-            top_k,
-            renormalize: true,
+            router: Router::softmax(Matrix::whole("router", experts, hidden).into(), top_k, true),
+            shared_gate: Some(Matrix::whole("gate_of_shared", 1, hidden).into()),
             output: routes,
         }),
         Op::MoeUp(op::MoeUp {
@@ -416,10 +418,10 @@ fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensor
             experts: (0..experts)
                 .map(|e| {
                     let part = |first| stacked(&up_stack, 2 * e * own + first, own, hidden);
-                    (part(0), part(own))
+                    UpMatrices { gate: Some(part(0)), up: part(own) }
                 })
                 .collect(),
-            shared: Some((shared_gate, shared_up)),
+            shared: Some(UpMatrices { gate: Some(shared_gate), up: shared_up }),
             activation,
             output: chosen,
         }),
@@ -429,6 +431,7 @@ fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensor
             top_k,
             experts: (0..experts).map(|e| stacked(&down_stack, e * hidden, hidden, own)).collect(),
             shared: Some(shared_down),
+            shared_gated: true,
             scale: 0.7,
             output: x,
         }),
@@ -440,7 +443,7 @@ fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensor
             soft_cap: None,
         }),
     ];
-    let widths = [hidden, hidden, inner, 2 * top_k, top_k * own + 64];
+    let widths = [hidden, hidden, inner, 2 * top_k + 1, top_k * own + 64];
     let names = ["x", "mixed", "gated", "routes", "chosen"];
     let buffers = (0..5).map(|i| buffer(names[i], widths[i], i)).collect();
     let plan = Plan { hidden, vocab, ops, buffers, slots: widths.to_vec(), states: Vec::new() };

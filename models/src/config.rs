@@ -324,6 +324,18 @@ impl<'a> Fields<'a> {
         Ok(found.unwrap_or(default) as f32)
     }
 
+    /// A list of finite numbers.
+    pub(crate) fn finites(&self, key: &str) -> Result<Option<Vec<f64>>, ModelError> {
+        const EXPECTED: &str = "a list of finite numbers";
+        let Some(list) = self.list(key, EXPECTED)? else { return Ok(None) };
+        let numbers = list.iter().map(|value| match number(value) {
+            Some(x) if (x as f32).is_finite() => Ok(x),
+            Some(_) => Err(self.out_of_range(key, value, EXPECTED.into())),
+            None => Err(self.wrong_type(key, value, EXPECTED)),
+        });
+        numbers.collect::<Result<_, _>>().map(Some)
+    }
+
     /// A pair of numbers; both may be infinite.
     pub(crate) fn pair(&self, key: &str) -> Result<Option<(f64, f64)>, ModelError> {
         let Some(list) = self.list(key, "a list of two numbers")? else { return Ok(None) };

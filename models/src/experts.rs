@@ -1,8 +1,9 @@
 //! Code shared by families with experts: counts, and experts stored as separate tensors or as rows
 //! of stacks.
 
-use crate::frame::{Frame, equal, limit, product};
-use crate::{Activation, Dense, Linear, Matrix, ModelError, Moe};
+use crate::config::Fields;
+use crate::frame::{Frame, divide, equal, limit, product};
+use crate::{Activation, Dense, ExpertGroups, GroupRank, Linear, Matrix, ModelError, Moe, Router};
 
 /// The number of experts of a layer, and how many of them a token uses.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,7 @@ pub(crate) struct CountDefaults {
 
 impl Counts {
     /// Names of the field with the number of experts, in different versions.
-    const EXPERTS: [&str; 2] = ["num_local_experts", "num_experts"];
+    const EXPERTS: [&str; 3] = ["num_local_experts", "num_experts", "n_routed_experts"];
 
     /// Whether the layers have experts; a count of zero means a dense model.
     pub(crate) fn any(frame: &Frame<'_>, defaults: CountDefaults) -> Result<bool, ModelError> {
@@ -32,16 +33,15 @@ impl Counts {
         min: usize,
         defaults: CountDefaults,
     ) -> Result<usize, ModelError> {
-        let [one, other] = Self::EXPERTS;
-        let read = |key| frame.fields.size(key, min, limit::EXPERTS);
-        let found = match (read(one)?, read(other)?) {
-            (Some(left), Some(right)) => {
-                equal(one, left, other, right)?;
-                Some(left)
+        let mut found: Option<(&'static str, usize)> = None;
+        for key in Self::EXPERTS {
+            let Some(count) = frame.fields.size(key, min, limit::EXPERTS)? else { continue };
+            if let Some((other, known)) = found {
+                equal(other, known, key, count)?;
             }
-            (left, right) => left.or(right),
-        };
-        Ok(found.unwrap_or(defaults.experts))
+            found = Some((key, count));
+        }
+        Ok(found.map_or(defaults.experts, |(_, count)| count))
     }
 
     /// Reads the counts of a model in which `layers` layers have experts.
@@ -72,6 +72,58 @@ impl Counts {
     }
 }
 
+/// Groups of experts, from the fields of DeepSeek-V3's router; none where all are used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grouping(pub(crate) Option<ExpertGroups>);
+
+impl Grouping {
+    /// Reads `n_group` and `topk_group`.
+    pub(crate) fn read(
+        fields: &Fields<'_>,
+        counts: Counts,
+        rank: GroupRank,
+    ) -> Result<Self, ModelError> {
+        const COUNT: &str = "n_group";
+        const USED: &str = "topk_group";
+        let count = fields.size_or(COUNT, 1, 1, limit::EXPERTS)?;
+        let used = fields.size_or(USED, 1, 1, limit::EXPERTS)?;
+        let each = divide("the number of experts", counts.experts, COUNT, count)?;
+        let beyond = |key: &str, value: usize, expected: String| ModelError::OutOfRange {
+            field: fields.path(key),
+            value: value.to_string(),
+            expected,
+        };
+        if used > count {
+            return Err(beyond(USED, used, format!("at most the number of groups, {count}")));
+        }
+        if counts.top_k > used * each {
+            let expected = format!("at most the {} experts of {used} groups", used * each);
+            return Err(beyond("num_experts_per_tok", counts.top_k, expected));
+        }
+        Ok(Self((used < count).then_some(ExpertGroups { count, used, rank })))
+    }
+}
+
+/// Experts without gates stored as tensors `PREFIX.experts.E.NAME`, with the names of up and down.
+pub(crate) fn separate_plain_experts(
+    prefix: &str,
+    experts: usize,
+    [up, down]: [&str; 2],
+    [hidden, inner]: [usize; 2],
+    activation: Activation,
+) -> Vec<Dense> {
+    let linear = |expert: usize, name: &str, outputs, inputs| {
+        Linear::new(&format!("{prefix}.experts.{expert}.{name}"), outputs, inputs, false)
+    };
+    let expert = |expert: usize| Dense {
+        gate: None,
+        up: linear(expert, up, inner, hidden),
+        down: linear(expert, down, hidden, inner),
+        activation,
+    };
+    (0..experts).map(expert).collect()
+}
+
 /// Experts stored as tensors `PREFIX.experts.E.NAME`, with the names of gate, up and down.
 pub(crate) fn separate_experts(
     prefix: &str,
@@ -85,7 +137,7 @@ pub(crate) fn separate_experts(
             Linear::new(&format!("{prefix}.experts.{expert}.{name}"), outputs, inputs, false)
         };
         Dense {
-            gate: linear(gate, inner, hidden),
+            gate: Some(linear(gate, inner, hidden)),
             up: linear(up, inner, hidden),
             down: linear(down, hidden, inner),
             activation,
@@ -104,12 +156,12 @@ pub(crate) fn named_experts(
 ) -> Moe {
     let prefix = format!("{prefix}.mlp");
     let (names, sizes) = (["gate_proj", "up_proj", "down_proj"], [hidden, inner]);
+    let router = Linear::new(&format!("{prefix}.gate"), counts.experts, hidden, false);
     Moe {
-        router: Linear::new(&format!("{prefix}.gate"), counts.experts, hidden, false),
-        renormalize,
-        top_k: counts.top_k,
+        router: Router::softmax(router, counts.top_k, renormalize),
         experts: separate_experts(&prefix, counts.experts, names, sizes, activation),
         shared: None,
+        shared_gate: None,
     }
 }
 
@@ -124,7 +176,7 @@ pub(crate) fn fused_experts(
     let expert = |expert| {
         let gate_up = Matrix::stacked(gate_up, experts, 2 * inner, hidden, expert);
         Dense {
-            gate: gate_up.rows(0, inner).into(),
+            gate: Some(gate_up.rows(0, inner).into()),
             up: gate_up.rows(inner, inner).into(),
             down: Matrix::stacked(down, experts, hidden, inner, expert).into(),
             activation,

@@ -209,17 +209,26 @@ impl<'a> Frame<'a> {
 
     /// The activation of feed-forward networks.
     pub(crate) fn activation(&self) -> Result<Activation, ModelError> {
-        const KEY: &str = "hidden_act";
-        match self.fields.str(KEY)?.unwrap_or("silu") {
+        self.activation_of("hidden_act", "silu")
+    }
+
+    /// The activation in the field `key`; `default` where that is absent.
+    pub(crate) fn activation_of(
+        &self,
+        key: &str,
+        default: &'static str,
+    ) -> Result<Activation, ModelError> {
+        match self.fields.str(key)?.unwrap_or(default) {
             "silu" | "swish" => Ok(Activation::Silu),
             "gelu" | "gelu_python" => Ok(Activation::Gelu),
             "gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh"
             | "gelu_python_tanh" => Ok(Activation::GeluTanh),
             "relu" => Ok(Activation::Relu),
+            "relu2" => Ok(Activation::Relu2),
             _ => Err(self.fields.unsupported(
-                KEY,
+                key,
                 "supported: silu, swish, gelu, gelu_python, gelu_new, gelu_fast, gelu_accurate, \
-                 gelu_pytorch_tanh, gelu_python_tanh, relu",
+                 gelu_pytorch_tanh, gelu_python_tanh, relu, relu2",
             )),
         }
     }
@@ -240,7 +249,7 @@ impl<'a> Frame<'a> {
     /// The feed-forward network `PREFIX.{gate,up,down}_proj`.
     pub(crate) fn dense(&self, prefix: &str, inner: usize, act: Activation, bias: bool) -> Dense {
         Dense {
-            gate: Linear::new(&format!("{prefix}.gate_proj"), inner, self.hidden, bias),
+            gate: Some(Linear::new(&format!("{prefix}.gate_proj"), inner, self.hidden, bias)),
             up: Linear::new(&format!("{prefix}.up_proj"), inner, self.hidden, bias),
             down: Linear::new(&format!("{prefix}.down_proj"), self.hidden, inner, bias),
             activation: act,

@@ -32,6 +32,22 @@ pub(crate) fn samples() -> Vec<Value> {
         let fields = match name {
             "mamba" | "falcon_mamba" | "mamba2" | "xlstm" => recurrent.clone(),
             "bamba" => with(&base, mamba.clone()),
+            "jamba" => with(
+                &with(&with(&base, mamba.clone()), experts.clone()),
+                json!({"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 3}),
+            ),
+            "falcon_h1" => with(
+                &with(&base, mamba.clone()),
+                json!({"mamba_d_ssm": 64, "mamba_rms_norm": true, "mamba_norm_before_gate": false,
+                    "mlp_multipliers": [0.5, 2.0], "ssm_multipliers": [0.5, 1.0, 2.0, 3.0, 4.0],
+                    "key_multiplier": 0.5, "attention_in_multiplier": 2.0}),
+            ),
+            "nemotron_h" => with(
+                &with(&with(&base, recurrent.clone()), experts.clone()),
+                json!({"hybrid_override_pattern": "M*-E", "mamba_num_heads": 6, "mamba_head_dim": 8,
+                    "ssm_state_size": 5, "mlp_hidden_act": "relu2", "n_group": 2, "topk_group": 1,
+                    "moe_shared_expert_intermediate_size": 12, "routed_scaling_factor": 2.5}),
+            ),
             "granitemoehybrid" => with(
                 &with(&with(&base, mamba.clone()), experts.clone()),
                 json!({"layer_types": ["mamba", "attention", "mamba"]}),

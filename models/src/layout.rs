@@ -44,7 +44,10 @@ struct ModuleTable {
 const SWITCH: Way =
     &["switch_mlp.gate_proj.weight", "switch_mlp.up_proj.weight", "switch_mlp.down_proj.weight"];
 
-/// A plain feed-forward network.
+/// The same without gates.
+const PLAIN_SWITCH: Way = &["switch_mlp.fc1.weight", "switch_mlp.fc2.weight"];
+
+/// A gated feed-forward network.
 const PROJECTIONS: Way = &["gate_proj.weight", "up_proj.weight", "down_proj.weight"];
 
 /// Gate, up and down of each expert.
@@ -79,6 +82,11 @@ const EXPERTS: ModuleTable = ModuleTable {
             "switch_mlp.gate_up_proj.weight",
             "switch_mlp.down_proj.weight",
         ],
+        // Without gates (Nemotron-H).
+        &["experts.{e}.up_proj.weight", "experts.{e}.down_proj.weight"],
+        &["experts.up_proj", "experts.down_proj"],
+        &["experts.up_proj.weight", "experts.down_proj.weight"],
+        PLAIN_SWITCH,
         // Granite's own code.
         &["input_linear.weight", "input_linear.weight", "output_linear.weight"],
     ],
@@ -179,7 +187,9 @@ impl ModelSpec {
                 match module {
                     Module::Experts => {
                         if let Some(path) = own_path(&EXPERTS, &linears) {
-                            place(&path, SWITCH, &mut linears, true);
+                            let gated = linears.iter().all(|expert| expert.len() > 2);
+                            let way = if gated { SWITCH } else { PLAIN_SWITCH };
+                            place(&path, way, &mut linears, true);
                         }
                     }
                     // In a model without experts, mlx-lm stores the shared expert as an ordinary
@@ -214,20 +224,28 @@ fn table(module: Module) -> Option<&'static ModuleTable> {
     }
 }
 
-/// The projections of each module of a layer: experts separately, other modules as one group.
+/// The projections of each module of a layer: of its experts one by one, of others all in one. A part with a role that came before
+/// belongs to the next expert.
 fn modules(mixer: &mut Mixer) -> Vec<(Module, Vec<Vec<&mut Linear>>)> {
     let mut all: Vec<(Module, Vec<Vec<&mut Linear>>)> = Vec::new();
+    let mut roles = Vec::new();
     for part in mixer.places() {
         let Place::Linear(linear) = part.place else { continue };
-        let matrices =
-            table(part.module).and_then(|table| table.ways.first()).map_or(0, |w| w.len());
+        let known = roles.contains(&part.role);
         match all.last_mut() {
             Some((module, linears)) if *module == part.module => match linears.last_mut() {
-                Some(last) if last.len() < matrices => last.push(linear),
-                _ => linears.push(vec![linear]),
+                Some(last) if !known => last.push(linear),
+                _ => {
+                    roles.clear();
+                    linears.push(vec![linear]);
+                }
             },
-            _ => all.push((part.module, vec![vec![linear]])),
+            _ => {
+                roles.clear();
+                all.push((part.module, vec![vec![linear]]));
+            }
         }
+        roles.push(part.role);
     }
     all
 }

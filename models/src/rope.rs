@@ -95,7 +95,7 @@ pub(crate) fn rope(
 
 /// Frequencies that do not depend on the position.
 fn plain(inv_freq: Vec<f32>) -> Rope {
-    Rope { inv_freq, attention_factor: 1.0, dynamic: None }
+    Rope { inv_freq, attention_factor: 1.0, interleaved: false, dynamic: None }
 }
 
 /// Number of rotated elements of a head, before rounding up to pairs.

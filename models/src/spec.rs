@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! x  = embedding.scale * E[token]
-//! x += block.residual_scale * sum over branches of (branch.scale * mixer(norm(x)))     for each block
+//! x += block.residual_scale * sum over branches of (branch.scale * mixer(branch.input_scale * norm(x)))     for each block
 //! logits = soft_cap(head.scale * W norm(x))
 //! ```
 //!
@@ -87,13 +87,15 @@ impl Matrix {
     }
 }
 
-/// `y = W x + b`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// `y = scale * (W x + b)`.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Linear {
     /// `W`, `[outputs, inputs]`.
     pub weight: Matrix,
-    /// `b`, `[outputs]`.
+    /// `b`, `[outputs]`; or with an element for each row of the tensor that holds `W`, of which `W`'s rows take theirs.
     pub bias: Option<TensorSpec>,
+    /// A factor of the config on the result (Falcon-H1's multipliers); 1 nearly everywhere.
+    pub scale: f32,
 }
 
 impl Linear {
@@ -102,18 +104,31 @@ impl Linear {
         Self {
             weight: Matrix::whole(format!("{prefix}.weight"), outputs, inputs),
             bias: bias.then(|| TensorSpec::new(format!("{prefix}.bias"), [outputs])),
+            scale: 1.0,
         }
+    }
+
+    /// The same times `factor`.
+    pub fn scaled(self, factor: f32) -> Self {
+        Self { scale: self.scale * factor, ..self }
+    }
+
+    /// Outputs `first .. first + rows` of this projection. The bias stays that of all rows of the tensor.
+    pub fn rows(&self, first: usize, rows: usize) -> Self {
+        Self { weight: self.weight.rows(first, rows), ..self.clone() }
     }
 }
 
 impl From<Matrix> for Linear {
     fn from(weight: Matrix) -> Self {
-        Self { weight, bias: None }
+        Self { weight, bias: None, scale: 1.0 }
     }
 }
 
-/// Root-mean-square normalisation, `x / sqrt(mean(x^2) + eps) * weight + bias`
+/// Root-mean-square normalisation, `scale * (x / sqrt(mean(x^2) + eps) * (offset + weight) + bias)`
 /// (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, eq. 4).
+///
+/// `offset` and `scale` become part of weight and bias when these are read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Norm {
     /// `[width]`.
@@ -122,12 +137,27 @@ pub struct Norm {
     pub bias: Option<TensorSpec>,
     /// Added to the mean square.
     pub eps: f32,
+    /// Added to the stored weight: 1 where that is the distance from 1 (Gemma, Qwen3-Next), else 0.
+    pub offset: f32,
+    /// A factor of the config on the result; 1 nearly everywhere.
+    pub scale: f32,
 }
 
 impl Norm {
     /// The norm `PREFIX.weight` over `width` elements.
     pub fn new(prefix: &str, width: usize, eps: f32) -> Self {
-        Self { weight: TensorSpec::new(format!("{prefix}.weight"), [width]), bias: None, eps }
+        let weight = TensorSpec::new(format!("{prefix}.weight"), [width]);
+        Self { weight, bias: None, eps, offset: 0.0, scale: 1.0 }
+    }
+
+    /// The same with weights that are stored as their distance from 1.
+    pub fn around_one(self) -> Self {
+        Self { offset: 1.0, ..self }
+    }
+
+    /// The same times `factor`.
+    pub fn scaled(self, factor: f32) -> Self {
+        Self { scale: self.scale * factor, ..self }
     }
 }
 
@@ -192,18 +222,20 @@ pub struct Block {
     pub residual_scale: f32,
 }
 
-/// A mixer of a block, and the factor on its output.
+/// One mixer of a block, and the factors on its input and output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Branch {
     /// What it computes.
     pub mixer: Mixer,
+    /// Factor on its input (Falcon-H1's `attention_in_multiplier`, `ssm_in_multiplier`); 1 nearly everywhere.
+    pub input_scale: f32,
     /// Factor on its output; 1 nearly everywhere.
     pub scale: f32,
 }
 
 impl From<Mixer> for Branch {
     fn from(mixer: Mixer) -> Self {
-        Self { mixer, scale: 1.0 }
+        Self { mixer, input_scale: 1.0, scale: 1.0 }
     }
 }
 

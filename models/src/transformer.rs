@@ -146,10 +146,11 @@ impl Heads {
         let Self { heads, kv_heads, head_dim } = *self;
         let (wide, narrow) = (heads * head_dim, kv_heads * head_dim);
         Attention {
-            q: Linear::new(&format!("{prefix}.q_proj"), wide, hidden, qkv_bias),
+            q: vec![Linear::new(&format!("{prefix}.q_proj"), wide, hidden, qkv_bias)],
             k: Linear::new(&format!("{prefix}.k_proj"), narrow, hidden, qkv_bias),
             v: Linear::new(&format!("{prefix}.v_proj"), narrow, hidden, qkv_bias),
             o: Linear::new(&format!("{prefix}.o_proj"), hidden, wide, o_bias),
+            gate: Vec::new(),
             heads,
             kv_heads,
             head_dim,

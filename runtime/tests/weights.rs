@@ -26,7 +26,7 @@ fn dense(matrix: &MatrixData) -> Vec<u8> {
 fn spec() -> ModelSpec {
     let fused = Matrix::whole("model.layers.0.input.weight", 8, 2);
     let dense = Dense {
-        gate: fused.rows(0, 4).into(),
+        gate: Some(fused.rows(0, 4).into()),
         up: fused.rows(4, 4).into(),
         down: Linear::new("model.layers.0.output", 2, 4, false),
         activation: Activation::Silu,

@@ -25,8 +25,9 @@ struct Params {
     k_norm: u32,
     /// Whether each head is normed separately.
     per_head: u32,
-    /// Number of rotated pairs.
+    /// Pairs that are rotated, and whether neighbours are a pair, or else elements `i` and `i + pairs`.
     pairs: u32,
+    interleaved: u32,
     q_eps: f32,
     k_eps: f32,
     /// 0 for none.
@@ -148,9 +149,12 @@ fn normed(head: Head, i: u32) -> f32 {
 fn ready(head: Head, i: u32) -> f32 {
     var value = normed(head, i);
     if head.kind != VALUE && i < 2u * params.pairs {
-        let low = i < params.pairs;
-        let other = normed(head, select(i - params.pairs, i + params.pairs, low));
-        let turn = rotation[head.token * params.pairs + i % params.pairs];
+        let neighbours = params.interleaved != 0u;
+        let low = select(i < params.pairs, i % 2u == 0u, neighbours);
+        let distance = select(params.pairs, 1u, neighbours);
+        let other = normed(head, select(i - distance, i + distance, low));
+        let pair = select(i % params.pairs, i / 2u, neighbours);
+        let turn = rotation[head.token * params.pairs + pair];
         value = value * turn.x + select(other, -other, low) * turn.y;
     }
     return value;

@@ -1,4 +1,4 @@
-// `gated_linear`: h = act(G n(x) + b_g) * (U n(x) + b_u). In `weights`, the rows of G come before those of U.
+// `gated_linear`: h = act(s_g (G n(x) + b_g)) * s_u (U n(x) + b_u). In `weights`, the rows of G stand before those of U.
 //# kernel GatedLinearRows rows weights int8 reduce: few tokens
 //# kernel GatedLinearTiles tiles weights tiled: many tokens
 //# kernel GatedLinearSmallTiles small_tiles weights tiled: up to 32 tokens
@@ -12,6 +12,9 @@ struct Params {
     gate_bias: u32,
     up_bias: u32,
     activation: u32,
+    /// Factors on both projections.
+    gate_scale: f32,
+    up_scale: f32,
     @align(16) matrix: Matrix,
     //# when rows
     /// Threads that share rows; a power of two.
@@ -36,7 +39,7 @@ fn finish(token: u32, row: u32, gate_product: f32, up_product: f32) {
         u += small(params.up_bias + row);
     }
     let at = token * params.output_stride + params.first_row + row;
-    output[at] = activation(params.activation, g) * u;
+    output[at] = activation(params.activation, params.gate_scale * g) * (params.up_scale * u);
 }
 
 //# when rows

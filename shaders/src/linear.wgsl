@@ -1,4 +1,4 @@
-// `linear`: y = W f(x) + b, stored or added to y.
+// `linear`: y = s (W f(x) + b), stored, stored after an activation, or added to y.
 //# kernel LinearRows rows weights int8 reduce: few tokens
 //# kernel LinearHeadRows head_rows weights int8 reduce: few tokens, after a layer norm of each head and a gate
 //# kernel LinearTiles tiles weights tiled: many tokens
@@ -11,8 +11,11 @@ struct Params {
     output_stride: u32,
     /// Offset of the biases of these rows in `vectors`.
     bias: u32,
-    /// 1 if the result, times `scale`, is added to the output.
-    add: u32,
+    /// Factors on them in `vectors`.
+    factors: u32,
+    /// What happens to the result: 0 it is stored, 1 it is added to the output, times `scale`, 2 it is stored after `activation`.
+    mode: u32,
+    activation: u32,
     scale: f32,
     @align(16) matrix: Matrix,
     //# when rows head_rows
@@ -33,9 +36,14 @@ fn finish(token: u32, row: u32, product: f32) {
     if params.bias != ABSENT {
         value += small(params.bias + row);
     }
+    if params.factors != ABSENT {
+        value *= small(params.factors + row);
+    }
     let at = token * params.output_stride + params.first_row + row;
-    if params.add != 0u {
+    if params.mode == 1u {
         value = output[at] + params.scale * value;
+    } else if params.mode == 2u {
+        value = activation(params.activation, value);
     }
     output[at] = value;
 }
@@ -60,7 +68,8 @@ const THREADS: u32 = 256u;
 
 //# when tiles small_tiles
 //# use tiles
-/// The op's small tensors, concatenated.
+//# use math
+/// The op's small tensors, one behind the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 
 fn small(i: u32) -> f32 {

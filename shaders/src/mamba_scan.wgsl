@@ -30,6 +30,9 @@ struct Params {
     a_log: u32,
     /// Offset of d, [inner], in `vectors`.
     d: u32,
+    /// Offsets of the weights of the norms of B and C, [state_dim] each, in `vectors`.
+    b_weight: u32,
+    c_weight: u32,
     /// Whether B and C are normed.
     norm: u32,
     eps: f32,
@@ -104,6 +107,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 if i % PASS < width {
                     let at = (token + i / PASS) * params.bc_stride + first + i % PASS;
                     pair = vec2(bc[at + params.b_offset], bc[at + params.c_offset]);
+                    if params.b_weight != ABSENT {
+                        let n = first + i % PASS;
+                        pair *= vec2(vectors[params.b_weight + n], vectors[params.c_weight + n]);
+                    }
                 }
                 b_and_c[i] = pair;
             }

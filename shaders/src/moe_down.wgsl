@@ -1,4 +1,4 @@
-// `moe_down`: x += scale * (sum over chosen experts of weight_e * D_e h_e + D h_shared).
+// `moe_down`: x += scale * (sum over chosen experts of weight_e * D_e h_e + weight_shared * D h_shared).
 //
 // In `weights`, the rows of all D_e follow one another; then, if it is stored in the same format, the shared expert's
 // D.
@@ -49,6 +49,8 @@ struct Params {
     /// Whether there is a shared expert.
     shared_expert: u32,
     //# when rows sum
+    /// Whether `routes` has the shared expert's weight after the others.
+    shared_gated: u32,
     routes_stride: u32,
     output_stride: u32,
     scale: f32,
@@ -62,9 +64,19 @@ struct Params {
 
 @group(0) @binding(_) var<uniform> params: Params;
 
-//# when rows
-/// Output of `moe_route`, [T, routes_stride].
+//# when rows sum
+/// What `moe_route` wrote, [T, routes_stride].
 @group(0) @binding(_) var<storage, read> routes: array<f32>;
+
+/// The weight of a token's shared expert.
+fn shared_weight(token: u32) -> f32 {
+    if params.shared_gated == 0u {
+        return 1.0;
+    }
+    return routes[token * params.routes_stride + 2u * params.top_k];
+}
+
+//# when rows
 /// x, [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
@@ -128,8 +140,6 @@ fn finish_tile(tile: Tile, place: u32, pair: u32, products: vec2<f32>) {
     }
 }
 //# when sum
-/// Output of `moe_route`, [T, routes_stride].
-@group(0) @binding(_) var<storage, read> routes: array<f32>;
 /// [T, top_k + 1, rows].
 @group(0) @binding(_) var<storage, read> shares: array<f32>;
 /// x, [T, output_stride].
@@ -149,7 +159,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         sum += weight * shares[first + place * params.rows];
     }
     if params.shared_expert != 0u {
-        sum += shares[first + params.top_k * params.rows];
+        sum += shared_weight(token) * shares[first + params.top_k * params.rows];
     }
     output[token * params.output_stride + row] += params.scale * sum;
 }

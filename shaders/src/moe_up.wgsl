@@ -1,14 +1,14 @@
-// `moe_up`: h_e = act(G_e n(x)) * (U_e n(x)) for each chosen expert of a token, and for the shared expert.
+// `moe_up`: h_e = act(G_e n(x)) * (U_e n(x)), or h_e = act(U_e n(x)), for each chosen expert of a token, and for the shared expert.
 //
-// In `weights`, the rows of all gates G_e follow one another, then those of all U_e; then, if the shared expert is
-// stored in the same format, its G and U.
+// In `weights`, the rows of all gates G_e come one after the other, then those of all U_e; then, where the shared expert
+// is stored alike, its G and U. Without gates there are no rows of G.
 //# kernel MoeUpRows rows weights int8 reduce: few tokens
 //# kernel MoeUpTiles tiles weights tiled: many tokens
 //# kernel MoeUpSmallTiles small_tiles weights tiled: up to 32 tokens
 //# when rows
 //# use rows
 
-/// Each `lanes` threads compute two rows of G and the same rows of U; y counts the experts of all tokens.
+/// Each `lanes` threads have two rows of G and the same of U, or four rows of U; y counts the experts of all tokens.
 const THREADS: u32 = 256u;
 
 //# when tiles small_tiles
@@ -19,13 +19,15 @@ struct Params {
     /// First expert whose rows are in `weights`, and the number of experts.
     first_expert: u32,
     experts: u32,
-    /// Rows of an expert's G.
+    /// Rows of an expert's U.
     inner: u32,
-    /// Rows of the shared expert's G; 0 if this dispatch doesn't compute it.
+    /// Rows of the shared expert's U; 0 where this dispatch doesn't compute it.
     shared_inner: u32,
     top_k: u32,
     output_stride: u32,
     activation: u32,
+    /// Whether there are gates.
+    gated: u32,
     //# when rows
     /// Experts of a token in this dispatch: `top_k`, or 0 if it computes only the shared expert.
     places: u32,
@@ -61,12 +63,15 @@ struct Params {
     let places = params.places + u32(params.shared_inner > 0u);
     let token = step.start + group.y / places;
     let place = group.y % places;
-    let first = (group.x * (THREADS / params.lanes) + thread / params.lanes) * 2u;
+    let gated = params.gated != 0u;
+    // Outputs of `lanes` threads.
+    let share = select(4u, 2u, gated);
+    let first = (group.x * (THREADS / params.lanes) + thread / params.lanes) * share;
 
     var matrix = params.shared_matrix;
     var inner = params.shared_inner;
     var gate_row = 0u;
-    var up_row = inner;
+    var up_row = select(0u, inner, gated);
     var column = params.top_k * params.inner;
     if place < params.places {
         let expert = u32(routes[token * params.routes_stride + place]) - params.first_expert;
@@ -77,18 +82,18 @@ struct Params {
         matrix = params.matrix;
         inner = params.inner;
         gate_row = expert * inner;
-        up_row = (params.experts + expert) * inner;
+        up_row = (expert + select(0u, params.experts, gated)) * inner;
         column = place * inner;
     }
-    // Every expert gets as many workgroups as the one with the most rows.
-    if group.x * (THREADS / params.lanes) * 2u >= inner {
+    // There are as many workgroups for each expert as for the one with the most rows.
+    if group.x * (THREADS / params.lanes) * share >= inner {
         return;
     }
-    let within = min(vec2(first, first + 1u), vec2(inner - 1u));
-    let rows = vec4(within + gate_row, within + up_row);
+    let within = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(inner - 1u));
+    let rows = select(within + up_row, vec4(within.xy + gate_row, within.xy + up_row), gated);
     let sum = multiply_rows(matrix, rows, params.prologue, token, params.lanes, ids);
-    if lane < 2u && first + lane < inner {
-        let value = activation(params.activation, sum[lane]) * sum[lane + 2u];
+    if lane < share && first + lane < inner {
+        let value = activation(params.activation, sum[lane]) * select(1.0, sum[(lane + 2u) % 4u], gated);
         output[token * params.output_stride + column + first + lane] = value;
     }
 }
@@ -99,21 +104,25 @@ fn tile_of(group: vec3<u32>) -> Tile {
         return nothing();
     }
     let at = 4u + 4u * group.y;
-    let row = group.x * (ROWS / 2u);
+    let gated = params.gated != 0u;
+    let row = group.x * select(ROWS, ROWS / 2u, gated);
     let item = params.items + lists[at + 1u];
     let count = lists[at + 2u];
     if lists[at] == params.all_experts {
         let tokens = select(0u, count, row < params.shared_inner);
-        return Tile(params.shared_matrix, params.tiles.cols, tokens, item, row, params.shared_inner, 0u, params.shared_inner);
+        return Tile(params.shared_matrix, params.tiles.cols, tokens, item, row, params.shared_inner, 0u, select(0u, params.shared_inner, gated));
     }
     let expert = lists[at] - params.first_expert;
     let tokens = select(0u, count, row < params.inner && expert < params.experts);
-    let second = (params.experts + expert) * params.inner;
+    let second = (expert + select(0u, params.experts, gated)) * params.inner;
     return Tile(params.matrix, params.tiles.cols, tokens, item, row, params.inner, expert * params.inner, second);
 }
 
-/// Rows of the tile alternate: a row of G, the same row of U, the next row of G, ...
+/// Rows of the tile are a row of G, the same of U, the next of G, ...; or rows of U.
 fn weight_row(tile: Tile, place: u32) -> u32 {
+    if params.gated == 0u {
+        return min(tile.row + place, tile.rows - 1u) + tile.second;
+    }
     return min(tile.row + place / 2u, tile.rows - 1u) + select(tile.first, tile.second, place % 2u == 1u);
 }
 
@@ -124,9 +133,19 @@ fn input_row(tile: Tile, place: u32) -> u32 {
 fn finish_tile(tile: Tile, place: u32, pair: u32, products: vec2<f32>) {
     let item = item_of(tile, place);
     let values = factor_of(item.x) * products;
+    let start = (step.start + item.x) * params.output_stride + item.y * params.inner;
+    if params.gated == 0u {
+        let row = tile.row + 2u * pair;
+        if row < tile.rows {
+            output[start + row] = activation(params.activation, values.x);
+        }
+        if row + 1u < tile.rows {
+            output[start + row + 1u] = activation(params.activation, values.y);
+        }
+        return;
+    }
     let row = tile.row + pair;
     if row < tile.rows {
-        let at = (step.start + item.x) * params.output_stride + item.y * params.inner + row;
-        output[at] = activation(params.activation, values.x) * values.y;
+        output[start + row] = activation(params.activation, values.x) * values.y;
     }
 }

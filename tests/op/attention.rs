@@ -54,7 +54,8 @@ fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
     let factor = sharp.map_or(2.0, |sharp| sharp / 2.0);
     let mut rig =
         Rig::new(format!("attention {shape:?} {choices:?}"), stored, lengths).bound(factor);
-    let width = (heads + 2 * kv_heads) * dim;
+    // Gates may come after queries, keys and values.
+    let width = (heads + 2 * kv_heads) * dim + [0, heads, heads * dim][rig.random.between(0, 2)];
     let mut column = 0;
     let input = rig.input(width, |random| {
         let is_query = column % width < heads * dim;
@@ -70,6 +71,7 @@ fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
     let rope = (pairs > 0).then(|| Rope {
         inv_freq: inv_freq(pairs),
         attention_factor: 1.25,
+        interleaved: rig.random.between(0, 1) == 1,
         dynamic: None,
     });
     let cache = rig.cache(kv_heads, dim, AttentionSpan { window, sinks });

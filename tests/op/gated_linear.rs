@@ -38,9 +38,9 @@ fn check(
 
 #[test]
 fn every_activation_and_shape() {
-    use Activation::{Gelu, GeluTanh, Relu, Silu};
+    use Activation::{Gelu, GeluTanh, Relu, Relu2, Silu};
     let shapes = [(1, 1), (3, 5), (16, 8), (33, 31), (64, 96), (130, 65), (257, 40), (90, 514)];
-    for act in [Silu, Gelu, GeluTanh, Relu] {
+    for act in [Silu, Gelu, GeluTanh, Relu, Relu2] {
         each(&shapes, TOKENS, |shape, stored, lengths| {
             check(act, shape, shape.0 % 2 == 0, stored, lengths);
         });

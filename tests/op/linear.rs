@@ -1,5 +1,6 @@
-//! `linear`: `y = W f(x) + b`, with every `f`, stored and added, with one matrix and several.
+//! `linear`: `y = s (W f(x) + b)`, with every `f`, stored, also after an activation, and added, with one matrix and several.
 
+use kinglet::models::Activation;
 use kinglet::op::{Linear, Op, Output, Prologue, Slice};
 use kinglet_tests::random::Random;
 use kinglet_tests::rig::Rig;
@@ -11,10 +12,18 @@ use crate::{TOKENS, each};
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     None,
-    Norm { bias: bool },
+    Norm {
+        bias: bool,
+    },
     PlainNorm,
     SiluGate,
-    GatedNorm { groups: usize },
+    /// So many gates, or one for each element.
+    SigmoidGate {
+        gates: Option<usize>,
+    },
+    GatedNorm {
+        groups: usize,
+    },
 }
 
 const SHAPES: &[(usize, usize)] = &[
@@ -42,19 +51,24 @@ fn check(
     let name = format!("linear {kind:?} {parts:?} x {cols} {mode:?}");
     let mut rig = Rig::new(name, stored, lengths);
     let eps = 1e-3;
-    let mut side = |extra: usize| {
+    let mut side = |width: usize, extra: usize| {
         // The input is some columns of a wider buffer.
         let offset = rig.random.between(0, extra);
-        let input = rig.input(cols + extra, Random::normal);
-        Slice { buffer: input.buffer, offset, width: cols }
+        let input = rig.input(width + extra, Random::normal);
+        Slice { buffer: input.buffer, offset, width }
     };
-    let (input, gate) = (side(5), side(3));
+    let gates = match kind {
+        Kind::SigmoidGate { gates } => gates.unwrap_or(cols),
+        _ => cols,
+    };
+    let (input, gate) = (side(cols, 5), side(gates, 3));
     let norm = rig.norm(cols, eps, kind == Kind::Norm { bias: true });
     let prologue = match kind {
         Kind::None => Prologue::None,
         Kind::Norm { .. } => Prologue::Norm(norm),
         Kind::PlainNorm => Prologue::PlainNorm { eps },
         Kind::SiluGate => Prologue::SiluGate { gate },
+        Kind::SigmoidGate { .. } => Prologue::SigmoidGate { gate },
         Kind::GatedNorm { groups } => Prologue::GatedNorm { gate, norm, groups },
     };
     let linears: Vec<_> = parts
@@ -69,7 +83,7 @@ fn check(
     let rows: usize = parts.iter().sum();
     let before = rig.input(rows, Random::normal);
     let output = match mode {
-        Output::Store => rig.buffer("y", rows),
+        Output::Store | Output::Activate(_) => rig.buffer("y", rows),
         Output::Add { .. } => before.buffer,
     };
     rig.op(Op::Linear(Linear { input, prologue, parts: linears, output, mode }));
@@ -110,6 +124,29 @@ fn behind_a_gate() {
         check(Kind::SiluGate, &[rows], cols, add, stored, lengths);
         check(Kind::GatedNorm { groups }, &[rows], cols, add, stored, lengths);
     });
+}
+
+#[test]
+fn behind_a_sigmoid_gate() {
+    // Widths with a gate for each element and for each of as many parts, aligned and not.
+    let shapes = [(6, 1, 1), (9, 15, 5), (40, 64, 4), (33, 96, 8), (17, 264, 88), (5, 1056, 33)];
+    each(&shapes, TOKENS, |(rows, cols, gates), stored, lengths| {
+        let add = Output::Add { scale: 0.22 };
+        check(Kind::SigmoidGate { gates: None }, &[rows], cols, add, stored, lengths);
+        check(Kind::SigmoidGate { gates: Some(gates) }, &[rows], cols, add, stored, lengths);
+    });
+}
+
+#[test]
+fn before_an_activation() {
+    use Activation::{Gelu, GeluTanh, Relu, Relu2, Silu};
+    let shapes = [(1, 1), (3, 5), (33, 31), (130, 65), (90, 258)];
+    for act in [Silu, Gelu, GeluTanh, Relu, Relu2] {
+        each(&shapes, TOKENS, |(rows, cols), stored, lengths| {
+            let kind = Kind::Norm { bias: rows % 2 == 0 };
+            check(kind, &[rows], cols, Output::Activate(act), stored, lengths);
+        });
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `mamba_scan`: `h[c,n] = exp(dt[c] A[c,n]) h[c,n] + dt[c] B[n] x[c]`,
 //! `y[c] = (sum_n C[n] h[c,n] + d[c] x[c]) * silu(z[c])`.
 
-use kinglet::op::{MambaScan, Op, Slice};
+use kinglet::op::{BcNorm, MambaScan, Op, Slice};
 use kinglet_tests::random::Random;
 use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
@@ -13,12 +13,12 @@ type Draw = fn(&mut Random) -> f64;
 
 fn check(
     (inner, state_dim): (usize, usize),
-    bc_norm_eps: Option<f32>,
+    norm: Option<(f32, bool)>,
     (name, draw_dt): (&str, Draw),
     stored: Stored,
     lengths: &[usize],
 ) {
-    let name = format!("mamba_scan {inner} x {state_dim} {name} norm {bc_norm_eps:?}");
+    let name = format!("mamba_scan {inner} x {state_dim} {name} norm {norm:?}");
     let mut rig = Rig::new(name, stored, lengths).bound(2.0);
     let x = rig.input(inner, Random::normal);
     let z_offset = rig.random.between(0, 7);
@@ -30,6 +30,10 @@ fn check(
     let bc = rig.input(c_offset + state_dim + 1, Random::normal);
     let a_log = rig.tensor(&[inner, state_dim], |random| random.uniform(-1.0, 2.8));
     let d = rig.tensor(&[inner], Random::normal);
+    let bc_norm = norm.map(|(eps, weighted)| {
+        let mut weight = || rig.tensor(&[state_dim], |random| 1.0 + 0.3 * random.normal());
+        BcNorm { eps, weights: weighted.then(|| [weight(), weight()]) }
+    });
     let state = rig.state(&[state_dim, inner]);
     let output = rig.buffer("y", inner);
     rig.op(Op::MambaScan(MambaScan {
@@ -38,7 +42,7 @@ fn check(
         dt: dt.buffer,
         b: Slice { buffer: bc.buffer, offset: b_offset, width: state_dim },
         c: Slice { buffer: bc.buffer, offset: c_offset, width: state_dim },
-        bc_norm_eps,
+        bc_norm,
         a_log,
         d,
         inner,
@@ -69,7 +73,7 @@ fn every_width_and_state() {
     let mut turn = 0;
     each(&shapes, SEQUENCES, |shape, stored, lengths| {
         turn += 1;
-        let norm = (turn % 2 == 0).then_some(1e-3);
+        let norm = (turn % 3 > 0).then_some((1e-3, turn % 3 == 2));
         check(shape, norm, USUAL, stored, lengths);
     });
 }

@@ -1,4 +1,4 @@
-//! `moe_down`: `x += scale * (sum over chosen experts of weight_e * D_e h_e + D h_shared)`.
+//! `moe_down`: `x += scale * (sum over chosen experts of weight_e * D_e h_e + weight_shared * D h_shared)`.
 
 use kinglet::models::Matrix;
 use kinglet::op::{MoeDown, Op};
@@ -11,17 +11,23 @@ use crate::{TOKENS, each};
 
 fn check(
     [experts, top_k, inner, shared_inner, hidden]: [usize; 5],
-    (scale, skew): (f32, bool),
+    (scale, shared_gated, skew): (f32, bool, bool),
     stored: Stored,
     lengths: &[usize],
 ) {
     let name = format!(
-        "moe_down {top_k} of {experts}, {hidden} x {inner} + {shared_inner} scale {scale} skew {skew}"
+        "moe_down {top_k} of {experts}, {hidden} x {inner} + {shared_inner} scale {scale} shared gated {shared_gated} skew {skew}"
     );
     let mut rig = Rig::new(name, stored, lengths);
     let h = rig.input(top_k * inner + shared_inner, Random::normal);
     let tokens = rig.tokens();
-    let rows = (0..tokens).map(|_| routes(&mut rig.random, experts, top_k, skew)).collect();
+    let mut row = || {
+        let mut row = routes(&mut rig.random, experts, top_k, skew);
+        // The shared expert's weight comes last.
+        row.extend(shared_gated.then(|| rig.random.uniform(0.05, 1.0)));
+        row
+    };
+    let rows = (0..tokens).map(|_| row()).collect();
     let chosen = rig.input_rows(rows);
     let size = (inner as f64).powf(-0.5);
     // [experts, hidden, inner]
@@ -41,6 +47,7 @@ fn check(
         top_k,
         experts: downs,
         shared,
+        shared_gated,
         scale,
         output: x.buffer,
     }));
@@ -49,12 +56,17 @@ fn check(
 
 #[test]
 fn every_shape() {
-    each(SHAPES, TOKENS, |shape, stored, lengths| check(shape, (1.0, false), stored, lengths));
+    each(SHAPES, TOKENS, |shape, stored, lengths| {
+        check(shape, (1.0, false, false), stored, lengths);
+        if shape[3] > 0 {
+            check(shape, (1.0, true, false), stored, lengths);
+        }
+    });
 }
 
 #[test]
 fn an_expert_of_all_tokens_and_one_of_none() {
     each(SHAPES, &[&[3], &[4], &[130], &[40, 2]], |shape, stored, lengths| {
-        check(shape, (0.22, true), stored, lengths);
+        check(shape, (0.22, shape[3] > 0, true), stored, lengths);
     });
 }

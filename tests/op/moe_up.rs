@@ -1,7 +1,8 @@
-//! `moe_up`: `h_e = act(G_e n(x)) * (U_e n(x))` for each chosen expert of a token, and for the shared expert.
+//! `moe_up`: `h_e = act(G_e n(x)) * (U_e n(x))`, or without gates `h_e = act(U_e n(x))`, for each chosen expert of a token, and for the
+//! shared expert.
 
 use kinglet::models::{Activation, Matrix};
-use kinglet::op::{MoeUp, Op};
+use kinglet::op::{MoeUp, Op, UpMatrices};
 use kinglet_tests::random::Random;
 use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
@@ -37,12 +38,12 @@ pub(crate) const SHAPES: &[[usize; 5]] = &[
 
 fn check(
     [experts, top_k, inner, shared_inner, hidden]: [usize; 5],
-    (act, skew): (Activation, bool),
+    (act, gated, skew): (Activation, bool, bool),
     stored: Stored,
     lengths: &[usize],
 ) {
     let name = format!(
-        "moe_up {top_k} of {experts}, {inner} + {shared_inner} x {hidden} {act:?} skew {skew}"
+        "moe_up {top_k} of {experts}, {inner} + {shared_inner} x {hidden} {act:?} gated {gated} skew {skew}"
     );
     let mut rig = Rig::new(name, stored, lengths);
     let input = rig.input(hidden, Random::normal);
@@ -50,18 +51,24 @@ fn check(
     let rows = (0..tokens).map(|_| routes(&mut rig.random, experts, top_k, skew)).collect();
     let chosen = rig.input_rows(rows);
     let norm = rig.norm(hidden, 1e-5, false);
-    // Gate and up of all experts in one tensor, as in several families: [experts, 2 inner, hidden].
+    // Gate and up of all experts in one tensor, as several families store them: [experts, 2 inner, hidden]. Without gates, up alone.
+    let halves = if gated { 2 } else { 1 };
     let size = (hidden as f64).powf(-0.5);
-    let tensor = rig.tensor(&[experts, 2 * inner, hidden], |random| size * random.normal());
+    let tensor = rig.tensor(&[experts, halves * inner, hidden], |random| size * random.normal());
     let part = |index: usize| Matrix {
         tensor: tensor.clone(),
         row_offset: index * inner,
         rows: inner,
         cols: hidden,
     };
-    let pairs = (0..experts).map(|expert| (part(2 * expert), part(2 * expert + 1))).collect();
+    let first_half = |expert: usize| UpMatrices {
+        gate: gated.then(|| part(halves * expert)),
+        up: part(halves * expert + halves - 1),
+    };
+    let pairs = (0..experts).map(first_half).collect();
     let mut shared_half = || rig.linear(shared_inner, hidden, false).weight;
-    let shared = (shared_inner > 0).then(|| (shared_half(), shared_half()));
+    let shared = (shared_inner > 0)
+        .then(|| UpMatrices { gate: gated.then(&mut shared_half), up: shared_half() });
     let output = rig.buffer("inner", top_k * inner + shared_inner);
     let (x, routes) = (input.buffer, chosen.buffer);
     rig.op(Op::MoeUp(MoeUp {
@@ -80,13 +87,15 @@ fn check(
 #[test]
 fn every_shape() {
     each(SHAPES, TOKENS, |shape, stored, lengths| {
-        check(shape, (Activation::Silu, false), stored, lengths);
+        check(shape, (Activation::Silu, true, false), stored, lengths);
+        check(shape, (Activation::Relu2, false, false), stored, lengths);
     });
 }
 
 #[test]
 fn an_expert_of_all_tokens_and_one_of_none() {
     each(SHAPES, &[&[3], &[4], &[130], &[40, 2]], |shape, stored, lengths| {
-        check(shape, (Activation::GeluTanh, true), stored, lengths);
+        check(shape, (Activation::GeluTanh, true, true), stored, lengths);
+        check(shape, (Activation::Silu, false, true), stored, lengths);
     });
 }

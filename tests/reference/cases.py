@@ -38,10 +38,11 @@ class Case:
 def all_cases():
     """Every case, in the order in which they are generated."""
     import cases_dense
+    import cases_hybrid
     import cases_moe
     import cases_recurrent
 
-    cases = cases_dense.CASES + cases_moe.CASES + cases_recurrent.CASES
+    cases = cases_dense.CASES + cases_moe.CASES + cases_recurrent.CASES + cases_hybrid.CASES
     paths = [case.path for case in cases]
     assert len(paths) == len(set(paths)), "two cases share a name"
     return cases

@@ -100,6 +100,29 @@ def _mamba2(config):
     config.update(norm_before_gate=True, rms_norm=True)
 
 
+def _nemotron_h(config):
+    letters = {"linear_attention": "M", "full_attention": "*", "mlp": "-", "moe": "E"}
+    kinds = config.pop("layers_block_type", None) or config["layer_types"]
+    config.pop("layer_types", None)
+    config["hybrid_override_pattern"] = "".join(letters[kind] for kind in kinds)
+    config["num_hidden_layers"] = len(kinds)
+    for key in ("mtp_layers_block_type", "num_nextn_predict_layers"):
+        config.pop(key, None)
+    _drop(config, n_group=1, topk_group=1, routed_scaling_factor=1.0, moe_latent_size=None)
+
+
+def _falcon_h1(config):
+    _drop(config, time_step_limit=[0.0, float("inf")], attention_bias=False, mlp_bias=False,
+          mlp_multipliers=[1.0, 1.0], ssm_multipliers=[1.0] * 5, projectors_bias=False)
+    config.update(mamba_use_mlp=True, mlp_expansion_factor=8)
+
+
+def _jamba(config):
+    _drop(config, mamba_dt_rank=-(-config["hidden_size"] // 16))
+    config.pop("use_associative_scan", None)
+    config.update(calc_logits_for_entire_prompt=False, sliding_window=None, use_mamba_kernels=True)
+
+
 def _xlstm(config):
     head_dim = int(config["hidden_size"] * config["v_dim_factor"]) // config["num_heads"]
     config.update(
@@ -113,6 +136,7 @@ _RULES = {
     "llama": _llama, "mistral": _mistral, "qwen2": _qwen, "qwen3": _qwen, "mixtral": _mixtral,
     "qwen3_moe": lambda c: (_qwen(c), _experts(c)), "olmoe": _experts,
     "granite": lambda c: _drop(c, head_dim=None), "granitemoehybrid": _granitemoehybrid, "bamba": _bamba,
+    "nemotron_h": _nemotron_h, "falcon_h1": _falcon_h1, "jamba": _jamba,
     "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm,
 }
 

@@ -59,18 +59,29 @@ def load(folder, config=None):
 
 
 def router_gap(model, tokens):
-    """The smallest gap between router logits at the top-k boundary, over all layers and tokens."""
+    """The smallest gap between what experts, or groups of them, are ranked by at the boundary of the choice, over all layers and tokens."""
     gaps, hooks = [], []
 
-    def hook(module, args):
-        x = args[0].reshape(-1, args[0].shape[-1])
-        order = torch.nn.functional.linear(x, module.weight).sort(dim=-1, descending=True).values
-        k = module.top_k
+    def gap(values, k):
+        order = values.sort(dim=-1, descending=True).values
         if k < order.shape[-1]:
             gaps.append(float((order[:, k - 1] - order[:, k]).min()))
 
+    def hook(module, args):
+        x = args[0].reshape(-1, args[0].shape[-1])
+        ranks = torch.nn.functional.linear(x, module.weight)
+        bias = getattr(module, "e_score_correction_bias", None)
+        if bias is not None:
+            ranks = ranks.sigmoid() + bias
+            groups = ranks.view(len(ranks), module.num_group, -1)
+            sums = groups.topk(2, dim=-1).values.sum(dim=-1)
+            gap(sums, module.topk_group)
+            used = torch.zeros_like(sums).scatter_(1, sums.topk(module.topk_group, dim=-1).indices, 1.0)
+            ranks = groups.masked_fill(used.unsqueeze(-1) == 0, float("-inf")).flatten(1)
+        gap(ranks, module.top_k)
+
     for module in model.modules():
-        if type(module).__name__.endswith("TopKRouter"):
+        if type(module).__name__.lower().endswith("topkrouter"):
             hooks.append(module.register_forward_pre_hook(hook))
     try:
         forward(model, tokens)

@@ -57,6 +57,8 @@ _GAINS = {
     "k_proj.weight": 1.6,
     "block_sparse_moe.router": 1.5,
     "mlp.gate.weight": 1.5,
+    "mixer.gate.weight": 1.5,
+    "feed_forward.router.weight": 1.5,
     "igate_preact.weight": 2.0,
     "fgate_preact.weight": 2.0,
     "dt_proj.weight": 1.0,
@@ -74,6 +76,10 @@ def randomize(model, case, seed):
                 if fragment in name:
                     value = value * gain
             parameter.copy_(value)
+        for name, buffer in sorted(model.named_buffers()):
+            # What moves the choice of experts is a buffer, not a parameter.
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(_normal(tuple(buffer.shape), g, 0.2))
         if model.config.tie_word_embeddings:
             # With a positive final norm, a tied head favours the token that was just read, and greedy decoding
             # would repeat it forever: give the norm's weights both signs.

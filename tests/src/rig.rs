@@ -154,18 +154,23 @@ impl Rig {
         Matrix { tensor, row_offset: before, rows, cols }
     }
 
-    /// A matrix, optionally with a bias.
+    /// A matrix, with a bias if there should be one: of its rows or of all rows of its tensor. One in three has a factor on the result.
     pub fn linear(&mut self, rows: usize, cols: usize, bias: bool) -> spec::Linear {
         let weight = self.matrix(rows, cols);
-        let bias = bias.then(|| self.tensor(&[rows], Random::normal));
-        spec::Linear { weight, bias }
+        let whole = self.count.is_multiple_of(2);
+        let elements = if whole { weight.tensor.shape[0] } else { rows };
+        let bias = bias.then(|| self.tensor(&[elements], Random::normal));
+        let scale = if self.count.is_multiple_of(3) { 0.6 } else { 1.0 };
+        spec::Linear { weight, bias, scale }
     }
 
-    /// A norm with weights around 1.
+    /// A norm with weights around 1, in half of all cases stored as their distance from it. One in three has a factor on the result.
     pub fn norm(&mut self, width: usize, eps: f32, bias: bool) -> Norm {
-        let weight = self.tensor(&[width], |random| 1.0 + 0.3 * random.normal());
+        let offset = (self.count % 2) as f64;
+        let weight = self.tensor(&[width], |random| 1.0 - offset + 0.3 * random.normal());
         let bias = bias.then(|| self.tensor(&[width], Random::normal));
-        Norm { weight, bias, eps }
+        let scale = if self.count.is_multiple_of(3) { 0.7 } else { 1.0 };
+        Norm { weight, bias, eps, offset: offset as f32, scale }
     }
 
     /// A depthwise convolution.

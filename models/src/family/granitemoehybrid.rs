@@ -11,7 +11,7 @@ use crate::experts::{CountDefaults, Counts, fused_experts};
 use crate::frame::{Frame, FrameDefaults, MODEL};
 use crate::rope::{RopeDefaults, rope};
 use crate::transformer::{HeadDefaults, Heads};
-use crate::{Activation, Config, Dense, Linear, Matrix, Mixer, ModelError, ModelSpec, Moe};
+use crate::{Activation, Config, Dense, Linear, Matrix, Mixer, ModelError, ModelSpec, Moe, Router};
 
 const EXPERTS: CountDefaults = CountDefaults { experts: 8, top_k: 2 };
 
@@ -136,18 +136,14 @@ impl FeedForward {
         let names = names.each_ref().map(String::as_str);
         let sizes = [frame.hidden, inner];
         let experts = fused_experts(names, counts.experts, sizes, self.activation);
+        let router = format!("{prefix}.router.layer");
+        let router = Linear::new(&router, counts.experts, frame.hidden, false);
         Mixer::Moe(Moe {
-            router: Linear::new(
-                &format!("{prefix}.router.layer"),
-                counts.experts,
-                frame.hidden,
-                false,
-            ),
-            // The reference takes the softmax over the chosen logits only, which is equivalent.
-            renormalize: true,
-            top_k: counts.top_k,
+            // The reference takes the softmax over the chosen logits alone, which is the same.
+            router: Router::softmax(router, counts.top_k, true),
             experts,
             shared: Some(shared),
+            shared_gate: None,
         })
     }
 
@@ -157,7 +153,7 @@ impl FeedForward {
         let prefix = format!("{prefix}.shared_mlp");
         let gate_up = Matrix::whole(format!("{prefix}.input_linear.weight"), 2 * inner, hidden);
         Dense {
-            gate: gate_up.rows(0, inner).into(),
+            gate: Some(gate_up.rows(0, inner).into()),
             up: gate_up.rows(inner, inner).into(),
             down: Linear::new(&format!("{prefix}.output_linear"), hidden, inner, false),
             activation: self.activation,

@@ -37,16 +37,21 @@ fn layers_are_mamba2_or_attention() {
 fn experts_are_rows_of_two_tensors() {
     let model = spec_of(&config());
     let experts = moe(&model, 3);
-    assert_eq!((experts.experts.len(), experts.top_k, experts.renormalize), (3, 2, true));
+    assert_eq!(
+        (experts.experts.len(), experts.router.top_k, experts.router.renormalize),
+        (3, 2, true)
+    );
     let prefix = "model.layers.1.block_sparse_moe";
     assert_eq!(shape(&model, &format!("{prefix}.input_linear.weight")), [3, 10, 24]);
     assert_eq!(shape(&model, &format!("{prefix}.output_linear.weight")), [3, 24, 5]);
     assert_eq!(shape(&model, &format!("{prefix}.router.layer.weight")), [3, 24]);
     let last = &experts.experts[2];
-    let rows = [&last.gate, &last.up, &last.down].map(|l| (l.weight.row_offset, l.weight.rows));
+    let rows = [last.gate.as_ref().unwrap(), &last.up, &last.down]
+        .map(|l| (l.weight.row_offset, l.weight.rows));
     assert_eq!(rows, [(20, 5), (25, 5), (48, 24)]);
     let shared = experts.shared.as_ref().expect("a shared expert");
-    let rows = [&shared.gate, &shared.up].map(|l| (l.weight.row_offset, l.weight.rows));
+    let rows =
+        [shared.gate.as_ref().unwrap(), &shared.up].map(|l| (l.weight.row_offset, l.weight.rows));
     assert_eq!(rows, [(0, 7), (7, 7)]);
     assert_eq!(shape(&model, "model.layers.1.shared_mlp.input_linear.weight"), [14, 24]);
     assert_eq!(shape(&model, "model.layers.1.shared_mlp.output_linear.weight"), [24, 7]);
@@ -56,7 +61,7 @@ fn experts_are_rows_of_two_tensors() {
 fn without_experts_the_shared_one_remains() {
     let model =
         spec_of(&with(&config(), json!({"num_local_experts": 0, "num_experts_per_tok": 0})));
-    assert_eq!(dense(&model, 1).gate.weight.tensor.shape, [14, 24]);
+    assert_eq!(dense(&model, 1).up.weight.tensor.shape, [14, 24]);
     assert!(!needs(&model, "model.layers.0.block_sparse_moe.router.layer.weight"));
 }
 

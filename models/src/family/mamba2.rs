@@ -32,7 +32,8 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
         groups: fields.size_or("n_groups", 8, 1, limit::HEADS)?,
         state: fields.size_or("state_size", 128, 1, limit::STATE)?,
         kernel: fields.size_or("conv_kernel", 4, 1, limit::KERNEL)?,
-        bias: fields.bool_or("use_bias", false)?,
+        in_bias: fields.bool_or("use_bias", false)?,
+        out_bias: fields.bool_or("use_bias", false)?,
         conv_bias: fields.bool_or("use_conv_bias", true)?,
         dt_limit: dt_limit(fields)?,
         eps: frame.eps,
@@ -57,8 +58,9 @@ pub(crate) struct Mamba2Shape {
     pub(crate) groups: usize,
     pub(crate) state: usize,
     pub(crate) kernel: usize,
-    /// Whether both projections have biases.
-    pub(crate) bias: bool,
+    /// Whether the projections have biases.
+    pub(crate) in_bias: bool,
+    pub(crate) out_bias: bool,
     pub(crate) conv_bias: bool,
     pub(crate) dt_limit: (f32, f32),
     /// Epsilon of the gated norm.
@@ -85,7 +87,8 @@ impl Mamba2Shape {
             groups: fields.size_or("mamba_n_groups", 1, 1, limit::HEADS)?,
             state: fields.size_or("mamba_d_state", 256, 1, limit::STATE)?,
             kernel: fields.size_or("mamba_d_conv", 4, 1, limit::KERNEL)?,
-            bias: fields.bool_or("mamba_proj_bias", false)?,
+            in_bias: fields.bool_or("mamba_proj_bias", false)?,
+            out_bias: fields.bool_or("mamba_proj_bias", false)?,
             conv_bias: fields.bool_or("mamba_conv_bias", true)?,
             dt_limit: dt_limit(fields)?,
             eps: frame.eps,
@@ -96,7 +99,7 @@ impl Mamba2Shape {
     }
 
     /// Fails unless the sizes are consistent.
-    fn check(&self) -> Result<(), ModelError> {
+    pub(crate) fn check(&self) -> Result<(), ModelError> {
         let Self { inner, heads, head_dim, groups, state, .. } = *self;
         let wide = product("heads * head_dim of Mamba-2", &[heads, head_dim], limit::ROWS)?;
         equal("heads * head_dim of Mamba-2", wide, "expand * hidden_size", inner)?;
@@ -107,12 +110,18 @@ impl Mamba2Shape {
 
     /// The mixer with the tensors `PREFIX.*`. Call [`check`](Self::check) first.
     pub(crate) fn mixer(&self, prefix: &str) -> Mixer {
+        Mixer::Mamba2(self.layer(prefix))
+    }
+
+    /// The same as a layer, to be changed.
+    pub(crate) fn layer(&self, prefix: &str) -> Mamba2 {
         let Self { hidden, inner, heads, head_dim, groups, state, .. } = *self;
         let channels = inner + 2 * groups * state;
         let per_head = |name: &str| TensorSpec::new(format!("{prefix}.{name}"), [heads]);
         let in_proj = format!("{prefix}.in_proj");
-        Mixer::Mamba2(Mamba2 {
-            in_proj: Linear::new(&in_proj, inner + channels + heads, hidden, self.bias),
+        Mamba2 {
+            in_proj: Linear::new(&in_proj, inner + channels + heads, hidden, self.in_bias),
+            in_scales: None,
             conv: Conv::new(&format!("{prefix}.conv1d"), channels, self.kernel, self.conv_bias),
             a_log: per_head("A_log"),
             d: per_head("D"),
@@ -128,8 +137,8 @@ impl Mamba2Shape {
                 norm: Norm::new(&format!("{prefix}.norm"), inner, self.eps),
                 groups,
             },
-            out_proj: Linear::new(&format!("{prefix}.out_proj"), hidden, inner, self.bias),
-        })
+            out_proj: Linear::new(&format!("{prefix}.out_proj"), hidden, inner, self.out_bias),
+        }
     }
 }
 
@@ -150,8 +159,13 @@ pub(crate) fn inner(fields: &Fields<'_>, key: &str, hidden: usize) -> Result<usi
     Ok(inner as usize)
 }
 
+/// A step size that is at least `low`.
+pub(crate) fn dt_limit_from(low: f64) -> (f32, f32) {
+    (low as f32, f32::INFINITY)
+}
+
 /// The limits on the step size.
-fn dt_limit(fields: &Fields<'_>) -> Result<(f32, f32), ModelError> {
+pub(crate) fn dt_limit(fields: &Fields<'_>) -> Result<(f32, f32), ModelError> {
     const KEY: &str = "time_step_limit";
     let (low, high) = fields.pair(KEY)?.unwrap_or((0.0, f64::INFINITY));
     if low.is_nan() || high.is_nan() || low > high || !(low as f32).is_finite() {

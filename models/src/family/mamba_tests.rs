@@ -15,7 +15,7 @@ fn a_layer_is_one_block() {
     let first = mamba(&model, 0);
     assert_eq!((first.inner, first.state, first.dt_rank), (48, 5, 2));
     assert_eq!((first.conv.channels, first.conv.kernel), (48, 3));
-    assert_eq!(first.bcdt_norm_eps, None);
+    assert_eq!(first.bcdt_norm, None);
     let prefix = "backbone.layers.1.mixer";
     assert_eq!(shape(&model, &format!("{prefix}.in_proj.weight")), [96, 24]);
     assert_eq!(shape(&model, &format!("{prefix}.x_proj.weight")), [12, 48]);

@@ -4,7 +4,7 @@ use super::Family;
 use crate::experts::{CountDefaults, Counts, separate_experts};
 use crate::frame::{FrameDefaults, MODEL};
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
-use crate::{Attention, Config, Linear, Mixer, ModelError, ModelSpec, Moe};
+use crate::{Attention, Config, Linear, Mixer, ModelError, ModelSpec, Moe, Router};
 
 const DEFAULTS: TransformerDefaults = TransformerDefaults {
     frame: FrameDefaults { hidden: 4096, vocab: 32000, layers: 32, eps: 1e-5, tied: false },
@@ -35,12 +35,12 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
         let (prefix, sizes) = (format!("{prefix}.block_sparse_moe"), [frame.hidden, inner]);
         let names = ["w1", "w3", "w2"];
         let experts = separate_experts(&prefix, counts.experts, names, sizes, activation);
+        let router = Linear::new(&format!("{prefix}.gate"), counts.experts, frame.hidden, false);
         let moe = Moe {
-            router: Linear::new(&format!("{prefix}.gate"), counts.experts, frame.hidden, false),
-            renormalize: true,
-            top_k: counts.top_k,
+            router: Router::softmax(router, counts.top_k, true),
             experts,
             shared: None,
+            shared_gate: None,
         };
         (attention, Mixer::Moe(moe))
     });

@@ -13,10 +13,10 @@ fn config() -> Value {
 fn experts_are_tensors_of_their_own() {
     let model = spec_of(&config());
     let moe = moe(&model, 3);
-    assert_eq!((moe.experts.len(), moe.top_k, moe.renormalize), (3, 2, true));
+    assert_eq!((moe.experts.len(), moe.router.top_k, moe.router.renormalize), (3, 2, true));
     assert!(moe.shared.is_none());
     let prefix = "model.layers.1.block_sparse_moe";
-    let names = [&moe.experts[2].gate, &moe.experts[2].up, &moe.experts[2].down]
+    let names = [moe.experts[2].gate.as_ref().unwrap(), &moe.experts[2].up, &moe.experts[2].down]
         .map(|linear| linear.weight.tensor.name.clone());
     assert_eq!(names, ["w1", "w3", "w2"].map(|w| format!("{prefix}.experts.2.{w}.weight")));
     assert_eq!(shape(&model, &format!("{prefix}.gate.weight")), [3, 24]);

@@ -3,14 +3,17 @@
 pub(crate) mod mlx;
 
 mod bamba;
+mod falcon_h1;
 mod falcon_mamba;
 mod granite;
 mod granitemoehybrid;
+mod jamba;
 mod llama;
 mod mamba;
 mod mamba2;
 mod mistral;
 mod mixtral;
+mod nemotron_h;
 mod olmoe;
 mod qwen2;
 mod qwen3;
@@ -39,14 +42,17 @@ pub(crate) struct Family {
 /// Every family, in alphabetical order.
 pub(crate) const FAMILIES: &[Family] = &[
     bamba::FAMILY,
+    falcon_h1::FAMILY,
     falcon_mamba::FAMILY,
     granite::FAMILY,
     granitemoehybrid::FAMILY,
+    jamba::FAMILY,
     llama::FAMILY,
     mamba::FAMILY,
     mamba2::FAMILY,
     mistral::FAMILY,
     mixtral::FAMILY,
+    nemotron_h::FAMILY,
     olmoe::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,

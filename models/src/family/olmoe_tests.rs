@@ -24,10 +24,10 @@ fn all_queries_are_normed_at_once() {
 #[test]
 fn experts() {
     let model = spec_of(&config());
-    assert!(!moe(&model, 1).renormalize);
+    assert!(!moe(&model, 1).router.renormalize);
     assert_eq!(shape(&model, "model.layers.1.mlp.experts.2.up_proj.weight"), [10, 24]);
     let model = spec_of(&with(&config(), json!({"norm_topk_prob": true})));
-    assert!(moe(&model, 1).renormalize);
+    assert!(moe(&model, 1).router.renormalize);
 }
 
 #[test]

@@ -21,13 +21,13 @@ fn sparse(config: &Value) -> Vec<usize> {
 fn experts_and_head_norms() {
     let model = spec_of(&config());
     let first = moe(&model, 1);
-    assert_eq!((first.experts.len(), first.top_k, first.renormalize), (3, 2, false));
+    assert_eq!((first.experts.len(), first.router.top_k, first.router.renormalize), (3, 2, false));
     assert_eq!(shape(&model, "model.layers.0.mlp.gate.weight"), [3, 24]);
     assert_eq!(shape(&model, "model.layers.3.mlp.experts.2.gate_proj.weight"), [6, 24]);
     assert_eq!(shape(&model, "model.layers.3.mlp.experts.2.down_proj.weight"), [24, 6]);
     assert_eq!(shape(&model, "model.layers.3.self_attn.k_norm.weight"), [8]);
     let model = spec_of(&with(&config(), json!({"norm_topk_prob": true})));
-    assert!(moe(&model, 1).renormalize);
+    assert!(moe(&model, 1).router.renormalize);
 }
 
 #[test]

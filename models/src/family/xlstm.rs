@@ -134,7 +134,7 @@ impl Shape {
     fn feed_forward(&self, prefix: &str) -> Mixer {
         let Self { hidden, inner, bias, .. } = *self;
         Mixer::Dense(Dense {
-            gate: Linear::new(&format!("{prefix}.proj_up_gate"), inner, hidden, bias),
+            gate: Some(Linear::new(&format!("{prefix}.proj_up_gate"), inner, hidden, bias)),
             up: Linear::new(&format!("{prefix}.proj_up"), inner, hidden, bias),
             down: Linear::new(&format!("{prefix}.proj_down"), hidden, inner, bias),
             activation: Activation::Silu,

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::spec::{Linear, Norm};
 
+use super::small::sized_parts;
 use super::{Layer, Mixer, Module, Role, Section, Small};
 
 /// Softmax attention (Vaswani et al., 2017, section 3.2) with grouped key/value heads (Ainslie et al., 2023).
@@ -12,8 +13,8 @@ use super::{Layer, Mixer, Module, Role, Section, Small};
 /// Queries and keys go through: projection and bias, `qk_norm`, `clip`, `rope`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
-    /// `[heads * head_dim, hidden]`.
-    pub q: Linear,
+    /// `[heads * head_dim, hidden]` in all: one matrix, or one for each head where a checkpoint keeps the rows of a head together.
+    pub q: Vec<Linear>,
     /// `[kv_heads * head_dim, hidden]`.
     pub k: Linear,
     /// `[kv_heads * head_dim, hidden]`.
@@ -34,6 +35,10 @@ pub struct Attention {
     pub clip: Option<f32>,
     /// Rotary position encoding; `None` for NoPE.
     pub rope: Option<Rope>,
+    /// Output gate: each head's output is multiplied by `sigmoid` of it before `o`, by element, `[heads * head_dim, hidden]` in all, or
+    /// as a whole, `[heads, hidden]` (Qiu et al., "Gated Attention for Large Language Models", 2025, section 2.2). As `q`, one matrix or
+    /// one for each head; none without a gate.
+    pub gate: Vec<Linear>,
     /// Sliding window: position `i` sees `j` with `i - window < j <= i`.
     pub window: Option<usize>,
 }
@@ -49,15 +54,17 @@ pub struct QkNorm {
     pub per_head: bool,
 }
 
-/// Rotary position encoding (Su et al., "RoFormer", 2021), in the half-split form of
-/// `transformers`: in each head the first `rotated = 2 * inv_freq.len()` elements take part, and
-/// element `i` is rotated with element `i + rotated / 2`.
+/// Rotary position encoding (Su et al., "RoFormer", 2021): `rotated = 2 * inv_freq.len()` elements at the front of each head are
+/// turned in pairs. In the half-split form of `transformers`, element `i` is turned with element `i + rotated / 2`; in the interleaved
+/// form of the paper (GPT-J, DeepSeek, Cohere), element `2 i` with `2 i + 1`.
 #[derive(Clone, PartialEq)]
 pub struct Rope {
     /// Angle per position of each pair, in radians, with scaling applied (linear, llama3, yarn).
     pub inv_freq: Vec<f32>,
     /// Factor on cosine and sine (yarn's attention factor); 1 elsewhere.
     pub attention_factor: f32,
+    /// Whether neighbours are turned together.
+    pub interleaved: bool,
     /// How the angles change beyond the context that the model was trained on (type dynamic).
     pub dynamic: Option<DynamicRope>,
 }
@@ -111,6 +118,9 @@ impl fmt::Debug for Rope {
         let mut fields = f.debug_struct("Rope");
         fields.field("inv_freq", &self.inv_freq);
         fields.field("attention_factor", &self.attention_factor);
+        if self.interleaved {
+            fields.field("interleaved", &self.interleaved);
+        }
         if let Some(dynamic) = &self.dynamic {
             fields.field("dynamic", dynamic);
         }
@@ -123,6 +133,7 @@ describe!(Attention, |parts| Attention {
     k,
     v,
     o,
+    gate,
     qk_norm,
     heads: _,
     kv_heads: _,
@@ -133,16 +144,28 @@ describe!(Attention, |parts| Attention {
     window: _,
 } => {
     parts.section(Section::of(Module::Attention));
-    parts.linear(Role::Query, q);
+    for q in q {
+        parts.linear(Role::Query, q);
+    }
     parts.linear(Role::Key, k);
     parts.linear(Role::Value, v);
     parts.section(Section::of(Module::Own));
+    for gate in gate {
+        parts.linear(Role::OutputGate, gate);
+    }
     parts.linear(Role::Out, o);
     if let Some(QkNorm { q, k, per_head: _ }) = qk_norm {
         parts.norm(q);
         parts.norm(k);
     }
 });
+
+impl Attention {
+    /// Gates of a token; 0 without a gate.
+    pub fn gate_width(&self) -> usize {
+        self.gate.iter().map(|part| part.weight.rows).sum()
+    }
+}
 
 impl Layer for Attention {
     fn kind(&self) -> &'static str {
@@ -171,8 +194,16 @@ impl Layer for Attention {
             Some(rotated) if rotated == self.head_dim => text += ", rope",
             Some(rotated) => text += &format!(", rope on {rotated}"),
         }
+        if self.rope.as_ref().is_some_and(|rope| rope.interleaved) {
+            text += " (interleaved)";
+        }
         if let Some(qk) = &self.qk_norm {
             text += if qk.per_head { ", heads normed" } else { ", q and k normed" };
+        }
+        match self.gate_width() {
+            0 => {}
+            gates if gates == self.heads => text += ", heads gated",
+            _ => text += ", output gated",
         }
         if let Some(clip) = self.clip {
             text += &format!(", clipped at {clip}");
@@ -200,10 +231,15 @@ impl Layer for Attention {
             }
         });
         Mixer::Attention(Self {
-            q: self.q.sized(heads * head_dim, to.hidden),
+            q: sized_parts(&self.q, heads * head_dim, to.hidden),
             k: self.k.sized(kv_heads * head_dim, to.hidden),
             v: self.v.sized(kv_heads * head_dim, to.hidden),
             o: self.o.sized(to.hidden, heads * head_dim),
+            gate: sized_parts(
+                &self.gate,
+                heads * (self.gate_width() / self.heads.max(1)),
+                to.hidden,
+            ),
             heads,
             kv_heads,
             head_dim,

@@ -4,20 +4,21 @@ use crate::spec::Linear;
 
 use super::{Layer, Mixer, Module, Role, Rope, Section, Small};
 
-/// Gated feed-forward network: `down(act(gate(x)) * up(x))` (Shazeer, "GLU Variants Improve Transformer", 2020).
+/// Feed-forward network: gated, `down(act(gate(x)) * up(x))` (Shazeer, "GLU Variants Improve Transformer", 2020), or plain,
+/// `down(act(up(x)))` (Vaswani et al., 2017, section 3.3).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dense {
-    /// `[inner, hidden]`.
-    pub gate: Linear,
+    /// `[inner, hidden]`; none in a plain network.
+    pub gate: Option<Linear>,
     /// `[inner, hidden]`.
     pub up: Linear,
     /// `[hidden, inner]`.
     pub down: Linear,
-    /// Applied to the gate.
+    /// On the gate, or in a plain network on `up`.
     pub activation: Activation,
 }
 
-/// Activation of a feed-forward gate.
+/// Activation of a feed-forward network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// `x * sigmoid(x)`.
@@ -28,6 +29,8 @@ pub enum Activation {
     GeluTanh,
     /// `max(x, 0)`.
     Relu,
+    /// `max(x, 0)^2` (So et al., "Primer", 2021, section 4).
+    Relu2,
 }
 
 impl Activation {
@@ -38,12 +41,15 @@ impl Activation {
             Self::Gelu => "gelu",
             Self::GeluTanh => "gelu (tanh)",
             Self::Relu => "relu",
+            Self::Relu2 => "relu^2",
         }
     }
 }
 
 describe!(Dense, |parts| Dense { gate, up, down, activation: _ } => {
-    parts.linear(Role::Gate, gate);
+    if let Some(gate) = gate {
+        parts.linear(Role::Gate, gate);
+    }
     parts.linear(Role::Up, up);
     parts.linear(Role::Down, down);
 });
@@ -51,14 +57,20 @@ describe!(Dense, |parts| Dense { gate, up, down, activation: _ } => {
 impl Dense {
     /// Inner width: the rows of `gate` and `up`.
     pub fn inner(&self) -> usize {
-        self.gate.weight.rows
+        self.up.weight.rows
+    }
+
+    /// Its activation, and that it has no gate.
+    pub(super) fn words(&self) -> String {
+        let plain = if self.gate.is_none() { ", ungated" } else { "" };
+        format!("{}{plain}", self.activation.name())
     }
 
     /// The same network with an inner width of at most `most`.
     pub(super) fn sized(&self, hidden: usize, most: usize) -> Self {
         let inner = self.inner().min(most);
         Self {
-            gate: self.gate.sized(inner, hidden),
+            gate: self.gate.as_ref().map(|gate| gate.sized(inner, hidden)),
             up: self.up.sized(inner, hidden),
             down: self.down.sized(hidden, inner),
             activation: self.activation,
@@ -84,7 +96,7 @@ impl Layer for Dense {
     }
 
     fn sizes(&self) -> String {
-        format!("{} wide, {}", self.inner(), self.activation.name())
+        format!("{} wide, {}", self.inner(), self.words())
     }
 
     fn rope(&self) -> Option<&Rope> {

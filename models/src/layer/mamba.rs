@@ -32,8 +32,28 @@ pub struct Mamba {
     pub state: usize,
     /// Rank of the step-size projection.
     pub dt_rank: usize,
-    /// FalconMamba: epsilon of weightless RMS norms of `r`, `B` and `C`, each normed separately.
-    pub bcdt_norm_eps: Option<f32>,
+    /// RMS norms of `r`, `B` and `C`, each normed separately.
+    pub bcdt_norm: Option<BcdtNorm>,
+}
+
+/// RMS norms of Mamba's low-rank step sizes, `B` and `C`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BcdtNorm {
+    /// Added to the mean squares.
+    pub eps: f32,
+    /// What they multiply by (Jamba); FalconMamba's norms have no weights.
+    pub weights: Option<BcdtWeights>,
+}
+
+/// Weights of a [`BcdtNorm`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct BcdtWeights {
+    /// `[dt_rank]`.
+    pub dt: TensorSpec,
+    /// `[state]`.
+    pub b: TensorSpec,
+    /// `[state]`.
+    pub c: TensorSpec,
 }
 
 describe!(Mamba, |parts| Mamba {
@@ -47,11 +67,16 @@ describe!(Mamba, |parts| Mamba {
     inner: _,
     state: _,
     dt_rank: _,
-    bcdt_norm_eps: _,
+    bcdt_norm,
 } => {
     parts.linear(Role::In, in_proj);
     parts.conv(conv);
     parts.linear(Role::StateIn, x_proj);
+    if let Some(BcdtNorm { weights: Some(BcdtWeights { dt, b, c }), eps: _ }) = bcdt_norm {
+        parts.vector(Role::Norm, dt);
+        parts.vector(Role::Norm, b);
+        parts.vector(Role::Norm, c);
+    }
     parts.linear(Role::TimeStep, dt_proj);
     parts.vector(Role::Decay, a_log);
     parts.vector(Role::Skip, d);
@@ -76,7 +101,7 @@ impl Layer for Mamba {
     }
 
     fn sizes(&self) -> String {
-        let norm = if self.bcdt_norm_eps.is_some() { ", B C dt normed" } else { "" };
+        let norm = if self.bcdt_norm.is_some() { ", B C dt normed" } else { "" };
         let (inner, state, rank) = (self.inner, self.state, self.dt_rank);
         format!("{inner} channels, state {state}, dt rank {rank}, conv {}{norm}", self.conv.kernel)
     }
@@ -98,7 +123,14 @@ impl Layer for Mamba {
             inner,
             state: self.state,
             dt_rank,
-            bcdt_norm_eps: self.bcdt_norm_eps,
+            bcdt_norm: self.bcdt_norm.as_ref().map(|norm| BcdtNorm {
+                eps: norm.eps,
+                weights: norm.weights.as_ref().map(|weights| BcdtWeights {
+                    dt: weights.dt.sized([dt_rank]),
+                    b: weights.b.sized([self.state]),
+                    c: weights.c.sized([self.state]),
+                }),
+            }),
         })
     }
 }

@@ -13,6 +13,8 @@ use super::{Layer, Mixer, Module, Role, Rope, Section, Small};
 pub struct Mamba2 {
     /// `[2 * inner + 2 * groups * state + heads, hidden]`, `inner = heads * head_dim`.
     pub in_proj: Linear,
+    /// Factors on the sections z, x, B, C and dt of `in_proj` (Falcon-H1's `ssm_multipliers`).
+    pub in_scales: Option<[f32; 5]>,
     /// Over `inner + 2 * groups * state` channels: x, B, C.
     pub conv: Conv,
     /// `[heads]`.
@@ -59,6 +61,7 @@ describe!(Mamba2, |parts| Mamba2 {
     dt_bias,
     gate,
     out_proj,
+    in_scales: _,
     dt_limit: _,
     heads: _,
     head_dim: _,
@@ -122,6 +125,7 @@ impl Layer for Mamba2 {
         };
         Mixer::Mamba2(Self {
             in_proj: self.in_proj.sized(inner + channels + heads, to.hidden),
+            in_scales: self.in_scales,
             conv: self.conv.sized(channels),
             a_log: self.a_log.sized([heads]),
             d: self.d.sized([heads]),

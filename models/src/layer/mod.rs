@@ -36,19 +36,21 @@ mod mamba;
 mod mamba2;
 mod mlstm;
 mod moe;
+mod router;
 
 #[cfg(test)]
 mod tests;
 
 pub use attention::{Attention, DynamicRope, QkNorm, Rope};
 pub use dense::{Activation, Dense};
-pub use mamba::Mamba;
+pub use mamba::{BcdtNorm, BcdtWeights, Mamba};
 pub use mamba2::{Mamba2, Mamba2Gate};
 pub use mlstm::MLstm;
 pub use moe::Moe;
 pub use part::{Component, Held, Module, Part, Parts, PartsMut, Section, Share};
 pub(crate) use part::{PartMut, Place};
 pub use role::{Precision, Role};
+pub use router::{ExpertGroups, GroupRank, Router, Score};
 pub use small::{Small, SmallPart};
 
 /// The interface of a kind of layer. No method has a default, so a new kind must implement all of

@@ -2,22 +2,20 @@
 
 use crate::spec::Linear;
 
-use super::{Dense, Layer, Mixer, Module, Role, Rope, Section, Share, Small};
+use super::{Dense, Layer, Mixer, Module, Role, Rope, Router, Section, Share, Small};
 
-/// Mixture of experts (Shazeer et al., 2017): the `top_k` experts with the highest router
-/// probability, weighted by it, plus an optional expert that every token uses.
+/// Mixture of experts (Shazeer et al., 2017): the experts that the router chooses, weighted as it says, beside an optional expert
+/// that sees every token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moe {
-    /// `[experts, hidden]`.
-    pub router: Linear,
-    /// Whether the chosen experts' probabilities are scaled to sum to 1.
-    pub renormalize: bool,
-    /// Experts used per token.
-    pub top_k: usize,
-    /// All of the same shape, without biases.
+    /// The choice.
+    pub router: Router,
+    /// All of one shape, without biases and factors.
     pub experts: Vec<Dense>,
-    /// Added with weight 1; its inner width may differ from the experts'.
+    /// The expert that sees every token; its inner width may differ from the experts', its activation and whether it is gated may not.
     pub shared: Option<Dense>,
+    /// `[1, hidden]`: the shared expert's weight is the sigmoid of this (Qwen2-MoE's `shared_expert_gate`), else 1.
+    pub shared_gate: Option<Linear>,
 }
 
 /// Indices of the components.
@@ -25,10 +23,14 @@ const EXPERTS: usize = 0;
 const SHARED: usize = 1;
 const ROUTER: usize = 2;
 
-describe!(Moe, |parts| Moe { router, renormalize: _, top_k, experts, shared } => {
-    parts.section(Section { component: ROUTER, ..Section::of(Module::Router) });
-    parts.linear(Role::Router, router);
+describe!(Moe, |parts| Moe { router, experts, shared, shared_gate } => {
+    let Router { linear, selection_bias, top_k, score: _, groups: _, renormalize: _, scale: _ } = router;
     let share = Share { used: *top_k, of: experts.len() };
+    parts.section(Section { component: ROUTER, ..Section::of(Module::Router) });
+    parts.linear(Role::Router, linear);
+    if let Some(bias) = selection_bias {
+        parts.vector(Role::Bias, bias);
+    }
     parts.section(Section { component: EXPERTS, module: Module::Experts, share });
     for expert in experts {
         parts.nested(expert);
@@ -36,6 +38,10 @@ describe!(Moe, |parts| Moe { router, renormalize: _, top_k, experts, shared } =>
     parts.section(Section { component: SHARED, ..Section::of(Module::SharedExpert) });
     if let Some(shared) = shared {
         parts.nested(shared);
+    }
+    parts.section(Section { component: SHARED, ..Section::of(Module::Own) });
+    if let Some(gate) = shared_gate {
+        parts.linear(Role::SharedGate, gate);
     }
 });
 
@@ -58,11 +64,13 @@ impl Layer for Moe {
 
     fn sizes(&self) -> String {
         let first = self.experts.first();
-        let (width, activation) = first.map_or((0, ""), |e| (e.inner(), e.activation.name()));
+        let (width, activation) = first.map_or((0, String::new()), |e| (e.inner(), e.words()));
+        let gated = if self.shared_gate.is_some() { ", gated" } else { "" };
         let shared = self.shared.as_ref();
-        let shared = shared.map_or(String::new(), |s| format!(", shared {}", s.inner()));
-        let (used, count) = (self.top_k, self.experts.len());
-        format!("{used} of {count} experts, {width} wide{shared}, {activation}")
+        let shared = shared.map_or(String::new(), |s| format!(", shared {}{gated}", s.inner()));
+        let (used, count) = (self.router.top_k, self.experts.len());
+        let choice = self.router.words();
+        format!("{used} of {count} experts{choice}, {width} wide{shared}, {activation}")
     }
 
     fn rope(&self) -> Option<&Rope> {
@@ -70,14 +78,13 @@ impl Layer for Moe {
     }
 
     fn small(&self, to: &Small) -> Mixer {
-        let count = self.experts.len().min(to.experts.max(self.top_k));
+        let count = self.experts.len().min(to.experts.max(self.router.top_k));
         let sized = |expert: &Dense| expert.sized(to.hidden, to.expert_width);
         Mixer::Moe(Self {
             router: self.router.sized(count, to.hidden),
-            renormalize: self.renormalize,
-            top_k: self.top_k,
             experts: self.experts.iter().take(count).map(sized).collect(),
             shared: self.shared.as_ref().map(sized),
+            shared_gate: self.shared_gate.as_ref().map(|gate| gate.sized(1, to.hidden)),
         })
     }
 }

@@ -19,7 +19,7 @@ pub enum Role {
     StateIn,
     /// Mamba's step-size projection.
     TimeStep,
-    /// The output gate of mLSTM.
+    /// The output gate of mLSTM or attention.
     OutputGate,
     /// The input and forget gates of mLSTM: a row per head, through an exponential.
     CellGate,
@@ -27,6 +27,8 @@ pub enum Role {
     Out,
     /// Router: selects the experts of a token.
     Router,
+    /// How much the expert that sees every token counts: one row, through a sigmoid.
+    SharedGate,
     /// The gate of a feed-forward network.
     Gate,
     /// Its other input projection.
@@ -75,6 +77,7 @@ impl Role {
             Self::CellGate => "cell gate",
             Self::Out => "out",
             Self::Router => "router",
+            Self::SharedGate => "shared gate",
             Self::Gate => "gate",
             Self::Up => "up",
             Self::Down => "down",
@@ -103,7 +106,7 @@ impl Role {
             | Self::Gate
             | Self::Up
             | Self::Down => Precision::Free,
-            Self::CellGate | Self::Router => Precision::Guarded,
+            Self::CellGate | Self::Router | Self::SharedGate => Precision::Guarded,
             Self::Norm | Self::Bias | Self::Conv | Self::Decay | Self::Skip | Self::TimeBias => {
                 Precision::Full
             }
@@ -136,6 +139,7 @@ impl Role {
             | Self::CellGate
             | Self::Out
             | Self::Router
+            | Self::SharedGate
             | Self::Gate
             | Self::Up
             | Self::Down => 0.0,

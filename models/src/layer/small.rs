@@ -59,7 +59,24 @@ impl Linear {
     pub(super) fn sized(&self, rows: usize, cols: usize) -> Self {
         Self {
             weight: Matrix { rows, cols, ..self.weight.clone() },
-            bias: self.bias.as_ref().map(|bias| bias.sized([rows])),
+            bias: self.bias.as_ref().map(|bias| {
+                // A bias of all rows of a tensor stays one as long as no row is left out.
+                let whole = rows == self.weight.rows;
+                if whole { bias.clone() } else { bias.sized([rows]) }
+            }),
+            scale: self.scale,
+        }
+    }
+}
+
+/// The first of `parts`, which are equally large, with `rows` rows in all.
+pub(super) fn sized_parts(parts: &[Linear], rows: usize, cols: usize) -> Vec<Linear> {
+    match parts {
+        [] => Vec::new(),
+        [whole] => vec![whole.sized(rows, cols)],
+        [first, ..] => {
+            let each = first.weight.rows.max(1);
+            parts.iter().take(rows / each).map(|part| part.sized(each, cols)).collect()
         }
     }
 }
@@ -70,7 +87,7 @@ impl Norm {
         Self {
             weight: self.weight.sized([width]),
             bias: self.bias.as_ref().map(|bias| bias.sized([width])),
-            eps: self.eps,
+            ..self.clone()
         }
     }
 }

@@ -195,7 +195,7 @@ impl Builder {
         let lowered: Vec<_> = block
             .branches
             .iter()
-            .map(|branch| (branch.scale, lower::branch(self, x, block, &branch.mixer)))
+            .map(|branch| (branch.scale, lower::branch(self, x, block, branch)))
             .collect();
         for (scale, sum) in lowered {
             let op = sum.into_op(x, block.residual_scale * scale);

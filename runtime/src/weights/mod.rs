@@ -37,6 +37,7 @@ mod quantized;
 mod scan;
 mod tensor;
 pub(crate) mod unread;
+mod vectors;
 
 pub(crate) use check::matches as glob;
 pub use check::{CheckOptions, Checked, Mismatch, Problem};

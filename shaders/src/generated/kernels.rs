@@ -284,4 +284,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "126ed17d162e05e7";
+pub(crate) const SOURCES: &str = "9db023b1219e815d";

@@ -83,6 +83,7 @@ const ACTIVATION_SILU: u32 = 0u;
 const ACTIVATION_GELU: u32 = 1u;
 const ACTIVATION_GELU_TANH: u32 = 2u;
 const ACTIVATION_RELU: u32 = 3u;
+const ACTIVATION_RELU2: u32 = 4u;
 
 fn activation(kind: u32, x: f32) -> f32 {
     switch kind {
@@ -96,6 +97,10 @@ fn activation(kind: u32, x: f32) -> f32 {
         }
         case ACTIVATION_RELU: {
             return max(x, 0.0);
+        }
+        case ACTIVATION_RELU2: {
+            let positive = max(x, 0.0);
+            return positive * positive;
         }
         default: {
             return silu(x);

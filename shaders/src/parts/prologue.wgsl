@@ -38,7 +38,12 @@ const PROLOGUE_SCALED_NORM: u32 = 4u;
 /// An RMS norm of x * silu(gate) in groups, with its factors computed first.
 const PROLOGUE_SCALED_GATED_NORM: u32 = 5u;
 
-/// Maximum number of groups of a norm.
+/// x * sigmoid(gate).
+const PROLOGUE_SIGMOID: u32 = 8u;
+/// x * sigmoid(gate), a gate for each of `groups` equal parts.
+const PROLOGUE_PART_SIGMOID: u32 = 9u;
+
+/// Most groups of a norm.
 //# when head_rows
 const MAX_GROUPS: u32 = 256u;
 //# unless head_rows
@@ -96,7 +101,7 @@ var<workgroup> scales: array<f32, MAX_GROUPS>;
 /// [groups].
 var<workgroup> means: array<f32, MAX_GROUPS>;
 
-/// Whether silu(gate) is multiplied first.
+/// Whether a product with a function of the gate comes first.
 fn is_gated(p: Prologue) -> bool {
     return false;
 }
@@ -111,14 +116,14 @@ fn has_late_factor(p: Prologue) -> bool {
     return false;
 }
 //# unless head_rows
-/// Whether silu(gate) is multiplied first.
+/// Whether a product with a function of the gate comes first.
 fn is_gated(p: Prologue) -> bool {
-    return p.kind == PROLOGUE_GATE || p.kind == PROLOGUE_GATED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM;
+    return p.kind != PROLOGUE_NONE && p.kind != PROLOGUE_NORM && p.kind != PROLOGUE_SCALED_NORM;
 }
 
 /// Whether `find_scales` must run before `weighted`.
 fn needs_scales(p: Prologue) -> bool {
-    return p.kind >= PROLOGUE_SCALED_NORM;
+    return p.kind == PROLOGUE_SCALED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM;
 }
 
 /// Whether the result must be multiplied by `norm_factor`.
@@ -127,11 +132,28 @@ fn has_late_factor(p: Prologue) -> bool {
 }
 //# end
 
-/// Element `k` of `token` after the gate and before the norm.
+/// What element `k` of `token` is multiplied by before the norm.
+fn gate_factor(p: Prologue, token: u32, k: u32) -> f32 {
+    let at = token * p.gate_stride + p.gate_offset;
+    if p.kind == PROLOGUE_SIGMOID {
+        return sigmoid(gate_at(at + k));
+    }
+    if p.kind == PROLOGUE_PART_SIGMOID {
+        return sigmoid(gate_at(at + k / (p.cols / p.groups)));
+    }
+    return silu(gate_at(at + k));
+}
+
+/// The factors of four elements.
+fn four_gate_factors(p: Prologue, token: u32, k: vec4<u32>) -> vec4<f32> {
+    return vec4(gate_factor(p, token, k.x), gate_factor(p, token, k.y), gate_factor(p, token, k.z), gate_factor(p, token, k.w));
+}
+
+/// Element `k` of `token` behind the gate and before the norm.
 fn gated(p: Prologue, token: u32, k: u32) -> f32 {
     var value = input_at(token * p.input_stride + p.input_offset + k);
     if is_gated(p) {
-        value *= silu(gate_at(token * p.gate_stride + p.gate_offset + k));
+        value *= gate_factor(p, token, k);
     }
     return value;
 }

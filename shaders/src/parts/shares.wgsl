@@ -24,7 +24,8 @@ fn shares(rows: vec4<u32>, token: u32, ids: Ids) -> vec4<f32> {
         }
     }
     if params.shared_inner > 0u {
-        sum += share(params.shared_matrix, rows, token, params.top_k * params.inner, params.shared_inner, ids);
+        let own = share(params.shared_matrix, rows, token, params.top_k * params.inner, params.shared_inner, ids);
+        sum += shared_weight(token) * own;
     }
     return sum;
 }
@@ -33,14 +34,14 @@ fn shares(rows: vec4<u32>, token: u32, ids: Ids) -> vec4<f32> {
 struct Own {
     raw: RawRows,
     is_shared: bool,
-    /// The expert's weight; 0 if its rows are in another piece.
+    /// The expert's, or the shared one's; 0 for one whose rows are elsewhere.
     weight: f32,
 }
 
 /// The unit of the rows for element `k` of h, of which the first `chosen` belong to the chosen experts.
 fn load_own(rows: vec4<u32>, token: u32, k: u32, chosen: u32) -> Own {
     if k >= chosen {
-        return Own(load_rows(params.shared_matrix, rows, (k - chosen) / UNIT), true, 1.0);
+        return Own(load_rows(params.shared_matrix, rows, (k - chosen) / UNIT), true, shared_weight(token));
     }
     let place = k / params.inner;
     let route = token * params.routes_stride + place;
@@ -71,7 +72,7 @@ fn shares(rows: vec4<u32>, token: u32, ids: Ids) -> vec4<f32> {
                 next = load_own(rows, token, then, chosen);
             }
             if own.is_shared {
-                sum += dot_rows(params.shared_matrix, own.raw, unit_of_piece(unit));
+                sum += own.weight * dot_rows(params.shared_matrix, own.raw, unit_of_piece(unit));
             } else {
                 sum += own.weight * dot_rows(params.matrix, own.raw, unit_of_piece(unit));
             }

@@ -13,7 +13,7 @@ pub(super) fn attention(op: &Attention, pass: &Pass<'_>) -> Rows {
     let (mut keys, mut values, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
     for (position, row) in pass.read(op.input).iter().enumerate() {
         let (q, kv) = row.split_at(heads * dim);
-        let (k, v) = kv.split_at(kv_heads * dim);
+        let (k, v) = kv[..2 * kv_heads * dim].split_at(kv_heads * dim);
         let (mut q, mut k) = (q.to_vec(), k.to_vec());
         if let Some((q_norm, k_norm, per_head)) = &norms {
             (q, k) = (normed(&q, q_norm, *per_head, dim), normed(&k, k_norm, *per_head, dim));
@@ -53,7 +53,7 @@ fn clipped(op: &Attention, x: &[f64]) -> Vec<f64> {
     x.iter().map(|x| x.clamp(-clip, clip)).collect()
 }
 
-/// Pair `(i, i + pairs)` of each head is rotated by `position * inv_freq[i]`.
+/// Pair `(i, i + pairs)` of each head, or pair `(2 i, 2 i + 1)`, is turned by `position * inv_freq[i]`.
 fn rotated(op: &Attention, mut x: Vec<f64>, position: usize) -> Vec<f64> {
     let Some(rope) = &op.rope else { return x };
     let inv_freq = rope.inv_freq_at(position);
@@ -61,9 +61,10 @@ fn rotated(op: &Attention, mut x: Vec<f64>, position: usize) -> Vec<f64> {
     for head in x.chunks_mut(op.head_dim) {
         for (i, &inv) in inv_freq.iter().enumerate() {
             let (sin, cos) = (position as f64 * f64::from(inv)).sin_cos();
-            let (a, b) = (head[i], head[i + inv_freq.len()]);
-            head[i] = (a * cos - b * sin) * factor;
-            head[i + inv_freq.len()] = (b * cos + a * sin) * factor;
+            let at = if rope.interleaved { (2 * i, 2 * i + 1) } else { (i, i + inv_freq.len()) };
+            let (a, b) = (head[at.0], head[at.1]);
+            head[at.0] = (a * cos - b * sin) * factor;
+            head[at.1] = (b * cos + a * sin) * factor;
         }
     }
     x

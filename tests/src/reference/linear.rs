@@ -1,8 +1,8 @@
-//! `y = W f(x) + b`, or `y += scale * (W f(x) + b)`.
+//! `y = s (W f(x) + b)`, also after an activation, or `y += scale * s (W f(x) + b)`.
 
 use kinglet::op::{Linear, Output, Prologue};
 
-use super::math::{plain_norm, product, silu};
+use super::math::{activation, plain_norm, product, sigmoid, silu};
 use super::{Pass, Rows};
 
 pub(super) fn linear(op: &Linear, pass: &Pass<'_>) -> Rows {
@@ -14,6 +14,7 @@ pub(super) fn linear(op: &Linear, pass: &Pass<'_>) -> Rows {
         let y: Vec<f64> = parts.iter().flat_map(|part| part.apply(x)).collect();
         match op.mode {
             Output::Store => y,
+            Output::Activate(act) => y.into_iter().map(|y| activation(act, y)).collect(),
             Output::Add { scale } => {
                 before.iter().zip(&y).map(|(x, y)| x + f64::from(scale) * y).collect()
             }
@@ -37,11 +38,20 @@ fn prologue(prologue: &Prologue, x: Rows, pass: &Pass<'_>) -> Rows {
         }
         Prologue::PlainNorm { eps } => x.iter().map(|x| plain_norm(x, *eps)).collect(),
         Prologue::SiluGate { gate } => gated(*gate),
+        Prologue::SigmoidGate { gate } => {
+            // A gate for each of equal parts of x.
+            let one = |(x, z): (&Vec<f64>, Vec<f64>)| {
+                let part = x.len() / z.len();
+                x.iter().enumerate().map(|(i, x)| x * sigmoid(z[i / part])).collect()
+            };
+            x.iter().zip(pass.columns(*gate)).map(one).collect()
+        }
         Prologue::GatedNorm { gate, norm, groups } => {
-            let weight = pass.values.vector(&norm.weight);
+            let weight = pass.values.norm(norm).weight;
+            let scale = f64::from(norm.scale);
             let normed = |x: &Vec<f64>| -> Vec<f64> {
                 let groups = x.chunks(x.len() / groups);
-                groups.flat_map(|group| plain_norm(group, norm.eps)).collect()
+                groups.flat_map(|group| plain_norm(group, norm.eps)).map(|x| scale * x).collect()
             };
             gated(*gate).iter().map(|x| product(&normed(x), &weight)).collect()
         }

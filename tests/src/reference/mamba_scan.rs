@@ -3,16 +3,22 @@
 
 use kinglet::op::MambaScan;
 
-use super::math::{plain_norm, silu, softplus};
+use super::math::{plain_norm, product, silu, softplus};
 use super::{Pass, Rows};
 
 pub(super) fn mamba_scan(op: &MambaScan, pass: &Pass<'_>) -> Rows {
     let (inner, state_dim) = (op.inner, op.state_dim);
     let (a_log, d) = (pass.values.vector(&op.a_log), pass.values.vector(&op.d));
     let (x, z, dt) = (pass.read(op.x), pass.columns(op.z), pass.read(op.dt));
-    let normed = |x: Vec<f64>| op.bc_norm_eps.map_or_else(|| x.clone(), |eps| plain_norm(&x, eps));
-    let b: Rows = pass.columns(op.b).into_iter().map(normed).collect();
-    let c: Rows = pass.columns(op.c).into_iter().map(normed).collect();
+    let normed = |x: Vec<f64>, weight: Option<&Vec<f64>>| {
+        let Some(norm) = &op.bc_norm else { return x };
+        let x = plain_norm(&x, norm.eps);
+        weight.map_or_else(|| x.clone(), |weight| product(&x, weight))
+    };
+    let weights = op.bc_weights().map(|weights| weights.each_ref().map(|w| pass.values.vector(w)));
+    let [b_weight, c_weight] = weights.as_ref().map_or([None, None], |[b, c]| [Some(b), Some(c)]);
+    let b: Rows = pass.columns(op.b).into_iter().map(|x| normed(x, b_weight)).collect();
+    let c: Rows = pass.columns(op.c).into_iter().map(|x| normed(x, c_weight)).collect();
     // [inner, state]
     let mut h = vec![0.0; inner * state_dim];
     let mut step = |t: usize| {

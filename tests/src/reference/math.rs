@@ -39,7 +39,7 @@ pub fn erf(x: f64) -> f64 {
     std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp() * sum
 }
 
-/// The activation of a gate.
+/// The activation of a feed-forward network.
 pub fn activation(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Silu => silu(x),
@@ -50,6 +50,7 @@ pub fn activation(activation: Activation, x: f64) -> f64 {
             0.5 * x * (1.0 + inner.tanh())
         }
         Activation::Relu => x.max(0.0),
+        Activation::Relu2 => x.max(0.0).powi(2),
     }
 }
 

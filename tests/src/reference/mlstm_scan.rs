@@ -44,7 +44,7 @@ pub(super) fn mlstm_scan(op: &MLstmScan, pass: &Pass<'_>) -> Rows {
             for (b, h) in layer_norm(&h, op.head_norm.eps).into_iter().enumerate() {
                 let at = head * dv + b;
                 let bias = norm.bias.as_ref().map_or(0.0, |bias| bias[at]);
-                y.push(sigmoid(output_gates[at]) * (h * norm.weight[at] + bias));
+                y.push(sigmoid(output_gates[at]) * norm.scale * (h * norm.weight[at] + bias));
             }
         }
         outputs.push(y);

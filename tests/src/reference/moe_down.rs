@@ -1,4 +1,4 @@
-//! `x += scale * (sum over chosen experts of weight_e * D_e h_e + D h_shared)`.
+//! `x += scale * (sum over chosen experts of weight_e * D_e h_e + weight_shared * D h_shared)`.
 
 use kinglet::op::MoeDown;
 
@@ -10,7 +10,8 @@ pub(super) fn moe_down(op: &MoeDown, pass: &Pass<'_>) -> Rows {
     let inner = op.inner();
     let one = |t: usize| {
         let (h, x) = (&pass.read(op.input)[t], &pass.read(op.output)[t]);
-        let (chosen, weights) = pass.read(op.routes)[t].split_at(op.top_k);
+        let routes = &pass.read(op.routes)[t];
+        let (chosen, weights) = routes.split_at(op.top_k);
         let mut sum = vec![0.0; x.len()];
         let mut add = |weight: f64, down: &Linear, h: &[f64]| {
             sum.iter_mut().zip(down.apply(h)).for_each(|(s, y)| *s += weight * y);
@@ -20,7 +21,8 @@ pub(super) fn moe_down(op: &MoeDown, pass: &Pass<'_>) -> Rows {
             add(weights[place], down, &h[place * inner..][..inner]);
         }
         if let Some(down) = &shared {
-            add(1.0, down, &h[op.top_k * inner..]);
+            let weight = if op.shared_gated { routes[2 * op.top_k] } else { 1.0 };
+            add(weight, down, &h[op.top_k * inner..]);
         }
         x.iter().zip(&sum).map(|(x, s)| x + f64::from(op.scale) * s).collect()
     };

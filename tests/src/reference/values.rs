@@ -40,19 +40,25 @@ impl Values<'_> {
     /// A matrix without a bias.
     pub fn matrix(&self, matrix: &Matrix) -> Linear {
         let (rows, cols) = (matrix.rows, matrix.cols);
-        Linear { weight: self.rows(matrix, 0..rows), bias: None, rows, cols }
+        Linear { weight: self.rows(matrix, 0..rows), bias: None, scale: 1.0, rows, cols }
     }
 
     /// A matrix and its bias.
     pub fn linear(&self, linear: &spec::Linear) -> Linear {
-        let bias = linear.bias.as_ref().map(|bias| self.vector(bias));
-        Linear { bias, ..self.matrix(&linear.weight) }
+        let Matrix { row_offset: first, rows, .. } = linear.weight;
+        let bias = linear.bias.as_ref().map(|bias| match self.vector(bias) {
+            own if own.len() == rows => own,
+            all => all[first..first + rows].to_vec(),
+        });
+        Linear { bias, scale: linear.scale.into(), ..self.matrix(&linear.weight) }
     }
 
     /// A norm.
     pub fn norm(&self, norm: &spec::Norm) -> Norm {
         let bias = norm.bias.as_ref().map(|bias| self.vector(bias));
-        Norm { weight: self.vector(&norm.weight), bias, eps: norm.eps }
+        let weight = self.vector(&norm.weight);
+        let weight = weight.into_iter().map(|w| f64::from(norm.offset) + w).collect();
+        Norm { weight, bias, eps: norm.eps, scale: norm.scale.into() }
     }
 
     /// A convolution.
@@ -62,27 +68,29 @@ impl Values<'_> {
     }
 }
 
-/// A matrix `[rows, cols]` with an optional bias.
+/// A matrix `[rows, cols]` with an optional bias, and the factor on the result.
 #[derive(Clone, Debug)]
 pub struct Linear {
     /// Row-major.
     pub weight: Vec<f64>,
     /// `[rows]`.
     pub bias: Option<Vec<f64>>,
-    /// Number of outputs.
+    /// Factor on the result.
+    pub scale: f64,
+    /// Outputs.
     pub rows: usize,
     /// Number of inputs.
     pub cols: usize,
 }
 
 impl Linear {
-    /// `W x + b`.
+    /// `scale * (W x + b)`.
     pub fn apply(&self, x: &[f64]) -> Vec<f64> {
         assert_eq!(x.len(), self.cols);
         let row = |r: usize| {
             let row = &self.weight[r * self.cols..][..self.cols];
             let bias = self.bias.as_ref().map_or(0.0, |bias| bias[r]);
-            bias + dot(row, x)
+            self.scale * (bias + dot(row, x))
         };
         (0..self.rows).map(row).collect()
     }
@@ -97,14 +105,17 @@ pub struct Norm {
     pub bias: Option<Vec<f64>>,
     /// Added to the mean square.
     pub eps: f32,
+    /// Factor on the result.
+    pub scale: f64,
 }
 
 impl Norm {
-    /// `x / sqrt(mean(x^2) + eps) * weight + bias`.
+    /// `scale * (x / sqrt(mean(x^2) + eps) * weight + bias)`.
     pub fn apply(&self, x: &[f64]) -> Vec<f64> {
         let bias = |i: usize| self.bias.as_ref().map_or(0.0, |bias| bias[i]);
         let normed = plain_norm(x, self.eps);
-        normed.iter().zip(&self.weight).enumerate().map(|(i, (x, w))| x * w + bias(i)).collect()
+        let pairs = normed.iter().zip(&self.weight).enumerate();
+        pairs.map(|(i, (x, w))| self.scale * (x * w + bias(i))).collect()
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Attention {
 impl Attention {
     pub(super) fn new(op: &op::Attention, weights: &Weights) -> Result<Self, Error> {
         let norm = |norm: Option<&kinglet_models::Norm>| match norm {
-            Some(norm) => weights.vector(&norm.weight),
+            Some(norm) => weights.norm_weight(norm),
             None => Ok(Vec::new()),
         };
         Ok(Self {
@@ -59,7 +59,8 @@ impl CpuOp for Attention {
         let table = op.rope.as_ref().map(|rope| Rotation::new(rope, &positions));
         let mut output = step.buffers.take(op.output);
         let input = step.buffers.get(op.input);
-        let ready = Ready { attention: self, isa: step.isa, input, table: table.as_ref() };
+        let stride = step.buffers.width(op.input);
+        let ready = Ready { attention: self, isa: step.isa, input, stride, table: table.as_ref() };
 
         // Queries, `[kv_heads, T, group, dim]`: the rows of a task are adjacent.
         let mut queries = step.scratch.take(tokens * width)?;
@@ -307,8 +308,9 @@ impl Kernel for SoftmaxRow<'_> {
 struct Ready<'a> {
     attention: &'a Attention,
     isa: Isa,
-    /// `[T, (heads + 2 kv_heads) dim]`.
+    /// `[T, stride]`: queries, keys and values come first.
     input: &'a [f32],
+    stride: usize,
     table: Option<&'a Rotation>,
 }
 
@@ -335,11 +337,10 @@ impl Ready<'_> {
     ) {
         let op = &self.attention.op;
         let (dim, key) = (op.head_dim, &mut local[..op.head_dim]);
-        let stride = (op.heads + 2 * op.kv_heads) * dim;
         let mut clipped = Vec::new();
         for token in tokens {
             self.one(token, kv, op.heads, op.kv_heads, &self.attention.k_norm, key);
-            let start = token * stride + (op.heads + op.kv_heads + kv) * dim;
+            let start = token * self.stride + (op.heads + op.kv_heads + kv) * dim;
             let mut value = &self.input[start..][..dim];
             if let Some(clip) = op.clip {
                 clipped.clear();
@@ -362,7 +363,7 @@ impl Ready<'_> {
     ) {
         let op = &self.attention.op;
         let dim = op.head_dim;
-        let row = &self.input[(token * (op.heads + 2 * op.kv_heads) + first) * dim..];
+        let row = &self.input[token * self.stride + first * dim..];
         let x = &row[head * dim..][..dim];
         match &op.qk_norm {
             None => out.copy_from_slice(x),
@@ -392,6 +393,7 @@ struct Rotation {
     /// `[T, pairs]` of (cos, sin).
     table: Vec<(f32, f32)>,
     pairs: usize,
+    interleaved: bool,
 }
 
 impl Rotation {
@@ -408,15 +410,26 @@ impl Rotation {
             let inv_freq = rope.inv_freq_at(position);
             table.extend(inv_freq.iter().map(|&inv| angle(position, inv)));
         }
-        Self { table, pairs: rope.inv_freq.len() }
+        Self { table, pairs: rope.inv_freq.len(), interleaved: rope.interleaved }
     }
 
     /// Rotates the first `2 * pairs` elements of a head.
     fn apply(&self, token: usize, head: &mut [f32]) {
-        let (first, rest) = head.split_at_mut(self.pairs);
-        let angles = &self.table[token * self.pairs..];
-        for ((a, b), (cos, sin)) in first.iter_mut().zip(rest).zip(angles) {
+        let angles = &self.table[token * self.pairs..][..self.pairs];
+        let turn = |a: &mut f32, b: &mut f32, (cos, sin): &(f32, f32)| {
             (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        };
+        if self.interleaved {
+            for (pair, angle) in head.chunks_exact_mut(2).zip(angles) {
+                if let [a, b] = pair {
+                    turn(a, b, angle);
+                }
+            }
+        } else {
+            let (first, rest) = head.split_at_mut(self.pairs);
+            for ((a, b), angle) in first.iter_mut().zip(rest).zip(angles) {
+                turn(a, b, angle);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use kinglet_models::Activation;
 
 use super::CpuOp;
 use super::inputs::{Inputs, means_from};
-use super::kernel::elementwise::Gate;
+use super::kernel::elementwise::{Activate, Gate};
 use super::projection::{Before, Projection, Tiling, prepare, prepare_from};
 use super::simd::Isa;
 use super::split::RowsMut;
@@ -20,23 +20,24 @@ pub(super) struct GatedLinear {
     output: BufferId,
 }
 
-/// Two projections of one shape, the first gating the second.
+/// Two projections of one shape, the first gating the second; or the second alone.
 pub(super) struct GatedPair {
-    pub gate: Projection,
+    pub gate: Option<Projection>,
     pub up: Projection,
     pub activation: Activation,
 }
 
 impl GatedPair {
     pub(super) fn tiling(&self, tokens: usize, threads: usize) -> Tiling {
-        let (rows, cols) = (self.gate.rows(), self.gate.cols());
+        let (rows, cols) = (self.up.rows(), self.up.cols());
         // A row of the pair is two rows of weights.
-        Tiling::new(rows, cols, 2 * self.gate.matrix.row_bytes(), tokens, threads)
+        let row_bytes = self.projections().map(|part| part.matrix.row_bytes()).sum();
+        Tiling::new(rows, cols, row_bytes, tokens, threads)
     }
 
     /// Both projections.
     pub(super) fn projections(&self) -> impl Iterator<Item = &Projection> {
-        [&self.gate, &self.up].into_iter()
+        self.gate.iter().chain([&self.up])
     }
 
     /// Elements of scratch memory that [`Self::tile`] needs.
@@ -44,7 +45,7 @@ impl GatedPair {
         2 * tiling.elements()
     }
 
-    /// Computes the block's columns of `act(G x) * (U x)`, one row per token of `x`.
+    /// The block's columns of `act(G x) * (U x)`, or of `act(U x)`, for every token of `x`, a row each.
     pub(super) fn tile(
         &self,
         isa: Isa,
@@ -58,15 +59,20 @@ impl GatedPair {
         for token in (0..x.tokens()).step_by(tiling.tokens) {
             let tokens = tiling.tokens.min(x.tokens() - token);
             let part = x.slice(token, tokens);
-            self.gate.tile(isa, first, rows, part, gates, tiling.rows);
+            if let Some(gate) = &self.gate {
+                gate.tile(isa, first, rows, part, gates, tiling.rows);
+            }
             self.up.tile(isa, first, rows, part, ups, tiling.rows);
             for t in 0..tokens {
-                isa.dispatch(Gate {
-                    activation: self.activation,
-                    gate: &gates[t * tiling.rows..][..rows],
-                    up: &ups[t * tiling.rows..][..rows],
-                    out: block.row(token + t),
-                });
+                let (activation, out) = (self.activation, block.row(token + t));
+                let up = &ups[t * tiling.rows..][..rows];
+                match self.gate {
+                    Some(_) => {
+                        let gate = &gates[t * tiling.rows..][..rows];
+                        isa.dispatch(Gate { activation, gate, up, out });
+                    }
+                    None => isa.dispatch(Activate { activation, x: up, out }),
+                }
             }
         }
     }
@@ -78,7 +84,7 @@ impl GatedLinear {
             input: op.input,
             before: Before::norm(&op.norm, weights)?,
             pair: GatedPair {
-                gate: Projection::new(&op.gate, weights)?,
+                gate: Some(Projection::new(&op.gate, weights)?),
                 up: Projection::new(&op.up, weights)?,
                 activation: op.activation,
             },
@@ -94,7 +100,7 @@ impl CpuOp for GatedLinear {
         let width = step.buffers.width(self.input);
         let slice = Slice { buffer: self.input, offset: 0, width };
         let input = prepare(&mut prepare_from!(step), slice, &self.before, None)?;
-        let rows = self.pair.gate.rows();
+        let rows = self.pair.up.rows();
         let tiling = self.pair.tiling(tokens, step.team.threads());
         let floats = input.vectors();
         let records = means_from!(step).records(floats, width, self.pair.projections())?;

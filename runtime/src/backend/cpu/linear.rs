@@ -2,7 +2,7 @@
 
 use super::CpuOp;
 use super::inputs::means_from;
-use super::kernel::elementwise::AddScaled;
+use super::kernel::elementwise::{Activate, AddScaled};
 use super::projection::{Before, Projection, prepare, prepare_from, project};
 use super::step::Step;
 use crate::Error;
@@ -40,6 +40,9 @@ impl CpuOp for Linear {
         match self.mode {
             Output::Store => project(means_from!(step), &parts, x, out, |out, result| {
                 out.copy_from_slice(result);
+            }),
+            Output::Activate(activation) => project(means_from!(step), &parts, x, out, |out, x| {
+                isa.dispatch(Activate { activation, x, out });
             }),
             Output::Add { scale } => project(means_from!(step), &parts, x, out, |out, result| {
                 isa.dispatch(AddScaled { scale, x: result, out });

@@ -23,6 +23,8 @@ pub(super) struct MambaScan {
     b: Slice,
     c: Slice,
     bc_norm_eps: Option<f32>,
+    /// Of the norms of B and C; empty without weights.
+    bc_weights: [Vec<f32>; 2],
     /// `-exp(a_log)`, `[state, inner]`.
     a: Vec<f32>,
     d: Vec<f32>,
@@ -45,7 +47,11 @@ impl MambaScan {
             dt: op.dt,
             b: op.b,
             c: op.c,
-            bc_norm_eps: op.bc_norm_eps,
+            bc_norm_eps: op.bc_norm.as_ref().map(|norm| norm.eps),
+            bc_weights: match op.bc_weights() {
+                Some([b, c]) => [weights.vector(b)?, weights.vector(c)?],
+                None => Default::default(),
+            },
             a,
             d: weights.vector(&op.d)?,
             inner: op.inner,
@@ -62,12 +68,13 @@ impl CpuOp for MambaScan {
         let tokens = step.tokens.len();
         // B and C of every token, side by side.
         let mut bc = step.scratch.take(tokens * 2 * n)?;
-        for (slice, offset) in [(self.b, 0), (self.c, n)] {
+        let [b_weight, c_weight] = &self.bc_weights;
+        for (slice, offset, weight) in [(self.b, 0, b_weight), (self.c, n, c_weight)] {
             let (x, stride) = step.buffers.slice(slice);
             for t in 0..tokens {
                 let (x, out) = (&x[t * stride..][..n], &mut bc[t * 2 * n + offset..][..n]);
                 match self.bc_norm_eps {
-                    Some(eps) => isa.dispatch(RmsNorm { x, weight: &[], bias: &[], eps, out }),
+                    Some(eps) => isa.dispatch(RmsNorm { x, weight, bias: &[], eps, out }),
                     None => out.copy_from_slice(x),
                 }
             }

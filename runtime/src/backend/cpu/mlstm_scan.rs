@@ -19,7 +19,6 @@ use super::kernel::dot::{MatMul, Rows, Vectors};
 use super::kernel::elementwise::AddScaled;
 use super::kernel::gemm::Gemm;
 use super::kernel::memory_step::MemoryStep;
-use super::projection::vector;
 use super::simd::Isa;
 use super::split::{ColumnBlock, chunks, columns, per_run};
 use super::step::Step;
@@ -42,8 +41,8 @@ pub(super) struct MLstmScan {
 impl MLstmScan {
     pub(super) fn new(op: &op::MLstmScan, weights: &Weights) -> Result<Self, Error> {
         Ok(Self {
-            weight: weights.vector(&op.head_norm.weight)?,
-            bias: vector(weights, op.head_norm.bias.as_ref())?,
+            weight: weights.norm_weight(&op.head_norm)?,
+            bias: weights.norm_bias(&op.head_norm)?.unwrap_or_default(),
             op: op.clone(),
         })
     }

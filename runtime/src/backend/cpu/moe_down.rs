@@ -22,6 +22,7 @@ pub(super) struct MoeDown {
     top_k: usize,
     experts: Vec<Projection>,
     shared: Option<Projection>,
+    shared_gated: bool,
     inner: usize,
     scale: f32,
     output: BufferId,
@@ -36,6 +37,7 @@ impl MoeDown {
             top_k: op.top_k,
             experts: op.experts.iter().map(projection).collect::<Result<_, _>>()?,
             shared: op.shared.as_ref().map(projection).transpose()?,
+            shared_gated: op.shared_gated,
             inner: op.inner(),
             scale: op.scale,
             output: op.output,
@@ -55,12 +57,18 @@ impl MoeDown {
         Vectors { x: &input[self.top_k * self.inner..], stride, tokens }
     }
 
+    /// The shared expert's weight, from a token's routes.
+    fn shared_weight(&self, routes: &[f32]) -> f32 {
+        if self.shared_gated { routes[2 * self.top_k] } else { 1.0 }
+    }
+
     fn few(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let (tokens, isa, team) = (step.tokens.len(), step.isa, step.team);
         let mut output = step.buffers.take(self.output);
         let hidden = step.buffers.width(self.output);
         let (input, stride) = (step.buffers.get(self.input), step.buffers.width(self.input));
-        let routes = step.buffers.get(self.routes);
+        let (routes, routes_width) =
+            (step.buffers.get(self.routes), step.buffers.width(self.routes));
         let Some(first) = self.experts.first() else { return Ok(()) };
         let cols = self.top_k * self.inner + self.shared.as_ref().map_or(0, Projection::cols);
         let row_bytes = first.matrix.row_bytes() * cols / first.cols().max(1);
@@ -89,15 +97,16 @@ impl MoeDown {
                 isa.dispatch(AddScaled { scale: factor, x: &local[..rows], out });
             };
             for token in 0..tokens {
-                let (experts, weights) =
-                    routes[token * 2 * self.top_k..][..2 * self.top_k].split_at(self.top_k);
+                let route = &routes[token * routes_width..][..routes_width];
+                let (experts, weights) = route.split_at(self.top_k);
                 let out = block.row(token);
                 for (place, (expert, weight)) in experts.iter().zip(weights).enumerate() {
                     let x = places.slice(token * self.top_k + place, 1);
                     add(&self.experts[*expert as usize], x, weight * self.scale, out);
                 }
                 if let Some(shared) = &self.shared {
-                    add(shared, shared_inputs.slice(token, 1), self.scale, out);
+                    let weight = self.shared_weight(route);
+                    add(shared, shared_inputs.slice(token, 1), weight * self.scale, out);
                 }
             }
         });
@@ -113,8 +122,10 @@ impl MoeDown {
         let mut output = step.buffers.take(self.output);
         let hidden = step.buffers.width(self.output);
         let (input, stride) = (step.buffers.get(self.input), step.buffers.width(self.input));
-        let routes = step.buffers.get(self.routes);
-        let Grouping { groups, entries } = Grouping::new(routes, self.top_k, self.experts.len());
+        let (routes, routes_width) =
+            (step.buffers.get(self.routes), step.buffers.width(self.routes));
+        let grouped = (routes, routes_width);
+        let Grouping { groups, entries } = Grouping::new(grouped, self.top_k, self.experts.len());
         let inner = self.inner;
 
         let mut gathered = step.scratch.take(entries.len() * inner)?;
@@ -172,7 +183,7 @@ impl MoeDown {
             entry_of[token * self.top_k + place] = entry;
         }
         team.for_each(tokens, chunks(output.data(), hidden), |token, out| {
-            let weights = &routes[token * 2 * self.top_k + self.top_k..][..self.top_k];
+            let weights = &routes[token * routes_width + self.top_k..][..self.top_k];
             for (place, weight) in weights.iter().enumerate() {
                 let entry = entry_of[token * self.top_k + place];
                 let x = &results[entry * hidden..][..hidden];
@@ -180,11 +191,25 @@ impl MoeDown {
             }
         });
         if let Some(shared) = &self.shared {
-            let x = self.shared_input(input, stride, tokens);
-            let (out, scale) = ((output.data(), hidden), self.scale);
+            let plain = self.shared_input(input, stride, tokens);
+            let (out, scale, cols) = ((output.data(), hidden), self.scale, shared.cols());
+            // A token's weight goes to what the expert reads: the product is linear in it.
+            let mut weighted =
+                step.scratch.take(if self.shared_gated { tokens * cols } else { 0 })?;
+            let x = if self.shared_gated {
+                for (token, out) in weighted[..tokens * cols].chunks_mut(cols).enumerate() {
+                    let weight = self.shared_weight(&routes[token * routes_width..]);
+                    let row = &plain.x[token * stride..][..cols];
+                    out.iter_mut().zip(row).for_each(|(o, x)| *o = weight * x);
+                }
+                Vectors { x: &weighted, stride: cols, tokens }
+            } else {
+                plain
+            };
             project(means_from!(step), &[shared], x, out, |out, x| {
                 isa.dispatch(AddScaled { scale, x, out });
             })?;
+            step.scratch.give(weighted);
         }
         records.end(step.scratch);
         step.scratch.give(gathered);

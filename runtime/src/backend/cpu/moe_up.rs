@@ -25,10 +25,11 @@ pub(super) struct MoeUp {
 
 impl MoeUp {
     pub(super) fn new(op: &op::MoeUp, weights: &Weights) -> Result<Self, Error> {
-        let pair = |(gate, up): &(kinglet_models::Matrix, kinglet_models::Matrix)| {
+        let pair = |expert: &op::UpMatrices| {
+            let matrix = |matrix| Projection::weights_only(matrix, weights);
             Ok::<_, Error>(GatedPair {
-                gate: Projection::weights_only(gate, weights)?,
-                up: Projection::weights_only(up, weights)?,
+                gate: expert.gate.as_ref().map(matrix).transpose()?,
+                up: matrix(&expert.up)?,
                 activation: op.activation,
             })
         };
@@ -54,10 +55,10 @@ pub(super) struct Grouping {
 }
 
 impl Grouping {
-    /// Groups the output of `moe_route`, `[T, 2 top_k]`.
-    pub(super) fn new(routes: &[f32], top_k: usize, experts: usize) -> Self {
+    /// From what `moe_route` wrote, `[T, width]`, the experts' numbers first.
+    pub(super) fn new((routes, width): (&[f32], usize), top_k: usize, experts: usize) -> Self {
         let mut next = vec![0; experts + 1];
-        let chosen = || routes.chunks(2 * top_k).map(|row| &row[..top_k]);
+        let chosen = || routes.chunks(width).map(|row| &row[..top_k]);
         for expert in chosen().flatten() {
             next[*expert as usize + 1] += 1;
         }
@@ -87,7 +88,7 @@ impl CpuOp for MoeUp {
         let slice = Slice { buffer: self.input, offset: 0, width };
         let input = prepare(&mut prepare_from!(step), slice, &self.before, None)?;
         let x = input.vectors();
-        let routes = step.buffers.get(self.routes);
+        let routes = (step.buffers.get(self.routes), step.buffers.width(self.routes));
         let Grouping { groups, entries } = Grouping::new(routes, self.top_k, self.experts.len());
 
         // Gather the tokens of every expert.
@@ -131,7 +132,7 @@ impl CpuOp for MoeUp {
             .zip(places)
             .map(|(((pair, _), tiling), offsets)| Group {
                 offsets,
-                width: pair.gate.rows(),
+                width: pair.up.rows(),
                 block: tiling.rows,
             })
             .collect();
@@ -159,7 +160,7 @@ mod tests {
     #[test]
     fn every_choice_is_in_its_experts_group() {
         let routes = [2.0, 0.0, 0.6, 0.4, 0.0, 1.0, 0.5, 0.5, 2.0, 1.0, 0.9, 0.1];
-        let grouping = Grouping::new(&routes, 2, 4);
+        let grouping = Grouping::new((&routes, 4), 2, 4);
         assert_eq!(grouping.groups, [(0, 0, 2), (1, 2, 4), (2, 4, 6)]);
         assert_eq!(grouping.entries, [(0, 1), (1, 0), (1, 1), (2, 1), (0, 0), (2, 0)]);
     }

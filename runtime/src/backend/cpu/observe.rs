@@ -142,14 +142,14 @@ impl Observer {
                 moments.add(team, isa, x, slice.width)?;
             }
             if let Some(ExpertInput { routes, top_k, count, inner: None }) = experts {
-                let routes = step.buffers.get(routes);
+                let routes = (step.buffers.get(routes), step.buffers.width(routes));
                 let row = |token: usize, _: usize| &x.x[token * x.stride..][..slice.width];
                 self.experts(index, team, isa, (routes, top_k, count), slice.width, row)?;
             }
             input.end(step.scratch);
         }
         if let Some(ExpertInput { routes, top_k, count, inner: Some(inner) }) = experts {
-            let routes = step.buffers.get(routes);
+            let routes = (step.buffers.get(routes), step.buffers.width(routes));
             let (x, stride) = (step.buffers.get(buffer), step.buffers.width(buffer));
             let row = |token: usize, place: usize| &x[token * stride + place * inner..][..inner];
             self.experts(index, team, isa, (routes, top_k, count), inner, row)?;
@@ -164,19 +164,19 @@ impl Observer {
         op: usize,
         team: &Team,
         isa: Isa,
-        (routes, top_k, experts): (&[f32], usize, usize),
+        ((routes, routes_width), top_k, experts): ((&[f32], usize), usize, usize),
         width: usize,
         row: impl Fn(usize, usize) -> &'a [f32],
     ) -> Result<(), Error> {
-        let Grouping { groups, entries } = Grouping::new(routes, top_k, experts);
+        let Grouping { groups, entries } = Grouping::new((routes, routes_width), top_k, experts);
         let mut gathered = Vec::new();
         for (expert, first, end) in groups {
             let site = Site { op, part: InputPart::Expert(expert) };
             let Some(moments) = self.moments.get_mut(&site) else { continue };
             gathered.clear();
             for &(token, place) in &entries[first..end] {
-                // An error of the expert reaches the residual stream multiplied by this weight.
-                let weight = routes[token * 2 * top_k + top_k + place];
+                // An error of the expert reaches the residual stream times this.
+                let weight = routes[token * routes_width + top_k + place];
                 gathered.extend(row(token, place).iter().map(|x| x * weight));
             }
             let x = Vectors { x: &gathered, stride: width, tokens: end - first };

@@ -2,7 +2,7 @@
 
 use super::inputs::{Inputs, Means};
 use super::kernel::dot::{MatMul, Rows, Vectors};
-use super::kernel::elementwise::{RmsNorm, SiluGate};
+use super::kernel::elementwise::{RmsNorm, SigmoidGate, SiluGate};
 use super::kernel::packed::decode::Decode;
 use super::kernel::packed::exact::Exact;
 use super::kernel::packed::has_whole_codes;
@@ -20,11 +20,13 @@ use kinglet_quant::Mode;
 /// From this many tokens on, rows are unpacked into a buffer.
 const PREFILL_TOKENS: usize = 8;
 
-/// `W` and `b` of `y = W x + b`. An empty `b` is skipped.
+/// `y = scale * (W x + b)`; an empty `b` is none.
 pub(super) struct Projection {
-    /// Its bytes are in memory, as [`in_memory`] checked.
+    /// `W`, in memory: [`in_memory`] has seen its bytes.
     pub matrix: MatrixData,
-    pub bias: Vec<f32>,
+    /// `scale * b`.
+    bias: Vec<f32>,
+    scale: f32,
 }
 
 /// Decodes a small tensor; empty if there is none.
@@ -41,14 +43,13 @@ fn in_memory(matrix: &spec::Matrix, weights: &Weights) -> Result<MatrixData, Err
 
 impl Projection {
     pub(super) fn new(linear: &spec::Linear, weights: &Weights) -> Result<Self, Error> {
-        Ok(Self {
-            matrix: in_memory(&linear.weight, weights)?,
-            bias: vector(weights, linear.bias.as_ref())?,
-        })
+        let mut bias = weights.bias(linear)?.unwrap_or_default();
+        bias.iter_mut().for_each(|b| *b *= linear.scale);
+        Ok(Self { matrix: in_memory(&linear.weight, weights)?, bias, scale: linear.scale })
     }
 
     pub(super) fn weights_only(matrix: &spec::Matrix, weights: &Weights) -> Result<Self, Error> {
-        Ok(Self { matrix: in_memory(matrix, weights)?, bias: Vec::new() })
+        Ok(Self { matrix: in_memory(matrix, weights)?, bias: Vec::new(), scale: 1.0 })
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -64,7 +65,7 @@ impl Projection {
         matches!(self.matrix.encoding(), Encoding::Quantized(format) if format.mode() != Mode::MxFp8)
     }
 
-    /// `out[t * out_stride + r] = (W x[t] + b)[first_row + r]` for `r < rows`.
+    /// `out[t * out_stride + r] = (scale * (W x[t] + b))[first_row + r]` for `r < rows`.
     pub(super) fn tile(
         &self,
         isa: Isa,
@@ -96,6 +97,11 @@ impl Projection {
                         isa.dispatch(Exact { weight, first_row, rows, x, out, out_stride });
                     }
                 }
+            }
+        }
+        if self.scale != 1.0 {
+            for row in out.chunks_mut(out_stride).take(tokens) {
+                row.iter_mut().take(rows).for_each(|o| *o *= self.scale);
             }
         }
         if let Some(bias) = self.bias.get(first_row..first_row + rows) {
@@ -205,6 +211,7 @@ pub(super) enum Before {
     Nothing,
     Norm { weight: Vec<f32>, bias: Vec<f32>, eps: f32 },
     SiluGate { gate: Slice },
+    SigmoidGate { gate: Slice },
     GatedNorm { gate: Slice, weight: Vec<f32>, eps: f32, groups: usize },
 }
 
@@ -217,9 +224,10 @@ impl Before {
                 Self::Norm { weight: Vec::new(), bias: Vec::new(), eps: *eps }
             }
             Prologue::SiluGate { gate } => Self::SiluGate { gate: *gate },
+            Prologue::SigmoidGate { gate } => Self::SigmoidGate { gate: *gate },
             Prologue::GatedNorm { gate, norm, groups } => Self::GatedNorm {
                 gate: *gate,
-                weight: weights.vector(&norm.weight)?,
+                weight: weights.norm_weight(norm)?,
                 eps: norm.eps,
                 groups: *groups,
             },
@@ -228,8 +236,8 @@ impl Before {
 
     pub(super) fn norm(norm: &spec::Norm, weights: &Weights) -> Result<Self, Error> {
         Ok(Self::Norm {
-            weight: weights.vector(&norm.weight)?,
-            bias: vector(weights, norm.bias.as_ref())?,
+            weight: weights.norm_weight(norm)?,
+            bias: weights.norm_bias(norm)?.unwrap_or_default(),
             eps: norm.eps,
         })
     }
@@ -246,6 +254,17 @@ impl Before {
                 isa.dispatch(RmsNorm { x, weight, bias, eps: *eps, out });
             }
             Self::SiluGate { gate } => isa.dispatch(SiluGate { x, gate: gate_row(gate), out }),
+            Self::SigmoidGate { gate } if gate.width == x.len() => {
+                isa.dispatch(SigmoidGate { x, gate: gate_row(gate), out });
+            }
+            Self::SigmoidGate { gate } => {
+                let part = (x.len() / gate.width.max(1)).max(1);
+                let parts = out.chunks_mut(part).zip(x.chunks(part));
+                for ((out, x), gate) in parts.zip(gate_row(gate)) {
+                    let factor = 1.0 / (1.0 + (-gate).exp());
+                    out.iter_mut().zip(x).for_each(|(o, x)| *o = x * factor);
+                }
+            }
             Self::GatedNorm { gate, weight, eps, groups } => {
                 isa.dispatch(SiluGate { x, gate: gate_row(gate), out: &mut *out });
                 let part = (x.len() / groups).max(1);

@@ -24,12 +24,13 @@ pub(super) fn add(op: &op::Attention, builder: &mut Builder<'_>) -> Result<(), E
     let mut vectors = Vectors::default();
     let (mut q_norm, mut k_norm, mut eps) = (ABSENT, ABSENT, [0.0, 0.0]);
     if let Some(norm) = &op.qk_norm {
-        q_norm = builder.vector(&mut vectors, &norm.q.weight)?;
-        k_norm = builder.vector(&mut vectors, &norm.k.weight)?;
+        q_norm = builder.norm_vectors(&mut vectors, &norm.q)?.0;
+        k_norm = builder.norm_vectors(&mut vectors, &norm.k)?.0;
         eps = [norm.q.eps, norm.k.eps];
     }
     let vectors = builder.vectors(&vectors)?;
     let pairs = op.rope.as_ref().map_or(0, |rope| rope.inv_freq.len());
+    let interleaved = op.rope.as_ref().is_some_and(|rope| rope.interleaved);
     let rotation = match &op.rope {
         Some(rope) => rotation(builder, rope)?,
         None => vectors,
@@ -65,6 +66,7 @@ pub(super) fn add(op: &op::Attention, builder: &mut Builder<'_>) -> Result<(), E
                     .set_u32("k_norm", k_norm)
                     .set("per_head", usize::from(op.qk_norm.as_ref().is_some_and(|n| n.per_head)))
                     .set("pairs", pairs)
+                    .set("interleaved", usize::from(interleaved))
                     .set_f32("q_eps", eps[0])
                     .set_f32("k_eps", eps[1])
                     .set_f32("clip", op.clip.unwrap_or(0.0))

@@ -230,6 +230,26 @@ impl Builder<'_> {
         tensor.map_or(Ok(ABSENT), |tensor| self.vector(vectors, tensor))
     }
 
+    /// What a norm multiplies by and adds.
+    pub(super) fn norm_vectors(
+        &self,
+        vectors: &mut Vectors,
+        norm: &spec::Norm,
+    ) -> Result<(u32, u32), Error> {
+        let weight = vectors.push(&self.weights.norm_weight(norm)?);
+        let bias = self.weights.norm_bias(norm)?;
+        Ok((weight, bias.map_or(ABSENT, |bias| vectors.push(&bias))))
+    }
+
+    /// The factors on the rows of projections that are stacked; [`ABSENT`] where all are 1.
+    pub(super) fn factors(&self, vectors: &mut Vectors, parts: &[spec::Linear]) -> u32 {
+        if parts.iter().all(|part| part.scale == 1.0) {
+            return ABSENT;
+        }
+        let factors = parts.iter().map(|part| vec![part.scale; part.weight.rows]);
+        vectors.push(&factors.collect::<Vec<_>>().concat())
+    }
+
     /// The biases of projections whose rows are stacked, zeros for those that have none; [`ABSENT`] where none has.
     pub(super) fn biases(
         &self,
@@ -241,8 +261,8 @@ impl Builder<'_> {
         }
         let mut all = Vec::new();
         for part in parts {
-            match &part.bias {
-                Some(bias) => all.extend(self.weights.vector(bias)?),
+            match self.weights.bias(part)? {
+                Some(bias) => all.extend(bias),
                 None => all.resize(all.len() + part.weight.rows, 0.0),
             }
         }

@@ -14,8 +14,8 @@ pub(super) fn add(op: &op::GatedLinear, builder: &mut Builder<'_>) -> Result<(),
     let pieces = builder.rows(&[std::slice::from_ref(gate), std::slice::from_ref(up)])?;
     let mut vectors = Vectors::default();
     let prologue = builder.norm(&mut vectors, builder.whole(op.input), Some(&op.norm))?;
-    let gate_bias = builder.optional(&mut vectors, op.gate.bias.as_ref())?;
-    let up_bias = builder.optional(&mut vectors, op.up.bias.as_ref())?;
+    let gate_bias = builder.biases(&mut vectors, std::slice::from_ref(&op.gate))?;
+    let up_bias = builder.biases(&mut vectors, std::slice::from_ref(&op.up))?;
     let vectors = builder.vectors(&vectors)?;
     let stride = builder.width(op.output);
     let projection = Projection {
@@ -37,7 +37,9 @@ pub(super) fn add(op: &op::GatedLinear, builder: &mut Builder<'_>) -> Result<(),
             .set("output_stride", stride)
             .set_u32("gate_bias", offset(gate_bias, start))
             .set_u32("up_bias", offset(up_bias, start))
-            .set("activation", activation(op.activation));
+            .set("activation", activation(op.activation))
+            .set_f32("gate_scale", op.gate.scale)
+            .set_f32("up_scale", op.up.scale);
         set_matrix(params, "matrix", piece, 0);
     })
 }

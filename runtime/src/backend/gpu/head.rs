@@ -13,7 +13,7 @@ pub(super) fn add(op: &op::Head, builder: &mut Builder<'_>) -> Result<(), Error>
     let pieces = builder.rows(&[std::slice::from_ref(&op.linear.weight)])?;
     let mut vectors = Vectors::default();
     let prologue = builder.norm(&mut vectors, builder.whole(op.input), op.norm.as_ref())?;
-    let bias = builder.optional(&mut vectors, op.linear.bias.as_ref())?;
+    let bias = builder.biases(&mut vectors, std::slice::from_ref(&op.linear))?;
     let vectors = builder.vectors(&vectors)?;
     let projection = Projection {
         prologue: &prologue,
@@ -31,7 +31,7 @@ pub(super) fn add(op: &op::Head, builder: &mut Builder<'_>) -> Result<(), Error>
             .set("rows", piece.items.len())
             .set("output_stride", op.linear.weight.rows)
             .set_u32("bias", offset(bias, piece.items.start))
-            .set_f32("scale", op.scale)
+            .set_f32("scale", op.scale * op.linear.scale)
             .set_f32("cap", op.soft_cap.unwrap_or(0.0));
         set_matrix(params, "matrix", piece, 0);
     })

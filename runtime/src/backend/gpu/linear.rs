@@ -6,6 +6,7 @@ use kinglet_shaders::Kernel;
 use super::builder::{Builder, Vectors};
 use super::layout::Layout;
 use super::mlstm_scan;
+use super::params::{activation, offset};
 use super::projection::{Projection, set_matrix};
 use super::recording::Scope;
 use crate::Error;
@@ -47,9 +48,11 @@ fn add_parts(
         None => None,
     };
     let bias = builder.biases(&mut vectors, parts)?;
-    let (add, scale) = match op.mode {
-        Output::Store => (0, 1.0),
-        Output::Add { scale } => (1, scale),
+    let factors = builder.factors(&mut vectors, parts);
+    let (mode, scale, act) = match op.mode {
+        Output::Store => (0, 1.0, 0),
+        Output::Add { scale } => (1, scale, 0),
+        Output::Activate(act) => (2, 1.0, activation(act)),
     };
     let vectors = builder.vectors(&vectors)?;
     let stride = builder.width(op.output);
@@ -69,8 +72,10 @@ fn add_parts(
             .set("first_row", first + piece.items.start)
             .set("rows", piece.items.len())
             .set("output_stride", stride)
-            .set_u32("bias", super::params::offset(bias, piece.items.start))
-            .set("add", add)
+            .set_u32("bias", offset(bias, piece.items.start))
+            .set_u32("factors", offset(factors, piece.items.start))
+            .set("mode", mode)
+            .set("activation", act)
             .set_f32("scale", scale);
         set_matrix(params, "matrix", piece, 0);
     })

@@ -3,6 +3,7 @@
 use kinglet_shaders::Kernel;
 
 use super::builder::{Builder, Vectors};
+use super::params::ABSENT;
 use super::recording::{Extent, Resource, Scope, When};
 use crate::Error;
 use crate::plan::op;
@@ -17,6 +18,10 @@ pub(super) fn add(op: &op::MambaScan, builder: &mut Builder<'_>) -> Result<(), E
     let mut vectors = Vectors::default();
     let a_log = builder.vector(&mut vectors, &op.a_log)?;
     let d = builder.vector(&mut vectors, &op.d)?;
+    let [b_weight, c_weight] = match op.bc_weights() {
+        Some([b, c]) => [builder.vector(&mut vectors, b)?, builder.vector(&mut vectors, c)?],
+        None => [ABSENT; 2],
+    };
     let vectors = builder.vectors(&vectors)?;
     let resources = [
         ("x", builder.buffer(op.x)),
@@ -42,8 +47,10 @@ pub(super) fn add(op: &op::MambaScan, builder: &mut Builder<'_>) -> Result<(), E
                 .set("bc_stride", builder.width(op.b.buffer))
                 .set_u32("a_log", a_log)
                 .set_u32("d", d)
-                .set("norm", usize::from(op.bc_norm_eps.is_some()))
-                .set_f32("eps", op.bc_norm_eps.unwrap_or(0.0));
+                .set_u32("b_weight", b_weight)
+                .set_u32("c_weight", c_weight)
+                .set("norm", usize::from(op.bc_norm.is_some()))
+                .set_f32("eps", op.bc_norm.as_ref().map_or(0.0, |norm| norm.eps));
         },
         &resources,
         [Extent::Fixed(op.inner.div_ceil(CHANNELS)), Extent::Fixed(1)],

@@ -25,8 +25,7 @@ pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), E
         return Err(Error::DeviceLimit { what: "mLSTM's width of values".into(), needed, limit });
     }
     let mut vectors = Vectors::default();
-    let norm_weight = builder.vector(&mut vectors, &op.head_norm.weight)?;
-    let norm_bias = builder.optional(&mut vectors, op.head_norm.bias.as_ref())?;
+    let (norm_weight, norm_bias) = builder.norm_vectors(&mut vectors, &op.head_norm)?;
     let vectors = builder.vectors(&vectors)?;
     let is_left = is_left(builder.plan, op);
     let scratch = builder.memory.scratch;

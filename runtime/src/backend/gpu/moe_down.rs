@@ -15,11 +15,11 @@ use crate::plan::op::{self, Prologue};
 pub(super) const SUM_THREADS: usize = 256;
 
 pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Error> {
-    let experts = section(builder, &[op.experts.iter().collect()])?;
+    let experts = section(builder, std::slice::from_ref(&op.experts))?;
     let rows = experts.rows_per_item;
     let mut shared = Vec::new();
     if let Some(down) = &op.shared {
-        shared.push(section(builder, &[vec![down]])?);
+        shared.push(section(builder, &[vec![down.clone()]])?);
     }
     let shared_cols = op.shared.as_ref().map_or(0, |down| down.cols);
     let pieces = upload(builder, vec![experts], shared, op.experts.len())?;
@@ -58,6 +58,7 @@ pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Err
                     .set("routes_stride", builder.width(op.routes))
                     .set("output_stride", builder.width(op.output))
                     .set("lanes", lanes)
+                    .set("shared_gated", usize::from(op.shared_gated))
                     .set_f32("scale", op.scale);
                 set_matrix(params, "matrix", piece, 0);
                 set_matrix(params, "shared_matrix", piece, shared.unwrap_or(0));
@@ -100,6 +101,7 @@ pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Err
                 .set("rows", rows)
                 .set("top_k", op.top_k)
                 .set("shared_expert", usize::from(op.shared.is_some()))
+                .set("shared_gated", usize::from(op.shared_gated))
                 .set("routes_stride", builder.width(op.routes))
                 .set("output_stride", builder.width(op.output))
                 .set_f32("scale", op.scale);

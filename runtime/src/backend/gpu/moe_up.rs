@@ -58,8 +58,8 @@ pub(super) fn upload(
     Ok(all)
 }
 
-/// A section of stacks of equal matrices; an item has one of each stack.
-pub(super) fn section(builder: &Builder<'_>, stacks: &[Vec<&Matrix>]) -> Result<Section, Error> {
+/// A section of stacks of equal matrices, one of each stack for each item.
+pub(super) fn section(builder: &Builder<'_>, stacks: &[Vec<Matrix>]) -> Result<Section, Error> {
     let mut data = Vec::new();
     for stack in stacks {
         data.push(stack.iter().map(|m| builder.matrix(m)).collect::<Result<Vec<_>, Error>>()?);
@@ -69,12 +69,19 @@ pub(super) fn section(builder: &Builder<'_>, stacks: &[Vec<&Matrix>]) -> Result<
 }
 
 pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error> {
-    let (gates, ups) = op.experts.iter().map(|(gate, up)| (gate, up)).unzip();
-    let experts = section(builder, &[gates, ups])?;
+    // All gates, then all others.
+    let stacks = |experts: &'_ [op::UpMatrices]| -> Vec<Vec<_>> {
+        let gates: Vec<_> = experts.iter().filter_map(|expert| expert.gate.clone()).collect();
+        let ups = experts.iter().map(|expert| expert.up.clone()).collect();
+        [gates, ups].into_iter().filter(|stack| !stack.is_empty()).collect()
+    };
+    let experts = section(builder, &stacks(&op.experts))?;
     let mut shared = Vec::new();
-    if let Some((gate, up)) = &op.shared {
-        shared.push(section(builder, &[vec![gate], vec![up]])?);
+    if let Some(own) = &op.shared {
+        shared.push(section(builder, &stacks(std::slice::from_ref(own)))?);
     }
+    // Rows of weights of an output.
+    let share = if op.gated() { 2 } else { 1 };
     let pieces = upload(builder, vec![experts], shared, op.experts.len())?;
     let mut vectors = Vectors::default();
     let prologue = builder.norm(&mut vectors, builder.whole(op.input), Some(&op.norm))?;
@@ -89,7 +96,7 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
         resources.push(("routes", builder.buffer(op.routes)));
         resources.push(("output", builder.buffer(op.output)));
         let most = inner.max(shared_inner);
-        let rows = 2 * most * (places + 1);
+        let rows = share * most * (places + 1);
         let stored = builder.stored(piece.weights, &prologue);
         let lanes = builder.lanes(Kernel::MoeUpRows, stored, rows, prologue.input.width);
         builder.launch(
@@ -107,13 +114,14 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
                     .set("routes_stride", builder.width(op.routes))
                     .set("output_stride", builder.width(op.output))
                     .set("activation", activation(op.activation))
+                    .set("gated", usize::from(op.gated()))
                     .set("lanes", lanes);
                 set_matrix(params, "matrix", piece, 0);
                 set_matrix(params, "shared_matrix", piece, shared.unwrap_or(0));
             },
             &resources,
             [
-                Extent::Fixed((2 * most).div_ceil(rows_of(lanes))),
+                Extent::Fixed((share * most).div_ceil(rows_of(lanes))),
                 Extent::Tokens(places + usize::from(shared_inner > 0)),
             ],
             (Scope::Step, When::Few),
@@ -130,7 +138,7 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
             top_k: op.top_k,
             shared: op.shared.is_some(),
             parts: (0, 0),
-            rows: 2 * op.inner().max(op.shared_inner()),
+            rows: share * op.inner().max(op.shared_inner()),
             output: builder.buffer(op.output),
         },
         |params, experts, _| {
@@ -139,6 +147,7 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
                 .set("shared_inner", if experts.shared.is_some() { op.shared_inner() } else { 0 })
                 .set("output_stride", width)
                 .set("activation", activation(op.activation))
+                .set("gated", usize::from(op.gated()))
                 .set("tiles.cols", prologue.input.width);
         },
     )

@@ -75,6 +75,7 @@ pub(super) fn activation(activation: kinglet_models::Activation) -> usize {
         Activation::Gelu => 1,
         Activation::GeluTanh => 2,
         Activation::Relu => 3,
+        Activation::Relu2 => 4,
     }
 }
 

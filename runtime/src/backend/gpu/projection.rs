@@ -61,6 +61,12 @@ impl Builder<'_> {
             Prologue::Norm(norm) => self.norm(vectors, input, Some(norm))?,
             Prologue::PlainNorm { eps } => PrologueParams { kind: 1, eps: *eps, ..plain },
             Prologue::SiluGate { gate } => PrologueParams { kind: 2, gate: *gate, ..plain },
+            Prologue::SigmoidGate { gate } if gate.width == input.width => {
+                PrologueParams { kind: 8, gate: *gate, ..plain }
+            }
+            Prologue::SigmoidGate { gate } => {
+                PrologueParams { kind: 9, gate: *gate, groups: gate.width.max(1), ..plain }
+            }
             Prologue::GatedNorm { gate, norm, groups } => {
                 if *groups > MAX_GROUPS {
                     return Err(Error::DeviceLimit {
@@ -72,7 +78,7 @@ impl Builder<'_> {
                 PrologueParams {
                     kind: if *groups == 1 { 3 } else { 5 },
                     gate: *gate,
-                    weight: self.vector(vectors, &norm.weight)?,
+                    weight: self.norm_vectors(vectors, norm)?.0,
                     groups: *groups,
                     eps: norm.eps,
                     ..plain
@@ -89,8 +95,7 @@ impl Builder<'_> {
         norm: Option<&Norm>,
     ) -> Result<PrologueParams, Error> {
         let Some(norm) = norm else { return self.prologue(vectors, input, &Prologue::None) };
-        let weight = self.vector(vectors, &norm.weight)?;
-        let bias = self.optional(vectors, norm.bias.as_ref())?;
+        let (weight, bias) = self.norm_vectors(vectors, norm)?;
         let kind = if norm.bias.is_some() { 4 } else { 1 };
         Ok(PrologueParams { kind, input, gate: input, weight, bias, groups: 1, eps: norm.eps })
     }
@@ -105,13 +110,14 @@ impl Builder<'_> {
         let width = scan.heads * scan.v_head_dim;
         // After queries, keys and values.
         let offset = 2 * scan.heads * scan.qk_head_dim + width;
+        let (weight, bias) = self.norm_vectors(vectors, &scan.head_norm)?;
         Ok(PrologueParams {
-            // The kernel has no other.
+            // The kernel knows.
             kind: 0,
             input,
             gate: Slice { buffer: scan.input, offset, width },
-            weight: self.vector(vectors, &scan.head_norm.weight)?,
-            bias: self.optional(vectors, scan.head_norm.bias.as_ref())?,
+            weight,
+            bias,
             groups: scan.heads,
             eps: scan.head_norm.eps,
         })

@@ -98,7 +98,7 @@ pub(super) fn mix(candidates: &[Candidate], base: Format, budget: f64) -> Vec<Fo
 pub fn prior(role: Role, tied: bool, last: bool, seen: f64) -> f64 {
     let role = match role {
         Role::TimeStep => 8.0,
-        Role::Router | Role::CellGate | Role::StateIn => 4.0,
+        Role::Router | Role::SharedGate | Role::CellGate | Role::StateIn => 4.0,
         Role::Embedding if tied => 3.5,
         Role::Value => 3.0,
         Role::Out => 2.0,

@@ -3,10 +3,11 @@
 use kinglet_models::Attention;
 
 use super::{Branch, Sum};
-use crate::plan::op::{self, Op, Prologue};
+use crate::plan::op::{self, Op, Prologue, Slice};
 
 pub(super) fn lower(b: &mut Branch<'_>, a: &Attention) -> Sum {
-    let input = b.project("qkv", vec![a.q.clone(), a.k.clone(), a.v.clone()]);
+    let parts = a.q.iter().chain([&a.k, &a.v]).chain(&a.gate).cloned().collect();
+    let input = b.project("qkv", parts);
     let cache = b.cache(a.kv_heads, a.head_dim, a.window);
     let output = b.op("attended", a.heads * a.head_dim, |output| {
         Op::Attention(op::Attention {
@@ -24,5 +25,13 @@ pub(super) fn lower(b: &mut Branch<'_>, a: &Attention) -> Sum {
             output,
         })
     });
-    b.sum(output, Prologue::None, &a.o)
+    let prologue = match a.gate_width() {
+        0 => Prologue::None,
+        width => {
+            // After queries, keys and values.
+            let offset = (a.heads + 2 * a.kv_heads) * a.head_dim;
+            Prologue::SigmoidGate { gate: Slice { buffer: input, offset, width } }
+        }
+    };
+    b.sum(output, prologue, &a.o)
 }

@@ -1,21 +1,29 @@
-//! A feed-forward network: gate and up in one op, then down.
+//! A feed-forward network: gate and up in one op, or up with its activation, then down.
 
 use kinglet_models::Dense;
 
 use super::{Branch, Sum};
-use crate::plan::op::{self, Op, Prologue};
+use crate::plan::op::{self, Op, Output, Prologue};
 
 pub(super) fn lower(b: &mut Branch<'_>, d: &Dense) -> Sum {
     let (input, norm) = (b.x(), b.norm());
-    let output = b.op("inner", d.inner(), |output| {
-        Op::GatedLinear(op::GatedLinear {
+    let whole = b.whole(input);
+    let output = b.op("inner", d.inner(), |output| match d.gate.clone() {
+        Some(gate) => Op::GatedLinear(op::GatedLinear {
             input,
             norm,
-            gate: d.gate.clone(),
+            gate,
             up: d.up.clone(),
             activation: d.activation,
             output,
-        })
+        }),
+        None => Op::Linear(op::Linear {
+            input: whole,
+            prologue: Prologue::Norm(norm),
+            parts: vec![d.up.clone()],
+            output,
+            mode: Output::Activate(d.activation),
+        }),
     });
     b.sum(output, Prologue::None, &d.down)
 }

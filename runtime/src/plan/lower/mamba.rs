@@ -1,6 +1,6 @@
 //! Mamba: `x` and `z`, the convolution, step sizes with B and C, the scan, the output projection.
 
-use kinglet_models::Mamba;
+use kinglet_models::{Mamba, Norm};
 
 use super::{Branch, Sum};
 use crate::plan::op::{self, Op, Prologue, Slice};
@@ -17,10 +17,19 @@ pub(super) fn lower(b: &mut Branch<'_>, m: &Mamba) -> Sum {
         })
     });
     let rbc = b.linear("rbc", b.whole(convolved), Prologue::None, vec![m.x_proj.clone()]);
-    let prologue = match m.bcdt_norm_eps {
-        Some(eps) => Prologue::PlainNorm { eps },
+    let norm = m.bcdt_norm.as_ref();
+    let prologue = match norm.map(|norm| (norm.eps, &norm.weights)) {
+        Some((eps, Some(weights))) => {
+            let weight = weights.dt.clone();
+            Prologue::Norm(Norm { weight, bias: None, eps, offset: 0.0, scale: 1.0 })
+        }
+        Some((eps, None)) => Prologue::PlainNorm { eps },
         None => Prologue::None,
     };
+    let bc_norm = norm.map(|norm| op::BcNorm {
+        eps: norm.eps,
+        weights: norm.weights.as_ref().map(|weights| [weights.b.clone(), weights.c.clone()]),
+    });
     let rank = Slice { buffer: rbc, offset: 0, width: m.dt_rank };
     let dt = b.linear("dt", rank, prologue, vec![m.dt_proj.clone()]);
     let state = b.state("ssm", &[m.state, m.inner]);
@@ -31,7 +40,7 @@ pub(super) fn lower(b: &mut Branch<'_>, m: &Mamba) -> Sum {
             dt,
             b: Slice { buffer: rbc, offset: m.dt_rank, width: m.state },
             c: Slice { buffer: rbc, offset: m.dt_rank + m.state, width: m.state },
-            bc_norm_eps: m.bcdt_norm_eps,
+            bc_norm,
             a_log: m.a_log.clone(),
             d: m.d.clone(),
             inner: m.inner,

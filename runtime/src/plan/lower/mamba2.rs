@@ -1,13 +1,13 @@
 //! Mamba-2: one projection, convolution and scan in one op, gate and norm before the output projection.
 
-use kinglet_models::{Mamba2, Mamba2Gate};
+use kinglet_models::{Linear, Mamba2, Mamba2Gate};
 
 use super::{Branch, Sum};
 use crate::plan::op::{self, Op, Prologue, Slice};
 
 pub(super) fn lower(b: &mut Branch<'_>, m: &Mamba2) -> Sum {
-    let input = b.project("zxbcdt", vec![m.in_proj.clone()]);
     let inner = m.heads * m.head_dim;
+    let input = b.project("zxbcdt", in_projections(m, inner));
     let conv_state = b.conv_state(&m.conv);
     let state = b.state("ssm", &[m.heads, m.state, m.head_dim]);
     let output = b.op("scanned", inner, |output| {
@@ -35,4 +35,18 @@ pub(super) fn lower(b: &mut Branch<'_>, m: &Mamba2) -> Sum {
         }
     };
     b.sum(output, prologue, &m.out_proj)
+}
+
+/// The projection in one, or its sections with their factors.
+fn in_projections(m: &Mamba2, inner: usize) -> Vec<Linear> {
+    let Some(scales) = m.in_scales else { return vec![m.in_proj.clone()] };
+    let shared = m.groups * m.state;
+    let mut first = 0;
+    let sections = [inner, inner, shared, shared, m.heads].into_iter().zip(scales);
+    let sections = sections.map(|(rows, scale)| {
+        let section = m.in_proj.rows(first, rows).scaled(scale);
+        first += rows;
+        section
+    });
+    sections.collect()
 }

@@ -19,9 +19,14 @@ use super::{Builder, StateKind};
 use crate::plan::op::{self, BufferId, Op, Output, Prologue, Slice, StateId};
 
 /// Lowers a branch of `block`, up to what it adds to `x`.
-pub(super) fn branch(builder: &mut Builder, x: BufferId, block: &Block, mixer: &Mixer) -> Sum {
-    let b = &mut Branch { builder, x, block };
-    match mixer {
+pub(super) fn branch(
+    builder: &mut Builder,
+    x: BufferId,
+    block: &Block,
+    branch: &kinglet_models::Branch,
+) -> Sum {
+    let b = &mut Branch { builder, x, block, input_scale: branch.input_scale };
+    match &branch.mixer {
         Mixer::Attention(layer) => attention::lower(b, layer),
         Mixer::Mamba(layer) => mamba::lower(b, layer),
         Mixer::Mamba2(layer) => mamba2::lower(b, layer),
@@ -54,6 +59,8 @@ pub(super) enum Sum {
         experts: Vec<Matrix>,
         /// The same for the expert that sees every token.
         shared: Option<Matrix>,
+        /// Whether that has a weight among the routes.
+        shared_gated: bool,
     },
 }
 
@@ -68,8 +75,17 @@ impl Sum {
                 output: x,
                 mode: Output::Add { scale },
             }),
-            Self::Experts { input, routes, top_k, experts, shared } => {
-                Op::MoeDown(op::MoeDown { input, routes, top_k, experts, shared, scale, output: x })
+            Self::Experts { input, routes, top_k, experts, shared, shared_gated } => {
+                Op::MoeDown(op::MoeDown {
+                    input,
+                    routes,
+                    top_k,
+                    experts,
+                    shared,
+                    shared_gated,
+                    scale,
+                    output: x,
+                })
             }
         }
     }
@@ -80,6 +96,7 @@ struct Branch<'a> {
     builder: &'a mut Builder,
     x: BufferId,
     block: &'a Block,
+    input_scale: f32,
 }
 
 impl Branch<'_> {
@@ -88,9 +105,9 @@ impl Branch<'_> {
         self.x
     }
 
-    /// The norm before the block.
+    /// The norm in front of the branch: the block's, times the branch's factor.
     fn norm(&self) -> Norm {
-        self.block.norm.clone()
+        self.block.norm.clone().scaled(self.input_scale)
     }
 
     /// All columns of a buffer.

@@ -20,7 +20,7 @@ const MOST_PIECES: usize = 64;
 /// Softmax attention with grouped key/value heads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
-    /// `[T, (heads + 2 * kv_heads) * head_dim]`: queries, keys, values.
+    /// `[T, at least (heads + 2 * kv_heads) * head_dim]`: queries, keys, values; what follows is of others.
     pub input: BufferId,
     /// Query heads.
     pub heads: usize,

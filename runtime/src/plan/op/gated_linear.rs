@@ -1,4 +1,4 @@
-//! `gated_linear`: `h = act(G n(x) + b_g) * (U n(x) + b_u)`, the first half of a gated feed-forward network, with its norm.
+//! `gated_linear`: `h = act(s_g (G n(x) + b_g)) * s_u (U n(x) + b_u)`, with factors `s` of the config: the first half of a gated feed-forward network, with its norm.
 
 use kinglet_models::{self as spec, Activation, Norm};
 

@@ -1,7 +1,7 @@
-//! `linear`: `y = W f(x) + b`, with a cheap function `f` before the projection. The result is
-//! stored, or added to `y`.
+//! `linear`: `y = s (W f(x) + b)`, with the cheap thing `f` that stands before the projection and a factor `s` of the config,
+//! stored or added to `y`.
 
-use kinglet_models::{self as spec, Norm};
+use kinglet_models::{self as spec, Activation, Norm};
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, Preparation, ProjectionInput, Scratch, Slice, StateId,
@@ -40,6 +40,12 @@ pub enum Prologue {
         /// As wide as the input.
         gate: Slice,
     },
+    /// `x * sigmoid(gate)`, each gate for an equal part of `x`: gated attention (Qiu et al., "Gated Attention for Large Language Models",
+    /// 2025, section 2.2).
+    SigmoidGate {
+        /// As wide as the input, or as many as it has heads.
+        gate: Slice,
+    },
     /// RMS norm of `x * silu(gate)` over each of `groups` equal parts, times the weight (Mamba-2, section 7.2).
     GatedNorm {
         /// As wide as the input.
@@ -56,7 +62,9 @@ pub enum Prologue {
 pub enum Output {
     /// Overwrites the output.
     Store,
-    /// Adds it, times `scale`, to the output: a residual connection.
+    /// It replaces what the output held, after an activation: the first half of a feed-forward network without a gate.
+    Activate(Activation),
+    /// It is added, times `scale`: a residual connection.
     Add {
         /// Factor on the result.
         scale: f32,
@@ -84,7 +92,9 @@ impl Describe for Linear {
         match &self.prologue {
             Prologue::None | Prologue::PlainNorm { .. } => {}
             Prologue::Norm(norm) => uses.norm(norm),
-            Prologue::SiluGate { gate } => uses.reads.push(gate.buffer),
+            Prologue::SiluGate { gate } | Prologue::SigmoidGate { gate } => {
+                uses.reads.push(gate.buffer)
+            }
             Prologue::GatedNorm { gate, norm, .. } => {
                 uses.reads.push(gate.buffer);
                 uses.norm(norm);

@@ -23,8 +23,8 @@ pub struct MambaScan {
     pub b: Slice,
     /// `C`, `[T, state]`.
     pub c: Slice,
-    /// RMS norm without a weight on `B` and on `C`, with this epsilon.
-    pub bc_norm_eps: Option<f32>,
+    /// RMS norms of `B` and of `C`.
+    pub bc_norm: Option<BcNorm>,
     /// `[inner, state]`.
     pub a_log: TensorSpec,
     /// `[inner]`.
@@ -39,6 +39,22 @@ pub struct MambaScan {
     pub output: BufferId,
 }
 
+/// RMS norms of `B` and of `C`, over `state_dim` elements.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BcNorm {
+    /// Added to the mean squares.
+    pub eps: f32,
+    /// What `B` and `C` are multiplied by after it, `[state_dim]` each.
+    pub weights: Option<[TensorSpec; 2]>,
+}
+
+impl MambaScan {
+    /// Weights of the norms of `B` and `C`, if they have any.
+    pub fn bc_weights(&self) -> Option<&[TensorSpec; 2]> {
+        self.bc_norm.as_ref().and_then(|norm| norm.weights.as_ref())
+    }
+}
+
 impl Describe for MambaScan {
     fn name(&self) -> &'static str {
         "mamba_scan"
@@ -49,6 +65,7 @@ impl Describe for MambaScan {
         uses.reads.extend(reads);
         uses.writes.push(self.output);
         uses.vectors.extend([&self.a_log, &self.d]);
+        uses.vectors.extend(self.bc_weights().into_iter().flatten());
     }
 
     fn states(&self) -> Vec<SteppedState> {

@@ -36,12 +36,12 @@ pub use embed::Embed;
 pub use gated_linear::GatedLinear;
 pub use head::Head;
 pub use linear::{Linear, Output, Prologue};
-pub use mamba_scan::MambaScan;
+pub use mamba_scan::{BcNorm, MambaScan};
 pub use mamba2_scan::Mamba2Scan;
 pub use mlstm_scan::MLstmScan;
 pub use moe_down::MoeDown;
 pub use moe_route::MoeRoute;
-pub use moe_up::MoeUp;
+pub use moe_up::{MoeUp, UpMatrices};
 
 use kinglet_models::{Matrix, TensorSpec};
 

@@ -1,4 +1,4 @@
-//! `moe_down`: `x += scale * (sum over chosen experts of weight_e * D_e h_e + D h_shared)`.
+//! `moe_down`: `x += scale * (sum over chosen experts of weight_e * D_e h_e + weight_shared * D h_shared)`.
 
 use kinglet_models::Matrix;
 
@@ -20,6 +20,8 @@ pub struct MoeDown {
     pub experts: Vec<Matrix>,
     /// `D`, `[hidden, shared_inner]`.
     pub shared: Option<Matrix>,
+    /// Whether `routes` has a weight for the shared expert, which else is 1.
+    pub shared_gated: bool,
     /// Factor on the sum.
     pub scale: f32,
     /// `x`, `[T, hidden]`, added to.

@@ -1,8 +1,7 @@
-//! `moe_route`: the experts of each token and their weights: the `top_k` largest of `softmax(R
-//! n(x))`, normalized to sum to 1 if `renormalize` (Shazeer et al., 2017, section 2.1; Jiang et
-//! al., "Mixtral of Experts", 2024, section 2.1).
+//! `moe_route`: the experts of each token and their weights, as [`Router`] has them, of `R n(x)` (Shazeer et al., 2017, section 2.1;
+//! Jiang et al., "Mixtral of Experts", 2024, section 2.1); and the weight `sigmoid(G n(x))` of the shared expert, if that has a gate.
 
-use kinglet_models::{self as spec, Norm};
+use kinglet_models::{self as spec, Norm, Router};
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, ProjectionInput, Scratch, StateId, SteppedState, Uses,
@@ -16,15 +15,20 @@ pub struct MoeRoute {
     pub input: BufferId,
     /// `n`.
     pub norm: Norm,
-    /// `R`, `[experts, hidden]`.
-    pub router: spec::Linear,
-    /// Experts per token.
-    pub top_k: usize,
-    /// Whether the weights are normalized to sum to 1.
-    pub renormalize: bool,
-    /// `[T, 2 * top_k]`: the experts' indices (whole values, largest weight first), then their
-    /// weights.
+    /// `R`, `[experts, hidden]`, and how its results become a choice.
+    pub router: Router,
+    /// `G`, `[1, hidden]`.
+    pub shared_gate: Option<spec::Linear>,
+    /// `[T, 2 * top_k]`: the experts' numbers (whole values, best first), then their weights; after them the shared expert's weight, if it
+    /// has a gate.
     pub output: BufferId,
+}
+
+impl MoeRoute {
+    /// Elements of a token's output.
+    pub fn width(&self) -> usize {
+        2 * self.router.top_k + usize::from(self.shared_gate.is_some())
+    }
 }
 
 impl Describe for MoeRoute {
@@ -36,7 +40,9 @@ impl Describe for MoeRoute {
         uses.reads.push(self.input);
         uses.writes.push(self.output);
         uses.norm(&self.norm);
-        uses.linear(&self.router);
+        uses.linear(&self.router.linear);
+        uses.vectors.extend(&self.router.selection_bias);
+        self.shared_gate.iter().for_each(|gate| uses.linear(gate));
     }
 
     fn states(&self) -> Vec<SteppedState> {
@@ -63,7 +69,7 @@ impl Describe for MoeRoute {
         None
     }
 
-    /// The router is not quantized.
+    /// Router and gate are not quantized.
     fn sites(&self) -> Vec<MatrixSite<'_>> {
         Vec::new()
     }

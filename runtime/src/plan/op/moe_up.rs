@@ -1,4 +1,5 @@
-//! `moe_up`: `h_e = act(G_e n(x)) * (U_e n(x))` for each chosen expert `e` of a token, and for the shared expert.
+//! `moe_up`: `h_e = act(G_e n(x)) * (U_e n(x))`, or without gates `h_e = act(U_e n(x))`, for each chosen expert `e` of a token, and for
+//! the shared expert.
 
 use kinglet_models::{Activation, Matrix, Norm};
 
@@ -7,7 +8,23 @@ use super::{
     StateId, SteppedState, Uses, Widths,
 };
 
-/// The experts' gate and up projections.
+/// What an expert's first half multiplies with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpMatrices {
+    /// `G`, `[inner, hidden]`; all experts of an op have one, or none has.
+    pub gate: Option<Matrix>,
+    /// `U`, `[inner, hidden]`.
+    pub up: Matrix,
+}
+
+impl UpMatrices {
+    /// Both, in order.
+    pub fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.gate.iter().chain([&self.up])
+    }
+}
+
+/// First half of the experts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MoeUp {
     /// `x`, `[T, hidden]`.
@@ -18,10 +35,10 @@ pub struct MoeUp {
     pub routes: BufferId,
     /// Experts per token.
     pub top_k: usize,
-    /// `(G_e, U_e)`, `[inner, hidden]` each.
-    pub experts: Vec<(Matrix, Matrix)>,
-    /// `(G, U)` of the expert that sees every token, `[shared_inner, hidden]`.
-    pub shared: Option<(Matrix, Matrix)>,
+    /// `G_e` and `U_e`.
+    pub experts: Vec<UpMatrices>,
+    /// `G` and `U` of the expert that sees every token, `[shared_inner, hidden]`.
+    pub shared: Option<UpMatrices>,
     /// `act`.
     pub activation: Activation,
     /// `[T, top_k * inner + shared_inner]`.
@@ -31,12 +48,17 @@ pub struct MoeUp {
 impl MoeUp {
     /// Width of an expert.
     pub fn inner(&self) -> usize {
-        self.experts.first().map_or(0, |(gate, _)| gate.rows)
+        self.experts.first().map_or(0, |expert| expert.up.rows)
     }
 
     /// Width of the shared expert; 0 without one.
     pub fn shared_inner(&self) -> usize {
-        self.shared.as_ref().map_or(0, |(gate, _)| gate.rows)
+        self.shared.as_ref().map_or(0, |shared| shared.up.rows)
+    }
+
+    /// Whether the experts have gates.
+    pub fn gated(&self) -> bool {
+        self.experts.first().is_some_and(|expert| expert.gate.is_some())
     }
 }
 
@@ -49,12 +71,9 @@ impl Describe for MoeUp {
         uses.reads.extend([self.input, self.routes]);
         uses.writes.push(self.output);
         uses.norm(&self.norm);
-        for (gate, up) in &self.experts {
-            uses.experts.extend([(self.top_k, gate), (self.top_k, up)]);
-        }
-        if let Some((gate, up)) = &self.shared {
-            uses.matrices.extend([gate, up]);
-        }
+        let matrices = self.experts.iter().flat_map(UpMatrices::matrices);
+        uses.experts.extend(matrices.map(|matrix| (self.top_k, matrix)));
+        uses.matrices.extend(self.shared.iter().flat_map(UpMatrices::matrices));
         uses.expert_count = self.experts.len();
     }
 
@@ -67,7 +86,7 @@ impl Describe for MoeUp {
     }
 
     fn widths(&self, _align: usize) -> Widths {
-        Widths { prepared: self.experts.first().map_or(0, |(gate, _)| gate.cols), ..Widths::NONE }
+        Widths { prepared: self.experts.first().map_or(0, |expert| expert.up.cols), ..Widths::NONE }
     }
 
     fn scratch(&self, _cut: &Cut) -> Scratch {
@@ -93,10 +112,10 @@ impl Describe for MoeUp {
     }
 
     fn sites(&self) -> Vec<MatrixSite<'_>> {
-        let experts = self.experts.iter().enumerate().flat_map(|(expert, (gate, up))| {
-            [gate, up].map(|matrix| MatrixSite::expert(matrix, expert, true))
+        let experts = self.experts.iter().enumerate().flat_map(|(expert, matrices)| {
+            matrices.matrices().map(move |matrix| MatrixSite::expert(matrix, expert, true))
         });
-        let shared = self.shared.iter().flat_map(|(gate, up)| [gate, up].map(MatrixSite::all));
-        experts.chain(shared).collect()
+        let shared = self.shared.iter().flat_map(UpMatrices::matrices);
+        experts.chain(shared.map(MatrixSite::all)).collect()
     }
 }

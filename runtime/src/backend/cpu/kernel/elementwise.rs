@@ -101,6 +101,69 @@ impl Kernel for SiluGate<'_> {
     }
 }
 
+/// `out = x * sigmoid(gate)`.
+pub(crate) struct SigmoidGate<'a> {
+    pub x: &'a [f32],
+    pub gate: &'a [f32],
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for SigmoidGate<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { x, gate, out } = self;
+        each_vector!(s, out, [x, gate], s.mul(x, math::sigmoid(s, gate)));
+    }
+}
+
+/// `out = act(x)`.
+pub(crate) struct Activate<'a> {
+    pub activation: Activation,
+    pub x: &'a [f32],
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for Activate<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { activation, x, out } = self;
+        match activation {
+            Activation::Silu => each_vector!(s, out, [x], math::silu(s, x)),
+            Activation::GeluTanh => each_vector!(s, out, [x], gelu_tanh(s, x)),
+            Activation::Relu => each_vector!(s, out, [x], s.max(x, s.zero())),
+            Activation::Relu2 => each_vector!(s, out, [x], relu2(s, x)),
+            Activation::Gelu => {
+                out.iter_mut().zip(x).for_each(|(o, &x)| *o = gelu(x));
+            }
+        }
+    }
+}
+
+/// `x Phi(x)`; the error function is in double precision.
+fn gelu(x: f32) -> f32 {
+    let x = f64::from(x);
+    (0.5 * x * (1.0 + math::erf(x / std::f64::consts::SQRT_2))) as f32
+}
+
+/// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))` (Hendrycks and Gimpel, 2016).
+#[inline(always)]
+fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
+    let cube = s.mul(s.mul(x, x), x);
+    let inner = s.fma(cube, s.splat(0.044_715), x);
+    let t = math::tanh(s, s.mul(inner, s.splat(0.797_884_6)));
+    let half = s.mul(x, s.splat(0.5));
+    s.fma(half, t, half)
+}
+
+/// `max(x, 0)^2`.
+#[inline(always)]
+fn relu2<S: Simd>(s: S, x: S::F) -> S::F {
+    let positive = s.max(x, s.zero());
+    s.mul(positive, positive)
+}
+
 /// `out = act(gate) * up`.
 pub(crate) struct Gate<'a> {
     pub activation: Activation,
@@ -118,22 +181,16 @@ impl Kernel for Gate<'_> {
             Activation::Silu => {
                 each_vector!(s, out, [gate, up], s.mul(math::silu(s, gate), up));
             }
-            Activation::GeluTanh => each_vector!(s, out, [gate, up], {
-                // Hendrycks and Gimpel, 2016: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
-                let cube = s.mul(s.mul(gate, gate), gate);
-                let inner = s.fma(cube, s.splat(0.044_715), gate);
-                let t = math::tanh(s, s.mul(inner, s.splat(0.797_884_6)));
-                let half = s.mul(gate, s.splat(0.5));
-                s.mul(s.fma(half, t, half), up)
-            }),
+            Activation::GeluTanh => {
+                each_vector!(s, out, [gate, up], s.mul(gelu_tanh(s, gate), up));
+            }
             Activation::Relu => {
                 each_vector!(s, out, [gate, up], s.mul(s.max(gate, s.zero()), up));
             }
+            Activation::Relu2 => each_vector!(s, out, [gate, up], s.mul(relu2(s, gate), up)),
             Activation::Gelu => {
                 for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {
-                    let x = f64::from(g);
-                    let value = 0.5 * x * (1.0 + math::erf(x / std::f64::consts::SQRT_2));
-                    *o = value as f32 * u;
+                    *o = gelu(g) * u;
                 }
             }
         }
@@ -231,9 +288,10 @@ mod tests {
     fn gates_equal_their_definition() {
         let mut random = Random::new(4);
         let (gate, up) = (random.normal(37), random.normal(37));
-        let functions: [(Activation, fn(f64) -> f64); 4] = [
+        let functions: [(Activation, fn(f64) -> f64); 5] = [
             (Activation::Silu, |x| x / (1.0 + (-x).exp())),
             (Activation::Relu, |x| x.max(0.0)),
+            (Activation::Relu2, |x| x.max(0.0).powi(2)),
             (Activation::GeluTanh, |x| {
                 0.5 * x * (1.0 + (0.797_884_560_802_865 * (x + 0.044715 * x * x * x)).tanh())
             }),
@@ -245,7 +303,21 @@ mod tests {
                 isa.dispatch(Gate { activation, gate: &gate, up: &up, out: &mut out });
                 let pairs = gate.iter().zip(&up);
                 assert_close(&out, pairs.map(|(&g, &u)| exact(g.into()) * f64::from(u)), 1e-6);
+                isa.dispatch(Activate { activation, x: &gate, out: &mut out });
+                assert_close(&out, gate.iter().map(|&x| exact(x.into())), 1e-6);
             }
+        }
+    }
+
+    #[test]
+    fn sigmoid_gates_equal_their_definition() {
+        let mut random = Random::new(6);
+        let (x, gate) = (random.normal(37), random.normal(37));
+        for isa in Isa::available() {
+            let mut out = vec![0.0; 37];
+            isa.dispatch(SigmoidGate { x: &x, gate: &gate, out: &mut out });
+            let exact = |x: f32, gate: f32| f64::from(x) / (1.0 + (-f64::from(gate)).exp());
+            assert_close(&out, x.iter().zip(&gate).map(|(&x, &gate)| exact(x, gate)), 1e-6);
         }
     }
 

@@ -30,6 +30,12 @@ pub(crate) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
     s.div(x, s.add(s.splat(1.0), exp(s, s.sub(s.zero(), x))))
 }
 
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub(crate) fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
+    s.div(s.splat(1.0), s.add(s.splat(1.0), exp(s, s.sub(s.zero(), x))))
+}
+
 #[inline(always)]
 fn abs<S: Simd>(s: S, x: S::F) -> S::F {
     s.max(x, s.sub(s.zero(), x))

@@ -47,7 +47,7 @@ impl Probe {
         let mut branches = Vec::new();
         for branch in &block.branches {
             let mixer = mixer(t, &branch.mixer, &small)?;
-            branches.push(Branch { mixer, scale: 1.0 });
+            branches.push(Branch { mixer, input_scale: 1.0, scale: 1.0 });
         }
         let mut parts = block.branches.iter().flat_map(|branch| branch.mixer.parts());
         let routes = parts.any(|part| part.role == Role::Router);
@@ -92,7 +92,7 @@ fn mixer(t: &mut Tensors<'_>, real: &Mixer, small: &Small) -> Result<Mixer, Erro
                 let Some(real) = matrices.get(&(&*tensor.name, *row_offset)) else {
                     return Err(Error::Unsupported { what: "testing a layer in small" });
                 };
-                let real = Linear { weight: (*real).clone(), bias: linear.bias.take() };
+                let real = Linear { weight: (*real).clone(), bias: linear.bias.take(), ..*linear };
                 *linear = t.linear(&real, *rows, *cols)?;
             }
             SmallPart::Tensor(role, tensor) => *tensor = t.vector(&tensor.shape, role.typical()),

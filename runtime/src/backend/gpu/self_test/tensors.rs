@@ -135,15 +135,15 @@ impl<'a> Tensors<'a> {
     ) -> Result<Linear, Error> {
         let weight = self.matrix(&real.weight, rows, cols)?;
         let bias = real.bias.as_ref().map(|_| self.vector(&[rows], 0.0));
-        Ok(Linear { weight, bias })
+        Ok(Linear { weight, bias, scale: real.scale })
     }
 
     /// A norm like `real`.
     pub(super) fn norm(&mut self, real: &Norm, width: usize) -> Norm {
         Norm {
-            weight: self.vector(&[width], 1.0),
+            weight: self.vector(&[width], 1.0 - real.offset),
             bias: real.bias.as_ref().map(|_| self.vector(&[width], 0.0)),
-            eps: real.eps,
+            ..real.clone()
         }
     }
 
