@@ -1,5 +1,6 @@
 //! `linear`: `y = W f(x) + b`, with every `f`, stored and added, with one matrix and several.
 
+use kinglet::models::GateActivation;
 use kinglet::op::{Linear, Op, Output, Prologue, Slice};
 use kinglet_tests::random::Random;
 use kinglet_tests::rig::Rig;
@@ -15,6 +16,7 @@ enum Kind {
     PlainNorm,
     SiluGate,
     GatedNorm { groups: usize },
+    NormGate { groups: usize, activation: GateActivation },
 }
 
 const SHAPES: &[(usize, usize)] = &[
@@ -49,13 +51,20 @@ fn check(
         Slice { buffer: input.buffer, offset, width: cols }
     };
     let (input, gate) = (side(5), side(3));
-    let norm = rig.norm(cols, eps, kind == Kind::Norm { bias: true });
+    let width = match kind {
+        Kind::NormGate { groups, .. } => cols / groups,
+        _ => cols,
+    };
+    let norm = rig.norm(width, eps, kind == Kind::Norm { bias: true });
     let prologue = match kind {
         Kind::None => Prologue::None,
         Kind::Norm { .. } => Prologue::Norm(norm),
         Kind::PlainNorm => Prologue::PlainNorm { eps },
         Kind::SiluGate => Prologue::SiluGate { gate },
         Kind::GatedNorm { groups } => Prologue::GatedNorm { gate, norm, groups },
+        Kind::NormGate { groups, activation } => {
+            Prologue::NormGate { norm, groups, gate, activation }
+        }
     };
     let linears: Vec<_> = parts
         .iter()
@@ -109,6 +118,9 @@ fn behind_a_gate() {
         let add = Output::Add { scale: 0.22 };
         check(Kind::SiluGate, &[rows], cols, add, stored, lengths);
         check(Kind::GatedNorm { groups }, &[rows], cols, add, stored, lengths);
+        for activation in [GateActivation::Silu, GateActivation::Sigmoid] {
+            check(Kind::NormGate { groups, activation }, &[rows], cols, add, stored, lengths);
+        }
     });
 }
 

@@ -30,6 +30,7 @@ macro_rules! describe {
 
 mod attention;
 mod dense;
+mod gated_delta;
 mod mamba;
 mod mamba2;
 mod mlstm;
@@ -40,6 +41,7 @@ mod tests;
 
 pub use attention::{Attention, DynamicRope, QkNorm, Rope};
 pub use dense::{Activation, Dense};
+pub use gated_delta::{DeltaProjection, GateActivation, GatedDelta};
 pub use mamba::Mamba;
 pub use mamba2::{Mamba2, Mamba2Gate};
 pub use mlstm::MLstm;
@@ -124,6 +126,8 @@ mixers! {
     Mamba2,
     /// Matrix-memory LSTM (xLSTM).
     MLstm,
+    /// Linear attention by the gated delta rule.
+    GatedDelta,
     /// Gated feed-forward network.
     Dense,
     /// Mixture of experts.

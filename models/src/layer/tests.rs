@@ -19,7 +19,7 @@ fn each_layer(mut check: impl FnMut(&mut Mixer)) {
             check(mixer);
         }
     }
-    assert_eq!(kinds.len(), 6, "{kinds:?}");
+    assert_eq!(kinds.len(), 7, "{kinds:?}");
 }
 
 #[test]
@@ -85,7 +85,8 @@ fn layers_in_small_have_the_shapes_that_their_parts_say() {
             match part.held {
                 Held::Matrix(matrix) => {
                     let hidden = [matrix.rows, matrix.cols].contains(&small.hidden);
-                    let within = [Role::StateIn, Role::TimeStep].contains(&part.role);
+                    let within =
+                        [Role::StateIn, Role::TimeStep, Role::OutputGate].contains(&part.role);
                     assert!(hidden || within, "{matrix:?}");
                 }
                 Held::Conv(tensor) | Held::Vector(tensor) => assert!(tensor.elements() > 0),

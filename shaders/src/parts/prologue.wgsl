@@ -37,6 +37,10 @@ const PROLOGUE_GATED_NORM: u32 = 3u;
 const PROLOGUE_SCALED_NORM: u32 = 4u;
 /// An RMS norm of x * silu(gate) in groups, with factors found first.
 const PROLOGUE_SCALED_GATED_NORM: u32 = 5u;
+/// An RMS norm in groups, with factors found first, times silu(gate).
+const PROLOGUE_NORM_SILU: u32 = 6u;
+/// An RMS norm in groups, with factors found first, times sigmoid(gate).
+const PROLOGUE_NORM_SIGMOID: u32 = 7u;
 
 /// Most groups of a norm.
 //# when head_rows
@@ -96,8 +100,13 @@ var<workgroup> scales: array<f32, MAX_GROUPS>;
 /// [groups].
 var<workgroup> means: array<f32, MAX_GROUPS>;
 
-/// Whether a product with silu(gate) comes first.
+/// Whether elements are multiplied with their gate before the norm's weight.
 fn is_gated(p: Prologue) -> bool {
+    return false;
+}
+
+/// Whether that is before the norm's squares are summed, too.
+fn is_normed_gated(p: Prologue) -> bool {
     return false;
 }
 
@@ -111,8 +120,13 @@ fn has_late_factor(p: Prologue) -> bool {
     return false;
 }
 //# unless head_rows
-/// Whether a product with silu(gate) comes first.
+/// Whether elements are multiplied with their gate before the norm's weight.
 fn is_gated(p: Prologue) -> bool {
+    return is_normed_gated(p) || p.kind >= PROLOGUE_NORM_SILU;
+}
+
+/// Whether that is before the norm's squares are summed, too.
+fn is_normed_gated(p: Prologue) -> bool {
     return p.kind == PROLOGUE_GATE || p.kind == PROLOGUE_GATED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM;
 }
 
@@ -127,11 +141,29 @@ fn has_late_factor(p: Prologue) -> bool {
 }
 //# end
 
-/// Element `k` of `token` behind the gate and before the norm.
+/// What a gate passes through; elements with a gate are multiplied with it.
+fn open(p: Prologue, gate: f32) -> f32 {
+    return sigmoid(gate) * select(gate, 1.0, p.kind == PROLOGUE_NORM_SIGMOID);
+}
+
+fn four_open(p: Prologue, gate: vec4<f32>) -> vec4<f32> {
+    return four_sigmoid(gate) * select(gate, vec4(1.0), p.kind == PROLOGUE_NORM_SIGMOID);
+}
+
+/// Element `k` of `token` times its gate, and before the norm's factor and weight.
 fn gated(p: Prologue, token: u32, k: u32) -> f32 {
     var value = input_at(token * p.input_stride + p.input_offset + k);
     if is_gated(p) {
-        value *= silu(gate_at(token * p.gate_stride + p.gate_offset + k));
+        value *= open(p, gate_at(token * p.gate_stride + p.gate_offset + k));
+    }
+    return value;
+}
+
+/// Element `k` of `token`, as the norm sums its square.
+fn normed(p: Prologue, token: u32, k: u32) -> f32 {
+    var value = input_at(token * p.input_stride + p.input_offset + k);
+    if is_normed_gated(p) {
+        value *= open(p, gate_at(token * p.gate_stride + p.gate_offset + k));
     }
     return value;
 }
@@ -155,12 +187,12 @@ fn norm_factor(p: Prologue, sum_of_squares: f32, width: u32) -> f32 {
     return inverseSqrt(sum_of_squares / f32(width) + p.eps);
 }
 
-/// Elements `i`, `i + span`, `i + 2 span` and `i + 3 span` of a group from `start` on, behind the gate and before the norm; the last stands in
+/// Elements `i`, `i + span`, `i + 2 span` and `i + 3 span` of a group from `start` on, as the norm sums their squares; the last stands in
 /// for those behind it. There are no branches, so that all loads are under way together.
 fn spread(p: Prologue, token: u32, start: u32, i: u32, span: u32, width: u32) -> vec4<f32> {
     let at = vec4(i) + span * vec4(0u, 1u, 2u, 3u);
     let k = start + min(at, vec4(width - 1u));
-    return vec4(gated(p, token, k.x), gated(p, token, k.y), gated(p, token, k.z), gated(p, token, k.w));
+    return vec4(normed(p, token, k.x), normed(p, token, k.y), normed(p, token, k.z), normed(p, token, k.w));
 }
 
 /// Fills `scales` for `token`: a span of threads takes a group, and all of them are busy where groups are few.

@@ -26,7 +26,7 @@ fn four_gated(p: Prologue, token: u32, k: vec4<u32>) -> vec4<f32> {
     var value = vec4(input[at.x], input[at.y], input[at.z], input[at.w]);
     if is_gated(p) {
         let at = k + token * p.gate_stride + p.gate_offset;
-        value *= four_silu(vec4(gate[at.x], gate[at.y], gate[at.z], gate[at.w]));
+        value *= four_open(p, vec4(gate[at.x], gate[at.y], gate[at.z], gate[at.w]));
     }
     return value;
 }

@@ -47,8 +47,8 @@ fn eight_gated(p: Prologue, token: u32, k: u32) -> Eight {
     var high = input[at + 1u];
     if is_gated(p) {
         let at = (token * p.gate_stride + p.gate_offset + k) / 4u;
-        low *= four_silu(gate[at]);
-        high *= four_silu(gate[at + 1u]);
+        low *= four_open(p, gate[at]);
+        high *= four_open(p, gate[at + 1u]);
     }
     return Eight(low, high);
 }

@@ -2,7 +2,9 @@
 
 use kinglet::op::{Linear, Output, Prologue};
 
-use super::math::{plain_norm, product, silu};
+use kinglet::models::GateActivation;
+
+use super::math::{plain_norm, product, sigmoid, silu};
 use super::{Pass, Rows};
 
 pub(super) fn linear(op: &Linear, pass: &Pass<'_>) -> Rows {
@@ -44,6 +46,19 @@ fn prologue(prologue: &Prologue, x: Rows, pass: &Pass<'_>) -> Rows {
                 groups.flat_map(|group| plain_norm(group, norm.eps)).collect()
             };
             gated(*gate).iter().map(|x| product(&normed(x), &weight)).collect()
+        }
+        Prologue::NormGate { norm, groups, gate, activation } => {
+            let weight = pass.values.vector(&norm.weight);
+            let activation = match activation {
+                GateActivation::Silu => silu,
+                GateActivation::Sigmoid => sigmoid,
+            };
+            let gated = |(x, gate): (&Vec<f64>, Vec<f64>)| -> Vec<f64> {
+                let groups = x.chunks(x.len() / groups);
+                let normed = groups.flat_map(|g| product(&plain_norm(g, norm.eps), &weight));
+                normed.zip(gate).map(|(x, gate)| x * activation(gate)).collect()
+            };
+            x.iter().zip(pass.columns(*gate)).map(gated).collect()
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod attention;
 mod dense;
+mod gated_delta;
 mod mamba;
 mod mamba2;
 mod mlstm;
@@ -26,6 +27,7 @@ pub(super) fn branch(builder: &mut Builder, x: BufferId, block: &Block, mixer: &
         Mixer::Mamba(layer) => mamba::lower(b, layer),
         Mixer::Mamba2(layer) => mamba2::lower(b, layer),
         Mixer::MLstm(layer) => mlstm::lower(b, layer),
+        Mixer::GatedDelta(layer) => gated_delta::lower(b, layer),
         Mixer::Dense(layer) => dense::lower(b, layer),
         Mixer::Moe(layer) => moe::lower(b, layer),
     }
@@ -140,7 +142,13 @@ impl Branch<'_> {
 
     /// The inputs that a convolution looks back on.
     fn conv_state(&mut self, conv: &Conv) -> StateId {
-        self.state("conv", &[conv.kernel.saturating_sub(1), conv.channels])
+        self.conv_states(std::slice::from_ref(conv))
+    }
+
+    /// The same of convolutions side by side, with equally many taps.
+    fn conv_states(&mut self, convs: &[Conv]) -> StateId {
+        let held = convs.first().map_or(0, |conv| conv.kernel.saturating_sub(1));
+        self.state("conv", &[held, convs.iter().map(|conv| conv.channels).sum()])
     }
 
     /// A cache of keys and values.

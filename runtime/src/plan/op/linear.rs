@@ -1,6 +1,6 @@
 //! `linear`: `y = W f(x) + b`, with the cheap thing `f` that stands before the projection, stored or added to `y`.
 
-use kinglet_models::{self as spec, Norm};
+use kinglet_models::{self as spec, GateActivation, Norm};
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, Preparation, ProjectionInput, Scratch, Slice, StateId,
@@ -48,6 +48,18 @@ pub enum Prologue {
         /// Parts that are normed by themselves.
         groups: usize,
     },
+    /// RMS norm of each of `groups` equal parts of `x`, times the weight, which all parts share, times `activation(gate)` (the gated
+    /// delta rule: the gate comes after the norm).
+    NormGate {
+        /// Weight `[width / groups]` and epsilon.
+        norm: Norm,
+        /// Parts that are normed by themselves.
+        groups: usize,
+        /// As wide as the input.
+        gate: Slice,
+        /// Of the gate.
+        activation: GateActivation,
+    },
 }
 
 /// What happens to a projection's result.
@@ -84,7 +96,7 @@ impl Describe for Linear {
             Prologue::None | Prologue::PlainNorm { .. } => {}
             Prologue::Norm(norm) => uses.norm(norm),
             Prologue::SiluGate { gate } => uses.reads.push(gate.buffer),
-            Prologue::GatedNorm { gate, norm, .. } => {
+            Prologue::GatedNorm { gate, norm, .. } | Prologue::NormGate { gate, norm, .. } => {
                 uses.reads.push(gate.buffer);
                 uses.norm(norm);
             }

@@ -1,6 +1,6 @@
 //! Projections: what stands before them, and their forms for few and for many tokens.
 
-use kinglet_models::Norm;
+use kinglet_models::{GateActivation, Norm};
 use kinglet_shaders::{Arithmetic, Kernel, WeightType};
 
 use super::builder::{Builder, Stored, Vectors};
@@ -36,6 +36,14 @@ pub(super) const MAX_GROUPS: usize = 512;
 /// Most heads that the form behind a scan's heads has room for.
 pub(super) const MAX_HEADS: usize = 256;
 
+fn check_groups(groups: usize) -> Result<(), Error> {
+    if groups <= MAX_GROUPS {
+        return Ok(());
+    }
+    let (needed, limit) = (groups as u64, MAX_GROUPS as u64);
+    Err(Error::DeviceLimit { what: "a norm in groups".into(), needed, limit })
+}
+
 impl Builder<'_> {
     /// What stands before a projection of `input`.
     pub(super) fn before(
@@ -59,17 +67,25 @@ impl Builder<'_> {
             Prologue::PlainNorm { eps } => Before { kind: 1, eps: *eps, ..plain },
             Prologue::SiluGate { gate } => Before { kind: 2, gate: *gate, ..plain },
             Prologue::GatedNorm { gate, norm, groups } => {
-                if *groups > MAX_GROUPS {
-                    return Err(Error::DeviceLimit {
-                        what: "a norm in groups".into(),
-                        needed: *groups as u64,
-                        limit: MAX_GROUPS as u64,
-                    });
-                }
+                check_groups(*groups)?;
                 Before {
                     kind: if *groups == 1 { 3 } else { 5 },
                     gate: *gate,
                     weight: self.vector(vectors, &norm.weight)?,
+                    groups: *groups,
+                    eps: norm.eps,
+                    ..plain
+                }
+            }
+            Prologue::NormGate { norm, groups, gate, activation } => {
+                check_groups(*groups)?;
+                Before {
+                    kind: match activation {
+                        GateActivation::Silu => 6,
+                        GateActivation::Sigmoid => 7,
+                    },
+                    gate: *gate,
+                    weight: vectors.push(&self.weights.vector(&norm.weight)?.repeat(*groups)),
                     groups: *groups,
                     eps: norm.eps,
                     ..plain

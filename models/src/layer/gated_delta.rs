@@ -1,0 +1,251 @@
+//! Linear attention by the gated delta rule: Gated DeltaNet and Kimi Delta Attention.
+
+use crate::spec::{Conv, Linear, Norm, TensorSpec};
+
+use super::{Layer, Mixer, Module, Role, Rope, Section, Small};
+
+/// Gated DeltaNet (Yang, Kautz and Hatamizadeh, "Gated Delta Networks", 2024, arXiv:2412.06464) and, with a decay for each channel of
+/// a head's keys, Kimi Delta Attention (Kimi Team, "Kimi Linear", 2025, arXiv:2510.26692).
+///
+/// With `[q | k | v] = silu(conv([q(u) | k(u) | v(u)]))`, `q` and `k` of each head of unit length and `q` over `sqrt(key_dim)`; for
+/// value head `h` with key head `h / (value_heads / key_heads)`: `beta = beta_scale sigmoid(beta(u))`,
+/// `g = -exp(a_log) softplus(decay(u) + dt_bias)`, `S = diag(e^g) S`, `S = S + k (beta (v - S^T k))^T`, `o = S^T q`; then an RMS norm of
+/// each head, times the activated gate, and `out_proj`.
+///
+/// A projection is one matrix, or one for each key head where a checkpoint keeps the rows of a head together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatedDelta {
+    /// `[key_heads * key_dim, hidden]` in all.
+    pub q: Vec<Linear>,
+    /// `[key_heads * key_dim, hidden]` in all.
+    pub k: Vec<Linear>,
+    /// `[value_heads * value_dim, hidden]` in all.
+    pub v: Vec<Linear>,
+    /// Over the channels of q, k and v: one for all, or one for each. All have the same number of taps.
+    pub convs: Vec<Conv>,
+    /// `[value_heads, hidden]` in all: how much of a new value is written.
+    pub beta: Vec<Linear>,
+    /// Factor on the sigmoid of `beta`: 2 where the state's transition may have negative eigenvalues (Grazzi et al., 2024,
+    /// arXiv:2411.12537), else 1.
+    pub beta_scale: f32,
+    /// `[value_heads, hidden]`, or `[value_heads * key_dim, hidden]` if `per_channel`.
+    pub decay: DeltaProjection,
+    /// Whether each channel of a head's keys decays by itself.
+    pub per_channel: bool,
+    /// `value_heads` elements.
+    pub a_log: TensorSpec,
+    /// As many elements as `decay` has rows.
+    pub dt_bias: TensorSpec,
+    /// Heads of queries and keys.
+    pub key_heads: usize,
+    /// Heads of values, a multiple of `key_heads`.
+    pub value_heads: usize,
+    /// Width of queries and keys of a head.
+    pub key_dim: usize,
+    /// Width of values of a head.
+    pub value_dim: usize,
+    /// Weight `[value_dim]`, common to all heads, and epsilon.
+    pub norm: Norm,
+    /// `[value_heads * value_dim, hidden]`: the output gate.
+    pub gate: DeltaProjection,
+    /// What the gate passes through.
+    pub gate_activation: GateActivation,
+    /// `[hidden, value_heads * value_dim]`.
+    pub out_proj: Linear,
+}
+
+/// A projection from the residual stream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DeltaProjection {
+    /// `[rows, hidden]`: one matrix, or one for each key head.
+    Full(Vec<Linear>),
+    /// `up(down(u))`.
+    LowRank {
+        /// `[rank, hidden]`.
+        down: Linear,
+        /// `[rows, rank]`.
+        up: Linear,
+    },
+}
+
+/// The activation of an output gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GateActivation {
+    /// `x sigmoid(x)`.
+    Silu,
+    /// `sigmoid(x)`.
+    Sigmoid,
+}
+
+describe!(GatedDelta, |parts| GatedDelta {
+    q,
+    k,
+    v,
+    convs,
+    beta,
+    decay,
+    a_log,
+    dt_bias,
+    norm,
+    gate,
+    out_proj,
+    beta_scale: _,
+    per_channel: _,
+    key_heads: _,
+    value_heads: _,
+    key_dim: _,
+    value_dim: _,
+    gate_activation: _,
+} => {
+    for q in q {
+        parts.linear(Role::Query, q);
+    }
+    for k in k {
+        parts.linear(Role::Key, k);
+    }
+    for v in v {
+        parts.linear(Role::Value, v);
+    }
+    for conv in convs {
+        parts.conv(conv);
+    }
+    for beta in beta {
+        parts.linear(Role::CellGate, beta);
+    }
+    match decay {
+        DeltaProjection::Full(all) => {
+            for decay in all {
+                parts.linear(Role::CellGate, decay);
+            }
+        }
+        DeltaProjection::LowRank { down, up } => {
+            parts.linear(Role::TimeStep, down);
+            parts.linear(Role::TimeStep, up);
+        }
+    }
+    parts.vector(Role::Decay, a_log);
+    parts.vector(Role::TimeBias, dt_bias);
+    match gate {
+        DeltaProjection::Full(all) => {
+            for gate in all {
+                parts.linear(Role::OutputGate, gate);
+            }
+        }
+        DeltaProjection::LowRank { down, up } => {
+            parts.linear(Role::OutputGate, down);
+            parts.linear(Role::OutputGate, up);
+        }
+    }
+    parts.norm(norm);
+    parts.linear(Role::Out, out_proj);
+});
+
+impl GatedDelta {
+    /// Rows of `decay`: decays of a token.
+    pub fn decays(&self) -> usize {
+        self.value_heads * if self.per_channel { self.key_dim } else { 1 }
+    }
+}
+
+impl DeltaProjection {
+    /// The same with `rows` rows, of as many key heads.
+    fn sized(&self, rows: usize, to: &Small, key_heads: usize) -> Self {
+        match self {
+            Self::Full(all) => Self::Full(sized(all, rows, to.hidden, key_heads)),
+            Self::LowRank { down, up } => {
+                let rank = down.weight.rows;
+                Self::LowRank { down: down.sized(rank, to.hidden), up: up.sized(rows, rank) }
+            }
+        }
+    }
+}
+
+/// The same projection with `rows` rows: matrices of key heads keep their rows, and those of `key_heads` heads are left.
+fn sized(all: &[Linear], rows: usize, hidden: usize, key_heads: usize) -> Vec<Linear> {
+    match all {
+        [one] => vec![one.sized(rows, hidden)],
+        _ => all.iter().take(key_heads).map(|one| one.sized(one.weight.rows, hidden)).collect(),
+    }
+}
+
+impl Layer for GatedDelta {
+    fn kind(&self) -> &'static str {
+        "gated_delta"
+    }
+
+    fn title(&self) -> &'static str {
+        if self.per_channel { "Kimi Delta Attention" } else { "Gated DeltaNet" }
+    }
+
+    fn components(&self) -> &'static [&'static str] {
+        &["gated_delta"]
+    }
+
+    fn section(&self) -> Section {
+        Section::of(Module::Own)
+    }
+
+    fn sizes(&self) -> String {
+        let mut text = format!(
+            "{} of {}, keys of {}",
+            super::plural(self.value_heads, "head"),
+            self.value_dim,
+            self.key_dim
+        );
+        if self.key_heads != self.value_heads {
+            text += &format!(" in {}", super::plural(self.key_heads, "head"));
+        }
+        if self.beta_scale != 1.0 {
+            text += &format!(", betas up to {}", self.beta_scale);
+        }
+        if let Some(conv) = self.convs.first() {
+            text += &format!(", conv {}", conv.kernel);
+        }
+        text
+    }
+
+    fn rope(&self) -> Option<&Rope> {
+        None
+    }
+
+    fn small(&self, to: &Small) -> Mixer {
+        let share = (self.value_heads / self.key_heads.max(1)).max(1);
+        // Enough heads for a row of the output projection to be whole groups of any quantized format.
+        let least = (to.width / 2).div_ceil((share * self.value_dim).max(1)).max(to.heads);
+        let key_heads = self.key_heads.min(least);
+        let value_heads = key_heads * share;
+        let (keys, values) = (key_heads * self.key_dim, value_heads * self.value_dim);
+        let channels = |conv: usize| match (self.convs.len(), conv) {
+            (1, _) => 2 * keys + values,
+            (_, 0 | 1) => keys,
+            _ => values,
+        };
+        let convs = self.convs.iter().enumerate();
+        let decays = value_heads * if self.per_channel { self.key_dim } else { 1 };
+        let a_log = match &*self.a_log.shape {
+            [before @ .., _heads, 1] => [before, &[value_heads, 1]].concat(),
+            [before @ .., _heads] => [before, &[value_heads]].concat(),
+            [] => Vec::new(),
+        };
+        Mixer::GatedDelta(Self {
+            q: sized(&self.q, keys, to.hidden, key_heads),
+            k: sized(&self.k, keys, to.hidden, key_heads),
+            v: sized(&self.v, values, to.hidden, key_heads),
+            convs: convs.map(|(i, conv)| conv.sized(channels(i))).collect(),
+            beta: sized(&self.beta, value_heads, to.hidden, key_heads),
+            beta_scale: self.beta_scale,
+            decay: self.decay.sized(decays, to, key_heads),
+            per_channel: self.per_channel,
+            a_log: self.a_log.sized(a_log),
+            dt_bias: self.dt_bias.sized([decays]),
+            key_heads,
+            value_heads,
+            key_dim: self.key_dim,
+            value_dim: self.value_dim,
+            norm: self.norm.clone(),
+            gate: self.gate.sized(values, to, key_heads),
+            gate_activation: self.gate_activation,
+            out_proj: self.out_proj.sized(to.hidden, values),
+        })
+    }
+}
