@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kinglet::backend::{Choice, Executable, compile};
+use kinglet::backend::{Executable, TokenChoice, compile};
 use kinglet::models::Matrix;
 use kinglet::op::{BufferId, Embed, Head, Op};
 use kinglet::plan::{Buffer, Plan};
@@ -60,7 +60,11 @@ fn model(vocab: usize, columns: &[Vec<f32>]) -> (Plan, Tensors) {
 }
 
 /// What the device chooses after each of `tokens`, all under way together.
-fn choose(executable: &dyn Executable, tokens: &[u32], choices: &[Choice]) -> Vec<Option<u32>> {
+fn choose(
+    executable: &dyn Executable,
+    tokens: &[u32],
+    choices: &[TokenChoice],
+) -> Vec<Option<u32>> {
     let mut ahead = executable.ahead().expect("the backend chooses");
     let mut state = executable.new_state().unwrap();
     pollster::block_on(async {
@@ -80,12 +84,12 @@ fn choose(executable: &dyn Executable, tokens: &[u32], choices: &[Choice]) -> Ve
 fn falls_on(
     sampler: &mut Sampler,
     logits: &[f32],
-    choice: &Choice,
+    choice: &TokenChoice,
     number: f64,
     token: u32,
 ) -> bool {
     let mut distribution = sampler.distribution(logits).unwrap();
-    let Choice::Drawn(draw) = choice else { return distribution[0].0 == token };
+    let TokenChoice::Drawn(draw) = choice else { return distribution[0].0 == token };
     if !draw.by_rank() {
         distribution.sort_unstable_by_key(|(id, _)| *id);
     }
@@ -139,7 +143,7 @@ fn a_seed_gives_the_tokens_that_it_gives_on_the_host() {
                 for seed in seeds.clone() {
                     let shape = seed as usize % SHAPES % vocab;
                     let mut choice = kind;
-                    if let Choice::Drawn(draw) = &mut choice {
+                    if let TokenChoice::Drawn(draw) = &mut choice {
                         draw.number = Rng::new(seed).next_f64();
                     }
                     let mut sampler = Sampler::new(options.clone(), seed).unwrap();
@@ -197,7 +201,7 @@ fn the_lowest_of_equals_is_the_largest_and_broken_logits_are_left_to_the_host() 
                 let sound = model(vocab, &columns[..2]);
                 let executable =
                     compile(Arc::new(sound.0), &sound.1.weights(), &target.options).unwrap();
-                assert_eq!(choose(&*executable, &[column], &[Choice::Greedy]), [expected]);
+                assert_eq!(choose(&*executable, &[column], &[TokenChoice::Greedy]), [expected]);
                 assert_eq!(argmax(&columns[column as usize]), expected.unwrap());
             }
             let executable = compile(Arc::new(plan), &tensors.weights(), &target.options).unwrap();

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use kinglet_models::ModelSpec;
 
 use crate::Error;
-use crate::backend::{self, Backend, BackendRun, Executable, KernelTime, Logits, SessionState};
+use crate::backend::{self, BackendRun, Executable, KernelTime, Logits, SessionState};
 use crate::cancel::Cancel;
 use crate::model_options::ModelOptions;
 use crate::plan::Plan;

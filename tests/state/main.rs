@@ -9,6 +9,7 @@ mod embeddings;
 mod generation;
 mod going_back;
 mod half;
+mod own_backend;
 mod prefix_cache;
 mod prefix_disk;
 mod saved;

@@ -136,6 +136,7 @@ impl Companions {
     }
 
     /// Whether the files say anything about the token that pads, if only that there is none.
+    #[cfg(feature = "chat-template")]
     pub(super) fn declares_pad(&self) -> bool {
         let pad = NAMES.iter().position(|name| *name == PAD);
         pad.is_some_and(|index| self.standard.contains_key(&index))

@@ -13,7 +13,7 @@ use super::companions::{Companions, Head};
 use super::decode::Pipeline;
 use super::files;
 use super::{SpecialTokens, StreamDecoder, TextError};
-use crate::weights::folder;
+use crate::weights;
 
 /// The most contradictions between files that a warning names.
 const SHOWN: usize = 4;
@@ -86,8 +86,11 @@ impl Tokenizer {
                     "the file is missing and {name} cannot be used in its place: save the \
                      tokenizer once with `transformers` (`save_pretrained`), which writes it"
                 ),
-                None if !model_folder::names(folder).iter().any(|name| name == "config.json") => {
-                    model_folder::explain(folder).to_string()
+                None if !weights::folder::names(folder)
+                    .iter()
+                    .any(|name| name == "config.json") =>
+                {
+                    weights::folder::explain(folder).to_string()
                 }
                 None => "the file is missing: is this the folder of a model?".into(),
             };

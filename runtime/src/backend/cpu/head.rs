@@ -6,7 +6,7 @@ use super::kernel::elementwise::ScaleAndCap;
 use super::projection::{Before, Projection, prepare, prepare_from, project};
 use super::step::{Step, StepRun};
 use crate::Error;
-use crate::backend::Logits;
+use crate::backend::executable::Logits;
 use crate::error::grow;
 use crate::plan::op::{self, BufferId, Slice};
 use crate::weights::Weights;

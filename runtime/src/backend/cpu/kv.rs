@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::kv_page::{PAGE, Page};
 use crate::Error;
-use crate::backend::PortableState;
+use crate::backend::executable::PortableState;
 use crate::error::grow;
 use crate::plan::StateFormat;
 use crate::plan::op::AttentionSpan;

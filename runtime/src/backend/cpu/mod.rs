@@ -40,7 +40,7 @@ use self::state::CpuState;
 use self::step::{Step, StepRun, Workspace};
 use self::team::Team;
 pub use self::team::{Spawn, TeamThread};
-use crate::backend::{BackendRun, Executable, SessionState, StepFuture};
+use crate::backend::executable::{BackendRun, Executable, SessionState, StepFuture};
 use crate::cancel::Cancel;
 use crate::plan::op::{Op, StateId};
 use crate::plan::{Plan, StateFormat};

@@ -17,7 +17,7 @@ use super::split::chunks;
 use super::state::CpuState;
 use super::step::{Step, StepRun};
 use super::team::Team;
-use crate::backend::Logits;
+use crate::backend::executable::Logits;
 use crate::error::grow;
 use crate::plan::Plan;
 use crate::plan::op::{ExpertInput, InputPart, Op, Preparation, ProjectionInput, Slice};

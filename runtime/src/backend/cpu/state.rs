@@ -12,7 +12,7 @@ use super::kv::KvCache;
 use super::kv_page::unshare;
 use super::step::Scratch;
 use crate::Error;
-use crate::backend::{ExportFuture, PortableState, SessionState};
+use crate::backend::executable::{ExportFuture, PortableState, SessionState};
 use crate::error::grow;
 use crate::plan::op::{AttentionSpan, StateId};
 use crate::plan::{Plan, StateFormat, StateKind};

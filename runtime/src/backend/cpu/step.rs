@@ -3,7 +3,7 @@
 use super::simd::Isa;
 use super::state::CpuState;
 use super::team::Team;
-use crate::backend::Logits;
+use crate::backend::executable::Logits;
 use crate::error::grow;
 use crate::plan::Plan;
 use crate::plan::op::{BufferId, Slice};

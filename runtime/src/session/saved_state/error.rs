@@ -155,7 +155,17 @@ impl std::error::Error for SavedStateError {
         match self {
             Self::Io { source, .. } => Some(source),
             Self::Header(source) => Some(source),
-            _ => None,
+            Self::NotASession
+            | Self::Version { .. }
+            | Self::OtherModel { .. }
+            | Self::Field { .. }
+            | Self::MissingTensor { .. }
+            | Self::SurplusTensor { .. }
+            | Self::WrongTensor { .. }
+            | Self::Token { .. }
+            | Self::WeakVectors { .. }
+            | Self::NotFinite { .. }
+            | Self::Checksum { .. } => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::readback::Readback;
 use super::sample::Sampling;
 use super::state::WgpuState;
 use crate::Error;
-use crate::backend::{Ahead, SessionState, TokenChoice, TokenFuture};
+use crate::backend::executable::{Ahead, SessionState, TokenChoice, TokenFuture};
 
 /// What stands for no token.
 const ABSENT: u32 = u32::MAX;
@@ -116,7 +116,7 @@ impl Ahead for WgpuAhead {
         token: Option<u32>,
         state: &'a mut dyn SessionState,
         choice: TokenChoice,
-    ) -> crate::backend::StepFuture<'a> {
+    ) -> crate::backend::executable::StepFuture<'a> {
         Box::pin(async move {
             self.program.device.check()?;
             let Some(state) = state.as_any_mut().downcast_mut::<WgpuState>() else {

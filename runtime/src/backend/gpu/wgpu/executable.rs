@@ -18,7 +18,7 @@ use super::profile::Stamps;
 use super::program::{Program, Recorder};
 use super::readback::{Readback, Spare};
 use super::state::{SpareTensors, StateLayout, WgpuState};
-use crate::backend::{
+use crate::backend::executable::{
     Ahead, BackendRun, Executable, Logits, ProfileFuture, SessionState, StepFuture,
 };
 use crate::model_options::StateType;

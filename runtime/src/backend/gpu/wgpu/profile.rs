@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::device::Device;
 use super::readback::{Readback, Spare};
 use crate::Error;
-use crate::backend::KernelTime;
+use crate::backend::executable::KernelTime;
 
 /// Stamps that one query set may hold on every device.
 const MOST: u32 = 4096;

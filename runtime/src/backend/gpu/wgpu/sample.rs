@@ -5,7 +5,7 @@ use kinglet_shaders::{Kernel, WeightType};
 use super::builder::Builder;
 use super::dispatch::{Dispatch, Extent, Over, Resource, When};
 use crate::Error;
-use crate::backend::TokenChoice;
+use crate::backend::executable::TokenChoice;
 
 /// Logits of a block: a kernel's workgroup takes so many.
 pub(super) const BLOCK: usize = 1024;

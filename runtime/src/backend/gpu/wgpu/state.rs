@@ -17,7 +17,7 @@ use super::tensors::Tensors;
 pub(super) use super::tensors::{SpareTensors, StateLayout};
 use crate::Error;
 use crate::backend::cache_codes::{self, Bits};
-use crate::backend::{ExportFuture, PortableState, SessionState};
+use crate::backend::executable::{ExportFuture, PortableState, SessionState};
 use crate::plan::op::{AttentionSpan, StateId};
 use crate::plan::{StateFormat, StateKind};
 

@@ -20,7 +20,7 @@ use super::executable::WgpuExecutable;
 use super::fault_injection;
 use super::reliance::{Reliance, Trait};
 use crate::backend::cpu::CpuExecutable;
-use crate::backend::{BackendRun, Executable, Logits};
+use crate::backend::executable::{BackendRun, Executable, Logits};
 use crate::files::fnv1a::Fnv1a;
 use crate::plan::Plan;
 use crate::weights::Weights;

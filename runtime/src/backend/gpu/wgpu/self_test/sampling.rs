@@ -5,7 +5,7 @@ use super::super::readback::Readback;
 use super::super::sample::Sampling;
 use super::probe::VOCAB;
 use crate::Error;
-use crate::backend::TokenChoice;
+use crate::backend::executable::TokenChoice;
 use crate::sampling::{Sampler, SamplingError, SamplingOptions};
 
 /// Where each token of the test falls in the cumulated probabilities.
