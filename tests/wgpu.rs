@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 use kinglet::backend::{BackendRun, Logits, compile};
-use kinglet::models::{Activation, Matrix, Mixer, Norm, TensorSpec};
+use kinglet::models::{Activation, DeltaInputs, DeltaProjection, Matrix, Mixer, Norm, TensorSpec};
 use kinglet::op::{self, BufferId, Op, Output, Prologue, Slice};
 use kinglet::plan::{Buffer, Plan};
 use kinglet::testing::DeviceLimits;
@@ -57,6 +57,15 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
             .map(|branch| match branch.mixer {
                 Mixer::Mamba2(_) | Mixer::MLstm(_) | Mixer::Moe(_) => 3,
                 Mixer::Attention(_) => 4,
+                // Decay and gate take one more each where their projections have low rank.
+                Mixer::GatedDelta(delta) => match &delta.inputs {
+                    DeltaInputs::ByKeyHead { .. } => 4,
+                    DeltaInputs::Separate { gate, decay, .. } => {
+                        let low =
+                            |p: &DeltaProjection| matches!(p, DeltaProjection::LowRank { .. });
+                        4 + usize::from(low(decay)) + usize::from(low(gate))
+                    }
+                },
                 Mixer::Dense(_) => 2,
                 Mixer::Mamba(_) => 6,
             })
@@ -64,7 +73,9 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
         // The embedding and the head are one each.
         assert_eq!(model.dispatches(1), allowed + 2, "{}", case.name);
         // In prefill each projection has its input made ready first, and scans in chunks take five; no more.
-        let in_chunks = |mixer: &Mixer| matches!(mixer, Mixer::Mamba2(_) | Mixer::MLstm(_));
+        let in_chunks = |mixer: &Mixer| {
+            matches!(mixer, Mixer::Mamba2(_) | Mixer::MLstm(_) | Mixer::GatedDelta(_))
+        };
         let scans = mixers.iter().filter(|branch| in_chunks(&branch.mixer)).count();
         assert!(model.dispatches(100) <= 2 * (allowed + 2) + 3 * scans, "{}", case.name);
     }

@@ -11,30 +11,20 @@ use super::{Layer, Mixer, Module, Role, Rope, Section, Small};
 /// value head `h` with key head `h / (value_heads / key_heads)`: `beta = beta_scale sigmoid(beta(u))`,
 /// `g = -exp(a_log) softplus(decay(u) + dt_bias)`, `S = diag(e^g) S`, `S = S + k (beta (v - S^T k))^T`, `o = S^T q`; then an RMS norm of
 /// each head, times the activated gate, and `out_proj`.
-///
-/// A projection is one matrix, or one for each key head where a checkpoint keeps the rows of a head together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GatedDelta {
-    /// `[key_heads * key_dim, hidden]` in all.
-    pub q: Vec<Linear>,
-    /// `[key_heads * key_dim, hidden]` in all.
-    pub k: Vec<Linear>,
-    /// `[value_heads * value_dim, hidden]` in all.
-    pub v: Vec<Linear>,
+    /// From the residual stream to queries, keys, values and gates.
+    pub inputs: DeltaInputs,
     /// Over the channels of q, k and v: one for all, or one for each. All have the same number of taps.
     pub convs: Vec<Conv>,
-    /// `[value_heads, hidden]` in all: how much of a new value is written.
-    pub beta: Vec<Linear>,
     /// Factor on the sigmoid of `beta`: 2 where the state's transition may have negative eigenvalues (Grazzi et al., 2024,
     /// arXiv:2411.12537), else 1.
     pub beta_scale: f32,
-    /// `[value_heads, hidden]`, or `[value_heads * key_dim, hidden]` if `per_channel`.
-    pub decay: DeltaProjection,
     /// Whether each channel of a head's keys decays by itself.
     pub per_channel: bool,
     /// `value_heads` elements.
     pub a_log: TensorSpec,
-    /// As many elements as `decay` has rows.
+    /// As many elements as there are decays: [`GatedDelta::decays`].
     pub dt_bias: TensorSpec,
     /// Heads of queries and keys.
     pub key_heads: usize,
@@ -46,19 +36,44 @@ pub struct GatedDelta {
     pub value_dim: usize,
     /// Weight `[value_dim]`, common to all heads, and epsilon.
     pub norm: Norm,
-    /// `[value_heads * value_dim, hidden]`: the output gate.
-    pub gate: DeltaProjection,
-    /// What the gate passes through.
+    /// What the output gate passes through.
     pub gate_activation: GateActivation,
     /// `[hidden, value_heads * value_dim]`.
     pub out_proj: Linear,
 }
 
+/// How a checkpoint holds the projections from the residual stream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DeltaInputs {
+    /// One by one.
+    Separate {
+        /// `[key_heads * key_dim, hidden]`.
+        q: Linear,
+        /// `[key_heads * key_dim, hidden]`.
+        k: Linear,
+        /// `[value_heads * value_dim, hidden]`.
+        v: Linear,
+        /// `[value_heads * value_dim, hidden]`: the output gate.
+        gate: DeltaProjection,
+        /// `[decays, hidden]`: how fast the state decays.
+        decay: DeltaProjection,
+        /// `[value_heads, hidden]`: how much of a new value is written.
+        beta: Linear,
+    },
+    /// Rows by key head, with one decay for each value head; without biases (Qwen3-Next).
+    ByKeyHead {
+        /// For each key head: its query, its key, the values of its value heads, their output gates.
+        qkvg: Linear,
+        /// For each key head: the betas of its value heads, their decays.
+        beta_decay: Linear,
+    },
+}
+
 /// A projection from the residual stream.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DeltaProjection {
-    /// `[rows, hidden]`: one matrix, or one for each key head.
-    Full(Vec<Linear>),
+    /// `[rows, hidden]`.
+    Full(Linear),
     /// `up(down(u))`.
     LowRank {
         /// `[rank, hidden]`.
@@ -78,16 +93,11 @@ pub enum GateActivation {
 }
 
 describe!(GatedDelta, |parts| GatedDelta {
-    q,
-    k,
-    v,
+    inputs,
     convs,
-    beta,
-    decay,
     a_log,
     dt_bias,
     norm,
-    gate,
     out_proj,
     beta_scale: _,
     per_channel: _,
@@ -97,74 +107,78 @@ describe!(GatedDelta, |parts| GatedDelta {
     value_dim: _,
     gate_activation: _,
 } => {
-    for q in q {
-        parts.linear(Role::Query, q);
-    }
-    for k in k {
-        parts.linear(Role::Key, k);
-    }
-    for v in v {
-        parts.linear(Role::Value, v);
+    match inputs {
+        DeltaInputs::Separate { q, k, v, gate, decay, beta } => {
+            parts.linear(Role::Query, q);
+            parts.linear(Role::Key, k);
+            parts.linear(Role::Value, v);
+            match gate {
+                DeltaProjection::Full(gate) => parts.linear(Role::OutputGate, gate),
+                DeltaProjection::LowRank { down, up } => {
+                    parts.linear(Role::OutputGate, down);
+                    parts.linear(Role::OutputGate, up);
+                }
+            }
+            match decay {
+                DeltaProjection::Full(decay) => parts.linear(Role::CellGate, decay),
+                DeltaProjection::LowRank { down, up } => {
+                    parts.linear(Role::TimeStep, down);
+                    parts.linear(Role::TimeStep, up);
+                }
+            }
+            parts.linear(Role::CellGate, beta);
+        }
+        DeltaInputs::ByKeyHead { qkvg, beta_decay } => {
+            parts.linear(Role::In, qkvg);
+            parts.linear(Role::CellGate, beta_decay);
+        }
     }
     for conv in convs {
         parts.conv(conv);
     }
-    for beta in beta {
-        parts.linear(Role::CellGate, beta);
-    }
-    match decay {
-        DeltaProjection::Full(all) => {
-            for decay in all {
-                parts.linear(Role::CellGate, decay);
-            }
-        }
-        DeltaProjection::LowRank { down, up } => {
-            parts.linear(Role::TimeStep, down);
-            parts.linear(Role::TimeStep, up);
-        }
-    }
     parts.vector(Role::Decay, a_log);
     parts.vector(Role::TimeBias, dt_bias);
-    match gate {
-        DeltaProjection::Full(all) => {
-            for gate in all {
-                parts.linear(Role::OutputGate, gate);
-            }
-        }
-        DeltaProjection::LowRank { down, up } => {
-            parts.linear(Role::OutputGate, down);
-            parts.linear(Role::OutputGate, up);
-        }
-    }
     parts.norm(norm);
     parts.linear(Role::Out, out_proj);
 });
 
 impl GatedDelta {
-    /// Rows of `decay`: decays of a token.
+    /// Decays of a token: one for each value head, or for each channel of each head's keys.
     pub fn decays(&self) -> usize {
         self.value_heads * if self.per_channel { self.key_dim } else { 1 }
     }
 }
 
 impl DeltaProjection {
-    /// The same with `rows` rows, of as many key heads.
-    fn sized(&self, rows: usize, to: &Small, key_heads: usize) -> Self {
+    /// The same with `rows` rows.
+    fn sized(&self, rows: usize, hidden: usize) -> Self {
         match self {
-            Self::Full(all) => Self::Full(sized(all, rows, to.hidden, key_heads)),
+            Self::Full(linear) => Self::Full(linear.sized(rows, hidden)),
             Self::LowRank { down, up } => {
                 let rank = down.weight.rows;
-                Self::LowRank { down: down.sized(rank, to.hidden), up: up.sized(rows, rank) }
+                Self::LowRank { down: down.sized(rank, hidden), up: up.sized(rows, rank) }
             }
         }
     }
 }
 
-/// The same projection with `rows` rows: matrices of key heads keep their rows, and those of `key_heads` heads are left.
-fn sized(all: &[Linear], rows: usize, hidden: usize, key_heads: usize) -> Vec<Linear> {
-    match all {
-        [one] => vec![one.sized(rows, hidden)],
-        _ => all.iter().take(key_heads).map(|one| one.sized(one.weight.rows, hidden)).collect(),
+impl DeltaInputs {
+    /// The same for `keys` channels of queries and of keys, `values` of values, `heads` value heads and `decays`.
+    fn sized(&self, [keys, values, heads, decays]: [usize; 4], hidden: usize) -> Self {
+        match self {
+            Self::Separate { q, k, v, gate, decay, beta } => Self::Separate {
+                q: q.sized(keys, hidden),
+                k: k.sized(keys, hidden),
+                v: v.sized(values, hidden),
+                gate: gate.sized(values, hidden),
+                decay: decay.sized(decays, hidden),
+                beta: beta.sized(heads, hidden),
+            },
+            Self::ByKeyHead { qkvg, beta_decay } => Self::ByKeyHead {
+                qkvg: qkvg.sized(2 * (keys + values), hidden),
+                beta_decay: beta_decay.sized(2 * heads, hidden),
+            },
+        }
     }
 }
 
@@ -228,13 +242,9 @@ impl Layer for GatedDelta {
             [] => Vec::new(),
         };
         Mixer::GatedDelta(Self {
-            q: sized(&self.q, keys, to.hidden, key_heads),
-            k: sized(&self.k, keys, to.hidden, key_heads),
-            v: sized(&self.v, values, to.hidden, key_heads),
+            inputs: self.inputs.sized([keys, values, value_heads, decays], to.hidden),
             convs: convs.map(|(i, conv)| conv.sized(channels(i))).collect(),
-            beta: sized(&self.beta, value_heads, to.hidden, key_heads),
             beta_scale: self.beta_scale,
-            decay: self.decay.sized(decays, to, key_heads),
             per_channel: self.per_channel,
             a_log: self.a_log.sized(a_log),
             dt_bias: self.dt_bias.sized([decays]),
@@ -243,7 +253,6 @@ impl Layer for GatedDelta {
             key_dim: self.key_dim,
             value_dim: self.value_dim,
             norm: self.norm.clone(),
-            gate: self.gate.sized(values, to, key_heads),
             gate_activation: self.gate_activation,
             out_proj: self.out_proj.sized(to.hidden, values),
         })

@@ -41,7 +41,7 @@ mod tests;
 
 pub use attention::{Attention, DynamicRope, QkNorm, Rope};
 pub use dense::{Activation, Dense};
-pub use gated_delta::{DeltaProjection, GateActivation, GatedDelta};
+pub use gated_delta::{DeltaInputs, DeltaProjection, GateActivation, GatedDelta};
 pub use mamba::Mamba;
 pub use mamba2::{Mamba2, Mamba2Gate};
 pub use mlstm::MLstm;

@@ -117,13 +117,7 @@ fn part<'a>(local: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
 }
 
 impl HeadTask<'_> {
-    fn run(
-        &self,
-        len: usize,
-        local: &mut [f32],
-        out: &mut ColumnBlock<'_>,
-        state: &mut [f32],
-    ) {
+    fn run(&self, len: usize, local: &mut [f32], out: &mut ColumnBlock<'_>, state: &mut [f32]) {
         if len <= STEPWISE {
             (0..len).for_each(|t| self.step(t, local, out.row(t), state));
         } else {
@@ -201,8 +195,7 @@ impl HeadTask<'_> {
         let op = &self.scan.op;
         let (isa, keys, values) = (self.isa, op.key_dim, op.value_dim);
         let [scores, system] = [(); 2].map(|()| part(&mut local, CHUNK * CHUNK));
-        let [q, k, q_chunk, k_chunk, k_rest] =
-            [(); 5].map(|()| part(&mut local, tokens * keys));
+        let [q, k, q_chunk, k_chunk, k_rest] = [(); 5].map(|()| part(&mut local, tokens * keys));
         let [updates, result] = [(); 2].map(|()| part(&mut local, tokens * values));
         let total = part(&mut local, keys);
         let mut betas = [0.0; CHUNK];
@@ -211,7 +204,8 @@ impl HeadTask<'_> {
             self.units(start + t, &mut q[row.clone()], &mut k[row]);
             *beta = self.beta_at(start + t);
         }
-        let products = Products { isa, keys, q, k, scores, system, q_chunk, k_chunk, k_rest, total };
+        let products =
+            Products { isa, keys, q, k, scores, system, q_chunk, k_chunk, k_rest, total };
         let decays = op.decays();
         let g = part(&mut local, tokens * decays);
         g.chunks_mut(decays).enumerate().for_each(|(t, g)| self.log_decays(start + t, g));

@@ -84,13 +84,14 @@ impl Describe for GatedDeltaScan {
         Widths::NONE
     }
 
-    /// A run in chunks. For tokens: keys that read the state and new values, of each head. Squares: scores and the inverse of each
-    /// chunk's triangular system. The states before each chunk. For chunks: the decays of each head.
+    /// Whole chunks, however few the tokens are: a head may be too wide for a step. For tokens and heads: decayed queries, decayed keys
+    /// twice, updates, and log decays of channels. For chunks and heads: products of queries and of keys with keys, the state before the
+    /// chunk, its decay.
     fn scratch(&self, cut: &Cut) -> Scratch {
-        let (_, chunks) = cut.chunked();
-        let (tokens, heads) = (chunks * cut.chunk, self.value_heads);
+        let (chunks, heads) = (cut.tokens.div_ceil(cut.chunk), self.value_heads);
+        let logs = if self.decays() > 1 { self.key_dim } else { 0 };
         Scratch {
-            tokens: tokens * heads * (self.key_dim + self.value_dim),
+            tokens: chunks * cut.chunk * heads * (3 * self.key_dim + self.value_dim + logs),
             squares: chunks * heads * 2 * cut.chunk * cut.chunk,
             states: chunks * heads * self.key_dim * self.value_dim,
             chunks: chunks * heads * self.decays(),

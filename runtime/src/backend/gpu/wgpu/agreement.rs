@@ -4,8 +4,8 @@
 use kinglet_shaders::{Kernel, Variant};
 
 use super::{
-    attention, bandwidth, dispatch, mamba_scan, mamba2_scan, mlstm_scan, moe_down, moe_route,
-    params, projection, sample, scratch,
+    attention, bandwidth, dispatch, gated_delta_scan, mamba_scan, mamba2_scan, mlstm_scan,
+    moe_down, moe_route, params, projection, sample, scratch,
 };
 
 /// The constant `name` of every variant of `kernel`, which all agree on it.
@@ -46,6 +46,13 @@ fn host_and_kernels_agree() {
         (mlstm_scan::SIDE, MLstmStates, "SIDE"),
         (mlstm_scan::SIDE, MLstmOutputs, "SIDE"),
         (dispatch::FEW, MLstmStep, "MOST"),
+        (gated_delta_scan::COLUMNS, DeltaStep, "COLUMNS"),
+        (gated_delta_scan::COLUMNS, DeltaPass, "COLUMNS"),
+        (gated_delta_scan::MAX_KEYS, DeltaStep, "THREADS"),
+        (gated_delta_scan::SIDE, DeltaOutputs, "SIDE"),
+        (dispatch::FEW, DeltaStep, "MOST"),
+        (scratch::CHUNK, DeltaSolve, "CHUNK"),
+        (scratch::CHUNK, DeltaPass, "CHUNK"),
         (dispatch::SIDE, Mamba2Scores, "SIDE"),
         (dispatch::SIDE, MLstmScores, "SIDE"),
         (scratch::CHUNK, Mamba2Scores, "SIDE"),

@@ -23,6 +23,7 @@ mod dispatch;
 mod embed;
 mod executable;
 mod fault_injection;
+mod gated_delta_scan;
 mod gated_linear;
 mod grouped;
 mod head;
