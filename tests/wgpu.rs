@@ -54,16 +54,16 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
         let mixers: Vec<_> = model.spec().blocks.iter().flat_map(|block| &block.branches).collect();
         let allowed: usize = mixers
             .iter()
-            .map(|branch| match branch.mixer {
+            .map(|branch| match &branch.mixer {
                 Mixer::Mamba2(_) | Mixer::MLstm(_) | Mixer::Moe(_) => 3,
                 Mixer::Attention(_) => 4,
                 // Decay and gate take one more each where their projections have low rank.
                 Mixer::GatedDelta(delta) => match &delta.inputs {
                     DeltaInputs::ByKeyHead { .. } => 4,
-                    DeltaInputs::Separate { gate, decay, .. } => {
+                    DeltaInputs::Separate(all) => {
                         let low =
                             |p: &DeltaProjection| matches!(p, DeltaProjection::LowRank { .. });
-                        4 + usize::from(low(decay)) + usize::from(low(gate))
+                        4 + usize::from(low(&all.decay)) + usize::from(low(&all.gate))
                     }
                 },
                 Mixer::Dense(_) => 2,

@@ -170,6 +170,8 @@ fn gates_far_out() {
             beta: (5.0, 3.0),
             beta_scale: 2.0,
             qk: 3.0,
+            // A chunk's updates nearly cancel in what each takes from those before it.
+            bound: 5.0,
             ..USUAL
         },
     ];

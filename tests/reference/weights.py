@@ -63,6 +63,17 @@ _GAINS = {
 }
 
 
+def _is_around_one(model, name):
+    """Whether a norm multiplies with 1 + its weight."""
+    own = "linear_attn.norm" in name  # the gated norm of a delta rule's heads
+    return model.config.model_type.startswith(("qwen3_next", "qwen3_5")) and "norm" in name and not own
+
+
+def _offset(model):
+    """What is added to the weight of the final norm."""
+    return 1.0 if _is_around_one(model, "norm") else 0.0
+
+
 def randomize(model, case, seed):
     """Draw every parameter of `model` from `seed`. Tied parameters are drawn once."""
     g = torch.Generator().manual_seed(seed)
@@ -73,12 +84,14 @@ def randomize(model, case, seed):
             for fragment, gain in gains.items():
                 if fragment in name:
                     value = value * gain
+            if _is_around_one(model, name):
+                value = value - 1.0
             parameter.copy_(value)
         if model.config.tie_word_embeddings:
             # With a positive final norm a tied head favours the token that was just read, and greedy decoding
             # would repeat it for ever: give the norm's weights both signs.
             weight = final_norm(model).weight
-            weight.copy_(_normal(tuple(weight.shape), g))
+            weight.copy_(_normal(tuple(weight.shape), g) - _offset(model))
 
 
 def final_norm(model):
@@ -101,7 +114,8 @@ def scale_logits(model, tokens, std):
         factor = std / logits.std()
         if model.config.tie_word_embeddings:
             norm = final_norm(model)
-            norm.weight.mul_(factor)
+            offset = _offset(model)
+            norm.weight.add_(offset).mul_(factor).sub_(offset)
             if getattr(norm, "bias", None) is not None:
                 norm.bias.mul_(factor)
         else:

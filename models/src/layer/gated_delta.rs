@@ -46,20 +46,7 @@ pub struct GatedDelta {
 #[derive(Clone, Debug, PartialEq)]
 pub enum DeltaInputs {
     /// One by one.
-    Separate {
-        /// `[key_heads * key_dim, hidden]`.
-        q: Linear,
-        /// `[key_heads * key_dim, hidden]`.
-        k: Linear,
-        /// `[value_heads * value_dim, hidden]`.
-        v: Linear,
-        /// `[value_heads * value_dim, hidden]`: the output gate.
-        gate: DeltaProjection,
-        /// `[decays, hidden]`: how fast the state decays.
-        decay: DeltaProjection,
-        /// `[value_heads, hidden]`: how much of a new value is written.
-        beta: Linear,
-    },
+    Separate(Box<DeltaProjections>),
     /// Rows by key head, with one decay for each value head; without biases (Qwen3-Next).
     ByKeyHead {
         /// For each key head: its query, its key, the values of its value heads, their output gates.
@@ -67,6 +54,23 @@ pub enum DeltaInputs {
         /// For each key head: the betas of its value heads, their decays.
         beta_decay: Linear,
     },
+}
+
+/// Projections from the residual stream, each by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeltaProjections {
+    /// `[key_heads * key_dim, hidden]`.
+    pub q: Linear,
+    /// `[key_heads * key_dim, hidden]`.
+    pub k: Linear,
+    /// `[value_heads * value_dim, hidden]`.
+    pub v: Linear,
+    /// `[value_heads * value_dim, hidden]`: the output gate.
+    pub gate: DeltaProjection,
+    /// `[decays, hidden]`: how fast the state decays.
+    pub decay: DeltaProjection,
+    /// `[value_heads, hidden]`: how much of a new value is written.
+    pub beta: Linear,
 }
 
 /// A projection from the residual stream.
@@ -108,26 +112,7 @@ describe!(GatedDelta, |parts| GatedDelta {
     gate_activation: _,
 } => {
     match inputs {
-        DeltaInputs::Separate { q, k, v, gate, decay, beta } => {
-            parts.linear(Role::Query, q);
-            parts.linear(Role::Key, k);
-            parts.linear(Role::Value, v);
-            match gate {
-                DeltaProjection::Full(gate) => parts.linear(Role::OutputGate, gate),
-                DeltaProjection::LowRank { down, up } => {
-                    parts.linear(Role::OutputGate, down);
-                    parts.linear(Role::OutputGate, up);
-                }
-            }
-            match decay {
-                DeltaProjection::Full(decay) => parts.linear(Role::CellGate, decay),
-                DeltaProjection::LowRank { down, up } => {
-                    parts.linear(Role::TimeStep, down);
-                    parts.linear(Role::TimeStep, up);
-                }
-            }
-            parts.linear(Role::CellGate, beta);
-        }
+        DeltaInputs::Separate(projections) => parts.nested(projections),
         DeltaInputs::ByKeyHead { qkvg, beta_decay } => {
             parts.linear(Role::In, qkvg);
             parts.linear(Role::CellGate, beta_decay);
@@ -140,6 +125,27 @@ describe!(GatedDelta, |parts| GatedDelta {
     parts.vector(Role::TimeBias, dt_bias);
     parts.norm(norm);
     parts.linear(Role::Out, out_proj);
+});
+
+describe!(DeltaProjections, |parts| DeltaProjections { q, k, v, gate, decay, beta } => {
+    parts.linear(Role::Query, q);
+    parts.linear(Role::Key, k);
+    parts.linear(Role::Value, v);
+    match gate {
+        DeltaProjection::Full(gate) => parts.linear(Role::OutputGate, gate),
+        DeltaProjection::LowRank { down, up } => {
+            parts.linear(Role::OutputGate, down);
+            parts.linear(Role::OutputGate, up);
+        }
+    }
+    match decay {
+        DeltaProjection::Full(decay) => parts.linear(Role::CellGate, decay),
+        DeltaProjection::LowRank { down, up } => {
+            parts.linear(Role::TimeStep, down);
+            parts.linear(Role::TimeStep, up);
+        }
+    }
+    parts.linear(Role::CellGate, beta);
 });
 
 impl GatedDelta {
@@ -166,14 +172,14 @@ impl DeltaInputs {
     /// The same for `keys` channels of queries and of keys, `values` of values, `heads` value heads and `decays`.
     fn sized(&self, [keys, values, heads, decays]: [usize; 4], hidden: usize) -> Self {
         match self {
-            Self::Separate { q, k, v, gate, decay, beta } => Self::Separate {
-                q: q.sized(keys, hidden),
-                k: k.sized(keys, hidden),
-                v: v.sized(values, hidden),
-                gate: gate.sized(values, hidden),
-                decay: decay.sized(decays, hidden),
-                beta: beta.sized(heads, hidden),
-            },
+            Self::Separate(all) => Self::Separate(Box::new(DeltaProjections {
+                q: all.q.sized(keys, hidden),
+                k: all.k.sized(keys, hidden),
+                v: all.v.sized(values, hidden),
+                gate: all.gate.sized(values, hidden),
+                decay: all.decay.sized(decays, hidden),
+                beta: all.beta.sized(heads, hidden),
+            })),
             Self::ByKeyHead { qkvg, beta_decay } => Self::ByKeyHead {
                 qkvg: qkvg.sized(2 * (keys + values), hidden),
                 beta_decay: beta_decay.sized(2 * heads, hidden),

@@ -41,7 +41,7 @@ mod tests;
 
 pub use attention::{Attention, DynamicRope, QkNorm, Rope};
 pub use dense::{Activation, Dense};
-pub use gated_delta::{DeltaInputs, DeltaProjection, GateActivation, GatedDelta};
+pub use gated_delta::{DeltaInputs, DeltaProjection, DeltaProjections, GateActivation, GatedDelta};
 pub use mamba::Mamba;
 pub use mamba2::{Mamba2, Mamba2Gate};
 pub use mlstm::MLstm;
@@ -82,6 +82,16 @@ pub trait Describe {
 
     /// Names every part, to be changed.
     fn parts_mut<'a>(&'a mut self, parts: &mut PartsMut<'a>);
+}
+
+impl<T: Describe> Describe for Box<T> {
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        (**self).parts(parts);
+    }
+
+    fn parts_mut<'a>(&'a mut self, parts: &mut PartsMut<'a>) {
+        (**self).parts_mut(parts);
+    }
 }
 
 macro_rules! mixers {

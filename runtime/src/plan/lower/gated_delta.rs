@@ -1,7 +1,7 @@
 //! The gated delta rule: one projection of all that reads the residual stream, the convolution, the wide sides of low-rank projections,
 //! the scan, the norm of each head and its gate before the output projection.
 
-use kinglet_models::{DeltaInputs, DeltaProjection, GatedDelta, Linear};
+use kinglet_models::{DeltaInputs, DeltaProjection, DeltaProjections, GatedDelta, Linear};
 
 use super::{Branch, Sum};
 use crate::plan::op::{self, Op, Prologue, Slice};
@@ -14,7 +14,8 @@ pub(super) fn lower(b: &mut Branch<'_>, m: &GatedDelta) -> Sum {
         (2 * m.key_heads * m.key_dim + m.value_heads * m.value_dim, m.value_heads * m.value_dim);
     // Side by side: q, k and v, the output gate, decays, betas; of low-rank projections their narrow side.
     let (parts, gate, decay) = match &m.inputs {
-        DeltaInputs::Separate { q, k, v, gate, decay, beta } => {
+        DeltaInputs::Separate(all) => {
+            let DeltaProjections { q, k, v, gate, decay, beta } = &**all;
             let (gate_part, gate_up) = sides(gate);
             let (decay_part, decay_up) = sides(decay);
             let parts = [q, k, v, gate_part, decay_part, beta].map(Linear::clone).to_vec();
