@@ -1,4 +1,4 @@
-// `conv1d`: y_t[c] = silu(b[c] + sum_k w[c,k] x_{t-K+1+k}[c]). A thread takes a channel of a token.
+// `conv1d`: y_t[c] = silu(b[c] + sum_k w[c,k] x_{t-K+1+k}[c]). Each thread computes a channel of a token.
 //# kernel Conv1d - states: any number of tokens
 //# use math
 //# use step
@@ -13,23 +13,23 @@ struct Params {
     input_offset: u32,
     input_stride: u32,
     output_stride: u32,
-    /// w, [channels, kernel], in `vectors`.
+    /// Offset of w, [channels, kernel], in `vectors`.
     weight: u32,
-    /// b, [channels], in `vectors`.
+    /// Offset of b, [channels], in `vectors`.
     bias: u32,
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
 /// [T, input_stride].
 @group(0) @binding(_) var<storage, read> input: array<f32>;
-/// The op's small tensors, one behind the other.
+/// The op's small tensors, concatenated.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
-/// [2, kernel - 1, channels]: the inputs before the run, oldest first; the half that `step.parity` names is read.
+/// [2, kernel - 1, channels]: the inputs before the run, oldest first; `step.parity` selects the half to read.
 @group(0) @binding(_) var<storage, read_write> state: array<Kept>;
 /// y, [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
-/// Input `t` of the run; those before it are in the state.
+/// Input `t` of the run; inputs before the run are in the state.
 fn past(t: i32, channel: u32) -> f32 {
     if t < 0 {
         let row = step.parity * (params.kernel - 1u) + u32(t + i32(params.kernel) - 1);
@@ -54,7 +54,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         sum += tap * past(i32(t + 1u + k) - i32(params.kernel), channel);
     }
     output[(step.start + t) * params.output_stride + channel] = silu(sum);
-    // Other workgroups read the state: the last inputs go to its other half.
+    // Double-buffered: other workgroups still read the state, so the last inputs go to its other half.
     if t + 1u == step.tokens {
         for (var k = 0u; k + 1u < params.kernel; k += 1u) {
             let row = (1u - step.parity) * (params.kernel - 1u) + k;

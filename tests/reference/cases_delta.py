@@ -61,8 +61,8 @@ _ODD = dict(
 
 _NEXT = Case(
     "qwen3_next", "plain",
-    {**_SHAPE, "moe_intermediate_size": 12, "shared_expert_intermediate_size": 16, "num_experts": 6,
-     "num_experts_per_tok": 2, "norm_topk_prob": True},
+    {**_SHAPE, "hidden_size": 40, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 16,
+     "num_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": True},
     length=90, gains=_GAINS,
     ablations={**_DELTA, "key heads": swap_blocks, "norm_topk_prob": {"norm_topk_prob": False},
                "shared_expert_gate": zero("shared_expert_gate"),
@@ -105,8 +105,8 @@ QWEN3_5 = [
 
 _QWEN3_5_MOE = Case(
     "qwen3_5_moe_text", "plain",
-    {**_SHAPE, "moe_intermediate_size": 12, "shared_expert_intermediate_size": 16, "num_experts": 6,
-     "num_experts_per_tok": 2},
+    {**_SHAPE, "hidden_size": 40, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 16,
+     "num_experts": 6, "num_experts_per_tok": 2},
     length=90, gains=_GAINS,
     ablations={"value heads": swap_value_heads, "shared_expert_gate": zero("shared_expert_gate"),
                "experts": {"num_experts_per_tok": 3}},

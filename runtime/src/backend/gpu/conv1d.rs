@@ -1,0 +1,51 @@
+//! `conv1d` on a GPU.
+
+use kinglet_shaders::Kernel;
+
+use super::builder::{Builder, Vectors};
+use super::params::ABSENT;
+use super::recording::{Extent, Resource, Scope, When};
+use crate::Error;
+use crate::plan::op;
+
+pub(super) fn add(op: &op::Conv1d, builder: &mut Builder<'_>) -> Result<(), Error> {
+    let mut vectors = Vectors::default();
+    let (mut taps, mut biases) = (Vec::new(), Vec::new());
+    for conv in &op.convs {
+        taps.extend(builder.weights.vector(&conv.weight)?);
+        if let Some(bias) = &conv.bias {
+            biases.extend(builder.weights.vector(bias)?);
+        }
+        biases.resize(taps.len() / conv.kernel.max(1), 0.0);
+    }
+    let weight = vectors.push(&taps);
+    let bias = match op.convs.iter().any(|conv| conv.bias.is_some()) {
+        true => vectors.push(&biases),
+        false => ABSENT,
+    };
+    let vectors = builder.vectors(&vectors)?;
+    let resources = [
+        ("input", builder.buffer(op.input.buffer)),
+        ("vectors", vectors),
+        ("state", Resource::State(op.state, 0)),
+        ("output", builder.buffer(op.output)),
+    ];
+    let stored = builder.state_type(op.state);
+    builder.launch(
+        Kernel::Conv1d,
+        stored,
+        |builder, params| {
+            params
+                .set("channels", op.channels())
+                .set("kernel", op.kernel())
+                .set("input_offset", op.input.offset)
+                .set("input_stride", builder.width(op.input.buffer))
+                .set("output_stride", builder.width(op.output))
+                .set_u32("weight", weight)
+                .set_u32("bias", bias);
+        },
+        &resources,
+        [Extent::Fixed(op.channels().div_ceil(64)), Extent::Tokens(1)],
+        (Scope::Run, When::Always),
+    )
+}
