@@ -60,7 +60,7 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
                 Mixer::Attention(_) => 4,
                 // Decay and gate take one more each where their projections have low rank.
                 Mixer::GatedDelta(delta) => match &delta.inputs {
-                    DeltaInputs::ByKeyHead { .. } => 4,
+                    DeltaInputs::ByKeyHead(_) => 4,
                     DeltaInputs::Separate(all) => {
                         let low =
                             |p: &DeltaProjection| matches!(p, DeltaProjection::LowRank { .. });

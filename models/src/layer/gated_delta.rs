@@ -47,13 +47,17 @@ pub struct GatedDelta {
 pub enum DeltaInputs {
     /// One by one.
     Separate(Box<DeltaProjections>),
-    /// Rows by key head, with one decay for each value head; without biases (Qwen3-Next).
-    ByKeyHead {
-        /// For each key head: its query, its key, the values of its value heads, their output gates.
-        qkvg: Linear,
-        /// For each key head: the betas of its value heads, their decays.
-        beta_decay: Linear,
-    },
+    /// Rows by key head.
+    ByKeyHead(Box<KeyHeadProjections>),
+}
+
+/// Projections of which the rows of a key head are together, with one decay for each value head; without biases (Qwen3-Next).
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyHeadProjections {
+    /// For each key head: its query, its key, the values of its value heads, their output gates.
+    pub qkvg: Linear,
+    /// For each key head: the betas of its value heads, their decays.
+    pub beta_decay: Linear,
 }
 
 /// Projections from the residual stream, each by itself.
@@ -113,10 +117,7 @@ describe!(GatedDelta, |parts| GatedDelta {
 } => {
     match inputs {
         DeltaInputs::Separate(projections) => parts.nested(projections),
-        DeltaInputs::ByKeyHead { qkvg, beta_decay } => {
-            parts.linear(Role::In, qkvg);
-            parts.linear(Role::CellGate, beta_decay);
-        }
+        DeltaInputs::ByKeyHead(projections) => parts.nested(projections),
     }
     for conv in convs {
         parts.conv(conv);
@@ -146,6 +147,11 @@ describe!(DeltaProjections, |parts| DeltaProjections { q, k, v, gate, decay, bet
         }
     }
     parts.linear(Role::CellGate, beta);
+});
+
+describe!(KeyHeadProjections, |parts| KeyHeadProjections { qkvg, beta_decay } => {
+    parts.linear(Role::In, qkvg);
+    parts.linear(Role::CellGate, beta_decay);
 });
 
 impl GatedDelta {
@@ -180,10 +186,10 @@ impl DeltaInputs {
                 decay: all.decay.sized(decays, hidden),
                 beta: all.beta.sized(heads, hidden),
             })),
-            Self::ByKeyHead { qkvg, beta_decay } => Self::ByKeyHead {
-                qkvg: qkvg.sized(2 * (keys + values), hidden),
-                beta_decay: beta_decay.sized(2 * heads, hidden),
-            },
+            Self::ByKeyHead(all) => Self::ByKeyHead(Box::new(KeyHeadProjections {
+                qkvg: all.qkvg.sized(2 * (keys + values), hidden),
+                beta_decay: all.beta_decay.sized(2 * heads, hidden),
+            })),
         }
     }
 }

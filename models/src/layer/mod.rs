@@ -43,7 +43,9 @@ mod tests;
 
 pub use attention::{Attention, DynamicRope, QkNorm, Rope};
 pub use dense::{Activation, Dense};
-pub use gated_delta::{DeltaInputs, DeltaProjection, DeltaProjections, GateActivation, GatedDelta};
+pub use gated_delta::{
+    DeltaInputs, DeltaProjection, DeltaProjections, GateActivation, GatedDelta, KeyHeadProjections,
+};
 pub use mamba::Mamba;
 pub use mamba2::{Mamba2, Mamba2Gate};
 pub use mlstm::MLstm;

@@ -15,7 +15,7 @@
 //! which is the recurrence of the op, unrolled: row `i` of `U` is the token's update of the state. All exponents are at most 0.
 
 use super::CpuOp;
-use super::kernel::decay::{CHUNK, Decay, DecayRow};
+use super::kernel::decay::{Decay, DecayRow};
 use super::kernel::delta::{
     BLOCK, ChannelDecays, DeltaStep, LogDecay, ScaleRows, SolveBlock, Unit,
 };
@@ -27,6 +27,11 @@ use super::step::Step;
 use crate::Error;
 use crate::plan::op;
 use crate::weights::Weights;
+
+/// Tokens of a chunk: whole register tiles of rows, and few. What the tokens of a chunk take from one another nearly cancels where their
+/// keys are alike, so rounding errors grow with its length; and the products with the state, which are most of the work, don't
+/// shrink with it.
+const CHUNK: usize = 24;
 
 /// Runs up to this length step through the recurrence.
 const STEPWISE: usize = 8;

@@ -1,7 +1,9 @@
 //! The gated delta rule: one projection of all that reads the residual stream, the convolution, the wide sides of low-rank projections,
 //! the scan, the norm of each head and its gate before the output projection.
 
-use kinglet_models::{DeltaInputs, DeltaProjection, DeltaProjections, GatedDelta, Linear};
+use kinglet_models::{
+    DeltaInputs, DeltaProjection, DeltaProjections, GatedDelta, KeyHeadProjections, Linear,
+};
 
 use super::{Branch, Sum};
 use crate::plan::op::{self, Op, Prologue, Slice};
@@ -22,9 +24,7 @@ pub(super) fn lower(b: &mut Branch<'_>, m: &GatedDelta) -> Sum {
             let (gate, decay) = (gate_part.weight.rows, decay_part.weight.rows);
             (parts, (gate, gate_up), (decay, decay_up))
         }
-        DeltaInputs::ByKeyHead { qkvg, beta_decay } => {
-            (by_head(m, qkvg, beta_decay), (values, None), (m.value_heads, None))
-        }
+        DeltaInputs::ByKeyHead(all) => (by_head(m, all), (values, None), (m.value_heads, None)),
     };
     let input = b.project("qkvgab", parts);
     let slice = |offset, width| Slice { buffer: input, offset, width };
@@ -92,7 +92,8 @@ fn widen(b: &mut Branch<'_>, name: &'static str, narrow: Slice, up: Option<&Line
 }
 
 /// The rows of all key heads, brought into the order of separate projections.
-fn by_head(m: &GatedDelta, qkvg: &Linear, beta_decay: &Linear) -> Vec<Linear> {
+fn by_head(m: &GatedDelta, all: &KeyHeadProjections) -> Vec<Linear> {
+    let KeyHeadProjections { qkvg, beta_decay } = all;
     let share = m.value_heads / m.key_heads.max(1);
     let (keys, values) = (m.key_dim, share * m.value_dim);
     let rows = |of: &Linear, each: usize, first: usize, rows: usize| -> Vec<Linear> {
