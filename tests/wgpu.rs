@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 use kinglet::backend::{BackendRun, Logits, compile};
-use kinglet::models::{Activation, Matrix, Mixer, Norm, Router, TensorSpec};
+use kinglet::models::{
+    Activation, DeltaInputs, DeltaProjection, Matrix, Mixer, Norm, Router, TensorSpec,
+};
 use kinglet::op::{self, BufferId, Op, Output, Prologue, Slice, UpMatrices};
 use kinglet::plan::{Buffer, Plan};
 use kinglet::testing::DeviceLimits;
@@ -55,9 +57,18 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
         let mixers: Vec<_> = model.spec().blocks.iter().flat_map(|block| &block.branches).collect();
         let allowed: usize = mixers
             .iter()
-            .map(|branch| match branch.mixer {
+            .map(|branch| match &branch.mixer {
                 Mixer::Mamba2(_) | Mixer::MLstm(_) | Mixer::Moe(_) => 3,
                 Mixer::Attention(_) => 4,
+                // Decay and gate take one more each where their projections have low rank.
+                Mixer::GatedDelta(delta) => match &delta.inputs {
+                    DeltaInputs::ByKeyHead(_) => 4,
+                    DeltaInputs::Separate(all) => {
+                        let low =
+                            |p: &DeltaProjection| matches!(p, DeltaProjection::LowRank { .. });
+                        4 + usize::from(low(&all.decay)) + usize::from(low(&all.gate))
+                    }
+                },
                 Mixer::Dense(_) => 2,
                 Mixer::Mamba(_) => 6,
             })
@@ -66,7 +77,9 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
         assert_eq!(model.dispatches(1), allowed + 2, "{}", case.name);
         // In prefill each projection needs a dispatch that prepares its input, and chunked scans
         // take at most five.
-        let in_chunks = |mixer: &Mixer| matches!(mixer, Mixer::Mamba2(_) | Mixer::MLstm(_));
+        let in_chunks = |mixer: &Mixer| {
+            matches!(mixer, Mixer::Mamba2(_) | Mixer::MLstm(_) | Mixer::GatedDelta(_))
+        };
         let scans = mixers.iter().filter(|branch| in_chunks(&branch.mixer)).count();
         assert!(model.dispatches(100) <= 2 * (allowed + 2) + 3 * scans, "{}", case.name);
     }

@@ -172,9 +172,9 @@ fn biases_beside_packed_matrices_are_added() {
         assert!(relative_l2(&added, &case.logits) > 1e-2, "{name}: nothing was added");
         let model = Model::open(folder.path(), &options()).unwrap();
         for branch in model.spec().blocks.iter().flat_map(|block| &block.branches) {
-            let linears = match &branch.mixer {
+            let linears: Vec<_> = match &branch.mixer {
                 Mixer::Attention(a) => vec![&a.q, &a.k, &a.v, &a.o],
-                Mixer::Dense(d) => vec![&d.gate, &d.up, &d.down],
+                Mixer::Dense(d) => d.gate.iter().chain([&d.up, &d.down]).collect(),
                 other => panic!("{other:?}"),
             };
             assert!(linears.iter().all(|linear| linear.bias.is_some()));

@@ -8,15 +8,27 @@ use kinglet_tests::tensors::Stored;
 use crate::{SEQUENCES, each};
 
 fn check((channels, kernel): (usize, usize), bias: bool, stored: Stored, lengths: &[usize]) {
-    let name = format!("conv1d {channels} channels, {kernel} taps, bias {bias}");
+    check_several((&[channels], kernel), bias, stored, lengths);
+}
+
+fn check_several(
+    (parts, kernel): (&[usize], usize),
+    bias: bool,
+    stored: Stored,
+    lengths: &[usize],
+) {
+    let channels: usize = parts.iter().sum();
+    let name = format!("conv1d {parts:?} channels, {kernel} taps, bias {bias}");
     let mut rig = Rig::new(name, stored, lengths);
     let (before, after) = (rig.random.between(0, 4), rig.random.between(0, 4));
     let input = rig.input(before + channels + after, Random::normal);
-    let conv = rig.conv(channels, kernel, bias);
+    // Of several, every other one has a bias.
+    let convs = parts.iter().enumerate();
+    let convs = convs.map(|(i, &part)| rig.conv(part, kernel, bias && i % 2 == 0)).collect();
     let state = rig.state(&[kernel - 1, channels]);
     let output = rig.buffer("y", channels);
     let slice = Slice { buffer: input.buffer, offset: before, width: channels };
-    rig.op(Op::Conv1d(Conv1d { input: slice, conv, state, output }));
+    rig.op(Op::Conv1d(Conv1d { input: slice, convs, state, output }));
     rig.check(output);
 }
 
@@ -53,4 +65,15 @@ fn sequences_shorter_than_the_taps() {
             check((7, 30), bias, Stored::Bf16, lengths);
         }
     }
+}
+
+#[test]
+fn several_side_by_side() {
+    let shapes: [(&[usize], usize); 4] =
+        [(&[1, 1], 2), (&[5, 3, 9], 4), (&[64, 64, 130], 4), (&[300, 7, 1], 3)];
+    let mut turn = 0;
+    each(&shapes, SEQUENCES, |shape, stored, lengths| {
+        turn += 1;
+        check_several(shape, turn % 2 == 0, stored, lengths);
+    });
 }

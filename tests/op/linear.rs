@@ -1,6 +1,6 @@
 //! `linear`: `y = s (W f(x) + b)`, with every `f`, stored, also after an activation, and added, with one matrix and several.
 
-use kinglet::models::Activation;
+use kinglet::models::{Activation, GateActivation};
 use kinglet::op::{Linear, Op, Output, Prologue, Slice};
 use kinglet_tests::random::Random;
 use kinglet_tests::rig::Rig;
@@ -23,6 +23,10 @@ enum Kind {
     },
     GatedNorm {
         groups: usize,
+    },
+    NormGate {
+        groups: usize,
+        activation: GateActivation,
     },
 }
 
@@ -62,7 +66,11 @@ fn check(
         _ => cols,
     };
     let (input, gate) = (side(cols, 5), side(gates, 3));
-    let norm = rig.norm(cols, eps, kind == Kind::Norm { bias: true });
+    let width = match kind {
+        Kind::NormGate { groups, .. } => cols / groups,
+        _ => cols,
+    };
+    let norm = rig.norm(width, eps, kind == Kind::Norm { bias: true });
     let prologue = match kind {
         Kind::None => Prologue::None,
         Kind::Norm { .. } => Prologue::Norm(norm),
@@ -70,6 +78,9 @@ fn check(
         Kind::SiluGate => Prologue::SiluGate { gate },
         Kind::SigmoidGate { .. } => Prologue::SigmoidGate { gate },
         Kind::GatedNorm { groups } => Prologue::GatedNorm { gate, norm, groups },
+        Kind::NormGate { groups, activation } => {
+            Prologue::NormGate { norm, groups, gate, activation }
+        }
     };
     let linears: Vec<_> = parts
         .iter()
@@ -123,6 +134,9 @@ fn behind_a_gate() {
         let add = Output::Add { scale: 0.22 };
         check(Kind::SiluGate, &[rows], cols, add, stored, lengths);
         check(Kind::GatedNorm { groups }, &[rows], cols, add, stored, lengths);
+        for activation in [GateActivation::Silu, GateActivation::Sigmoid] {
+            check(Kind::NormGate { groups, activation }, &[rows], cols, add, stored, lengths);
+        }
     });
 }
 

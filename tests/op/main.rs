@@ -8,6 +8,7 @@
 mod attention;
 mod conv1d;
 mod embed;
+mod gated_delta_scan;
 mod gated_linear;
 mod head;
 mod linear;

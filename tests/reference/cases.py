@@ -1,6 +1,6 @@
 """Defines fixture cases and lists all of them.
 
-The cases are in `cases_dense.py`, `cases_moe.py` and `cases_recurrent.py`, one list per family.
+The cases are in `cases_dense.py`, `cases_moe.py`, `cases_recurrent.py` and `cases_delta.py`, one list per family.
 """
 
 from dataclasses import dataclass, field
@@ -37,12 +37,14 @@ class Case:
 
 def all_cases():
     """Every case, in the order in which they are generated."""
+    import cases_delta
     import cases_dense
     import cases_hybrid
     import cases_moe
     import cases_recurrent
 
     cases = cases_dense.CASES + cases_moe.CASES + cases_recurrent.CASES + cases_hybrid.CASES
+    cases += cases_delta.CASES
     paths = [case.path for case in cases]
     assert len(paths) == len(set(paths)), "two cases share a name"
     return cases

@@ -31,7 +31,9 @@ def _rope(config):
         return
     rope = dict(rope)
     config["rope_theta"] = rope.pop("rope_theta")
-    rope.pop("partial_rotary_factor", None)  # bamba: fixed by the family
+    partial = rope.pop("partial_rotary_factor", None)
+    if partial is not None and config["model_type"] != "bamba":  # there the family fixes it
+        config["partial_rotary_factor"] = partial
     kind = rope.pop("rope_type")
     if kind == "default":
         config["rope_scaling"] = None
@@ -132,11 +134,48 @@ def _xlstm(config):
     )
 
 
+def _interval(config):
+    """layer_types -> full_attention_interval, where every so many layers are attention."""
+    for interval in range(1, config["num_hidden_layers"] + 1):
+        kinds = ["linear_attention" if (i + 1) % interval else "full_attention" for i in range(len(config["layer_types"]))]
+        if kinds == config["layer_types"]:
+            del config["layer_types"]
+            config["full_attention_interval"] = interval
+            return
+
+
+def _qwen3_next(config):
+    _experts(config)
+    _interval(config)
+    _drop(config, attention_bias=False, partial_rotary_factor=0.25)
+    config.update(use_sliding_window=False)
+
+
+def _qwen3_5(config):
+    """The hub's Qwen 3.5 checkpoints see and read: the language model's config is within another."""
+    inner = dict(config)
+    _experts(inner)
+    inner["dtype"] = inner.pop("torch_dtype")
+    inner.update(attn_output_gate=True, full_attention_interval=4, mamba_ssm_dtype="float32", mtp_num_hidden_layers=1)
+    config.clear()
+    config.update(
+        architectures=[inner.pop("architectures")[0].replace("ForCausalLM", "ForConditionalGeneration")],
+        model_type=inner["model_type"].removesuffix("_text"), text_config=inner,
+        tie_word_embeddings=inner["tie_word_embeddings"], vision_config={"depth": 2, "hidden_size": 32},
+        image_token_id=7,
+    )
+
+
+# These came with transformers 5.
+_NEW = ("qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid")
+
 _RULES = {
     "llama": _llama, "mistral": _mistral, "qwen2": _qwen, "qwen3": _qwen, "mixtral": _mixtral,
     "qwen3_moe": lambda c: (_qwen(c), _experts(c)), "olmoe": _experts,
     "granite": lambda c: _drop(c, head_dim=None), "granitemoehybrid": _granitemoehybrid, "bamba": _bamba,
     "nemotron_h": _nemotron_h, "falcon_h1": _falcon_h1, "jamba": _jamba,
+    "qwen3_next": _qwen3_next, "qwen3_5_text": _qwen3_5, "qwen3_5_moe_text": _qwen3_5,
+    "olmo_hybrid": lambda c: _drop(c, attention_bias=False, linear_allow_neg_eigval=True),
     "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm,
 }
 
@@ -147,13 +186,15 @@ def legacy_config(config):
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.46.0"
     _drop(config, pad_token_id=None, bos_token_id=None, eos_token_id=None)
-    _rope(config)
+    if config["model_type"] not in _NEW:
+        _rope(config)
     _RULES[config["model_type"]](config)
     return config
 
 
 def loadable(config):
-    """Removes the part of a legacy config that `transformers` checks against installed kernels."""
+    """The config of the language model, without what `transformers` checks against installed kernels."""
+    config = config.get("text_config", config)
     if config["model_type"] != "xlstm":
         return config
     kernels = ("chunkwise_kernel", "sequence_kernel", "step_kernel")

@@ -39,6 +39,7 @@ MIN_GREEDY_GAP = 1e-2
 MIN_ARGMAX_GAP = 1e-4
 MIN_ROUTER_GAP = 1e-3
 MAX_F64_ERROR = 3e-6
+MAX_REPEAT_ERROR = 1e-7  # sums depend on where in memory a tensor lies
 IMPLEMENTATION = {"attn_implementation": "eager", "experts_implementation": "eager"}
 
 
@@ -201,8 +202,9 @@ def make(case):
     # The reference is computed from the files, not from memory.
     model = load(folder)
     again = forward(model, tokens)
-    if not torch.equal(again, logits):
+    if rel_l2(again, logits) > MAX_REPEAT_ERROR:
         raise AssertionError(f"{case.path}: the saved model differs by {rel_l2(again, logits):.1e}")
+    logits = again
     moved = ablate(case, folder, tokens, logits)
 
     if case.cached != "unsupported":
@@ -213,7 +215,7 @@ def make(case):
     old = legacy_config(json.loads((folder / "config.json").read_text()))
     (folder / "config.legacy.json").write_text(json.dumps(old, indent=2, sort_keys=True) + "\n")
     config = type(model.config).from_dict(loadable(old))
-    if not torch.equal(forward(load(folder, config), tokens), logits):
+    if rel_l2(forward(load(folder, config), tokens), logits) > MAX_REPEAT_ERROR:
         raise AssertionError(f"{case.path}: config.legacy.json describes a different model")
 
     metadata = {

@@ -65,6 +65,17 @@ _GAINS = {
 }
 
 
+def _is_around_one(model, name):
+    """Whether a norm multiplies with 1 + its weight."""
+    own = "linear_attn.norm" in name  # the gated norm of a delta rule's heads
+    return model.config.model_type.startswith(("qwen3_next", "qwen3_5")) and "norm" in name and not own
+
+
+def _offset(model):
+    """What is added to the weight of the final norm."""
+    return 1.0 if _is_around_one(model, "norm") else 0.0
+
+
 def randomize(model, case, seed):
     """Draws every parameter of `model` from `seed`. Tied parameters are drawn once."""
     g = torch.Generator().manual_seed(seed)
@@ -75,6 +86,8 @@ def randomize(model, case, seed):
             for fragment, gain in gains.items():
                 if fragment in name:
                     value = value * gain
+            if _is_around_one(model, name):
+                value = value - 1.0
             parameter.copy_(value)
         for name, buffer in sorted(model.named_buffers()):
             # What moves the choice of experts is a buffer, not a parameter.
@@ -84,7 +97,7 @@ def randomize(model, case, seed):
             # With a positive final norm, a tied head favours the token that was just read, and greedy decoding
             # would repeat it forever: give the norm's weights both signs.
             weight = final_norm(model).weight
-            weight.copy_(_normal(tuple(weight.shape), g))
+            weight.copy_(_normal(tuple(weight.shape), g) - _offset(model))
 
 
 def final_norm(model):
@@ -107,7 +120,8 @@ def scale_logits(model, tokens, std):
         factor = std / logits.std()
         if model.config.tie_word_embeddings:
             norm = final_norm(model)
-            norm.weight.mul_(factor)
+            offset = _offset(model)
+            norm.weight.add_(offset).mul_(factor).sub_(offset)
             if getattr(norm, "bias", None) is not None:
                 norm.bias.mul_(factor)
         else:

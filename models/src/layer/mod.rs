@@ -32,6 +32,7 @@ macro_rules! describe {
 
 mod attention;
 mod dense;
+mod gated_delta;
 mod mamba;
 mod mamba2;
 mod mlstm;
@@ -43,6 +44,9 @@ mod tests;
 
 pub use attention::{Attention, DynamicRope, QkNorm, Rope};
 pub use dense::{Activation, Dense};
+pub use gated_delta::{
+    DeltaInputs, DeltaProjection, DeltaProjections, GateActivation, GatedDelta, KeyHeadProjections,
+};
 pub use mamba::{BcdtNorm, BcdtWeights, Mamba};
 pub use mamba2::{Mamba2, Mamba2Gate};
 pub use mlstm::MLstm;
@@ -88,6 +92,16 @@ pub trait Describe {
     fn parts_mut<'a>(&'a mut self, parts: &mut PartsMut<'a>);
 }
 
+impl<T: Describe> Describe for Box<T> {
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        (**self).parts(parts);
+    }
+
+    fn parts_mut<'a>(&'a mut self, parts: &mut PartsMut<'a>) {
+        (**self).parts_mut(parts);
+    }
+}
+
 macro_rules! mixers {
     ($($(#[$doc:meta])* $kind:ident,)*) => {
         /// What a branch computes from the normed residual stream.
@@ -130,6 +144,8 @@ mixers! {
     Mamba2,
     /// Matrix-memory LSTM (xLSTM).
     MLstm,
+    /// Linear attention by the gated delta rule.
+    GatedDelta,
     /// Gated feed-forward network.
     Dense,
     /// Mixture of experts.

@@ -17,11 +17,11 @@ pub enum Role {
     In,
     /// Mamba's projection to step sizes, B and C.
     StateIn,
-    /// Mamba's step-size projection.
+    /// Mamba's step-size projection, and the one to the decays of Kimi Delta Attention.
     TimeStep,
-    /// The output gate of mLSTM or attention.
+    /// The output gate of mLSTM, attention or the gated delta rule.
     OutputGate,
-    /// The input and forget gates of mLSTM: a row per head, through an exponential.
+    /// The input and forget gates of mLSTM, and what the gated delta rule writes and how fast it forgets: a row per head.
     CellGate,
     /// Output projection of attention or a recurrent layer, back to the residual stream.
     Out,

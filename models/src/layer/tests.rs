@@ -86,7 +86,8 @@ fn small_layers_have_the_shapes_of_their_parts() {
             match part.held {
                 Held::Matrix(matrix) => {
                     let hidden = [matrix.rows, matrix.cols].contains(&small.hidden);
-                    let within = [Role::StateIn, Role::TimeStep].contains(&part.role);
+                    let within =
+                        [Role::StateIn, Role::TimeStep, Role::OutputGate].contains(&part.role);
                     assert!(hidden || within, "{matrix:?}");
                 }
                 Held::Conv(tensor) | Held::Vector(tensor) => assert!(tensor.elements() > 0),

@@ -27,6 +27,22 @@ pub enum Kernel {
     Copy,
     /// `embed`: any number of tokens.
     Embed,
+    /// `gated_delta_scan`: few tokens.
+    DeltaStep,
+    /// `gated_delta_scan`: many tokens: decayed queries and keys, for a decay of each head.
+    DeltaPrepare,
+    /// `gated_delta_scan`: the same for a decay of each channel.
+    DeltaPrepareChannels,
+    /// `gated_delta_scan`: many tokens: the products of a chunk's tokens, for a decay of each head.
+    DeltaScores,
+    /// `gated_delta_scan`: the same for a decay of each channel.
+    DeltaScoresChannels,
+    /// `gated_delta_scan`: many tokens: each chunk's triangular system.
+    DeltaSolve,
+    /// `gated_delta_scan`: many tokens: updates, and the state before each chunk.
+    DeltaPass,
+    /// `gated_delta_scan`: many tokens: the outputs.
+    DeltaOutputs,
     /// `gated_linear`: few tokens.
     GatedLinearRows,
     /// `gated_linear`: many tokens.
@@ -109,7 +125,7 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 58] = [
         Self::AttentionPrepare,
         Self::AttentionAttend,
         Self::AttentionPieces,
@@ -121,6 +137,14 @@ impl Kernel {
         Self::Conv1d,
         Self::Copy,
         Self::Embed,
+        Self::DeltaStep,
+        Self::DeltaPrepare,
+        Self::DeltaPrepareChannels,
+        Self::DeltaScores,
+        Self::DeltaScoresChannels,
+        Self::DeltaSolve,
+        Self::DeltaPass,
+        Self::DeltaOutputs,
         Self::GatedLinearRows,
         Self::GatedLinearTiles,
         Self::GatedLinearSmallTiles,
@@ -165,7 +189,7 @@ impl Kernel {
 
 /// The declarations, in the order of [`Kernel`].
 #[rustfmt::skip]
-pub(crate) const KERNELS: [Declaration; 50] = [
+pub(crate) const KERNELS: [Declaration; 58] = [
     Declaration { file: "attention", form: "prepare", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "attention", form: "attend", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "attention", form: "pieces", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
@@ -177,6 +201,14 @@ pub(crate) const KERNELS: [Declaration; 50] = [
     Declaration { file: "conv1d", form: "", stored: Stored::States, arithmetic: Kinds::Plain, reduces: false, samples: false },
     Declaration { file: "copy", form: "", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
     Declaration { file: "embed", form: "", stored: Stored::Weights, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "gated_delta_scan", form: "step", stored: Stored::States, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "gated_delta_scan", form: "prepare", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "gated_delta_scan", form: "prepare_channels", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "gated_delta_scan", form: "scores", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "gated_delta_scan", form: "scores_channels", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "gated_delta_scan", form: "solve", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "gated_delta_scan", form: "pass", stored: Stored::States, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "gated_delta_scan", form: "outputs", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
     Declaration { file: "gated_linear", form: "rows", stored: Stored::Weights, arithmetic: Kinds::Int8, reduces: true, samples: false },
     Declaration { file: "gated_linear", form: "tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
     Declaration { file: "gated_linear", form: "small_tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
@@ -225,6 +257,7 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("conv1d", include_str!("../conv1d.wgsl")),
     ("copy", include_str!("../copy.wgsl")),
     ("embed", include_str!("../embed.wgsl")),
+    ("gated_delta_scan", include_str!("../gated_delta_scan.wgsl")),
     ("gated_linear", include_str!("../gated_linear.wgsl")),
     ("head", include_str!("../head.wgsl")),
     ("linear", include_str!("../linear.wgsl")),
@@ -244,6 +277,7 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("cache_affine8", include_str!("../parts/cache_affine8.wgsl")),
     ("cache_packed", include_str!("../parts/cache_packed.wgsl")),
     ("decays", include_str!("../parts/decays.wgsl")),
+    ("delta_chunks", include_str!("../parts/delta_chunks.wgsl")),
     ("drawing", include_str!("../parts/drawing.wgsl")),
     ("grouped", include_str!("../parts/grouped.wgsl")),
     ("main_subgroup", include_str!("../parts/main_subgroup.wgsl")),
@@ -284,4 +318,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "9db023b1219e815d";
+pub(crate) const SOURCES: &str = "2121db5d99079f6e";

@@ -37,6 +37,10 @@ const PROLOGUE_GATED_NORM: u32 = 3u;
 const PROLOGUE_SCALED_NORM: u32 = 4u;
 /// An RMS norm of x * silu(gate) in groups, with its factors computed first.
 const PROLOGUE_SCALED_GATED_NORM: u32 = 5u;
+/// An RMS norm in groups, with factors found first, times silu(gate).
+const PROLOGUE_NORM_SILU: u32 = 6u;
+/// An RMS norm in groups, with factors found first, times sigmoid(gate).
+const PROLOGUE_NORM_SIGMOID: u32 = 7u;
 
 /// x * sigmoid(gate).
 const PROLOGUE_SIGMOID: u32 = 8u;
@@ -101,8 +105,13 @@ var<workgroup> scales: array<f32, MAX_GROUPS>;
 /// [groups].
 var<workgroup> means: array<f32, MAX_GROUPS>;
 
-/// Whether a product with a function of the gate comes first.
+/// Whether elements are multiplied with their gate before the norm's weight.
 fn is_gated(p: Prologue) -> bool {
+    return false;
+}
+
+/// Whether that is before the norm's squares are summed, too.
+fn is_normed_gated(p: Prologue) -> bool {
     return false;
 }
 
@@ -116,9 +125,14 @@ fn has_late_factor(p: Prologue) -> bool {
     return false;
 }
 //# unless head_rows
-/// Whether a product with a function of the gate comes first.
+/// Whether elements are multiplied by a function of their gate before the norm's weight.
 fn is_gated(p: Prologue) -> bool {
     return p.kind != PROLOGUE_NONE && p.kind != PROLOGUE_NORM && p.kind != PROLOGUE_SCALED_NORM;
+}
+
+/// Whether that happens before the norm's squares are summed, too.
+fn is_normed_gated(p: Prologue) -> bool {
+    return is_gated(p) && p.kind != PROLOGUE_NORM_SILU && p.kind != PROLOGUE_NORM_SIGMOID;
 }
 
 /// Whether `find_scales` must run before `weighted`.
@@ -132,27 +146,43 @@ fn has_late_factor(p: Prologue) -> bool {
 }
 //# end
 
-/// What element `k` of `token` is multiplied by before the norm.
+/// What element `k` of `token` is multiplied by: a function of its gate.
 fn gate_factor(p: Prologue, token: u32, k: u32) -> f32 {
     let at = token * p.gate_stride + p.gate_offset;
-    if p.kind == PROLOGUE_SIGMOID {
-        return sigmoid(gate_at(at + k));
-    }
     if p.kind == PROLOGUE_PART_SIGMOID {
         return sigmoid(gate_at(at + k / (p.cols / p.groups)));
     }
-    return silu(gate_at(at + k));
+    let gate = gate_at(at + k);
+    if p.kind == PROLOGUE_SIGMOID || p.kind == PROLOGUE_NORM_SIGMOID {
+        return sigmoid(gate);
+    }
+    return silu(gate);
 }
 
-/// The factors of four elements.
+/// The factors of four gates, one for each element.
+fn four_factors(p: Prologue, gates: vec4<f32>) -> vec4<f32> {
+    let is_sigmoid = p.kind == PROLOGUE_SIGMOID || p.kind == PROLOGUE_NORM_SIGMOID;
+    return four_sigmoid(gates) * select(gates, vec4(1.0), is_sigmoid);
+}
+
+/// The factors of four elements whose gates need not be neighbours.
 fn four_gate_factors(p: Prologue, token: u32, k: vec4<u32>) -> vec4<f32> {
     return vec4(gate_factor(p, token, k.x), gate_factor(p, token, k.y), gate_factor(p, token, k.z), gate_factor(p, token, k.w));
 }
 
-/// Element `k` of `token` behind the gate and before the norm.
+/// Element `k` of `token` times its gate's factor, before the norm's factor and weight.
 fn gated(p: Prologue, token: u32, k: u32) -> f32 {
     var value = input_at(token * p.input_stride + p.input_offset + k);
     if is_gated(p) {
+        value *= gate_factor(p, token, k);
+    }
+    return value;
+}
+
+/// Element `k` of `token`, as the norm sums its square.
+fn normed(p: Prologue, token: u32, k: u32) -> f32 {
+    var value = input_at(token * p.input_stride + p.input_offset + k);
+    if is_normed_gated(p) {
         value *= gate_factor(p, token, k);
     }
     return value;
@@ -177,12 +207,12 @@ fn norm_factor(p: Prologue, sum_of_squares: f32, width: u32) -> f32 {
     return inverseSqrt(sum_of_squares / f32(width) + p.eps);
 }
 
-/// Elements `i`, `i + span`, `i + 2 span` and `i + 3 span` of a group from `start` on, after the gate and before the
-/// norm; beyond the end the last element is used. There are no branches, so that all loads overlap.
+/// Elements `i`, `i + span`, `i + 2 span` and `i + 3 span` of a group from `start` on, as the norm sums
+/// their squares; beyond the end the last element is used. There are no branches, so that all loads overlap.
 fn spread(p: Prologue, token: u32, start: u32, i: u32, span: u32, width: u32) -> vec4<f32> {
     let at = vec4(i) + span * vec4(0u, 1u, 2u, 3u);
     let k = start + min(at, vec4(width - 1u));
-    return vec4(gated(p, token, k.x), gated(p, token, k.y), gated(p, token, k.z), gated(p, token, k.w));
+    return vec4(normed(p, token, k.x), normed(p, token, k.y), normed(p, token, k.z), normed(p, token, k.w));
 }
 
 /// Computes `scales` for `token`: a span of threads takes a group, so that all threads are busy even with few groups.

@@ -24,11 +24,11 @@ fn unit_of_piece(unit: u32) -> Unit {
 fn four_gated(p: Prologue, token: u32, k: vec4<u32>) -> vec4<f32> {
     let at = k + token * p.input_stride + p.input_offset;
     var value = vec4(input[at.x], input[at.y], input[at.z], input[at.w]);
-    if p.kind >= PROLOGUE_SIGMOID {
+    if p.kind == PROLOGUE_PART_SIGMOID {
         value *= four_gate_factors(p, token, k);
     } else if is_gated(p) {
         let at = k + token * p.gate_stride + p.gate_offset;
-        value *= four_silu(vec4(gate[at.x], gate[at.y], gate[at.z], gate[at.w]));
+        value *= four_factors(p, vec4(gate[at.x], gate[at.y], gate[at.z], gate[at.w]));
     }
     return value;
 }

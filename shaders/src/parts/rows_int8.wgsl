@@ -46,14 +46,14 @@ fn eight_gated(p: Prologue, token: u32, k: u32) -> Eight {
     let at = (token * p.input_stride + p.input_offset + k) / 4u;
     var low = input[at];
     var high = input[at + 1u];
-    if p.kind >= PROLOGUE_SIGMOID {
+    if p.kind == PROLOGUE_PART_SIGMOID {
         let four = vec4(k) + vec4(0u, 1u, 2u, 3u);
         low *= four_gate_factors(p, token, four);
         high *= four_gate_factors(p, token, four + 4u);
     } else if is_gated(p) {
         let at = (token * p.gate_stride + p.gate_offset + k) / 4u;
-        low *= four_silu(gate[at]);
-        high *= four_silu(gate[at + 1u]);
+        low *= four_factors(p, gate[at]);
+        high *= four_factors(p, gate[at + 1u]);
     }
     return Eight(low, high);
 }

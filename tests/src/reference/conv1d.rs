@@ -5,5 +5,14 @@ use kinglet::op::Conv1d;
 use super::{Pass, Rows};
 
 pub(super) fn conv1d(op: &Conv1d, pass: &Pass<'_>) -> Rows {
-    pass.values.conv(&op.conv).apply(&pass.columns(op.input))
+    let mut first = 0;
+    let mut outputs = vec![Vec::new(); pass.tokens.len()];
+    for conv in &op.convs {
+        let inputs = pass.columns(op.input).into_iter();
+        let channels: Rows = inputs.map(|row| row[first..first + conv.channels].to_vec()).collect();
+        let convolved = pass.values.conv(conv).apply(&channels);
+        outputs.iter_mut().zip(convolved).for_each(|(row, part)| row.extend(part));
+        first += conv.channels;
+    }
+    outputs
 }

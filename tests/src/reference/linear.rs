@@ -2,6 +2,8 @@
 
 use kinglet::op::{Linear, Output, Prologue};
 
+use kinglet::models::GateActivation;
+
 use super::math::{activation, plain_norm, product, sigmoid, silu};
 use super::{Pass, Rows};
 
@@ -54,6 +56,19 @@ fn prologue(prologue: &Prologue, x: Rows, pass: &Pass<'_>) -> Rows {
                 groups.flat_map(|group| plain_norm(group, norm.eps)).map(|x| scale * x).collect()
             };
             gated(*gate).iter().map(|x| product(&normed(x), &weight)).collect()
+        }
+        Prologue::NormGate { norm, groups, gate, activation } => {
+            let weight = pass.values.vector(&norm.weight);
+            let activation = match activation {
+                GateActivation::Silu => silu,
+                GateActivation::Sigmoid => sigmoid,
+            };
+            let gated = |(x, gate): (&Vec<f64>, Vec<f64>)| -> Vec<f64> {
+                let groups = x.chunks(x.len() / groups);
+                let normed = groups.flat_map(|g| product(&plain_norm(g, norm.eps), &weight));
+                normed.zip(gate).map(|(x, gate)| x * activation(gate)).collect()
+            };
+            x.iter().zip(pass.columns(*gate)).map(gated).collect()
         }
     }
 }

@@ -19,6 +19,7 @@
 mod attention;
 mod conv1d;
 mod embed;
+mod gated_delta_scan;
 mod gated_linear;
 mod head;
 mod linear;
@@ -83,6 +84,9 @@ impl<'a> Pass<'a> {
             Op::MambaScan(op) => self.write(op.output, mamba_scan::mamba_scan(op, self)),
             Op::Mamba2Scan(op) => self.write(op.output, mamba2_scan::mamba2_scan(op, self)),
             Op::MLstmScan(op) => self.write(op.output, mlstm_scan::mlstm_scan(op, self)),
+            Op::GatedDeltaScan(op) => {
+                self.write(op.output, gated_delta_scan::gated_delta_scan(op, self));
+            }
             Op::MoeRoute(op) => self.write(op.output, moe_route::moe_route(op, self)),
             Op::MoeUp(op) => self.write(op.output, moe_up::moe_up(op, self)),
             Op::MoeDown(op) => self.write(op.output, moe_down::moe_down(op, self)),

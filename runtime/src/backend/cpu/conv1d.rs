@@ -25,15 +25,20 @@ pub(super) struct Conv {
 }
 
 impl Conv {
-    pub(super) fn new(conv: &spec::Conv, weights: &Weights) -> Result<Self, Error> {
-        let (kernel, channels) = (conv.kernel, conv.channels);
-        let by_channel = weights.vector(&conv.weight)?;
+    /// Convolutions side by side, with equally many taps.
+    pub(super) fn new(convs: &[spec::Conv], weights: &Weights) -> Result<Self, Error> {
+        let kernel = convs.first().map_or(1, |conv| conv.kernel);
+        let channels = convs.iter().map(|conv| conv.channels).sum();
+        let (mut by_channel, mut bias) = (Vec::new(), Vec::new());
+        for conv in convs {
+            by_channel.extend(weights.vector(&conv.weight)?);
+            bias.extend(vector(weights, conv.bias.as_ref())?);
+            bias.resize(by_channel.len() / kernel, 0.0);
+        }
         let mut taps = vec![0.0; by_channel.len()];
         for (i, tap) in by_channel.iter().enumerate() {
             taps[i % kernel * channels + i / kernel] = *tap;
         }
-        let mut bias = vector(weights, conv.bias.as_ref())?;
-        bias.resize(channels, 0.0);
         Ok(Self { taps, bias, kernel, channels })
     }
 
@@ -125,7 +130,7 @@ pub(super) struct Conv1d {
 
 impl Conv1d {
     pub(super) fn new(op: &op::Conv1d, weights: &Weights) -> Result<Self, Error> {
-        let conv = Conv::new(&op.conv, weights)?;
+        let conv = Conv::new(&op.convs, weights)?;
         Ok(Self { input: op.input, conv, state: op.state, output: op.output })
     }
 }

@@ -12,19 +12,17 @@
 
 use super::CpuOp;
 use super::conv1d::Conv;
+use super::kernel::decay::{CHUNK, Decay, DecayRow};
 use super::kernel::dot::{MatMul, Rows, Vectors};
 use super::kernel::elementwise::{AddScaled, StepSize};
 use super::kernel::gemm::Gemm;
 use super::kernel::memory_step::MemoryStep;
-use super::simd::{Isa, Kernel, Simd, load, math, store};
+use super::simd::Isa;
 use super::split::{ColumnBlock, chunks, columns, per_run};
 use super::step::Step;
 use crate::Error;
 use crate::plan::op;
 use crate::weights::Weights;
-
-/// Tokens per chunk.
-const CHUNK: usize = 64;
 
 /// Runs up to this length step through the recurrence.
 const STEPWISE: usize = 8;
@@ -41,7 +39,7 @@ pub(super) struct Mamba2Scan {
 impl Mamba2Scan {
     pub(super) fn new(op: &op::Mamba2Scan, weights: &Weights) -> Result<Self, Error> {
         Ok(Self {
-            conv: Conv::new(&op.conv, weights)?,
+            conv: Conv::new(std::slice::from_ref(&op.conv), weights)?,
             a: weights.vector(&op.a_log)?.into_iter().map(|a| -a.exp()).collect(),
             d: weights.vector(&op.d)?,
             dt_bias: weights.vector(&op.dt_bias)?,
@@ -209,7 +207,8 @@ impl HeadTask<'_> {
         let (weights, local) = local.split_at_mut(CHUNK * CHUNK);
         let (scaled, result) = local.split_at_mut(CHUNK * n);
         let (x, b, c) = self.token(start);
-        let decay = Decay::new(dt, f64::from(self.scan.a[self.head]));
+        let a = f64::from(self.scan.a[self.head]);
+        let decay = Decay::new(dt.iter().map(|dt| f64::from(*dt) * a));
 
         // Y = (C B^T * L) X, in strips of rows, each up to its last token.
         let index = start / CHUNK * op.groups + self.group;
@@ -218,7 +217,8 @@ impl HeadTask<'_> {
             let last = q.min(first + 16);
             for i in first..last {
                 let row = &mut weights[i * CHUNK..][..last];
-                isa.dispatch(DecayRow { decay: &decay, dt, scores: &scores[i * CHUNK..], i, row });
+                let scores = &scores[i * CHUNK..];
+                isa.dispatch(DecayRow { decay: &decay, factors: dt, scores, i, row });
             }
             isa.dispatch(Gemm {
                 m: last - first,
@@ -284,61 +284,4 @@ impl HeadTask<'_> {
 
 fn scale(x: &[f32], factor: f32, out: &mut [f32]) {
     out.iter_mut().zip(x).for_each(|(o, x)| *o = x * factor);
-}
-
-/// Sums of `ln a` over a chunk, each as the sum of two f32, so that differences of large sums keep
-/// their accuracy.
-struct Decay {
-    high: [f32; CHUNK],
-    low: [f32; CHUNK],
-}
-
-impl Decay {
-    fn new(dt: &[f32], a: f64) -> Self {
-        let mut decay = Self { high: [0.0; CHUNK], low: [0.0; CHUNK] };
-        let mut sum = 0.0f64;
-        for (i, dt) in dt.iter().enumerate().take(CHUNK) {
-            sum += f64::from(*dt) * a;
-            decay.high[i] = sum as f32;
-            decay.low[i] = (sum - f64::from(decay.high[i])) as f32;
-        }
-        decay
-    }
-
-    /// Decay from the start of the chunk to token `i`, inclusive.
-    fn up_to(&self, i: usize) -> f32 {
-        (self.high[i] + self.low[i]).exp()
-    }
-
-    /// Decay after token `j`, up to token `i`.
-    fn between(&self, i: usize, j: usize) -> f32 {
-        ((self.high[i] - self.high[j]) + (self.low[i] - self.low[j])).exp()
-    }
-}
-
-/// `row[j] = scores[j] e^(s_i - s_j) dt_j` for `j <= i`, and 0 after that.
-struct DecayRow<'a> {
-    decay: &'a Decay,
-    dt: &'a [f32],
-    scores: &'a [f32],
-    i: usize,
-    row: &'a mut [f32],
-}
-
-impl Kernel for DecayRow<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let seen = self.i + 1;
-        let (high, low) = (s.splat(self.decay.high[self.i]), s.splat(self.decay.low[self.i]));
-        for start in (0..seen).step_by(S::LANES) {
-            let end = (start + S::LANES).min(seen);
-            let high = s.sub(high, load(s, &self.decay.high[start..end]));
-            let low = s.sub(low, load(s, &self.decay.low[start..end]));
-            let weight = s.mul(math::exp(s, s.add(high, low)), load(s, &self.dt[start..end]));
-            let value = s.mul(weight, load(s, &self.scores[start..end]));
-            store(s, value, &mut self.row[start..end]);
-        }
-        self.row[seen..].fill(0.0);
-    }
 }

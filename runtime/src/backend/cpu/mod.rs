@@ -16,6 +16,7 @@
 mod attention;
 mod conv1d;
 mod embed;
+mod gated_delta_scan;
 mod gated_linear;
 mod head;
 mod inputs;
@@ -183,6 +184,7 @@ fn compile(op: &Op, weights: &Weights) -> Result<Box<dyn CpuOp>, Error> {
         Op::MambaScan(op) => Box::new(mamba_scan::MambaScan::new(op, weights)?),
         Op::Mamba2Scan(op) => Box::new(mamba2_scan::Mamba2Scan::new(op, weights)?),
         Op::MLstmScan(op) => Box::new(mlstm_scan::MLstmScan::new(op, weights)?),
+        Op::GatedDeltaScan(op) => Box::new(gated_delta_scan::GatedDeltaScan::new(op, weights)?),
         Op::MoeRoute(op) => Box::new(moe_route::MoeRoute::new(op, weights)?),
         Op::MoeUp(op) => Box::new(moe_up::MoeUp::new(op, weights)?),
         Op::MoeDown(op) => Box::new(moe_down::MoeDown::new(op, weights)?),

@@ -2,7 +2,7 @@
 
 use super::inputs::{Inputs, Means};
 use super::kernel::dot::{MatMul, Rows, Vectors};
-use super::kernel::elementwise::{RmsNorm, SigmoidGate, SiluGate};
+use super::kernel::elementwise::{NormGate, RmsNorm, SigmoidGate, SiluGate};
 use super::kernel::packed::decode::Decode;
 use super::kernel::packed::exact::Exact;
 use super::kernel::packed::has_whole_codes;
@@ -14,7 +14,7 @@ use super::team::Team;
 use crate::Error;
 use crate::plan::op::{Prologue, Slice};
 use crate::weights::{Encoding, MatrixData, MatrixView, Weights};
-use kinglet_models::{self as spec, TensorSpec};
+use kinglet_models::{self as spec, GateActivation, TensorSpec};
 use kinglet_quant::Mode;
 
 /// From this many tokens on, rows are unpacked into a buffer.
@@ -213,6 +213,7 @@ pub(super) enum Before {
     SiluGate { gate: Slice },
     SigmoidGate { gate: Slice },
     GatedNorm { gate: Slice, weight: Vec<f32>, eps: f32, groups: usize },
+    NormGate { weight: Vec<f32>, eps: f32, gate: Slice, activation: GateActivation },
 }
 
 impl Before {
@@ -230,6 +231,12 @@ impl Before {
                 weight: weights.norm_weight(norm)?,
                 eps: norm.eps,
                 groups: *groups,
+            },
+            Prologue::NormGate { norm, groups: _, gate, activation } => Self::NormGate {
+                weight: weights.norm_weight(norm)?,
+                eps: norm.eps,
+                gate: *gate,
+                activation: *activation,
             },
         })
     }
@@ -271,6 +278,13 @@ impl Before {
                 let mut gated = [0.0; 256];
                 for (out, weight) in out.chunks_mut(part).zip(weight.chunks(part)) {
                     norm_in_place(isa, out, weight, *eps, &mut gated);
+                }
+            }
+            Self::NormGate { weight, eps, gate, activation } => {
+                let (part, activation, eps) = (weight.len().max(1), *activation, *eps);
+                let parts = x.chunks(part).zip(out.chunks_mut(part));
+                for ((x, out), gate) in parts.zip(gate_row(gate).chunks(part)) {
+                    isa.dispatch(NormGate { x, weight, eps, gate, activation, out });
                 }
             }
         }

@@ -4,8 +4,8 @@
 use kinglet_shaders::{Kernel, Variant};
 
 use super::{
-    attention, bandwidth, mamba_scan, mamba2_scan, memory, mlstm_scan, moe_down, moe_route, params,
-    projection, recording, sample,
+    attention, bandwidth, gated_delta_scan, mamba_scan, mamba2_scan, memory, mlstm_scan, moe_down,
+    moe_route, params, projection, recording, sample,
 };
 
 /// The constant `name` of `kernel`, which must be the same in every variant.
@@ -46,6 +46,13 @@ fn host_and_kernels_agree() {
         (mlstm_scan::SIDE, MLstmStates, "SIDE"),
         (mlstm_scan::SIDE, MLstmOutputs, "SIDE"),
         (recording::FEW, MLstmStep, "MOST"),
+        (gated_delta_scan::COLUMNS, DeltaStep, "COLUMNS"),
+        (gated_delta_scan::COLUMNS, DeltaPass, "COLUMNS"),
+        (gated_delta_scan::MAX_KEYS, DeltaStep, "THREADS"),
+        (gated_delta_scan::SIDE, DeltaOutputs, "SIDE"),
+        (recording::FEW, DeltaStep, "MOST"),
+        (memory::CHUNK, DeltaSolve, "CHUNK"),
+        (memory::CHUNK, DeltaPass, "CHUNK"),
         (recording::SIDE, Mamba2Scores, "SIDE"),
         (recording::SIDE, MLstmScores, "SIDE"),
         (memory::CHUNK, Mamba2Scores, "SIDE"),

@@ -3,14 +3,26 @@
 use kinglet_shaders::Kernel;
 
 use super::builder::{Builder, Vectors};
+use super::params::ABSENT;
 use super::recording::{Extent, Resource, Scope, When};
 use crate::Error;
 use crate::plan::op;
 
 pub(super) fn add(op: &op::Conv1d, builder: &mut Builder<'_>) -> Result<(), Error> {
     let mut vectors = Vectors::default();
-    let weight = builder.vector(&mut vectors, &op.conv.weight)?;
-    let bias = builder.optional(&mut vectors, op.conv.bias.as_ref())?;
+    let (mut taps, mut biases) = (Vec::new(), Vec::new());
+    for conv in &op.convs {
+        taps.extend(builder.weights.vector(&conv.weight)?);
+        if let Some(bias) = &conv.bias {
+            biases.extend(builder.weights.vector(bias)?);
+        }
+        biases.resize(taps.len() / conv.kernel.max(1), 0.0);
+    }
+    let weight = vectors.push(&taps);
+    let bias = match op.convs.iter().any(|conv| conv.bias.is_some()) {
+        true => vectors.push(&biases),
+        false => ABSENT,
+    };
     let vectors = builder.vectors(&vectors)?;
     let resources = [
         ("input", builder.buffer(op.input.buffer)),
@@ -24,8 +36,8 @@ pub(super) fn add(op: &op::Conv1d, builder: &mut Builder<'_>) -> Result<(), Erro
         stored,
         |builder, params| {
             params
-                .set("channels", op.conv.channels)
-                .set("kernel", op.conv.kernel)
+                .set("channels", op.channels())
+                .set("kernel", op.kernel())
                 .set("input_offset", op.input.offset)
                 .set("input_stride", builder.width(op.input.buffer))
                 .set("output_stride", builder.width(op.output))
@@ -33,7 +45,7 @@ pub(super) fn add(op: &op::Conv1d, builder: &mut Builder<'_>) -> Result<(), Erro
                 .set_u32("bias", bias);
         },
         &resources,
-        [Extent::Fixed(op.conv.channels.div_ceil(64)), Extent::Tokens(1)],
+        [Extent::Fixed(op.channels().div_ceil(64)), Extent::Tokens(1)],
         (Scope::Run, When::Always),
     )
 }

@@ -78,6 +78,7 @@ pub(crate) mod capabilities;
 mod conv1d;
 mod embed;
 mod executable;
+mod gated_delta_scan;
 mod gated_linear;
 mod grouped;
 mod head;

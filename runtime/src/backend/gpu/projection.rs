@@ -1,6 +1,6 @@
 //! Projections: their prologues, and their forms for few and for many tokens.
 
-use kinglet_models::Norm;
+use kinglet_models::{GateActivation, Norm};
 use kinglet_shaders::{Arithmetic, Kernel, WeightType};
 
 use super::builder::{Builder, Stored, Vectors};
@@ -39,6 +39,14 @@ pub(super) const MAX_GROUPS: usize = 512;
 /// Most heads that the form with a norm of heads has memory for.
 pub(super) const MAX_HEADS: usize = 256;
 
+fn check_groups(groups: usize) -> Result<(), Error> {
+    if groups <= MAX_GROUPS {
+        return Ok(());
+    }
+    let (needed, limit) = (groups as u64, MAX_GROUPS as u64);
+    Err(Error::DeviceLimit { what: "a norm in groups".into(), needed, limit })
+}
+
 impl Builder<'_> {
     /// `prologue` of a projection of `input`.
     pub(super) fn prologue(
@@ -68,17 +76,25 @@ impl Builder<'_> {
                 PrologueParams { kind: 9, gate: *gate, groups: gate.width.max(1), ..plain }
             }
             Prologue::GatedNorm { gate, norm, groups } => {
-                if *groups > MAX_GROUPS {
-                    return Err(Error::DeviceLimit {
-                        what: "a norm in groups".into(),
-                        needed: *groups as u64,
-                        limit: MAX_GROUPS as u64,
-                    });
-                }
+                check_groups(*groups)?;
                 PrologueParams {
                     kind: if *groups == 1 { 3 } else { 5 },
                     gate: *gate,
                     weight: self.norm_vectors(vectors, norm)?.0,
+                    groups: *groups,
+                    eps: norm.eps,
+                    ..plain
+                }
+            }
+            Prologue::NormGate { norm, groups, gate, activation } => {
+                check_groups(*groups)?;
+                PrologueParams {
+                    kind: match activation {
+                        GateActivation::Silu => 6,
+                        GateActivation::Sigmoid => 7,
+                    },
+                    gate: *gate,
+                    weight: vectors.push(&self.weights.norm_weight(norm)?.repeat(*groups)),
                     groups: *groups,
                     eps: norm.eps,
                     ..plain

@@ -11,7 +11,7 @@ pub(super) fn lower(b: &mut Branch<'_>, m: &Mamba) -> Sum {
     let convolved = b.op("convolved", m.inner, |output| {
         Op::Conv1d(op::Conv1d {
             input: Slice { buffer: xz, offset: 0, width: m.inner },
-            conv: m.conv.clone(),
+            convs: vec![m.conv.clone()],
             state: conv_state,
             output,
         })

@@ -8,6 +8,7 @@
 
 mod attention;
 mod dense;
+mod gated_delta;
 mod mamba;
 mod mamba2;
 mod mlstm;
@@ -31,6 +32,7 @@ pub(super) fn branch(
         Mixer::Mamba(layer) => mamba::lower(b, layer),
         Mixer::Mamba2(layer) => mamba2::lower(b, layer),
         Mixer::MLstm(layer) => mlstm::lower(b, layer),
+        Mixer::GatedDelta(layer) => gated_delta::lower(b, layer),
         Mixer::Dense(layer) => dense::lower(b, layer),
         Mixer::Moe(layer) => moe::lower(b, layer),
     }
@@ -157,7 +159,13 @@ impl Branch<'_> {
 
     /// Adds the state of a convolution: its last inputs.
     fn conv_state(&mut self, conv: &Conv) -> StateId {
-        self.state("conv", &[conv.kernel.saturating_sub(1), conv.channels])
+        self.conv_states(std::slice::from_ref(conv))
+    }
+
+    /// The same of convolutions side by side, with equally many taps.
+    fn conv_states(&mut self, convs: &[Conv]) -> StateId {
+        let held = convs.first().map_or(0, |conv| conv.kernel.saturating_sub(1));
+        self.state("conv", &[held, convs.iter().map(|conv| conv.channels).sum()])
     }
 
     /// Adds a cache of keys and values.

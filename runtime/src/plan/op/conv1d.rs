@@ -13,12 +13,24 @@ use super::{
 pub struct Conv1d {
     /// `x`, `[T, channels]`.
     pub input: Slice,
-    /// Taps and bias.
-    pub conv: Conv,
+    /// Taps and biases, of equal `kernel`: the first of the convolutions takes the first channels, and so on.
+    pub convs: Vec<Conv>,
     /// `[kernel - 1, channels]`: the inputs before the first token, oldest first.
     pub state: StateId,
     /// `y`, `[T, channels]`.
     pub output: BufferId,
+}
+
+impl Conv1d {
+    /// Channels of all convolutions.
+    pub fn channels(&self) -> usize {
+        self.convs.iter().map(|conv| conv.channels).sum()
+    }
+
+    /// Taps of each.
+    pub fn kernel(&self) -> usize {
+        self.convs.first().map_or(0, |conv| conv.kernel)
+    }
 }
 
 impl Describe for Conv1d {
@@ -29,7 +41,7 @@ impl Describe for Conv1d {
     fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input.buffer);
         uses.writes.push(self.output);
-        uses.conv(&self.conv);
+        self.convs.iter().for_each(|conv| uses.conv(conv));
     }
 
     fn states(&self) -> Vec<SteppedState> {

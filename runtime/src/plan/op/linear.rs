@@ -1,7 +1,7 @@
 //! `linear`: `y = s (W f(x) + b)`, with the cheap thing `f` that stands before the projection and a factor `s` of the config,
 //! stored or added to `y`.
 
-use kinglet_models::{self as spec, Activation, Norm};
+use kinglet_models::{self as spec, Activation, GateActivation, Norm};
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, Preparation, ProjectionInput, Scratch, Slice, StateId,
@@ -55,6 +55,18 @@ pub enum Prologue {
         /// Parts that are normed separately.
         groups: usize,
     },
+    /// RMS norm of each of `groups` equal parts of `x`, times the weight, which all parts share, times `activation(gate)` (the gated
+    /// delta rule: the gate comes after the norm).
+    NormGate {
+        /// Weight `[width / groups]` and epsilon.
+        norm: Norm,
+        /// Parts that are normed by themselves.
+        groups: usize,
+        /// As wide as the input.
+        gate: Slice,
+        /// Of the gate.
+        activation: GateActivation,
+    },
 }
 
 /// What happens to the result of a projection.
@@ -95,7 +107,7 @@ impl Describe for Linear {
             Prologue::SiluGate { gate } | Prologue::SigmoidGate { gate } => {
                 uses.reads.push(gate.buffer)
             }
-            Prologue::GatedNorm { gate, norm, .. } => {
+            Prologue::GatedNorm { gate, norm, .. } | Prologue::NormGate { gate, norm, .. } => {
                 uses.reads.push(gate.buffer);
                 uses.norm(norm);
             }

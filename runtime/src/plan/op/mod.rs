@@ -16,6 +16,7 @@ mod attention;
 mod conv1d;
 mod describe;
 mod embed;
+mod gated_delta_scan;
 mod gated_linear;
 mod head;
 mod linear;
@@ -33,6 +34,7 @@ pub use describe::{
     Scratch, SteppedState, Widths,
 };
 pub use embed::Embed;
+pub use gated_delta_scan::GatedDeltaScan;
 pub use gated_linear::GatedLinear;
 pub use head::Head;
 pub use linear::{Linear, Output, Prologue};
@@ -83,6 +85,8 @@ pub enum Op {
     Mamba2Scan(Mamba2Scan),
     /// mLSTM's scan.
     MLstmScan(MLstmScan),
+    /// The scan of the gated delta rule.
+    GatedDeltaScan(GatedDeltaScan),
     /// The router: chooses the experts of each token.
     MoeRoute(MoeRoute),
     /// The experts' up projections.
@@ -105,6 +109,7 @@ impl Op {
             Op::MambaScan(op) => op,
             Op::Mamba2Scan(op) => op,
             Op::MLstmScan(op) => op,
+            Op::GatedDeltaScan(op) => op,
             Op::MoeRoute(op) => op,
             Op::MoeUp(op) => op,
             Op::MoeDown(op) => op,
@@ -123,6 +128,7 @@ impl Op {
             Op::MambaScan(op) => op,
             Op::Mamba2Scan(op) => op,
             Op::MLstmScan(op) => op,
+            Op::GatedDeltaScan(op) => op,
             Op::MoeRoute(op) => op,
             Op::MoeUp(op) => op,
             Op::MoeDown(op) => op,

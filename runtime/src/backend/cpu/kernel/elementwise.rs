@@ -1,6 +1,6 @@
 //! Norms, activations and sums over one row.
 
-use kinglet_models::Activation;
+use kinglet_models::{Activation, GateActivation};
 
 use crate::backend::cpu::simd::{Kernel, Simd, math};
 
@@ -137,6 +137,34 @@ impl Kernel for Activate<'_> {
             Activation::Gelu => {
                 out.iter_mut().zip(x).for_each(|(o, &x)| *o = gelu(x));
             }
+        }
+    }
+}
+
+/// `out = x / sqrt(mean(x^2) + eps) * weight * activation(gate)`.
+pub(crate) struct NormGate<'a> {
+    pub x: &'a [f32],
+    pub weight: &'a [f32],
+    pub eps: f32,
+    pub gate: &'a [f32],
+    pub activation: GateActivation,
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for NormGate<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { x, weight, eps, gate, activation, out } = self;
+        let mean = SumOfSquares(x).run(s) / x.len().max(1) as f32;
+        let scale = s.splat(1.0 / (mean + eps).sqrt());
+        match activation {
+            GateActivation::Silu => each_vector!(s, out, [x, weight, gate], {
+                s.mul(s.mul(s.mul(x, scale), weight), math::silu(s, gate))
+            }),
+            GateActivation::Sigmoid => each_vector!(s, out, [x, weight, gate], {
+                s.mul(s.mul(s.mul(x, scale), weight), math::sigmoid(s, gate))
+            }),
         }
     }
 }

@@ -24,16 +24,17 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     s.select_lt(x, s.splat(LOWEST), s.zero(), s.mul(p, s.pow2(n)))
 }
 
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub(crate) fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
+    let one = s.splat(1.0);
+    s.div(one, s.add(one, exp(s, s.sub(s.zero(), x))))
+}
+
 /// `x * sigmoid(x)`.
 #[inline(always)]
 pub(crate) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
     s.div(x, s.add(s.splat(1.0), exp(s, s.sub(s.zero(), x))))
-}
-
-/// `1 / (1 + e^-x)`.
-#[inline(always)]
-pub(crate) fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
-    s.div(s.splat(1.0), s.add(s.splat(1.0), exp(s, s.sub(s.zero(), x))))
 }
 
 #[inline(always)]
