@@ -173,7 +173,7 @@ fn biases_beside_packed_matrices_are_added() {
         let model = Model::open(folder.path(), &options()).unwrap();
         for branch in model.spec().blocks.iter().flat_map(|block| &block.branches) {
             let linears: Vec<_> = match &branch.mixer {
-                Mixer::Attention(a) => vec![&a.q, &a.k, &a.v, &a.o],
+                Mixer::Attention(a) => a.q.iter().chain([&a.k, &a.v, &a.o]).collect(),
                 Mixer::Dense(d) => d.gate.iter().chain([&d.up, &d.down]).collect(),
                 other => panic!("{other:?}"),
             };
