@@ -318,4 +318,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "2121db5d99079f6e";
+pub(crate) const SOURCES: &str = "dbad33e345e2655d";
