@@ -474,7 +474,8 @@ macro_rules! families {
 }
 
 families! {
-    bamba falcon_mamba granite granitemoehybrid llama mamba mamba2 mistral mixtral olmoe qwen2 qwen3 qwen3_moe xlstm
+    bamba falcon_mamba granite granitemoehybrid llama mamba mamba2 mistral mixtral olmoe qwen2 qwen3 qwen3_moe
+    qwen3_next xlstm
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod olmoe;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
+mod qwen3_next;
 mod xlstm;
 
 use mlx::{NamedField, Root};
@@ -57,5 +58,6 @@ pub(crate) const FAMILIES: &[Family] = &[
     qwen2::FAMILY,
     qwen3::FAMILY,
     qwen3_moe::FAMILY,
+    qwen3_next::FAMILY,
     xlstm::FAMILY,
 ];
