@@ -2,8 +2,8 @@
 
 use crate::frame::{Frame, divide, limit, product};
 use crate::{
-    Conv, DeltaInputs, GateActivation, GatedDelta,
-    KeyHeadProjections, Linear, ModelError, Norm, TensorSpec,
+    Conv, DeltaInputs, DeltaProjection, DeltaProjections, GateActivation, GatedDelta,
+    KeyHeadProjections, Linear, Matrix, ModelError, Norm, TensorSpec,
 };
 
 /// Heads of a family's gated delta rule.
@@ -91,6 +91,23 @@ impl DeltaShape {
         DeltaInputs::ByKeyHead(Box::new(KeyHeadProjections {
             qkvg: linear("in_proj_qkvz", 2 * (self.keys() + self.values())),
             beta_decay: linear("in_proj_ba", 2 * self.value_heads),
+        }))
+    }
+
+    /// The projections of `PREFIX` with queries, keys and values as rows of one tensor, the others each in its own (Qwen 3.5).
+    pub(crate) fn separate(&self, prefix: &str, hidden: usize) -> DeltaInputs {
+        let (keys, values) = (self.keys(), self.values());
+        let name = format!("{prefix}.in_proj_qkv.weight");
+        let qkv = Matrix::whole(name, 2 * keys + values, hidden);
+        let linear =
+            |name: &str, rows: usize| Linear::new(&format!("{prefix}.{name}"), rows, hidden, false);
+        DeltaInputs::Separate(Box::new(DeltaProjections {
+            q: qkv.rows(0, keys).into(),
+            k: qkv.rows(keys, keys).into(),
+            v: qkv.rows(2 * keys, values).into(),
+            gate: DeltaProjection::Full(linear("in_proj_z", values)),
+            decay: DeltaProjection::Full(linear("in_proj_a", self.value_heads)),
+            beta: linear("in_proj_b", self.value_heads),
         }))
     }
 }
