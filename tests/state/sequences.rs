@@ -474,7 +474,7 @@ macro_rules! families {
 }
 
 families! {
-    bamba falcon_mamba granite granitemoehybrid llama mamba mamba2 mistral mixtral olmoe qwen2 qwen3 qwen3_5_text qwen3_moe
+    bamba falcon_mamba granite granitemoehybrid llama mamba mamba2 mistral mixtral olmoe qwen2 qwen3 qwen3_5_moe_text qwen3_5_text qwen3_moe
     qwen3_next xlstm
 }
 

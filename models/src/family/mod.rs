@@ -17,6 +17,7 @@ mod nemotron_h;
 mod olmoe;
 mod qwen2;
 mod qwen3;
+mod qwen3_5_moe_text;
 mod qwen3_5_text;
 mod qwen3_moe;
 mod qwen3_next;
@@ -58,6 +59,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     olmoe::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
+    qwen3_5_moe_text::FAMILY,
     qwen3_5_text::FAMILY,
     qwen3_moe::FAMILY,
     qwen3_next::FAMILY,
