@@ -72,6 +72,47 @@ impl Counts {
     }
 }
 
+/// Which layers have experts, in Qwen's families with experts in some layers.
+#[derive(Clone, Debug)]
+pub(crate) struct SparseLayers {
+    counts: Option<Counts>,
+    has_experts: Vec<bool>,
+}
+
+impl SparseLayers {
+    /// Reads `decoder_sparse_step`, `mlp_only_layers` and the counts; `inner` is the inner width of an expert.
+    pub(crate) fn read(
+        frame: &Frame<'_>,
+        defaults: CountDefaults,
+        inner: usize,
+    ) -> Result<Self, ModelError> {
+        let fields = &frame.fields;
+        let step = fields.size_or("decoder_sparse_step", 1, 1, usize::MAX)?;
+        let any = Counts::any(frame, defaults)?;
+        let mut has_experts: Vec<bool> =
+            (1..=frame.layers).map(|number| any && number.is_multiple_of(step)).collect();
+        for layer in fields.sizes("mlp_only_layers", 0, usize::MAX)?.unwrap_or_default() {
+            if let Some(has_experts) = has_experts.get_mut(layer) {
+                *has_experts = false;
+            }
+        }
+        let counts = match has_experts.iter().filter(|&&has_experts| has_experts).count() {
+            0 => None,
+            layers => {
+                let counts = Counts::read(frame, layers, defaults)?;
+                counts.check_stacks([frame.hidden, inner])?;
+                Some(counts)
+            }
+        };
+        Ok(Self { counts, has_experts })
+    }
+
+    /// The counts of a layer; none if it has no experts.
+    pub(crate) fn counts(&self, layer: usize) -> Option<Counts> {
+        self.counts.filter(|_| self.has_experts.get(layer) == Some(&true))
+    }
+}
+
 /// Groups of experts, from the fields of DeepSeek-V3's router; none where all are used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grouping(pub(crate) Option<ExpertGroups>);
@@ -162,6 +203,22 @@ pub(crate) fn named_experts(
         experts: separate_experts(&prefix, counts.experts, names, sizes, activation),
         shared: None,
         shared_gate: None,
+    }
+}
+
+/// The same beside the expert `PREFIX.mlp.shared_expert`, whose weight is the sigmoid of `PREFIX.mlp.shared_expert_gate`.
+pub(crate) fn with_gated_shared(
+    moe: Moe,
+    frame: &Frame<'_>,
+    prefix: &str,
+    inner: usize,
+    activation: Activation,
+) -> Moe {
+    let name = format!("{prefix}.mlp.shared_expert");
+    Moe {
+        shared_gate: Some(Linear::new(&format!("{name}_gate"), 1, frame.hidden, false)),
+        shared: Some(frame.dense(&name, inner, activation, false)),
+        ..moe
     }
 }
 

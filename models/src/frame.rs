@@ -24,6 +24,8 @@ pub(crate) mod limit {
     pub(crate) const ALL_EXPERTS: usize = 1 << 16;
     /// Heads.
     pub(crate) const HEADS: usize = 1 << 14;
+    /// Heads of all layers, where the rows of each are addressed by themselves.
+    pub(crate) const ALL_HEADS: usize = 1 << 16;
     /// Width of an attention head: the spec of a layer holds half as many rotary frequencies.
     pub(crate) const HEAD_DIM: usize = 1 << 12;
     /// State of a recurrent layer per channel or head element.

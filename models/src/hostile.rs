@@ -52,6 +52,15 @@ pub(crate) fn samples() -> Vec<Value> {
                 &with(&with(&base, mamba.clone()), experts.clone()),
                 json!({"layer_types": ["mamba", "attention", "mamba"]}),
             ),
+            "qwen3_next" | "qwen3_5_text" | "qwen3_5_moe_text" => with(
+                &with(&base, experts.clone()),
+                json!({"layer_types": ["linear_attention", "full_attention", "linear_attention"],
+                    "full_attention_interval": 2, "attn_output_gate": true,
+                    "partial_rotary_factor": 0.5, "shared_expert_intermediate_size": 12,
+                    "linear_conv_kernel_dim": 4, "linear_key_head_dim": 6,
+                    "linear_value_head_dim": 5, "linear_num_key_heads": 2,
+                    "linear_num_value_heads": 4}),
+            ),
             _ => with(&base, experts.clone()),
         };
         with(&fields, json!({"model_type": name}))

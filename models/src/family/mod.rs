@@ -17,7 +17,10 @@ mod nemotron_h;
 mod olmoe;
 mod qwen2;
 mod qwen3;
+mod qwen3_5_moe_text;
+mod qwen3_5_text;
 mod qwen3_moe;
+mod qwen3_next;
 mod xlstm;
 
 use mlx::{NamedField, Root};
@@ -56,6 +59,9 @@ pub(crate) const FAMILIES: &[Family] = &[
     olmoe::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
+    qwen3_5_moe_text::FAMILY,
+    qwen3_5_text::FAMILY,
     qwen3_moe::FAMILY,
+    qwen3_next::FAMILY,
     xlstm::FAMILY,
 ];

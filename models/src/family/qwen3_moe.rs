@@ -2,7 +2,7 @@
 
 use super::Family;
 use super::qwen3::head_norms;
-use crate::experts::{CountDefaults, Counts, named_experts};
+use crate::experts::{CountDefaults, SparseLayers, named_experts};
 use crate::frame::{FrameDefaults, MODEL};
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
 use crate::{Attention, Config, Mixer, ModelError, ModelSpec};
@@ -34,29 +34,12 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let dense_inner = frame.inner("intermediate_size", 6144)?;
     let inner = frame.inner("moe_intermediate_size", 768)?;
     let renormalize = fields.bool_or("norm_topk_prob", false)?;
-
-    let step = fields.size_or("decoder_sparse_step", 1, 1, usize::MAX)?;
-    let any = Counts::any(frame, EXPERTS)?;
-    let mut has_experts: Vec<bool> =
-        (1..=frame.layers).map(|number| any && number.is_multiple_of(step)).collect();
-    for layer in fields.sizes("mlp_only_layers", 0, usize::MAX)?.unwrap_or_default() {
-        if let Some(has_experts) = has_experts.get_mut(layer) {
-            *has_experts = false;
-        }
-    }
-    let counts = match has_experts.iter().filter(|&&has_experts| has_experts).count() {
-        0 => None,
-        layers => {
-            let counts = Counts::read(frame, layers, EXPERTS)?;
-            counts.check_stacks([frame.hidden, inner])?;
-            Some(counts)
-        }
-    };
+    let sparse = SparseLayers::read(frame, EXPERTS, inner)?;
 
     let blocks = model.blocks(|layer, prefix| {
         let qk_norm = Some(head_norms(frame, prefix, model.heads.head_dim));
         let attention = model.attention(prefix, (bias, bias));
-        let feed_forward = match counts.filter(|_| has_experts.get(layer) == Some(&true)) {
+        let feed_forward = match sparse.counts(layer) {
             Some(counts) => {
                 let sizes = [frame.hidden, inner];
                 Mixer::Moe(named_experts(prefix, counts, sizes, model.activation, renormalize))

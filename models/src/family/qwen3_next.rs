@@ -1,0 +1,48 @@
+//! Qwen3-Next (Qwen team, 2025): layers of Gated DeltaNet with gated attention in between, and experts beside a gated shared one.
+
+use super::Family;
+use crate::delta::DeltaShape;
+use crate::experts::{CountDefaults, SparseLayers, named_experts, with_gated_shared};
+use crate::frame::FrameDefaults;
+use crate::hybrid::QwenHybrid;
+use crate::transformer::HeadDefaults;
+use crate::{Config, Mixer, ModelError, ModelSpec};
+
+/// This family.
+pub(super) const FAMILY: Family = Family {
+    model_type: "qwen3_next",
+    class: "Qwen3NextForCausalLM",
+    spec,
+    // mlx-lm stores 1 + w in place of the norms' weights w.
+    in_mlx: false,
+    older_fields: super::mlx::older_experts,
+};
+
+const EXPERTS: CountDefaults = CountDefaults { experts: 512, top_k: 10 };
+
+/// The model that `config` describes.
+fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    let model = QwenHybrid::read(
+        config,
+        FrameDefaults { hidden: 2048, vocab: 151936, layers: 48, eps: 1e-6, tied: false },
+        HeadDefaults { heads: 16, kv_heads: Some(2), head_dim: Some(256) },
+    )?;
+    let frame = &model.frame;
+    let dense_inner = frame.inner("intermediate_size", 5632)?;
+    let inner = frame.inner("moe_intermediate_size", 512)?;
+    let shared_inner = frame.inner("shared_expert_intermediate_size", 512)?;
+    let renormalize = frame.fields.bool_or("norm_topk_prob", true)?;
+    let sparse = SparseLayers::read(frame, EXPERTS, inner)?;
+    model.model("qwen3_next", DeltaShape::by_key_head, |layer, prefix| {
+        let Some(counts) = sparse.counts(layer) else {
+            return model.mlp(prefix, dense_inner);
+        };
+        let sizes = [frame.hidden, inner];
+        let moe = named_experts(prefix, counts, sizes, model.activation, renormalize);
+        Mixer::Moe(with_gated_shared(moe, frame, prefix, shared_inner, model.activation))
+    })
+}
+
+#[cfg(test)]
+#[path = "qwen3_next_tests.rs"]
+mod tests;
