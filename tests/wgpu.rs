@@ -55,7 +55,7 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
         let allowed: usize = mixers
             .iter()
             .map(|branch| match branch.mixer {
-                Mixer::Mamba2(_) | Mixer::MLstm(_) | Mixer::Moe(_) => 3,
+                Mixer::Mamba2(_) | Mixer::MLstm(_) | Mixer::ShortConv(_) | Mixer::Moe(_) => 3,
                 Mixer::Attention(_) => 4,
                 Mixer::Dense(_) => 2,
                 Mixer::Mamba(_) => 6,

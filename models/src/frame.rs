@@ -153,7 +153,12 @@ impl<'a> Frame<'a> {
 
     /// Disregards `tie_word_embeddings`.
     pub(crate) fn untie(&mut self) {
-        self.tied = false;
+        self.set_tied(false);
+    }
+
+    /// Ties the head to the embedding or not, whatever `tie_word_embeddings` says.
+    pub(crate) fn set_tied(&mut self, tied: bool) {
+        self.tied = tied;
     }
 
     /// A norm over the residual stream.

@@ -21,6 +21,9 @@ pub(crate) fn samples() -> Vec<Value> {
         "mamba_d_state": 5, "mamba_d_conv": 4, "mamba_expand": 2, "attn_layer_indices": [1],
         "time_step_limit": [0.0, {"__float__": "Infinity"}], "position_embedding_type": "rope",
         "logits_scaling": 8.0, "residual_multiplier": 0.2, "clip_qkv": 2.0});
+    let short_conv = json!({"layer_types": ["conv", "full_attention", "conv"], "norm_eps": 1e-5,
+        "conv_L_cache": 3, "conv_bias": true, "block_ff_dim": 30, "block_multiple_of": 8,
+        "block_ffn_dim_multiplier": 1.5, "block_auto_adjust_ff_dim": true, "tie_embedding": true});
     let recurrent = json!({
         "vocab_size": 40, "hidden_size": 24, "num_hidden_layers": 3, "num_heads": 6, "head_dim": 8,
         "n_groups": 3, "state_size": 5, "conv_kernel": 4, "expand": 2, "time_step_rank": "auto",
@@ -36,6 +39,7 @@ pub(crate) fn samples() -> Vec<Value> {
                 &with(&with(&base, mamba.clone()), experts.clone()),
                 json!({"layer_types": ["mamba", "attention", "mamba"]}),
             ),
+            "lfm2" => with(&base, short_conv.clone()),
             _ => with(&base, experts.clone()),
         };
         with(&fields, json!({"model_type": name}))

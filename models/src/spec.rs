@@ -206,7 +206,7 @@ impl From<Mixer> for Branch {
     }
 }
 
-/// Depthwise causal convolution over time, then SiLU.
+/// Depthwise causal convolution over time. Its layer says what happens to the result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv {
     /// `[channels, 1, kernel]`, in MLX's layout `[channels, kernel, 1]`; the last tap is the present token's.

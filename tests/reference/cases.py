@@ -1,6 +1,6 @@
 """What a fixture case is, and the list of all of them.
 
-The cases themselves stand in `cases_dense.py`, `cases_moe.py` and `cases_recurrent.py`, one list per family.
+The cases themselves stand in `cases_*.py`, one list per family.
 """
 
 from dataclasses import dataclass, field
@@ -38,10 +38,11 @@ class Case:
 def all_cases():
     """Every case, in the order in which they are made."""
     import cases_dense
+    import cases_lfm2
     import cases_moe
     import cases_recurrent
 
-    cases = cases_dense.CASES + cases_moe.CASES + cases_recurrent.CASES
+    cases = cases_dense.CASES + cases_moe.CASES + cases_recurrent.CASES + cases_lfm2.CASES
     paths = [case.path for case in cases]
     assert len(paths) == len(set(paths)), "two cases share a name"
     return cases

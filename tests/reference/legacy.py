@@ -109,11 +109,25 @@ def _xlstm(config):
     )
 
 
+def _lfm2(config):
+    """The spelling of Liquid AI's own code beside that of `transformers` 4.x."""
+    full = [i for i, kind in enumerate(config.pop("layer_types")) if kind == "full_attention"]
+    config.update(
+        full_attn_idxs=full, block_ff_dim=config["intermediate_size"], block_dim=config["hidden_size"],
+        conv_dim=config["hidden_size"], conv_dim_out=config["hidden_size"], block_norm_eps=config["norm_eps"],
+        num_heads=config["num_attention_heads"], block_use_swiglu=True, use_pos_enc=True,
+        theta=config["rope_theta"], tie_embedding=config.pop("tie_word_embeddings"),
+    )
+    # What `block_ff_dim` overrules.
+    config["intermediate_size"] += 1
+    _drop(config, block_ffn_dim_multiplier=1.0, block_auto_adjust_ff_dim=True, conv_bias=False, conv_L_cache=3)
+
+
 _RULES = {
     "llama": _llama, "mistral": _mistral, "qwen2": _qwen, "qwen3": _qwen, "mixtral": _mixtral,
     "qwen3_moe": lambda c: (_qwen(c), _experts(c)), "olmoe": _experts,
     "granite": lambda c: _drop(c, head_dim=None), "granitemoehybrid": _granitemoehybrid, "bamba": _bamba,
-    "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm,
+    "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm, "lfm2": _lfm2,
 }
 
 

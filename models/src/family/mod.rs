@@ -6,6 +6,7 @@ mod bamba;
 mod falcon_mamba;
 mod granite;
 mod granitemoehybrid;
+mod lfm2;
 mod llama;
 mod mamba;
 mod mamba2;
@@ -41,6 +42,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     falcon_mamba::FAMILY,
     granite::FAMILY,
     granitemoehybrid::FAMILY,
+    lfm2::FAMILY,
     llama::FAMILY,
     mamba::FAMILY,
     mamba2::FAMILY,

@@ -34,6 +34,7 @@ mod mamba;
 mod mamba2;
 mod mlstm;
 mod moe;
+mod short_conv;
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ pub use moe::Moe;
 pub use part::{Component, Held, Module, Part, Parts, PartsMut, Section, Share};
 pub(crate) use part::{PartMut, Place};
 pub use role::{Precision, Role};
+pub use short_conv::ShortConv;
 pub use small::{Small, SmallPart};
 
 /// What a kind of layer says about itself. Nothing has a default: a new kind answers all of it.
@@ -124,6 +126,8 @@ mixers! {
     Mamba2,
     /// Matrix-memory LSTM (xLSTM).
     MLstm,
+    /// Gated short convolution (LFM2).
+    ShortConv,
     /// Gated feed-forward network.
     Dense,
     /// Mixture of experts.

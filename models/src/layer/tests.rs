@@ -19,7 +19,7 @@ fn each_layer(mut check: impl FnMut(&mut Mixer)) {
             check(mixer);
         }
     }
-    assert_eq!(kinds.len(), 6, "{kinds:?}");
+    assert_eq!(kinds.len(), 7, "{kinds:?}");
 }
 
 #[test]

@@ -284,4 +284,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "a0012434f7799bad";
+pub(crate) const SOURCES: &str = "5a6f92a15d1f5ec0";

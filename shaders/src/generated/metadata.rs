@@ -33,7 +33,7 @@ const B0: &[Binding] = &[b("step", Uniform), b("params", Uniform), b("input", Re
 const B1: &[Binding] = &[b("step", Uniform), b("params", Uniform), b("queries", Read), b("keys", Read), b("values", Read), b("output", ReadWrite), ];
 const B2: &[Binding] = &[b("step", Uniform), b("params", Uniform), b("input", Read), b("vectors", Read), b("rotation", Read), b("parts", ReadWrite), b("keys", ReadWrite), b("values", ReadWrite), ];
 const B3: &[Binding] = &[b("step", Uniform), b("params", Uniform), b("parts", Read), b("output", ReadWrite), ];
-const B4: &[Binding] = &[b("step", Uniform), b("params", Uniform), b("input", Read), b("vectors", Read), b("state", ReadWrite), b("output", ReadWrite), ];
+const B4: &[Binding] = &[b("step", Uniform), b("params", Uniform), b("input", Read), b("input_gate", Read), b("output_gate", Read), b("vectors", Read), b("state", ReadWrite), b("output", ReadWrite), ];
 const B5: &[Binding] = &[b("step", Uniform), b("params", Uniform), b("input", Read), b("output", ReadWrite), ];
 const B6: &[Binding] = &[b("weights", Read), b("step", Uniform), b("params", Uniform), b("tokens", Read), b("output", ReadWrite), ];
 const B7: &[Binding] = &[b("params", Uniform), b("output", ReadWrite), b("weights", Read), b("step", Uniform), b("input", Read), b("gate", Read), b("vectors", Read), ];
@@ -69,7 +69,7 @@ const B36: &[Binding] = &[b("step", Uniform), b("params", Uniform), b("draw", Un
 const B37: &[Binding] = &[b("step", Uniform), b("params", Uniform), b("draw", Uniform), b("logits", Read), b("largest", Read), b("chosen", ReadWrite), ];
 
 const P0: &[Field] = &[u("heads", 0), u("kv_heads", 4), u("head_dim", 8), u("input_stride", 12), u("output_stride", 16), u("q_norm", 20), u("k_norm", 24), u("per_head", 28), u("pairs", 32), f("q_eps", 36), f("k_eps", 40), f("clip", 44), u("window", 48), u("sinks", 52), f("scale", 56), u("pieces", 60), u("rows", 64), ];
-const P1: &[Field] = &[u("channels", 0), u("kernel", 4), u("input_offset", 8), u("input_stride", 12), u("output_stride", 16), u("weight", 20), u("bias", 24), ];
+const P1: &[Field] = &[u("channels", 0), u("kernel", 4), u("input_offset", 8), u("input_stride", 12), u("input_gate_offset", 16), u("input_gate_stride", 20), u("output_gate_offset", 24), u("output_gate_stride", 28), u("silu", 32), u("output_stride", 36), u("weight", 40), u("bias", 44), ];
 const P2: &[Field] = &[u("elements", 0), ];
 const P3: &[Field] = &[u("cols", 0), u("first_row", 4), u("rows", 8), u("output_stride", 12), f("scale", 16), u("matrix.offset", 32), u("matrix.stride", 36), u("matrix.scales", 40), u("matrix.scale_stride", 44), u("matrix.units", 48), u("matrix.kind", 52), f("matrix.factor", 56), ];
 const P4: &[Field] = &[u("first_row", 0), u("rows", 4), u("output_stride", 8), u("gate_bias", 12), u("up_bias", 16), u("activation", 20), u("matrix.offset", 32), u("matrix.stride", 36), u("matrix.scales", 40), u("matrix.scale_stride", 44), u("matrix.units", 48), u("matrix.kind", 52), f("matrix.factor", 56), u("lanes", 64), u("prologue.kind", 80), u("prologue.cols", 84), u("prologue.input_offset", 88), u("prologue.input_stride", 92), u("prologue.gate_offset", 96), u("prologue.gate_stride", 100), u("prologue.weight", 104), u("prologue.bias", 108), u("prologue.groups", 112), f("prologue.eps", 116), ];
@@ -114,8 +114,8 @@ pub(crate) const METADATA: &[(&str, Metadata)] = &[
     ("attention.prepare_packed.affine4.workgroup", m(B0, [64, 5376], false, [0, 0], 68, P0)),
     ("attention.prepare_packed.affine8.subgroup", m(B0, [64, 5184], true, [0, 0], 68, P0)),
     ("attention.prepare_packed.affine8.workgroup", m(B0, [64, 5376], false, [0, 0], 68, P0)),
-    ("conv1d.f16", m(B4, [64, 0], false, [0, 0], 28, P1)),
-    ("conv1d.f32", m(B4, [64, 0], false, [0, 0], 28, P1)),
+    ("conv1d.f16", m(B4, [64, 0], false, [0, 0], 48, P1)),
+    ("conv1d.f32", m(B4, [64, 0], false, [0, 0], 48, P1)),
     ("copy", m(B5, [256, 0], false, [0, 0], 4, P2)),
     ("embed.affine2", m(B6, [64, 0], false, [0, 0], 64, P3)),
     ("embed.affine3", m(B6, [64, 0], false, [0, 0], 64, P3)),

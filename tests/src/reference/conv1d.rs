@@ -1,9 +1,19 @@
-//! `y_t[c] = silu(b[c] + sum_k w[c,k] x_{t-K+1+k}[c])`.
+//! `y_t[c] = C_t[c] act(b[c] + sum_k w[c,k] u_{t-K+1+k}[c])`, `u_t[c] = B_t[c] x_t[c]`.
 
 use kinglet::op::Conv1d;
 
+use super::math::{product, silu};
 use super::{Pass, Rows};
 
 pub(super) fn conv1d(op: &Conv1d, pass: &Pass<'_>) -> Rows {
-    pass.values.conv(&op.conv).apply(&pass.columns(op.input))
+    let gated = |x: Rows, gate| match gate {
+        Some(gate) => x.iter().zip(pass.columns(gate)).map(|(x, g)| product(x, &g)).collect(),
+        None => x,
+    };
+    let inputs = gated(pass.columns(op.input), op.input_gate);
+    let mut sums = pass.values.conv(&op.conv).sums(&inputs);
+    if op.silu {
+        sums.iter_mut().flatten().for_each(|x| *x = silu(*x));
+    }
+    gated(sums, op.output_gate)
 }

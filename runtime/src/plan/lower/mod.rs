@@ -12,6 +12,7 @@ mod mamba;
 mod mamba2;
 mod mlstm;
 mod moe;
+mod short_conv;
 
 use kinglet_models::{Block, Conv, Linear, Matrix, Mixer, Norm};
 
@@ -26,6 +27,7 @@ pub(super) fn branch(builder: &mut Builder, x: BufferId, block: &Block, mixer: &
         Mixer::Mamba(layer) => mamba::lower(b, layer),
         Mixer::Mamba2(layer) => mamba2::lower(b, layer),
         Mixer::MLstm(layer) => mlstm::lower(b, layer),
+        Mixer::ShortConv(layer) => short_conv::lower(b, layer),
         Mixer::Dense(layer) => dense::lower(b, layer),
         Mixer::Moe(layer) => moe::lower(b, layer),
     }
