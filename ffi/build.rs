@@ -1,4 +1,4 @@
-//! Gives the shared library the name by which programs ask for it, and makes the file of that name beside it.
+//! Sets the name that the shared library is loaded by, and creates a link of that name next to it.
 
 use std::path::{Path, PathBuf};
 
@@ -8,12 +8,12 @@ fn main() {
     if !is("CARGO_CFG_TARGET_FAMILY", "unix") {
         return;
     }
-    // Programs that were linked with one version of the interface don't start with another.
+    // A program linked with one interface version must not start with another.
     if is("CARGO_CFG_TARGET_VENDOR", "apple") {
         println!("cargo::rustc-cdylib-link-arg=-Wl,-install_name,@rpath/libkinglet.1.dylib");
         link("libkinglet.1.dylib", "libkinglet.dylib");
     } else if is("CARGO_CFG_TARGET_OS", "android") {
-        // A package holds no links and no names with versions.
+        // An Android package holds no symbolic links and no versioned names.
         println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libkinglet.so");
     } else {
         println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libkinglet.so.1");
@@ -21,18 +21,19 @@ fn main() {
     }
 }
 
-/// Makes `name` a link to `library` in the folder that cargo puts the library into. Without it, a program that was linked
-/// with `-L target/release` would ask for a file that is not there.
+/// Makes `name` a link to `library` in cargo's output folder. Without it, a program linked with `-L
+/// target/release` would load a file that does not exist.
 fn link(name: &str, library: &str) {
     let Some(folder) = products() else { return };
     let path = folder.join(name);
-    // Another build of the same folder may be making it right now.
+    // Another build in the same folder may be creating it at the same time.
     if make(&path, library).is_err() && std::fs::read_link(&path).ok() != Some(library.into()) {
-        println!("cargo::warning=no link {} could be made to {library}", path.display());
+        println!("cargo::warning=can't link {} to {library}", path.display());
     }
 }
 
-/// The folder of the profile, as `target/release`: the one that holds `build`, where scripts write.
+/// The profile's folder, for example `target/release`: the parent of `build`, where build scripts
+/// write.
 fn products() -> Option<PathBuf> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR")?);
     let build =
@@ -50,7 +51,7 @@ fn make(path: &Path, library: &str) -> std::io::Result<()> {
     std::os::unix::fs::symlink(library, path)
 }
 
-/// On another host: whoever takes the library to its target names it there.
+/// On other hosts the library is renamed when it is copied to its target.
 #[cfg(not(unix))]
 fn make(_: &Path, _: &str) -> std::io::Result<()> {
     Ok(())

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds libkinglet and installs it with kinglet.h and what finds them: see usage below.
+# Builds libkinglet and installs it with kinglet.h and files for pkg-config, CMake and Swift; see usage below.
 set -euo pipefail
 
 usage() {
@@ -8,11 +8,11 @@ usage: ffi/install.sh PREFIX [--profile PROFILE] [--target TRIPLE] [--no-default
        ffi/install.sh PREFIX BUILD_FOLDER
 
 Installs into PREFIX/lib and PREFIX/include: the shared and the static library, kinglet.h, a module map, and files for
-pkg-config and CMake. The library is built first, by cargo, with the profile `dist` (small) unless another one is named;
-CARGO_TARGET_DIR and cargo's configuration are honoured. With BUILD_FOLDER nothing is built, and the library that lies
-there is installed. DESTDIR, if set, is put before PREFIX.
+pkg-config and CMake. It first builds the library with cargo, with the profile `dist` (small) unless you name another;
+CARGO_TARGET_DIR and cargo's configuration are honoured. With BUILD_FOLDER it builds nothing and installs the library
+that is there. DESTDIR, if set, is prepended to PREFIX.
 
---no-default-features leaves graphics cards out.
+--no-default-features builds without GPU support.
 END
 }
 
@@ -44,14 +44,14 @@ done
 
 if [ -z "$built" ]; then
     cargo=${CARGO-cargo}
-    command -v "$cargo" > /dev/null || fail "cargo is not on the path: Rust is needed to build the library (https://rustup.rs)"
+    command -v "$cargo" > /dev/null || fail "cargo is not on the path: building the library needs Rust (https://rustup.rs)"
     manifest=$here/../Cargo.toml
     where=$("$cargo" metadata --no-deps --format-version 1 --manifest-path "$manifest" |
         sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-    [ -n "$where" ] || fail "cargo doesn't say where it builds"
+    [ -n "$where" ] || fail "cargo metadata names no target folder"
     options=(--profile "$profile" ${features[@]+"${features[@]}"})
     [ -z "$target" ] || options+=(--target "$target")
-    # Minutes may pass: people see what is compiled, programs don't.
+    # The build takes minutes: show its progress on a terminal only.
     [ -t 2 ] || options+=(--quiet)
     "$cargo" build --package kinglet-ffi --locked --manifest-path "$manifest" "${options[@]}"
     case $profile in dev | test) folder=debug ;; bench) folder=release ;; *) folder=$profile ;; esac
@@ -59,7 +59,7 @@ if [ -z "$built" ]; then
 fi
 library=libkinglet.so
 [ ! -f "$built/libkinglet.dylib" ] || library=libkinglet.dylib
-[ -f "$built/$library" ] || fail "there is no $library in $built: leave BUILD_FOLDER out to have it built"
+[ -f "$built/$library" ] || fail "there is no $library in $built: omit BUILD_FOLDER to build it"
 
 prefix=${DESTDIR-}$prefix
 mkdir -p "$prefix/lib/pkgconfig" "$prefix/lib/cmake/kinglet" "$prefix/include"
@@ -70,7 +70,7 @@ if [ $library = libkinglet.dylib ]; then
     private="-framework Metal -framework QuartzCore -framework Foundation -framework CoreFoundation -liconv"
 else
     versioned=libkinglet.so.1
-    # What `cargo rustc -p kinglet-ffi --crate-type staticlib -- --print native-static-libs` says.
+    # Output of `cargo rustc -p kinglet-ffi --crate-type staticlib -- --print native-static-libs`.
     private="-lgcc_s -lutil -lrt -lpthread -lm -ldl"
 fi
 install -m 755 "$built/$library" "$prefix/lib/$versioned"
@@ -83,7 +83,7 @@ install -m 644 "$here/packaging/kinglet-config.cmake" "$prefix/lib/cmake/kinglet
 sed -e "s|@VERSION@|$version|" "$here/packaging/kinglet-config-version.cmake.in" > "$prefix/lib/cmake/kinglet/kinglet-config-version.cmake"
 sed -e "s|@VERSION@|$version|" -e "s|@PRIVATE@|$private|" "$here/packaging/kinglet.pc.in" > "$prefix/lib/pkgconfig/kinglet.pc"
 cat << END
-libkinglet $version is in $prefix. To compile a program that finds it when it runs:
+libkinglet $version is in $prefix. To compile a program that finds it at run time:
     export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
     cc program.c \$(pkg-config --cflags --libs kinglet) -Wl,-rpath,$prefix/lib
 END

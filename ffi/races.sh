@@ -1,31 +1,32 @@
 #!/usr/bin/env bash
-# Eight threads that share sessions at random, under ThreadSanitizer: ffi/races.sh [SECONDS, 60].
-# All code is built with it, the standard library too, which needs a nightly toolchain and its source:
+# Runs eight threads that share sessions at random under ThreadSanitizer: ffi/races.sh [SECONDS, 60].
+# All code is instrumented, the standard library too, which needs a nightly toolchain and its source:
 #     rustup toolchain install nightly --component rust-src
-# KINGLET_NIGHTLY names one of a day.
-# Without wgpu: drivers of graphics cards are not built with it, and what it doesn't see it reports.
+# KINGLET_NIGHTLY names the nightly of a certain day.
+# Without wgpu: GPU drivers are not instrumented, and ThreadSanitizer reports false races in them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1-60}
 toolchain=${KINGLET_NIGHTLY-nightly}
 target=$(rustc -vV | sed -n 's/^host: //p')
 folder=target/races
-# With lines, for its reports.
+# Keep line numbers for the reports.
 CARGO_INCREMENTAL=0 CARGO_PROFILE_RELEASE_STRIP=none RUSTFLAGS=-Zsanitizer=thread cargo "+$toolchain" build -Zbuild-std --release --locked -p kinglet-ffi --no-default-features \
     --target "$target" --target-dir "$folder"
 built=$PWD/$folder/$target/release
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# Programs look for the library by the name that holds its version.
+# Programs load the library by its versioned name.
 ln -s "$built/libkinglet.so" "$work/libkinglet.so.1"
 ln -s libkinglet.so.1 "$work/libkinglet.so"
-# Rust's own runtime, which fits what Rust was compiled to call; gcc would link its own, of another version.
+# Rust's own runtime matches the code that Rust compiled; gcc would link another version.
 runtime=$(rustc "+$toolchain" --print sysroot)/lib/rustlib/$target/lib/librustc-nightly_rt.tsan.a
 build() { # SOURCE PROGRAM LIBRARIES...
     gcc -std=c99 -D_POSIX_C_SOURCE=200809L -g -O1 -Wall -Wextra -Werror -pedantic -fsanitize=thread -Iffi/include -c "$1" -o "$2.o"
     gcc "$2.o" -Wl,--whole-archive "$runtime" -Wl,--no-whole-archive -rdynamic "${@:3}" -lpthread -ldl -lm -lrt -o "$2"
 }
-# A race made on purpose must be reported, else silence says nothing: two threads have the library write to one place.
+# Two threads have the library write to the same address. If this deliberate race is not reported, silence proves
+# nothing.
 cat > "$work/race.c" << 'EOF'
 #include <pthread.h>
 #include "kinglet.h"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The C programs under valgrind and AddressSanitizer: ffi/sanitize.sh [FOLDER OF THE BUILT LIBRARY, target/release].
-# Valgrind sees all that the library does; its reports have lines where the library was built with CARGO_PROFILE_RELEASE_STRIP=none.
-# AddressSanitizer sees the programs' own accesses, and frees and leaks on both sides.
+# Runs the C programs under valgrind and AddressSanitizer: ffi/sanitize.sh [FOLDER OF THE BUILT LIBRARY,
+# target/release]. Valgrind sees all accesses of the library; its reports have line numbers if the library was built
+# with CARGO_PROFILE_RELEASE_STRIP=none. AddressSanitizer sees the programs' own accesses, and frees and leaks on both
+# sides.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 built=$(cd "${1-target/release}" && pwd)
@@ -9,7 +10,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 ln -s "$built/libkinglet.so" "$work/libkinglet.so.1"
 ln -s libkinglet.so.1 "$work/libkinglet.so"
-# No drivers of graphics cards: what they leak and how they compile is theirs.
+# Hide GPU drivers: their leaks and findings are not ours.
 export VK_ICD_FILENAMES=$work/none VK_DRIVER_FILES=$work/none XDG_RUNTIME_DIR=$work
 hybrid=models/demo/hybrid xlstm=models/demo/xlstm
 
@@ -26,7 +27,7 @@ for kind in plain asan; do
     compile tests/ffi/hostile.c hostile-$kind "${flags[@]}"
     compile tests/ffi/hostile_sessions.c hostile_sessions-$kind "${flags[@]}"
 done
-# What the process holds in statics until its end is no leak; memory that nothing points to is.
+# Only definite leaks count: memory that statics point to until the process ends is not a leak.
 memcheck=(valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite)
 echo "Say hello." | ASAN_OPTIONS=detect_leaks=1 "$work/chat-asan" $hybrid 1 > "$work/out"
 "$work/hostile-asan" $hybrid $xlstm

@@ -1,20 +1,20 @@
-"""Puts the declarations of kinglet.h into sections: cbindgen's output from standard input to standard output.
+"""Sorts the declarations of kinglet.h into sections: reads cbindgen's output from standard input, writes to standard output.
 
-cbindgen writes all types, then all functions. A reader wants what belongs together in one place, and what is needed first at the beginning:
-that order is here. A name that is in no section is an error.
+cbindgen writes all types, then all functions. This puts related declarations together, the most needed first. A name without a
+section is an error.
 """
 
 import fnmatch
 import re
 import sys
 
-# Title, what a reader should know first, and names in their order; `*` stands for any characters. The first that matches counts.
+# Title, introduction, and names in order; `*` matches any characters. The first match counts.
 SECTIONS = [
     ("Errors", "", ["kinglet_status", "kinglet_last_error", "kinglet_last_error_copy"]),
     ("Versions", "", ["KINGLET_ABI_VERSION", "kinglet_check_abi", "kinglet_abi_version", "kinglet_version"]),
     (
         "Objects",
-        "What handles stand for. A chat needs a model, a session and a generation.",
+        "Types of handles. A chat needs a model, a session and a generation.",
         [f"struct {name}" for name in [
             "kinglet_model", "kinglet_session", "kinglet_generation", "kinglet_generation_options",
             "kinglet_model_options", "kinglet_tokenizer", "kinglet_decoder", "kinglet_snapshot", "kinglet_files", "*",
@@ -30,14 +30,14 @@ SECTIONS = [
     ),
     (
         "Answers",
-        "A generation is created with a prompt, then run: token by token, or at once with a callback.",
+        "Create a generation with a prompt, then run it: token by token, or at once with a callback.",
         ["kinglet_generation_create_chat", "kinglet_generation_create_text", "kinglet_generation_create",
          "kinglet_generation_next", "kinglet_token_callback", "kinglet_generation_run", "kinglet_generation_stop",
          "kinglet_generation_delete", "kinglet_generation_text", "kinglet_finish", "kinglet_generation_finish",
          "kinglet_stat", "kinglet_generation_stat", "kinglet_model_render"],
     ),
     (
-        "How an answer is generated",
+        "Options for generating an answer",
         "",
         ["kinglet_generation_options_create", "kinglet_generation_options_delete", "kinglet_sampling",
          "kinglet_generation_options_set", "kinglet_generation_options_*"],
@@ -55,13 +55,13 @@ SECTIONS = [
          "kinglet_step", "kinglet_model_embedding_width", "kinglet_model_embed", "kinglet_session_feed_embeddings"],
     ),
     (
-        "Copies, going back, files",
+        "Copies, rewinding, files",
         "",
         ["kinglet_session_fork", "kinglet_session_rewind", "kinglet_session_mark", "kinglet_snapshot_*",
          "kinglet_session_restore", "kinglet_session_save*", "kinglet_session_load*", "kinglet_session_memory"],
     ),
     (
-        "How a model is opened",
+        "Options for opening a model",
         "",
         ["kinglet_model_options_create", "kinglet_model_options_delete", "kinglet_progress_callback",
          "kinglet_model_options_*"],
@@ -85,7 +85,7 @@ NAMES = [
 
 
 def name_of(block):
-    """The name that a block declares; None for guards and includes."""
+    """The name that a block declares, or None for guards and includes."""
     declaration = re.sub(r"/\*.*?\*/", "", block, flags=re.DOTALL)
     for pattern in NAMES:
         found = re.search(pattern, declaration)
@@ -95,7 +95,7 @@ def name_of(block):
 
 
 def place_of(name):
-    """Section and place in it."""
+    """The section of a name, and its place there."""
     for section, (_, _, patterns) in enumerate(SECTIONS):
         for place, pattern in enumerate(patterns):
             if fnmatch.fnmatchcase(name, pattern):
@@ -120,7 +120,7 @@ def main():
             opening = block
         else:
             (after if declared else before).append(block)
-    # Stable: what one pattern matches stays in the order of the sources.
+    # A stable sort: declarations that match one pattern keep the order of the sources.
     declared.sort(key=lambda entry: entry[0])
     parts, last = before + [opening], None
     for (section, _), block in declared:

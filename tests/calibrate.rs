@@ -1,4 +1,5 @@
-//! Calibration: it comes nearer to the model than a search without it, on other text, and needs no more memory than allowed.
+//! Calibration comes closer to the model than a search without it, also on other text, and uses no
+//! more memory than allowed.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo/xlstm")
 }
 
-/// `text`, and how the model goes on from every 32 tokens of it.
+/// `text` interleaved with the model's continuation after every 32 tokens of it.
 fn spoken(model: &Model, text: &[u32]) -> Vec<u32> {
     let mut sampler =
         Sampler::new(SamplingOptions { temperature: 0.8, ..Default::default() }, 7).unwrap();
@@ -33,7 +34,7 @@ fn spoken(model: &Model, text: &[u32]) -> Vec<u32> {
     all
 }
 
-/// Text that was written for the tests.
+/// Text written for the tests.
 fn held_out() -> TextTokens {
     let bytes = std::fs::read(fixtures().join("demo/xlstm.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -51,7 +52,7 @@ fn feedback_lessens_the_divergence_and_more_passes_change_nothing() {
         job.write(&out, method, &WriteOptions::new(), &mut |_, _| true).unwrap();
         out
     };
-    // What the model says of itself after the beginnings of texts like those that it is held to.
+    // The model's own continuations of text similar to the held-out text.
     let mut held_out = held_out();
     let half = held_out.tokens.len() / 2;
     let text = TextTokens { tokens: spoken(&model, &held_out.tokens[..half]), begin: None };

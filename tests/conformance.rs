@@ -1,5 +1,6 @@
-//! Every family against the reference implementation: logits and greedy tokens of tiny random checkpoints, in full precision and
-//! as MLX converts and quantizes them, for prefill in one go, in chunks and token by token, on one thread and two.
+//! Every family against the reference implementation: logits and greedy tokens of tiny random
+//! checkpoints, in full precision and as converted and quantized by MLX, for prefill at once, in
+//! chunks and token by token, on one and two threads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,14 +22,14 @@ use kinglet_tests::reference;
 use kinglet_tests::target::{Target, wgpu_targets};
 use kinglet_tests::{Case, argmax, case_named, cases, foreign_cases, quantized_cases, relative_l2};
 
-/// The bound on the relative L2 error of f32 logits on the CPU.
+/// Bound on the relative L2 error of f32 logits on the CPU.
 const BOUND: f64 = 1e-5;
-/// The same on wgpu, whose devices round `exp` and their like each in its own way.
+/// The same on wgpu, where devices round `exp` and other functions differently.
 const WGPU_BOUND: f64 = 1e-4;
-/// The same of a token's logits where weights and activations are rounded to f16 on the device.
+/// The same for a token's logits if the device rounds weights and activations to f16.
 const HALF_BOUND: f64 = 0.02;
 
-/// Activations as they are: what is compared with the reference.
+/// Exact activations, for comparisons with the reference.
 fn exact() -> ModelOptions {
     ModelOptions::new().backend(kinglet::Backend::Cpu).activations(Activations::F32)
 }
@@ -52,12 +53,12 @@ fn for_each_case(check: impl Fn(&Case) -> Vec<String> + Sync) {
     for_each(&cases(), check);
 }
 
-/// As [`for_each_case`], with the checkpoints that MLX converted.
+/// Like [`for_each_case`], with the checkpoints converted by MLX.
 fn for_all_cases(check: impl Fn(&Case) -> Vec<String> + Sync) {
     for_each(&[cases(), quantized_cases()].into_iter().flatten().collect::<Vec<_>>(), check);
 }
 
-/// Checks the cases on all processors, since a test by itself has one thread.
+/// Checks the cases on all CPU cores, since a test has only one thread.
 fn for_each(cases: &[Case], check: impl Fn(&Case) -> Vec<String> + Sync) {
     let next = AtomicUsize::new(0);
     let work = || {
@@ -75,8 +76,8 @@ fn for_each(cases: &[Case], check: impl Fn(&Case) -> Vec<String> + Sync) {
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// The plan in plain f64 has no state, no chunks and no rounding to speak of: where it agrees, the plan computes what the family
-/// means, and the op tests hold backends to the right functions.
+/// The plan in f64 has no state, no chunks and negligible rounding: where it agrees, the plan
+/// computes what the family specifies, and the op tests check backends against the same functions.
 #[test]
 fn the_plan_in_plain_f64_equals_the_reference() {
     let exact = |case: &Case| case.info["exact"] == "true";
@@ -143,7 +144,7 @@ fn logits_equal_the_reference_on_every_instruction_set() {
     });
 }
 
-/// What follows the prompt greedily, if it is not what the reference says.
+/// Compares the greedy continuation with the reference; returns it if it differs.
 fn check_greedy(case: &Case, model: &Model) -> Option<String> {
     let mut session = model.session().unwrap();
     let mut next = argmax(session.feed(&case.tokens[..case.prompt]).unwrap());
@@ -156,8 +157,8 @@ fn check_greedy(case: &Case, model: &Model) -> Option<String> {
     wrong.then(|| format!("{}: {greedy:?}, not {:?}", case.name, case.greedy))
 }
 
-/// Activations in eight bits are off by a 254th of the largest of their 32 at most, in every layer: these models of small width, without
-/// training, feel it more than any real one.
+/// The error of 8-bit activations is at most a 254th of the largest of 32, in every layer. These
+/// narrow, untrained models are more sensitive to it than real ones.
 const INT8_BOUND: f64 = 0.05;
 
 #[test]
@@ -196,7 +197,7 @@ fn logits_and_greedy_tokens_on_wgpu_equal_the_reference() {
         let quantized = case.name.starts_with("quantized/");
         let mut failures = Vec::new();
         for (place, target) in targets.iter().enumerate() {
-            // Devices that are played by the processor are slow: each case is fed in every way on one target.
+            // Software adapters are slow: each case is fed in every way on only one target.
             let first = (place + case.name.len()).is_multiple_of(targets.len());
             let chunks: &[(usize, usize)] = match (first, quantized) {
                 (true, false) => &[(usize::MAX, 64), (usize::MAX, 7), (14, 1)],
@@ -217,8 +218,8 @@ fn logits_and_greedy_tokens_on_wgpu_equal_the_reference() {
             if first {
                 failures.extend(check_greedy(case, &model));
             }
-            // The fastest arithmetic that the device has: activations in eight bits where there are few tokens, in f16 where
-            // there are many, cooperative matrices.
+            // The fastest arithmetic of the device: 8-bit activations for few tokens, f16 or
+            // cooperative matrices for many.
             let forms: &[(usize, usize, f64)] = match (first, quantized) {
                 (_, true) => &[(usize::MAX, 64, INT8_BOUND), (9, 2, INT8_BOUND)],
                 (true, false) => &[(usize::MAX, 64, HALF_BOUND), (usize::MAX, 17, HALF_BOUND)],
@@ -232,7 +233,8 @@ fn logits_and_greedy_tokens_on_wgpu_equal_the_reference() {
                 let rows = got.chunks(vocab).zip(case.logits.chunks(vocab));
                 let mut errors: Vec<f64> = rows.map(|(a, b)| relative_l2(a, b)).collect();
                 errors.sort_by(f64::total_cmp);
-                // Rounding sends some tokens to other experts, and what they leave in the state is seen by those behind.
+                // Rounding sends some tokens to other experts, and later tokens see the effect in
+                // the state.
                 let branches = model.spec().blocks.iter().flat_map(|block| &block.branches);
                 let mut parts = branches.flat_map(|branch| branch.mixer.parts());
                 let routes = parts.any(|part| part.role == Role::Router);
@@ -277,7 +279,7 @@ fn what_ends_a_text_is_read_from_either_spelling_of_a_config() {
     });
 }
 
-/// `llama/CASE` in a folder of its own, with changed config and weights.
+/// A copy of `llama/CASE` with changed config and weights.
 fn changed(case: &str, config: impl Fn(String) -> String, rename: (&str, &str)) -> (TempDir, Case) {
     let mut case = cases().into_iter().find(|c| c.name == format!("llama/{case}")).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -308,7 +310,7 @@ fn a_head_of_its_own_is_used_although_the_config_ties_it() {
 }
 
 #[test]
-fn a_head_alone_serves_as_embedding_where_they_are_tied() {
+fn a_tied_head_alone_serves_as_embedding() {
     let rename = ("model.embed_tokens.weight", "lm_head.weight");
     let (_folder, case) = changed("tied", |text| text, rename);
     let model = open(&case, &exact());
@@ -316,7 +318,8 @@ fn a_head_alone_serves_as_embedding_where_they_are_tied() {
     assert!(error <= BOUND, "{error:.2e}");
 }
 
-/// The formats of all matrices of all quantized cases, with the type of affine scales; and the families that have 4 and 8 bits.
+/// Formats of all matrices of all quantized cases with the types of affine scales, and the families
+/// with 4 and 8 bits.
 #[test]
 fn quantized_cases_have_every_format_and_family() {
     let (mut formats, mut scales) = (BTreeSet::new(), BTreeSet::new());
@@ -350,7 +353,7 @@ fn quantized_cases_have_every_format_and_family() {
     }
 }
 
-/// Each part of a quantized tensor counts: the logits move when one byte of it does.
+/// Every part of a quantized tensor matters: changing one byte of it moves the logits.
 #[test]
 fn codes_scales_biases_and_factors_all_matter() {
     for (name, part) in [
@@ -378,7 +381,7 @@ fn codes_scales_biases_and_factors_all_matter() {
         let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
         // The last byte of a little-endian float, or a byte of whatever else, within the first row or expert.
         let (start, end) = metadata.info(part).unwrap().data_offsets;
-        // (Of the embedding, in the row of the first token.)
+        // For the embedding, in the row of the first token.
         let row = if part.contains("embed") { case.tokens[0] as usize } else { 0 };
         let start = start + row * (end - start) / case.vocab();
         let within = if part.ends_with("weight") { 0 } else { 3.min(end - start - 1) };
@@ -394,10 +397,12 @@ fn codes_scales_biases_and_factors_all_matter() {
     }
 }
 
-/// The bound where weights had to be encoded anew in 8 bits: 2 or 3 bits more than those that the layouts themselves keep.
+/// Bound if weights were encoded again in 8 bits: 2 or 3 bits more than the layouts themselves
+/// have.
 const ENCODED_ANEW: f64 = 1.5e-2;
 
-/// GPTQ, AWQ and FP8 checkpoints, converted while they are loaded: exact where a format here holds the same weights.
+/// GPTQ, AWQ and FP8 checkpoints, converted while loading: exact if one of our formats can hold the
+/// same weights.
 #[test]
 fn foreign_layouts_are_converted() {
     let (mut exact, mut inexact, mut failures) = (0, 0, Vec::new());
@@ -419,7 +424,7 @@ fn foreign_layouts_are_converted() {
             exact += 1;
         } else {
             inexact += 1;
-            // Less than the bound of exact ones would show that nothing was rounded.
+            // An error below the exact bound would show that nothing was rounded.
             assert!(error > BOUND, "{}: {error:.2e}", case.name);
         }
     }
@@ -427,7 +432,8 @@ fn foreign_layouts_are_converted() {
     assert!(exact >= 10 && inexact >= 3, "{exact} exact, {inexact} not");
 }
 
-/// The residual stream after `blocks`, through the head's matrix, which is linear where its norm and soft cap are left out.
+/// The residual stream after `blocks`, through the head's matrix, which is linear without its norm
+/// and soft cap.
 fn stream(model: &Model, blocks: Vec<Block>, options: &ModelOptions, chunk: usize) -> Vec<f64> {
     let mut plan = Plan::new(&ModelSpec { blocks, ..model.spec().clone() });
     let Some(Op::Head(head)) = plan.ops.last_mut() else { panic!("a plan ends in its head") };
@@ -484,7 +490,7 @@ fn branches_of_a_block_see_the_stream_from_before_it() {
             .map(|(i, j)| [&branches[i], &branches[j]])
             .collect();
         for target in &targets {
-            // Devices take long to compile kernels: there, each branch is first once.
+            // Devices compile kernels slowly: there, each branch is first only once.
             let every = if target.name == "cpu" { 1 } else { (branches.len() - 1).max(1) };
             for pair in pairs.iter().step_by(every) {
                 for chunk in [24, 1] {
@@ -502,7 +508,7 @@ fn branches_of_a_block_see_the_stream_from_before_it() {
                         pair[0].mixer.layer().kind(),
                         pair[1].mixer.layer().kind(),
                     );
-                    // One after the other they would give something else.
+                    // Run one after another they would give a different result.
                     let serial = run(vec![block(&pair[..1]), block(&pair[1..])]);
                     assert!(relative(&serial, &sum) > 1e-3, "{name}: no difference");
                 }

@@ -1,4 +1,5 @@
-//! The demo models that ship with the repository: their numbers are those of the reference implementation, and they talk.
+//! The demo models of the repository: their numbers equal the reference implementation's, and they
+//! can chat.
 
 use std::path::{Path, PathBuf};
 
@@ -17,15 +18,15 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo").join(name)
 }
 
-/// What `transformers` made of a model, in f32.
+/// Results of `transformers` for a model, in f32.
 struct Reference {
-    /// A fixed text, and the logits after its last tokens.
+    /// A fixed text; below, the logits after its last tokens.
     tokens: Vec<u32>,
     logits: Vec<f32>,
-    /// A chat's opening and its greedy continuation.
+    /// A chat's opening; below, its greedy continuation.
     chat: Vec<u32>,
     greedy: Vec<u32>,
-    /// Held-out text and its mean negative log likelihood per predicted token.
+    /// Held-out text; below, its mean negative log likelihood per predicted token.
     text: Vec<u32>,
     nll: f64,
 }

@@ -1,4 +1,5 @@
-//! Evaluation against a plain computation from logits: those of the reference implementation, and the engine's own.
+//! Evaluation against a plain computation from logits, the reference implementation's and the
+//! engine's own.
 
 use std::path::{Path, PathBuf};
 
@@ -53,7 +54,7 @@ fn divergence_is_that_of_the_two_models_logits() {
     let tokenizer = Tokenizer::from_folder(model.folder()).unwrap();
     let story = "Once upon a time, there was a little dog named Spot. Spot loved to play in the sand. One day he found a boat.";
     let mut text = TextTokens::new(&tokenizer, story).unwrap();
-    // A token to begin with takes the place of a window's first.
+    // A begin token replaces the first token of a window.
     text.begin = Some(4);
     let (context, stride) = (16, 5);
     let (mut divergences, mut differences, mut same) = (Vec::new(), Vec::new(), 0);
@@ -90,13 +91,13 @@ fn divergence_is_that_of_the_two_models_logits() {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / count as f64;
     assert_eq!(result.predictions, count);
     assert_eq!(seen.0, seen.1);
-    // The engine computes windows in other pieces here, so its logits differ in their last bits.
+    // The engine splits windows differently here, so its logits differ in their last bits.
     let near = |a: f64, b: f64| (a - b).abs() <= 1e-4 * b.abs();
     assert!(near(found.divergence.mean, mean(&divergences)), "{found:?}");
     assert!(near(found.divergence.max, divergences.iter().copied().fold(0.0, f64::max)));
     assert!(near(found.log_prob_difference, mean(&differences)));
     assert!((found.same_top - same as f64 / count as f64).abs() < 1e-12);
-    // The same model is no way from itself.
+    // A model has no divergence from itself.
     let result = evaluate(&model, Some(&model), &text, &options, &mut |_, _| true).unwrap();
     let found = result.comparison.unwrap();
     assert_eq!((found.divergence.max, found.same_top), (0.0, 1.0));

@@ -1,6 +1,7 @@
-//! The C interface as its users meet it: programs in C, C++, Java and Python, compiled against `kinglet.h` and run with a demo model.
+//! The C interface from its users' side: programs in C, C++, Java and Python, compiled against
+//! `kinglet.h` and run with a demo model.
 //!
-//! What needs a compiler or an interpreter that is not there is passed over with a word; CI has them all.
+//! Tests that need a missing compiler or interpreter are skipped with a message; CI has them all.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -16,7 +17,7 @@ fn model(name: &str) -> PathBuf {
     root().join("models/demo").join(name)
 }
 
-/// A folder with the shared library under the names by which it is linked and loaded.
+/// A folder with the shared library under the names for linking and loading.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<TempDir> = OnceLock::new();
     let folder = LIBRARY.get_or_init(|| {
@@ -29,25 +30,26 @@ fn library() -> &'static Path {
     folder.path()
 }
 
-/// A command line as over ssh and in containers, where a desktop's session is missing and libraries below like to complain about that on
-/// standard error: the library is silent.
+/// A command line as over ssh and in containers, without a desktop session, where other libraries
+/// like to complain on standard error: the library must be silent.
 fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_remove("XDG_RUNTIME_DIR").env_remove("WAYLAND_DISPLAY");
     command
 }
 
-/// Whether a program is there.
+/// Whether a program is installed.
 fn there(program: &str) -> bool {
     let found = command(program).arg("--version").output().is_ok_and(|o| o.status.success());
     found || pass_over(&format!("there is no {program}"))
 }
 
-/// Says why a test is passed over, and fails it where `KINGLET_REQUIRE_TOOLS` is set, as it is in CI. Gives `false`.
+/// Prints why a test is skipped, or fails it if `KINGLET_REQUIRE_TOOLS` is set, as in CI. Returns
+/// `false`.
 #[track_caller]
 fn pass_over(why: &str) -> bool {
     assert!(std::env::var_os("KINGLET_REQUIRE_TOOLS").is_none(), "{why}");
-    eprintln!("passed over: {why}");
+    eprintln!("skipped: {why}");
     false
 }
 
@@ -60,7 +62,7 @@ fn succeeded(what: &str, output: &Output) -> String {
     out
 }
 
-/// Compiles one source as strictly as possible and links it with the library.
+/// Compiles one source with the strictest warnings and links it with the library.
 fn compile(compiler: &str, standard: &str, source: &str, folder: &Path) -> PathBuf {
     let program = folder.join("program");
     let mut compile = command(compiler);
@@ -137,7 +139,7 @@ fn the_chat_in_c_chats() {
     assert_eq!(first.matches("\n> ").count(), 3, "two answers and the end: {first}");
     assert!(first.contains("[0 tokens reused, "), "{first}");
     assert!(first.matches(" tokens reused, ").count() == 2, "{first}");
-    // The same seed, the same answers; only the times differ.
+    // The same seed gives the same answers; only the times differ.
     let words = |text: &str| -> String {
         text.lines().filter(|line| !line.starts_with('[')).collect::<Vec<_>>().join("\n")
     };
@@ -169,7 +171,7 @@ fn the_program_in_the_header_links_with_what_cargo_builds_and_answers() {
     let (_, name) = name.split_once("soname: [").expect("the library has a name");
     let (name, _) = name.split_once(']').unwrap();
     assert!(built.join(name).is_file(), "there is no {name} beside libkinglet.so");
-    // As ffi/README.md says it, by name and by path.
+    // As in ffi/README.md, by name and by path.
     let by_name = ["-L".to_string() + built.to_str().unwrap(), "-lkinglet".into()];
     let by_path = [built.join("libkinglet.so").to_str().unwrap().to_string()];
     for libraries in [&by_name[..], &by_path[..]] {
@@ -230,7 +232,7 @@ fn models_are_opened_from_regions_of_an_archive() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    // One file that holds all the others, at odd places: what an application's package is.
+    // One file that contains all others at odd offsets, like an application package.
     let names = [
         "config.json",
         "tokenizer.json",
@@ -261,19 +263,19 @@ fn the_package_for_python_works() {
     }
     let package = root().join("examples/python");
     let mut python = command("python3");
-    // Those that need nothing but Python; `.ci/run` installs the package and runs all of them.
+    // Only tests that need nothing but Python; `.ci/run` installs the package and runs all of them.
     python.args(["-W", "error", "-m", "unittest", "tests.test_kinglet"]).current_dir(&package);
     python
         .env("KINGLET_TEST_MODEL", model("hybrid"))
         .env("KINGLET_LIBRARY", library().join("libkinglet.so"))
         .env("PYTHONDONTWRITEBYTECODE", "1");
     let output = python.output().unwrap();
-    // unittest reports on standard error.
+    // unittest writes its report to standard error.
     let report = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && report.contains("\nOK"), "{report}");
 }
 
-/// Where the headers of Java's native interface are: beside the compiler.
+/// The folder of the headers of Java's native interface, next to the compiler.
 fn java_home() -> Option<PathBuf> {
     if !there("javac") || !there("java") || !there("gcc") {
         return None;
@@ -318,7 +320,7 @@ fn the_classes_for_android_work_on_the_desktop() {
     assert!(!report.contains("WARNING"), "{report}");
 }
 
-/// A display that nobody sees, for as long as it lives.
+/// A virtual display, for as long as it lives.
 struct Display(std::process::Child, String);
 
 impl Display {
@@ -326,7 +328,7 @@ impl Display {
         use std::io::{BufRead, BufReader};
         use std::process::Stdio;
         let mut server = command("Xvfb");
-        // It chooses a number that is free and says which.
+        // It chooses a free number and prints it.
         server.args(["-displayfd", "1", "-screen", "0", "720x480x24", "-nolisten", "tcp"]);
         server.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut server = server.spawn().unwrap();
@@ -376,7 +378,8 @@ fn install_builds_what_is_missing_where_cargo_builds() {
     let built = kinglet_tests::cargo::build();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    // A cargo that says what the real one says, and takes a library that is built already for what it was told to build.
+    // A wrapper of cargo that passes `metadata` through and, in place of a build, copies an
+    // existing library.
     let real = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let script = format!(
         "#!/bin/sh\nif [ $1 = metadata ]; then exec '{}' \"$@\"; fi\necho \"$@\" >> '{}'\n\
@@ -389,7 +392,7 @@ fn install_builds_what_is_missing_where_cargo_builds() {
     std::fs::set_permissions(path("cargo"), PermissionsExt::from_mode(0o755)).unwrap();
     let install = |made: &str, arguments: &[&str]| {
         let mut install = command(root().join("ffi/install.sh"));
-        // Relative, as cargo takes it: to where it is called.
+        // Relative to the current folder, as cargo takes it.
         install.current_dir(folder.path()).env("CARGO", path("cargo")).env("MADE", made);
         install.env("CARGO_TARGET_DIR", "else where").args(arguments).output().unwrap()
     };
@@ -407,7 +410,7 @@ fn install_builds_what_is_missing_where_cargo_builds() {
     let calls: Vec<&str> = calls.lines().collect();
     assert!(calls[0].contains("--package kinglet-ffi") && calls[0].contains("--profile dist"));
     assert!(calls[1].contains("--profile release --target a-b-c"), "{calls:?}");
-    // A folder that was named is taken as it is: nothing is built.
+    // A given folder is used as it is: nothing is built.
     let refused = install("dist", &["prefix", "no folder"]);
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
@@ -418,7 +421,7 @@ fn install_builds_what_is_missing_where_cargo_builds() {
     assert!(!path("prefix").exists());
 }
 
-/// That a program chats, and which libraries named kinglet it looks for.
+/// Checks that a program chats, and which libraries named kinglet it links.
 #[track_caller]
 fn chats_with(program: &Path, libraries: usize) {
     let said = run(program, &[&model("hybrid"), Path::new("7")], "Hello!\n");
@@ -443,7 +446,7 @@ fn pkg_config_finds_what_is_installed_also_after_a_move() {
         let config = config.env("PKG_CONFIG_PATH", to.join("lib/pkgconfig")).output().unwrap();
         let mut flags = succeeded("pkg-config", &config);
         if kind == "static" {
-            // The linker would take the shared library that lies beside it.
+            // The linker would prefer the shared library in the same folder.
             flags = flags.replace("-lkinglet", "-l:libkinglet.a");
         }
         let program = moved.path().join(kind);

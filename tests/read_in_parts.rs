@@ -1,5 +1,5 @@
-//! Checkpoints whose files are neither mapped nor in memory but read in parts, as a browser's are: the same numbers on every backend, and
-//! errors where a part can't be had.
+//! Checkpoints whose files are neither mapped nor in memory but read in parts, as in a browser: the
+//! same numbers on every backend, and errors if a part can't be read.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use kinglet::{Backend, Error, Model, ModelFiles, ModelOptions, ReadAt};
 use kinglet_tests::target::wgpu_targets;
 use kinglet_tests::{Case, cases, quantized_cases};
 
-/// A file in memory that counts what is read of it, and fails from a byte on.
+/// A file in memory that counts the bytes read, and fails from a given byte on.
 #[derive(Debug)]
 struct Counted {
     bytes: Vec<u8>,
@@ -44,7 +44,7 @@ fn open(case: &Case, reader: &Arc<Counted>, options: &ModelOptions) -> Result<Mo
     Model::open(files.mount().path(), options)
 }
 
-/// The first case of each family, dense and quantized, whose weights are one file.
+/// The first case of each family, dense and quantized, with weights in a single file.
 fn few() -> Vec<Case> {
     let mut chosen: Vec<Case> = Vec::new();
     for case in cases().into_iter().chain(quantized_cases()) {
@@ -110,7 +110,7 @@ fn a_part_that_cannot_be_had_is_an_error() {
             assert!(error.to_string().contains("the network is gone"), "{fails_from}: {error}");
         }
     }
-    // Shorter and other than it should be: found by the header's rules.
+    // Truncated or modified files are detected by the header's rules.
     for bytes in [
         vec![],
         vec![0xff; 7],

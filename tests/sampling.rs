@@ -1,4 +1,4 @@
-//! Tokens that a device chooses by itself, against those that the sampler chooses on the host.
+//! Tokens chosen by the device, against those that the sampler chooses on the host.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ use kinglet_tests::random::Random;
 use kinglet_tests::target::wgpu_targets;
 use kinglet_tests::tensors::{Stored, Tensors};
 
-/// Distributions that the logits after a token can have.
+/// Number of distributions for the logits after a token.
 const SHAPES: usize = 5;
 
-/// Logits of a distribution.
+/// Logits with a given distribution.
 fn logits(shape: usize, vocab: usize) -> Vec<f32> {
     let mut random = Random::new((vocab * SHAPES + shape) as u64);
     let mut next = |id: usize| match shape {
-        // As a model's.
+        // Like a model's.
         0 => 2.5 * random.normal(),
         // Nearly flat.
         1 => 0.01 * random.normal(),
-        // One token far ahead, late in the vocabulary.
+        // One token far ahead of the others, late in the vocabulary.
         2 => random.normal() + if id == vocab - 2 { 12.0 } else { 0.0 },
-        // Many equals, among them the largest.
+        // Many ties, also for the largest.
         3 => random.uniform(-12.0, 3.0).round(),
-        // Far apart: most weigh nothing.
+        // Far apart: most tokens have no weight.
         _ => 300.0 * random.normal(),
     };
     (0..vocab).map(|id| next(id) as f32).collect()
@@ -59,7 +59,7 @@ fn model(vocab: usize, columns: &[Vec<f32>]) -> (Plan, Tensors) {
     (plan, tensors)
 }
 
-/// What the device chooses after each of `tokens`, all under way together.
+/// The device's choices after each of `tokens`, all in flight together.
 fn choose(
     executable: &dyn Executable,
     tokens: &[u32],
@@ -80,7 +80,7 @@ fn choose(
     })
 }
 
-/// Whether `number` falls on `token`, or so near to it that rounding decides.
+/// Whether `number` falls on `token`, or so close that rounding decides.
 fn falls_on(
     sampler: &mut Sampler,
     logits: &[f32],
@@ -104,7 +104,7 @@ fn falls_on(
 fn all_options() -> Vec<SamplingOptions> {
     let plain = SamplingOptions::default();
     let last = StageOrder::TemperatureLast;
-    // Shares that no number of equals comes to: there rounding would decide.
+    // Fractions that no number of ties adds up to; otherwise rounding would decide.
     vec![
         SamplingOptions::greedy(),
         plain.clone(),
@@ -157,7 +157,7 @@ fn a_seed_gives_the_tokens_that_it_gives_on_the_host() {
                         format!("{} of {vocab}, shape {}, {options:?}", target.name, tokens[i]);
                     let logits = &columns[tokens[i] as usize];
                     let Some(chosen) = chosen else {
-                        // More candidates than there is room for, and only there.
+                        // Only with more candidates than fit.
                         assert!(options.top_p < 1.0 && options.top_k == 0, "{what}");
                         let mut sampler = Sampler::new(options.clone(), 0).unwrap();
                         let candidates = sampler.distribution(logits).unwrap().len();
@@ -177,7 +177,7 @@ fn a_seed_gives_the_tokens_that_it_gives_on_the_host() {
                     assert!(right, "{what}: {chosen}, not {expected}");
                 }
             }
-            // Where a token of many has a share of 1e-5, rounding decides now and then.
+            // If a token of many has a probability of 1e-5, rounding sometimes decides.
             assert!(near * 40 <= equal, "{}: {equal} equal, {near} near", target.name);
             assert!(left <= equal / 6, "{}: {equal} equal, {left} left", target.name);
         }
@@ -189,14 +189,14 @@ fn the_lowest_of_equals_is_the_largest_and_broken_logits_are_left_to_the_host() 
     for target in wgpu_targets() {
         for vocab in [5, 2050, 3000] {
             let mut columns = vec![vec![1.0f32; vocab]; 4];
-            // Equals in one block and in several.
+            // Ties within one block and across blocks.
             for at in [vocab - 1, vocab - 2, vocab / 2] {
                 columns[1][at] = 2.0;
             }
             columns[2][vocab - 1] = f32::NAN;
             columns[3][vocab / 2] = f32::INFINITY;
             let (plan, tensors) = model(vocab, &columns);
-            // A product of infinity and zero is none, so the broken ones have no other columns beside them.
+            // Infinity times zero is NaN, so the broken logits have no other columns.
             for (column, expected) in [(0, Some(0)), (1, Some(vocab as u32 / 2))] {
                 let sound = model(vocab, &columns[..2]);
                 let executable =

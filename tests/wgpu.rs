@@ -1,4 +1,4 @@
-//! What the wgpu backend has beside the numbers of its ops: how many kernels a step launches, weights larger than a binding,
+//! The wgpu backend beyond the numbers of its ops: kernels per step, weights larger than a binding,
 //! quantized weights, sessions, errors.
 
 use std::sync::Arc;
@@ -18,13 +18,14 @@ use kinglet_tests::{Case, cases, quantized_cases, relative_l2};
 /// See `tests/conformance.rs`.
 const BOUND: f64 = 1e-4;
 
-/// The model with activations as they are.
+/// The model with exact activations.
 fn open(case: &Case, options: &ModelOptions) -> Model {
     Model::open(&case.folder, &options.clone().activations(Activations::F32))
         .unwrap_or_else(|e| panic!("{}: {e}", case.name))
 }
 
-/// The options of `target` where kernels see no more than `bytes`. Without subgroups, if that is what the target does.
+/// The options of `target` with a binding limit of `bytes`; without subgroups if the target has
+/// none.
 fn bounded(options: &ModelOptions, bytes: u64) -> ModelOptions {
     let limits = DeviceLimits { max_binding: Some(bytes), ..options.limits_of_device() };
     options.clone().device_limits(limits)
@@ -61,9 +62,10 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
                 Mixer::Mamba(_) => 6,
             })
             .sum();
-        // The embedding and the head are one each.
+        // The embedding and the head are one dispatch each.
         assert_eq!(model.dispatches(1), allowed + 2, "{}", case.name);
-        // In prefill each projection has its input made ready first, and scans in chunks take five; no more.
+        // In prefill each projection needs a dispatch that prepares its input, and chunked scans
+        // take at most five.
         let in_chunks = |mixer: &Mixer| matches!(mixer, Mixer::Mamba2(_) | Mixer::MLstm(_));
         let scans = mixers.iter().filter(|branch| in_chunks(&branch.mixer)).count();
         assert!(model.dispatches(100) <= 2 * (allowed + 2) + 3 * scans, "{}", case.name);
@@ -77,7 +79,7 @@ fn weights_larger_than_a_binding_are_split() {
         for target in wgpu_targets() {
             let whole = open(&case, &target.options);
             let most = whole.weights().tensors().map(|tensor| tensor.bytes).max().unwrap();
-            // The smallest bound that is enough for states and the like.
+            // The smallest limit that states and other buffers allow.
             let mut tried = Vec::new();
             let split = [4, 3, 2].into_iter().find(|parts| {
                 match split_logits(
@@ -103,7 +105,7 @@ fn weights_larger_than_a_binding_are_split() {
     }
 }
 
-/// Logits where kernels see no more than `bound` bytes, so that there are more than `dispatches` of them.
+/// Logits with a binding limit of `bound` bytes, which must give more than `dispatches` dispatches.
 fn split_logits(
     case: &Case,
     options: &ModelOptions,
@@ -139,7 +141,8 @@ fn sessions_share_steps_and_forks_go_their_own_ways() {
             assert!(relative_l2(a.logits(), &alone(first)) <= BOUND, "{}", case.name);
             let last = &b.logits()[(second.len() - 1) * vocab..];
             assert!(relative_l2(last, &alone(second)) <= BOUND, "{}", case.name);
-            // The fork goes on as the original would; the original, told something else, doesn't disturb it.
+            // The fork continues like the original would; the original, fed other tokens, doesn't
+            // disturb it.
             let mut fork = a.fork().unwrap();
             a.feed(&first[..5]).unwrap();
             fork.feed(second).unwrap();
@@ -156,7 +159,7 @@ fn sessions_share_steps_and_forks_go_their_own_ways() {
 fn steps_without_logits_and_with_many_of_them() {
     let case = named("llama/plain");
     for target in wgpu_targets() {
-        // A bound that leaves room for a few rows of logits at a time.
+        // A limit that allows a few rows of logits at a time.
         let vocab = open(&case, &target.options).vocab() as u64;
         let bound = (4 * vocab * 5).max(20 << 10);
         let model = open(&case, &bounded(&target.options, bound));
@@ -174,7 +177,7 @@ fn steps_without_logits_and_with_many_of_them() {
 }
 
 #[test]
-fn what_is_not_there_or_too_large_is_an_error_that_says_so() {
+fn missing_or_too_large_resources_are_named_errors() {
     let case = named("llama/plain");
     let options = ModelOptions::new().backend(Backend::Wgpu).adapter(99);
     let error = Model::open(&case.folder, &options).map(drop).unwrap_err();
@@ -187,12 +190,12 @@ fn what_is_not_there_or_too_large_is_an_error_that_says_so() {
         let options = target.options.clone().chunk(0);
         let error = Model::open(&case.folder, &options).map(drop).unwrap_err();
         assert!(matches!(error, Error::Option { name: "chunk", .. }), "{error}");
-        // Two models on one device: a session of one is not the other's.
+        // Two models on one device: a session of one does not belong to the other.
         let (one, other) = (open(&case, &target.options), open(&case, &target.options));
         let mut session = one.session().unwrap();
         let mut runs = [Run { session: &mut session, tokens: &[1], logits: Logits::Last }];
         assert!(matches!(other.step(&mut runs), Err(Error::ForeignSession)));
-        // Nothing of this has hurt the device.
+        // None of these errors has affected the device.
         assert!(session.feed(&case.tokens).is_ok());
     }
 }
@@ -201,7 +204,7 @@ fn what_is_not_there_or_too_large_is_an_error_that_says_so() {
 fn a_lost_device_is_an_error_and_the_model_can_be_opened_again() {
     let case = named("mamba2/plain");
     for target in wgpu_targets() {
-        // A bound of its own makes it another device than that of the other tests.
+        // A different limit makes it a different device from that of the other tests.
         let lost = open(&case, &bounded(&target.options, 1 << 26));
         let other = open(&case, &target.options);
         let expected = |logits: &[f32]| {
@@ -211,7 +214,7 @@ fn a_lost_device_is_an_error_and_the_model_can_be_opened_again() {
         let mut session = lost.session().unwrap();
         let mut beside = other.session().unwrap();
         expected(session.feed_all(&case.tokens).unwrap());
-        // What the host keeps outlives the device.
+        // Copies on the host survive the loss of the device.
         let mut kept = Vec::new();
         session.snapshot().unwrap().write_to(&mut kept).unwrap();
         let sessions = [session.fork().unwrap(), session];
@@ -223,11 +226,11 @@ fn a_lost_device_is_an_error_and_the_model_can_be_opened_again() {
             assert!(matches!(session.feed(&[1]), Err(Error::PoisonedSession)));
         }
         assert!(matches!(lost.session(), Err(Error::DeviceLost { .. })));
-        // What is on another device goes on, and a new one can be had.
+        // Models on other devices continue, and a new device can be opened.
         expected(beside.feed_all(&case.tokens).unwrap());
         let again = open(&case, &bounded(&target.options, 1 << 26));
         expected(again.session().unwrap().feed_all(&case.tokens).unwrap());
-        // The session goes on from its last snapshot, on a new device and on the processor.
+        // The session continues from its last snapshot, on a new device and on the CPU.
         let next = [&case.tokens[..], &[1]].concat();
         let processor = open(&case, &ModelOptions::new().backend(Backend::Cpu));
         let mut whole = processor.session().unwrap();
@@ -256,8 +259,8 @@ fn every_family_and_format_passes_the_self_test() {
     }
 }
 
-/// A quantized format as a checkpoint spells it: bits of a code, weights of a group, and the type of affine scales, or what
-/// scales are otherwise.
+/// A quantized format in a checkpoint's terms: bits per code, weights per group, and the type of
+/// affine scales or the kind of other scales.
 #[derive(Clone, Copy, Debug)]
 struct Format {
     bits: usize,
@@ -265,7 +268,7 @@ struct Format {
     scales: &'static str,
 }
 
-/// Every number of bits, group and type of scale.
+/// All bits, group sizes and scale types.
 fn formats() -> Vec<Format> {
     let mut formats = Vec::new();
     for (turn, bits) in [2, 3, 4, 5, 6, 8].into_iter().enumerate() {
@@ -303,7 +306,7 @@ fn push(
         })
         .collect();
     tensors.push_bytes(&format!("{name}.weight"), &with(words), "U32", &codes);
-    // Weights of about the size that keeps that of what they are multiplied with.
+    // Weights of a size that preserves the magnitude of their input.
     let size = (*cols as f64).powf(-0.5);
     let largest = (1 << format.bits) as f64;
     let mut floats = |mean: f64, spread: f64| -> Vec<u8> {
@@ -332,8 +335,8 @@ fn push(
     TensorSpec::new(format!("{name}.weight"), shape)
 }
 
-/// A plan with an op of each kind that multiplies with weights, all of them in `format` but a shared expert where that fits. Rows are `extra`
-/// longer than a multiple of 128.
+/// A plan with an op of each kind that multiplies with weights, all of them in `format`, except for
+/// a shared expert that does not fit it. Rows are `extra` longer than a multiple of 128.
 fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensors) {
     let (hidden, inner, experts, top_k, vocab) = (384 + extra, 1152 + extra, 3, 2, 37);
     let own = 128 + extra;
@@ -355,7 +358,7 @@ fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensor
     let shared_up = matrix(random, "shared_up", 64, hidden, other);
     let shared_down = matrix(random, "shared_down", hidden, 64, other);
     let head = matrix(random, "head", vocab, hidden, format);
-    // Experts are stacks, some rows of which are each expert's.
+    // Experts are stacks; each expert is a range of rows.
     let up_stack = push(&mut tensors, random, "ups", &[experts, 2 * own, hidden], format);
     let down_stack = push(&mut tensors, random, "downs", &[experts, hidden, own], format);
     let stacked = |tensor: &TensorSpec, row_offset: usize, rows: usize, cols: usize| Matrix {
@@ -447,7 +450,7 @@ fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensor
 #[test]
 fn every_quantized_format_gives_the_processors_logits() {
     let targets = wgpu_targets();
-    // Rows of groups of 16 may end within the 32 elements that are rounded together.
+    // Rows with groups of 16 may end within the 32 elements that are rounded together.
     let nvfp4 = *formats().last().unwrap();
     let rows = formats().into_iter().map(|format| (format, 0)).chain([(nvfp4, 16); 2]);
     for (turn, (format, extra)) in rows.enumerate() {
@@ -476,19 +479,20 @@ fn every_quantized_format_gives_the_processors_logits() {
         };
         let exact = ModelOptions::new().backend(Backend::Cpu).activations(Activations::F32);
         let expected = logits(&exact.threads(1), &[41]);
-        // Each format in both forms, each way to add up with some of them.
+        // Each format in both forms, and each reduction with some of the formats.
         let Some(target) = targets.get(turn % targets.len().max(1)) else { return };
         let exact = target.options.clone().activations(Activations::F32);
         for (options, cuts, bound) in [
-            // By tiles, and some by small ones.
+            // With tiles, some of them small.
             (&exact, &[41][..], 3e-5),
             (&exact, &[1, 3, 19, 18], 3e-5),
-            // Activations in eight bits where there are few, and in f16 by small tiles.
+            // 8-bit activations for few tokens, and f16 with small tiles.
             (&target.options, &[1, 3, 4, 11, 22], 0.04),
-            // In f16 by tiles.
+            // f16 with tiles.
             (&target.options, &[41], 0.01),
         ] {
-            // Rounding may send a token to another expert, and then its logits are others: nine of ten must be near.
+            // Rounding may send a token to another expert, whose logits then differ: nine out of
+            // ten must be close.
             let logits = logits(options, cuts);
             let pairs = logits.chunks(plan.vocab).zip(expected.chunks(plan.vocab));
             let mut errors: Vec<f64> = pairs.map(|(a, b)| relative_l2(a, b)).collect();

@@ -1,4 +1,4 @@
-/* Chats with a model on the terminal: cc chat.c -lkinglet -o chat && ./chat path/to/model (ffi/README.md: how to build and find the library) */
+/* Chats with a model on the terminal: cc chat.c -lkinglet -o chat && ./chat path/to/model (how to build and find the library: ffi/README.md) */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-// Kinglet for C++17: handles that delete themselves, exceptions, std::string. All of it is in this header, over kinglet.h.
+// Kinglet for C++17: RAII handles, exceptions, std::string. A single header that wraps kinglet.h.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@
 
 namespace kinglet {
 
-// A call that failed: its status and, as what(), the message.
+// A call that failed: its status and its message (what()).
 class error : public std::runtime_error {
 public:
     explicit error(kinglet_status status) : std::runtime_error(kinglet_last_error()), status_(status) {}
@@ -41,7 +41,7 @@ struct deleter {
 template <class T, kinglet_status (*Delete)(T *)>
 using handle = std::unique_ptr<T, deleter<T, Delete>>;
 
-// A text that Kinglet gave out, as a string of our own.
+// Copies text that Kinglet returned, and frees it.
 inline std::string take(char *text, std::size_t length) {
     struct guard {
         char *text;
@@ -60,7 +60,7 @@ inline std::vector<std::uint32_t> take(std::uint32_t *tokens, std::size_t count)
 
 }  // namespace detail
 
-// How an answer is generated.
+// Settings for generating an answer.
 class generation_options {
 public:
     generation_options() {
@@ -95,12 +95,12 @@ struct token {
     std::string text;
 };
 
-// One answer, a token at a time or all at once.
+// An answer, generated token by token or all at once.
 class generation {
 public:
     explicit generation(kinglet_generation *handle) : handle_(handle) {}
 
-    // The next token; nothing after the last.
+    // The next token; nullopt after the last.
     std::optional<token> next() {
         std::uint32_t id = 0;
         const char *text = nullptr;
@@ -109,7 +109,7 @@ public:
         return token{id, std::string(text, length)};
     }
 
-    // The rest of the answer. `each` returns whether to go on; what it throws is thrown here.
+    // Generates the rest of the answer. `each` returns whether to continue; what it throws is rethrown here.
     void run(const std::function<bool(std::uint32_t, std::string_view)> &each) {
         struct state {
             const std::function<bool(std::uint32_t, std::string_view)> &each;
@@ -151,18 +151,18 @@ private:
     detail::handle<kinglet_generation, kinglet_generation_delete> handle_;
 };
 
-// One sequence of tokens.
+// A sequence of tokens and its state.
 class session {
 public:
     explicit session(kinglet_session *handle) : handle_(handle) {}
 
-    // The answer to a conversation: messages as JSON.
+    // Starts an answer to a conversation, given as JSON.
     generation chat(const std::string &messages, const generation_options &options = {}) {
         kinglet_generation *made = nullptr;
         check(kinglet_generation_create_chat(handle_.get(), messages.c_str(), options.get(), &made));
         return generation(made);
     }
-    // What goes on from a text.
+    // Starts a continuation of a text.
     generation continue_text(std::string_view text, const generation_options &options = {}) {
         kinglet_generation *made = nullptr;
         check(kinglet_generation_create_text(handle_.get(), text.data(), text.size(), KINGLET_ENCODE_ADD_SPECIAL,
@@ -172,7 +172,7 @@ public:
     void feed(const std::vector<std::uint32_t> &tokens) {
         check(kinglet_session_feed(handle_.get(), tokens.data(), tokens.size()));
     }
-    // Vectors in place of tokens' embeddings, one behind the other.
+    // Concatenated vectors, in place of token embeddings.
     void feed_embeddings(const std::vector<float> &vectors) {
         check(kinglet_session_feed_embeddings(handle_.get(), vectors.data(), vectors.size()));
     }
@@ -181,7 +181,7 @@ public:
         check(kinglet_session_fork(handle_.get(), &made));
         return session(made);
     }
-    // From any thread.
+    // May be called from any thread.
     void cancel() { check(kinglet_session_cancel(handle_.get())); }
     std::size_t position() const {
         std::size_t tokens = 0;

@@ -1,4 +1,4 @@
-// Asks a model for two stories that begin alike: c++ -std=c++17 story.cpp -lkinglet -o story && ./story path/to/model
+// Asks a model for two stories with the same beginning: c++ -std=c++17 story.cpp -lkinglet -o story && ./story path/to/model
 #include <iostream>
 
 #include "kinglet.hpp"
@@ -18,7 +18,7 @@ int main(int argc, char **argv) try {
     while (auto token = opening.next()) std::cout << token->text << std::flush;
     std::cout << "\n[" << opening.stat(KINGLET_STAT_DECODE_RATE) << " tokens/s]\n";
 
-    // Two ways to go on, each in a session of its own.
+    // Two continuations, each in its own session.
     for (int seed = 1; seed <= 2; seed++) {
         auto branch = session.fork();
         auto rest = branch.continue_text("", options.seed(seed));

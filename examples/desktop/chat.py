@@ -1,4 +1,4 @@
-"""A desktop window that chats: python chat.py [MODEL_FOLDER]. Tk is the toolkit, ../python the way to libkinglet."""
+"""A desktop chat window: python chat.py [MODEL_FOLDER]. Uses Tk and the bindings in ../python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tkinter import filedialog, ttk
 from tkinter.scrolledtext import ScrolledText
 from typing import Any, Dict, List, Optional, Tuple
 
-# Where the package is not installed, its sources do, with KINGLET_LIBRARY.
+# If the package isn't installed, its sources are used, with KINGLET_LIBRARY.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "python"))
 import kinglet  # noqa: E402
 
@@ -19,7 +19,7 @@ POLL_MILLISECONDS = 20
 
 
 class Engine(threading.Thread):
-    """Opens models and answers on a thread of its own, so that the window never waits. What happens is put into `events`."""
+    """Opens models and answers on a separate thread, so that the window never waits. Reports through the queue `events`."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -36,7 +36,7 @@ class Engine(threading.Thread):
         self._work.put(("ask", [dict(message) for message in messages]))
 
     def stop(self) -> None:
-        """Ends the answer after the token that is being computed, and a long prompt within a step."""
+        """Ends the answer after the current token, or the processing of a long prompt within one step."""
         self._stop.set()
         session = self._session
         if session is not None:
@@ -51,7 +51,7 @@ class Engine(threading.Thread):
                 self.events.put(("end", "stopped"))
             except kinglet.KingletError as error:
                 self.events.put(("error", str(error)))
-            except Exception as error:  # A fault of ours must not end the thread in silence.
+            except Exception as error:  # A bug here must not silently end the thread.
                 self.events.put(("error", f"{type(error).__name__}: {error}"))
 
     def _open(self, folder: str) -> None:
@@ -63,8 +63,8 @@ class Engine(threading.Thread):
         if self._session is None:
             self.events.put(("error", "no model is open: choose its folder first"))
             return
-        # A click on Stop that came when the last answer had ended is not meant for this one. One that comes just now is not lost: the
-        # loop looks, too.
+        # A click on Stop that came after the last answer ended is not meant for this one. One that comes right now isn't lost: the
+        # loop checks, too.
         self._session.clear_cancel()
         generation = self._session.chat(messages)
         for text in generation:
@@ -78,7 +78,7 @@ class Engine(threading.Thread):
 
 
 class Window(tkinter.Tk):
-    """The window: a model's folder above, the conversation, and below what is asked."""
+    """The window: the model's folder at the top, the conversation, and the question at the bottom."""
 
     def __init__(self, folder: str = "") -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Window(tkinter.Tk):
         self.open_button = ttk.Button(top, text="Open", command=self.open)
         self.open_button.pack(side="left", padx=(8, 0))
 
-        self.status = ttk.Label(self, padding=(8, 2), text="Choose a model's folder.")
+        self.status = ttk.Label(self, padding=(8, 2), text="Choose a model folder.")
         self.status.pack(side="bottom", fill="x")
         bottom = ttk.Frame(self, padding=8)
         bottom.pack(side="bottom", fill="x")
@@ -126,7 +126,7 @@ class Window(tkinter.Tk):
         self.entry.focus_set()
 
     def choose(self) -> None:
-        folder = filedialog.askdirectory(parent=self, title="A model's folder")
+        folder = filedialog.askdirectory(parent=self, title="Model folder")
         if folder:
             self.folder.delete(0, "end")
             self.folder.insert(0, folder)
@@ -154,7 +154,7 @@ class Window(tkinter.Tk):
         self.engine.ask(self.messages[:-1])
 
     def poll(self) -> None:
-        """Shows what the engine has done since the last time."""
+        """Shows what the engine has done since the last call."""
         while True:
             try:
                 what, value = self.engine.events.get_nowait()
@@ -167,7 +167,7 @@ class Window(tkinter.Tk):
             if what == "opened":
                 self.ready = True
             if what == "error":
-                # The conversation goes on as if the question had not been.
+                # The conversation continues as if the question had not been asked.
                 if self.answering:
                     del self.messages[-2:]
                 self.write(value + "\n", "error")

@@ -1,6 +1,6 @@
-"""python test_chat.py MODEL_FOLDER OTHER_MODEL [SCREENSHOT]: the window as a user meets it, on whatever display $DISPLAY is.
+"""python test_chat.py MODEL_FOLDER OTHER_MODEL [SCREENSHOT]: tests the window as a user sees it, on the display $DISPLAY.
 
-Keys and clicks are events of the toolkit; answers come from a real model through libkinglet."""
+Keys and clicks are Tk events; answers come from a real model through libkinglet."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ class TheWindow(unittest.TestCase):
         self.window.destroy()
 
     def until(self, holds, what):
-        """Lets the window live until something holds. The bound is only there so that a fault ends the test."""
+        """Runs the window's event loop until `holds` returns true. The time limit only matters if something is broken."""
         end = time.monotonic() + 120
         while not holds():
             self.assertLess(time.monotonic(), end, f"{what}: {self.shown()!r} {self.window.status['text']!r}")
@@ -71,7 +71,7 @@ class TheWindow(unittest.TestCase):
         self.assertRegex(self.window.status["text"], r"tokens/s, [1-9][0-9]* tokens reused")
         if SCREENSHOT:
             subprocess.run(["import", "-window", "root", *SCREENSHOT], check=True)
-        # Another model, another conversation.
+        # Another model starts another conversation.
         self.open(OTHER)
         self.assertIn("xlstm", self.window.status["text"])
         self.assertEqual(self.window.messages, [])
@@ -88,7 +88,7 @@ class TheWindow(unittest.TestCase):
         self.until(lambda: not self.window.answering, "the next answer")
         self.assertIn("tokens/s", self.window.status["text"])
 
-    def test_errors_are_shown_and_the_window_goes_on(self):
+    def test_errors_are_shown_and_the_window_stays_usable(self):
         self.window.folder.insert(0, "/no/such/model")
         self.click(self.window.open_button)
         self.until(lambda: "/no/such/model" in self.shown(), "the error")

@@ -1,9 +1,9 @@
-"""Builds libkinglet with cargo and bundles it into the wheel, so that `pip install` gives a package that works.
+"""Builds libkinglet with cargo and bundles it into the wheel, so that `pip install` gives a working package.
 
-Rust must be there (https://rustup.rs), and the repository around this folder. What can be set in the environment:
+This needs Rust (https://rustup.rs) and the surrounding repository. Environment variables:
 
-KINGLET_BUILD_ARGS   more arguments for cargo, as "--profile dist" or "--no-default-features" (without graphics cards)
-KINGLET_LIBRARY      a library that is built already, which is bundled instead
+KINGLET_BUILD_ARGS   further arguments of cargo, such as "--profile dist" or "--no-default-features" (without GPU support)
+KINGLET_LIBRARY      an existing library to bundle instead
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAMES = {"darwin": "libkinglet.dylib", "win32": "kinglet.dll"}
 
 
 class LibraryHook(BuildHookInterface):  # type: ignore[type-arg]
-    """What hatchling calls before it packs."""
+    """The build hook that hatchling calls before packing."""
 
     def initialize(self, version: str, build_data: Dict[str, Any]) -> None:
         if self.target_name == "sdist":
@@ -39,7 +39,7 @@ class LibraryHook(BuildHookInterface):  # type: ignore[type-arg]
             shutil.copyfile(library, Path(self.root, "kinglet", name))
         else:
             build_data["force_include"][str(library)] = f"kinglet/{name}"
-        # Any Python 3 loads it, on this system and processor only.
+        # Works with any Python 3, but only on this system and architecture.
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform()}"
 
@@ -54,23 +54,23 @@ def built() -> Path:
     if not (root / "ffi" / "Cargo.toml").is_file():
         raise RuntimeError(
             f"the sources of libkinglet are not in {root}: install from a clone of the repository, "
-            "or set KINGLET_LIBRARY to a library that is built already"
+            "or set KINGLET_LIBRARY to an existing library"
         )
     cargo = os.environ.get("CARGO", "cargo")
     if shutil.which(cargo) is None:
-        raise RuntimeError("cargo is not on the path: Rust is needed to build libkinglet (https://rustup.rs)")
+        raise RuntimeError("cargo is not on the path: building libkinglet needs Rust (https://rustup.rs)")
     more = shlex.split(os.environ.get("KINGLET_BUILD_ARGS", ""))
     if not any(argument == "--release" or argument.startswith("--profile") for argument in more):
         more.append("--release")
     command = [cargo, "build", "--locked", "--manifest-path", str(manifest)]
-    # Another selection may have the library built already, with the features that dependencies have there.
+    # A build of another selection can be reused if its dependencies have the same features.
     if not any(argument in ("-p", "--workspace") or argument.startswith("--package") for argument in more):
         command += ["--package", "kinglet-ffi"]
-    # Cargo itself says where it has put the library: its target folder can be configured in several places.
+    # Ask cargo where the library is: its target folder can be configured in several places.
     command += ["--message-format", "json-render-diagnostics", *more]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"libkinglet can't be built: {shlex.join(command)} failed; what it said is above")
+        raise RuntimeError(f"libkinglet can't be built: {shlex.join(command)} failed; see its output above")
     for line in done.stdout.decode().splitlines():
         message = json.loads(line)
         if message.get("reason") != "compiler-artifact" or message["target"]["name"] != "kinglet":
@@ -83,7 +83,7 @@ def built() -> Path:
 
 
 def platform() -> str:
-    """The part of the wheel's tag that names system and processor."""
+    """The part of the wheel's tag for system and architecture."""
     if sys.platform == "darwin":
         from packaging.tags import platform_tags
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes modules of kinglet.h with the package's module map and with that which is installed: examples/swift/check.sh [CLANG]
+# Compiles kinglet.h as a module, with the package's module map and with the installed one: examples/swift/check.sh [CLANG]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 clang=${1-clang}
@@ -18,8 +18,8 @@ EOF
 number=0
 for map in examples/swift/Sources/CKinglet/module.modulemap "$work/include/module.modulemap"; do
     number=$((number + 1))
-    # Implicit maps are off, so that it is this map that is read.
+    # Implicit maps are off, so that this map is used.
     "$clang" -std=gnu11 -Wall -Wextra -Werror -fmodules -fno-implicit-module-maps -fmodules-cache-path="$work/cache$number" \
         -fmodule-map-file="$map" -I"$work/include" -fsyntax-only "$work/program.m"
 done
-echo "both module maps are modules"
+echo "both module maps work"

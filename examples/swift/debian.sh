@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds the Swift package, passes its tests and chats, with the compiler of Debian 13: examples/swift/debian.sh FOLDER [BUILD_FOLDER]
+# Builds the Swift package, runs its tests and chats, with the compiler of Debian 13: examples/swift/debian.sh FOLDER [BUILD_FOLDER]
 #
-# For Linux machines that have no Swift. FOLDER becomes a Debian of its own (2.5 GB), and is used again the next time; as root, and `debootstrap`
-# must be there. BUILD_FOLDER has libkinglet.so, target/release if nothing else is said. Exits with 77 where that Debian can't be made.
+# For Linux machines without Swift. Installs Debian in FOLDER (2.5 GB) and reuses it the next time; needs root and `debootstrap`. BUILD_FOLDER
+# contains libkinglet.so (default: target/release). Exits with status 77 if Debian can't be installed.
 set -euo pipefail
 if [ $# -lt 1 ]; then
     echo "usage: $0 FOLDER [BUILD_FOLDER]" >&2
@@ -22,7 +22,7 @@ prepare() {
     fi && mount -t proc proc "$root/proc"
 }
 if ! prepare; then
-    echo "$0: no Debian with Swift in $root; if one was begun there, delete it" >&2
+    echo "$0: could not install Debian with Swift in $root; delete the folder if it is incomplete" >&2
     exit 77
 fi
 trap 'umount "$root/proc"' EXIT
@@ -38,7 +38,7 @@ swift() {
     chroot "$root" env PKG_CONFIG_PATH=/kinglet/prefix/lib/pkgconfig LD_LIBRARY_PATH=/kinglet/prefix/lib \
         swift "$1" --package-path /kinglet/examples/swift "${@:2}"
 }
-# What Swift 6 makes errors of is one already.
+# Treat what Swift 6 rejects as an error already.
 strict=(-Xswiftc -strict-concurrency=complete -Xswiftc -warnings-as-errors)
 swift test "${strict[@]}"
 printf 'Who are you?\nTell me a story about a dog.\n' | swift run "${strict[@]}" chat /kinglet/models/demo/hybrid

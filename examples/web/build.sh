@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Builds the package and the page into dist/. Needs Rust (rustup), Node.js and npm. `dist` is served by any static server:
+# Builds the package and the page into dist/. Needs Rust (rustup), Node.js and npm. Any static server can serve `dist`:
 #
 #     examples/web/build.sh && npm --prefix examples/web run serve
 #
-# With --quick it takes a fraction of the time: the module with WebGPU alone, larger and slower, without the one with threads.
+# With --quick it takes a fraction of the time: only the module with WebGPU, larger and slower, and not the one with
+# threads.
 set -euo pipefail
 cd "$(dirname "$0")"
 quick=false
@@ -25,15 +26,16 @@ if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modu
     npm ci --no-audit --no-fund
 fi
 
-# Every browser with WebGPU, and those of the years before it, have vectors.
+# Every browser with WebGPU, and those of some years before it, support vectors.
 features=+simd128
 if $quick; then
     CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="-C target-feature=$features" \
         cargo build --profile quick --locked -p kinglet-web --target "$wasm" --target-dir "$target"
     profile=quick
 else
-    # The standard library is compiled along, which rustup has as source: for size, and once more for the module with threads, whose memory is
-    # shared. Panics then say what happened and not where, which takes a twelfth off the module. Stable compilers want to be asked for both.
+    # Compiles the standard library too, from rustup's source: for size, and again for the module with threads, whose
+    # memory is shared. Panics then omit their location, which saves a twelfth of the module. Stable compilers need an
+    # explicit permission for both.
     if command -v rustup > /dev/null && ! rustup component list --installed | grep -q '^rust-src'; then
         rustup component add rust-src
     fi
@@ -47,7 +49,7 @@ else
     }
     compile "$features" "$target"
 
-    # With threads, and without WebGPU, whose objects belong to one thread.
+    # With threads and without WebGPU, whose objects belong to one thread.
     shared="$features,+atomics,+bulk-memory,+mutable-globals -C link-arg=--shared-memory -C link-arg=--import-memory"
     shared="$shared -C link-arg=--max-memory=4294967296"
     for symbol in __wasm_init_tls __tls_size __tls_align __tls_base; do
@@ -60,7 +62,7 @@ fi
 
 rm -rf dist
 mkdir -p dist/kinglet dist/models
-# Makes a module of what the compiler wrote, its names taken off: `module FROM TO`.
+# Makes a module from the compiler's output, without its names: `module FROM TO`.
 module() {
     cargo run --quiet --locked -p kinglet-web-bindgen --target-dir "$target" -- "$1/$wasm/$profile/kinglet_web.wasm" "$1/bindgen"
     cp "$1"/bindgen/kinglet_web.js "$1"/bindgen/kinglet_web.d.ts "$2/"
@@ -79,7 +81,7 @@ if ! $quick; then
 fi
 
 if $quick; then
-    # What the compiler asks of the module that is left out.
+    # A stub that type-checks in place of the omitted module.
     mkdir dist/kinglet/threads
     printf '%s\n' 'export function runThread(address: number): void;' 'export default function init(options: unknown): Promise<unknown>;' \
         > dist/kinglet/threads/kinglet_web.d.ts
@@ -91,7 +93,7 @@ if $quick; then
     rm -r dist/kinglet/threads
 fi
 cp page/index.html page/style.css page/icon.svg dist/
-# The page's libraries, as they are published; `index.html` says where they are. Each begins with its licence.
+# The page's libraries, as published; `index.html` names their paths. Each starts with its licence.
 mkdir -p dist/vendor
 for library in marked/lib/marked.esm.js dompurify/dist/purify.es.mjs; do
     sed '/^\/\/# sourceMappingURL=/d' "node_modules/$library" > "dist/vendor/${library%%/*}.js"
@@ -108,7 +110,7 @@ for module in dist/kinglet/kinglet_web_bg.wasm dist/kinglet/threads/kinglet_web_
     bytes=$(gzip -9 -c "$module" | wc -c)
     printf '%s: %d bytes, %d gzipped\n' "$module" "$(wc -c < "$module")" "$bytes"
     if [ "$bytes" -gt 2000000 ]; then
-        echo "a module must stay below 2 MB gzipped" >&2
+        echo "a gzipped module must be smaller than 2 MB" >&2
         exit 1
     fi
 done

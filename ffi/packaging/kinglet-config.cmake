@@ -1,4 +1,4 @@
-# find_package(Kinglet) gives the targets kinglet::kinglet (shared) and kinglet::static.
+# find_package(Kinglet) defines the targets kinglet::kinglet (shared) and kinglet::static.
 get_filename_component(_kinglet_prefix "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
 if(NOT TARGET kinglet::kinglet)
   add_library(kinglet::kinglet SHARED IMPORTED)
@@ -15,7 +15,7 @@ if(NOT TARGET kinglet::static AND EXISTS "${_kinglet_prefix}/lib/libkinglet.a")
     set_property(TARGET kinglet::static PROPERTY INTERFACE_LINK_LIBRARIES
       "-framework Metal" "-framework QuartzCore" "-framework Foundation" "-framework CoreFoundation" iconv)
   elseif(UNIX)
-    # What Rust's standard library needs: gcc_s unwinds where a panic is caught.
+    # Rust's standard library needs these: gcc_s unwinds when a panic is caught.
     include(CMakeFindDependencyMacro)
     find_dependency(Threads)
     set_property(TARGET kinglet::static PROPERTY INTERFACE_LINK_LIBRARIES gcc_s Threads::Threads m ${CMAKE_DL_LIBS})

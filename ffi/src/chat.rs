@@ -1,4 +1,4 @@
-//! Conversations through the model's own template.
+//! Conversations through the model's chat template.
 
 use std::ffi::c_char;
 
@@ -19,26 +19,27 @@ fn wrong(problem: String) -> Failure {
     Failure::new(kinglet_status::KINGLET_TEXT, format!("messages: {problem}"))
 }
 
-/// Messages as JSON: a list of objects with `role`, mostly `content`, and whatever else the template looks at.
+/// Parses messages: a JSON list of objects with `role`, usually `content`, and any further fields
+/// that the template reads.
 fn conversation(
     messages: *const c_char,
     options: &GenerationOptions,
 ) -> Result<Conversation, Failure> {
     let Value::Array(list) = json(messages, "messages")? else {
         return Err(wrong(
-            "a list is needed, as [{\"role\": \"user\", \"content\": \"Hi\"}]".into(),
+            "expected a list such as [{\"role\": \"user\", \"content\": \"Hi\"}]".into(),
         ));
     };
     if list.is_empty() {
-        return Err(wrong("there are none".into()));
+        return Err(wrong("the list is empty".into()));
     }
     let mut messages = Vec::with_capacity(list.len());
     for (index, message) in list.into_iter().enumerate() {
         let Value::Object(mut fields) = message else {
-            return Err(wrong(format!("number {index} is no object")));
+            return Err(wrong(format!("message {index} is not an object")));
         };
         let Some(Value::String(role)) = fields.remove("role") else {
-            return Err(wrong(format!("number {index} has no text as its role")));
+            return Err(wrong(format!("message {index} has no text as `role`")));
         };
         let content = fields.remove("content");
         let mut message = Message::new(role, "");
@@ -52,13 +53,16 @@ fn conversation(
     Ok(Conversation { messages, options: chat })
 }
 
-/// The answer to a conversation. `messages` is JSON, as `[{"role": "user", "content": "Hi"}]`, with the roles and further fields that the model's template knows; all
-/// of the conversation so far, each time. `options` may be null. Nothing is computed yet: the first call of `kinglet_generation_next` does that.
+/// Creates a generation that answers a conversation. `messages` is JSON such as `[{"role": "user",
+/// "content": "Hi"}]`, with the roles and further fields that the model's template knows. Pass the
+/// whole conversation each time. `options` may be null. Nothing is computed before the first call
+/// of `kinglet_generation_next`.
 ///
-/// Whatever the session held, it will hold this conversation. Of what it has computed before, also for other conversations, the longest beginning is used again, so that a
-/// turn costs the tokens that are new (`KINGLET_STAT_REUSED_TOKENS`).
+/// The conversation replaces the session's content. The longest prefix that the session has
+/// computed before, also for other conversations, is reused, so a turn costs only its new tokens
+/// (`KINGLET_STAT_REUSED_TOKENS`).
 ///
-/// The generation is the program's: `kinglet_generation_delete`.
+/// Free the generation with `kinglet_generation_delete`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_create_chat(
     session: *mut kinglet_session,
@@ -73,7 +77,7 @@ pub extern "C" fn kinglet_generation_create_chat(
             let model = &session.model;
             let prompt = conversation.prompt(model.template()?, model.tokenizer()?)?;
             if prompt.tokens.is_empty() {
-                return Err(wrong("the template makes nothing of them".into()));
+                return Err(wrong("the template renders them to no tokens".into()));
             }
             Ok(Prompt::Whole(prompt))
         })?;
@@ -81,8 +85,9 @@ pub extern "C" fn kinglet_generation_create_chat(
     })
 }
 
-/// The text that the model's template makes of messages, as for `kinglet_generation_create_chat`; of `options` (may be null) tools, variables, template and time count. The
-/// text ends with a NUL, which `length` (may be null) doesn't count, and is the program's: `kinglet_free`.
+/// Renders messages with the model's template, as for `kinglet_generation_create_chat`. Of
+/// `options` (may be null) tools, variables, template and time are used. The text ends with a NUL,
+/// which `length` (may be null) does not count. Free it with `kinglet_free`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_render(
     model: *const kinglet_model,

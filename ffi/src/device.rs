@@ -1,4 +1,4 @@
-//! What a model can run on.
+//! Devices that a model can run on.
 
 use std::ffi::c_char;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use crate::handle::{self, Object};
 use crate::memory;
 use crate::status::{Failure, kinglet_status};
 
-/// A list of devices, as they were when it was made.
+/// A list of devices at the time it was created. Thread-safe.
 pub struct kinglet_devices;
 
 struct Device {
     backend: &'static str,
     name: String,
-    /// Its number among the adapters of its backend.
+    /// Index among the adapters of its backend.
     adapter: Option<i64>,
 }
 
@@ -34,10 +34,11 @@ impl Devices {
     }
 }
 
-/// Lists what models can run on: the processor, which is always there and first, and the adapters that Kinglet's kernels can run on, graphics
-/// cards and what plays one. To look for them takes some milliseconds.
+/// Lists the devices that models can run on: first the CPU, which is always there, then the
+/// adapters that Kinglet's kernels can run on (GPUs, and software that emulates one). This takes
+/// some milliseconds.
 ///
-/// The list is the program's: `kinglet_devices_delete`. Any thread may use it.
+/// Free the list with `kinglet_devices_delete`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_devices_create(devices: *mut *mut kinglet_devices) -> kinglet_status {
     call(|| {
@@ -51,7 +52,7 @@ pub extern "C" fn kinglet_devices_create(devices: *mut *mut kinglet_devices) -> 
 
 #[cfg(feature = "wgpu")]
 fn adapters() -> Vec<Device> {
-    // It waits for nobody: what is asynchronous about it is only so in a browser.
+    // This never waits: it is asynchronous only in a browser.
     let mut found = std::pin::pin!(kinglet::adapters());
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let std::task::Poll::Ready(found) = found.as_mut().poll(&mut context) else {
@@ -72,13 +73,13 @@ fn adapters() -> Vec<Device> {
     Vec::new()
 }
 
-/// Deletes a list of devices. Null is fine.
+/// Deletes a list of devices. Null is allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_devices_delete(devices: *mut kinglet_devices) -> kinglet_status {
     call(|| handle::delete::<Devices>(devices))
 }
 
-/// How many devices the list has.
+/// Returns the number of devices in the list.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_devices_count(
     devices: *const kinglet_devices,
@@ -87,7 +88,7 @@ pub extern "C" fn kinglet_devices_count(
     call(|| memory::write(count, "count", handle::get::<Devices>(devices)?.0.len()))
 }
 
-/// The name of a device for people. The text is the program's: `kinglet_free`.
+/// Returns the name of a device, for people. Free the text with `kinglet_free`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_devices_name(
     devices: *const kinglet_devices,
@@ -101,7 +102,8 @@ pub extern "C" fn kinglet_devices_name(
     })
 }
 
-/// The backend of a device, for `kinglet_model_options_set_backend`. The text is the program's: `kinglet_free`.
+/// Returns the backend of a device, for `kinglet_model_options_set_backend`. Free the text with
+/// `kinglet_free`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_devices_backend(
     devices: *const kinglet_devices,
@@ -115,7 +117,8 @@ pub extern "C" fn kinglet_devices_backend(
     })
 }
 
-/// The number of a device among the adapters of its backend, for `kinglet_model_options_set_adapter`; -1 for the processor.
+/// Returns the index of a device among the adapters of its backend, for
+/// `kinglet_model_options_set_adapter`; -1 for the CPU.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_devices_adapter(
     devices: *const kinglet_devices,

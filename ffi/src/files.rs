@@ -1,4 +1,4 @@
-//! The files of a model where there is no folder: assets of an application's package, open files, memory.
+//! Model files that are not in a folder: assets of an application package, open files, memory.
 
 use std::ffi::{c_char, c_void};
 use std::fs::File;
@@ -11,9 +11,10 @@ use crate::handle::{self, Object};
 use crate::memory;
 use crate::status::{Failure, kinglet_status};
 
-/// The files of a model by the names that they have in a model folder, for `kinglet_model_open_files`. Needed are
-/// `config.json` and `model.safetensors` (or `model.safetensors.index.json` and its shards); for text `tokenizer.json` and
-/// `tokenizer_config.json`; for chat `chat_template.jinja`, where the model has one; for its settings `generation_config.json`. Any thread may use it.
+/// Model files, named as in a model folder, for `kinglet_model_open_files`. Required: `config.json`
+/// and `model.safetensors` (or `model.safetensors.index.json` and its shards). For text:
+/// `tokenizer.json` and `tokenizer_config.json`. For chat: `chat_template.jinja`, if the model has
+/// one. For the model's own sampling settings: `generation_config.json`. Thread-safe.
 pub struct kinglet_files;
 
 #[derive(Default)]
@@ -25,22 +26,22 @@ impl Object for Files {
 }
 
 impl Files {
-    /// Takes the files out, which leaves none.
+    /// Takes the files and leaves the list empty.
     pub(crate) fn take(&self) -> ModelFiles {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A second list of the same files.
+    /// Returns a second list of the same files.
     pub(crate) fn copy(&self) -> Result<ModelFiles, Failure> {
         let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         files.try_clone().map_err(|error| {
-            let message = format!("a file descriptor can't be duplicated: {error}");
+            let message = format!("can't duplicate a file descriptor: {error}");
             Failure::new(kinglet_status::KINGLET_IO, message)
         })
     }
 }
 
-/// The largest file that is copied into memory.
+/// Largest file that is copied into memory.
 const MAX_BYTES: usize = isize::MAX as usize;
 
 fn add(
@@ -52,13 +53,13 @@ fn add(
         let files = handle::get::<Files>(files)?;
         let name = memory::string(name, "name")?;
         if name.is_empty() || name.contains(['/', '\\']) {
-            return Err(Failure::argument("name must be that of a file, without a folder"));
+            return Err(Failure::argument("name must be a file name without a folder"));
         }
         change(&mut files.0.lock().unwrap_or_else(PoisonError::into_inner), name)
     })
 }
 
-/// A list without files. It is the program's: `kinglet_files_delete`.
+/// Creates an empty list of files. Free it with `kinglet_files_delete`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_files_create(files: *mut *mut kinglet_files) -> kinglet_status {
     call(|| {
@@ -67,17 +68,18 @@ pub extern "C" fn kinglet_files_create(files: *mut *mut kinglet_files) -> kingle
     })
 }
 
-/// Deletes a list of files. Null is fine. A model that was opened from it keeps what it needs.
+/// Deletes a list of files. Null is allowed. A model that was opened from it keeps what it needs.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_files_delete(files: *mut kinglet_files) -> kinglet_status {
     call(|| handle::delete::<Files>(files))
 }
 
-/// Adds `length` bytes of the open file `fd` from `offset` on; neither needs to be aligned to anything. This is what Android's
-/// `AAsset_openFileDescriptor64` gives for an asset that is stored uncompressed.
+/// Adds `length` bytes of the open file `fd`, starting at `offset`. Neither needs any alignment.
+/// Android's `AAsset_openFileDescriptor64` returns such a region for an asset that is stored
+/// uncompressed.
 ///
-/// The descriptor is duplicated: the program's own stays open, stays the program's, and its position is not moved. The file must stay as it is
-/// while the model lives. Unix only: elsewhere `KINGLET_UNSUPPORTED`.
+/// The descriptor is duplicated: yours stays open and its position does not move. The file must not
+/// change while the model is open. Unix only; other systems return `KINGLET_UNSUPPORTED`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_files_add_fd(
     files: *mut kinglet_files,
@@ -95,9 +97,9 @@ pub extern "C" fn kinglet_files_add_fd(
 #[cfg(unix)]
 fn duplicate(fd: i32) -> Result<File, Failure> {
     if fd < 0 {
-        return Err(Failure::argument(format!("{fd} is no file descriptor")));
+        return Err(Failure::argument(format!("{fd} is not a file descriptor")));
     }
-    // SAFETY: not -1, and used for `dup` alone, which finds out whether it is open.
+    // SAFETY: `fd` is not -1 and is used only for `dup`, which fails if it is not open.
     let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
     let owned = borrowed.try_clone_to_owned().map_err(|error| {
         Failure::new(kinglet_status::KINGLET_IO, format!("file descriptor {fd}: {error}"))
@@ -107,11 +109,12 @@ fn duplicate(fd: i32) -> Result<File, Failure> {
 
 #[cfg(not(unix))]
 fn duplicate(_fd: i32) -> Result<File, Failure> {
-    let message = "file descriptors are not possible on this system";
+    let message = "file descriptors are not supported on this system";
     Err(Failure::new(kinglet_status::KINGLET_UNSUPPORTED, message))
 }
 
-/// Adds a file whose `length` bytes are in memory. They are copied: for small files, and where there is no other way.
+/// Adds a file from `length` bytes in memory. The bytes are copied, so prefer
+/// `kinglet_files_add_fd` for weights.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_files_add_bytes(
     files: *mut kinglet_files,
@@ -123,7 +126,7 @@ pub extern "C" fn kinglet_files_add_bytes(
         let data: &[u8] = memory::slice(data.cast(), length, MAX_BYTES, "data")?;
         let mut copy = Vec::new();
         copy.try_reserve_exact(data.len()).map_err(|_| {
-            let message = format!("no memory for a copy of {length} bytes");
+            let message = format!("can't allocate a copy of {length} bytes");
             Failure::new(kinglet_status::KINGLET_OUT_OF_MEMORY, message)
         })?;
         copy.extend_from_slice(data);

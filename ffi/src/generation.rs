@@ -1,4 +1,4 @@
-//! Generations: answers, a token at a time or all at once.
+//! Generations: answers, one token at a time or all at once.
 
 use std::ffi::{CString, c_char, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,59 +12,62 @@ use crate::session::{SessionObject, kinglet_session};
 use crate::status::{Failure, kinglet_status};
 use crate::tokenizer::encode_options;
 
-/// One answer while it is generated, and afterwards. It belongs to a session, which is in use only during calls; the session must not be fed, rewound or
-/// given to another generation before the answer is complete (`KINGLET_INVALID_STATE` says that it was). One thread at a time.
+/// One answer, during and after generation. It belongs to a session. The session is locked only
+/// during calls, but it must not be fed, rewound or given to another generation before the answer
+/// is complete: the next call would return `KINGLET_INVALID_STATE`. One thread at a time.
 pub struct kinglet_generation;
 
 /// Why an answer ended.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum kinglet_finish {
-    /// It has not.
+    /// It has not ended.
     KINGLET_FINISH_NONE = 0,
-    /// The model ended it with one of its stop tokens.
+    /// The model generated one of its stop tokens.
     KINGLET_FINISH_STOP = 1,
-    /// A stop text appeared.
+    /// A stop string appeared.
     KINGLET_FINISH_STOP_TEXT = 2,
-    /// It has as many tokens as the options allow.
+    /// It reached the maximum number of tokens.
     KINGLET_FINISH_MAX_TOKENS = 3,
-    /// Prompt and answer have as many tokens as the session may hold, or as the positions of the model were made for.
+    /// Prompt and answer fill the session's limit, or the positions that the model was trained for.
     KINGLET_FINISH_CONTEXT_FULL = 4,
-    /// The program ended it: `kinglet_generation_stop`, or the token callback.
+    /// The program stopped it, with `kinglet_generation_stop` or from the token callback.
     KINGLET_FINISH_STOPPED = 5,
 }
 
-/// Numbers about an answer.
+/// Statistics of an answer.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum kinglet_stat {
     /// Tokens of the prompt.
     KINGLET_STAT_PROMPT_TOKENS = 0,
-    /// Those of them whose state was there already.
+    /// Tokens of the prompt whose state was reused.
     KINGLET_STAT_REUSED_TOKENS = 1,
-    /// Tokens of the answer, with the one that ended it.
+    /// Tokens of the answer, including its stop token.
     KINGLET_STAT_GENERATED_TOKENS = 2,
-    /// Seconds for the prompt.
+    /// Seconds spent on the prompt.
     KINGLET_STAT_PREFILL_SECONDS = 3,
-    /// Seconds from the first call to the first token; 0 without one.
+    /// Seconds from the first call to the first token; 0 if there is none.
     KINGLET_STAT_FIRST_TOKEN_SECONDS = 4,
-    /// Tokens of the prompt computed in a second; 0 if there were none.
+    /// Prompt tokens computed per second; 0 if none were computed.
     KINGLET_STAT_PREFILL_RATE = 5,
-    /// Tokens of the answer in a second, after the first; 0 for fewer than two.
+    /// Answer tokens per second, after the first; 0 for fewer than two tokens.
     KINGLET_STAT_DECODE_RATE = 6,
-    /// Steps of the model for the answer, where tokens were guessed; else 0.
+    /// Model steps of an answer with speculation; otherwise 0.
     KINGLET_STAT_SPECULATION_STEPS = 7,
-    /// Tokens that were guessed.
+    /// Drafted tokens.
     KINGLET_STAT_DRAFTED_TOKENS = 8,
-    /// Guesses that were right.
+    /// Drafted tokens that were accepted.
     KINGLET_STAT_ACCEPTED_TOKENS = 9,
 }
 
-/// Called for each token of an answer with `user`, the token, and the text that has become certain with it: UTF-8 of `length` bytes with a NUL behind
-/// it, often empty, never half a character, gone when the call returns. Returns 0 to go on; anything else ends the answer.
+/// Called for each token of an answer, with `user`, the token, and the text that is now final:
+/// `length` bytes of UTF-8 followed by a NUL, often empty, never part of a character, valid until
+/// the callback returns. Return 0 to continue and any other value to end the answer.
 ///
-/// It runs on the thread that generates. It may call anything; calls on the same session, except `kinglet_session_cancel`, or on the same generation get
-/// `KINGLET_BUSY`. It must return: no exception, no `longjmp`.
+/// It runs on the generating thread. It may call any function, but calls on the same generation or
+/// session return `KINGLET_BUSY`, except `kinglet_session_cancel`. It must return normally: no
+/// exception, no `longjmp`.
 pub type kinglet_token_callback = Option<
     unsafe extern "C" fn(user: *mut c_void, token: u32, text: *const c_char, length: usize) -> i32,
 >;
@@ -76,7 +79,7 @@ pub(crate) struct Generation {
 
 pub(crate) struct State {
     generator: Generator,
-    /// The text that the last call gave out.
+    /// Text returned by the last call.
     text: CString,
 }
 
@@ -93,7 +96,7 @@ impl Generation {
                 "the generation is in use by another call",
             ),
             std::sync::TryLockError::Poisoned(_) => {
-                let message = "an earlier call on this generation failed half-way: delete it";
+                let message = "an earlier call on this generation failed: delete it";
                 Failure::new(kinglet_status::KINGLET_POISONED, message)
             }
         })
@@ -102,13 +105,13 @@ impl Generation {
     /// Calls `callback` for each token until the answer is complete.
     fn run(&self, callback: kinglet_token_callback, user: *mut c_void) -> Result<(), Failure> {
         let mut state = self.lock()?;
-        // Held to the end, so that a callback that uses the session is told so.
+        // Locked until the end, so that a callback that uses the session gets KINGLET_BUSY.
         self.session.cancellable(|inner| {
             state.generator.run(inner, |piece| {
                 let Some(callback) = callback else { return true };
                 let text = c_text(piece.text);
                 let length = text.as_bytes().len();
-                // SAFETY: the header asks for a function that can be called so.
+                // SAFETY: the header requires a function that can be called like this.
                 unsafe { callback(user, piece.token, text.as_ptr(), length) == 0 }
             })
         })
@@ -117,7 +120,7 @@ impl Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        // Not in the middle of a guess. Where another call has the session, that call is told.
+        // Undoes unverified guesses. If another call holds the session, that call finds out.
         let state = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Ok(mut inner) = self.session.lock() {
             state.generator.leave(&mut inner);
@@ -125,7 +128,7 @@ impl Drop for Generation {
     }
 }
 
-/// Text as C reads it. A NUL within it, which a model can hardly say, is left out.
+/// Text as a C string. A NUL in the text, which models hardly ever generate, is dropped.
 fn c_text(text: String) -> CString {
     CString::new(text).unwrap_or_else(|error| {
         let bytes = error.into_vec().into_iter().filter(|&byte| byte != 0).collect::<Vec<u8>>();
@@ -133,7 +136,7 @@ fn c_text(text: String) -> CString {
     })
 }
 
-/// A new generation of a session, with a prompt that `prompt` makes.
+/// Creates a generation of a session; `prompt` makes its prompt.
 pub(crate) fn create(
     session: *mut kinglet_session,
     options: *const kinglet_generation_options,
@@ -154,10 +157,11 @@ fn prompt_of(session: &SessionObject, text: &str, flags: u32) -> Result<Prompt, 
     Ok(Prompt::After(encode(&session.model, text, encode_options(flags)?)?))
 }
 
-/// An answer that goes on from `count` tokens, which are fed to the session first; none, and `tokens` null, go on from where the session is. `options` may
-/// be null. Nothing is computed yet: the first call of `kinglet_generation_next` does that.
+/// Creates a generation that first feeds `count` tokens to the session and continues from there.
+/// With `count` 0 and `tokens` null it continues from the session's position. `options` may be
+/// null. Nothing is computed before the first call of `kinglet_generation_next`.
 ///
-/// The generation is the program's: `kinglet_generation_delete`.
+/// Free the generation with `kinglet_generation_delete`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_create(
     session: *mut kinglet_session,
@@ -174,7 +178,8 @@ pub extern "C" fn kinglet_generation_create(
     })
 }
 
-/// The same for a text of `length` bytes, cut into tokens with `flags` as by `kinglet_tokenizer_encode`.
+/// Like `kinglet_generation_create`, for a text of `length` bytes, which is tokenized with `flags`
+/// as in `kinglet_tokenizer_encode`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_create_text(
     session: *mut kinglet_session,
@@ -192,17 +197,21 @@ pub extern "C" fn kinglet_generation_create_text(
     })
 }
 
-/// Deletes a generation, complete or not. Null is fine. Delete it rather than letting it lie about: it keeps its session.
+/// Deletes a generation, complete or not. Null is allowed. A generation keeps its session in
+/// memory.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_delete(generation: *mut kinglet_generation) -> kinglet_status {
     call(|| handle::delete::<Generation>(generation))
 }
 
-/// The next token of the answer. `KINGLET_OK` gives the token and the text that has become certain with it: UTF-8 of `length` bytes with a NUL behind
-/// it, often empty, never half a character. `KINGLET_DONE` says that the answer was complete: there is no token. Each of the three places may be null.
+/// Generates the next token. `KINGLET_OK` returns the token and the text that is now final:
+/// `length` bytes of UTF-8 followed by a NUL, often empty, never part of a character.
+/// `KINGLET_DONE` means that the answer is complete and there is no token. Each of the three out
+/// pointers may be null.
 ///
-/// The text is Kinglet's and stays until the next call with this generation. After `KINGLET_CANCELLED` the generation can be called again, and goes on.
-/// After `KINGLET_DONE` the session holds the prompt and the answer without its stop token.
+/// The text belongs to Kinglet and is valid until the next call with this generation. After
+/// `KINGLET_CANCELLED` the next call continues. After `KINGLET_DONE` the session holds the prompt
+/// and the answer without its stop token.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_next(
     generation: *mut kinglet_generation,
@@ -226,7 +235,8 @@ pub extern "C" fn kinglet_generation_next(
     })
 }
 
-/// Generates the rest of the answer. `callback` may be null: the whole text is `kinglet_generation_text` afterwards.
+/// Generates the rest of the answer. `callback` may be null; `kinglet_generation_text` returns the
+/// whole text.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_run(
     generation: *mut kinglet_generation,
@@ -236,7 +246,7 @@ pub extern "C" fn kinglet_generation_run(
     call(|| handle::get::<Generation>(generation)?.run(callback, user))
 }
 
-/// Ends the answer here. The session then holds all tokens that were given out.
+/// Ends the answer. The session then holds every token that was returned.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_stop(generation: *mut kinglet_generation) -> kinglet_status {
     call(|| {
@@ -246,7 +256,8 @@ pub extern "C" fn kinglet_generation_stop(generation: *mut kinglet_generation) -
     })
 }
 
-/// The text of the answer so far. It ends with a NUL, which `length` (may be null) doesn't count, and is the program's: `kinglet_free`.
+/// Returns the text of the answer so far, with a terminating NUL that `length` (may be null) does
+/// not count. Free it with `kinglet_free`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_text(
     generation: *const kinglet_generation,
@@ -261,7 +272,7 @@ pub extern "C" fn kinglet_generation_text(
     })
 }
 
-/// Why the answer ended: an `enum kinglet_finish`, `KINGLET_FINISH_NONE` before it has.
+/// Tells why the answer ended, as an `enum kinglet_finish`; `KINGLET_FINISH_NONE` while it has not.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_finish(
     generation: *const kinglet_generation,
@@ -273,7 +284,7 @@ pub extern "C" fn kinglet_generation_finish(
     })
 }
 
-/// A number about the answer: `stat` is an `enum kinglet_stat`.
+/// Returns a statistic of the answer. `stat` is an `enum kinglet_stat`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_stat(
     generation: *const kinglet_generation,
@@ -295,7 +306,7 @@ pub extern "C" fn kinglet_generation_stat(
             7 => guesses.steps as f64,
             8 => guesses.drafted as f64,
             9 => guesses.accepted as f64,
-            other => return Err(Failure::argument(format!("there is no number {other}"))),
+            other => return Err(Failure::argument(format!("there is no statistic {other}"))),
         };
         memory::write(value, "value", number)
     })

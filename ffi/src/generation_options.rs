@@ -1,4 +1,4 @@
-//! How an answer is generated.
+//! Options for generating an answer.
 
 use std::ffi::c_char;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,64 +14,66 @@ use crate::memory;
 use crate::model::{ModelObject, kinglet_model};
 use crate::status::{Failure, kinglet_status};
 
-/// How an answer is generated. New options hold what the model's authors set. They are copied when a generation begins, so that they can be
-/// changed and deleted afterwards. Any thread may use them.
+/// Options for generating an answer. New options use the model's own settings. They are copied when
+/// a generation is created and may be changed or deleted afterwards. Thread-safe.
 pub struct kinglet_generation_options;
 
-/// Numbers that say how a token is chosen. What is not set is what the model's `generation_config.json` says, and else the value in brackets, which changes
-/// nothing. A model that is greedy by itself draws when something is set that only makes sense for draws, then with a top-k of 50 unless it is set, as
-/// transformers does.
+/// Sampling options. An option that is not set takes its value from the model's
+/// `generation_config.json`, or else the value in parentheses, which has no effect. If the model's
+/// default is greedy and an option is set that only matters for random sampling, tokens are
+/// sampled, with a top-k of 50 unless it is set, as in transformers.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum kinglet_sampling {
-    /// Divisor of the logits (1); 0 takes the most probable token, always.
+    /// Divides the logits (1). 0 always takes the most probable token.
     KINGLET_TEMPERATURE = 0,
-    /// Only so many of the most probable tokens (0: all).
+    /// Keeps only this many of the most probable tokens (0: all).
     KINGLET_TOP_K = 1,
-    /// Only the most probable tokens that together have this probability (1).
+    /// Keeps the most probable tokens whose probabilities add up to this (1).
     KINGLET_TOP_P = 2,
-    /// Only tokens with at least this share of the most probable one's probability (0).
+    /// Keeps tokens with at least this fraction of the highest probability (0).
     KINGLET_MIN_P = 3,
-    /// Only the most typical tokens that together have this probability (1).
+    /// Keeps the most typical tokens whose probabilities add up to this (1).
     KINGLET_TYPICAL_P = 4,
-    /// Makes tokens less likely that are in the text already (1).
+    /// Makes tokens that are already in the text less likely (1).
     KINGLET_REPETITION_PENALTY = 5,
-    /// Subtracted from the logits of tokens that are in the text already (0).
+    /// Subtracted from the logits of tokens that are already in the text (0).
     KINGLET_PRESENCE_PENALTY = 6,
-    /// The same, once for each time that the token is there (0).
+    /// Subtracted once for each occurrence of the token in the text (0).
     KINGLET_FREQUENCY_PENALTY = 7,
-    /// How many of the last tokens the three penalties look at (0: all).
+    /// Number of last tokens that the three penalties consider (0: all).
     KINGLET_PENALTY_LAST_N = 8,
     /// Strength of the penalty on repeated sequences, "DRY" (0).
     KINGLET_DRY_MULTIPLIER = 9,
-    /// Its growth with each token, at least 1 (1.75).
+    /// Base of the DRY penalty, which grows with the length of the repetition; at least 1 (1.75).
     KINGLET_DRY_BASE = 10,
-    /// Repetitions shorter than this are free (2).
+    /// Repetitions shorter than this many tokens have no DRY penalty (2).
     KINGLET_DRY_ALLOWED_LENGTH = 11,
-    /// How many of the last tokens it looks at (0: all).
+    /// Number of last tokens that DRY considers (0: all).
     KINGLET_DRY_LAST_N = 12,
-    /// How often the most probable tokens are excluded, "XTC" (0).
+    /// Probability of excluding the most probable tokens, "XTC" (0).
     KINGLET_XTC_PROBABILITY = 13,
-    /// The probability from which on they are (0.1).
+    /// Minimum probability of a token that XTC excludes (0.1).
     KINGLET_XTC_THRESHOLD = 14,
-    /// 1 applies the temperature after the stages that cut, as llama.cpp does; 0 before, as transformers does (0).
+    /// 1 applies the temperature after the other filters, as llama.cpp does; 0 before, as
+    /// transformers does (0).
     KINGLET_TEMPERATURE_LAST = 15,
 }
 
 #[derive(Clone, Default)]
 pub(crate) struct GenerationOptions {
     pub(crate) answer: AnswerOptions,
-    /// A model that guesses, and how many tokens of a step.
+    /// Draft model, and the maximum number of tokens it drafts in a step.
     pub(crate) draft: Option<(Arc<ModelObject>, usize)>,
     pub(crate) tools: Option<Vec<Value>>,
     pub(crate) variables: Map<String, Value>,
-    /// The name of the chat template.
+    /// Name of the chat template.
     pub(crate) template: Option<String>,
-    /// The local time of a chat, in seconds since 1970.
+    /// Local time of a chat, in seconds since 1970.
     pub(crate) now: Option<i64>,
 }
 
-/// A whole number from 0 that a float stands for.
+/// Converts a float that holds a whole number of at least 0.
 fn whole(value: f64) -> Result<u32, Failure> {
     if value.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&value) {
         return Ok(value as u32);
@@ -110,7 +112,7 @@ fn set_number(sampling: &mut Sampling, key: u32, value: f64) -> Result<(), Failu
     Ok(())
 }
 
-/// That values are in their ranges, whatever the model's own are.
+/// Checks the ranges of the values, whatever the model's own are.
 fn check(sampling: &Sampling) -> Result<(), Failure> {
     Ok(sampling.options(&GenerationConfig::default(), None).map(drop)?)
 }
@@ -123,7 +125,7 @@ impl Object for Options {
     const NAME: &'static str = "generation options";
 }
 
-/// A copy of the options that a handle means; the defaults for null.
+/// A copy of the options of a handle; the defaults for null.
 pub(crate) fn resolve(
     options: *const kinglet_generation_options,
 ) -> Result<GenerationOptions, Failure> {
@@ -144,7 +146,7 @@ fn set(
     })
 }
 
-/// The most stop strings and stop tokens, each.
+/// Maximum number of stop strings, and of stop tokens.
 const MAX_STOPS: usize = 4096;
 
 fn room(count: usize, what: &str) -> Result<(), Failure> {
@@ -155,7 +157,8 @@ fn room(count: usize, what: &str) -> Result<(), Failure> {
     Err(Failure::new(kinglet_status::KINGLET_TOO_LARGE, message))
 }
 
-/// Options that hold what the model's authors set. They are the program's: `kinglet_generation_options_delete`.
+/// Creates options that use the model's own settings. Free them with
+/// `kinglet_generation_options_delete`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_create(
     options: *mut *mut kinglet_generation_options,
@@ -166,7 +169,7 @@ pub extern "C" fn kinglet_generation_options_create(
     })
 }
 
-/// Deletes options. Null is fine.
+/// Deletes options. Null is allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_delete(
     options: *mut kinglet_generation_options,
@@ -174,7 +177,8 @@ pub extern "C" fn kinglet_generation_options_delete(
     call(|| handle::delete::<Options>(options))
 }
 
-/// Sets a number that says how a token is chosen: `option` is an `enum kinglet_sampling`. What is out of its range is refused.
+/// Sets a sampling option. `option` is an `enum kinglet_sampling`. A value out of range is an
+/// error.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_set(
     options: *mut kinglet_generation_options,
@@ -189,7 +193,7 @@ pub extern "C" fn kinglet_generation_options_set(
     })
 }
 
-/// Adds `bias` to the logit of `token`; negative infinity rules the token out.
+/// Adds `bias` to the logit of `token`; negative infinity excludes the token.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_add_logit_bias(
     options: *mut kinglet_generation_options,
@@ -205,7 +209,8 @@ pub extern "C" fn kinglet_generation_options_add_logit_bias(
     })
 }
 
-/// The most tokens of the answer; 0, the default, is what the model says, or 2048.
+/// Sets the maximum number of tokens of the answer. 0, the default, is the model's own limit, or
+/// 2048.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_set_max_tokens(
     options: *mut kinglet_generation_options,
@@ -217,7 +222,8 @@ pub extern "C" fn kinglet_generation_options_set_max_tokens(
     })
 }
 
-/// What the random numbers begin with: the same seed, prompt and options give the same answer. Without it, each answer has its own.
+/// Sets the random seed: the same seed, prompt and options give the same answer. By default each
+/// answer has its own seed.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_set_seed(
     options: *mut kinglet_generation_options,
@@ -229,7 +235,8 @@ pub extern "C" fn kinglet_generation_options_set_seed(
     })
 }
 
-/// Ends the answer where this text would appear, which is then not part of it. Any number may be added, to those of the model.
+/// Adds a stop string. The answer ends before it would appear. Stop strings add to those of the
+/// model.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_add_stop(
     options: *mut kinglet_generation_options,
@@ -238,15 +245,15 @@ pub extern "C" fn kinglet_generation_options_add_stop(
     set(options, |options| {
         let text = memory::string(text, "text")?;
         if text.is_empty() {
-            return Err(Failure::argument("an empty stop text would stop everything"));
+            return Err(Failure::argument("an empty stop string would end every answer"));
         }
-        room(options.answer.stop_strings.len(), "stop texts")?;
+        room(options.answer.stop_strings.len(), "stop strings")?;
         options.answer.stop_strings.push(text.into());
         Ok(())
     })
 }
 
-/// Ends the answer with this token, besides those of the model.
+/// Adds a stop token to those of the model.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_add_stop_token(
     options: *mut kinglet_generation_options,
@@ -259,7 +266,7 @@ pub extern "C" fn kinglet_generation_options_add_stop_token(
     })
 }
 
-/// Whether the model's own stop tokens and texts end the answer (0, the default) or not (1).
+/// Sets whether the model's own stop tokens and strings end the answer (0, the default) or not (1).
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_set_ignore_eos(
     options: *mut kinglet_generation_options,
@@ -271,8 +278,9 @@ pub extern "C" fn kinglet_generation_options_set_ignore_eos(
     })
 }
 
-/// The most tokens of prompt and answer together, besides the session's own limit. 0, the default, is what the positions of the model were made for, if they
-/// end; `SIZE_MAX` is no limit.
+/// Sets the maximum number of tokens of prompt and answer together, in addition to the session's
+/// own limit. 0, the default, is the number of positions that the model was trained for, if it is
+/// limited; `SIZE_MAX` is no limit.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_set_context_limit(
     options: *mut kinglet_generation_options,
@@ -288,22 +296,23 @@ pub extern "C" fn kinglet_generation_options_set_context_limit(
     })
 }
 
-/// The most tokens of a step that are guessed.
+/// Maximum number of tokens drafted in a step.
 const MAX_GUESSES: usize = 64;
 
 fn guesses(tokens: usize) -> Result<usize, Failure> {
     if tokens <= MAX_GUESSES {
         return Ok(tokens);
     }
-    let message = format!("{tokens} guesses of a step are too many: at most {MAX_GUESSES}");
+    let message = format!("can't draft {tokens} tokens in a step: at most {MAX_GUESSES}");
     Err(Failure::new(kinglet_status::KINGLET_TOO_LARGE, message))
 }
 
-/// Guesses up to `tokens` tokens at a time by what followed the same words before, and verifies them in one step: faster where a text quotes or repeats. The answer is
-/// the one without. At most 64; 6 is usual; 0, the default, guesses nothing.
+/// Drafts up to `tokens` tokens at a time from earlier occurrences of the last words and verifies
+/// them in one step, which is faster when a text quotes or repeats. The answer is the same as
+/// without. At most 64; 6 is usual; 0, the default, drafts nothing.
 ///
-/// Between two calls of `kinglet_generation_next` such an answer has the session ahead of its tokens: other calls on it get `KINGLET_POISONED` until the answer is
-/// complete, stopped or deleted.
+/// Between two calls of `kinglet_generation_next` the session is ahead of the answer: other calls
+/// on it return `KINGLET_POISONED` until the answer is complete, stopped or deleted.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_set_speculation(
     options: *mut kinglet_generation_options,
@@ -315,7 +324,8 @@ pub extern "C" fn kinglet_generation_options_set_speculation(
     })
 }
 
-/// The same with the guesses of `draft`, a smaller model with the same tokenizer, which the options keep. Null for none.
+/// Like `kinglet_generation_options_set_speculation`, but `draft` drafts the tokens: a smaller
+/// model with the same tokenizer. The options keep it in memory. Null removes it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_set_draft_model(
     options: *mut kinglet_generation_options,
@@ -329,7 +339,7 @@ pub extern "C" fn kinglet_generation_options_set_draft_model(
     })
 }
 
-/// Parses JSON that a program gave.
+/// Parses the caller's JSON.
 pub(crate) fn json(text: *const c_char, name: &str) -> Result<Value, Failure> {
     let text = memory::string(text, name)?;
     serde_json::from_str(text).map_err(|error| {
@@ -337,7 +347,8 @@ pub(crate) fn json(text: *const c_char, name: &str) -> Result<Value, Failure> {
     })
 }
 
-/// Tools that the model may call in a chat: a JSON list of their descriptions, as its template wants them. Null for none.
+/// Sets the tools that the model may call in a chat: a JSON list of descriptions in the form that
+/// its template expects. Null for none.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_set_tools(
     options: *mut kinglet_generation_options,
@@ -355,7 +366,8 @@ pub extern "C" fn kinglet_generation_options_set_tools(
     })
 }
 
-/// Variables that the chat template sees: a JSON object, as `{"enable_thinking": false}`. Null for none.
+/// Sets variables of the chat template: a JSON object such as `{"enable_thinking": false}`. Null
+/// for none.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_set_variables(
     options: *mut kinglet_generation_options,
@@ -373,7 +385,8 @@ pub extern "C" fn kinglet_generation_options_set_variables(
     })
 }
 
-/// Which of the model's chat templates to use, by name, where it has several. Null for the default: `tool_use` if there are tools and such a template, else `default`.
+/// Selects a chat template by name, if the model has several. Null selects the default: `tool_use`
+/// if there are tools and a template of that name, else `default`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_set_template(
     options: *mut kinglet_generation_options,
@@ -388,8 +401,9 @@ pub extern "C" fn kinglet_generation_options_set_template(
     })
 }
 
-/// The time that a chat template sees, as seconds since 1970 by the clock on the wall (UTC and the time zone's offset). Without it, the local time now where the system
-/// tells the zone in `TZ` or `/etc/localtime`, else (on Windows and Android) the time in UTC.
+/// Sets the time that a chat template sees, as local time in seconds since 1970 (UTC plus the time
+/// zone's offset). The default is the current local time if `TZ` or `/etc/localtime` names the
+/// zone, else (on Windows and Android) UTC.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_generation_options_set_now(
     options: *mut kinglet_generation_options,
@@ -397,7 +411,9 @@ pub extern "C" fn kinglet_generation_options_set_now(
 ) -> kinglet_status {
     set(options, |options| {
         if DateTime::from_unix(seconds).is_none() {
-            return Err(Failure::argument(format!("{seconds} seconds are beyond all calendars")));
+            return Err(Failure::argument(format!(
+                "{seconds} seconds since 1970 are out of the calendar's range"
+            )));
         }
         options.now = Some(seconds);
         Ok(())

@@ -1,4 +1,4 @@
-//! Answers of the library's loop, for callers that come and go.
+//! Drives [`Answer`] across separate calls from C.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,23 +13,23 @@ use crate::model::ModelObject;
 use crate::session::Inner;
 use crate::status::Failure;
 
-/// What is to be computed before the first token.
+/// Input that is computed before the first token.
 pub(crate) enum Prompt {
-    /// Tokens that come after those of the session, if any.
+    /// Tokens to append to the session.
     After(Vec<u32>),
-    /// All that the session is to hold: a conversation.
+    /// The whole content of the session: a conversation.
     Whole(kinglet::text::Prompt),
 }
 
 /// One answer.
 pub(crate) struct Generator {
     answer: Answer<'static>,
-    /// Whether states are kept for the next prompt.
+    /// Whether states are cached for the next prompt.
     keeps: bool,
     cache_bytes: usize,
 }
 
-/// A token, and the text that has become certain with it.
+/// A token, and the text that it makes final.
 pub(crate) struct Piece {
     pub(crate) token: u32,
     pub(crate) text: String,
@@ -43,7 +43,7 @@ impl Generator {
         options: &GenerationOptions,
     ) -> Result<Self, Failure> {
         if !options.answer.stop_strings.is_empty() {
-            // Why there is none is told rather than that there is none.
+            // Reports why loading the tokenizer failed, not only that it is missing.
             model.tokenizer()?;
         }
         let keeps = matches!(prompt, Prompt::Whole(_));
@@ -58,15 +58,17 @@ impl Generator {
         Ok(Self { answer, keeps, cache_bytes: model.options.cache_bytes })
     }
 
-    /// The next token; `None` after the last. After a cancellation it can be called again, and goes on.
+    /// Generates the next token; `None` after the last. After a cancellation the next call
+    /// continues.
     pub(crate) fn next(&mut self, inner: &mut Inner) -> Result<Option<Piece>, Failure> {
-        // Others may use the session between two calls.
+        // Other calls may use the session between two tokens.
         self.answer.set_ahead(0);
         self.advance(inner)
     }
 
-    /// The rest of the answer, token by token to `each`, which says whether it wants more. Nobody else uses the session meanwhile, so
-    /// that its device may be ahead of what is given out. After a cancellation this or [`Self::next`] goes on.
+    /// Generates the rest of the answer and passes each token to `each`, which returns whether to
+    /// continue. The session is locked meanwhile, so the device may run ahead of the returned
+    /// tokens. After a cancellation this or [`Self::next`] continues.
     pub(crate) fn run(
         &mut self,
         inner: &mut Inner,
@@ -98,15 +100,15 @@ impl Generator {
         }
     }
 
-    /// The program wants no more.
+    /// Ends the answer on the program's request.
     pub(crate) fn stop(&mut self, inner: &mut Inner) -> Result<(), Failure> {
         self.answer.stop()?;
         self.advance(inner).map(drop)
     }
 
-    /// Leaves the session sound, whatever is under way.
+    /// Leaves the session in a valid state, whatever is in progress.
     pub(crate) fn leave(&mut self, inner: &mut Inner) {
-        // What fails here leaves the session poisoned, which it says.
+        // A failure poisons the session, and later calls report that.
         let _ = self.answer.pause(&mut inner.session);
     }
 
@@ -131,7 +133,7 @@ impl Generator {
     }
 }
 
-/// A draft model's session, which is worth keeping from turn to turn.
+/// A draft model's session, kept from turn to turn.
 #[derive(Clone)]
 pub(crate) struct SharedDrafter(Arc<Mutex<DraftModel>>);
 
@@ -141,7 +143,7 @@ impl Drafter for SharedDrafter {
     }
 }
 
-/// What guesses for a session by a draft model: the one of the last turn, if it was by the same.
+/// The drafter of a session: the last turn's, if it used the same draft model.
 fn drafter(
     model: &ModelObject,
     inner: &mut Inner,
@@ -161,7 +163,7 @@ fn drafter(
     Ok(drafter)
 }
 
-/// The tokens of a prompt's text.
+/// Tokenizes the text of a prompt.
 pub(crate) fn encode(
     model: &ModelObject,
     text: &str,

@@ -1,4 +1,4 @@
-//! The border: no panic crosses it, and every failure leaves a message on its thread.
+//! The boundary to C: no panic crosses it, and every failure stores a message for its thread.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -11,7 +11,7 @@ use crate::status::{Failure, kinglet_status};
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
-    /// How many exported functions this thread is inside of.
+    /// Nesting depth of exported functions on this thread.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -20,20 +20,21 @@ pub(crate) fn call(run: impl FnOnce() -> Result<(), Failure>) -> kinglet_status 
     call_for(|| run().map(|()| kinglet_status::KINGLET_OK))
 }
 
-/// Runs an exported function that has more to say than that it went well.
+/// Runs an exported function that has several statuses of success.
 pub(crate) fn call_for(run: impl FnOnce() -> Result<kinglet_status, Failure>) -> kinglet_status {
     quiet_panics();
     let _inside = Inside::enter();
-    // What a panic may leave half-done is behind a mutex that is poisoned by it, or is not looked at again.
+    // State that a panic may leave half-written is in a mutex, which it poisons, or is not used
+    // again.
     let failure = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(status)) => return status,
         Ok(Err(failure)) => failure,
         Err(panic) => Failure::new(
             kinglet_status::KINGLET_INTERNAL,
-            format!("a fault of Kinglet was caught: {}", panic_text(&*panic)),
+            format!("internal error (please report it): {}", panic_text(&*panic)),
         ),
     };
-    // The payload of a panic may panic when it is dropped; the string has been taken from it.
+    // Dropping the payload of a panic may panic; its string is already copied.
     remember(&failure.message);
     failure.status
 }
@@ -46,7 +47,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 fn remember(message: &str) {
     let bytes: Vec<u8> = message.bytes().filter(|&byte| byte != 0).collect();
     let message = CString::new(bytes).unwrap_or_default();
-    // While a thread ends, its message may be gone already.
+    // Thread-local storage may already be destroyed while a thread ends.
     let _ = LAST_ERROR.try_with(|last| {
         if let Ok(mut last) = last.try_borrow_mut() {
             *last = message;
@@ -54,10 +55,12 @@ fn remember(message: &str) {
     });
 }
 
-/// What went wrong in the last call on this thread that failed, as one line of UTF-8; the empty string if none has.
+/// Returns the message of the last call that failed on this thread, one line of UTF-8; the empty
+/// string if none has.
 ///
-/// Never null. The text is Kinglet's and stays until the next call on the same thread that fails, or until the thread ends:
-/// `kinglet_last_error_copy` keeps it. Other threads have their own. It is made for people; programs look at the status.
+/// Never null. The text belongs to Kinglet and is valid until the next failure on the same thread,
+/// or until the thread ends; `kinglet_last_error_copy` keeps it. Each thread has its own. The
+/// message is for people: programs check the status.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_last_error() -> *const c_char {
     let last = LAST_ERROR.try_with(|last| last.try_borrow().map(|last| last.as_ptr()));
@@ -67,9 +70,11 @@ pub extern "C" fn kinglet_last_error() -> *const c_char {
     }
 }
 
-/// Copies what `kinglet_last_error` says to `buffer`, which has room for `size` bytes, and gives the length of the whole text without its NUL, as
-/// `snprintf` does. What doesn't fit is left out, never half a character, and a NUL ends what is there. With `size` 0 `buffer` may be
-/// null, and only the length is given. It can't fail, and leaves the text of `kinglet_last_error` as it is.
+/// Copies the text of `kinglet_last_error` to `buffer`, which has room for `size` bytes, and
+/// returns the length of the whole text without its NUL, like `snprintf`. A text that does not fit
+/// is cut at a character boundary. The copy ends with a NUL. With `size` 0 `buffer` may be null,
+/// and only the length is returned. This function can't fail and does not change the text of
+/// `kinglet_last_error`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_last_error_copy(buffer: *mut c_char, size: usize) -> usize {
     let copy = LAST_ERROR.try_with(|last| {
@@ -84,7 +89,7 @@ pub extern "C" fn kinglet_last_error_copy(buffer: *mut c_char, size: usize) -> u
     })
 }
 
-/// Counts a call for as long as it lives.
+/// Counts an exported call while it runs.
 struct Inside;
 
 impl Inside {
@@ -100,8 +105,8 @@ impl Drop for Inside {
     }
 }
 
-/// A panic would be printed on standard error before it is caught. Those of Kinglet's calls and threads go to the log
-/// instead; others, of a Rust program around this library, are left to whoever had them before.
+/// Sends panics of Kinglet's calls and threads to the log instead of standard error. Other panics,
+/// of a Rust program that uses this library, go to the previous hook.
 fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

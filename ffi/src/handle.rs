@@ -1,7 +1,8 @@
-//! Handles: numbers in the form of pointers, looked up in a table and never followed.
+//! Handles: integers in the form of pointers, looked up in a table and never dereferenced.
 //!
-//! A number is given out once in the life of a process, so that a handle that was deleted stays invalid: what is deleted twice or used after
-//! it was deleted gets a status. An object that is deleted while another thread's call works on it lives until that call is over.
+//! A process never reuses a number, so a deleted handle stays invalid, and using or deleting it
+//! again returns a status. An object that is deleted during another thread's call lives until that
+//! call returns.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -9,11 +10,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::status::{Failure, kinglet_status};
 
-/// An object that C programs hold by a handle of type [`Object::Handle`].
+/// An object that C programs hold through a handle of type [`Object::Handle`].
 pub(crate) trait Object: Any + Send + Sync {
-    /// The opaque type of the header.
+    /// Opaque type in the header.
     type Handle;
-    /// What messages call it.
+    /// Name in messages.
     const NAME: &'static str;
 }
 
@@ -29,16 +30,16 @@ struct Table {
 
 static TABLE: RwLock<Table> = RwLock::new(Table { entries: None, last: 0 });
 
-/// Numbers are this far apart, so that one that is a little off is none.
+/// Distance between handles, so that a pointer that is slightly wrong is not a valid handle.
 const STEP: usize = 16;
 
 fn invalid(message: String) -> Failure {
     Failure::new(kinglet_status::KINGLET_INVALID_HANDLE, message)
 }
 
-/// Gives the object a handle.
+/// Inserts an object and returns its handle.
 pub(crate) fn insert<T: Object>(object: Arc<T>) -> Result<*mut T::Handle, Failure> {
-    // Nothing that can panic is done under the lock.
+    // Nothing under the lock can panic.
     let mut table = TABLE.write().unwrap_or_else(PoisonError::into_inner);
     let number = table.last.checked_add(STEP).ok_or_else(|| {
         Failure::new(kinglet_status::KINGLET_OUT_OF_MEMORY, "no handles are left in this process")
@@ -55,11 +56,11 @@ fn missing(table: &Table, number: usize, name: &str) -> Failure {
     } else if number <= table.last && number.is_multiple_of(STEP) {
         invalid(format!("the {name} has been deleted"))
     } else {
-        invalid(format!("{number:#x} is no {name}"))
+        invalid(format!("{number:#x} is not a {name}"))
     }
 }
 
-/// The object of a handle.
+/// Looks up the object of a handle.
 pub(crate) fn get<T: Object>(handle: *const T::Handle) -> Result<Arc<T>, Failure> {
     let number = handle.addr();
     let table = TABLE.read().unwrap_or_else(PoisonError::into_inner);
@@ -67,27 +68,27 @@ pub(crate) fn get<T: Object>(handle: *const T::Handle) -> Result<Arc<T>, Failure
     let Some(entry) = found else { return Err(missing(&table, number, T::NAME)) };
     let other = entry.name;
     Arc::downcast(entry.object.clone())
-        .map_err(|_| invalid(format!("a {} is needed, not a {other}", T::NAME)))
+        .map_err(|_| invalid(format!("expected a {}, got a {other}", T::NAME)))
 }
 
-/// The object of a handle that may be null.
+/// Looks up the object of a handle that may be null.
 pub(crate) fn get_optional<T: Object>(handle: *const T::Handle) -> Result<Option<Arc<T>>, Failure> {
     if handle.is_null() { Ok(None) } else { get(handle).map(Some) }
 }
 
-/// Takes a handle back; null is none, and fine.
+/// Removes a handle. Null is allowed.
 pub(crate) fn delete<T: Object>(handle: *mut T::Handle) -> Result<(), Failure> {
     let number = handle.addr();
     if number == 0 {
         return Ok(());
     }
-    // Another kind's handle stays.
+    // Checks the type: a handle of another kind stays valid.
     get::<T>(handle)?;
     let mut table = TABLE.write().unwrap_or_else(PoisonError::into_inner);
     let entry = table.entries.as_mut().and_then(|entries| entries.remove(&number));
     let result = if entry.is_some() { Ok(()) } else { Err(missing(&table, number, T::NAME)) };
     drop(table);
-    // To drop a model joins threads and may take time: not under the lock.
+    // Dropping a model joins threads and may take time, so do it without the lock.
     drop(entry);
     result
 }

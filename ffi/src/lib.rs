@@ -1,18 +1,21 @@
 //! The C ABI of the Kinglet inference engine: `libkinglet` and `kinglet.h`.
 //!
-//! Only translation: what is computed is the crate `kinglet`'s. The documentation of the exported functions becomes that of
-//! `include/kinglet.h`, which `ffi/header.sh` writes with cbindgen; it is written for people who read C.
+//! This crate only translates; the computation is in the crate `kinglet`. The documentation of
+//! exported functions becomes `include/kinglet.h` (`ffi/header.sh`, with cbindgen), so write it for
+//! C programmers.
 //!
-//! * [`handle`]: what a C program holds is a number in the form of a pointer, looked up in a table and never followed, so
-//!   that handles that are null, deleted, of another kind or made up are found out for certain.
-//! * [`guard`]: each exported function runs in [`guard::call`], which turns errors and panics into a status and a message.
-//! * [`memory`]: all reading and writing through pointers that the caller gives; the only `unsafe` besides calling back.
+//! * [`handle`]: C programs hold integers in the form of pointers. They are looked up in a table
+//!   and never dereferenced, so null, deleted, mistyped and invented handles are always detected.
+//! * [`guard`]: each exported function runs in [`guard::call`], which turns errors and panics into
+//!   a status and a message.
+//! * [`memory`]: all access through the caller's pointers. Besides calls of callbacks, the only
+//!   `unsafe` code.
 
-// A C ABI is made of raw pointers.
+// A C ABI needs raw pointers.
 #![allow(unsafe_code)]
-// Types and constants are called in Rust what they are called in C.
+// Types and constants have their C names.
 #![allow(non_camel_case_types)]
-// The exported functions take what C programs give them: what they must promise is in the header, and `memory` states it.
+// The header states what callers must guarantee, and `memory` repeats it.
 #![allow(clippy::not_unsafe_ptr_arg_deref)]
 
 pub mod chat;

@@ -1,4 +1,4 @@
-//! What Kinglet has to say besides results, for the program's own log.
+//! Log messages, passed to the program's own log.
 
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_void};
@@ -8,24 +8,25 @@ use crate::guard::call;
 use crate::model_options::User;
 use crate::status::{Failure, kinglet_status};
 
-/// How important a message of the log is.
+/// Severity of a log message.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum kinglet_log_level {
     /// No messages.
     KINGLET_LOG_OFF = 0,
-    /// Something is wrong.
+    /// Errors.
     KINGLET_LOG_ERROR = 1,
-    /// Something may be wrong.
+    /// Possible problems.
     KINGLET_LOG_WARN = 2,
-    /// What is being done.
+    /// Progress.
     KINGLET_LOG_INFO = 3,
     /// Details for developers.
     KINGLET_LOG_DEBUG = 4,
 }
 
-/// Called with a message and its `enum kinglet_log_level`, on any thread and on several at once. The text, in UTF-8, ends when
-/// the call returns. It must return: no exception, no `longjmp`; it must not call `kinglet_log_set`.
+/// Called with a message and its `enum kinglet_log_level`, on any thread and possibly on several at
+/// once. The text is UTF-8 and valid until the callback returns. It must return normally (no
+/// exception, no `longjmp`) and must not call `kinglet_log_set`.
 pub type kinglet_log_callback =
     Option<unsafe extern "C" fn(user: *mut c_void, level: u32, message: *const c_char)>;
 
@@ -49,17 +50,18 @@ impl log::Log for Logger {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        // A message about what a callback has done would call it again.
+        // A message caused by the callback itself would call it again.
         if !self.enabled(record.metadata()) || CALLING.try_with(Cell::get).unwrap_or(true) {
             return;
         }
-        // Held during the call, so that none is under way once another callback is set.
+        // Locked during the call, so that `kinglet_log_set` returns only after it.
         let target = TARGET.read().unwrap_or_else(PoisonError::into_inner);
         let Some(Target { callback, user }) = *target else { return };
         let text = record.args().to_string().replace('\0', "");
         let Ok(text) = CString::new(text) else { return };
         let _ = CALLING.try_with(|calling| calling.set(true));
-        // SAFETY: the header asks for a function that can be called with this pointer on any thread.
+        // SAFETY: the header requires a function that can be called with this pointer on any
+        // thread.
         unsafe { callback(user.0, record.level() as u32, text.as_ptr()) };
         let _ = CALLING.try_with(|calling| calling.set(false));
     }
@@ -67,10 +69,12 @@ impl log::Log for Logger {
     fn flush(&self) {}
 }
 
-/// Has messages up to `level` (an `enum kinglet_log_level`) given to `callback` with `user`, for the whole process; null for none,
-/// which is how it begins. Kinglet itself writes nothing to standard output or standard error.
+/// Sets the log callback of the process: messages up to `level` (an `enum kinglet_log_level`) go to
+/// `callback` with `user`. Null, the default, disables the log. Kinglet itself never writes to
+/// standard output or standard error.
 ///
-/// When this returns, no earlier callback is running or will be called. Any thread may call it, but not the callback itself: `KINGLET_BUSY`.
+/// When this returns, no earlier callback is running or will be called. Any thread may call it, but
+/// the callback itself gets `KINGLET_BUSY`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_log_set(
     callback: kinglet_log_callback,
@@ -85,14 +89,14 @@ pub extern "C" fn kinglet_log_set(
             2 => log::LevelFilter::Warn,
             3 => log::LevelFilter::Info,
             4 => log::LevelFilter::Debug,
-            other => return Err(Failure::argument(format!("{other} is no level of the log"))),
+            other => return Err(Failure::argument(format!("{other} is not a log level"))),
         };
         if CALLING.try_with(Cell::get).unwrap_or(false) {
-            let message = "the callback of the log can't set another one";
+            let message = "the log callback can't replace itself";
             return Err(Failure::new(kinglet_status::KINGLET_BUSY, message));
         }
         static LOGGER: Once = Once::new();
-        // Refused in a Rust program that has a logger: then messages go there.
+        // Fails in a Rust program that already has a logger; messages then go there.
         LOGGER.call_once(|| drop(log::set_logger(&Logger)));
         let target = callback.map(|callback| Target { callback, user: { user } });
         *TARGET.write().unwrap_or_else(PoisonError::into_inner) = target;

@@ -1,4 +1,4 @@
-//! Models: opening them, and what can be asked of them.
+//! Models: opening and querying them.
 
 use std::ffi::c_char;
 use std::path::Path;
@@ -15,14 +15,14 @@ use crate::memory::{self, MAX_TOKENS};
 use crate::model_options::{self, OpenOptions, kinglet_model_options};
 use crate::status::{Failure, kinglet_status};
 
-/// An open model: weights and all that is needed to compute. Any number of threads may use it at once; steps of its sessions are computed
-/// one after the other.
+/// An open model: its weights and everything needed to compute. Thread-safe; steps of its sessions
+/// run one after another.
 pub struct kinglet_model;
 
 pub(crate) struct ModelObject {
     pub(crate) model: Model,
     pub(crate) options: OpenOptions,
-    /// Where the model's files are not in a folder, they are here, for what is loaded only when it is needed.
+    /// Model files that are not in a folder, kept for files that are loaded on first use.
     _mounted: Option<Mounted>,
     tokenizer: OnceLock<Result<Tokenizer, Failure>>,
     template: OnceLock<Result<ChatTemplate, Failure>>,
@@ -40,8 +40,12 @@ impl ModelObject {
         options: OpenOptions,
         mounted: Option<Mounted>,
     ) -> Result<Self, Failure> {
-        let cancelled =
-            || Failure::new(kinglet_status::KINGLET_CANCELLED, "the progress callback cancelled");
+        let cancelled = || {
+            Failure::new(
+                kinglet_status::KINGLET_CANCELLED,
+                "the progress callback cancelled the call",
+            )
+        };
         if !options.go_on(0, 0) {
             return Err(cancelled());
         }
@@ -56,7 +60,7 @@ impl ModelObject {
         Ok(Self { model, options, _mounted: mounted, tokenizer, template, defaults })
     }
 
-    /// The model's tokenizer, loaded when it is first asked for.
+    /// The model's tokenizer, loaded on first use.
     pub(crate) fn tokenizer(&self) -> Result<&Tokenizer, Failure> {
         let load = || {
             let tokenizer = Tokenizer::from_folder(self.model.folder())?;
@@ -70,7 +74,7 @@ impl ModelObject {
         self.template.get_or_init(load).as_ref().map_err(Clone::clone)
     }
 
-    /// What the model's authors set for generation.
+    /// The model's own generation settings.
     pub(crate) fn defaults(&self) -> Result<&AnswerDefaults, Failure> {
         let load = || {
             let tokenizer = self.tokenizer().ok().cloned();
@@ -80,11 +84,14 @@ impl ModelObject {
     }
 }
 
-/// Opens the model in the folder `path`: `config.json` and `model.safetensors` or its shards, as they come from Hugging Face, or a
-/// `models--ORG--NAME` of its cache. `options` may be null. The weights are mapped, not read: this takes milliseconds unless the options say otherwise.
+/// Opens the model in the folder `path`: `config.json` and `model.safetensors` or its shards, as
+/// downloaded from Hugging Face, or a `models--ORG--NAME` folder of its cache. `options` may be
+/// null. Weights are memory-mapped, not read, so this takes milliseconds unless the options say
+/// otherwise.
 ///
-/// The model is the program's: `kinglet_model_delete`. Sessions, generations and tokenizers that are made from it keep what they need of it.
-/// While a model is open its files must not be written to: replace a file by renaming another one over it.
+/// Free the model with `kinglet_model_delete`. Its sessions, generations and tokenizers keep what
+/// they need of it. Do not write to the model's files while it is open: replace a file by renaming
+/// another over it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_open(
     path: *const c_char,
@@ -99,8 +106,8 @@ pub extern "C" fn kinglet_model_open(
     })
 }
 
-/// Opens a model whose files are not in a folder. The list is empty afterwards, whether this went well or not, and can be deleted.
-/// `options` may be null. The model is the program's, as with `kinglet_model_open`.
+/// Opens a model whose files are not in a folder. The list is empty afterwards, even if this fails,
+/// and can be deleted. `options` may be null. Free the model with `kinglet_model_delete`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_open_files(
     files: *mut kinglet_files,
@@ -117,13 +124,14 @@ pub extern "C" fn kinglet_model_open_files(
     })
 }
 
-/// Deletes a model. Null is fine. What was made from it stays usable, and its memory is given back with the last of them.
+/// Deletes a model. Null is allowed. Objects made from it stay usable; its memory is freed with the
+/// last of them.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_delete(model: *mut kinglet_model) -> kinglet_status {
     call(|| handle::delete::<ModelObject>(model))
 }
 
-/// What a model takes, written to the places that a program gives.
+/// Writes the memory that a model needs to the caller's pointers.
 fn tell(
     folder: &Path,
     options: &OpenOptions,
@@ -131,8 +139,7 @@ fn tell(
     [weights, state, working]: [*mut u64; 3],
 ) -> Result<(), Failure> {
     if context > memory::MAX_TOKENS {
-        let message =
-            format!("context is {context} tokens; at most {} are taken", memory::MAX_TOKENS);
+        let message = format!("context is {context} tokens; the maximum is {}", memory::MAX_TOKENS);
         return Err(Failure::new(kinglet_status::KINGLET_TOO_LARGE, message));
     }
     let estimate = kinglet::estimate(folder, &options.model, context)?;
@@ -141,9 +148,10 @@ fn tell(
     memory::write_optional(working, "working", estimate.working)
 }
 
-/// Tells, in bytes and within milliseconds, what the model in the folder `path` will take with one session of `context` tokens: its
-/// weights (mapped, so that the system can take them back, on the CPU), the session's state, and working memory. `options` and each of the three places may
-/// be null. A context of more than 64 Mi tokens is `KINGLET_TOO_LARGE`. Any thread may call it.
+/// Estimates, within milliseconds, the memory of the model in the folder `path` with one session of
+/// `context` tokens, in bytes: its weights (on the CPU they are mapped, so the system can reclaim
+/// them), the session's state, and working memory. `options` and each out pointer may be null. A
+/// context of more than 64 Mi tokens is `KINGLET_TOO_LARGE`. Thread-safe.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_estimate(
     path: *const c_char,
@@ -160,7 +168,8 @@ pub extern "C" fn kinglet_estimate(
     })
 }
 
-/// The same for a model whose files are not in a folder. The list stays as it is, so that `kinglet_model_open_files` can take it.
+/// Like `kinglet_estimate`, for a model whose files are not in a folder. The list does not change,
+/// so `kinglet_model_open_files` can take it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_estimate_files(
     files: *const kinglet_files,
@@ -177,7 +186,8 @@ pub extern "C" fn kinglet_estimate_files(
     })
 }
 
-/// How many logits the model gives for a token; the numbers of tokens are below this.
+/// Returns the number of logits that the model computes for a token. Every token is smaller than
+/// this.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_vocabulary(
     model: *const kinglet_model,
@@ -186,7 +196,7 @@ pub extern "C" fn kinglet_model_vocabulary(
     call(|| memory::write(count, "count", handle::get::<ModelObject>(model)?.model.vocab()))
 }
 
-/// How many floats the vector has that the model embeds a token as.
+/// Returns the number of floats in a token's embedding.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_embedding_width(
     model: *const kinglet_model,
@@ -198,8 +208,9 @@ pub extern "C" fn kinglet_model_embedding_width(
     })
 }
 
-/// Writes the vectors that `count` tokens are embedded as to `vectors`, one behind the other; it has room for `floats` numbers, of which
-/// `count` times `kinglet_model_embedding_width` are needed. They are what `kinglet_session_feed_embeddings` takes.
+/// Writes the embeddings of `count` tokens to `vectors`, one after another. `vectors` has room for
+/// `floats` numbers; `count` times `kinglet_model_embedding_width` are needed.
+/// `kinglet_session_feed_embeddings` takes such vectors.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_embed(
     model: *const kinglet_model,
@@ -220,7 +231,7 @@ pub extern "C" fn kinglet_model_embed(
     })
 }
 
-/// What the model is and what it runs on, in a line for people. The text is the program's: `kinglet_free`.
+/// Describes the model and what it runs on in a line for people. Free the text with `kinglet_free`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_description(
     model: *const kinglet_model,

@@ -1,4 +1,4 @@
-//! How a model is opened.
+//! Options for opening a model.
 
 use std::ffi::{c_char, c_void};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,20 +10,21 @@ use crate::handle::{self, Object};
 use crate::memory;
 use crate::status::{Failure, kinglet_status};
 
-/// How a model is opened. New options hold the defaults. They are copied when a model is opened, so that they can be changed
-/// and deleted afterwards. Any thread may use them.
+/// Options for opening a model. New options hold the defaults. They are copied when a model is
+/// opened and may be changed or deleted afterwards. Thread-safe.
 pub struct kinglet_model_options;
 
-/// Called while a model is opened, on the thread that opens it, with the bytes done and the bytes in all. Returns 0 to go on; anything
-/// else cancels, and opening returns `KINGLET_CANCELLED`. It must return: no exception, no `longjmp`.
+/// Called while a model is opened, on the thread that opens it, with the number of bytes done and
+/// in total. Return 0 to continue and any other value to cancel; opening then returns
+/// `KINGLET_CANCELLED`. It must return normally: no exception, no `longjmp`.
 pub type kinglet_progress_callback =
     Option<unsafe extern "C" fn(user: *mut c_void, done: u64, total: u64) -> i32>;
 
-/// The pointer that a program wants back in its callback.
+/// User pointer, passed back to the program's callback.
 #[derive(Clone, Copy)]
 pub(crate) struct User(pub(crate) *mut c_void);
 
-// SAFETY: it is only handed back. On which threads that happens is in the header.
+// SAFETY: it is only passed back. The header states on which threads.
 unsafe impl Send for User {}
 // SAFETY: as above.
 unsafe impl Sync for User {}
@@ -31,11 +32,11 @@ unsafe impl Sync for User {}
 #[derive(Clone)]
 pub(crate) struct OpenOptions {
     pub(crate) model: ModelOptions,
-    /// Whether the weights are read into memory when the model is opened.
+    /// Whether opening reads all weights into memory.
     pub(crate) fetch: bool,
     pub(crate) progress: kinglet_progress_callback,
     pub(crate) user: User,
-    /// Bytes that a session keeps to go back to.
+    /// Size of a session's cache of earlier states, in bytes.
     pub(crate) cache_bytes: usize,
 }
 
@@ -52,10 +53,10 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// Tells the program how far it is; false to stop.
+    /// Reports progress to the program; returns false to cancel.
     pub(crate) fn go_on(&self, done: u64, total: u64) -> bool {
         let Some(progress) = self.progress else { return true };
-        // SAFETY: the header asks for a function that can be called with this pointer.
+        // SAFETY: the header requires a function that can be called with this pointer.
         unsafe { progress(self.user.0, done, total) == 0 }
     }
 }
@@ -68,7 +69,7 @@ impl Object for Options {
     const NAME: &'static str = "model options";
 }
 
-/// A copy of the options that a handle means; the defaults for null.
+/// A copy of the options of a handle; the defaults for null.
 pub(crate) fn resolve(options: *const kinglet_model_options) -> Result<OpenOptions, Failure> {
     let Some(options) = handle::get_optional::<Options>(options)? else {
         return Ok(OpenOptions::default());
@@ -87,9 +88,8 @@ fn set(
     })
 }
 
-/// Options with the defaults: the best backend, its own choice of threads, no limit of the context.
-///
-/// They are the program's: `kinglet_model_options_delete`.
+/// Creates options with the defaults: the best backend, its own choice of threads, no context
+/// limit. Free them with `kinglet_model_options_delete`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_create(
     options: *mut *mut kinglet_model_options,
@@ -100,7 +100,7 @@ pub extern "C" fn kinglet_model_options_create(
     })
 }
 
-/// Deletes options. Null is fine.
+/// Deletes options. Null is allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_delete(
     options: *mut kinglet_model_options,
@@ -108,7 +108,8 @@ pub extern "C" fn kinglet_model_options_delete(
     call(|| handle::delete::<Options>(options))
 }
 
-/// Which backend computes: `"auto"`, which takes a discrete or integrated graphics adapter if there is one, `"cpu"`, or what `kinglet_devices_backend` gave.
+/// Sets the backend: `"auto"`, which uses a discrete or integrated GPU if there is one, `"cpu"`, or
+/// a result of `kinglet_devices_backend`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_backend(
     options: *mut kinglet_model_options,
@@ -120,7 +121,8 @@ pub extern "C" fn kinglet_model_options_set_backend(
     })
 }
 
-/// Which adapter a backend for graphics cards takes, as `kinglet_devices_adapter` gave it; -1, the default, is the best one.
+/// Sets the adapter of a GPU backend, as returned by `kinglet_devices_adapter`; -1, the default, is
+/// the best one.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_adapter(
     options: *mut kinglet_model_options,
@@ -130,15 +132,17 @@ pub extern "C" fn kinglet_model_options_set_adapter(
         options.model.adapter = match adapter {
             -1 => None,
             number => Some(usize::try_from(number).map_err(|_| {
-                Failure::argument(format!("adapter {number}: they are counted from 0"))
+                Failure::argument(format!(
+                    "adapter {number}: must be -1 (the best adapter) or at least 0"
+                ))
             })?),
         };
         Ok(())
     })
 }
 
-/// A folder of the program's own where what makes the next start faster is kept: kernels that a driver has compiled, and what was
-/// found out about it. Null, the default, keeps nothing.
+/// Sets a folder for caches that make the next start faster: compiled kernels and results of the
+/// self-test. It must belong to the program alone. Null, the default, caches nothing.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_cache_dir(
     options: *mut kinglet_model_options,
@@ -153,8 +157,8 @@ pub extern "C" fn kinglet_model_options_set_cache_dir(
     })
 }
 
-/// Whether the kernels that a model needs are tested on small inputs before they are used on a graphics card (1, the default), so that
-/// a driver's faults are worked around or told, or not (0).
+/// Sets whether the kernels that a model needs are tested on small inputs before they run on a GPU
+/// (1, the default), so that driver bugs are worked around or reported, or not (0).
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_self_test(
     options: *mut kinglet_model_options,
@@ -166,8 +170,8 @@ pub extern "C" fn kinglet_model_options_set_self_test(
     })
 }
 
-/// Lets attention see the last `window` positions and the first `sinks` only, so that the memory of a session stays bounded; 0 and 0, the
-/// default, for all.
+/// Limits attention to the last `window` positions and the first `sinks`, which bounds the memory
+/// of a session. 0 and 0, the default, for no limit.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_attention_window(
     options: *mut kinglet_model_options,
@@ -181,8 +185,8 @@ pub extern "C" fn kinglet_model_options_set_attention_window(
     })
 }
 
-/// How many bits each number of the keys and values takes that attention keeps: 32, the default, 8, or 4, which shows in the answers a little.
-/// Their share of a session's memory falls to 28 or 16 %.
+/// Sets the bits per element of the key/value cache: 32, the default, 8 or 4, which changes answers
+/// a little. The cache shrinks to 28 or 16 %.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_kv_bits(
     options: *mut kinglet_model_options,
@@ -194,8 +198,8 @@ pub extern "C" fn kinglet_model_options_set_kv_bits(
     })
 }
 
-/// How many bits each number of the states takes that recurrent layers keep between steps: 32, the default, or 16. A graphics card must
-/// have 16-bit floats for that.
+/// Sets the bits per element of recurrent states between steps: 32, the default, or 16. A GPU needs
+/// 16-bit floats for that.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_state_bits(
     options: *mut kinglet_model_options,
@@ -207,7 +211,7 @@ pub extern "C" fn kinglet_model_options_set_state_bits(
     })
 }
 
-/// How many threads compute on the CPU, from 1 to 512; 0, the default, is one for each physical core.
+/// Sets the number of CPU threads, from 1 to 512. 0, the default, is one for each physical core.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_threads(
     options: *mut kinglet_model_options,
@@ -215,14 +219,15 @@ pub extern "C" fn kinglet_model_options_set_threads(
 ) -> kinglet_status {
     set(options, |options| {
         if threads > 512 {
-            return Err(Failure::argument(format!("{threads} threads: at most 512 are possible")));
+            return Err(Failure::argument(format!("{threads} threads: the maximum is 512")));
         }
         options.model.threads = Some(threads).filter(|&threads| threads > 0);
         Ok(())
     })
 }
 
-/// The most tokens that are computed together, from 1 to 65536, which bounds the working memory; 0, the default, is 512.
+/// Sets the maximum number of tokens computed in one step, from 1 to 65536, which bounds the
+/// working memory. 0, the default, is 512 on the CPU and 2048 on a GPU.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_chunk(
     options: *mut kinglet_model_options,
@@ -231,7 +236,7 @@ pub extern "C" fn kinglet_model_options_set_chunk(
     set(options, |options| {
         if tokens > 1 << 16 {
             return Err(Failure::argument(format!(
-                "chunks of {tokens}: at most 65536 are possible"
+                "chunk of {tokens} tokens: the maximum is 65536"
             )));
         }
         options.model.chunk = Some(tokens).filter(|&tokens| tokens > 0);
@@ -239,7 +244,7 @@ pub extern "C" fn kinglet_model_options_set_chunk(
     })
 }
 
-/// The most tokens that a session may hold; 0, the default, is no limit.
+/// Sets the maximum number of tokens of a session. 0, the default, is no limit.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_context_limit(
     options: *mut kinglet_model_options,
@@ -251,8 +256,8 @@ pub extern "C" fn kinglet_model_options_set_context_limit(
     })
 }
 
-/// Whether tensors that the model has no use for are an error (1) or only a warning in the log (0, the default). Tensors that are missing
-/// are an error in any case.
+/// Sets whether tensors that the model does not use are an error (1) or only a warning in the log
+/// (0, the default). Missing tensors are always an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_strict(
     options: *mut kinglet_model_options,
@@ -264,8 +269,8 @@ pub extern "C" fn kinglet_model_options_set_strict(
     })
 }
 
-/// The opposite of `kinglet_model_options_set_strict`, which is newer: whether tensors that the model has no use for are only a warning in
-/// the log (1, the default) or an error (0).
+/// The inverse of the newer `kinglet_model_options_set_strict`: whether tensors that the model does
+/// not use are only a warning in the log (1, the default) or an error (0).
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_allow_surplus(
     options: *mut kinglet_model_options,
@@ -277,8 +282,8 @@ pub extern "C" fn kinglet_model_options_set_allow_surplus(
     })
 }
 
-/// How many bytes of earlier states a session may keep so that a conversation whose beginning it has computed before goes on from
-/// there; 256 MiB by default, 0 for none.
+/// Sets how many bytes of earlier states a session may keep, so that a prompt continues from the
+/// longest prefix that was computed before. The default is 256 MiB; 0 keeps none.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_cache_bytes(
     options: *mut kinglet_model_options,
@@ -290,8 +295,9 @@ pub extern "C" fn kinglet_model_options_set_cache_bytes(
     })
 }
 
-/// Whether opening reads all weights into memory (1), so that the first answer doesn't wait for them, or leaves them to be read when
-/// they are needed (0, the default), so that opening takes milliseconds.
+/// Sets whether opening reads all weights into memory (1), so that the first answer doesn't wait
+/// for them, or leaves them to be read when needed (0, the default), so that opening takes
+/// milliseconds.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_fetch(
     options: *mut kinglet_model_options,
@@ -303,8 +309,9 @@ pub extern "C" fn kinglet_model_options_set_fetch(
     })
 }
 
-/// Has `progress` called with `user` while a model is opened: at the beginning, at the end, and with
-/// `kinglet_model_options_set_fetch` every 16 MiB. Null, the default, for no calls. `user` may be anything; Kinglet only hands it back.
+/// Sets a callback that is called with `user` while a model is opened: at the beginning, at the
+/// end, and, with `kinglet_model_options_set_fetch`, every 16 MiB. Null, the default, for none.
+/// Kinglet only passes `user` back.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_options_set_progress(
     options: *mut kinglet_model_options,

@@ -13,12 +13,13 @@ use crate::model::{ModelObject, kinglet_model};
 use crate::status::{Failure, kinglet_status};
 use crate::tokenizer::encode_options;
 
-/// One sequence of tokens and the state that it has left in the model. One thread at a time: a call while another one works on the session
-/// gets `KINGLET_BUSY` and changes nothing. Only `kinglet_session_cancel`, `kinglet_session_clear_cancel` and `kinglet_session_delete` may be called at any time.
-/// Threads may take turns.
+/// A sequence of tokens and its state in the model. One thread at a time: a call during another
+/// call on the same session returns `KINGLET_BUSY` and changes nothing. Only
+/// `kinglet_session_cancel`, `kinglet_session_clear_cancel` and `kinglet_session_delete` may be
+/// called at any time. Threads may take turns.
 ///
-/// A call that fails half-way poisons the session, and later calls get `KINGLET_POISONED` until it is reset or restored. One
-/// that was cancelled, or refused its arguments, does not.
+/// A call that fails halfway poisons the session, and later calls return `KINGLET_POISONED` until
+/// it is reset or restored. A call that was cancelled, or whose arguments were refused, does not.
 pub struct kinglet_session;
 
 pub(crate) struct SessionObject {
@@ -27,12 +28,13 @@ pub(crate) struct SessionObject {
     inner: Mutex<Inner>,
 }
 
-/// What one call at a time works on.
+/// The part of a session that one call at a time works on.
 pub(crate) struct Inner {
     pub(crate) session: Session,
-    /// Earlier states, for prompts that begin like earlier ones; made when the first prompt comes.
+    /// Earlier states, for prompts that share a prefix with an earlier one; created with the first
+    /// prompt.
     cache: Option<PrefixCache>,
-    /// What guessed for the last answer, by the model it is of.
+    /// The drafter of the last answer, with its model.
     pub(crate) drafter: Option<(Arc<ModelObject>, SharedDrafter)>,
 }
 
@@ -48,7 +50,7 @@ impl SessionObject {
         Self { model, cancel, inner: Mutex::new(Inner { session, cache: None, drafter: None }) }
     }
 
-    /// The session, for one call.
+    /// Locks the session for one call.
     pub(crate) fn lock(&self) -> Result<MutexGuard<'_, Inner>, Failure> {
         self.inner.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => busy(),
@@ -56,7 +58,8 @@ impl SessionObject {
         })
     }
 
-    /// The session, to be made sound: also a poisoned one. What the closure leaves is sound where it succeeds.
+    /// Locks the session even if it is poisoned. If `run` succeeds, it must leave the session
+    /// valid.
     pub(crate) fn repair(
         &self,
         run: impl FnOnce(&mut Inner) -> Result<(), Failure>,
@@ -66,7 +69,7 @@ impl SessionObject {
             Err(TryLockError::WouldBlock) => return Err(busy()),
             Err(TryLockError::Poisoned(poisoned)) => {
                 let mut inner = poisoned.into_inner();
-                // It may be what broke off half-way.
+                // The panic may have happened in these.
                 inner.cache = None;
                 inner.drafter = None;
                 inner
@@ -77,7 +80,8 @@ impl SessionObject {
         Ok(())
     }
 
-    /// Runs work on the session that can be cancelled. The call that ends because of it takes the cancellation away.
+    /// Runs cancellable work on the session. If the call returns because of a cancellation, it
+    /// clears the cancellation.
     pub(crate) fn cancellable<T>(
         &self,
         run: impl FnOnce(&mut Inner) -> Result<T, Failure>,
@@ -92,7 +96,7 @@ impl SessionObject {
 }
 
 impl Inner {
-    /// The cache of earlier states.
+    /// The session and its cache of earlier states.
     pub(crate) fn cache(
         &mut self,
         bytes: usize,
@@ -107,7 +111,7 @@ impl Inner {
         Ok((session, cache.as_mut().ok_or_else(missing)?))
     }
 
-    /// Takes tokens in, a chunk after the other, so that what was taken before a cancellation stays.
+    /// Feeds tokens in chunks, so that chunks fed before a cancellation are kept.
     pub(crate) fn feed(&mut self, tokens: &[u32]) -> Result<(), Failure> {
         check_tokens(&self.session, tokens)?;
         let model = self.session.model().clone();
@@ -120,10 +124,10 @@ impl Inner {
     }
 }
 
-/// Tokens that are taken between two places where a cancelled call may leave the session.
+/// Number of tokens between two points where a cancelled call may leave the session.
 const PIECE: usize = 512;
 
-/// That a later piece is not refused when earlier ones have been taken.
+/// Checks all tokens first, so that a later chunk is not refused after earlier ones were fed.
 fn check_tokens(session: &Session, tokens: &[u32]) -> Result<(), Failure> {
     let vocab = session.model().vocab();
     match tokens.iter().position(|&id| usize::try_from(id).map_or(true, |id| id >= vocab)) {
@@ -146,7 +150,7 @@ fn busy() -> Failure {
     Failure::new(kinglet_status::KINGLET_BUSY, "the session is in use by another call")
 }
 
-/// A session without tokens. It is the program's: `kinglet_session_delete`.
+/// Creates a session without tokens. Free it with `kinglet_session_delete`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_create(
     model: *const kinglet_model,
@@ -161,17 +165,19 @@ pub extern "C" fn kinglet_session_create(
     })
 }
 
-/// Deletes a session. Null is fine. A call that works on it on another thread is not disturbed (cancel it first); a generation keeps
-/// its session until it is deleted itself.
+/// Deletes a session. Null is allowed. A call in progress on another thread continues (cancel it
+/// first); a generation keeps its session until it is deleted too.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_delete(session: *mut kinglet_session) -> kinglet_status {
     call(|| handle::delete::<SessionObject>(session))
 }
 
-/// Takes `count` tokens into the session, at least one; its logits are then those after the last.
+/// Feeds `count` tokens, at least one, to the session. Its logits are then those after the last
+/// token.
 ///
-/// When it is cancelled, the session holds those of the tokens that were taken until then: see `kinglet_session_position`. When a token is
-/// out of range or the session too full, nothing has changed.
+/// After a cancellation the session holds the tokens that were fed before it: see
+/// `kinglet_session_position`. If a token is out of range or the session would be too full, nothing
+/// changes.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_feed(
     session: *mut kinglet_session,
@@ -185,13 +191,14 @@ pub extern "C" fn kinglet_session_feed(
     })
 }
 
-/// Takes vectors into the session as `kinglet_session_feed` does tokens, each in place of what a token is embedded as
-/// (`kinglet_model_embed`): what another model makes of a picture, for one. `vectors` has `floats` numbers, a multiple of
-/// `kinglet_model_embedding_width`, all finite. Of every model, on every backend.
+/// Feeds vectors to the session in place of the embeddings of tokens (`kinglet_model_embed`), for
+/// example a picture encoded by another model. `vectors` has `floats` numbers, a multiple of
+/// `kinglet_model_embedding_width`, all finite. Works with every model on every backend.
 ///
-/// Their positions have numbers from 2^31 on among the session's tokens: the same for the same vector, in this process and as long as a session,
-/// snapshot or prefix cache holds the vector. All else works as with tokens, except that a rewind which would have to compute them again is
-/// `KINGLET_NOT_REACHABLE`. When it is cancelled or refused, nothing has changed.
+/// Among the session's tokens each vector appears as a number from 2^31 on. Equal vectors have
+/// equal numbers within this process, as long as a session, snapshot or prefix cache holds the
+/// vector. Otherwise vectors behave like tokens, except that a rewind that would have to recompute
+/// them returns `KINGLET_NOT_REACHABLE`. After a cancellation or a refusal nothing has changed.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_feed_embeddings(
     session: *mut kinglet_session,
@@ -206,7 +213,8 @@ pub extern "C" fn kinglet_session_feed_embeddings(
     })
 }
 
-/// Takes a text of `length` bytes into the session: `kinglet_tokenizer_encode` with `flags` and `kinglet_session_feed`.
+/// Feeds a text of `length` bytes: `kinglet_tokenizer_encode` with `flags`, then
+/// `kinglet_session_feed`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_feed_text(
     session: *mut kinglet_session,
@@ -222,10 +230,11 @@ pub extern "C" fn kinglet_session_feed_text(
     })
 }
 
-/// One step of several sessions of one model, which costs little more than that of one: session `i` of `sessions` takes `counts[i]` tokens from
-/// `tokens[i]`. All of `count` must be different and free, and each take at least one token.
+/// Runs one step of several sessions of one model, which costs little more than a step of one:
+/// session `i` of `sessions` takes `counts[i]` tokens from `tokens[i]`. The `count` sessions must
+/// be different and not in use, and each takes at least one token.
 ///
-/// When it is cancelled (through any of the sessions) or refuses an argument, none has changed.
+/// After a cancellation (through any of the sessions) or a refused argument no session has changed.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_step(
     sessions: *const *mut kinglet_session,
@@ -260,8 +269,9 @@ pub extern "C" fn kinglet_step(
     })
 }
 
-/// Writes the logits after the last token to `logits`, which has room for `count` numbers: `kinglet_model_vocabulary` are needed.
-/// `KINGLET_INVALID_STATE` if there are none: nothing was fed, or the session went back to where they were not kept.
+/// Writes the logits after the last token to `logits`, which has room for `count` numbers;
+/// `kinglet_model_vocabulary` are needed. Returns `KINGLET_INVALID_STATE` if there are none:
+/// nothing was fed, or the session was rewound to a position without logits.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_logits(
     session: *const kinglet_session,
@@ -281,7 +291,7 @@ pub(crate) fn no_logits() -> Failure {
     Failure::new(kinglet_status::KINGLET_INVALID_STATE, message)
 }
 
-/// How many tokens the session holds.
+/// Returns the number of tokens that the session holds.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_position(
     session: *const kinglet_session,
@@ -293,7 +303,8 @@ pub extern "C" fn kinglet_session_position(
     })
 }
 
-/// The tokens that the session holds. They are the program's: `kinglet_free`, also when there are none.
+/// Returns the tokens that the session holds. Free them with `kinglet_free`, even if there are
+/// none.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_tokens(
     session: *const kinglet_session,
@@ -309,7 +320,8 @@ pub extern "C" fn kinglet_session_tokens(
     })
 }
 
-/// Bytes of memory that the session takes: `state` for where it is, `retained` for what it can go back to. Either place may be null.
+/// Returns the session's memory in bytes: `state` for its current state, `retained` for earlier
+/// states. Either pointer may be null.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_memory(
     session: *const kinglet_session,
@@ -326,9 +338,10 @@ pub extern "C" fn kinglet_session_memory(
     })
 }
 
-/// Cancels what the session is doing, or, if it is doing nothing, the next thing that computes. From any thread, at any time, also from a
-/// callback. The call that is cancelled returns `KINGLET_CANCELLED` within one step (of several tokens: within one layer's operation, on
-/// the CPU) and takes the cancellation away. The session stays sound.
+/// Cancels the session's current call, or, if there is none, its next call that computes. May be
+/// called from any thread at any time, also from a callback. The cancelled call returns
+/// `KINGLET_CANCELLED` within one step (on the CPU, with several tokens, within one operation of a
+/// layer) and clears the cancellation. The session stays valid.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_cancel(session: *mut kinglet_session) -> kinglet_status {
     call(|| {
@@ -337,7 +350,8 @@ pub extern "C" fn kinglet_session_cancel(session: *mut kinglet_session) -> kingl
     })
 }
 
-/// Takes a cancellation away that came too late for the call that it was meant for. From any thread, at any time.
+/// Clears a cancellation that came too late for the call it was meant for. May be called from any
+/// thread at any time.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_clear_cancel(session: *mut kinglet_session) -> kinglet_status {
     call(|| {
@@ -346,7 +360,7 @@ pub extern "C" fn kinglet_session_clear_cancel(session: *mut kinglet_session) ->
     })
 }
 
-/// Makes the session one without tokens; also a poisoned one, which is sound again.
+/// Removes all tokens from the session. A poisoned session becomes valid again.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_reset(session: *mut kinglet_session) -> kinglet_status {
     call(|| {

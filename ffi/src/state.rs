@@ -1,4 +1,4 @@
-//! The state of sessions: forks, snapshots, going back, files.
+//! State of sessions: forks, snapshots, rewinding, files.
 
 use std::ffi::{c_char, c_void};
 use std::io::Cursor;
@@ -13,7 +13,8 @@ use crate::model::{ModelObject, kinglet_model};
 use crate::session::{SessionObject, kinglet_session};
 use crate::status::{Failure, kinglet_status};
 
-/// What a session was at a moment. It never changes; any number of threads may use it. It shares memory with the session until that goes on.
+/// The state of a session at one moment. It never changes. Thread-safe. It shares memory with the
+/// session until the session continues.
 pub struct kinglet_snapshot;
 
 pub(crate) struct SnapshotObject {
@@ -34,7 +35,8 @@ fn give(
     memory::write(session, "session", handle::insert(Arc::new(SessionObject::new(model, made)))?)
 }
 
-/// A second session that goes on from here by itself. It is the program's: `kinglet_session_delete`.
+/// Copies a session. Both continue from here independently. Free the fork with
+/// `kinglet_session_delete`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_fork(
     session: *const kinglet_session,
@@ -48,7 +50,8 @@ pub extern "C" fn kinglet_session_fork(
     })
 }
 
-/// Keeps what the session is now. The snapshot is the program's: `kinglet_snapshot_delete`, and may outlive the session.
+/// Takes a snapshot of the session. Free it with `kinglet_snapshot_delete`; it may outlive the
+/// session.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_snapshot_create(
     session: *const kinglet_session,
@@ -63,13 +66,13 @@ pub extern "C" fn kinglet_snapshot_create(
     })
 }
 
-/// Deletes a snapshot. Null is fine.
+/// Deletes a snapshot. Null is allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_snapshot_delete(snapshot: *mut kinglet_snapshot) -> kinglet_status {
     call(|| handle::delete::<SnapshotObject>(snapshot))
 }
 
-/// A new session that goes on from the snapshot. It is the program's: `kinglet_session_delete`.
+/// Creates a session that continues from the snapshot. Free it with `kinglet_session_delete`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_snapshot_session(
     snapshot: *const kinglet_snapshot,
@@ -82,8 +85,8 @@ pub extern "C" fn kinglet_snapshot_session(
     })
 }
 
-/// Makes the session what it, or another one of the same model, was at the snapshot; also a poisoned one, which is sound again. Another model's snapshot is
-/// `KINGLET_INVALID_STATE`.
+/// Restores the session to a snapshot of itself or of another session of the same model. A poisoned
+/// session becomes valid again. A snapshot of another model is `KINGLET_INVALID_STATE`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_restore(
     session: *mut kinglet_session,
@@ -96,7 +99,8 @@ pub extern "C" fn kinglet_session_restore(
     })
 }
 
-/// Retains the state here, so that `kinglet_session_rewind` can come back to this position. Of more than 16 the oldest makes room.
+/// Retains the current state, so that `kinglet_session_rewind` can return to this position. A
+/// session retains 16 marks; a further one replaces the oldest.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_mark(session: *mut kinglet_session) -> kinglet_status {
     call(|| {
@@ -106,11 +110,13 @@ pub extern "C" fn kinglet_session_mark(session: *mut kinglet_session) -> kinglet
     })
 }
 
-/// Back to the first `tokens` tokens. A recurrent layer can't forget: it gets there from the nearest state that was retained before, or from the
-/// beginning, by computing the tokens from there again. `computed` (may be null) is how many those are.
+/// Rewinds the session to its first `tokens` tokens. A recurrent layer can't forget tokens, so it
+/// starts from the nearest earlier state that was retained, or from the beginning, and recomputes
+/// the tokens since. `computed` (may be null) receives their number.
 ///
-/// With `replay` 0 nothing is computed: what can't be reached so is `KINGLET_NOT_REACHABLE`, with the nearest positions in the message. A
-/// session that holds fewer tokens gives the same. When it is cancelled, the session may hold fewer than `tokens`.
+/// With `replay` 0 nothing is recomputed: a position without a retained state is
+/// `KINGLET_NOT_REACHABLE`, with the nearest positions in the message, and so is a position after
+/// the session's end. After a cancellation the session may hold fewer than `tokens`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_rewind(
     session: *mut kinglet_session,
@@ -131,7 +137,8 @@ pub extern "C" fn kinglet_session_rewind(
     })
 }
 
-/// Saves the session to the file `path`, which is written whole or not at all. The file fits the same model only, on any backend.
+/// Saves the session to the file `path`, which is replaced as a whole or not at all. Only the same
+/// model can load it, on any backend.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_save(
     session: *const kinglet_session,
@@ -145,7 +152,7 @@ pub extern "C" fn kinglet_session_save(
     })
 }
 
-/// Saves the session to memory, `length` bytes. They are the program's: `kinglet_free`.
+/// Saves the session to memory, `length` bytes. Free them with `kinglet_free`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_save_bytes(
     session: *const kinglet_session,
@@ -162,8 +169,9 @@ pub extern "C" fn kinglet_session_save_bytes(
     })
 }
 
-/// A session from a file that `kinglet_session_save` wrote. What is damaged or another model's is refused: `KINGLET_BAD_SAVED_STATE`, with what
-/// differs in the message. The session is the program's: `kinglet_session_delete`.
+/// Loads a session from a file written by `kinglet_session_save`. A damaged file, or one of another
+/// model, is `KINGLET_BAD_SAVED_STATE`, with the difference in the message. Free the session with
+/// `kinglet_session_delete`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_load(
     model: *const kinglet_model,
@@ -178,7 +186,8 @@ pub extern "C" fn kinglet_session_load(
     })
 }
 
-/// A session from `length` bytes that `kinglet_session_save_bytes` gave, or from those of a saved file: as `kinglet_session_load`.
+/// Loads a session from `length` bytes returned by `kinglet_session_save_bytes` or read from a
+/// saved file. See `kinglet_session_load`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_session_load_bytes(
     model: *const kinglet_model,

@@ -1,4 +1,4 @@
-//! Status codes, and which of them an error becomes.
+//! Status codes, and the status of each error.
 
 use std::borrow::Cow;
 
@@ -8,54 +8,57 @@ use kinglet::sampling::SamplingError;
 use kinglet::text::TextError;
 use kinglet::weights::WeightsError;
 
-/// What a call came to. Errors are negative; a new one may be added, so treat every negative number as an error. What
-/// went wrong in words is `kinglet_last_error`.
+/// Result of a call. Errors are negative; new ones may be added, so treat every negative number as
+/// an error. `kinglet_last_error` returns the message.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum kinglet_status {
-    /// It was done.
+    /// Success.
     KINGLET_OK = 0,
-    /// `kinglet_generation_next` only: the answer is complete, there is no further token.
+    /// Only `kinglet_generation_next`: the answer is complete, there is no further token.
     KINGLET_DONE = 1,
-    /// An argument is null where it must not be, out of range, or doesn't fit the others.
+    /// An argument is null where it must not be, out of range, or inconsistent with another.
     KINGLET_INVALID_ARGUMENT = -1,
-    /// A handle is not (or no longer) one: it was deleted, is of another kind, or never was one.
+    /// A handle is invalid: it was deleted, is of another kind, or never came from Kinglet.
     KINGLET_INVALID_HANDLE = -2,
     /// A text is not UTF-8.
     KINGLET_INVALID_UTF8 = -3,
-    /// A length or a count is larger than anything that is taken.
+    /// A length or a count exceeds its limit.
     KINGLET_TOO_LARGE = -4,
-    /// The object is in use by another call: on another thread, or the one that this callback was called from.
+    /// The object is in use by another call: on another thread, or the one that called this
+    /// callback.
     KINGLET_BUSY = -5,
     /// The call was cancelled, by `kinglet_session_cancel` or by a progress callback.
     KINGLET_CANCELLED = -6,
-    /// A file or folder is not there.
+    /// A file or folder does not exist.
     KINGLET_NOT_FOUND = -7,
     /// The system refused to read or write a file.
     KINGLET_IO = -8,
     /// The model's files are broken, contradict each other, or describe a model that is not supported.
     KINGLET_BAD_MODEL = -9,
-    /// This build, backend or system can't do it.
+    /// This build, backend or system does not support it.
     KINGLET_UNSUPPORTED = -10,
-    /// There is no memory for it.
+    /// Out of memory.
     KINGLET_OUT_OF_MEMORY = -11,
-    /// An earlier call on this session failed half-way. Reset it, restore a snapshot, or delete it.
+    /// An earlier call on this session failed halfway. Reset it, restore a snapshot, or delete it.
     KINGLET_POISONED = -12,
-    /// The session would hold more tokens than its limit.
+    /// The session would exceed its token limit.
     KINGLET_CONTEXT_FULL = -13,
-    /// The session can't go back to this position.
+    /// The session can't return to this position.
     KINGLET_NOT_REACHABLE = -14,
-    /// JSON that can't be read, a template that refuses the messages, or a tokenizer that fails on a text.
+    /// Invalid JSON, messages that the template refuses, or a text that the tokenizer fails on.
     KINGLET_TEXT = -15,
     /// The sampler can't choose a token.
     KINGLET_SAMPLING = -16,
-    /// The objects are not in a state for this call: another model's session, or a generation whose session went on without it.
+    /// The objects don't fit this call: another model's session, or a generation whose session
+    /// continued without it.
     KINGLET_INVALID_STATE = -17,
-    /// A saved session is damaged, or not this model's.
+    /// A saved session is damaged, or belongs to another model.
     KINGLET_BAD_SAVED_STATE = -18,
     /// The program was compiled for another version of this interface.
     KINGLET_ABI_MISMATCH = -19,
-    /// A fault of Kinglet that was caught. Please report it. A session that the call worked on is poisoned.
+    /// A bug in Kinglet that was caught. Please report it. The session that the call worked on is
+    /// poisoned.
     KINGLET_INTERNAL = -20,
 }
 
@@ -153,7 +156,7 @@ impl From<AnswerError> for Failure {
     }
 }
 
-/// A saved session that can't be opened is told apart from one that is wrong.
+/// An I/O error has its own status; any other error means a bad saved session.
 fn of_saved(error: &kinglet::SavedStateError) -> kinglet_status {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = source {

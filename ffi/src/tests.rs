@@ -1,4 +1,4 @@
-//! What no C program can bring about from outside: panics within a call, and what is left after them.
+//! Tests of what no C program can cause: panics within a call, and the state after them.
 
 use std::ffi::CStr;
 use std::path::Path;
@@ -27,19 +27,19 @@ fn a_panic_becomes_a_status_with_its_words() {
     assert_eq!(call(|| std::panic::panic_any(7)), KINGLET_INTERNAL);
     // The message stays until the next failure, and is the thread's own.
     assert_eq!(call(|| Ok(())), KINGLET_OK);
-    assert!(last_error().contains("a fault of Kinglet"));
+    assert!(last_error().contains("internal error"));
     assert_eq!(std::thread::spawn(last_error).join().unwrap(), "");
 }
 
 #[test]
 fn the_last_error_can_be_copied() {
-    let words = "\u{e9}t\u{e9} is no folder";
+    let words = "\u{e9}t\u{e9} is not a folder";
     let failure = || crate::status::Failure::argument(words);
     assert_eq!(call(|| Err(failure())), KINGLET_INVALID_ARGUMENT);
     let copy = |size: usize| {
         let mut buffer = [1u8; 40];
         assert_eq!(kinglet_last_error_copy(buffer.as_mut_ptr().cast(), size), words.len());
-        // Nothing behind the room that there is.
+        // Nothing is written past `size`.
         assert!(buffer[size..].iter().all(|&byte| byte == 1));
         let text = CStr::from_bytes_until_nul(&buffer).ok().map(CStr::to_str);
         text.map(|text| text.unwrap().to_string())
@@ -47,14 +47,14 @@ fn the_last_error_can_be_copied() {
     assert_eq!(copy(40).as_deref(), Some(words));
     assert_eq!(copy(words.len() + 1).as_deref(), Some(words));
     assert_eq!(copy(words.len()).as_deref(), words.get(..words.len() - 1));
-    // Never half a character.
+    // Never part of a character.
     assert_eq!(copy(5).as_deref(), Some("\u{e9}t"));
     assert_eq!(copy(2).as_deref(), Some(""));
     assert_eq!(copy(1).as_deref(), Some(""));
     assert_eq!(copy(0), None);
     assert_eq!(kinglet_last_error_copy(std::ptr::null_mut(), 0), words.len());
     assert_eq!(kinglet_last_error_copy(std::ptr::null_mut(), 9), words.len());
-    // The copy stays what it was when the next call fails.
+    // The copy does not change when the next call fails.
     let mut kept = [0u8; 40];
     kinglet_last_error_copy(kept.as_mut_ptr().cast(), kept.len());
     assert_eq!(call(|| Err(crate::status::Failure::argument("another"))), KINGLET_INVALID_ARGUMENT);

@@ -1,4 +1,4 @@
-//! Text to tokens and back.
+//! Conversion between text and tokens.
 
 use std::ffi::c_char;
 use std::sync::{Arc, Mutex};
@@ -11,10 +11,11 @@ use crate::memory::{self, MAX_TOKENS};
 use crate::model::ModelObject;
 use crate::status::{Failure, kinglet_status};
 
-/// A tokenizer. Any number of threads may use it at once.
+/// A tokenizer. Thread-safe.
 pub struct kinglet_tokenizer;
 
-/// Turns tokens that come one by one into text, never half a character. One thread at a time: another one gets `KINGLET_BUSY`.
+/// Converts a stream of tokens to text, without splitting characters. One thread at a time; another
+/// gets `KINGLET_BUSY`.
 pub struct kinglet_decoder;
 
 pub(crate) struct TokenizerObject(Tokenizer);
@@ -31,27 +32,30 @@ impl Object for Decoder {
     const NAME: &'static str = "decoder";
 }
 
-/// What `kinglet_tokenizer_encode` does besides cutting text into tokens; to be joined with `|`.
+/// Options of `kinglet_tokenizer_encode`; combine them with `|`.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum kinglet_encode_flags {
-    /// Adds the tokens that the model wants at the beginning or the end of a text.
+    /// Adds the tokens that the model expects at the beginning or end of a text.
     KINGLET_ENCODE_ADD_SPECIAL = 1,
-    /// Takes a text like `<|im_end|>` for the special token of that name. Leave it out for text from people who are not trusted.
+    /// Parses text such as `<|im_end|>` as the special token of that name. Do not use it for
+    /// untrusted text.
     KINGLET_ENCODE_PARSE_SPECIAL = 2,
 }
 
-/// Reads the flags.
+/// Converts the flags.
 pub(crate) fn encode_options(flags: u32) -> Result<EncodeOptions, Failure> {
     if flags > 3 {
-        return Err(Failure::argument(format!("{flags:#x} are no flags for encoding")));
+        return Err(Failure::argument(format!(
+            "{flags:#x} is not a combination of kinglet_encode_flags"
+        )));
     }
     let (add_special_tokens, parse_special_tokens) = (flags & 1 != 0, flags & 2 != 0);
     Ok(EncodeOptions { add_special_tokens, parse_special_tokens })
 }
 
-/// Loads the tokenizer of the model folder `path` (`tokenizer.json`) without the model. It is the program's:
-/// `kinglet_tokenizer_delete`.
+/// Loads the tokenizer of the model folder `path` (`tokenizer.json`) without the model. Free it
+/// with `kinglet_tokenizer_delete`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_tokenizer_open(
     path: *const c_char,
@@ -66,7 +70,8 @@ pub extern "C" fn kinglet_tokenizer_open(
     })
 }
 
-/// The tokenizer of an open model; it may outlive the model. It is the program's: `kinglet_tokenizer_delete`.
+/// Returns the tokenizer of an open model; it may outlive the model. Free it with
+/// `kinglet_tokenizer_delete`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_model_tokenizer(
     model: *const crate::model::kinglet_model,
@@ -80,14 +85,14 @@ pub extern "C" fn kinglet_model_tokenizer(
     })
 }
 
-/// Deletes a tokenizer. Null is fine.
+/// Deletes a tokenizer. Null is allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_tokenizer_delete(tokenizer: *mut kinglet_tokenizer) -> kinglet_status {
     call(|| handle::delete::<TokenizerObject>(tokenizer))
 }
 
-/// Cuts `length` bytes of UTF-8 into tokens; `flags` are `enum kinglet_encode_flags` joined with `|`, or 0. The tokens are the program's:
-/// `kinglet_free`, also when there are none.
+/// Converts `length` bytes of UTF-8 to tokens. `flags` are `enum kinglet_encode_flags` combined
+/// with `|`, or 0. Free the tokens with `kinglet_free`, even if there are none.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_tokenizer_encode(
     tokenizer: *const kinglet_tokenizer,
@@ -107,8 +112,9 @@ pub extern "C" fn kinglet_tokenizer_encode(
     })
 }
 
-/// Joins tokens into text; with `skip_special` not 0 without the special ones. Tokens that the tokenizer doesn't know have no text. The text ends with a NUL,
-/// which `length` (may be null) doesn't count, and is the program's: `kinglet_free`.
+/// Converts tokens to text, without special tokens if `skip_special` is not 0. Tokens that the
+/// tokenizer doesn't know have no text. The text ends with a NUL, which `length` (may be null) does
+/// not count. Free it with `kinglet_free`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_tokenizer_decode(
     tokenizer: *const kinglet_tokenizer,
@@ -127,7 +133,7 @@ pub extern "C" fn kinglet_tokenizer_decode(
     })
 }
 
-/// How many tokens there are. Their numbers may have gaps.
+/// Returns the number of tokens in the vocabulary. Their ids may have gaps.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_tokenizer_vocabulary(
     tokenizer: *const kinglet_tokenizer,
@@ -138,7 +144,8 @@ pub extern "C" fn kinglet_tokenizer_vocabulary(
     })
 }
 
-/// The number of the token that is written exactly so in the vocabulary (`<|im_end|>`); `KINGLET_NOT_FOUND` if none is.
+/// Finds the id of a token by its exact text in the vocabulary (`<|im_end|>`). Returns
+/// `KINGLET_NOT_FOUND` if there is none.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_tokenizer_token(
     tokenizer: *const kinglet_tokenizer,
@@ -150,15 +157,15 @@ pub extern "C" fn kinglet_tokenizer_token(
         let tokenizer = handle::get::<TokenizerObject>(tokenizer)?;
         let name = memory::string(name, "name")?;
         let found = tokenizer.0.token_to_id(name).ok_or_else(|| {
-            let message = format!("{name:?} is no token of this vocabulary");
+            let message = format!("{name:?} is not a token of this vocabulary");
             Failure::new(kinglet_status::KINGLET_NOT_FOUND, message)
         })?;
         memory::write(token, "token", found)
     })
 }
 
-/// A decoder at the beginning of a text; with `skip_special` not 0 special tokens have no text. It is the program's:
-/// `kinglet_decoder_delete`, and may outlive the tokenizer.
+/// Creates a decoder for a new text; special tokens have no text if `skip_special` is not 0. Free
+/// it with `kinglet_decoder_delete`; it may outlive the tokenizer.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_decoder_create(
     tokenizer: *const kinglet_tokenizer,
@@ -173,7 +180,7 @@ pub extern "C" fn kinglet_decoder_create(
     })
 }
 
-/// Deletes a decoder. Null is fine.
+/// Deletes a decoder. Null is allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_decoder_delete(decoder: *mut kinglet_decoder) -> kinglet_status {
     call(|| handle::delete::<Decoder>(decoder))
@@ -195,8 +202,8 @@ fn decode(
     })
 }
 
-/// Takes the next token and gives the text that is certain now: often none, and then the empty text. `length` may be null. The text is the
-/// program's: `kinglet_free`.
+/// Takes the next token and returns the text that is now final, often the empty text. `length` may
+/// be null. Free the text with `kinglet_free`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_decoder_push(
     decoder: *mut kinglet_decoder,
@@ -207,8 +214,8 @@ pub extern "C" fn kinglet_decoder_push(
     decode(decoder, text, length, |decoder| Ok(decoder.push(token)?.unwrap_or_default()))
 }
 
-/// Ends the text: gives what was held back, half a character as U+FFFD, and begins anew. `length` may be null. The text is the program's:
-/// `kinglet_free`.
+/// Ends the text: returns what was held back, with U+FFFD for an incomplete character, and starts a
+/// new text. `length` may be null. Free the text with `kinglet_free`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_decoder_finish(
     decoder: *mut kinglet_decoder,

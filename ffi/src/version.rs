@@ -1,4 +1,4 @@
-//! Versions of the library and of its interface.
+//! Versions of the library and its interface.
 
 use std::ffi::{CString, c_char};
 use std::sync::OnceLock;
@@ -6,18 +6,20 @@ use std::sync::OnceLock;
 use crate::guard::call;
 use crate::status::{Failure, kinglet_status};
 
-/// The version of this interface. It grows when a program that was compiled before no longer works; what is only added doesn't
-/// change it.
+/// Version of this interface. It increases when programs compiled for an earlier one no longer
+/// work; additions do not change it.
 pub const KINGLET_ABI_VERSION: u32 = 1;
 
-/// The version of the interface that the library was built with, to be compared with `KINGLET_ABI_VERSION`.
+/// Returns the interface version that the library was built with. Compare it with
+/// `KINGLET_ABI_VERSION`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_abi_version() -> u32 {
     KINGLET_ABI_VERSION
 }
 
-/// Call it first, as `kinglet_check_abi(KINGLET_ABI_VERSION)`: anything but `KINGLET_OK` says that the program was compiled for another library
-/// than it runs with, and must not call anything else but `kinglet_last_error`.
+/// Checks the interface version; call it first, as `kinglet_check_abi(KINGLET_ABI_VERSION)`. If it
+/// does not return `KINGLET_OK`, the program was compiled for a different library and must call
+/// nothing else but `kinglet_last_error`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_check_abi(version: u32) -> kinglet_status {
     call(|| {
@@ -31,7 +33,7 @@ pub extern "C" fn kinglet_check_abi(version: u32) -> kinglet_status {
     })
 }
 
-/// The version of the library, as `"0.1.0"`: a text that stays for ever.
+/// Returns the version of the library, such as `"0.1.0"`. The text is static.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_version() -> *const c_char {
     static VERSION: OnceLock<CString> = OnceLock::new();

@@ -1,41 +1,41 @@
-//! [`Config`]: the text of a `config.json`, parsed, with typed and bounded access to its fields.
+//! [`Config`]: a parsed `config.json`, with typed and bounded access to its fields.
 //!
-//! Files in the field are not always JSON: `transformers` wrote infinities as the bare word
-//! `Infinity` for years, and writes `{"__float__": "Infinity"}` now. Both are read here. A field that
-//! is `null` counts as absent, but for the few where `null` has a meaning of its own.
+//! Real files are not always JSON: `transformers` wrote infinities as the bare word `Infinity` for
+//! years, and now writes `{"__float__": "Infinity"}`. Both are read here. A field that is `null`
+//! counts as absent, except for the few fields in which `null` has a meaning of its own.
 
 use crate::ModelError;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
-/// Longest text accepted; real ones have a few kilobytes.
+/// Maximum length of the text in bytes; real configs have a few kilobytes.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Longest context accepted (`max_position_embeddings` and the like).
+/// Maximum context (`max_position_embeddings` and similar fields).
 pub(crate) const MAX_POSITIONS: usize = i32::MAX as usize;
 
-/// The tag under which `transformers` 5 writes numbers that JSON lacks.
+/// The key under which `transformers` 5 writes numbers that JSON lacks.
 const FLOAT_TAG: &str = "__float__";
 
 /// A parsed `config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     root: Map<String, Value>,
-    /// Where these fields are in the file: nothing, or names of objects, each with a dot behind it.
+    /// Path of these fields in the file: empty, or object names, each followed by a dot.
     path: String,
 }
 
-/// Where the config of a larger model holds that of its language model.
+/// Fields in which the config of a larger model holds that of its language model.
 const PARTS: [&str; 4] = ["text_config", "llm_config", "language_config", "thinker_config"];
 
-/// How deep such a config may be within others.
+/// Maximum nesting depth of such a config.
 const MOST_WRAPPERS: usize = 3;
 
 impl Config {
     /// Parses the text of a `config.json`.
     ///
     /// # Errors
-    /// If the text is absurdly long, no JSON, or no object.
+    /// If the text is too long, not JSON, or not an object.
     pub fn parse(text: &str) -> Result<Self, ModelError> {
         if text.len() > MAX_BYTES {
             return Err(ModelError::TooLong { bytes: text.len(), limit: MAX_BYTES });
@@ -69,8 +69,9 @@ impl Config {
         Ok(self.fields().strings("architectures")?.and_then(|names| names.first().copied()))
     }
 
-    /// The config of the language model that is to run: this one, or that of a part of it, where the whole is a larger model
-    /// (one that sees or hears) around a family that runs. What such files have only outside goes along.
+    /// The config of the language model to run: this config, or, for a larger model (with vision or
+    /// audio) around a supported family, the config of that part, extended by fields that such
+    /// files have only outside of it.
     pub fn language(&self) -> Cow<'_, Self> {
         match self.part(&self.root, "", MOST_WRAPPERS) {
             Some(part) => Cow::Owned(part),
@@ -78,8 +79,8 @@ impl Config {
         }
     }
 
-    /// Where in the file these fields are: `text_config` for what [`language`](Self::language) found there, nothing for a file
-    /// as a whole.
+    /// Where these fields are in the file: for example `text_config` if
+    /// [`language`](Self::language) found them there, `None` for the whole file.
     pub fn place(&self) -> Option<&str> {
         self.path.strip_suffix('.')
     }
@@ -89,7 +90,7 @@ impl Config {
         format!("{:#}", Value::Object(self.root.clone()))
     }
 
-    /// What the config says of a language model within it, runnable or not: the object's name and its `model_type`.
+    /// The field and `model_type` of a language model inside this config, supported or not.
     pub(crate) fn part_model_type(&self) -> Option<(&'static str, &str)> {
         PARTS.iter().find_map(|key| {
             let part = self.root.get(*key)?.as_object()?;
@@ -115,7 +116,7 @@ impl Config {
         None
     }
 
-    /// The config of a part, with what concerns it and stands outside.
+    /// The config of a part, extended by fields outside of it that concern it.
     fn take(&self, part: &Map<String, Value>, path: String) -> Self {
         let mut root = part.clone();
         for key in ["quantization", "quantization_config", "compression_config", "vocab_size"] {
@@ -124,7 +125,7 @@ impl Config {
                 root.insert(key.into(), outer.clone());
             }
         }
-        // Versions differ in which of the two counts. A head that is stored counts in any case.
+        // Versions differ in which of the two counts. A stored head counts in any case.
         const TIED: &str = "tie_word_embeddings";
         if self.root.get(TIED) == Some(&Value::Bool(true)) {
             root.insert(TIED.into(), Value::Bool(true));
@@ -143,7 +144,7 @@ impl Config {
     }
 }
 
-/// Whether an object is the config of a family that runs.
+/// Whether an object is the config of a supported family.
 fn is_supported(object: &Map<String, Value>) -> bool {
     match object.get("model_type").filter(|value| !value.is_null()) {
         Some(name) => name.as_str().is_some_and(|name| crate::supported().any(|n| n == name)),
@@ -166,14 +167,14 @@ impl std::str::FromStr for Config {
 #[derive(Clone, Debug)]
 pub(crate) struct Fields<'a> {
     map: &'a Map<String, Value>,
-    /// Where the object is, for messages: empty, or with a dot at the end.
+    /// Path of the object for messages: empty, or with a final dot.
     path: String,
 }
 
 impl<'a> Fields<'a> {
     /// The full name of a field of this object.
     pub(crate) fn path(&self, key: &str) -> String {
-        // Some keys are names out of the file.
+        // Some keys are names from the file.
         format!("{}{}", self.path, shorten(key))
     }
 
@@ -221,12 +222,12 @@ impl<'a> Fields<'a> {
         ModelError::Unsupported { field: self.path(key), value, supported: supported.into() }
     }
 
-    /// An error if the field is given (and not `null`).
+    /// Fails if the field is present and not `null`.
     pub(crate) fn refuse(&self, key: &str, supported: &str) -> Result<(), ModelError> {
         if self.get(key).is_some() { Err(self.unsupported(key, supported)) } else { Ok(()) }
     }
 
-    /// A whole number from `min` to `max`.
+    /// An integer from `min` to `max`.
     pub(crate) fn size(
         &self,
         key: &str,
@@ -236,7 +237,7 @@ impl<'a> Fields<'a> {
         self.get(key).map(|value| self.as_size(key, value, min, max)).transpose()
     }
 
-    /// As [`size`](Self::size), with a default.
+    /// Like [`size`](Self::size), with a default.
     pub(crate) fn size_or(
         &self,
         key: &str,
@@ -254,14 +255,14 @@ impl<'a> Fields<'a> {
         min: usize,
         max: usize,
     ) -> Result<usize, ModelError> {
-        let range = || format!("a whole number from {min} to {max}");
+        let range = || format!("an integer from {min} to {max}");
         let whole = match value {
             Value::Number(n) => n.as_u64().or_else(|| {
                 let x = n.as_f64()?;
-                // Beyond 2^53 a float is no exact count, and beyond every bound used here.
+                // Above 2^53 a float is not an exact count; all bounds here are lower.
                 (x.fract() == 0.0 && (0.0..=9e15).contains(&x)).then_some(x as u64)
             }),
-            _ => return Err(self.wrong_type(key, value, "a whole number")),
+            _ => return Err(self.wrong_type(key, value, "an integer")),
         };
         let whole = whole.and_then(|n| usize::try_from(n).ok());
         whole
@@ -269,14 +270,14 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| self.out_of_range(key, value, range()))
     }
 
-    /// A list of whole numbers, each from `min` to `max`.
+    /// A list of integers, each from `min` to `max`.
     pub(crate) fn sizes(
         &self,
         key: &str,
         min: usize,
         max: usize,
     ) -> Result<Option<Vec<usize>>, ModelError> {
-        let Some(list) = self.list(key, "a list of whole numbers")? else { return Ok(None) };
+        let Some(list) = self.list(key, "a list of integers")? else { return Ok(None) };
         list.iter()
             .map(|value| self.as_size(key, value, min, max))
             .collect::<Result<_, _>>()
@@ -289,7 +290,7 @@ impl<'a> Fields<'a> {
         number(value).map(Some).ok_or_else(|| self.wrong_type(key, value, "a number"))
     }
 
-    /// A number for which `accept` holds; `expected` says what that is.
+    /// A number for which `accept` holds; `expected` describes the condition.
     pub(crate) fn float_where(
         &self,
         key: &str,
@@ -307,12 +308,12 @@ impl<'a> Fields<'a> {
 
     /// A finite number.
     pub(crate) fn finite(&self, key: &str) -> Result<Option<f64>, ModelError> {
-        self.float_where(key, "a finite number of single precision", |x| (x as f32).is_finite())
+        self.float_where(key, "a finite single-precision number", |x| (x as f32).is_finite())
     }
 
-    /// A finite number above zero, in single precision too.
+    /// A finite number above zero, also in single precision.
     pub(crate) fn positive(&self, key: &str) -> Result<Option<f64>, ModelError> {
-        self.float_where(key, "a finite number above 0 of single precision", |x| {
+        self.float_where(key, "a finite single-precision number above 0", |x| {
             (x as f32).is_finite() && x as f32 > 0.0
         })
     }
@@ -323,7 +324,7 @@ impl<'a> Fields<'a> {
         Ok(found.unwrap_or(default) as f32)
     }
 
-    /// A pair of numbers, either of which may be infinite.
+    /// A pair of numbers; both may be infinite.
     pub(crate) fn pair(&self, key: &str) -> Result<Option<(f64, f64)>, ModelError> {
         let Some(list) = self.list(key, "a list of two numbers")? else { return Ok(None) };
         let [low, high] = list.as_slice() else {
@@ -368,7 +369,7 @@ impl<'a> Fields<'a> {
         strings.collect::<Result<_, _>>().map(Some)
     }
 
-    /// An object; messages about its fields name it too.
+    /// An object; messages about its fields include its name.
     pub(crate) fn object(&self, key: &str) -> Result<Option<Fields<'a>>, ModelError> {
         match self.get(key) {
             None => Ok(None),
@@ -406,17 +407,17 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// The word of a tagged number, if the object is one.
+/// The value of a tagged number, if the object is one.
 fn tag(map: &Map<String, Value>) -> Option<&str> {
     map.get(FLOAT_TAG).filter(|_| map.len() == 1)?.as_str()
 }
 
-/// A message of `serde_json` without the position at its end, which the error holds by itself.
+/// A message of `serde_json` without its final position, which the error holds separately.
 fn without_position(message: &str) -> &str {
     message.rsplit_once(" at line ").map_or(message, |(message, _)| message)
 }
 
-/// What a value is, in words that fit after "is".
+/// Describes a value, to follow "is" in a message.
 fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
@@ -431,7 +432,7 @@ fn describe(value: &Value) -> String {
     }
 }
 
-/// The first characters of a text that may be long.
+/// The beginning of a text that may be long.
 pub(crate) fn shorten(text: &str) -> String {
     const MOST: usize = 80;
     match text.char_indices().nth(MOST) {
@@ -440,8 +441,8 @@ pub(crate) fn shorten(text: &str) -> String {
     }
 }
 
-/// Rewrites the bare words `Infinity`, `-Infinity` and `NaN` outside of strings as tagged numbers: what Python writes
-/// into JSON files becomes JSON.
+/// Turns the bare words `Infinity`, `-Infinity` and `NaN`, which Python writes, into tagged
+/// numbers, except inside strings. The result is JSON.
 pub fn tag_bare_floats(text: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let mut copied = 0; // bytes of `text` that are in `out`
@@ -486,7 +487,7 @@ pub fn tag_bare_floats(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Whether a byte continues a word or a number.
+/// Whether a byte may continue a word or a number.
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'+' | b'.') || !byte.is_ascii()
 }

@@ -71,16 +71,13 @@ fn messages_say_where_and_what() {
     let inner = config.fields().object("a").expect("an object").expect("a");
     let message =
         |fields: &Fields<'_>, key| fields.size(key, 1, 9).expect_err("no size").to_string();
-    assert_eq!(
-        message(&inner, "b"),
-        "config.json: `a.b` is the string \"c\"; expected a whole number"
-    );
+    assert_eq!(message(&inner, "b"), "config.json: `a.b` is the string \"c\"; expected an integer");
     assert_eq!(
         message(&config.fields(), "a"),
-        "config.json: `a` is an object of 1 fields; expected a whole number"
+        "config.json: `a` is an object of 1 fields; expected an integer"
     );
     let error = config.fields().size("d", 6, 9).expect_err("too small").to_string();
-    assert_eq!(error, "config.json: `d` is 5; expected a whole number from 6 to 9");
+    assert_eq!(error, "config.json: `d` is 5; expected an integer from 6 to 9");
 }
 
 #[test]
@@ -95,7 +92,7 @@ fn long_values_are_cut_in_messages() {
 }
 
 #[test]
-fn what_is_no_object_is_refused() {
+fn non_objects_are_refused() {
     assert!(matches!(Config::parse("[1]"), Err(ModelError::NotAnObject { .. })));
     let number = Err(ModelError::NotAnObject { found: "the number Infinity".into() });
     assert_eq!(Config::parse(" Infinity"), number);

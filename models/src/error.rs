@@ -1,18 +1,18 @@
-//! [`ModelError`]: why a `config.json` gives no model.
+//! [`ModelError`]: why a `config.json` can't be turned into a model.
 
 use std::fmt;
 
-/// Why a `config.json` gives no [`ModelSpec`](crate::ModelSpec).
+/// Why a `config.json` can't be turned into a [`ModelSpec`](crate::ModelSpec).
 ///
-/// `field` is the path of a field in the config (`rope_parameters.factor`); values are shown as JSON,
-/// cut where they are long.
+/// `field` is the path of a field in the config (`rope_parameters.factor`). Values are shown as
+/// JSON; long ones are cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelError {
-    /// The text is longer than any config.
+    /// The text is too long for a config.
     TooLong {
-        /// Length of the text.
+        /// Length of the text, in bytes.
         bytes: usize,
-        /// Longest text accepted.
+        /// Maximum length, in bytes.
         limit: usize,
     },
     /// The text is not JSON.
@@ -21,43 +21,43 @@ pub enum ModelError {
         line: usize,
         /// Column of the first error, from 1.
         column: usize,
-        /// What the JSON parser says.
+        /// Message of the JSON parser.
         message: String,
     },
-    /// The text is JSON, and no object.
+    /// The text is JSON, but not an object.
     NotAnObject {
-        /// What it is.
+        /// A description of what it is.
         found: String,
     },
-    /// Neither `model_type` nor `architectures` says what the model is.
+    /// Neither `model_type` nor `architectures` identifies the model.
     NoModelType {
-        /// The model types that are supported.
+        /// The supported model types.
         supported: Vec<&'static str>,
     },
-    /// `model_type` (or the architecture, where `model_type` is absent) is none that is supported.
+    /// `model_type` (or the architecture, if `model_type` is absent) is not supported.
     UnknownModelType {
-        /// What the config says.
+        /// The value in the config.
         value: String,
-        /// The model types that are supported.
+        /// The supported model types.
         supported: Vec<&'static str>,
     },
-    /// A field without a default is absent.
+    /// A required field is absent.
     Missing {
         /// The field.
         field: String,
-        /// What it should hold.
+        /// What it must hold.
         expected: &'static str,
     },
-    /// A field holds a value of another kind.
+    /// A field holds a value of the wrong type.
     WrongType {
         /// The field.
         field: String,
         /// What it holds.
         found: String,
-        /// What it should hold.
+        /// What it must hold.
         expected: &'static str,
     },
-    /// A number outside of the range that makes sense.
+    /// A number is out of range.
     OutOfRange {
         /// The field.
         field: String,
@@ -66,26 +66,26 @@ pub enum ModelError {
         /// The range.
         expected: String,
     },
-    /// A list of the wrong length.
+    /// A list has the wrong length.
     WrongLength {
         /// The field.
         field: String,
         /// Its length.
         found: usize,
-        /// The length it should have.
+        /// The required length.
         expected: usize,
         /// Where the expected length comes from.
         because: &'static str,
     },
-    /// A quantity that must be a multiple of another is not.
+    /// A quantity is not a multiple of another.
     NotDivisible {
-        /// The quantity.
+        /// Name of the quantity.
         field: &'static str,
         /// Its value.
         value: usize,
-        /// What it must be a multiple of.
+        /// Name of the divisor.
         by: &'static str,
-        /// The value of that.
+        /// Value of the divisor.
         divisor: usize,
     },
     /// Two quantities that must be equal differ.
@@ -99,22 +99,22 @@ pub enum ModelError {
         /// Its value.
         right_value: String,
     },
-    /// A product of fields is larger than any model's.
+    /// A product of fields exceeds its limit.
     TooLarge {
-        /// The product.
+        /// Name of the product.
         quantity: &'static str,
-        /// The factors' values.
+        /// Values of the factors.
         value: String,
-        /// The largest accepted.
+        /// The limit.
         limit: usize,
     },
-    /// The config asks for something that Kinglet does not compute.
+    /// The config requires something that Kinglet does not compute.
     Unsupported {
         /// The field.
         field: String,
         /// What it holds.
         value: String,
-        /// What is supported there, or what to do.
+        /// What is supported, or what to do.
         supported: String,
     },
 }
@@ -123,7 +123,7 @@ impl fmt::Display for ModelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong { bytes, limit } => {
-                write!(f, "config.json has {bytes} bytes; at most {limit} are accepted")
+                write!(f, "config.json has {bytes} bytes; the maximum is {limit}")
             }
             Self::Syntax { line, column, message } => {
                 write!(
@@ -132,7 +132,7 @@ impl fmt::Display for ModelError {
                 )
             }
             Self::NotAnObject { found } => {
-                write!(f, "config.json should hold a JSON object; it holds {found}")
+                write!(f, "config.json must be a JSON object; it is {found}")
             }
             Self::NoModelType { supported } => write!(
                 f,
@@ -142,7 +142,7 @@ impl fmt::Display for ModelError {
             ),
             Self::UnknownModelType { value, supported } => write!(
                 f,
-                "config.json: model type {value} is not supported; supported are: {}",
+                "config.json: model type {value} is not supported; supported: {}",
                 supported.join(", ")
             ),
             Self::Missing { field, expected } => {

@@ -1,17 +1,17 @@
-//! What the families with experts share: counts, and experts that are tensors of their own or rows of
-//! stacks.
+//! Code shared by families with experts: counts, and experts stored as separate tensors or as rows
+//! of stacks.
 
 use crate::frame::{Frame, equal, limit, product};
 use crate::{Activation, Dense, Linear, Matrix, ModelError, Moe};
 
-/// How many experts a layer has, and how many of them see a token.
+/// The number of experts of a layer, and how many of them a token uses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counts {
     pub(crate) experts: usize,
     pub(crate) top_k: usize,
 }
 
-/// What a family has for fields that the config lacks.
+/// A family's defaults for absent fields.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CountDefaults {
     pub(crate) experts: usize,
@@ -19,10 +19,10 @@ pub(crate) struct CountDefaults {
 }
 
 impl Counts {
-    /// The names that the number of experts has in one version or another.
+    /// Names of the field with the number of experts, in different versions.
     const EXPERTS: [&str; 2] = ["num_local_experts", "num_experts"];
 
-    /// Whether the layers have experts at all: a count of zero is a dense model.
+    /// Whether the layers have experts; a count of zero means a dense model.
     pub(crate) fn any(frame: &Frame<'_>, defaults: CountDefaults) -> Result<bool, ModelError> {
         Ok(Self::experts(frame, 0, defaults)? > 0)
     }
@@ -44,7 +44,7 @@ impl Counts {
         Ok(found.unwrap_or(defaults.experts))
     }
 
-    /// Reads the counts, for a model of which `layers` layers have experts.
+    /// Reads the counts of a model in which `layers` layers have experts.
     pub(crate) fn read(
         frame: &Frame<'_>,
         layers: usize,
@@ -64,14 +64,15 @@ impl Counts {
         Ok(Self { experts, top_k })
     }
 
-    /// An error unless all experts' rows can be counted through where they are one stack, gate and up together.
+    /// Fails unless the rows of all experts can be counted, in case they are one stack with gate
+    /// and up fused.
     pub(crate) fn check_stacks(self, [hidden, inner]: [usize; 2]) -> Result<(), ModelError> {
         let rows = [self.experts, 2, inner.max(hidden)];
         product("experts * the rows of each", &rows, limit::STACKED_ROWS).map(|_| ())
     }
 }
 
-/// Experts that are tensors `PREFIX.experts.E.NAME` each, with the names of gate, up and down.
+/// Experts stored as tensors `PREFIX.experts.E.NAME`, with the names of gate, up and down.
 pub(crate) fn separate_experts(
     prefix: &str,
     experts: usize,
@@ -93,7 +94,7 @@ pub(crate) fn separate_experts(
     (0..experts).map(expert).collect()
 }
 
-/// The experts `PREFIX.mlp.experts.E.{gate,up,down}_proj` behind the router `PREFIX.mlp.gate`.
+/// The experts `PREFIX.mlp.experts.E.{gate,up,down}_proj` with the router `PREFIX.mlp.gate`.
 pub(crate) fn named_experts(
     prefix: &str,
     counts: Counts,
@@ -112,8 +113,8 @@ pub(crate) fn named_experts(
     }
 }
 
-/// Experts that are rows of two tensors: `GATE_UP`, `[experts, 2 * inner, hidden]`, the gate's rows
-/// first, and `DOWN`, `[experts, hidden, inner]`. [`Counts::check_stacks`] must have found no error.
+/// Experts stored as rows of two tensors: `GATE_UP`, `[experts, 2 * inner, hidden]`, the gate's
+/// rows first, and `DOWN`, `[experts, hidden, inner]`. Call [`Counts::check_stacks`] first.
 pub(crate) fn fused_experts(
     [gate_up, down]: [&str; 2],
     experts: usize,

@@ -1,18 +1,18 @@
-//! What all families share: the model around the blocks, and the bounds on sizes.
+//! Code shared by all families: the model around the blocks, and bounds on sizes.
 //!
-//! The bounds are far above every real model, and low enough that a spec is small and that no sum or
-//! product of sizes overflows 32 bits where a spec computes one.
+//! The bounds are far above every real model, and low enough to keep specs small and to keep sums
+//! and products of sizes below 2^32.
 
 use crate::config::{Config, Fields, MAX_POSITIONS};
 use crate::{
     Activation, Block, Dense, Embedding, Head, Linear, Matrix, Mixer, ModelError, ModelSpec, Norm,
 };
 
-/// Bounds on what a config may ask for.
+/// Bounds on the sizes in a config.
 pub(crate) mod limit {
-    /// Width of the residual stream, and of what feed-forward networks work in.
+    /// Width of the residual stream, and inner width of feed-forward networks.
     pub(crate) const WIDTH: usize = 1 << 20;
-    /// Rows of any one projection.
+    /// Rows of a projection.
     pub(crate) const ROWS: usize = 1 << 24;
     /// Rows of the embedding.
     pub(crate) const VOCAB: usize = 1 << 24;
@@ -24,17 +24,17 @@ pub(crate) mod limit {
     pub(crate) const ALL_EXPERTS: usize = 1 << 16;
     /// Heads.
     pub(crate) const HEADS: usize = 1 << 14;
-    /// Width of an attention head: each layer's spec holds half as many rotary frequencies.
+    /// Width of an attention head: the spec of a layer holds half as many rotary frequencies.
     pub(crate) const HEAD_DIM: usize = 1 << 12;
     /// State of a recurrent layer per channel or head element.
     pub(crate) const STATE: usize = 1 << 14;
     /// Taps of a convolution.
     pub(crate) const KERNEL: usize = 1 << 8;
-    /// Rows of a stack of experts, which a spec counts through.
+    /// Rows of a stack of experts, which a spec addresses by offsets.
     pub(crate) const STACKED_ROWS: usize = i32::MAX as usize;
 }
 
-/// The product of sizes, if it is at most `max`.
+/// The product of sizes; an error if it exceeds `max`.
 pub(crate) fn product(
     quantity: &'static str,
     factors: &[usize],
@@ -47,7 +47,7 @@ pub(crate) fn product(
     })
 }
 
-/// `value / divisor`, which must be exact.
+/// `value / divisor`; an error if it is not exact.
 pub(crate) fn divide(
     field: &'static str,
     value: usize,
@@ -60,7 +60,7 @@ pub(crate) fn divide(
     }
 }
 
-/// An error unless both quantities are equal.
+/// Fails unless both quantities are equal.
 pub(crate) fn equal(
     left: &'static str,
     left_value: usize,
@@ -78,7 +78,7 @@ pub(crate) fn equal(
     })
 }
 
-/// What a family has for fields that the config lacks.
+/// A family's defaults for absent fields.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FrameDefaults {
     pub(crate) hidden: usize,
@@ -93,13 +93,14 @@ pub(crate) struct FrameDefaults {
 pub(crate) struct FrameNames {
     pub(crate) embedding: &'static str,
     pub(crate) norm: &'static str,
-    /// The field of the norms' epsilon.
+    /// Field with the norms' epsilon.
     pub(crate) eps: &'static str,
-    /// Whether the family has attention: a longest context, and rotary buffers in old checkpoints.
+    /// Whether the family has attention: then it has a maximum context, and old checkpoints store
+    /// rotary buffers.
     pub(crate) attention: bool,
 }
 
-/// The names in most transformers.
+/// Names in most transformers.
 pub(crate) const MODEL: FrameNames = FrameNames {
     embedding: "model.embed_tokens",
     norm: "model.norm",
@@ -107,7 +108,7 @@ pub(crate) const MODEL: FrameNames = FrameNames {
     attention: true,
 };
 
-/// The names in the recurrent models that came after `state-spaces/mamba`.
+/// Names in the recurrent models after `state-spaces/mamba`.
 pub(crate) const BACKBONE: FrameNames = FrameNames {
     embedding: "backbone.embeddings",
     norm: "backbone.norm_f",
@@ -129,16 +130,16 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the sizes, and refuses what no family here computes.
+    /// Reads the sizes; refuses what no family here computes.
     pub(crate) fn read(
         config: &'a Config,
         names: FrameNames,
         defaults: FrameDefaults,
     ) -> Result<Self, ModelError> {
         let fields = config.fields();
-        fields.refuse("per_layer_config", "the layers of one kind must have one shape")?;
+        fields.refuse("per_layer_config", "all layers of a kind must have the same shape")?;
         if !fields.bool_or("is_causal", true)? {
-            return Err(fields.unsupported("is_causal", "only causal models are"));
+            return Err(fields.unsupported("is_causal", "supported: causal models only"));
         }
         Ok(Self {
             hidden: fields.size_or("hidden_size", defaults.hidden, 1, limit::WIDTH)?,
@@ -151,7 +152,7 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// Disregards `tie_word_embeddings`.
+    /// Ignores `tie_word_embeddings`.
     pub(crate) fn untie(&mut self) {
         self.set_tied(false);
     }
@@ -166,7 +167,7 @@ impl<'a> Frame<'a> {
         Norm::new(prefix, self.hidden, self.eps)
     }
 
-    /// The block of one mixer behind the norm `norm`.
+    /// The block of one mixer after the norm `norm`.
     pub(crate) fn block(&self, layer: usize, norm: &str, mixer: Mixer) -> Block {
         let norm = self.norm(norm);
         Block { layer, norm, branches: vec![mixer.into()], residual_scale: 1.0 }
@@ -183,7 +184,7 @@ impl<'a> Frame<'a> {
         let (mut ignored, mut max_positions) = (Vec::new(), None);
         if self.names.attention {
             max_positions = self.fields.size("max_position_embeddings", 1, MAX_POSITIONS)?;
-            // Buffers that old versions saved.
+            // Buffers saved by old versions.
             ignored.push("*rotary_emb.inv_freq".into());
         }
         let own = Linear::new("lm_head", self.vocab, self.hidden, false);
@@ -211,7 +212,7 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// The activation of the feed-forward networks.
+    /// The activation of feed-forward networks.
     pub(crate) fn activation(&self) -> Result<Activation, ModelError> {
         const KEY: &str = "hidden_act";
         match self.fields.str(KEY)?.unwrap_or("silu") {
@@ -222,17 +223,17 @@ impl<'a> Frame<'a> {
             "relu" => Ok(Activation::Relu),
             _ => Err(self.fields.unsupported(
                 KEY,
-                "supported are silu, swish, gelu, gelu_python, gelu_new, gelu_fast, gelu_accurate, \
+                "supported: silu, swish, gelu, gelu_python, gelu_new, gelu_fast, gelu_accurate, \
                  gelu_pytorch_tanh, gelu_python_tanh, relu",
             )),
         }
     }
 
-    /// An error unless the activation is SiLU, which is what the convolutions of recurrent layers use.
+    /// Fails unless the activation is SiLU, which the convolutions of recurrent layers use.
     pub(crate) fn require_silu(&self) -> Result<(), ModelError> {
         match self.activation() {
             Ok(Activation::Silu) => Ok(()),
-            _ => Err(self.fields.unsupported("hidden_act", "layers with a convolution take silu")),
+            _ => Err(self.fields.unsupported("hidden_act", "layers with a convolution need silu")),
         }
     }
 
@@ -251,7 +252,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Refuses a sliding window in a family whose reference knows none.
+    /// Refuses a sliding window in a family whose reference has none.
     pub(crate) fn refuse_window(&self) -> Result<(), ModelError> {
         if self.fields.bool_or("use_sliding_window", true)? {
             self.fields.refuse("sliding_window", "this family has no sliding window")?;
@@ -259,15 +260,16 @@ impl<'a> Frame<'a> {
         Ok(())
     }
 
-    /// A sliding window, if the config has one; `default` where the field is absent and not `null`.
+    /// The sliding window, if the config has one; `default` if the field is absent, but not if it
+    /// is `null`.
     pub(crate) fn window(&self, default: Option<usize>) -> Result<Option<usize>, ModelError> {
         const KEY: &str = "sliding_window";
         let found = self.fields.size(KEY, 1, MAX_POSITIONS)?;
         Ok(if self.fields.is_null(KEY) { None } else { found.or(default) })
     }
 
-    /// The kind of each layer, from the first of `keys` that the config has; older names are
-    /// brought to newer ones.
+    /// The kind of each layer, from the first of `keys` that the config has. Older names are
+    /// replaced by newer ones.
     pub(crate) fn layer_types(&self, keys: &[&str]) -> Result<Option<Vec<&'a str>>, ModelError> {
         let Some(key) = keys.iter().find(|key| self.fields.get(key).is_some()) else {
             return Ok(None);
@@ -291,12 +293,12 @@ impl<'a> Frame<'a> {
         Ok(Some(types))
     }
 
-    /// The error for a kind of layer that the family does not have.
+    /// The error for a kind of layer that the family lacks.
     pub(crate) fn unknown_layer(&self, layer: usize, found: &str, known: &[&str]) -> ModelError {
         ModelError::Unsupported {
             field: format!("layer_types[{layer}]"),
             value: format!("{:?}", crate::config::shorten(found)),
-            supported: format!("supported are {}", known.join(", ")),
+            supported: format!("supported: {}", known.join(", ")),
         }
     }
 }

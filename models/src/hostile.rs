@@ -1,10 +1,10 @@
-//! Configs that are broken or made to do harm: always an error or a small spec, never a panic.
+//! Broken and malicious configs must give an error or a small spec, never a panic.
 
 use crate::testing::{error_of, try_spec, with};
 use crate::{Config, ModelError, ModelSpec, spec, supported};
 use serde_json::{Value, json};
 
-/// A config for each family that has a spec, with a field for most of what is read.
+/// A config of each family, with most of the fields that are read.
 pub(crate) fn samples() -> Vec<Value> {
     let base = json!({
         "vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -47,16 +47,16 @@ pub(crate) fn samples() -> Vec<Value> {
     samples.collect()
 }
 
-/// An upper bound on the bytes that a spec takes, and checks that nothing in it overflows.
+/// An upper bound on the size of a spec in bytes; also checks that nothing in it overflows.
 fn weigh(model: &ModelSpec) -> usize {
     for tensor in model.tensors() {
         assert!(tensor.shape.iter().all(|&n| n > 0 && n <= 1 << 25), "{tensor:?}");
     }
-    // Debug text holds every name, shape and frequency.
+    // The debug text contains every name, shape and frequency.
     format!("{model:?}").len()
 }
 
-/// xorshift64*: test inputs that are the same in every run.
+/// xorshift64*: the same test inputs in every run.
 struct Random(u64);
 
 impl Random {
@@ -78,7 +78,7 @@ fn samples_have_specs() {
 }
 
 #[test]
-fn cut_off_anywhere_it_is_an_error() {
+fn truncation_anywhere_is_an_error() {
     for sample in samples() {
         let text = serde_json::to_string_pretty(&sample).expect("JSON");
         for end in 0..text.len() {
@@ -153,7 +153,7 @@ fn zeros_and_strings_for_sizes_are_errors() {
 }
 
 #[test]
-fn as_many_layers_and_experts_as_are_accepted_stay_small() {
+fn the_most_layers_and_experts_stay_small() {
     let sample = json!({
         "model_type": "qwen3_moe", "hidden_size": 64, "num_attention_heads": 1,
         "num_key_value_heads": 1, "num_hidden_layers": 4096, "num_experts": 16
@@ -221,7 +221,7 @@ fn random_mutations_never_panic() {
             }
         }
     }
-    // Both sides are reached, else the test would show nothing.
+    // The mutations must produce both, else the test proves nothing.
     assert!(specs > 500 && errors > 5000, "{specs} specs, {errors} errors");
 }
 

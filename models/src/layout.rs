@@ -1,22 +1,24 @@
 //! How checkpoints name and stack the tensors of a model.
 //!
-//! A family's file names its tensors in one way, as the hub has had them since the family came. The same weights are stored in
-//! others too: experts one by one or as stacks, halves of a feed-forward network in one tensor or in two, a module under the name
-//! that a later version of `transformers` gives it, all of it under the prefix of a larger model or without the usual one.
-//! What is in the files says which; config.json says nothing of it. All such names are in the tables of this file.
+//! Each family's file names its tensors in one way, usually that of its first checkpoints on the
+//! hub. Other checkpoints store the same weights differently: experts separately or as stacks, the
+//! halves of a feed-forward network in one tensor or two, a module under its name in a later
+//! version of `transformers`, everything under the prefix of a larger model or without the usual
+//! prefix. config.json does not tell; the stored names do. The tables in this file list all these
+//! names.
 
 use crate::family::FAMILIES;
 use crate::layer::{Module, Place};
 use crate::{Branch, Linear, Matrix, Mixer, ModelSpec, TensorSpec};
 
-/// Who named and stacked the tensors of a checkpoint that is to be written. What is stored is the same.
+/// Whose names and stacks a written checkpoint uses. The weights are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Layout {
-    /// As the family's file names them: what most checkpoints of the hub have.
+    /// Names of the family's file, which most checkpoints on the hub have.
     #[default]
     Transformers,
-    /// As mlx-lm stores it: experts stacked under `switch_mlp`, fused halves taken apart, the taps of convolutions before
-    /// their single input channel. Most families are stored as `transformers` does.
+    /// Layout of mlx-lm: experts stacked under `switch_mlp`, fused halves separated, the taps of
+    /// convolutions before the single input channel. For most families it equals `Transformers`.
     Mlx,
 }
 
@@ -25,24 +27,24 @@ impl Layout {
     pub const ALL: [Self; 2] = [Self::Transformers, Self::Mlx];
 }
 
-/// Names of the matrices of a module, in the order in which a spec has them. Equal names are one tensor that holds the
-/// rows of these matrices one after the other. `{e}` is the number of an expert; without it the experts are a stack,
-/// `[experts, rows, cols]`.
+/// Names of the matrices of a module, in the order of a spec. Equal names mean one tensor that
+/// holds the rows of these matrices one after another. `{e}` is the number of an expert; without it
+/// the experts are stacked, `[experts, rows, cols]`.
 type Way = &'static [&'static str];
 
 /// A kind of module that checkpoints store in several ways.
 struct ModuleTable {
-    /// Names of the module itself.
+    /// Names of the module.
     names: &'static [&'static str],
-    /// Names of its matrices within it.
+    /// Names of its matrices, relative to the module.
     ways: &'static [Way],
 }
 
-/// mlx-lm's stacks of experts.
+/// Stacked experts of mlx-lm.
 const SWITCH: Way =
     &["switch_mlp.gate_proj.weight", "switch_mlp.up_proj.weight", "switch_mlp.down_proj.weight"];
 
-/// The plain feed-forward network.
+/// A plain feed-forward network.
 const PROJECTIONS: Way = &["gate_proj.weight", "up_proj.weight", "down_proj.weight"];
 
 /// Gate, up and down of each expert.
@@ -55,7 +57,7 @@ const EXPERTS: ModuleTable = ModuleTable {
             "experts.{e}.down_proj.weight",
         ],
         &["experts.{e}.w1.weight", "experts.{e}.w3.weight", "experts.{e}.w2.weight"],
-        // What a stack becomes whose experts are converted one by one.
+        // A stack whose experts were converted one by one.
         &[
             "experts.{e}.gate_up_proj.weight",
             "experts.{e}.gate_up_proj.weight",
@@ -66,7 +68,7 @@ const EXPERTS: ModuleTable = ModuleTable {
             "experts.{e}.input_linear.weight",
             "experts.{e}.output_linear.weight",
         ],
-        // Parameters of one module for all experts: transformers 5.
+        // transformers 5: parameters of one module for all experts.
         &["experts.gate_up_proj", "experts.gate_up_proj", "experts.down_proj"],
         &["experts.gate_up_proj.weight", "experts.gate_up_proj.weight", "experts.down_proj.weight"],
         &["experts.gate_proj", "experts.up_proj", "experts.down_proj"],
@@ -77,18 +79,18 @@ const EXPERTS: ModuleTable = ModuleTable {
             "switch_mlp.gate_up_proj.weight",
             "switch_mlp.down_proj.weight",
         ],
-        // Granite, as its own code stored it.
+        // Granite's own code.
         &["input_linear.weight", "input_linear.weight", "output_linear.weight"],
     ],
 };
 
-/// From the residual stream to the experts' logits.
+/// The router: from the residual stream to the experts' logits.
 const ROUTER: ModuleTable = ModuleTable {
     names: EXPERTS.names,
     ways: &[&["gate.weight"], &["router.weight"], &["router.layer.weight"], &["gate.layer.weight"]],
 };
 
-/// Gate, up and down of a feed-forward network that sees every token.
+/// Gate, up and down of a feed-forward network that every token uses.
 const FEED_FORWARD: ModuleTable = ModuleTable {
     names: &["mlp", "shared_mlp", "feed_forward", "shared_expert"],
     ways: &[
@@ -108,13 +110,13 @@ const ATTENTION: ModuleTable = ModuleTable {
     ],
 };
 
-/// The table of embeddings, within the model. The third is that of the first Mamba checkpoints.
+/// Embedding tables, relative to the model. The third is that of the first Mamba checkpoints.
 const EMBEDDING: &[&str] = &["embed_tokens.weight", "embeddings.weight", "embedding.weight"];
 
-/// The head, beside the model or in one of the modules around it.
+/// The head, next to the model or in one of the modules around it.
 const HEAD: &str = "lm_head";
 
-/// Prefixes that are looked at. More than one or two are there only in a file that is made to have many.
+/// Maximum number of prefixes to consider. Real files have one or two.
 const MOST_PREFIXES: usize = 64;
 
 /// Names of stored tensors, sorted.
@@ -125,7 +127,7 @@ impl Names<'_> {
         self.0.binary_search(&name).is_ok()
     }
 
-    /// How many of `names` are there, in 1000ths.
+    /// How many of `names` are stored, in thousandths.
     fn share(&self, names: &[String]) -> usize {
         let found = names.iter().filter(|name| self.has(name)).count();
         1000 * found / names.len().max(1)
@@ -133,11 +135,12 @@ impl Names<'_> {
 }
 
 impl ModelSpec {
-    /// Gives the tensors of a spec the names and stacks that a checkpoint has for them, as far as they are recognized;
-    /// `stored` are the names of the checkpoint's tensors, sorted. What is not recognized keeps the family's own name, and is
-    /// found to be missing.
+    /// Renames and restacks the tensors of a spec to match a checkpoint, as far as the names are
+    /// recognized. `stored` are the names of the checkpoint's tensors, sorted. Unrecognized tensors
+    /// keep the family's own names, and are reported as missing later.
     ///
-    /// Structure and order stay: the [`matrices`](ModelSpec::matrices) are the same in the same order.
+    /// Structure and order do not change: the [`matrices`](ModelSpec::matrices) are the same in the
+    /// same order.
     pub fn fit_names(&mut self, stored: &[&str]) {
         debug_assert!(stored.is_sorted());
         let stored = Names(stored);
@@ -156,9 +159,9 @@ impl ModelSpec {
         }
     }
 
-    /// The same in the layout of mlx-lm.
+    /// The same spec in mlx-lm's layout.
     pub(crate) fn into_mlx(mut self) -> Self {
-        // Quantized checkpoints of families that mlx-lm lacks keep the family's own names.
+        // Quantized checkpoints of families that mlx-lm lacks use the family's own names.
         let family = FAMILIES.iter().find(|family| family.model_type == self.model_type);
         if !family.is_some_and(|family| family.in_mlx) {
             return self;
@@ -179,7 +182,8 @@ impl ModelSpec {
                             place(&path, SWITCH, &mut linears, true);
                         }
                     }
-                    // Without experts, mlx-lm takes the shared expert apart into an ordinary network.
+                    // In a model without experts, mlx-lm stores the shared expert as an ordinary
+                    // network.
                     Module::FeedForward => {
                         let own = own_path(&FEED_FORWARD, &linears);
                         let outer = own.as_deref().and_then(|path| path.strip_suffix("shared_mlp"));
@@ -199,7 +203,7 @@ fn branches(spec: &mut ModelSpec) -> impl Iterator<Item = &mut Branch> {
     spec.blocks.iter_mut().flat_map(|block| &mut block.branches)
 }
 
-/// The ways in which checkpoints store a module.
+/// The layouts of a module.
 fn table(module: Module) -> Option<&'static ModuleTable> {
     match module {
         Module::Own => None,
@@ -210,7 +214,7 @@ fn table(module: Module) -> Option<&'static ModuleTable> {
     }
 }
 
-/// The projections of each module of a layer: of its experts one by one, of others all in one.
+/// The projections of each module of a layer: experts separately, other modules as one group.
 fn modules(mixer: &mut Mixer) -> Vec<(Module, Vec<Vec<&mut Linear>>)> {
     let mut all: Vec<(Module, Vec<Vec<&mut Linear>>)> = Vec::new();
     for part in mixer.places() {
@@ -228,17 +232,19 @@ fn modules(mixer: &mut Mixer) -> Vec<(Module, Vec<Vec<&mut Linear>>)> {
     all
 }
 
-/// The prefix of the model's tensors, with its dot: `model.` or `backbone.` in a spec that is not fitted yet.
+/// The prefix of the model's tensors with its dot: `model.` or `backbone.` in a spec before
+/// fitting.
 fn base(spec: &ModelSpec) -> String {
     let name = &spec.embedding.table.tensor.name;
     name.split_once('.').map_or(String::new(), |(base, _)| format!("{base}."))
 }
 
-/// Renames the tensors of a model that is stored under another prefix: without one, or within a larger model. The prefix is
-/// what stands before the names of a few tensors that every layout has; the one with the most of the model's tensors counts.
+/// Renames the tensors of a model that is stored under another prefix: none, or one within a larger
+/// model. Candidates are the prefixes of a few tensors that every layout has; the one with the most
+/// of the model's tensors wins.
 fn fit_prefix(spec: &mut ModelSpec, stored: &Names<'_>) {
     let base = base(spec);
-    // What no layout stacks or renames.
+    // Names that no layout stacks or changes.
     let known: Vec<String> = spec
         .places()
         .into_iter()
@@ -264,7 +270,7 @@ fn fit_prefix(spec: &mut ModelSpec, stored: &Names<'_>) {
         let table = EMBEDDING.iter().any(&has);
         known.iter().filter(|name| has(&name.as_str())).count() + usize::from(table)
     };
-    // The first of the best: the usual one where it is as good as another.
+    // On a tie the first, usual prefix wins.
     let mut best = (0, base.as_str());
     for prefix in prefixes {
         let score = score(prefix);
@@ -290,7 +296,7 @@ fn fit_prefix(spec: &mut ModelSpec, stored: &Names<'_>) {
     fit_head(spec, &base, prefix, stored);
 }
 
-/// The head's name: it is beside the model, or beside one of the modules that the model is in.
+/// The name of the head: next to the model, or next to one of the modules that contain it.
 fn fit_head(spec: &mut ModelSpec, base: &str, prefix: &str, stored: &Names<'_>) {
     let outer = prefix.strip_suffix(base).unwrap_or_default();
     let mut places = vec![prefix];
@@ -329,7 +335,7 @@ fn fit_embedding(spec: &mut ModelSpec, stored: &Names<'_>) {
     }
 }
 
-/// Renames a linear map that is a tensor of its own, and its bias.
+/// Renames a linear map stored as a tensor of its own, and its bias.
 fn rename(linear: &mut Linear, weight: &str) {
     if let (Some(bias), Some(stem)) = (&mut linear.bias, weight.strip_suffix(".weight")) {
         bias.name = format!("{stem}.bias");
@@ -337,7 +343,7 @@ fn rename(linear: &mut Linear, weight: &str) {
     linear.weight.tensor.name = weight.into();
 }
 
-/// Brings a module to the way in which the checkpoint has it: the one of which most is there, its own where that is as good.
+/// Switches a module to the layout that matches the most stored names; on a tie it keeps its own.
 /// `modules` are the modules of all experts, or a single one.
 fn fit(module: &ModuleTable, modules: &mut [Vec<&mut Linear>], experts: bool, stored: &Names<'_>) {
     let Some(own) = own_path(module, modules) else { return };
@@ -348,7 +354,7 @@ fn fit(module: &ModuleTable, modules: &mut [Vec<&mut Linear>], experts: bool, st
     }
     let (outer, name) = own.rsplit_once('.').map_or(("", &*own), |(outer, name)| (outer, name));
     let others = module.names.iter().filter(|other| **other != name);
-    // A module under a name that no other layout has keeps it.
+    // A module whose name no layout knows keeps it.
     let others = others.filter(|_| module.names.contains(&name));
     let dot = if outer.is_empty() { "" } else { "." };
     let paths: Vec<String> = [own.clone()]
@@ -378,7 +384,7 @@ fn own_path(module: &ModuleTable, modules: &[Vec<&mut Linear>]) -> Option<String
         let name = expert_name(way.first()?, 0);
         first.strip_suffix(&name)?.strip_suffix('.')
     });
-    // The longest name leaves the shortest path.
+    // The longest suffix leaves the shortest path.
     paths.min_by_key(|path| path.len()).map(String::from)
 }
 
@@ -386,7 +392,8 @@ fn expert_name(name: &str, expert: usize) -> String {
     name.replace("{e}", &expert.to_string())
 }
 
-/// Whether matrices can be stored so: a tensor of several has no bias here, and only experts are numbered.
+/// Whether a layout is possible: a tensor of several matrices has no bias here, and only experts
+/// are numbered.
 fn can_be(way: Way, modules: &[Vec<&mut Linear>], experts: bool) -> bool {
     let numbered = way.iter().any(|name| name.contains("{e}"));
     let shared = |name: &str| way.iter().filter(|other| **other == name).count() > 1;
@@ -399,7 +406,7 @@ fn can_be(way: Way, modules: &[Vec<&mut Linear>], experts: bool) -> bool {
     (experts || !numbered) && modules.iter().all(apart)
 }
 
-/// The first and the last of numbered modules: enough to tell layouts apart.
+/// The first and the last of numbered modules, which suffice to distinguish layouts.
 fn ends(count: usize) -> [usize; 2] {
     [0, count.saturating_sub(1)]
 }
@@ -415,7 +422,7 @@ fn names_in(path: &str, way: Way, count: usize) -> Vec<String> {
         .collect()
 }
 
-/// Puts the matrices of a module, or of all experts, where `way` has them.
+/// Renames the matrices of a module, or of all experts, to the layout `way`.
 fn place(path: &str, way: Way, modules: &mut [Vec<&mut Linear>], experts: bool) {
     let count = modules.len();
     for (expert, parts) in modules.iter_mut().enumerate() {
@@ -430,7 +437,7 @@ fn place(path: &str, way: Way, modules: &mut [Vec<&mut Linear>], experts: bool) 
             rename(part, &format!("{path}.{}", expert_name(name, expert)));
             let name = part.weight.tensor.name.clone();
             let stacked = experts && !way.iter().any(|name| name.contains("{e}"));
-            // A family that has experts bounds the rows of all of them.
+            // Families with experts bound the rows of all of them.
             let (tensor, first) = match stacked {
                 true => (TensorSpec::new(name, [count, total, cols]), expert * total),
                 false => (TensorSpec::new(name, [total, cols]), 0),

@@ -38,7 +38,7 @@ fn both_layouts_have_the_same_matrices_and_vectors_in_the_same_order() {
         for ((a, kind), (b, other)) in vectors(&one).into_iter().zip(vectors(&other)) {
             assert_eq!((&a.name, a.elements(), kind), (&b.name, b.elements(), other));
         }
-        // As many elements, each in one place.
+        // The same number of elements, each in exactly one place.
         let all = |model: &ModelSpec| model.tensors().iter().map(|t| t.elements()).sum();
         let (one, other): (usize, usize) = (all(&one), all(&other));
         assert_eq!(one, other, "{config}");

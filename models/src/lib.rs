@@ -1,12 +1,13 @@
-//! Model families of the Kinglet inference engine: `config.json` becomes a [`ModelSpec`].
+//! Model families of the Kinglet inference engine: turns a `config.json` into a [`ModelSpec`].
 //!
-//! [`Config`] is the parsed text, [`spec()`] finds the family by `model_type` and has it read the
-//! fields. All that is particular to a family (names of fields and tensors, defaults, switches) is in
-//! `family/`, in the file named like its `model_type`; what families share is in `frame`, `transformer`, `experts` and
-//! `rope`. A kind of layer is a file in `layer/`. Nothing here reads a file or knows a device.
+//! [`Config`] is the parsed text. [`spec()`] finds the family by `model_type`, and the family reads
+//! the fields. Everything particular to a family (names of fields and tensors, defaults, switches)
+//! is in its file in `family/`, named like its `model_type`; shared code is in `frame`,
+//! `transformer`, `experts` and `rope`. Each kind of layer is a file in `layer/`. Nothing here
+//! reads files or knows about devices.
 //!
-//! A config is input from outside: every size is bounded, every sum and product checked, and what no
-//! family computes is an error that says so.
+//! A config is untrusted input: every size is bounded, every sum and product checked, and what no
+//! family computes is an error.
 
 mod config;
 mod error;
@@ -42,21 +43,22 @@ pub fn supported() -> impl Iterator<Item = &'static str> {
     FAMILIES.iter().map(|family| family.model_type)
 }
 
-/// What the model that `config` describes computes, and which tensors it needs for that.
+/// What the model of `config` computes, and which tensors it needs.
 ///
 /// # Errors
-/// If the family is not supported, a field is missing or makes no sense, or the config asks for
-/// something that Kinglet does not compute.
+/// If the family is not supported, a field is missing or invalid, or the config requires something
+/// that Kinglet does not compute.
 pub fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     spec_in(config, Layout::Transformers)
 }
 
-/// As [`spec()`], for a checkpoint whose tensors are named and stacked as `layout` says. [`ModelSpec::fit_names`] finds out how those of
-/// a given checkpoint are.
+/// Like [`spec()`], for a checkpoint in the given `layout`. [`ModelSpec::fit_names`] detects the
+/// layout of a given checkpoint.
 ///
-/// The specs of one config in two layouts have the same structure: their [`matrices`](ModelSpec::matrices) are the same matrices in
-/// the same order, and so are their other tensors; only names, row offsets and the shapes of stacks and convolutions differ.
-/// For families that mlx-lm lacks, and those that it stores as they are, both are equal.
+/// The specs of one config in two layouts have the same structure: the same
+/// [`matrices`](ModelSpec::matrices) and other tensors in the same order. Only names, row offsets
+/// and the shapes of stacks and convolutions differ. For families that mlx-lm lacks or stores
+/// unchanged, both are equal.
 ///
 /// # Errors
 /// As [`spec()`].
@@ -76,7 +78,7 @@ pub fn spec_in(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError>
         }
         return Err(ModelError::UnknownModelType { value, supported: supported().collect() });
     };
-    // Refused here, so that nobody takes packed words for something else.
+    // Fail now: otherwise packed words could be taken for plain weights.
     config.quantization()?;
     let spec = (family.spec)(config)?;
     Ok(match layout {

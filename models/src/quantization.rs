@@ -1,8 +1,8 @@
-//! [`Quantization`]: what `config.json` says of quantized weights.
+//! [`Quantization`]: the quantization described by `config.json`.
 //!
-//! A checkpoint's shapes and types say which MLX format each tensor has, and they are what is followed; the statements here
-//! tell whose layout it is at all, the few facts of other layouts that shapes don't show, and let a loader notice where
-//! config and shapes disagree.
+//! Shapes and types decide which MLX format each tensor has. The config tells which layout family
+//! it is, adds the few facts of other layouts that shapes don't show, and lets a loader report a
+//! disagreement.
 
 use std::collections::BTreeMap;
 
@@ -12,60 +12,61 @@ use serde_json::Value;
 use crate::config::{Config, Fields};
 use crate::{ModelError, frame::limit};
 
-/// Most entries of a list of module names, or of formats by layer.
+/// Maximum number of entries in a list of module names, or of formats by layer.
 const MAX_ENTRIES: usize = 1 << 18;
 
-/// What is supported, for messages.
-const METHODS: &str = "supported are MLX's layout (affine, mxfp4, mxfp8, nvfp4), gptq, awq (gemm), fp8, fbgemm_fp8 \
+/// The supported methods, for messages.
+const METHODS: &str = "supported: MLX's layout (affine, mxfp4, mxfp8, nvfp4), gptq, awq (gemm), fp8, fbgemm_fp8 \
      and compressed-tensors with float-quantized weights of 8 bits";
 
-/// How `config.json` says that weights are quantized.
+/// Quantization of the weights according to `config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Quantization {
-    /// In MLX's layout, which is the one that is computed on.
+    /// MLX's layout, which the kernels use.
     Mlx(MlxQuantization),
-    /// GPTQ (Frantar et al., 2022) as AutoGPTQ and its successors store it: `qweight`, `qzeros`, `scales`, `g_idx`.
+    /// GPTQ (Frantar et al., 2022) in the layout of AutoGPTQ and its successors: `qweight`,
+    /// `qzeros`, `scales`, `g_idx`.
     Gptq(Gptq),
-    /// AWQ (Lin et al., 2023) as AutoAWQ stores it (`gemm`): `qweight`, `qzeros`, `scales`.
+    /// AWQ (Lin et al., 2023) in the layout of AutoAWQ (`gemm`): `qweight`, `qzeros`, `scales`.
     Awq {
-        /// Bits of a code.
+        /// Bits per code.
         bits: usize,
-        /// Inputs of a group; `None` for all of them.
+        /// Inputs per group; `None` for all of them.
         group: Option<usize>,
     },
-    /// F8 E4M3 weights with `weight_scale` or `weight_scale_inv` beside them.
+    /// F8 E4M3 weights, each with a `weight_scale` or `weight_scale_inv`.
     Fp8 {
-        /// Rows and columns that share a scale, where scales are by block.
+        /// Rows and columns that share a scale, if scales are per block.
         block: Option<[usize; 2]>,
     },
 }
 
-/// What MLX's `quantization` says of each layer.
+/// The contents of MLX's `quantization` field.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MlxQuantization {
-    /// The format of layers that have no entry and are quantized; `None` if not given.
+    /// Format of quantized layers without an entry; `None` if not given.
     default: Option<Format>,
-    /// Entries of single layers by module path; `None` says that the layer is not quantized.
+    /// Entries of single layers by module path; `None` means not quantized.
     layers: BTreeMap<String, Option<Format>>,
-    /// The first statement of a format that does not exist, which counts as no statement.
+    /// The first stated format that does not exist; it is ignored.
     impossible: Option<String>,
 }
 
-/// What MLX's `quantization` says of one layer.
+/// What MLX's `quantization` field states for a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stated {
-    /// An entry of its own: this format.
+    /// It has an entry with this format.
     Format(Format),
-    /// An entry of its own: not quantized.
+    /// It has an entry that says not quantized.
     Dense,
-    /// No entry: this format, if it is quantized at all.
+    /// It has no entry: this format, if it is quantized at all.
     Default(Format),
-    /// Nothing.
+    /// Nothing is stated.
     Nothing,
 }
 
 impl MlxQuantization {
-    /// What is said of the module `path` (the name of its tensor without `.weight`).
+    /// The statement for the module `path` (its tensor's name without `.weight`).
     pub fn stated(&self, path: &str) -> Stated {
         match (self.layers.get(path), self.default) {
             (Some(Some(format)), _) => Stated::Format(*format),
@@ -75,39 +76,41 @@ impl MlxQuantization {
         }
     }
 
-    /// The format of layers without an entry.
+    /// Format of layers without an entry.
     pub fn default_format(&self) -> Option<Format> {
         self.default
     }
 
-    /// What the first statement says, and why it cannot be, where the config states a format that does not exist (a mode got lost,
-    /// say). Such a statement counts as none: the shapes tell.
+    /// The first stated format that does not exist, with the reason (the mode may be missing, for
+    /// example). Such a statement is ignored: the shapes decide.
     pub fn impossible(&self) -> Option<&str> {
         self.impossible.as_deref()
     }
 
-    /// The modules that have an entry of their own, with their formats; `None` for those that are not quantized.
+    /// Modules with an entry of their own, and their formats; `None` for those that are not
+    /// quantized.
     pub fn layers(&self) -> impl Iterator<Item = (&str, Option<Format>)> {
         self.layers.iter().map(|(path, format)| (path.as_str(), *format))
     }
 }
 
-/// What GPTQ's shapes don't show.
+/// Facts about GPTQ weights that their shapes don't show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gptq {
-    /// Bits of a code: 2, 3, 4 or 8.
+    /// Bits per code: 2, 3, 4 or 8.
     pub bits: usize,
-    /// Inputs of a group; `None` for all of them.
+    /// Inputs per group; `None` for all of them.
     pub group: Option<usize>,
-    /// Whether stored zero points are one below the real ones (all but `"checkpoint_format": "gptq_v2"`).
+    /// Whether stored zero points are one less than the real ones (all but `"checkpoint_format":
+    /// "gptq_v2"`).
     pub zeros_minus_one: bool,
 }
 
 impl Config {
-    /// How the weights are quantized; `None` if the config says nothing of it.
+    /// How the weights are quantized; `None` if the config does not say.
     ///
     /// # Errors
-    /// When it says something that makes no sense or that is not supported.
+    /// If the description is invalid or not supported.
     pub fn quantization(&self) -> Result<Option<Quantization>, ModelError> {
         let fields = self.fields();
         // As in mlx-lm, whose own field comes first; it writes a copy under the second name.
@@ -127,18 +130,18 @@ impl Config {
     }
 }
 
-/// A `quantization_config`, of whatever method; `None` where it says that weights are not quantized.
+/// Parses a `quantization_config` of any method; `None` if it says that weights are not quantized.
 fn method(stated: &Fields<'_>) -> Result<Option<Quantization>, ModelError> {
     const METHOD: &str = "quant_method";
     let sparse = ["config_groups", "sparsity_config"].iter().any(|key| stated.get(key).is_some());
     Ok(Some(match stated.str(METHOD)? {
         Some("bitsandbytes") | None if bitsandbytes(stated)?.is_some() => return Ok(None),
-        // MLX's copy of its own field has no method.
+        // MLX's copy of its own field names no method.
         None if !sparse => Quantization::Mlx(mlx(stated)?),
         None | Some("compressed-tensors" | "compressed_tensors") => {
             return compressed_tensors(stated);
         }
-        // In the layout of MLX by the shapes, else the tensors are found to be missing.
+        // If the shapes are not in MLX's layout, the tensors are reported as missing later.
         Some(name @ ("mxfp4" | "mxfp8" | "nvfp4" | "mlx" | "affine")) => {
             let mode = name.parse::<Mode>().ok();
             let default = mode.and_then(|mode| Format::new(mode, None, None).ok());
@@ -152,7 +155,8 @@ fn method(stated: &Fields<'_>) -> Result<Option<Quantization>, ModelError> {
     }))
 }
 
-/// `Some` where the fields of bitsandbytes are there, and say that it is not used. Old files have them without a method.
+/// `Some` if the fields of bitsandbytes are present and disable it. Old files have them without a
+/// method.
 fn bitsandbytes(stated: &Fields<'_>) -> Result<Option<()>, ModelError> {
     let mut found = None;
     for key in ["load_in_8bit", "load_in_4bit"] {
@@ -182,7 +186,7 @@ fn mlx(stated: &Fields<'_>) -> Result<MlxQuantization, ModelError> {
                 None => continue,
             },
             Value::Bool(false) => None,
-            // `true` says what no entry says, and other values are no entries.
+            // `true` means the same as no entry; other values are not entries.
             _ => continue,
         };
         if found.layers.len() >= MAX_ENTRIES {
@@ -193,8 +197,9 @@ fn mlx(stated: &Fields<'_>) -> Result<MlxQuantization, ModelError> {
     Ok(found)
 }
 
-/// The format of an object with `group_size`, `bits` and `mode`, each of which may be missing or `null`. Without a mode it is
-/// affine, whatever the mode of the other layers. `None` and a message in `impossible` where there is no such format.
+/// The format of an object with `group_size`, `bits` and `mode`, each of which may be missing or
+/// `null`. Without a mode it is affine, whatever the mode of other layers. If there is no such
+/// format, returns `None` and sets `impossible`.
 fn format(
     stated: &Fields<'_>,
     impossible: &mut Option<String>,
@@ -204,7 +209,7 @@ fn format(
         None => Mode::Affine,
         Some(name) => name
             .parse()
-            .map_err(|_| stated.unsupported(MODE, "there are affine, mxfp4, mxfp8, nvfp4"))?,
+            .map_err(|_| stated.unsupported(MODE, "supported: affine, mxfp4, mxfp8, nvfp4"))?,
     };
     let bits = stated.size("bits", 1, 64)?;
     let group = stated.size("group_size", 1, limit::WIDTH)?;
@@ -231,7 +236,7 @@ fn gptq(stated: &Fields<'_>) -> Result<Quantization, ModelError> {
     let zeros_minus_one = match stated.str(FORMAT)? {
         None | Some("gptq" | "") => true,
         Some("gptq_v2") => false,
-        Some(_) => return Err(stated.unsupported(FORMAT, "gptq and gptq_v2 are")),
+        Some(_) => return Err(stated.unsupported(FORMAT, "supported: gptq, gptq_v2")),
     };
     Ok(Quantization::Gptq(Gptq { bits, group: group(stated)?, zeros_minus_one }))
 }
@@ -240,7 +245,7 @@ fn awq(stated: &Fields<'_>) -> Result<Quantization, ModelError> {
     const VERSION: &str = "version";
     match stated.str(VERSION)?.map(str::to_ascii_lowercase).as_deref() {
         None | Some("gemm") => {}
-        Some(_) => return Err(stated.unsupported(VERSION, "gemm is")),
+        Some(_) => return Err(stated.unsupported(VERSION, "supported: gemm")),
     }
     Ok(Quantization::Awq { bits: bits(stated, &[4])?, group: group(stated)? })
 }
@@ -251,17 +256,17 @@ fn bits(stated: &Fields<'_>, known: &[usize]) -> Result<usize, ModelError> {
     let Some(bits) = stated.size(key, 1, 64)? else {
         return Err(ModelError::Missing {
             field: stated.path("bits"),
-            expected: "the bits of a quantized weight",
+            expected: "the number of bits per weight",
         });
     };
     if !known.contains(&bits) {
         let known: Vec<_> = known.iter().map(ToString::to_string).collect();
-        return Err(stated.unsupported(key, format!("supported are {} bits", known.join(", "))));
+        return Err(stated.unsupported(key, format!("supported: {} bits", known.join(", "))));
     }
     Ok(bits)
 }
 
-/// `group_size` (`q_group_size` in old files); -1 stands for all inputs.
+/// `group_size` (`q_group_size` in old files); -1 means all inputs.
 fn group(stated: &Fields<'_>) -> Result<Option<usize>, ModelError> {
     let key = if stated.get("group_size").is_some() { "group_size" } else { "q_group_size" };
     match stated.get(key).and_then(Value::as_i64) {
@@ -292,15 +297,15 @@ fn block(stated: &Fields<'_>, key: &str) -> Result<Option<[usize; 2]>, ModelErro
     }
 }
 
-/// The `quantization_config` of compressed-tensors: groups of layers, each with its own weights' scheme. `None` where no group
-/// has quantized weights, or all are stored as plain ones.
+/// Parses the `quantization_config` of compressed-tensors: groups of layers, each with a scheme for
+/// its weights. `None` if no group has quantized weights, or all are stored unquantized.
 fn compressed_tensors(stated: &Fields<'_>) -> Result<Option<Quantization>, ModelError> {
     const FORMAT: &str = "format";
     const DENSE: &str = "dense";
     if let Some(sparsity) = stated.object("sparsity_config")?
         && sparsity.str(FORMAT)?.is_some_and(|name| name != DENSE)
     {
-        return Err(sparsity.unsupported(FORMAT, "dense is"));
+        return Err(sparsity.unsupported(FORMAT, "supported: dense"));
     }
     let format = stated.str(FORMAT)?;
     const GROUPS: &str = "config_groups";
@@ -308,8 +313,8 @@ fn compressed_tensors(stated: &Fields<'_>) -> Result<Option<Quantization>, Model
     if format == Some(DENSE) || groups.as_ref().is_some_and(Fields::is_empty) {
         return Ok(None);
     }
-    let supported = "float-quantized weights of 8 bits (F8 E4M3) are; store others in another way or unquantized";
-    // The format may be that of a group as well.
+    let supported = "supported: float-quantized weights of 8 bits (F8 E4M3); store others in another format or unquantized";
+    // The format may also be given per group.
     if format.is_some_and(|name| !matches!(name, "float-quantized" | "mixed-precision")) {
         return Err(stated.unsupported(FORMAT, supported));
     }
@@ -318,12 +323,12 @@ fn compressed_tensors(stated: &Fields<'_>) -> Result<Option<Quantization>, Model
             return Ok(None);
         }
         let field = stated.path(GROUPS);
-        return Err(ModelError::Missing { field, expected: "groups of layers with their scheme" });
+        return Err(ModelError::Missing { field, expected: "groups of layers with their schemes" });
     };
     let mut quantized = false;
     let mut blocks = None;
     for (name, value) in groups.entries() {
-        // The old spelling of an unquantized group is `null`.
+        // Old files write `null` for an unquantized group.
         let Some(group) = (if value.is_null() { None } else { groups.object(name)? }) else {
             continue;
         };
@@ -346,13 +351,16 @@ fn compressed_tensors(stated: &Fields<'_>) -> Result<Option<Quantization>, Model
             Some("block") => {
                 let own = block(&weights, "block_structure")?;
                 if own.is_none() || blocks.is_some_and(|other| Some(other) != own) {
-                    return Err(
-                        weights.unsupported("block_structure", "one block size for all layers is")
-                    );
+                    return Err(weights.unsupported(
+                        "block_structure",
+                        "supported: one block size for all layers",
+                    ));
                 }
                 blocks = own;
             }
-            Some(_) => return Err(weights.unsupported(STRATEGY, "tensor, channel and block are")),
+            Some(_) => {
+                return Err(weights.unsupported(STRATEGY, "supported: tensor, channel, block"));
+            }
         }
     }
     Ok(quantized.then_some(Quantization::Fp8 { block: blocks }))

@@ -21,7 +21,7 @@ fn every_spelling_of_mlx_is_read() {
     assert_eq!(quantization(json!({})), Ok(None));
     assert_eq!(quantization(json!({"quantization": null, "quantization_config": null})), Ok(None));
 
-    // Both names, old and new, with and without a mode.
+    // Old and new names, with and without a mode.
     let new = json!({"group_size": 32, "bits": 8, "mode": "affine"});
     let old = json!({"group_size": 32, "bits": 8});
     for config in [
@@ -42,7 +42,8 @@ fn every_spelling_of_mlx_is_read() {
     assert_eq!(mlx_of(json!({"mode": "mxfp8"})).default, Some(Format::MXFP8));
     assert_eq!(mlx_of(json!({})).stated("a"), Stated::Nothing);
 
-    // By layer: without a mode it is affine whatever the others are, null is the default of the mode, false is dense.
+    // By layer: without a mode it is affine whatever the others are; null means the mode's default;
+    // false means dense.
     let mlx = mlx_of(json!({
         "group_size": 32, "bits": 4, "mode": "mxfp4",
         "model.layers.0.mlp.gate": {"group_size": 64, "bits": 8},
@@ -61,7 +62,7 @@ fn every_spelling_of_mlx_is_read() {
     }
     assert_eq!(mlx.layers().count(), 5);
 
-    // The loader's own fields come first.
+    // The loader's own fields take precedence.
     let both = json!({
         "quantization": {"group_size": 64, "bits": 4}, "quantization_config": {"quant_method": "bitnet"}
     });
@@ -164,7 +165,7 @@ fn what_is_not_supported_is_named_with_what_is() {
         (json!({"group_size": 0, "bits": 4}), ["group_size", "from 1"]),
         (json!({"group_size": 1e300, "bits": 4}), ["group_size", "from 1"]),
         (json!({"bits": -4}), ["bits", "from 1"]),
-        (json!({"bits": [4]}), ["bits", "a whole number"]),
+        (json!({"bits": [4]}), ["bits", "an integer"]),
         (json!({"mode": "mxfp5"}), ["mode", "nvfp4"]),
         (json!({"mode": ["affine"]}), ["mode", "a string"]),
         (json!({"bits": 4, "a": {"mode": "int4"}}), ["a.mode", "affine"]),
@@ -174,7 +175,7 @@ fn what_is_not_supported_is_named_with_what_is() {
         assert!(parts.iter().all(|part| error.contains(part)), "{stated}: {error}");
         assert!(error.len() < 400, "{error}");
     }
-    // A name out of the file is cut.
+    // Long names from the file are cut.
     let long = json!({"quantization": {"x".repeat(100_000): {"bits": 900}}});
     assert!(quantization(long).unwrap_err().to_string().len() < 400);
 }
@@ -184,7 +185,7 @@ fn a_format_that_does_not_exist_is_no_statement() {
     for (stated, path, part) in [
         (json!({"group_size": 64, "bits": 7}), "a", "2, 3, 4, 5, 6 or 8"),
         (json!({"group_size": 65}), "a", "32, 64 or 128"),
-        // The mode got lost, or the group is another mode's.
+        // The mode is missing, or the group size belongs to another mode.
         (json!({"group_size": 16, "bits": 4}), "a", "groups of 16"),
         (json!({"mode": "nvfp4", "group_size": 32}), "a", "nvfp4 has 4 bits and groups of 16"),
         (json!({"a.b": {"bits": 9}}), "a.b", "`quantization.a.b.bits`"),

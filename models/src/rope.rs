@@ -1,34 +1,35 @@
-//! Rotary position encoding from a config: [`Rope`] of the types `default`, `linear`, `dynamic`, `llama3`, `yarn`.
+//! Rotary position encoding of a config: [`Rope`] of the types `default`, `linear`, `dynamic`,
+//! `llama3`, `yarn`.
 //!
-//! Two spellings are read: `rope_parameters` with everything in it (`transformers` 5), and
-//! `rope_theta` beside `rope_scaling` (before). The frequencies are computed in the order and the
-//! precision of the reference, f32 tensors with f64 scalars, because an error in a frequency grows
-//! with the position: half an ulp at position 100,000 is 0.006 radians.
+//! Two spellings are read: `rope_parameters`, which holds everything (`transformers` 5), and
+//! `rope_theta` with `rope_scaling` (before). Frequencies are computed in the order and precision
+//! of the reference, f32 tensors with f64 scalars, because an error in a frequency grows with the
+//! position: half an ulp at position 100,000 is 0.006 radians.
 
 use crate::config::{Fields, MAX_POSITIONS};
 use crate::{DynamicRope, ModelError, Rope};
 use std::f64::consts::PI;
 
-/// What the family says about its rotary encoding.
+/// Properties and defaults of a family's rotary encoding.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RopeDefaults {
-    /// `rope_theta` where the config has none.
+    /// `rope_theta` if the config has none.
     pub(crate) theta: f64,
-    /// Whether a head may be rotated in part, and by which factor where the config has none.
+    /// Whether part of a head may be rotated, and the default fraction.
     pub(crate) partial: Option<f64>,
-    /// `max_position_embeddings` where the config has none.
+    /// `max_position_embeddings` if the config has none.
     pub(crate) max_positions: usize,
 }
 
-/// The fields that all types share, from wherever the config has them.
+/// Fields shared by all types, wherever the config has them.
 struct Source<'a> {
-    /// The object that holds the type and its fields; none where the config has no such object.
+    /// The object with the type and its fields, if the config has one.
     scaling: Option<Fields<'a>>,
     /// The whole config.
     root: Fields<'a>,
     /// `rope_theta`, the base of the frequencies.
     theta: f64,
-    /// Elements of a head that take part.
+    /// Number of rotated elements of a head.
     rotated: usize,
     max_positions: usize,
 }
@@ -39,7 +40,7 @@ pub(crate) fn rope(
     head_dim: usize,
     defaults: RopeDefaults,
 ) -> Result<Rope, ModelError> {
-    // An empty `rope_scaling` is no `rope_scaling`.
+    // An empty `rope_scaling` counts as absent.
     let legacy = root.object("rope_scaling")?.filter(|fields| !fields.is_empty());
     let scaling = match legacy {
         Some(fields) => Some(fields),
@@ -48,7 +49,9 @@ pub(crate) fn rope(
     if let Some(fields) = &scaling
         && let Some(key) = fields.nested().next()
     {
-        return Err(fields.unsupported(key, "one set of rotary parameters for all layers is"));
+        return Err(
+            fields.unsupported(key, "supported: one set of rotary parameters for all layers")
+        );
     }
     let rope_type = match &scaling {
         Some(fields) => fields.str("rope_type")?.or(fields.str("type")?),
@@ -76,7 +79,7 @@ pub(crate) fn rope(
             let fields = fields.as_ref().unwrap_or(root);
             let key = if fields.get("rope_type").is_some() { "rope_type" } else { "type" };
             return Err(
-                fields.unsupported(key, "supported are default, linear, dynamic, llama3, yarn")
+                fields.unsupported(key, "supported: default, linear, dynamic, llama3, yarn")
             );
         }
     };
@@ -90,12 +93,12 @@ pub(crate) fn rope(
     }
 }
 
-/// The same frequencies at every position.
+/// Frequencies that do not depend on the position.
 fn plain(inv_freq: Vec<f32>) -> Rope {
     Rope { inv_freq, attention_factor: 1.0, dynamic: None }
 }
 
-/// How many elements of a head take part, before rounding up to pairs.
+/// Number of rotated elements of a head, before rounding up to pairs.
 fn rotated(
     root: &Fields<'_>,
     scaling: Option<&Fields<'_>>,
@@ -111,12 +114,13 @@ fn rotated(
         None => None,
     };
     let rotated = match defaults.partial {
-        // The reference of these families fixes the outer field and lets the inner one overrule it.
+        // In the reference of these families the outer field is fixed and the inner one overrides
+        // it.
         Some(factor) => (head_dim as f64 * inner.unwrap_or(factor)) as usize,
         None => {
             let factor = inner.or(root.float_where(KEY, EXPECTED, accept)?).unwrap_or(1.0);
-            // Models that always rotate whole heads disregard the factor in their own frequencies,
-            // and fail in those of the other types.
+            // Models that always rotate whole heads ignore the factor with the default type, and
+            // fail with the other types.
             if factor != 1.0 && rope_type != "default" {
                 let holder = scaling.filter(|fields| fields.get(KEY).is_some()).unwrap_or(root);
                 return Err(holder.unsupported(KEY, "this family rotates whole heads"));
@@ -128,7 +132,7 @@ fn rotated(
         return Err(ModelError::OutOfRange {
             field: "head_dim".into(),
             value: head_dim.to_string(),
-            expected: format!("enough for pairs of rotated elements; {rotated} are to be rotated"),
+            expected: format!("enough for pairs of rotated elements; {rotated} would be rotated"),
         });
     }
     Ok(rotated)
@@ -137,8 +141,8 @@ fn rotated(
 impl Source<'_> {
     /// `theta^(2i / rotated)` for each pair.
     ///
-    /// The power is taken in f64 and rounded: that is the f32 nearest to the true power of the f32
-    /// exponent, on every platform. The reference's own is within an ulp of it.
+    /// The power is computed in f64 and rounded, which gives the f32 nearest to the exact power on
+    /// every platform. The reference's value is within an ulp of it.
     fn wavelengths(&self) -> Vec<f32> {
         let (theta, rotated) = (f64::from(self.theta as f32), self.rotated as f32);
         let exponents = (0..self.rotated).step_by(2).map(|i| i as f32 / rotated);
@@ -150,15 +154,15 @@ impl Source<'_> {
         self.wavelengths().into_iter().map(f32::recip).collect()
     }
 
-    /// A context `factor` times as long, by positions `factor` times as dense
-    /// (Chen et al., "Extending Context Window of Large Language Models via Positional Interpolation", 2023).
+    /// Extends the context by `factor` with positions `factor` times as dense (Chen et al.,
+    /// "Extending Context Window of Large Language Models via Positional Interpolation", 2023).
     fn linear(&self, fields: &Fields<'_>) -> Result<Rope, ModelError> {
         let factor = required(fields, "factor")? as f32;
         let inv_freq = self.inv_freq().into_iter().map(|f| f / factor).collect();
         Ok(plain(inv_freq))
     }
 
-    /// Another base for every length beyond `max_position_embeddings`: see [`DynamicRope`].
+    /// Changes the base for lengths beyond `max_position_embeddings`: see [`DynamicRope`].
     fn dynamic(&self, fields: &Fields<'_>) -> Result<Rope, ModelError> {
         let factor = required(fields, "factor")?;
         if self.rotated <= 2 {
@@ -177,8 +181,8 @@ impl Source<'_> {
         Ok(Rope { dynamic: Some(dynamic), ..plain(self.inv_freq()) })
     }
 
-    /// Low frequencies divided by `factor`, high ones kept, a ramp between
-    /// ("The Llama 3 Herd of Models", 2024, section 3.4.2; constants in its reference code).
+    /// Divides low frequencies by `factor`, keeps high ones, and interpolates between them ("The
+    /// Llama 3 Herd of Models", 2024, section 3.4.2; constants in its reference code).
     fn llama3(&self, fields: &Fields<'_>) -> Result<Rope, ModelError> {
         let factor = required(fields, "factor")? as f32;
         let low = required(fields, "low_freq_factor")?;
@@ -229,7 +233,7 @@ impl Source<'_> {
         if !(attention_factor.is_finite() && attention_factor > 0.0) {
             return Err(ModelError::OutOfRange {
                 field: fields.path("mscale"),
-                value: format!("such that the attention factor is {attention_factor}"),
+                value: format!("a value that makes the attention factor {attention_factor}"),
                 expected: "a finite attention factor above 0".into(),
             });
         }
@@ -249,14 +253,14 @@ impl Source<'_> {
             });
         }
 
-        // Zero stands for the default too.
+        // Zero means the default too.
         let rotations = |key, default| -> Result<f64, ModelError> {
             let found = fields
                 .float_where(key, "a finite number, at least 0", |x| x.is_finite() && x >= 0.0)?;
             Ok(found.filter(|&x| x != 0.0).unwrap_or(default))
         };
         let (fast, slow) = (rotations("beta_fast", 32.0)?, rotations("beta_slow", 1.0)?);
-        // The pair whose frequency turns `rotations` times within the original context.
+        // The pair whose angle completes `rotations` turns within the original context.
         let pair = |rotations: f64| {
             self.rotated as f64 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * self.theta.ln())
         };
@@ -279,8 +283,8 @@ impl Source<'_> {
         Ok(Rope { attention_factor, ..plain(inv_freq) })
     }
 
-    /// The context that the frequencies were trained on. A field beside the object of the rotary
-    /// parameters overrules the one inside.
+    /// The context that the frequencies were trained on. A field next to the rotary object
+    /// overrides the one inside.
     fn original_max_positions(&self, fields: &Fields<'_>) -> Result<usize, ModelError> {
         const KEY: &str = "original_max_position_embeddings";
         let inner = fields.size(KEY, 1, MAX_POSITIONS)?;
@@ -288,7 +292,7 @@ impl Source<'_> {
     }
 }
 
-/// A positive number that has no default.
+/// A required positive number.
 fn required(fields: &Fields<'_>, key: &str) -> Result<f64, ModelError> {
     fields.positive(key)?.ok_or_else(|| ModelError::Missing {
         field: fields.path(key),

@@ -26,7 +26,7 @@ fn rope_of(parameters: Value) -> Rope {
     rope(&with(&config(), json!({"rope_parameters": parameters})))
 }
 
-/// An error unless all frequencies are within an ulp of those expected.
+/// Panics unless all frequencies are within an ulp of those expected.
 #[track_caller]
 fn check(rope: &Rope, inv_freq: &[f32], attention_factor: f32) {
     assert_eq!(rope.inv_freq.len(), inv_freq.len());
@@ -105,10 +105,10 @@ fn llama3() {
 #[test]
 fn yarn_by_default() {
     check(&rope_of(yarn()), &YARN, 1.138_629_4);
-    // No factor: the ratio of the contexts, which is 4 too.
+    // Without a factor it is the ratio of the contexts, which is 4 too.
     check(&rope_of(with(&yarn(), json!({"factor": null}))), &YARN, 1.138_629_4);
     check(&rope_of(with(&yarn(), json!({"beta_fast": null, "beta_slow": 0}))), &YARN, 1.138_629_4);
-    // One of the two scales alone, or zero, counts for nothing.
+    // One of the two scales alone, or zero, has no effect.
     let zero = json!({"mscale": 0.5, "mscale_all_dim": 0.0});
     check(&rope_of(with(&yarn(), zero)), &YARN, 1.138_629_4);
     let older = without(&with(&yarn(), json!({"type": "yarn"})), "rope_type");
@@ -143,7 +143,7 @@ fn yarn_takes_the_original_context_from_outside_first() {
     check(&rope(&with(&config(), outside)), &expected, 1.138_629_4);
     let inside = json!({"original_max_position_embeddings": 2048, "attention_factor": 0.7});
     check(&rope_of(with(&yarn(), inside)), &expected, 0.7);
-    // Nowhere: the context of the config.
+    // Given nowhere: the context of the config.
     let nowhere = with(&yarn(), json!({"original_max_position_embeddings": 4096}));
     assert_eq!(rope_of(without(&yarn(), "original_max_position_embeddings")), rope_of(nowhere));
 }
@@ -177,7 +177,8 @@ fn a_family_without_partial_rotation_disregards_it_or_refuses() {
 fn dynamic() {
     let dynamic = rope_of(json!({"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.5}));
     check(&dynamic, &DEFAULT, 1.0);
-    // Positions up to `max_position_embeddings` are rotated as ever; behind them each by the length up to it.
+    // Positions up to `max_position_embeddings` are rotated as usual; later ones by the length up
+    // to each of them.
     for position in [0, 1, 4095] {
         assert_eq!(*dynamic.inv_freq_at(position), *dynamic.inv_freq);
     }
@@ -227,7 +228,7 @@ fn dynamic() {
             assert!(error < 3e-7, "{length}: {found} instead of {expected}");
         }
     }
-    // Both spellings, and nothing of it in what other models are known by.
+    // Both spellings; and other models' identifying text does not mention it.
     let legacy = json!({"rope_theta": 10000.0, "rope_scaling": {"type": "dynamic", "factor": 2.5}});
     assert_eq!(dynamic, rope(&with(&config(), legacy)));
     assert!(format!("{dynamic:?}").contains("dynamic"));

@@ -8,16 +8,16 @@
 //! logits = soft_cap(head.scale * W norm(x))
 //! ```
 //!
-//! Every family is such a list: a Llama layer is two blocks (attention, feed-forward), a Mamba layer
-//! is one. A spec names the tensors of the checkpoint with the shapes they must have, so that
-//! a checkpoint can be checked before anything runs; it holds no weights and knows no device.
+//! Every family is such a list: a Llama layer is two blocks (attention, feed-forward), a Mamba
+//! layer is one. A spec names the tensors of the checkpoint with their required shapes, so that a
+//! checkpoint can be checked before anything runs. It holds no weights and knows no device.
 //!
 //! In shapes, `hidden` is the width of the residual stream; matrices are `[rows, cols]` as
 //! checkpoints store them, `rows` being outputs and `cols` inputs.
 
 use crate::layer::Mixer;
 
-/// A tensor of the checkpoint and the shape it must have.
+/// A tensor of the checkpoint, with its required shape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TensorSpec {
     /// Its name in the checkpoint.
@@ -27,7 +27,7 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
-    /// A tensor called `name` of shape `shape`.
+    /// Creates a tensor with a name and a shape.
     pub fn new(name: impl Into<String>, shape: impl Into<Vec<usize>>) -> Self {
         Self { name: name.into(), shape: shape.into() }
     }
@@ -43,13 +43,13 @@ impl TensorSpec {
 /// are row ranges of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Matrix {
-    /// The tensor that holds the rows.
+    /// The tensor that contains the rows.
     pub tensor: TensorSpec,
-    /// First row taken, counted over the flattened leading dimensions.
+    /// First row, counted over the flattened leading dimensions.
     pub row_offset: usize,
-    /// Rows taken: the number of outputs.
+    /// Number of rows: the outputs.
     pub rows: usize,
-    /// Columns: the number of inputs.
+    /// Number of columns: the inputs.
     pub cols: usize,
 }
 
@@ -140,16 +140,17 @@ pub struct ModelSpec {
     pub hidden: usize,
     /// Rows of the embedding: token ids are below this.
     pub vocab: usize,
-    /// Longest context that the model was made for, if the config says; recurrent models have none.
+    /// Maximum context that the model was trained for, if the config says; recurrent models have
+    /// none.
     pub max_positions: Option<usize>,
     /// Token embedding.
     pub embedding: Embedding,
     /// The residual blocks, in order.
     pub blocks: Vec<Block>,
-    /// From the residual stream to logits.
+    /// Computes logits from the residual stream.
     pub head: Head,
-    /// Tensors that checkpoints of the family may hold and that are not needed (a copy of a tied
-    /// head, buffers of old versions). Patterns: `*` stands for any run of characters.
+    /// Tensors that checkpoints of the family may contain but the model does not need (a copy of a
+    /// tied head, buffers of old versions). Patterns: `*` matches any run of characters.
     pub ignored: Vec<String>,
 }
 
@@ -162,18 +163,18 @@ pub struct Embedding {
     pub scale: f32,
 }
 
-/// Logits: `z = scale * (W norm(x) + b)`, then `cap * tanh(z / cap)` where `soft_cap` is given.
+/// Logits: `z = scale * (W norm(x) + b)`, then `cap * tanh(z / cap)` if `soft_cap` is given.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
     /// The final norm, over `hidden`.
     pub norm: Norm,
-    /// `W`, `[vocab, hidden]`; the embedding's table where the two are tied.
+    /// `W`, `[vocab, hidden]`; the embedding's table if the two are tied.
     pub linear: Linear,
     /// `1 / logits_scaling` of Granite; 1 elsewhere.
     pub scale: f32,
     /// xLSTM's `output_logit_soft_cap`.
     pub soft_cap: Option<f32>,
-    /// Where the config ties head and embedding: the name under which a checkpoint may hold a head all the same.
+    /// If the config ties head and embedding: the head that a checkpoint may store nevertheless.
     /// See [`ModelSpec::settle_tie`].
     pub untied: Option<Linear>,
 }
@@ -181,17 +182,17 @@ pub struct Head {
 /// One residual block: `x += residual_scale * sum of branch.scale * mixer(norm(x))`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
-    /// The layer of the checkpoint that it belongs to, counted from 0; several blocks may share one.
+    /// Index of its layer in the checkpoint; several blocks may share one.
     pub layer: usize,
-    /// The norm in front of all branches, over `hidden`.
+    /// The norm before all branches, over `hidden`.
     pub norm: Norm,
-    /// One, or several in parallel on the same normed input.
+    /// One branch, or several in parallel on the same normed input.
     pub branches: Vec<Branch>,
     /// Granite's `residual_multiplier`; 1 elsewhere.
     pub residual_scale: f32,
 }
 
-/// One mixer of a block, and the factor on its output.
+/// A mixer of a block, and the factor on its output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Branch {
     /// What it computes.
@@ -209,13 +210,14 @@ impl From<Mixer> for Branch {
 /// Depthwise causal convolution over time. Its layer says what happens to the result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv {
-    /// `[channels, 1, kernel]`, in MLX's layout `[channels, kernel, 1]`; the last tap is the present token's.
+    /// `[channels, 1, kernel]`, or `[channels, kernel, 1]` in MLX's layout; the last tap is the
+    /// current token's.
     pub weight: TensorSpec,
     /// `[channels]`.
     pub bias: Option<TensorSpec>,
     /// Number of channels.
     pub channels: usize,
-    /// Taps.
+    /// Number of taps.
     pub kernel: usize,
 }
 

@@ -1,34 +1,36 @@
-//! The tensors that a [`ModelSpec`] names.
+//! Tensors that a [`ModelSpec`] names.
 
 use std::collections::HashSet;
 
 use crate::layer::{Held, Place};
 use crate::spec::{Linear, Matrix, ModelSpec, Norm, TensorSpec};
 
-/// What a checkpoint holds of the two matrices that a config ties.
+/// What a checkpoint holds for two matrices that the config ties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tie {
-    /// Only the embedding, or both with equal values: they are one.
+    /// Only the embedding, or both with equal values: they are one matrix.
     Same,
     /// Both, with different values: `transformers` keeps both, whatever the config says.
     Different,
-    /// Only the head: it serves as embedding too.
+    /// Only the head: it is used as the embedding too.
     HeadAlone,
 }
 
 /// How a tensor is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TensorKind {
-    /// Multiplied with, or looked up by row: may be quantized.
+    /// Multiplied, or looked up by row; may be quantized.
     Matrix,
-    /// The taps of a convolution: always dense. `[channels, 1, kernel]` and `[channels, kernel, 1]` hold the same bytes.
+    /// Taps of a convolution; always dense. `[channels, 1, kernel]` and `[channels, kernel, 1]`
+    /// hold the same bytes.
     Conv,
-    /// Norms, biases, decays and the like: always dense.
+    /// Norms, biases, decays and the like; always dense.
     Vector,
 }
 
 impl ModelSpec {
-    /// Every place that names a tensor, in order of use; the head comes twice where a checkpoint may hold one of its own.
+    /// Everything that names a tensor, in order of use. A tied head that a checkpoint may store
+    /// separately is included too.
     pub(crate) fn places(&mut self) -> Vec<Place<'_>> {
         let mut all = vec![Place::Table(&mut self.embedding.table)];
         for block in &mut self.blocks {
@@ -43,7 +45,7 @@ impl ModelSpec {
         all
     }
 
-    /// Every projection, and whether what computes it adds a bias.
+    /// Every projection, and whether its computation can add a bias.
     pub fn linears_mut(&mut self) -> Vec<(&mut Linear, bool)> {
         let mut all = Vec::new();
         for branch in self.blocks.iter_mut().flat_map(|block| &mut block.branches) {
@@ -58,7 +60,8 @@ impl ModelSpec {
         all
     }
 
-    /// Fits a spec whose config ties head and embedding to what the checkpoint holds. Nothing happens to others.
+    /// Resolves the tie of head and embedding by what the checkpoint holds. Specs without a tie do
+    /// not change.
     pub fn settle_tie(&mut self, tie: Tie) {
         let Some(untied) = self.head.untied.take() else { return };
         match tie {
@@ -71,20 +74,21 @@ impl ModelSpec {
         }
     }
 
-    /// Every tensor that the model needs, in order of first use, each once.
+    /// Every tensor that the model needs, once, in order of first use.
     pub fn tensors(&self) -> Vec<&TensorSpec> {
         self.tensors_by_kind().into_iter().map(|(tensor, _)| tensor).collect()
     }
 
-    /// As [`tensors`](Self::tensors), with how each is used.
+    /// Like [`tensors`](Self::tensors), with the kind of each.
     pub fn tensors_by_kind(&self) -> Vec<(&TensorSpec, TensorKind)> {
         let mut seen = HashSet::new();
         let all = self.walk().into_iter().map(Held::tensor);
         all.filter(|(tensor, _)| seen.insert(*tensor)).collect()
     }
 
-    /// Every matrix, in order of use: the embedding's table first, the head's last. Matrices that are rows of one tensor are
-    /// one by one, and a tied table comes twice, so that the matrices of two layouts can be zipped.
+    /// Every matrix in order of use, from the embedding's table to the head's. Matrices that are
+    /// rows of one tensor are listed separately, and a tied table twice, so the matrices of two
+    /// layouts can be zipped.
     pub fn matrices(&self) -> Vec<&Matrix> {
         self.walk().into_iter().filter_map(Held::matrix).collect()
     }

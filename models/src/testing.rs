@@ -6,17 +6,17 @@ use crate::{
 };
 use serde_json::Value;
 
-/// The spec of a config.
+/// Parses a config into a spec.
 pub(crate) fn try_spec(config: &Value) -> Result<ModelSpec, ModelError> {
     spec(&Config::parse(&config.to_string())?)
 }
 
-/// The spec of a config that has one.
+/// The spec of a valid config.
 pub(crate) fn spec_of(config: &Value) -> ModelSpec {
     try_spec(config).unwrap_or_else(|error| panic!("{error}\n{config}"))
 }
 
-/// The message for a config that has none.
+/// The error message of an invalid config.
 pub(crate) fn error_of(config: &Value) -> String {
     match try_spec(config) {
         Ok(_) => panic!("no error for {config}"),
@@ -24,7 +24,7 @@ pub(crate) fn error_of(config: &Value) -> String {
     }
 }
 
-/// `base` with the fields of `patch` in place of its own.
+/// `base` with fields replaced or added by `patch`.
 pub(crate) fn with(base: &Value, patch: Value) -> Value {
     let mut config = base.clone();
     for (key, value) in patch.as_object().expect("a patch is an object") {
@@ -33,14 +33,14 @@ pub(crate) fn with(base: &Value, patch: Value) -> Value {
     config
 }
 
-/// `base` without a field.
+/// `base` without one field.
 pub(crate) fn without(base: &Value, key: &str) -> Value {
     let mut config = base.clone();
     config.as_object_mut().expect("a config is an object").remove(key);
     config
 }
 
-/// The shape of the tensor `name`, which the spec must need.
+/// The shape of the tensor `name`, which must be in the spec.
 pub(crate) fn shape<'a>(model: &'a ModelSpec, name: &str) -> &'a [usize] {
     let tensor = model.tensors().into_iter().find(|tensor| tensor.name == name);
     &tensor.unwrap_or_else(|| panic!("no tensor {name}")).shape
@@ -55,7 +55,7 @@ fn mixer(model: &ModelSpec, block: usize) -> &Mixer {
     &model.blocks[block].branches[0].mixer
 }
 
-/// Declares a function that gives the mixer of a block, which must be of one kind.
+/// Declares a function that returns the mixer of a block, which must be of one kind.
 macro_rules! kind {
     ($name:ident, $kind:ident) => {
         /// The mixer of a block, which must be of this kind.

@@ -1,10 +1,10 @@
-//! What the families with attention share: heads, and the layers of a transformer.
+//! Code shared by families with attention: heads, and transformer layers.
 
 use crate::frame::{Frame, FrameDefaults, FrameNames, divide, limit, product};
 use crate::rope::{RopeDefaults, rope};
 use crate::{Activation, Attention, Block, Config, Linear, Mixer, ModelError, Rope};
 
-/// What a family has for fields that the config lacks.
+/// A family's defaults for absent fields.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TransformerDefaults {
     pub(crate) frame: FrameDefaults,
@@ -14,7 +14,7 @@ pub(crate) struct TransformerDefaults {
     pub(crate) max_positions: usize,
 }
 
-/// A model whose every layer is attention and a feed-forward network.
+/// A model in which every layer is attention and a feed-forward network.
 #[derive(Clone, Debug)]
 pub(crate) struct Transformer<'a> {
     pub(crate) frame: Frame<'a>,
@@ -24,7 +24,7 @@ pub(crate) struct Transformer<'a> {
 }
 
 impl<'a> Transformer<'a> {
-    /// Reads the fields that all such families have.
+    /// Reads the fields shared by all such families.
     pub(crate) fn read(
         config: &'a Config,
         names: FrameNames,
@@ -39,7 +39,8 @@ impl<'a> Transformer<'a> {
         Ok(Self { frame, heads, activation, rope })
     }
 
-    /// The attention of the layer `PREFIX`; `bias` says whether q, k and v have biases, and whether o has.
+    /// The attention of the layer `PREFIX`. `bias` tells whether q, k and v have biases, and
+    /// whether o has one.
     pub(crate) fn attention(&self, prefix: &str, bias: (bool, bool)) -> Attention {
         let prefix = format!("{prefix}.self_attn");
         self.heads.attention(&prefix, self.frame.hidden, bias, Some(self.rope.clone()))
@@ -51,7 +52,8 @@ impl<'a> Transformer<'a> {
         Mixer::Dense(self.frame.dense(&prefix, inner, self.activation, bias))
     }
 
-    /// The blocks of the model; `mixers` gives both mixers of a layer and the prefix of its tensors.
+    /// The blocks of the model; `mixers` returns both mixers of a layer and the prefix of its
+    /// tensors.
     pub(crate) fn blocks(&self, mixers: impl Fn(usize, &str) -> (Attention, Mixer)) -> Vec<Block> {
         let mut blocks = Vec::new();
         for layer in 0..self.frame.layers {
@@ -65,8 +67,8 @@ impl<'a> Transformer<'a> {
         blocks
     }
 
-    /// The sliding window of each layer, for families that choose by layer: from `layer_types`, else
-    /// on the layers from `max_window_layers` on; nowhere unless `use_sliding_window`.
+    /// The sliding window of each layer, for families that choose per layer: from `layer_types`, or
+    /// else for layers from `max_window_layers` on; none unless `use_sliding_window` is set.
     pub(crate) fn windows_by_layer(&self) -> Result<Vec<Option<usize>>, ModelError> {
         let Self { frame, .. } = self;
         let window = self.switched_window()?;
@@ -79,14 +81,14 @@ impl<'a> Transformer<'a> {
             ("sliding_attention", Some(_)) => Ok(window),
             ("sliding_attention", None) => Err(ModelError::Missing {
                 field: "sliding_window".into(),
-                expected: "a window, and use_sliding_window, as layer_types has sliding_attention",
+                expected: "a window and use_sliding_window, because layer_types has sliding_attention",
             }),
             _ => Err(frame.unknown_layer(layer, name, &["full_attention", "sliding_attention"])),
         });
         windows.collect()
     }
 
-    /// The sliding window, if `use_sliding_window`.
+    /// The sliding window, if `use_sliding_window` is set.
     pub(crate) fn switched_window(&self) -> Result<Option<usize>, ModelError> {
         let window = self.frame.window(Some(4096))?;
         let used = self.frame.fields.bool_or("use_sliding_window", false)?;
@@ -102,11 +104,11 @@ pub(crate) struct Heads {
     pub(crate) head_dim: usize,
 }
 
-/// What a family has for fields that the config lacks.
+/// A family's defaults for absent fields.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadDefaults {
     pub(crate) heads: usize,
-    /// None: as many as query heads. (A `null` means that in every family.)
+    /// None: the number of query heads. (`null` means that in every family.)
     pub(crate) kv_heads: Option<usize>,
     /// None: `hidden_size / num_attention_heads`.
     pub(crate) head_dim: Option<usize>,
@@ -132,8 +134,8 @@ impl Heads {
         Ok(Self { heads, kv_heads, head_dim })
     }
 
-    /// The attention `PREFIX.{q,k,v,o}_proj`, without norms and window, scaled by
-    /// `1 / sqrt(head_dim)`; `bias` says whether q, k and v have biases, and whether o has.
+    /// The attention `PREFIX.{q,k,v,o}_proj` without norms and window, scaled by `1 /
+    /// sqrt(head_dim)`. `bias` tells whether q, k and v have biases, and whether o has one.
     pub(crate) fn attention(
         &self,
         prefix: &str,

@@ -1,6 +1,7 @@
-//! Each small checkpoint in `tests/fixtures` (made with `transformers`) against the spec of its config:
-//! the tensors that the spec names are exactly those of the file, with their shapes, and the older
-//! spelling of the config gives the same spec. And those that MLX converted against the spec in its layout.
+//! Checks each small checkpoint in `tests/fixtures` (made with `transformers`) against the spec of
+//! its config: the spec names exactly the tensors of the file, with their shapes, and the older
+//! spelling of the config gives the same spec. Checkpoints converted by MLX are checked against the
+//! spec in its layout.
 
 use kinglet_models::{Config, Layout, ModelSpec, Quantization, spec, spec_in};
 use std::collections::BTreeMap;
@@ -46,7 +47,7 @@ fn read_spec(path: &Path) -> Result<ModelSpec, Box<dyn Error>> {
     model.map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-/// Names and shapes in all the safetensors files of a case but the reference's.
+/// Names and shapes in all safetensors files of a case, except the reference's.
 fn shapes(case: &Path) -> Result<Shapes, Box<dyn Error>> {
     let mut shapes = Shapes::new();
     for file in fs::read_dir(case)? {
@@ -67,7 +68,7 @@ fn shapes(case: &Path) -> Result<Shapes, Box<dyn Error>> {
     Ok(shapes)
 }
 
-/// Whether `name` matches `pattern`, in which `*` stands for any run of characters.
+/// Whether `name` matches `pattern`, in which `*` matches any run of characters.
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -144,7 +145,7 @@ fn specs_in_the_layout_of_mlx_name_the_tensors_of_what_it_converts() -> Result<(
                 assert_eq!(shape, wanted, "{}: {name}", case.display());
             }
         }
-        // Every entry of the config is that of a module that is there.
+        // Every entry of the config belongs to an existing module.
         if let Some(Quantization::Mlx(stated)) = config.quantization()? {
             for (path, _) in stated.layers() {
                 let known = wanted.contains_key(&format!("{path}.weight"));

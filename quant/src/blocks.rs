@@ -1,10 +1,10 @@
-//! [`Blocks`]: a quantized matrix where it lies.
+//! [`Blocks`]: a borrowed view of a quantized matrix.
 
 use std::fmt;
 
 use crate::{DType, Format, FormatError, Mode, ScaleType, decode, e2m1, e4m3, e8m0};
 
-/// A quantized matrix, `[rows, cols]`, borrowed from a file or a buffer, **at any address**.
+/// A view of a quantized matrix, `[rows, cols]`, in a file or a buffer, **at any address**.
 #[derive(Clone, Copy)]
 pub struct Blocks<'a> {
     format: Format,
@@ -17,19 +17,19 @@ pub struct Blocks<'a> {
     factor: f32,
 }
 
-/// The parts of a quantized matrix do not fit together.
+/// The parts of a quantized matrix are inconsistent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlocksError {
     /// Rows are not whole groups.
     Format(FormatError),
-    /// A part has another length than format and shape need.
+    /// A part has a different length than format and shape require.
     Length {
         /// `codes`, `scales` or `biases`.
         part: &'static str,
-        /// Bytes that were given.
+        /// Length that was given, in bytes.
         found: usize,
-        /// Bytes that are needed.
+        /// Required length, in bytes.
         needed: usize,
     },
 }
@@ -54,11 +54,12 @@ impl From<FormatError> for BlocksError {
 }
 
 impl<'a> Blocks<'a> {
-    /// A matrix of `rows` by `cols` weights from its `codes` (`[rows, cols * bits / 32]` words), `scales` and `biases`
-    /// (`[rows, cols / group]`; affine only, else empty). `float` is the type of affine scales and biases.
+    /// Creates a view of `rows` by `cols` weights from their `codes` (`[rows, cols * bits / 32]`
+    /// words), `scales` and `biases` (`[rows, cols / group]`; only for affine, otherwise empty).
+    /// `float` is the type of affine scales and biases.
     ///
     /// # Errors
-    /// When a part has another length than that.
+    /// If a part has a different length.
     pub fn new(
         format: Format,
         float: DType,
@@ -83,7 +84,7 @@ impl<'a> Blocks<'a> {
         Ok(Self { format, rows, cols, codes, scale_type, scales, biases, factor: 1.0 })
     }
 
-    /// The same matrix with all weights times `factor` (NVFP4's scale of a whole matrix).
+    /// The same matrix with all weights multiplied by `factor` (NVFP4's global scale).
     pub fn with_factor(self, factor: f32) -> Self {
         Self { factor, ..self }
     }
@@ -93,12 +94,12 @@ impl<'a> Blocks<'a> {
         self.format
     }
 
-    /// Outputs.
+    /// Number of outputs.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Inputs.
+    /// Number of inputs.
     pub fn cols(&self) -> usize {
         self.cols
     }
@@ -108,12 +109,12 @@ impl<'a> Blocks<'a> {
         self.scale_type
     }
 
-    /// What all weights are multiplied with; 1 nearly everywhere.
+    /// Factor on all weights; 1 nearly everywhere.
     pub fn factor(&self) -> f32 {
         self.factor
     }
 
-    /// Codes of all rows, [`Format::row_bytes`] each.
+    /// Codes of all rows, [`Format::row_bytes`] bytes each.
     pub fn codes(&self) -> &'a [u8] {
         self.codes
     }
@@ -143,10 +144,11 @@ impl<'a> Blocks<'a> {
         part(self.biases, row, self.format.groups(self.cols) * self.scale_type.size())
     }
 
-    /// Decodes row `row` into `out`: `w = scale * q + bias` in f32, one rounding for the product and one for the sum.
+    /// Decodes row `row` into `out`: `w = scale * q + bias` in f32, with one rounding of the
+    /// product and one of the sum.
     ///
     /// # Errors
-    /// When `out` is not `cols` long or there is no such row.
+    /// If `out` is not `cols` long or the row does not exist.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) -> Result<(), BlocksError> {
         self.each_group(row, out, |out, codes, bits, scale, bias| match self.format.mode() {
             Mode::Affine => unpack(codes, bits, out, |q| scale * f32::from(q) + bias),
@@ -155,14 +157,15 @@ impl<'a> Blocks<'a> {
         })
     }
 
-    /// Decodes row `row` into `out` as `mlx.core.dequantize` does, to the bit: for affine scales of a half type, product and sum are
-    /// each rounded to that type; otherwise the product is rounded to `float`, and so is an MX scale before it. With a
-    /// factor other than 1 ([`Self::with_factor`]) nothing is rounded, as MLX then computes in f32.
+    /// Decodes row `row` into `out` bit for bit like `mlx.core.dequantize`: for affine scales of a
+    /// half type, product and sum are each rounded to that type; otherwise the product is rounded
+    /// to `float`, and so is an MX scale before it. With a factor other than 1
+    /// ([`Self::with_factor`]) nothing is rounded, since MLX then computes in f32.
     ///
-    /// The engine computes with what [`Self::decode_row`] gives; this is for comparisons with MLX.
+    /// Only for comparisons with MLX: the engine computes with [`Self::decode_row`].
     ///
     /// # Errors
-    /// When `out` is not `cols` long or there is no such row.
+    /// If `out` is not `cols` long or the row does not exist.
     pub fn decode_row_rounded(
         &self,
         row: usize,
@@ -217,12 +220,12 @@ impl<'a> Blocks<'a> {
         Ok(())
     }
 
-    /// The value of one scale's (or bias's) bytes.
+    /// The value of a stored scale or bias.
     fn scale(&self, bytes: &[u8]) -> f32 {
         match self.scale_type {
             ScaleType::Float(dtype) => {
                 let mut value = [0.0];
-                // The slice is cut to the type's size.
+                // The slice has exactly the type's size.
                 let decoded = decode(dtype, bytes, &mut value);
                 debug_assert!(decoded.is_ok());
                 value[0]
@@ -239,7 +242,7 @@ impl fmt::Debug for Blocks<'_> {
     }
 }
 
-/// Part `index` of `bytes` cut into parts of `size`.
+/// Part `index` of `bytes`, split into parts of `size`.
 fn part(bytes: &[u8], index: usize, size: usize) -> &[u8] {
     let range = || {
         let start = index.checked_mul(size)?;
@@ -270,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_a_stream_of_bits_from_the_lowest_on() {
+    fn codes_are_a_stream_from_the_lowest_bit() {
         for bits in [2usize, 3, 4, 5, 6, 8] {
             let codes: Vec<u8> = (0..64u32).map(|i| (i * 37 % (1 << bits)) as u8).collect();
             let mut bytes = vec![0u8; 8 * bits];

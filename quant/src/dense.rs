@@ -6,7 +6,7 @@ use std::fmt;
 
 use half::{bf16, f16};
 
-/// The element type of a dense tensor. All are little-endian, as safetensors stores them.
+/// Element type of a dense tensor. All are little-endian, as in safetensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     /// IEEE 754 binary32.
@@ -26,7 +26,7 @@ impl DType {
         }
     }
 
-    /// The name that safetensors headers use: `F32`, `F16`, `BF16`.
+    /// Name in safetensors headers: `F32`, `F16`, `BF16`.
     pub const fn name(self) -> &'static str {
         match self {
             DType::F32 => "F32",
@@ -35,7 +35,8 @@ impl DType {
         }
     }
 
-    /// The nearest value of this type, ties to even; beyond its range infinity.
+    /// Rounds to the nearest value of this type, ties to even; values beyond its range become
+    /// infinity.
     #[inline]
     pub fn round(self, value: f32) -> f32 {
         match self {
@@ -45,13 +46,13 @@ impl DType {
         }
     }
 
-    /// Writes `value`, rounded, into `bytes`, which must be [`Self::size`] long; else nothing is written.
+    /// Writes the rounded `value` to `bytes`. Writes nothing unless `bytes` is [`Self::size`] long.
     pub(crate) fn write(self, value: f32, bytes: &mut [u8]) {
         match (self, bytes) {
             (DType::F32, [a, b, c, d]) => [*a, *b, *c, *d] = value.to_le_bytes(),
             (DType::F16, [a, b]) => [*a, *b] = f16::from_f32(value).to_le_bytes(),
             (DType::BF16, [a, b]) => [*a, *b] = bf16::from_f32(value).to_le_bytes(),
-            _ => debug_assert!(false, "bytes of another length"),
+            _ => debug_assert!(false, "wrong length"),
         }
     }
 }
@@ -62,12 +63,12 @@ impl fmt::Display for DType {
     }
 }
 
-/// The bytes given to [`decode`] do not fit the elements asked for.
+/// The length of the bytes given to [`decode`] does not match the number of elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodeError {
-    /// Bytes that were given.
+    /// Number of bytes.
     pub bytes: usize,
-    /// Elements that were to be filled.
+    /// Number of elements.
     pub elements: usize,
     /// Their type.
     pub dtype: DType,
@@ -81,10 +82,10 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// Decodes `bytes` (any alignment) into `out`, exactly: every F16 and BF16 value is an `f32`.
+/// Decodes `bytes` (any alignment) into `out`. This is exact: every F16 and BF16 value is an `f32`.
 ///
 /// # Errors
-/// When `bytes` is not `out.len()` elements of `dtype` long.
+/// If `bytes` is not `out.len()` elements of `dtype` long.
 pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), DecodeError> {
     if Some(bytes.len()) != out.len().checked_mul(dtype.size()) {
         return Err(DecodeError { bytes: bytes.len(), elements: out.len(), dtype });
@@ -106,10 +107,10 @@ pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), DecodeE
     Ok(())
 }
 
-/// Encodes `values` into `bytes`, each rounded to the nearest, ties to even.
+/// Encodes `values` into `bytes`, each rounded to nearest, ties to even.
 ///
 /// # Errors
-/// When `bytes` is not `values.len()` elements of `dtype` long.
+/// If `bytes` is not `values.len()` elements of `dtype` long.
 pub fn encode(dtype: DType, values: &[f32], bytes: &mut [u8]) -> Result<(), DecodeError> {
     if Some(bytes.len()) != values.len().checked_mul(dtype.size()) {
         return Err(DecodeError { bytes: bytes.len(), elements: values.len(), dtype });
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_half_value_decodes_as_the_half_crate_says_at_odd_addresses() {
+    fn half_values_decode_like_the_half_crate_at_odd_addresses() {
         let mut bytes = vec![0u8];
         bytes.extend((0..=u16::MAX).flat_map(u16::to_le_bytes));
         let mut out = vec![0.0; 1 << 16];
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_encoded_decodes_to_the_nearest_value() {
+    fn encoding_rounds_to_the_nearest_value() {
         let values = [1.0, -2.5, 1e-30, 65_519.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0];
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let mut bytes = vec![0; values.len() * dtype.size()];
@@ -151,7 +152,7 @@ mod tests {
             assert!(encode(dtype, &values, &mut bytes[1..]).is_err());
         }
         assert_eq!(DType::F16.round(65_519.0), 65_504.0);
-        // Half way between two values, the even one.
+        // Halfway between two values: the even one.
         assert_eq!(DType::BF16.round(1.0 + 1.0 / 256.0), 1.0);
         assert_eq!(DType::BF16.round(1.0 + 3.0 / 256.0), 1.0 + 4.0 / 256.0);
     }

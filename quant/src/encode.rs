@@ -1,85 +1,91 @@
-//! [`Encoder`]: rows of weights to codes, scales and biases, as MLX rounds them.
+//! [`Encoder`]: encodes rows of weights as codes, scales and biases, rounding like MLX.
 //!
-//! [`Encoder::encode_row`] agrees bit for bit with `mlx.core.quantize` of MLX 0.32 on the CPU; `tests/reference/mlx_vectors.py` makes
-//! the vectors that hold it to that. What MLX computes, with `n = 2^bits - 1` and every step rounded to f32:
+//! [`Encoder::encode_row`] agrees bit for bit with `mlx.core.quantize` of MLX 0.32 on the CPU;
+//! `tests/reference/mlx_vectors.py` makes the test vectors. MLX computes the following, with `n =
+//! 2^bits - 1` and every step rounded to f32:
 //!
-//! **Affine.** Of a group's smallest and largest weight the one that is larger in magnitude is the *edge* (the largest where they are
-//! equal). `s = max((largest - smallest) / n, 1e-7)`, negative unless the edge is the smallest. `q0 = round(edge / s)`: unless it is zero,
-//! `s = edge / q0` and the bias is the edge, so that zero is exactly the code `-q0` and the edge exactly the code 0; else the bias is
-//! zero. `q = round((w - bias) / s)`, within `0..=n`. Ties go to the even code. Scale and bias are rounded to the input's type *after*
-//! the codes were chosen. As `s` moves by up to a factor of 1.5, the far edge can be off by more than half a step.
+//! **Affine.** Of a group's smallest and largest weight the one with the larger magnitude is the
+//! *edge* (the largest if they are equal). `s = max((largest - smallest) / n, 1e-7)`, negative
+//! unless the edge is the smallest. `q0 = round(edge / s)`. Unless it is zero, `s = edge / q0` and
+//! the bias is the edge, so zero is exactly the code `-q0` and the edge exactly the code 0; if it
+//! is zero, so is the bias. `q = round((w - bias) / s)`, clamped to `0..=n`. Ties go to the even
+//! code. Scale and bias are rounded to the input's type *after* the codes are chosen. Since `s`
+//! changes by a factor of up to 1.5, the error at the far edge can exceed half a step.
 //!
-//! **MXFP4 and MXFP8.** The scale is the least power of two that is not below `max|w| / m`, where `m` is the largest code value, 6 or
-//! 448, so that nothing saturates (versions of MLX before 0.32.4 took the nearest power of two). Both quotients are rounded to
-//! the input's type. A group of zeros has the scale 1. E2M1 ties go to the smaller magnitude and no code is -0; E4M3 ties go to the even
-//! code, and -0 is kept.
+//! **MXFP4 and MXFP8.** The scale is the smallest power of two that is at least `max|w| / m`, where
+//! `m` is the largest code value, 6 or 448, so nothing saturates (versions of MLX before 0.32.4
+//! took the nearest power of two). Both quotients are rounded to the input's type. A group of zeros
+//! has the scale 1. E2M1 ties go to the smaller magnitude and no code is -0; E4M3 ties go to the
+//! even code, and -0 is kept.
 //!
-//! **NVFP4.** The scale is `max|w| / 6` (in the input's type), rounded to E4M3; `w / scale` is in the input's type. With a global scale `g`,
-//! the first is multiplied with `e = 2688 / g` before it is rounded, and the second after.
+//! **NVFP4.** The scale is `max|w| / 6` (in the input's type), rounded to E4M3; `w / scale` is in
+//! the input's type. With a global scale `g`, the first is multiplied by `e = 2688 / g` before it
+//! is rounded, and the second after.
 //!
-//! This departs from MLX in three cases in which its result is of no use: weights that are not finite and scales that overflow are
-//! errors, and MX groups so small that the exponent wraps around there have the smallest scale here.
+//! This differs from MLX in three cases in which MLX's result is useless: non-finite weights and
+//! overflowing scales are errors, and MX groups so small that MLX's exponent wraps around get the
+//! smallest scale.
 
 use std::fmt;
 
 use crate::{DType, Format, FormatError, Mode, e2m1, e4m3, e8m0, to_e2m1, to_e4m3};
 
-/// Weights of the largest group.
+/// Size of the largest group.
 pub(crate) const MAX_GROUP: usize = 128;
 
-/// NVFP4's largest scale times its largest code: what a global scale is relative to.
+/// NVFP4's largest scale times its largest code: the range that a global scale refers to.
 pub(crate) const NVFP4_RANGE: f32 = 448.0 * 6.0;
 
-/// One row of a quantized matrix, to be written.
+/// A row of a quantized matrix to write.
 #[derive(Debug)]
 pub struct RowMut<'a> {
     /// [`Format::row_bytes`] bytes.
     pub codes: &'a mut [u8],
     /// [`Format::groups`] scales of [`Format::scale_type`].
     pub scales: &'a mut [u8],
-    /// As many biases of the same type; empty unless affine.
+    /// Biases, as many as scales and of the same type; empty unless affine.
     pub biases: &'a mut [u8],
 }
 
-/// A row cannot be encoded.
+/// A row can't be encoded.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum EncodeError {
     /// The row is not whole groups.
     Format(FormatError),
-    /// A part has another length than format and row need.
+    /// A part has a different length than format and row require.
     Length {
         /// `codes`, `scales`, `biases`, `importance` or `weights`.
         part: &'static str,
-        /// Bytes (elements for the last two) that were given.
+        /// Length that was given, in bytes (in elements for the last two).
         found: usize,
-        /// How many are needed.
+        /// Required length.
         needed: usize,
     },
-    /// There is no memory for the result.
+    /// Out of memory.
     Memory {
-        /// Bytes that were asked for, if that is a number at all.
+        /// Requested bytes; `None` if the number overflows.
         bytes: Option<usize>,
     },
     /// A weight is NaN or infinite.
     NotFinite {
-        /// Where in the row.
+        /// Column in the row.
         column: usize,
         /// The weight.
         value: f32,
     },
     /// An importance is NaN, infinite or negative.
     Importance {
-        /// Whose.
+        /// Column in the row.
         column: usize,
         /// The importance.
         value: f32,
     },
-    /// The spread of a group's weights is beyond the type of the scales.
+    /// The scale of a group's weights overflows its type.
     Overflow {
-        /// The group's first column.
+        /// First column of the group.
         column: usize,
-        /// The scale that its type cannot hold.
+        /// The scale that overflows.
         scale: f32,
     },
 }
@@ -92,7 +98,7 @@ impl fmt::Display for EncodeError {
                 write!(f, "{part} of {found} where {needed} are needed")
             }
             Self::Memory { bytes: Some(bytes) } => {
-                write!(f, "no memory for {bytes} bytes of quantized weights")
+                write!(f, "can't allocate {bytes} bytes for quantized weights")
             }
             Self::Memory { bytes: None } => {
                 f.write_str("a quantized matrix of that shape has too many bytes")
@@ -140,14 +146,15 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder into `format`. `float` is the type that the weights had before they were widened to f32, and the one that affine
-    /// scales and biases have: MLX rounds with it in between.
+    /// Creates an encoder into `format`. `float` is the type that the weights had before they were
+    /// widened to f32, and the type of affine scales and biases: MLX rounds intermediate results to
+    /// it.
     pub fn new(format: Format, float: DType) -> Self {
         Self { format, float, global_scale: None }
     }
 
-    /// The same for a matrix with NVFP4's global scale, which is the largest magnitude in the matrix; `w = code * scale * global / 2688`.
-    /// Other formats have none and ignore it. It must be positive and finite, else it is ignored.
+    /// Sets NVFP4's global scale, the largest magnitude in the matrix: `w = code * scale * global /
+    /// 2688`. Ignored by other formats, and unless it is positive and finite.
     pub fn with_global_scale(self, global: f32) -> Self {
         let usable = self.format.mode() == Mode::NvFp4 && global > 0.0 && global.is_finite();
         Self { global_scale: usable.then_some(global), ..self }
@@ -163,16 +170,16 @@ impl Encoder {
         self.float
     }
 
-    /// What the decoded weights are to be multiplied with ([`crate::Blocks::with_factor`]): 1 without a global scale.
+    /// Factor on the decoded weights ([`crate::Blocks::with_factor`]); 1 without a global scale.
     pub fn factor(&self) -> f32 {
         self.global_scale.map_or(1.0, |global| global / NVFP4_RANGE)
     }
 
-    /// Encodes one row, as `mlx.core.quantize` does.
+    /// Encodes one row like `mlx.core.quantize`.
     ///
     /// # Errors
-    /// When the row is not whole groups, a part of `out` has another length than the format needs, a weight is not finite, or a
-    /// scale overflows.
+    /// If the row is not whole groups, a part of `out` has a different length than the format
+    /// requires, a weight is not finite, or a scale overflows.
     pub fn encode_row(&self, weights: &[f32], out: &mut RowMut<'_>) -> Result<(), EncodeError> {
         self.each_group(
             weights,
@@ -181,7 +188,8 @@ impl Encoder {
         )
     }
 
-    /// Splits a row into groups and writes for each what `choose(self, group's first column, weights, codes)` chooses.
+    /// Splits a row into groups and stores for each the result of `choose(self, first column of the
+    /// group, weights, codes)`.
     pub(crate) fn each_group(
         &self,
         weights: &[f32],
@@ -204,7 +212,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// An error unless the parts of `out` are those of a row of `cols` weights.
+    /// Fails unless the parts of `out` match a row of `cols` weights.
     pub(crate) fn check(&self, cols: usize, out: &RowMut<'_>) -> Result<(), EncodeError> {
         self.format.check_cols(cols)?;
         let scale_bytes = self.format.groups(cols) * self.format.scale_type(self.float).size();
@@ -221,7 +229,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Writes the scale (and bias) of group `index`.
+    /// Stores the scale (and bias) of group `index`.
     pub(crate) fn store(
         &self,
         index: usize,
@@ -251,7 +259,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// MLX's choice for one group of finite weights.
+    /// MLX's choice for a group of finite weights.
     pub(crate) fn plain(&self, weights: &[f32], codes: &mut [u8]) -> Scaling {
         let float = self.float;
         match self.format.mode() {
@@ -279,7 +287,7 @@ impl Encoder {
     }
 }
 
-/// What a group's codes are relative to.
+/// The scale (and bias) of a group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Scaling {
     /// The code of an E8M0 or E4M3 scale.
@@ -289,7 +297,7 @@ pub(crate) enum Scaling {
 }
 
 pub(crate) fn check_finite(weights: &[f32], column: usize) -> Result<(), EncodeError> {
-    // Without an early exit the loop is vectorised; the search for the culprit happens once.
+    // Without an early exit the loop is vectorised; the offending weight is searched for only once.
     if weights.iter().fold(true, |finite, w| finite & w.is_finite()) {
         return Ok(());
     }
@@ -302,12 +310,12 @@ fn put(codes: &mut [u8], weights: &[f32], code: impl Fn(f32) -> u8) {
     codes.iter_mut().zip(weights).for_each(|(c, &w)| *c = code(w));
 }
 
-/// The largest magnitude.
+/// Returns the largest magnitude.
 pub(crate) fn largest(weights: &[f32]) -> f32 {
     weights.iter().fold(0.0, |most: f32, w| most.max(w.abs()))
 }
 
-/// Smallest and largest weight.
+/// Returns the smallest and largest weight.
 pub(crate) fn range(weights: &[f32]) -> (f32, f32) {
     let start = (f32::INFINITY, f32::NEG_INFINITY);
     weights.iter().fold(start, |(least, most), &w| (least.min(w), most.max(w)))
@@ -316,8 +324,9 @@ pub(crate) fn range(weights: &[f32]) -> (f32, f32) {
 /// The code nearest to `value`, ties to even, within `0..=max`.
 #[inline]
 pub(crate) fn round_code(value: f32, max: f32) -> u8 {
-    // Within 2^23 .. 2^24 the spacing of f32 is 1, so that the sum is rounded to an integer, which its low bits hold. Bounding
-    // first gives the same as bounding last, as both bounds are integers.
+    // Between 2^23 and 2^24 the spacing of f32 is 1, so the sum is rounded to an integer, held in
+    // its low bits. Clamping before rounding equals clamping after it, since both bounds are
+    // integers.
     (value.max(0.0).min(max) + 8_388_608.0).to_bits() as u8
 }
 
@@ -344,7 +353,8 @@ fn affine(weights: &[f32], codes: &mut [u8], bits: usize) -> Scaling {
     Scaling::Affine { scale, bias }
 }
 
-/// The E8M0 code that MLX chooses for a group of largest magnitude `largest`, whose codes reach up to `reach`.
+/// The E8M0 code that MLX chooses for a group with the largest magnitude `largest` and the largest
+/// code value `reach`.
 pub(crate) fn mx_scale(float: DType, largest: f32, reach: f32) -> u8 {
     let quotient = float.round(largest / reach);
     if quotient == 0.0 {
@@ -352,20 +362,20 @@ pub(crate) fn mx_scale(float: DType, largest: f32, reach: f32) -> u8 {
     }
     let bits = quotient.to_bits();
     match bits >> 23 {
-        // Subnormal: 2^-127 or less, or between that and 2^-126.
+        // Subnormal: at most 2^-127, or between that and 2^-126.
         0 => u8::from(bits > 1 << 22),
-        // Up to 252, as the quotient is at most a sixth of the largest f32.
+        // At most 252, since the quotient is at most a sixth of the largest f32.
         exponent => (exponent + u32::from(bits & 0x7f_ffff != 0)).min(254) as u8,
     }
 }
 
-/// The E2M1 code whose distance, as f32 rounds it, is least; the first of those that are as near.
+/// The E2M1 code with the least distance, computed in f32; the first one on a tie.
 fn nearest_e2m1(value: f32) -> u8 {
-    // A scale of zero makes infinities and NaN, of which all codes are as far.
+    // A scale of zero gives infinities and NaN, which are equally far from all codes.
     if !value.is_finite() {
         return 0;
     }
-    // Far beyond the largest code, different distances are rounded to the same.
+    // Far beyond the largest code, different distances round to the same value.
     if value.abs() < 65_536.0 {
         return to_e2m1(value);
     }
@@ -373,7 +383,7 @@ fn nearest_e2m1(value: f32) -> u8 {
     (1..16).fold(0, |best, code| if distance(code) < distance(best) { code } else { best })
 }
 
-/// Packs codes of `bits` bits as a stream of bits, from the lowest on. Eight codes are `bits` bytes.
+/// Packs codes of `bits` bits into a stream from the lowest bit. Eight codes are `bits` bytes.
 pub(crate) fn pack(codes: &[u8], bits: usize, packed: &mut [u8]) {
     match bits {
         8 => packed.iter_mut().zip(codes).for_each(|(p, c)| *p = *c),
@@ -397,7 +407,7 @@ mod tests {
     use crate::Blocks;
 
     #[test]
-    fn what_cannot_be_encoded_is_refused() {
+    fn invalid_rows_are_refused() {
         let encoder = Encoder::new(Format::affine(4, 32).unwrap(), DType::F16);
         let (mut codes, mut scales, mut biases) = ([0; 32], [0; 4], [0; 4]);
         let mut encode = |weights: &[f32], codes: &mut [u8]| {

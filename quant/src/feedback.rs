@@ -1,14 +1,15 @@
 //! [`Feedback`]: encoding with error feedback, so that the errors of a row's weights cancel in its output.
 //!
 //! Source: Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", 2022.
+//! A row's columns are encoded from left to right. The error in column `i` changes the output by
+//! `e_i x_i`; as far as later inputs are correlated with `x_i`, their weights can compensate. With
+//! `H = sum x x^T` and `H^-1 = U^T U`, `U` upper triangular (the Cholesky factor of the inverse),
+//! the best correction of the columns `j > i` is `w_j -= (w_i - q_i) / U_ii * U_ij`, and the
+//! remaining output error is the sum of `((w_i - q_i) / U_ii)^2`. So `1 / U_ii^2` is the importance
+//! for the search of a group's scale and bias, on the weights as corrected when the group begins.
 //!
-//! A row's columns are encoded from left to right. The error made in column `i` changes the output by `e_i x_i`; as far as the inputs to
-//! the right are correlated with `x_i`, their weights can take that back. With `H = sum x x^T` and `H^-1 = U^T U`, `U` upper triangular (the
-//! Cholesky factor of the inverse), the best correction of the columns `j > i` is `w_j -= (w_i - q_i) / U_ii * U_ij`, and what remains of the output
-//! error is the sum of `((w_i - q_i) / U_ii)^2`: so `1 / U_ii^2` is the importance with which the scale and bias of a group are searched,
-//! from the weights as corrected when the group begins.
-//!
-//! Rows do not depend on each other. Corrections within a block of columns are made at once, those right of it for the whole block.
+//! Rows are independent. Corrections within a block of columns are made at once, those to its right
+//! once per block.
 
 use std::fmt;
 
@@ -16,34 +17,34 @@ use crate::encode::{MAX_GROUP, check_finite, pack};
 use crate::triangle::{cholesky, invert, subtract_product};
 use crate::{EncodeError, Encoder, Hessian, RowMut};
 
-/// Columns of a block; a multiple of every group.
+/// Columns of a block; a multiple of every group size.
 const BLOCK: usize = 128;
-/// Rows that are corrected together, so that the factor is read once for all.
+/// Rows that are corrected together, so that the factor is read once for all of them.
 const ROWS: usize = 16;
 
-/// What is wrong with a Hessian, or with what is encoded with it.
+/// An invalid Hessian, or invalid input to encode with it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum FeedbackError {
-    /// There is no memory for a matrix of the inputs.
+    /// Out of memory for a matrix of the inputs.
     Memory {
-        /// Inputs.
+        /// Number of inputs.
         cols: usize,
     },
-    /// A part has another length than needed.
+    /// A part has the wrong length.
     Length {
-        /// Which.
+        /// Name of the part.
         part: &'static str,
-        /// Its elements.
+        /// Its number of elements.
         found: usize,
-        /// How many are needed; for inputs, a multiple of it.
+        /// Required number of elements; for inputs, a divisor of the number.
         needed: usize,
     },
-    /// An input is NaN or infinite, or so large that sums of squares are.
+    /// An input is NaN or infinite, or so large that its square overflows.
     NotFinite {
-        /// Which numbers.
+        /// Name of the numbers.
         part: &'static str,
-        /// Whose.
+        /// Column of the number.
         column: usize,
     },
     /// The damping is not a positive number.
@@ -53,9 +54,9 @@ pub enum FeedbackError {
     },
     /// The damped Hessian is numerically not positive definite.
     NotPositive {
-        /// Where that showed.
+        /// Column at which this was detected.
         column: usize,
-        /// How it was damped.
+        /// The damping that was used.
         damping: f64,
     },
     /// A row cannot be encoded.
@@ -65,7 +66,9 @@ pub enum FeedbackError {
 impl fmt::Display for FeedbackError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Memory { cols } => write!(f, "no memory for a matrix of {cols} by {cols} inputs"),
+            Self::Memory { cols } => {
+                write!(f, "can't allocate a matrix of {cols} by {cols} inputs")
+            }
             Self::Length { part, found, needed } => {
                 write!(f, "{part} of {found} where {needed} are needed")
             }
@@ -76,12 +79,12 @@ impl fmt::Display for FeedbackError {
                 )
             }
             Self::Damping { damping } => {
-                write!(f, "a damping of {damping}: it must be positive; 0.01 is usual")
+                write!(f, "the damping is {damping}: it must be positive; 0.01 is usual")
             }
             Self::NotPositive { column, damping } => write!(
                 f,
-                "the inputs are too dependent on each other at column {column} with a damping of {damping}: \
-                 use a larger one"
+                "the inputs are too correlated at column {column} for a damping of {damping}: \
+                 use a larger damping"
             ),
             Self::Encode(error) => error.fmt(f),
         }
@@ -103,7 +106,7 @@ impl From<EncodeError> for FeedbackError {
     }
 }
 
-/// Encodes the rows of one layer, whose inputs are known, with error feedback.
+/// Encodes the rows of a layer with known inputs, with error feedback.
 #[derive(Clone, Debug)]
 pub struct Feedback {
     cols: usize,
@@ -114,11 +117,12 @@ pub struct Feedback {
 }
 
 impl Feedback {
-    /// Factors the inverse of `hessian`, to whose diagonal `damping` times its mean is added first; 0.01 is usual. Takes about `n^3`
-    /// operations and, for a moment, `12 n^2` bytes.
+    /// Factors the inverse of `hessian` after adding `damping` times the mean of its diagonal to
+    /// the diagonal; 0.01 is usual. Takes about `n^3` operations and temporarily `12 n^2` bytes.
     ///
     /// # Errors
-    /// When `damping` is not positive, the Hessian is not finite, memory is short, or inputs are too dependent for the damping.
+    /// If `damping` is not positive, the Hessian is not finite, memory is short, or inputs are too
+    /// correlated for the damping.
     pub fn new(hessian: Hessian, damping: f64) -> Result<Self, FeedbackError> {
         let cols = hessian.cols();
         if !(damping > 0.0 && damping.is_finite()) {
@@ -132,13 +136,15 @@ impl Feedback {
             });
         }
         let trace: f64 = sums.iter().step_by(cols + 1).sum();
-        // The factor's use does not depend on the scale of H; near 1 it fits f32. Without any input, all count the same.
+        // The factor's use does not depend on the scale of H; near 1 it fits f32. Without any
+        // input, all columns count the same.
         let mean = trace / cols.max(1) as f64;
         let scale = if mean > 0.0 { 1.0 / mean } else { 0.0 };
         sums.iter_mut().for_each(|sum| *sum *= scale);
         let floor = if mean > 0.0 { damping } else { 1.0 };
         sums.iter_mut().step_by(cols + 1).for_each(|sum| *sum += floor);
-        // H = R R^T with an upper R, whose inverse is U: in the reverse order of rows and columns that is the usual Cholesky factor.
+        // H = R R^T with an upper triangular R, whose inverse is U. With rows and columns reversed
+        // this is the usual Cholesky factorization.
         sums.reverse();
         let not_positive =
             |row: usize| FeedbackError::NotPositive { column: cols - 1 - row, damping };
@@ -156,15 +162,17 @@ impl Feedback {
         }
     }
 
-    /// Inputs of the layer.
+    /// Number of inputs of the layer.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// Encodes rows, `[out.len(), cols]`. Different rows may be encoded in different threads; several at a time are quicker than one.
+    /// Encodes rows, `[out.len(), cols]`. Different rows may be encoded on different threads;
+    /// several rows per call are faster.
     ///
     /// # Errors
-    /// When `weights` is not as many rows as `out`, or one of them cannot be encoded; see [`Encoder::encode_row`].
+    /// If `weights` does not hold as many rows as `out`, or a row can't be encoded; see
+    /// [`Encoder::encode_row`].
     pub fn encode_rows(
         &self,
         encoder: &Encoder,
@@ -189,7 +197,7 @@ impl Feedback {
         Ok(())
     }
 
-    /// Encodes at most [`ROWS`] rows, whose weights are corrected in place.
+    /// Encodes at most [`ROWS`] rows; corrects their weights in place.
     fn encode_tile(
         &self,
         encoder: &Encoder,
@@ -216,7 +224,8 @@ impl Feedback {
         Ok(())
     }
 
-    /// Encodes the columns of `row` from `start` on; their errors, divided by the factor's diagonal, are written to `errors`.
+    /// Encodes a block of columns of `row`, starting at `start`; writes their errors, divided by
+    /// the factor's diagonal, to `errors`.
     fn encode_block(
         &self,
         encoder: &Encoder,
@@ -271,7 +280,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// Inputs that depend on a few hidden numbers, some much larger than others, as those of a trained model.
+    /// Inputs that depend on a few latent variables of very different magnitudes, as in trained
+    /// models.
     pub(crate) fn inputs(count: usize, seed: u64) -> Vec<f32> {
         let mut next = uniform(5);
         let mixing: Vec<f32> = (0..24 * COLS).map(|_| next()).collect();
@@ -301,7 +311,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn outputs_are_nearer_than_with_rounding_or_search() {
+    fn outputs_are_closer_than_with_rounding_or_search() {
         let mut hessian = Hessian::new(COLS).unwrap();
         hessian.add(&inputs(700, 6)).unwrap();
         let feedback = Feedback::new(hessian.clone(), 0.01).unwrap();
@@ -357,7 +367,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn without_inputs_it_is_the_search() {
+    fn without_inputs_it_equals_the_search() {
         let feedback = Feedback::new(Hessian::new(COLS).unwrap(), 0.01).unwrap();
         let encoder = Encoder::new(Format::affine(4, 64).unwrap(), DType::F32);
         let mut next = uniform(3);
@@ -373,7 +383,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_refused() {
+    fn invalid_input_is_refused() {
         let mut hessian = Hessian::new(32).unwrap();
         hessian.add(&[1e30; 32]).unwrap();
         let error = Feedback::new(hessian, 0.01).unwrap_err();

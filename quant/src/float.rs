@@ -3,7 +3,7 @@
 //! Source: "OCP Microscaling Formats (MX) Specification" 1.0, 2023, section 5.3; E4M3 there is the variant without
 //! infinities ("FP8 Formats for Deep Learning", Micikevicius et al., 2022, table 1).
 
-/// The value of an E2M1 code: sign, two bits of exponent, one of mantissa. Bits above the fourth are not looked at.
+/// The value of an E2M1 code: sign, two bits of exponent, one of mantissa. Higher bits are ignored.
 pub const fn e2m1(code: u8) -> f32 {
     const MAGNITUDES: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
     let magnitude = MAGNITUDES[(code & 7) as usize];
@@ -22,12 +22,12 @@ pub const fn e4m3(code: u8) -> f32 {
         let value = magnitude as f32 / 512.0;
         return if sign == 0 { value } else { -value };
     }
-    // Exponent and mantissa are in place after the shift; the biases differ by 127 - 7.
+    // The shift puts exponent and mantissa in place; the biases differ by 127 - 7.
     f32::from_bits(sign | ((magnitude << 20) + (120 << 23)))
 }
 
-/// The value of an E8M0 code, `2^(code - 127)`. Code 255 is NaN in the specification; MLX decodes it as infinity, and so
-/// does this: either way it is no scale that a sound file holds.
+/// The value of an E8M0 code, `2^(code - 127)`. Code 255 is NaN in the specification; MLX decodes
+/// it as infinity, and so does this. No valid file contains it as a scale.
 pub const fn e8m0(code: u8) -> f32 {
     match code {
         // 2^-127 is subnormal.
@@ -36,12 +36,13 @@ pub const fn e8m0(code: u8) -> f32 {
     }
 }
 
-/// The E2M1 code nearest to `value`: ties go to the smaller magnitude, as MLX has them, and what is nearest to zero is +0.
-/// Beyond 6 it is 6; of NaN it is 0.
+/// The E2M1 code nearest to `value`. Ties go to the smaller magnitude, as in MLX, and values
+/// nearest to zero become +0. Values beyond 6 become 6, NaN becomes 0.
 #[inline]
 pub fn to_e2m1(value: f32) -> u8 {
     let magnitude = value.abs();
-    // As many steps as there are midpoints below: no branch, so that loops over weights are vectorised.
+    // Counts the midpoints below the value. This has no branch, so loops over weights are
+    // vectorised.
     let code = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0]
         .into_iter()
         .fold(0u8, |code, midpoint| code + u8::from(magnitude > midpoint));
@@ -49,14 +50,15 @@ pub fn to_e2m1(value: f32) -> u8 {
     if code == 0 { 0 } else { code | sign }
 }
 
-/// The E4M3 code nearest to `value`: ties go to the even code; 448 and beyond, and NaN, are 448. The sign is kept, also of zero.
+/// The E4M3 code nearest to `value`: ties go to the even code; 448 and above, and NaN, become 448.
+/// The sign is kept, also of zero.
 #[inline]
 pub fn to_e4m3(value: f32) -> u8 {
     let sign = (value.to_bits() >> 24) as u8 & 0x80;
     let magnitude = value.abs();
     let bits = magnitude.to_bits();
     let code = if magnitude < 1.0 / 64.0 {
-        // Subnormal: multiples of 2^-9, which is the spacing of f32 within 2^14 .. 2^15.
+        // Subnormal: multiples of 2^-9, which is the spacing of f32 between 2^14 and 2^15.
         (magnitude + 16_384.0).to_bits() as u8
     } else if magnitude < 448.0 {
         let half = 0x7_ffff + (bits >> 20 & 1);
@@ -73,7 +75,7 @@ mod tests {
 
     #[test]
     fn the_nearest_code_is_found() {
-        // Every midpoint of neighbouring codes, and a little to both sides.
+        // Every midpoint of neighbouring codes, and values slightly to both sides.
         let magnitudes: Vec<f32> = (0..0x7f).map(e4m3).collect();
         for (code, pair) in (0u8..).zip(magnitudes.windows(2)) {
             let (low, high) = (pair[0], pair[1]);

@@ -1,19 +1,21 @@
-//! [`Format`]: which quantized layout a matrix has.
+//! [`Format`]: the quantized layout of a matrix.
 
 use std::fmt;
 
 use crate::DType;
 
-/// How a code and its group's scale make a weight.
+/// How a code and its group's scale give a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mode {
-    /// `w = scale * q + bias`, `q` an unsigned integer; scale and bias are floats. Scales may be negative.
+    /// `w = scale * q + bias`, with `q` an unsigned integer; scale and bias are floats. Scales may
+    /// be negative.
     Affine,
     /// `w = scale * q`, `q` E2M1, the scale E8M0, groups of 32 (OCP MXFP4).
     MxFp4,
     /// `w = scale * q`, `q` E4M3, the scale E8M0, groups of 32 (OCP MXFP8 with E4M3 elements).
     MxFp8,
-    /// `w = scale * q`, `q` E2M1, the scale E4M3, groups of 16 (NVIDIA NVFP4), and a factor for the whole matrix where there is one.
+    /// `w = scale * q`, `q` E2M1, the scale E4M3, groups of 16 (NVIDIA NVFP4), optionally with a
+    /// factor for the whole matrix.
     NvFp4,
 }
 
@@ -46,7 +48,7 @@ impl std::str::FromStr for Mode {
     }
 }
 
-/// The type of a group's scale.
+/// Type of a group's scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScaleType {
     /// Affine: scale and bias are floats of this type.
@@ -58,7 +60,7 @@ pub enum ScaleType {
 }
 
 impl ScaleType {
-    /// Bytes of a scale.
+    /// Size of a scale, in bytes.
     pub const fn size(self) -> usize {
         match self {
             Self::Float(dtype) => dtype.size(),
@@ -67,11 +69,12 @@ impl ScaleType {
     }
 }
 
-/// A quantized layout: the codes of `group` weights that lie side by side along the inputs share a scale.
+/// A quantized layout: the codes of `group` consecutive weights along the inputs share a scale.
 ///
-/// A row of `cols` weights is `cols * bits / 32` little-endian words of 32 bits, in which weight `i` is bits
-/// `i * bits .. (i + 1) * bits` counted from the lowest bit of the first word (with 3, 5 and 6 bits a weight may straddle two words), and
-/// `cols / group` scales; in affine mode as many biases.
+/// A row of `cols` weights is `cols * bits / 32` little-endian words of 32 bits, in which weight
+/// `i` is bits `i * bits .. (i + 1) * bits`, counted from the lowest bit of the first word (with 3,
+/// 5 and 6 bits a weight may straddle two words), and `cols / group` scales; in affine mode also as
+/// many biases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Format {
     mode: Mode,
@@ -86,9 +89,9 @@ impl Format {
     pub const MXFP8: Self = Self { mode: Mode::MxFp8, bits: 8, group: 32 };
     /// NVIDIA NVFP4.
     pub const NVFP4: Self = Self { mode: Mode::NvFp4, bits: 4, group: 16 };
-    /// Bits that affine codes can have.
+    /// Possible bits of affine codes.
     pub const AFFINE_BITS: [usize; 6] = [2, 3, 4, 5, 6, 8];
-    /// Groups that affine codes can have.
+    /// Possible group sizes of affine codes.
     pub const AFFINE_GROUPS: [usize; 3] = [32, 64, 128];
 
     /// Affine codes of `bits` bits in groups of `group`.
@@ -99,11 +102,11 @@ impl Format {
         Self::new(Mode::Affine, Some(bits), Some(group))
     }
 
-    /// The format of `mode` with `bits` and `group`, or with what MLX takes where they are not given: affine 4 bits in groups
-    /// of 64; the other modes have one format each.
+    /// The format of `mode` with `bits` and `group`, or MLX's defaults for those not given: affine
+    /// 4 bits in groups of 64; each other mode has only one format.
     ///
     /// # Errors
-    /// When the mode has no such format.
+    /// If the mode has no such format.
     pub fn new(mode: Mode, bits: Option<usize>, group: Option<usize>) -> Result<Self, FormatError> {
         let only = match mode {
             Mode::MxFp4 => Self::MXFP4,
@@ -114,7 +117,7 @@ impl Format {
                 if !Self::AFFINE_BITS.contains(&bits) || !Self::AFFINE_GROUPS.contains(&group) {
                     return Err(FormatError::NoSuchFormat { mode, bits, group });
                 }
-                // Both were found in a short list just now.
+                // Both were just found in a short list.
                 return Ok(Self { mode, bits: bits as u8, group: group as u8 });
             }
         };
@@ -125,12 +128,13 @@ impl Format {
         Ok(only)
     }
 
-    /// The format of a matrix of `cols` columns whose rows are `words` words of 32 bits with `groups` scales; `float_scales` says
-    /// whether those are floats (affine) or bytes. This is how checkpoints are read: what config.json says of a layer is often
-    /// missing or was meant for another layer.
+    /// Infers the format of a matrix of `cols` columns whose rows are `words` words of 32 bits with
+    /// `groups` scales; `float_scales` tells whether these are floats (affine) or bytes.
+    /// Checkpoints are read this way, since entries of config.json are often missing or belong to
+    /// another layer.
     ///
     /// # Errors
-    /// When no format has such rows.
+    /// If no format has such rows.
     pub fn infer(
         cols: usize,
         words: usize,
@@ -153,33 +157,35 @@ impl Format {
         Ok(format)
     }
 
-    /// How codes become weights.
+    /// How codes give weights.
     pub const fn mode(self) -> Mode {
         self.mode
     }
 
-    /// Bits of a code.
+    /// Bits per code.
     pub const fn bits(self) -> usize {
         self.bits as usize
     }
 
-    /// Weights that share a scale.
+    /// Number of weights that share a scale.
     pub const fn group(self) -> usize {
         self.group as usize
     }
 
-    /// Bytes of a row's codes, a multiple of 4. `cols` must be a multiple of the group; see [`Self::check_cols`].
+    /// Size of a row's codes in bytes, a multiple of 4. `cols` must be a multiple of the group; see
+    /// [`Self::check_cols`].
     pub const fn row_bytes(self, cols: usize) -> usize {
-        // A group is a multiple of 16 weights, so that the division is exact; this order cannot overflow where the result fits.
+        // A group is a multiple of 16 weights, so the division is exact; this order can't overflow
+        // if the result fits.
         cols / 8 * self.bits as usize
     }
 
-    /// Scales of a row.
+    /// Number of scales of a row.
     pub const fn groups(self, cols: usize) -> usize {
         cols / self.group as usize
     }
 
-    /// The type of the scales, where affine ones are `float`.
+    /// The type of the scales; `float` is the type of affine ones.
     pub const fn scale_type(self, float: DType) -> ScaleType {
         match self.mode {
             Mode::Affine => ScaleType::Float(float),
@@ -188,7 +194,7 @@ impl Format {
         }
     }
 
-    /// Bits per weight with scales (and biases), where affine ones are `float`.
+    /// Bits per weight including scales (and biases); `float` is the type of affine ones.
     pub fn bits_per_weight(self, float: DType) -> f64 {
         let per_group = match self.mode {
             Mode::Affine => 2 * float.size(),
@@ -197,12 +203,12 @@ impl Format {
         self.bits() as f64 + 8.0 * per_group as f64 / self.group() as f64
     }
 
-    /// An error unless rows of `cols` weights are whole groups.
+    /// Fails unless rows of `cols` weights are whole groups.
     ///
     /// # Errors
     /// [`FormatError::Ragged`].
     pub fn check_cols(self, cols: usize) -> Result<(), FormatError> {
-        // Rows are whole words as well: nvfp4's groups of 16 nibbles are two.
+        // Rows are then whole words too: nvfp4's groups of 16 nibbles are two words.
         match cols % self.group() {
             0 => Ok(()),
             _ => Err(FormatError::Ragged { format: self, cols }),
@@ -219,7 +225,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// What is wrong with a format, or with a matrix for it.
+/// An invalid format, or a matrix that does not fit one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FormatError {
@@ -228,22 +234,22 @@ pub enum FormatError {
         /// The name, or its beginning.
         name: String,
     },
-    /// The mode has no format of these bits and groups.
+    /// The mode has no format with these bits and group size.
     NoSuchFormat {
         /// The mode.
         mode: Mode,
-        /// Bits asked for.
+        /// Requested bits.
         bits: usize,
-        /// Group asked for.
+        /// Requested group size.
         group: usize,
     },
-    /// No format has rows like this.
+    /// No format has such rows.
     NoSuchRows {
-        /// Weights of a row.
+        /// Weights per row.
         cols: usize,
-        /// Words of 32 bits of a row.
+        /// Words of 32 bits per row.
         words: usize,
-        /// Scales of a row.
+        /// Scales per row.
         groups: usize,
         /// Whether scales are floats.
         float_scales: bool,
@@ -252,7 +258,7 @@ pub enum FormatError {
     Ragged {
         /// The format.
         format: Format,
-        /// Weights of a row.
+        /// Weights per row.
         cols: usize,
     },
 }
@@ -263,7 +269,7 @@ impl fmt::Display for FormatError {
             Self::UnknownMode { name } => {
                 write!(
                     f,
-                    "there is no quantization mode {name:?}; there are affine, mxfp4, mxfp8, nvfp4"
+                    "unknown quantization mode {name:?}; expected affine, mxfp4, mxfp8 or nvfp4"
                 )
             }
             Self::NoSuchFormat { mode: Mode::Affine, bits, group } => write!(
@@ -309,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_format_is_found_again_from_its_rows() {
+    fn formats_are_inferred_from_rows() {
         let affine = Format::AFFINE_BITS.into_iter().flat_map(|bits| {
             Format::AFFINE_GROUPS.map(|group| Format::affine(bits, group).unwrap())
         });

@@ -1,25 +1,26 @@
-//! [`Hessian`]: what a linear layer's inputs were, as far as its output error depends on it.
+//! [`Hessian`]: statistics of a linear layer's inputs, which determine its output error.
 
 use crate::FeedbackError;
 
-/// `H = sum_t x_t x_t^T` over input vectors `x_t` of a linear layer. The error of an output whose weights are off by `e` is
-/// `sum_t (e . x_t)^2 = e^T H e`: the second derivative of the squared error, up to a factor of two.
+/// `H = sum_t x_t x_t^T` over input vectors `x_t` of a linear layer. If the weights of an output
+/// have the error `e`, the output error is `sum_t (e . x_t)^2 = e^T H e`, so `H` is its second
+/// derivative, up to a factor of two.
 #[derive(Clone, Debug)]
 pub struct Hessian {
     cols: usize,
     count: u64,
-    /// `[cols, cols]`; only `j >= i` is kept up to date.
+    /// `[cols, cols]`; only `j >= i` is valid.
     sums: Vec<f64>,
 }
 
-/// Input vectors whose products are summed in f32 before they are added to the f64 sums.
+/// Number of input vectors whose products are summed in f32 before they are added to the f64 sums.
 const PIECE: usize = 64;
 
 impl Hessian {
-    /// Of no inputs yet. Takes `8 * cols^2` bytes.
+    /// Creates a Hessian without inputs. Takes `8 * cols^2` bytes.
     ///
     /// # Errors
-    /// When there is no memory for it.
+    /// If there is not enough memory.
     pub fn new(cols: usize) -> Result<Self, FeedbackError> {
         let error = || FeedbackError::Memory { cols };
         let count = cols.checked_mul(cols).ok_or_else(error)?;
@@ -29,10 +30,11 @@ impl Hessian {
         Ok(Self { cols, count: 0, sums })
     }
 
-    /// Of `count` inputs whose products were summed elsewhere: `sums`, `[cols, cols]` (what lies left of the diagonal is not read).
+    /// Creates a Hessian from `count` inputs whose products were already summed: `sums`, `[cols,
+    /// cols]` (elements left of the diagonal are not read).
     ///
     /// # Errors
-    /// When `sums` has another length.
+    /// If `sums` has a different length.
     pub fn from_sums(cols: usize, count: u64, sums: Vec<f64>) -> Result<Self, FeedbackError> {
         match cols.checked_mul(cols).filter(|&needed| needed == sums.len()) {
             Some(_) => Ok(Self { cols, count, sums }),
@@ -43,12 +45,12 @@ impl Hessian {
         }
     }
 
-    /// Inputs of the layer.
+    /// Number of inputs of the layer.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// Input vectors that were added.
+    /// Number of input vectors added.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -56,7 +58,7 @@ impl Hessian {
     /// Adds input vectors, `[_, cols]`.
     ///
     /// # Errors
-    /// When `inputs` is not whole vectors, or not finite; nothing was added then.
+    /// If `inputs` is not whole vectors, or not finite; then nothing is added.
     pub fn add(&mut self, inputs: &[f32]) -> Result<(), FeedbackError> {
         let cols = self.cols;
         if cols == 0 || !inputs.len().is_multiple_of(cols) {
@@ -99,10 +101,10 @@ impl Hessian {
         Ok(())
     }
 
-    /// Adds what was gathered elsewhere.
+    /// Adds the inputs of another Hessian.
     ///
     /// # Errors
-    /// When the other has another number of columns.
+    /// If the other has a different number of columns.
     pub fn merge(&mut self, other: &Self) -> Result<(), FeedbackError> {
         if self.cols != other.cols {
             let (found, needed) = (other.cols, self.cols);
@@ -113,7 +115,7 @@ impl Hessian {
         Ok(())
     }
 
-    /// The mean square of each input: the importance of its column where inputs are taken as uncorrelated
+    /// The mean square of each input: the importance of its column if inputs are uncorrelated
     /// ([`crate::Encoder::search_row`]). Ones if nothing was added.
     pub fn importance(&self) -> Vec<f32> {
         let scale = 1.0 / self.count.max(1) as f64;
@@ -124,10 +126,11 @@ impl Hessian {
         }
     }
 
-    /// `e^T H e`: the squared error, summed over the inputs that were added, of an output whose weights are off by `errors`.
+    /// `e^T H e`: the squared error of an output whose weights have the errors `errors`, summed
+    /// over the added inputs.
     ///
     /// # Errors
-    /// When `errors` is not `cols` long.
+    /// If `errors` is not `cols` long.
     pub fn output_error(&self, errors: &[f32]) -> Result<f64, FeedbackError> {
         if errors.len() != self.cols {
             let (found, needed) = (errors.len(), self.cols);
@@ -147,7 +150,7 @@ impl Hessian {
         &self.sums
     }
 
-    /// Its upper triangle, `[cols, cols]`, to be factored in place.
+    /// Its upper triangle, `[cols, cols]`, for factoring in place.
     pub(crate) fn into_sums(self) -> Vec<f64> {
         self.sums
     }
@@ -160,7 +163,7 @@ mod tests {
     #[test]
     fn the_output_error_is_that_of_the_outputs() {
         let cols = 9;
-        // 70 vectors: a whole piece, and one that ends with two.
+        // 70 vectors: a whole piece, and one of six.
         let inputs: Vec<f32> = (0..70 * cols).map(|i| ((i * 31 % 17) as f32 - 8.0) / 4.0).collect();
         let errors: Vec<f32> = (0..cols).map(|i| (i as f32 - 3.5) / 8.0).collect();
         let mut hessian = Hessian::new(cols).unwrap();
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn inconsistent_sizes_are_refused() {
         let mut hessian = Hessian::new(4).unwrap();
         assert!(hessian.add(&[0.0; 5]).is_err());
         assert!(hessian.add(&[0.0, 1.0, f32::NAN, 0.0]).is_err());

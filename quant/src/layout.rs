@@ -1,12 +1,14 @@
-//! The quantized layouts, bit by bit, and how a dot product is computed from the codes.
+//! The quantized layouts, bit by bit, and how to compute a dot product from codes.
 //!
-//! There is no code here: this is what [`crate::Blocks`] reads, what [`crate::Encoder`] writes, and what a kernel must compute.
+//! This module has no code: it documents what [`crate::Blocks`] reads, what [`crate::Encoder`]
+//! writes, and what a kernel must compute.
 //!
-//! # Where the bits are
+//! # Bit layout
 //!
-//! A matrix is `[rows, cols]`: a row per output, `cols` inputs side by side. A *group* is `G` neighbouring weights of a row. A row's codes
-//! are a stream of bits in little-endian words of 32 bits, without padding: code `i` is bits `i*B .. (i+1)*B`, counted from the
-//! lowest bit of the first byte. So:
+//! A matrix is `[rows, cols]`: a row per output, with `cols` inputs side by side. A *group* is `G`
+//! neighbouring weights of a row. A row's codes are a stream of bits in little-endian words of 32
+//! bits, without padding: code `i` is bits `i*B .. (i+1)*B`, counted from the lowest bit of the
+//! first byte:
 //!
 //! | bits | in bytes | smallest whole pack |
 //! | --- | --- | --- |
@@ -17,8 +19,8 @@
 //! | 6 | straddles bytes and words | 4 codes in 3 bytes |
 //! | 8 | code `i` is byte `i` | 1 code in 1 byte |
 //!
-//! As every group is a multiple of 16 codes and, but for NVFP4, of 32, a group always begins at a whole byte, and a group of 32 or more at a
-//! whole word. Scales (and biases) are `[rows, cols / G]`.
+//! Every group is a multiple of 16 codes and, except for NVFP4, of 32, so a group always starts at
+//! a byte, and a group of 32 or more at a word. Scales (and biases) are `[rows, cols / G]`.
 //!
 //! | mode | bits | group | code | scale | weight | bits per weight |
 //! | --- | --- | --- | --- | --- | --- | --- |
@@ -27,27 +29,33 @@
 //! | mxfp8 | 8 | 32 | E4M3 | E8M0 | `2^(s-127) * e4m3(q)` | 8.25 |
 //! | nvfp4 | 4 | 16 | E2M1 | E4M3 | `e4m3(s) * e2m1(q)`, times `global / 2688` | 4.5 |
 //!
-//! **Affine.** The bias has the scale's type. MLX writes the edge of larger magnitude as bias (code 0) and a scale of the sign that leads to the
-//! other edge: about half of all scales are negative. Nothing may be assumed of the signs or of the order of a group's values.
+//! **Affine.** The bias has the scale's type. MLX stores the edge of larger magnitude as bias (code
+//! 0) and a scale whose sign leads to the other edge, so about half of all scales are negative.
+//! Assume nothing about signs or the order of a group's values.
 //!
 //! **E2M1** is `s ee m`: `0, 0.5, 1, 1.5, 2, 3, 4, 6` for codes 0 to 7, negative with bit 3. **E4M3** is `s eeee mmm`, bias 7, largest 448, no
 //! infinity, NaN at `0x7f` and `0xff`. **E8M0** is a power of two, `2^-127` to `2^127`; 255 is not used.
 //!
 //! # The dot product
 //!
-//! With `x` the inputs, `y = sum_i w_i x_i`. What a kernel computes must be a rounding of these sums; it may order them as it likes.
+//! With the inputs `x`, `y = sum_i w_i x_i`. A kernel's result must be a rounding of these sums, in
+//! any order.
 //!
-//! **Affine:** `y = sum_g (scale_g * sum_{i in g} q_i x_i + bias_g * sum_{i in g} x_i)`. The sums of `x` do not depend on the row, so they are
-//! made once per input vector: `cols / G` values. The two terms cancel, as `bias_g` is an edge of the group while its weights are around
-//! zero: their magnitudes are up to `|bias_g| * sum |x|`, and that times 2^-24 is about the rounding error in f32. A kernel for exact
-//! activations can decode `scale * q + bias` instead, at one more operation per weight and without the cancellation.
+//! **Affine:** `y = sum_g (scale_g * sum_{i in g} q_i x_i + bias_g * sum_{i in g} x_i)`. The sums
+//! of `x` do not depend on the row, so they are computed once per input vector: `cols / G` values.
+//! The two terms cancel, since `bias_g` is an edge of the group while its weights are around zero:
+//! their magnitudes are up to `|bias_g| * sum |x|`, and that times 2^-24 is about the rounding
+//! error in f32. A kernel for exact activations can decode `scale * q + bias` instead, with one
+//! more operation per weight and without the cancellation.
 //!
-//! **Int8 activations:** `x_i ~ a_g * z_i`, `z_i` an integer in -127..=127 and `a_g = max|x| / 127` over the group (or over a piece that
-//! whole groups make up, or that makes up whole groups). Then `sum q_i z_i` is an exact integer sum, and
-//! `y ~ sum_g a_g * (scale_g * sum q_i z_i + bias_g * sum z_i)`. *The sum that the bias is multiplied with must be that of `z`, not of `x`*: then
-//! the result is exactly that of the weights times `a_g z`, and its only error is `sum_i w_i (x_i - a_g z_i)`, at most
-//! `sum_g (a_g / 2) * sum_{i in g} |w_i|`, with independent roundings about `sqrt(sum_g a_g^2 * sum_{i in g} w_i^2 / 12)`. With the sum of
-//! `x`, the error is multiplied with `scale * q = w - bias`, which is larger than `w`.
+//! **Int8 activations:** `x_i ~ a_g * z_i`, with `z_i` an integer in -127..=127 and `a_g = max|x| /
+//! 127` over the group (or over a piece that consists of whole groups, or divides a group). Then
+//! `sum q_i z_i` is an exact integer sum, and `y ~ sum_g a_g * (scale_g * sum q_i z_i + bias_g *
+//! sum z_i)`. *The bias must be multiplied by the sum of `z`, not of `x`*: then the result is
+//! exactly that of the weights times `a_g z`, and its only error is `sum_i w_i (x_i - a_g z_i)`, at
+//! most `sum_g (a_g / 2) * sum_{i in g} |w_i|`, or with independent roundings about `sqrt(sum_g
+//! a_g^2 * sum_{i in g} w_i^2 / 12)`. With the sum of `x`, the error is multiplied by `scale * q =
+//! w - bias`, which is larger than `w`.
 //!
 //! Bounds of the integers, by bits, for `|z| <= 127`:
 //!
@@ -60,18 +68,21 @@
 //! | 6 | 63 | 16 002 | 2 | 1 024 128 |
 //! | 8 | 255 | 64 770: **overflows** | none | 4 145 280 |
 //!
-//! So 8-bit codes need products of 32 bits (VNNI), or `q - 128` as i8 with `128 * sum z` added to the sum. `|sum z|` of 128 is at
-//! most 16 256, and `z` of -128 must not occur where `|z|` is taken. All sums of a group are below 2^24: exact in f32.
+//! So 8-bit codes need products of 32 bits (VNNI), or `q - 128` as i8 with `128 * sum z` added to
+//! the sum. `|sum z|` of 128 is at most 16 256, and `z` must not be -128 where `|z|` is taken. All
+//! sums of a group are below 2^24: exact in f32.
 //!
-//! **MXFP4 and NVFP4 with int8 activations:** twice an E2M1 value is an integer: 0, 1, 2, 3, 4, 6, 8, 12 and their negatives, so that a table of 16
-//! bytes gives an i8, and `y ~ sum_g a_g * (scale_g / 2) * sum_{i in g} t_i z_i` with exact integer sums: at most 1 524 for a product,
-//! 3 048 for two (ten such sums fit an i16), 48 768 for a group of 32. There is no bias and no cancellation.
+//! **MXFP4 and NVFP4 with int8 activations:** twice an E2M1 value is an integer: 0, 1, 2, 3, 4, 6,
+//! 8, 12 and their negatives. So a table of 16 bytes gives an i8, and `y ~ sum_g a_g * (scale_g /
+//! 2) * sum_{i in g} t_i z_i` with exact integer sums: at most 1 524 for a product, 3 048 for two
+//! (ten such sums fit an i16), 48 768 for a group of 32. There is no bias and no cancellation.
 //!
-//! **MXFP8:** E4M3 is no grid of integers (times 512 it is one, of 18 bits), so its products are made in floats. Every E4M3 value is exact in f16 and in
-//! bf16, and so is its product with the power of two in bf16 (in f16 only while it stays within the exponent's range); with bf16
-//! activations the products are exact in f32, and only the sums are rounded.
+//! **MXFP8:** E4M3 values are not on a small integer grid (512 times an E4M3 value is an integer of
+//! 18 bits), so products are computed in floats. Every E4M3 value is exact in f16 and in bf16, and
+//! so is its product with the power of two in bf16 (in f16 only within the exponent's range); with
+//! bf16 activations the products are exact in f32, and only the sums are rounded.
 //!
-//! NVFP4's scale of the whole matrix is multiplied with the finished sum, or with each scale.
+//! NVFP4's global scale multiplies the final sum, or each scale.
 
 #[cfg(test)]
 mod tests {
@@ -111,8 +122,9 @@ mod tests {
     }
 
     #[test]
-    fn an_affine_row_times_integers_is_its_two_sums() {
-        // All values are multiples of 2^-4 and small, so that f32 is exact and the two ways must agree to the bit.
+    fn affine_rows_times_integers_equal_two_sums() {
+        // All values are small multiples of 2^-4, so f32 is exact and both ways must agree bit for
+        // bit.
         let (scales, biases) = ([0.25f32, -0.5], [-1.5f32, 3.0]);
         let codes: Vec<i32> = (0..64).map(|i| i * 7 % 16).collect();
         let z: Vec<i32> = (0..64).map(|i| i * 29 % 255 - 127).collect();

@@ -1,11 +1,12 @@
-//! Weight formats of the Kinglet inference engine: what the bytes of a tensor mean.
+//! Weight formats of the Kinglet inference engine: the meaning of a tensor's bytes.
 //!
-//! This crate knows layouts and nothing else: no model family, no device, no file. [`DType`] is a dense
-//! element type as a checkpoint's header names it; [`Format`] is a quantized layout, in which a matrix is codes,
-//! scales and biases, and [`Blocks`] is a view of such a matrix where it lies.
+//! This crate only knows layouts: no model families, devices or files. [`DType`] is a dense element
+//! type; [`Format`] is a quantized layout, in which a matrix consists of codes, scales and biases;
+//! [`Blocks`] is a view of such a matrix.
 //!
-//! The quantized layouts are those that MLX writes, so that checkpoints can be exchanged with it: [`layout`] has them bit by bit.
-//! [`Encoder`] makes them from rows of weights, [`Quantized`] holds a whole matrix, [`ErrorMeasure`] says what was lost.
+//! The quantized layouts are those of MLX, so that checkpoints can be exchanged with it; [`layout`]
+//! describes them bit by bit. [`Encoder`] encodes rows of weights, [`Quantized`] holds a whole
+//! matrix, and [`ErrorMeasure`] measures the error.
 
 mod blocks;
 mod dense;

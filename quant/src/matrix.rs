@@ -1,8 +1,8 @@
-//! [`Quantized`]: a quantized matrix in buffers of its own.
+//! [`Quantized`]: a quantized matrix in its own buffers.
 
 use crate::{Blocks, BlocksError, DType, EncodeError, Format, Mode, RowMut};
 
-/// A quantized matrix, `[rows, cols]`, in the bytes that a checkpoint holds.
+/// A quantized matrix, `[rows, cols]`, with the bytes of a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantized {
     format: Format,
@@ -16,11 +16,11 @@ pub struct Quantized {
 }
 
 impl Quantized {
-    /// A matrix of `rows` by `cols` whose bytes are all zero, to be written by [`Self::rows_mut`]. `float` is the type of affine scales and
-    /// biases.
+    /// Creates a matrix of `rows` by `cols` with all bytes zero, to be filled through
+    /// [`Self::rows_mut`]. `float` is the type of affine scales and biases.
     ///
     /// # Errors
-    /// When rows are not whole groups or there is no memory.
+    /// If rows are not whole groups or there is not enough memory.
     pub fn zeroed(
         format: Format,
         float: DType,
@@ -41,7 +41,7 @@ impl Quantized {
         })
     }
 
-    /// The same matrix with all weights times `factor` (NVFP4's scale of a whole matrix).
+    /// The same matrix with all weights multiplied by `factor` (NVFP4's global scale).
     pub fn with_factor(self, factor: f32) -> Self {
         Self { factor, ..self }
     }
@@ -56,25 +56,25 @@ impl Quantized {
         self.float
     }
 
-    /// Outputs.
+    /// Number of outputs.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Inputs.
+    /// Number of inputs.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// What all weights are multiplied with; 1 nearly everywhere.
+    /// Factor on all weights; 1 nearly everywhere.
     pub fn factor(&self) -> f32 {
         self.factor
     }
 
-    /// A view of it.
+    /// A view of the matrix.
     ///
     /// # Errors
-    /// Never: the parts were made to fit.
+    /// Never: the parts have the right lengths.
     pub fn blocks(&self) -> Result<Blocks<'_>, BlocksError> {
         let shape = [self.rows, self.cols];
         Blocks::new(self.format, self.float, shape, &self.codes, &self.scales, &self.biases)
@@ -86,7 +86,7 @@ impl Quantized {
         (self.codes, self.scales, self.biases)
     }
 
-    /// Takes over codes that are already packed. What is of another length than that shape has is not taken.
+    /// Replaces the codes by packed ones, unless they have the wrong length.
     pub(crate) fn set_codes(&mut self, codes: Vec<u8>) {
         debug_assert_eq!(codes.len(), self.codes.len());
         if codes.len() == self.codes.len() {
@@ -94,7 +94,7 @@ impl Quantized {
         }
     }
 
-    /// All rows, to be written; they can be handed to different threads.
+    /// All rows, for writing; they can be written on different threads.
     pub fn rows_mut(&mut self) -> impl ExactSizeIterator<Item = RowMut<'_>> {
         let code_bytes = self.format.row_bytes(self.cols);
         let scale_bytes = self.format.groups(self.cols) * self.format.scale_type(self.float).size();
@@ -107,7 +107,7 @@ impl Quantized {
     }
 }
 
-/// Cuts the first `bytes` bytes off, or all if there are fewer.
+/// Splits off the first `bytes` bytes, or all if there are fewer.
 fn take<'a>(rest: &mut &'a mut [u8], bytes: usize) -> &'a mut [u8] {
     let bytes = bytes.min(rest.len());
     let (first, others) = std::mem::take(rest).split_at_mut(bytes);
@@ -115,7 +115,7 @@ fn take<'a>(rest: &mut &'a mut [u8], bytes: usize) -> &'a mut [u8] {
     first
 }
 
-/// That many zeros; an error instead of an abort where memory is short.
+/// Allocates zeros; returns an error instead of aborting if memory is short.
 pub(crate) fn zeros(bytes: Option<usize>) -> Result<Vec<u8>, EncodeError> {
     let error = EncodeError::Memory { bytes };
     let Some(bytes) = bytes else { return Err(error) };

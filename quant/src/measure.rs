@@ -1,8 +1,9 @@
-//! [`ErrorMeasure`]: how far decoded weights are from those that were encoded.
+//! [`ErrorMeasure`]: the difference between decoded weights and the originals.
 
 use std::fmt;
 
-/// The error of a tensor's decoded weights, gathered piece by piece. `Display` gives the two figures that say most.
+/// The error of a tensor's decoded weights, accumulated piece by piece. `Display` prints the two
+/// most useful figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ErrorMeasure {
     count: u64,
@@ -14,12 +15,12 @@ pub struct ErrorMeasure {
 }
 
 impl ErrorMeasure {
-    /// Nothing measured yet.
+    /// A measure without any weights.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds weights and what they were decoded as. Where one slice is longer, its rest is not looked at.
+    /// Adds weights and their decoded values. If one slice is longer, its rest is ignored.
     pub fn add(&mut self, weights: &[f32], decoded: &[f32]) {
         for (&weight, &decoded) in weights.iter().zip(decoded) {
             let (weight, decoded) = (f64::from(weight), f64::from(decoded));
@@ -33,7 +34,7 @@ impl ErrorMeasure {
         self.count += weights.len().min(decoded.len()) as u64;
     }
 
-    /// Adds what was measured elsewhere: another thread, another tensor.
+    /// Adds another measure, from another thread or tensor.
     pub fn merge(&mut self, other: &Self) {
         self.count += other.count;
         self.squares += other.squares;
@@ -43,7 +44,7 @@ impl ErrorMeasure {
         self.largest_error = self.largest_error.max(other.largest_error);
     }
 
-    /// Weights that were measured.
+    /// Number of weights measured.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -58,17 +59,19 @@ impl ErrorMeasure {
         (self.error_squares / self.count.max(1) as f64).sqrt()
     }
 
-    /// [`Self::rms`] relative to [`Self::weight_rms`]; 0 when there is no error, infinite when all weights are zero and there is one.
+    /// [`Self::rms`] relative to [`Self::weight_rms`]; 0 if there is no error, infinite if all
+    /// weights are zero and there is one.
     pub fn relative_rms(&self) -> f64 {
         if self.error_squares == 0.0 { 0.0 } else { (self.error_squares / self.squares).sqrt() }
     }
 
-    /// Signal to noise in decibels, `-20 log10` of [`Self::relative_rms`]; infinite when there is no error.
+    /// Signal-to-noise ratio in decibels, `-20 log10` of [`Self::relative_rms`]; infinite if there
+    /// is no error.
     pub fn decibels(&self) -> f64 {
         -20.0 * self.relative_rms().log10()
     }
 
-    /// The mean error: what a sum over many weights is off by.
+    /// The mean error, the bias of a sum over many weights.
     pub fn mean(&self) -> f64 {
         self.error / self.count.max(1) as f64
     }
@@ -87,7 +90,7 @@ impl ErrorMeasure {
 impl fmt::Display for ErrorMeasure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (relative, largest) = (100.0 * self.relative_rms(), self.largest_error);
-        write!(f, "error {relative:.3} % rms, {largest:.2e} at most")
+        write!(f, "error {relative:.3} % rms, at most {largest:.2e}")
     }
 }
 
@@ -106,7 +109,7 @@ mod tests {
         assert_eq!(measure.weight_rms(), 12.5f64.sqrt());
         assert!((measure.relative_rms() - 0.5 / 12.5f64.sqrt()).abs() < 1e-15);
         assert!((measure.decibels() - 10.0 * (12.5f64 / 0.25).log10()).abs() < 1e-12);
-        assert_eq!(measure.to_string(), "error 14.142 % rms, 5.00e-1 at most");
+        assert_eq!(measure.to_string(), "error 14.142 % rms, at most 5.00e-1");
     }
 
     #[test]

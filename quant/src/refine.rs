@@ -1,16 +1,18 @@
-//! [`Refinement`]: encoded rows made better, one code, one scale at a time.
+//! [`Refinement`]: improves encoded rows one code and one scale at a time.
 //!
-//! [`crate::Feedback`] never goes back: a code is chosen when those to its right are not known, a group's scale before its codes. With all of them
-//! given, the output error `d^T H d` of a row (`d` its weights' errors) is a quadratic function of each, whose minimum is known:
-//! for a weight, `(H d)_i / H_ii` from where it is; for a group's scale and bias, the solution of two linear equations. Each is moved in
-//! turn to the nearest value that the format has, if that lowers the error; so no row gets worse on the inputs that were seen.
+//! [`crate::Feedback`] never goes back: it chooses a code before those to its right, and a group's
+//! scale before its codes. Once all are known, the output error `d^T H d` of a row (`d` is the
+//! error of its weights) is a quadratic function of each of them, with a known minimum: for a
+//! weight, at a distance of `(H d)_i / H_ii`; for a group's scale and bias, at the solution of two
+//! linear equations. Each in turn is moved to the nearest value of the format if that lowers the
+//! error, so no row gets worse on the given inputs.
 //!
-//! How far that carries over to other inputs depends on how many were seen: with ten and more per column, and correlated inputs, two
-//! sweeps after [`crate::Feedback`] take another 5 to 30 % off the output error on inputs that were not seen; with fewer than that and inputs that are
-//! hardly correlated, it fits what is accidental.
+//! How well this generalizes depends on the number of inputs. With ten or more per column and
+//! correlated inputs, two sweeps after [`crate::Feedback`] lower the output error on unseen inputs
+//! by another 5 to 30 %. With fewer, nearly uncorrelated inputs it overfits.
 //!
-//! Source: coordinate descent for quantization as in Behdin et al., "QuantEase: Optimization-based Quantization for Language Models", 2023; the scales are an
-//! addition.
+//! Source: coordinate descent for quantization as in Behdin et al., "QuantEase: Optimization-based
+//! Quantization for Language Models", 2023; the step for scales is new here.
 
 use crate::blocks::unpack;
 use crate::encode::{MAX_GROUP, Scaling, check_finite, pack};
@@ -21,7 +23,7 @@ use crate::{EncodeError, Encoder, FeedbackError, Hessian, Mode, RowMut, ScaleTyp
 /// Rows whose `H d` is computed together.
 const ROWS: usize = 16;
 
-/// Improves encoded rows of one layer whose inputs are known.
+/// Improves encoded rows of a layer with known inputs.
 #[derive(Clone, Debug)]
 pub struct Refinement {
     cols: usize,
@@ -30,10 +32,11 @@ pub struct Refinement {
 }
 
 impl Refinement {
-    /// For a layer with these inputs; `damping` as in [`crate::Feedback::new`]. Takes `4 n^2` bytes.
+    /// Prepares a layer with these inputs; `damping` as in [`crate::Feedback::new`]. Takes `4 n^2`
+    /// bytes.
     ///
     /// # Errors
-    /// When `damping` is not positive, the Hessian is not finite, or memory is short.
+    /// If `damping` is not positive, the Hessian is not finite, or memory is short.
     pub fn new(hessian: &Hessian, damping: f64) -> Result<Self, FeedbackError> {
         let cols = hessian.cols();
         if !(damping > 0.0 && damping.is_finite()) {
@@ -61,11 +64,12 @@ impl Refinement {
         Ok(Self { cols, hessian: full })
     }
 
-    /// Improves encoded rows of `weights`, `[rows.len(), cols]`, by going `sweeps` times over all columns; one or two do most. Rows
-    /// may be given to different threads; several at a time are quicker than one.
+    /// Improves encoded rows of `weights`, `[rows.len(), cols]`, in `sweeps` passes over all
+    /// columns; one or two passes do most. Different rows may be refined on different threads;
+    /// several rows per call are faster.
     ///
     /// # Errors
-    /// When the parts do not fit together or a weight is not finite.
+    /// If the parts are inconsistent or a weight is not finite.
     pub fn refine_rows(
         &self,
         encoder: &Encoder,
@@ -90,7 +94,7 @@ impl Refinement {
             for (weights, row) in weights.chunks(cols).zip(rows.iter()) {
                 check_finite(weights, 0)?;
                 let row = Encoded::read(encoder, row, cols);
-                // The other way round, as products are subtracted.
+                // Negated, because products are subtracted.
                 let values = row.values(encoder.format().group());
                 errors.extend(values.zip(weights).map(|(value, weight)| value - weight));
                 encoded.push(row);
@@ -110,7 +114,8 @@ impl Refinement {
         Ok(())
     }
 
-    /// Goes once over all columns of a row; `slopes` is `H d`, with `d` the weights less their values.
+    /// One pass over all columns of a row; `slopes` is `H d`, where `d` is the weights minus their
+    /// values.
     fn sweep(&self, encoder: &Encoder, row: &mut Encoded, slopes: &mut [f32]) {
         let (cols, group) = (self.cols, encoder.format().group());
         for (index, codes) in row.codes.chunks_mut(group).enumerate() {
@@ -122,7 +127,8 @@ impl Refinement {
                 let value = grid.value(*code);
                 let better = grid.nearest(value + slopes[i] / line[i]);
                 let change = grid.value(better) - value;
-                // What the error changes by is this times -change: nearest is better unless rounding says otherwise.
+                // The change of the error is this times -change: the nearest value is better,
+                // except for rounding.
                 let gain = 2.0 * slopes[i] - change * line[i];
                 if better != *code && change.is_finite() && change * gain > 0.0 {
                     *code = better;
@@ -145,7 +151,8 @@ impl Refinement {
         }
     }
 
-    /// By what a group's scale and bias should change, such that both sums are values of their type; nothing if that is no gain.
+    /// The best changes of a group's scale and bias such that both remain values of their type;
+    /// `None` if nothing is gained.
     fn fit(
         &self,
         encoder: &Encoder,
@@ -154,7 +161,7 @@ impl Refinement {
         slopes: &[f32],
         [scale, bias]: [f32; 2],
     ) -> Option<(f32, f32)> {
-        // The error changes by -2 (s u + b v) + s^2 qq + 2 s b q1 + b^2 ones for changes s and b.
+        // For changes s and b the error changes by -2 (s u + b v) + s^2 qq + 2 s b q1 + b^2 ones.
         let [mut qq, mut q1, mut ones, mut u, mut v] = [0.0f64; 5];
         for (i, &code) in (start..).zip(codes) {
             let line = &self.hessian[i * self.cols + start..i * self.cols + start + codes.len()];
@@ -168,7 +175,7 @@ impl Refinement {
             v += slope;
         }
         let determinant = qq * ones - q1 * q1;
-        // The same code everywhere: no scale can be fitted.
+        // All codes are equal: no scale can be fitted.
         if determinant.is_nan() || determinant <= 1e-9 * qq * ones {
             return None;
         }
@@ -176,11 +183,11 @@ impl Refinement {
         let exact = f64::from(scale) + (u * ones - v * q1) / determinant;
         let new_scale = float.round(exact as f32);
         let s = f64::from(new_scale) - f64::from(scale);
-        // The best bias for the scale as rounded.
+        // The best bias for the rounded scale.
         let new_bias = float.round((f64::from(bias) + (v - s * q1) / ones) as f32);
         let b = f64::from(new_bias) - f64::from(bias);
         let change = -2.0 * (s * u + b * v) + s * s * qq + 2.0 * s * b * q1 + b * b * ones;
-        // A change that f32 cannot hold exactly would not lead to these values.
+        // f32 must hold the changes exactly, else they would not lead to these values.
         let (s, b) = (s as f32, b as f32);
         let exact = scale + s == new_scale && bias + b == new_bias;
         (change < 0.0 && exact && new_scale != 0.0 && s.is_finite() && b.is_finite())
@@ -188,7 +195,7 @@ impl Refinement {
     }
 }
 
-/// A row, unpacked.
+/// An unpacked row.
 struct Encoded {
     codes: Vec<u8>,
     scalings: Vec<Scaling>,
@@ -200,7 +207,7 @@ impl Encoded {
         let format = encoder.format();
         let mut values = vec![0.0; cols];
         unpack(row.codes, format.bits(), &mut values, f32::from);
-        // Whole numbers below 256.
+        // Integers below 256.
         let codes = values.into_iter().map(|value| value as u8).collect();
         let scalings: Vec<Scaling> = match (format.mode(), format.scale_type(encoder.float())) {
             (Mode::Affine, ScaleType::Float(float)) => {
@@ -220,7 +227,7 @@ impl Encoded {
         Self { codes, scalings, grids }
     }
 
-    /// The weights that the row has before it is changed.
+    /// The weights of the row before it is changed.
     fn values(&self, group: usize) -> impl Iterator<Item = f32> {
         let groups = self.codes.chunks(group).zip(&self.grids);
         groups.flat_map(|(codes, grid)| codes.iter().map(|&code| grid.value(code)))
@@ -247,7 +254,7 @@ mod tests {
     const COUNT: usize = 24;
 
     #[test]
-    fn encoded_rows_get_better_on_inputs_that_were_not_seen() {
+    fn encoded_rows_improve_on_unseen_inputs() {
         let mut seen = Hessian::new(COLS).unwrap();
         seen.add(&inputs(2500, 6)).unwrap();
         let mut unseen = Hessian::new(COLS).unwrap();
@@ -282,7 +289,8 @@ mod tests {
 
     #[test]
     fn no_row_gets_worse_with_any_sweep() {
-        // Fewer inputs than columns, so that the minimum is far away; hardly any damping, as it is not part of the error.
+        // Fewer inputs than columns put the minimum far away; little damping, since it is not part
+        // of the error.
         let mut hessian = Hessian::new(COLS).unwrap();
         hessian.add(&inputs(100, 6)).unwrap();
         let refinement = Refinement::new(&hessian, 1e-6).unwrap();

@@ -1,17 +1,18 @@
 //! Dense triangular algebra for [`crate::Feedback`]: a Cholesky factor and its inverse, in place and blocked.
 //!
-//! Matrices are row-major, `[n, n]`. Everything large is one product, [`subtract_product`], which goes over its operands in pieces
-//! that stay in the cache.
+//! Matrices are row-major, `[n, n]`. All heavy work is one product, [`subtract_product`], which
+//! processes its operands in pieces that stay in the cache.
 
 use std::ops::{Add, Mul, Sub};
 
-/// Rows that are treated at once.
+/// Rows processed at once.
 const BLOCK: usize = 64;
 /// Columns of a piece of a product: with [`BLOCK`] rows in f64, 128 KiB.
 const STRIP: usize = 256;
 
-/// `target[r][c] -= sum_k factors[r][k] * source[k][c]` for `c` in `0..width`. Each operand is the rows of its slice, `stride` apart; there are
-/// as many `r` as `factors` has rows and `depth` values of `k`.
+/// `target[r][c] -= sum_k factors[r][k] * source[k][c]` for `c` in `0..width`. The rows of each
+/// operand are `stride` apart in its slice; `r` runs over the rows of `factors`, and `k` over
+/// `depth` values.
 pub(crate) fn subtract_product<T>(
     (target, target_stride): (&mut [T], usize),
     (factors, factors_stride): (&[T], usize),
@@ -50,15 +51,17 @@ pub(crate) fn subtract_product<T>(
     }
 }
 
-/// Replaces the lower triangle of a symmetric matrix `A` by `L`, `A = L L^T`. The rest is not looked at, and holds anything afterwards.
-/// If the matrix is not positive definite, gives the row at which that shows.
+/// Replaces the lower triangle of a symmetric matrix `A` by `L`, `A = L L^T`. The rest is not read
+/// and holds arbitrary values afterwards. If the matrix is not positive definite, returns the row
+/// at which that was detected.
 pub(crate) fn cholesky(a: &mut [f64], n: usize) -> Result<(), usize> {
     let mut transposed = vec![0.0; BLOCK.min(n) * n];
     let mut panel = vec![0.0; BLOCK.min(n) * n];
     for start in (0..n).step_by(BLOCK) {
         let end = (start + BLOCK).min(n);
         let width = end - start;
-        // The block's columns, from the diagonal down: each row needs those above it within the block.
+        // The block's columns, from the diagonal down: each row needs those above it within the
+        // block.
         for i in start..n {
             let (above, row) = a.split_at_mut(i * n);
             for j in start..end.min(i + 1) {
@@ -67,7 +70,7 @@ pub(crate) fn cholesky(a: &mut [f64], n: usize) -> Result<(), usize> {
                 };
                 if j == i {
                     let pivot = row[i] - dot(row, row);
-                    // Also refuses NaN.
+                    // This also refuses NaN.
                     if !(pivot > 0.0 && pivot.is_finite()) {
                         return Err(i);
                     }
@@ -78,7 +81,8 @@ pub(crate) fn cholesky(a: &mut [f64], n: usize) -> Result<(), usize> {
                 }
             }
         }
-        // What is right of and below the block: A -= P P^T, a band of rows at a time so that only the triangle is computed.
+        // The part below and to the right of the block: A -= P P^T, a band of rows at a time so
+        // that only the triangle is computed.
         let rest = n - end;
         for r in 0..rest {
             for k in 0..width {
@@ -102,7 +106,7 @@ pub(crate) fn cholesky(a: &mut [f64], n: usize) -> Result<(), usize> {
     Ok(())
 }
 
-/// Replaces a lower triangle `L` by its inverse. What is above the diagonal is set to zero.
+/// Replaces a lower triangle `L` by its inverse, and sets the part above the diagonal to zero.
 pub(crate) fn invert(l: &mut [f64], n: usize) {
     for (i, row) in l.chunks_mut(n).enumerate() {
         row[i + 1..].fill(0.0);
@@ -113,7 +117,8 @@ pub(crate) fn invert(l: &mut [f64], n: usize) {
         let (above, rows) = l.split_at_mut(start * n);
         let block = &mut block[..(end - start) * n];
         block.fill(0.0);
-        // -L[block][..start] X[..start]: X is triangular as well, but the zeros of whole blocks are all that would be saved.
+        // -L[block][..start] X[..start]: X is triangular too, but skipping its zeros would save
+        // only whole blocks.
         if start > 0 {
             subtract_product((block, n), (rows, n), (above, n), [start, start]);
         }
@@ -151,8 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn factor_and_inverse_multiply_to_what_they_must() {
-        // Within a block, whole blocks, and a ragged last one; strips of columns too.
+    fn factor_and_inverse_multiply_correctly() {
+        // Sizes within a block, of whole blocks, and with a ragged last one; strips of columns too.
         for n in [1, 5, 64, 130, 333] {
             let a = matrix(n);
             let mut l = a.clone();
@@ -177,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_indefinite_matrix_is_refused_where_it_shows() {
+    fn indefinite_matrices_are_refused_with_the_row() {
         let mut a = matrix(100);
         a[70 * 100 + 70] = -1.0;
         assert_eq!(cholesky(&mut a, 100), Err(70));

@@ -1,4 +1,5 @@
-//! Layers of GPTQ, AWQ and FP8 checkpoints: `vectors/foreign.safetensors`, made by `tests/reference/foreign_vectors.py`.
+//! Layers of GPTQ, AWQ and FP8 checkpoints: `vectors/foreign.safetensors`, made by
+//! `tests/reference/foreign_vectors.py`.
 
 use kinglet_quant::foreign::{Awq, Converted, ForeignError, Fp8, Gptq, awq, fp8, gptq};
 use kinglet_quant::{DType, EncodeError, ErrorMeasure, Format, Mode, Quantized, decode};
@@ -105,12 +106,13 @@ fn weights_are_those_of_the_source() {
             let mut measure = ErrorMeasure::new();
             measure.add(&weights, &found);
             if name == "gptq.narrow" {
-                // Taken over, but products with scales of 24 bits are rounded.
+                // Taken over unchanged, but products with scales of 24 bits are rounded.
                 assert_eq!(matrix.format().bits(), 4);
                 assert!(measure.relative_rms() < 1e-6, "{name}: {measure}");
                 continue;
             }
-            // Encoded anew at 8 bits: half a step is 1/510 of a group's range; rounding to a scale that makes zero exact adds to it.
+            // Encoded again at 8 bits: half a step is 1/510 of a group's range, plus the rounding
+            // to a scale that makes zero exact.
             assert_eq!(matrix.format(), Format::affine(8, 32).unwrap());
             assert!(measure.relative_rms() < 0.01, "{name}: {measure}");
         }
@@ -121,11 +123,11 @@ fn weights_are_those_of_the_source() {
 fn scales_keep_their_type_where_biases_fit_it() {
     with_file(|file| {
         for (name, bits, group, float) in [
-            // 13 times an 11-bit scale does not fit f16; 8 times it does.
+            // 13 times an 11-bit scale does not fit f16; 8 times does.
             ("gptq.plain", 4, 32, DType::F32),
             ("gptq.symmetric", 4, 64, DType::F16),
             ("gptq.v2", 4, 128, DType::F32),
-            // Groups of the whole column: repeated for the largest of ours that divides 96.
+            // Groups of the whole column are repeated for our largest group that divides 96.
             ("gptq.column", 4, 32, DType::F32),
             ("gptq.runs", 4, 64, DType::F32),
             ("gptq.narrow", 4, 32, DType::F32),
@@ -140,7 +142,7 @@ fn scales_keep_their_type_where_biases_fit_it() {
 }
 
 #[test]
-fn one_scale_for_all_is_exact_as_a_factor() {
+fn single_scales_are_exact_as_factors() {
     with_file(|file| {
         let layer = Layer::new(file, "fp8.tensor");
         let converted = fp8(&Fp8 { factor: true, ..layer.fp8() }).unwrap();
@@ -155,7 +157,7 @@ fn one_scale_for_all_is_exact_as_a_factor() {
 }
 
 #[test]
-fn what_does_not_fit_together_is_refused() {
+fn inconsistent_parts_are_refused() {
     with_file(|file| {
         let layer = Layer::new(file, "gptq.shuffled");
         let good = layer.gptq();

@@ -1,11 +1,12 @@
-//! Bit for bit what `mlx.core` quantizes and dequantizes: `vectors/mlx.safetensors`, made by `tests/reference/mlx_vectors.py`.
+//! Compares with what `mlx.core` quantizes and dequantizes, bit for bit: `vectors/mlx.safetensors`,
+//! made by `tests/reference/mlx_vectors.py`.
 
 use kinglet_quant::{Blocks, DType, Encoder, Format, Mode, Quantized, decode};
 use safetensors::SafeTensors;
 
 const COLUMNS: usize = 128;
 
-/// All formats with the names that they have in the file.
+/// All formats, with their names in the file.
 fn formats() -> Vec<(String, Format)> {
     let mut formats = Vec::new();
     for bits in Format::AFFINE_BITS {
@@ -27,7 +28,7 @@ fn floats(dtype: DType, bytes: &[u8]) -> Vec<f32> {
 }
 
 #[test]
-fn encode_and_decode_are_those_of_mlx() {
+fn encode_and_decode_agree_with_mlx() {
     let file = include_bytes!("vectors/mlx.safetensors");
     let file = SafeTensors::deserialize(file).unwrap();
     let bytes = |name: &str| file.tensor(name).unwrap().data();
@@ -64,7 +65,7 @@ fn encode_and_decode_are_those_of_mlx() {
 
             let blocks = Blocks::new(format, float, [rows, COLUMNS], codes, scales, biases);
             let blocks = blocks.unwrap().with_factor(encoder.factor());
-            // With a global scale MLX computes in f32, whatever type is asked for.
+            // With a global scale MLX computes in f32, whatever type is requested.
             let decoded_type = if scaled { DType::F32 } else { float };
             let expected = floats(decoded_type, part("decoded"));
             let mut decoded = vec![0.0; COLUMNS];

@@ -11,208 +11,210 @@ use crate::session::saved_state::SavedStateError;
 use crate::weights::WeightsError;
 use crate::weights::folder::NotAModel;
 
-/// What can go wrong between a model folder and its logits.
+/// Any failure between opening a model folder and returning its logits.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// No model is where one was looked for.
+    /// The path holds no model.
     NotAModel(NotAModel),
     /// A file of the model folder can't be read.
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file of the model folder is larger than such a file can sensibly be.
+    /// A file of the model folder is larger than the limit for its kind.
     TooLarge {
         /// The file.
         path: PathBuf,
         /// Its size in bytes.
         bytes: u64,
-        /// The largest size that is read.
+        /// The largest size accepted, in bytes.
         limit: u64,
     },
-    /// `config.json` can't be understood or describes a model that is not supported.
+    /// `config.json` is invalid, or describes a model that is not supported.
     Config {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: ModelError,
     },
     /// The weights can't be read or don't fit the model.
     Weights(WeightsError),
     /// A checkpoint can't be quantized.
     Quantize(QuantizeError),
-    /// A token id that the embedding has no row for.
+    /// A token id has no row in the embedding.
     TokenOutOfRange {
         /// The id.
         id: u32,
-        /// Its place in the tokens given.
+        /// Index of the token in the input.
         index: usize,
-        /// Rows of the embedding: ids are below this.
+        /// Rows of the embedding. Valid ids are below this.
         vocab: usize,
     },
-    /// Vectors to be fed that are not whole.
+    /// The embeddings passed in are not a whole number of vectors.
     EmbeddingsLength {
-        /// Floats given.
+        /// Number of floats passed.
         floats: usize,
-        /// Floats of a vector.
+        /// Floats in one vector.
         width: usize,
     },
-    /// A vector to be fed that has an infinite element, or one that is no number.
+    /// An embedding passed in has an element that is infinite or NaN.
     EmbeddingNotFinite {
-        /// Its place among those given.
+        /// Index of the vector in the input.
         vector: usize,
-        /// The element's place in it.
+        /// Index of the element in the vector.
         element: usize,
     },
-    /// A run without tokens.
+    /// A run has no tokens.
     EmptyRun,
-    /// A session or a snapshot was given to a model that it was not made by.
+    /// A session or a snapshot was used with a model that did not create it.
     ForeignSession,
-    /// A step failed half-way: the session's state is no longer that of any sequence of tokens.
+    /// An earlier step failed midway, so the session's state matches no sequence of tokens.
     PoisonedSession,
-    /// No logits are known that a token could be chosen from: the last step was asked for none.
+    /// There are no logits to choose a token from: the last step computed none.
     NoLogits,
-    /// No token can be chosen.
+    /// Sampling could not choose a token.
     Sampling(SamplingError),
-    /// The session would exceed the context that it was limited to.
+    /// The session would exceed its context limit.
     ContextFull {
-        /// Tokens that it holds.
+        /// Tokens the session holds.
         held: usize,
-        /// Tokens that were to be added.
+        /// Tokens that would be added.
         more: usize,
-        /// The limit.
+        /// The limit, in tokens.
         limit: usize,
     },
-    /// A session was to go back to a position that its state can't be brought to.
+    /// The session's state can't be brought back to the requested position.
     NotReachable {
-        /// The position.
+        /// The requested position.
         position: usize,
-        /// Tokens that it holds.
+        /// Tokens the session holds.
         held: usize,
-        /// The last position before it that can be reached.
+        /// The nearest reachable position below it.
         below: Option<usize>,
-        /// The first position after it that can be reached.
+        /// The nearest reachable position above it.
         above: Option<usize>,
     },
-    /// A key/value cache was to be cut where it does not reach.
+    /// A key/value cache can't be cut at a position that it doesn't hold.
     CutOutOfRange {
-        /// The position.
+        /// The requested position.
         position: usize,
-        /// Positions that it reaches to.
+        /// Positions the cache holds.
         held: usize,
     },
-    /// A state that was given is not what the plan has in its place.
+    /// A state passed in doesn't match the plan's state of that id.
     StateForm {
-        /// Its place in the plan's states.
+        /// Index in the plan's states.
         id: usize,
     },
-    /// A saved session can't be loaded, or a session not be saved.
+    /// A saved session can't be loaded, or a session can't be saved.
     SavedState {
         /// The file, if it is one.
         path: Option<PathBuf>,
-        /// Why.
+        /// The reason.
         source: SavedStateError,
     },
-    /// The backend can't do this yet.
+    /// The backend doesn't support an operation.
     Unsupported {
-        /// What.
+        /// The operation.
         what: &'static str,
     },
-    /// The step was stopped by a [`Cancel`](crate::Cancel): the sessions are what they were before.
+    /// A [`Cancel`](crate::Cancel) stopped the step. The sessions are as they were before it.
     Cancelled,
-    /// The system has no memory for this.
+    /// The host has too little memory.
     OutOfMemory {
-        /// What for.
+        /// What the memory was for.
         what: &'static str,
-        /// Bytes asked for.
+        /// Bytes requested.
         bytes: usize,
     },
-    /// An op gave NaN or infinity (looked for in debug builds only).
+    /// An op produced NaN or infinity. Checked in debug builds only.
     NonFinite {
         /// Index of the op in the plan.
         index: usize,
         /// Its name.
         op: &'static str,
     },
-    /// The system refused a thread.
+    /// The system refused to start a thread.
     Threads(std::io::Error),
-    /// There is no adapter that can compute, or not the one that was asked for.
+    /// No usable adapter was found, or not the requested one.
     NoAdapter {
-        /// What was asked for.
+        /// The requested adapter.
         wanted: String,
-        /// What there is, a line each; empty when there is nothing.
+        /// The adapters found, one line each. Empty if there are none.
         found: Vec<String>,
     },
-    /// The device is gone: its driver was reset, it was unplugged or switched off. Models on it must be opened again; what was
-    /// written to memory or a file before ([`Session::write_to`](crate::Session::write_to)) can go on there, or on another backend.
+    /// The device was lost: its driver was reset, or it was unplugged or switched off. Open its
+    /// models again. Sessions that were saved to memory or a file before
+    /// ([`Session::write_to`](crate::Session::write_to)) can go on there, or on another backend.
     DeviceLost {
         /// The adapter.
         adapter: String,
-        /// What the driver says.
+        /// The driver's message.
         message: String,
     },
-    /// The device has no memory for this.
+    /// The device has too little memory.
     DeviceMemory {
-        /// What for.
+        /// What the memory was for.
         what: &'static str,
-        /// Bytes asked for.
+        /// Bytes requested.
         bytes: u64,
     },
-    /// Something is larger than the device can work with.
+    /// Something exceeds a limit of the device.
     DeviceLimit {
-        /// What.
+        /// What exceeds it.
         what: String,
-        /// What it needs.
+        /// The size needed.
         needed: u64,
-        /// What there is.
+        /// The device's limit.
         limit: u64,
     },
-    /// The device did not answer.
+    /// The device did not answer in time.
     DeviceTimeout {
         /// The adapter.
         adapter: String,
-        /// How long was waited.
+        /// How long the host waited, in seconds.
         seconds: u64,
     },
-    /// The device refused a command: a fault of Kinglet or of the driver.
+    /// The device refused a command: a bug in Kinglet or in the driver.
     Device {
         /// The adapter.
         adapter: String,
-        /// What it says.
+        /// The driver's message.
         message: String,
     },
-    /// An option is out of its range.
+    /// An option is out of range.
     Option {
         /// Its name.
         name: &'static str,
-        /// What was given.
+        /// The value given.
         value: String,
-        /// What is possible.
+        /// The values accepted.
         expected: &'static str,
     },
-    /// A model that shall draft has another vocabulary than the one it shall draft for.
+    /// The draft model's vocabulary differs from the target model's.
     DraftVocabulary {
-        /// Tokens that the draft model knows.
+        /// Tokens in the draft model's vocabulary.
         draft: usize,
-        /// Tokens that the other one knows.
+        /// Tokens in the target model's vocabulary.
         target: usize,
     },
-    /// A model that shall draft means something else by a token than the one it shall draft for.
+    /// A token id stands for different text in the draft model and in the target model.
     DraftToken {
-        /// The token.
+        /// The id.
         id: u32,
-        /// What it is to the draft model; `None`: nothing.
+        /// The draft model's token; `None` if it has none.
         draft: Option<String>,
-        /// What it is to the other one.
+        /// The target model's token; `None` if it has none.
         target: Option<String>,
     },
 }
 
 impl Error {
-    /// Whether a device is to blame, so that the same may succeed on another one or on the processor.
+    /// Whether the device is at fault, so that the same call may succeed on another device or on
+    /// the CPU.
     pub fn is_of_device(&self) -> bool {
         matches!(
             self,
@@ -233,10 +235,10 @@ impl fmt::Display for Error {
             Self::Read { path, source } => write!(f, "can't read {}: {source}", path.display()),
             Self::TooLarge { path, bytes, limit } => write!(
                 f,
-                "{} has {bytes} bytes; at most {limit} are read: is it the right file?",
+                "{} has {bytes} bytes, more than the limit of {limit}; is it the right file?",
                 path.display()
             ),
-            // The source names the file.
+            // `source` names the file already.
             Self::Config { path, source } => {
                 write!(f, "{}: {source}", path.parent().unwrap_or(path).display())
             }
@@ -244,12 +246,12 @@ impl fmt::Display for Error {
             Self::Quantize(source) => source.fmt(f),
             Self::TokenOutOfRange { id, index, vocab } => write!(
                 f,
-                "token {id} (number {index} of those given) is not in the vocabulary: ids go from 0 to {}",
+                "token {id} (at index {index}) is not in the vocabulary: ids go from 0 to {}",
                 vocab.saturating_sub(1)
             ),
             Self::EmbeddingsLength { floats, width } => write!(
                 f,
-                "{floats} floats are no embeddings: each takes {width}, and there must be a whole number of them"
+                "{floats} floats are not a whole number of embeddings of {width} each"
             ),
             Self::EmbeddingNotFinite { vector, element } => {
                 write!(f, "element {element} of embedding {vector} is not finite")
@@ -262,66 +264,66 @@ impl fmt::Display for Error {
                 write!(f, "the session holds {held} tokens: it can't go back to {position}")
             }
             Self::NotReachable { position, held, below, above } => {
-                write!(f, "the session can't go back to {position} of its {held} tokens: no state was retained there")?;
+                write!(f, "the session can't go back to {position} of its {held} tokens: no state is retained there")?;
                 match (below, above) {
                     (Some(below), Some(above)) => {
-                        write!(f, "; the nearest that it can go back to are {below} and {above}")
+                        write!(f, "; the nearest reachable positions are {below} and {above}")
                     }
                     (Some(near), None) | (None, Some(near)) => {
-                        write!(f, "; the nearest that it can go back to is {near}")
+                        write!(f, "; the nearest reachable position is {near}")
                     }
                     (None, None) => Ok(()),
                 }
             }
             Self::CutOutOfRange { position, held } => write!(
                 f,
-                "a key/value cache of {held} positions can't be cut at {position}: that is not held"
+                "a key/value cache of {held} positions can't be cut at {position}"
             ),
             Self::StateForm { id } => {
-                write!(f, "state {id} is not of the form that the plan gives it")
+                write!(f, "state {id} doesn't match the plan")
             }
             Self::SavedState { path: Some(path), source } => {
                 write!(f, "saved session {}: {source}", path.display())
             }
             Self::SavedState { path: None, source } => write!(f, "saved session: {source}"),
-            Self::Unsupported { what } => write!(f, "{what} is not possible on this backend"),
+            Self::Unsupported { what } => write!(f, "this backend doesn't support {what}"),
             Self::Cancelled => f.write_str("cancelled"),
             Self::PoisonedSession => f.write_str(
-                "an earlier step of this session failed half-way: start a new session or go back to a snapshot",
+                "an earlier step of this session failed midway: start a new session or go back to a snapshot",
             ),
             Self::ContextFull { held, more, limit } => write!(
                 f,
                 "the session holds {held} tokens; {more} more would exceed its limit of {limit}"
             ),
             Self::OutOfMemory { what, bytes } => {
-                write!(f, "no memory for {what}: {bytes} bytes were refused")
+                write!(f, "not enough memory for {what} ({bytes} bytes)")
             }
             Self::NonFinite { index, op } => {
-                write!(f, "op {index} ({op}) gave NaN or infinity: are the weights sound?")
+                write!(f, "op {index} ({op}) produced NaN or infinity; are the weights intact?")
             }
             Self::Threads(source) => write!(f, "can't start a thread: {source}"),
             Self::NoAdapter { wanted, found } if found.is_empty() => write!(
                 f,
-                "there is no {wanted}: no graphics driver was found ({}); the CPU backend needs none",
+                "no {wanted}: found no graphics driver ({}); the CPU backend needs none",
                 crate::GRAPHICS
             ),
             Self::NoAdapter { wanted, found } => {
-                write!(f, "there is no {wanted}; found: {}", found.join("; "))
+                write!(f, "no {wanted}; found: {}", found.join("; "))
             }
             Self::DeviceLost { adapter, message } => {
                 write!(f, "{adapter} was lost: {message}; open the model again")
             }
             Self::DeviceMemory { what, bytes } => write!(
                 f,
-                "the device has no memory for {what}: {bytes} bytes were refused; \
-                 take a smaller or more strongly quantized model, or the CPU backend"
+                "the device has too little memory for {what} ({bytes} bytes); \
+                 use a smaller model, fewer bits per weight, or the CPU backend"
             ),
             Self::DeviceLimit { what, needed, limit } => {
-                write!(f, "{what} needs {needed}; this device has {limit} at most")
+                write!(f, "{what} needs {needed}; the limit of this device is {limit}")
             }
             Self::DraftVocabulary { draft, target } => write!(
                 f,
-                "the draft model knows {draft} tokens and the model {target}: take two with the same tokenizer"
+                "the draft model has {draft} tokens and the target model {target}; both must have the same tokenizer"
             ),
             Self::DraftToken { id, draft, target } => {
                 let show = |token: &Option<String>| {
@@ -330,15 +332,15 @@ impl fmt::Display for Error {
                 let (draft, target) = (show(draft), show(target));
                 write!(
                     f,
-                    "token {id} is {draft} to the draft model and {target} to the model: take two with the same tokenizer"
+                    "token {id} is {draft} in the draft model and {target} in the target model; both must have the same tokenizer"
                 )
             }
             Self::DeviceTimeout { adapter, seconds } => {
-                write!(f, "{adapter} gave no answer within {seconds} s")
+                write!(f, "{adapter} did not answer within {seconds} s")
             }
             Self::Device { adapter, message } => write!(f, "{adapter}: {message}"),
             Self::Option { name, value, expected } => {
-                write!(f, "{name} can't be {value}: {expected}")
+                write!(f, "{name} can't be {value}: expected {expected}")
             }
         }
     }
@@ -383,7 +385,7 @@ impl From<SamplingError> for Error {
     }
 }
 
-/// Makes `vec` at least `len` long; what it holds there is unspecified.
+/// Grows `vec` to at least `len` elements. Their values are unspecified.
 pub(crate) fn grow(vec: &mut Vec<f32>, len: usize, what: &'static str) -> Result<(), Error> {
     if vec.len() < len {
         vec.try_reserve_exact(len - vec.len())

@@ -10,9 +10,19 @@
 //! # Ok::<(), kinglet::Error>(())
 //! ```
 //!
-//! The way of the data: `config.json` becomes a [`ModelSpec`] (what to compute), that becomes a
-//! [`Plan`](plan::Plan) (how, for no device in particular), a [`backend`] makes it an executable, and
-//! a [`Session`] owns the state of one sequence. [`answer`] is the loop from a prompt to text.
+//! The path of the data: `config.json` becomes a [`ModelSpec`] (what to compute), the spec becomes
+//! a [`Plan`](plan::Plan) (how to compute it, on any device), and a [`backend`] makes the plan an
+//! executable. A [`Session`] holds the state of one sequence. [`answer`] runs the loop from a
+//! prompt to text.
+//!
+//! # In the browser
+//!
+//! Nothing may block there. [`Model::open_async`] awaits the device, and
+//! [`PrefixCache::prefill_async`] and [`Generation::next_token_async`] await its results. Weights
+//! behind a [`ReadAt`](weights::ReadAt) are neither mapped nor in memory: they are read piece by
+//! piece for a device, or all at once ([`Weights::make_resident`](weights::Weights::make_resident))
+//! for the CPU. Its vector code is compiled if `simd128` is enabled for the whole build; there is
+//! nothing to detect.
 
 pub mod answer;
 pub mod backend;
@@ -36,9 +46,11 @@ pub mod weights;
 pub use backend::cpu::simd::Isa;
 pub use backend::cpu::{Spawn, TeamThread};
 #[cfg(feature = "wgpu")]
-pub use backend::gpu::wgpu::adapter::{AdapterInfo, AdapterKind, adapters};
+pub use backend::gpu::adapter::{AdapterInfo, AdapterKind};
 #[cfg(feature = "wgpu")]
-pub use backend::gpu::wgpu::capabilities::Capabilities;
+pub use backend::gpu::capabilities::Capabilities;
+#[cfg(feature = "wgpu")]
+pub use backend::gpu::wgpu::adapters;
 pub use backend::{Backend, Logits};
 pub use cancel::Cancel;
 pub use error::Error;
@@ -60,7 +72,7 @@ pub use weights::ReadAt;
 pub use weights::checkpoint::{Checkpoint, read_config, read_spec};
 pub use weights::folder::{NotAModel, resolve_folder};
 
-/// The graphics interfaces that devices are looked for with here, in words.
+/// The graphics APIs that this build looks for devices with, as text for messages.
 pub const GRAPHICS: &str = if cfg!(windows) {
     "Vulkan, or DX12 with dxcompiler.dll beside the program"
 } else if cfg!(target_vendor = "apple") {

@@ -1,4 +1,4 @@
-//! [`Model`]: a checkpoint made ready to run.
+//! [`Model`]: a checkpoint that is ready to run.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -11,11 +11,11 @@ use crate::cancel::Cancel;
 use crate::model_options::ModelOptions;
 use crate::plan::Plan;
 use crate::session::saved_state::Identity;
-use crate::session::{Retained, Session, SharedState, Taken, Vector};
+use crate::session::{Retained, Session, SharedState, TokenList, Vector};
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::{CheckOptions, Weights};
 
-/// A checkpoint made ready to run. Clones share everything.
+/// A checkpoint that is ready to run. Clones share everything.
 #[derive(Clone)]
 pub struct Model {
     shared: Arc<Shared>,
@@ -31,26 +31,27 @@ struct Shared {
     identity: OnceLock<Identity>,
 }
 
-/// One session's share of a step.
+/// The part of a step that belongs to one session.
 pub struct Run<'a> {
     /// The session that takes the tokens.
     pub session: &'a mut Session,
-    /// At least one.
+    /// Tokens to feed; at least one.
     pub tokens: &'a [u32],
-    /// What [`Session::logits`] holds afterwards.
+    /// Which logits [`Session::logits`] holds afterwards.
     pub logits: Logits,
 }
 
-/// Vectors that a run takes in place of its tokens.
+/// Vectors that a run takes in place of its tokens' embeddings.
 #[derive(Clone, Copy)]
 pub(crate) struct Embedded<'a> {
     /// `[tokens, width]`.
     pub(crate) floats: &'a [f32],
-    /// Their identities, `[tokens]`: the run's tokens are their ids.
+    /// The identity of each vector, `[tokens]`. The run's tokens are the ids of these.
     pub(crate) held: &'a [Arc<Vector>],
 }
 
-/// What the sessions of `runs` are, to come back to: nothing where every run is a single token.
+/// Snapshots of the sessions of `runs` with their logits, to undo a cancelled step. Empty if every
+/// run is a single token.
 fn before(runs: &[Run<'_>]) -> Result<Vec<(Box<dyn SessionState>, Vec<f32>)>, Error> {
     if runs.iter().all(|run| run.tokens.len() == 1) {
         return Ok(Vec::new());
@@ -59,21 +60,22 @@ fn before(runs: &[Run<'_>]) -> Result<Vec<(Box<dyn SessionState>, Vec<f32>)>, Er
 }
 
 impl Model {
-    /// Opens the checkpoint in `folder`: `config.json` and `model.safetensors`, or the shards that
-    /// `model.safetensors.index.json` names. Names, shapes and types of all tensors are checked first.
+    /// Opens the checkpoint in `folder`: `config.json` and either `model.safetensors` or the shards
+    /// that `model.safetensors.index.json` names. Checks the names, shapes and types of all tensors
+    /// first.
     ///
     /// # Errors
-    /// When a file is missing, broken or doesn't fit the others, or an option is out of range.
+    /// If a file is missing, broken or doesn't match the others, or an option is out of range.
     pub fn open(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, Error> {
         let check = CheckOptions { strict: options.strict };
         Self::prepare(Checkpoint::open(folder, check)?, options)
     }
 
-    /// [`Model::open`] on a backend of the caller's: `compile` is given the plan and the weights in place of
-    /// [`backend::compile`], and what it returns computes.
+    /// Opens a checkpoint with a custom backend: `compile` gets the plan and the weights, as
+    /// [`backend::compile`] does, and returns the executable that computes.
     ///
     /// # Errors
-    /// As [`Model::open`], and those of `compile`.
+    /// Those of [`Model::open`] and of `compile`.
     pub fn open_with(
         folder: impl AsRef<Path>,
         options: &ModelOptions,
@@ -86,7 +88,7 @@ impl Model {
         })
     }
 
-    /// Makes a checkpoint ready to run on the backend that `options` name.
+    /// Compiles a checkpoint for the backend that `options` name.
     fn prepare(checkpoint: Checkpoint, options: &ModelOptions) -> Result<Self, Error> {
         Self::compiled(checkpoint, options, |spec, plan, weights| {
             if backend::needs_resident(options) {
@@ -117,8 +119,8 @@ impl Model {
         })
     }
 
-    /// [`Model::open`] where nobody can wait for a device, as in a browser. Only that is waited for, and its test: files are read and weights
-    /// brought to the device at once.
+    /// [`Model::open`] without blocking, for example in a browser. Only opening the device and its
+    /// self-test are awaited; files are read and weights are uploaded synchronously.
     ///
     /// # Errors
     /// As [`Model::open`].
@@ -127,22 +129,22 @@ impl Model {
         options: &ModelOptions,
     ) -> Result<Self, Error> {
         let check = CheckOptions { strict: options.strict };
-        // It stays open until the model has it.
+        // The device stays open until the model holds it.
         let device = backend::Awaited::open(options).await?;
         let checkpoint = Checkpoint::open(folder, check)?;
         device.test(&checkpoint.spec, &checkpoint.weights, options).await?;
         Self::prepare(checkpoint, options)
     }
 
-    /// A session without tokens.
+    /// Creates a session without tokens.
     ///
     /// # Errors
-    /// When there is no memory for its state.
+    /// If there is not enough memory for its state.
     pub fn session(&self) -> Result<Session, Error> {
         Ok(Session {
             model: self.clone(),
             state: self.shared.executable.new_state()?,
-            tokens: Taken::default(),
+            tokens: TokenList::default(),
             logits: Vec::new(),
             retained: Retained::default(),
             poisoned: false,
@@ -151,12 +153,13 @@ impl Model {
         })
     }
 
-    /// Runs the tokens of all `runs`, together as far as they fit into a step, and waits for them.
+    /// Feeds the tokens of all `runs` and waits. Runs share steps as far as they fit.
     ///
     /// # Errors
-    /// When a run is empty, a token is out of range, a session is full, poisoned or another model's: then
-    /// nothing has changed. When memory runs out or (in debug builds) a result is not finite: then the sessions
-    /// of the runs are poisoned. [`Error::Cancelled`] by a session's [`Cancel`]: then nothing has changed either.
+    /// If a run is empty, a token is out of range, or a session is full, poisoned or of another
+    /// model; the sessions are then unchanged. [`Error::Cancelled`] if a session's [`Cancel`] is
+    /// set; the sessions are then unchanged too. If memory runs out or (in debug builds) a result
+    /// is not finite; the sessions are then poisoned.
     pub fn step(&self, runs: &mut [Run<'_>]) -> Result<(), Error> {
         pollster::block_on(self.step_async(runs))
     }
@@ -172,13 +175,15 @@ impl Model {
         self.advance(runs, None).await
     }
 
-    /// What [`Model::step_async`] does once all is checked. With `vectors` there is one run, and they are taken in place of its tokens.
+    /// [`Model::step_async`] after its checks. With `vectors` there is exactly one run, which takes
+    /// them in place of its tokens' embeddings.
     pub(crate) async fn advance(
         &self,
         runs: &mut [Run<'_>],
         vectors: Option<Embedded<'_>>,
     ) -> Result<(), Error> {
-        // A mapped file that was cut short would end the process where it is read: an error is better.
+        // If a mapped file was truncated, reading it would kill the process; return an error
+        // instead.
         self.shared.weights.check_unchanged()?;
         let cancels: Vec<Cancel> =
             runs.iter().filter_map(|run| run.session.cancel.clone()).collect();
@@ -188,10 +193,11 @@ impl Model {
         let before = if cancels.is_empty() { Vec::new() } else { before(runs)? };
         for run in runs.iter_mut() {
             run.session.logits.clear();
-            // Cleared again only when all has gone well.
+            // Cleared below if the step succeeds.
             run.session.poisoned = true;
         }
-        // A single token is not stopped on the way: it would cost a copy of the state for each.
+        // Steps of single tokens can't be stopped midway: that would cost a copy of the state for
+        // each.
         let within = if before.is_empty() { &[][..] } else { &cancels };
         let result = self.steps(runs, vectors.map(|vectors| vectors.floats), within).await;
         let held = vectors.map_or(&[][..], |vectors| vectors.held);
@@ -202,7 +208,7 @@ impl Model {
                     session.tokens.extend(run.tokens, held);
                     session.poisoned = false;
                 }
-                // What was retained on the way belongs to tokens that the session does not have.
+                // States retained during the step belong to tokens that the session doesn't hold.
                 Err(_) => session.retained.forget_after(session.tokens.len()),
             }
         }
@@ -216,7 +222,8 @@ impl Model {
         result
     }
 
-    /// Cuts the runs into steps, at the length that the executable takes and where a session retains its state.
+    /// Splits the runs into steps at the executable's maximum length and at positions where a
+    /// session retains its state.
     async fn steps(
         &self,
         runs: &mut [Run<'_>],
@@ -262,7 +269,7 @@ impl Model {
             for ((run, done), _) in runs.iter_mut().zip(&done).zip(retain).filter(|(_, r)| *r) {
                 let session = &mut *run.session;
                 let state = SharedState::new(session.state.snapshot()?);
-                // Logits of this position, unless only later ones were asked for.
+                // The logits of this position, unless the run wants only those of later ones.
                 let last = session.logits.len().checked_sub(self.vocab());
                 let logits = last.and_then(|last| session.logits.get(last..));
                 session.retained.push(session.tokens.len() + done, state, logits);
@@ -270,7 +277,7 @@ impl Model {
         }
     }
 
-    /// Whether a session can go on here.
+    /// Checks that `session` belongs to this model and can be stepped.
     pub(crate) fn check_session(&self, session: &Session) -> Result<(), Error> {
         if !self.is(&session.model) {
             return Err(Error::ForeignSession);
@@ -281,7 +288,7 @@ impl Model {
         Ok(())
     }
 
-    /// Whether a session can take so many tokens.
+    /// Checks that `session` can take `more` tokens.
     pub(crate) fn check_room(&self, session: &Session, more: usize) -> Result<(), Error> {
         self.check_session(session)?;
         if more == 0 {
@@ -303,32 +310,32 @@ impl Model {
         }
     }
 
-    /// The folder that it was opened from.
+    /// The folder that the model was opened from.
     pub fn folder(&self) -> &Path {
         &self.shared.folder
     }
 
-    /// What it computes.
+    /// The spec: what the model computes.
     pub fn spec(&self) -> &ModelSpec {
         &self.shared.spec
     }
 
-    /// How it is computed.
+    /// The plan: how it is computed.
     pub fn plan(&self) -> &Plan {
         &self.shared.plan
     }
 
-    /// Its weights.
+    /// The weights.
     pub fn weights(&self) -> &Weights {
         &self.shared.weights
     }
 
-    /// Logits per token; token ids are below this.
+    /// Size of the vocabulary: logits per token. Token ids are below this.
     pub fn vocab(&self) -> usize {
         self.shared.spec.vocab
     }
 
-    /// Backend, device, threads: a line for people.
+    /// One line about backend, device and threads, for people to read.
     pub fn describe(&self) -> String {
         self.shared.executable.describe()
     }
@@ -338,18 +345,18 @@ impl Model {
         self.shared.executable.threads()
     }
 
-    /// Whether the device can choose tokens by itself and go on with them, so that a
-    /// [`Generation`](crate::Generation) is ahead of its caller.
+    /// Whether the device can choose tokens by itself and continue with them, so that a
+    /// [`Generation`](crate::Generation) runs ahead of its caller.
     pub fn decodes_ahead(&self) -> bool {
         self.shared.executable.ahead().is_some()
     }
 
-    /// Whether the other one shares everything with this.
+    /// Whether `other` is a clone of this model.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    /// What must be the same for a saved state to be this model's.
+    /// What a saved session must match to be loaded by this model.
     pub(crate) fn identity(&self) -> Result<Identity, Error> {
         let Shared { spec, plan, weights, identity, .. } = &*self.shared;
         if let Some(identity) = identity.get() {
@@ -359,24 +366,26 @@ impl Model {
         Ok(*identity.get_or_init(|| new))
     }
 
-    /// Kernels that a step launches on a device for one run of `tokens` and the logits of the last; 0 on the CPU.
+    /// Kernels that a step launches for one run of `tokens` tokens and the logits of the last; 0 on
+    /// the CPU.
     pub fn dispatches(&self, tokens: usize) -> usize {
         self.shared.executable.dispatches(tokens)
     }
 
-    /// Bytes that the device's memory reads and writes per second; `None` on the CPU.
+    /// Measured bandwidth of the device's memory, in bytes per second; `None` on the CPU.
     ///
     /// # Errors
-    /// When there is no memory to measure with, or the device fails.
+    /// If there is not enough memory to measure with, or the device fails.
     pub fn memory_bandwidth(&self) -> Result<Option<f64>, Error> {
         self.shared.executable.memory_bandwidth()
     }
 
-    /// Runs `tokens` through a session of its own behind `depth` others and gives the time of each kernel, the longest
-    /// first: a step as [`Model::step`] computes it, its kernels one by one.
+    /// Measures the time of each kernel for a step of `tokens` after `depth` earlier tokens, in a
+    /// new session. Slowest first. The step is that of [`Model::step`], with its kernels run one by
+    /// one.
     ///
     /// # Errors
-    /// When the backend can't measure, and as [`Model::step`].
+    /// If the backend can't measure, and those of [`Model::step`].
     pub fn profile(&self, depth: &[u32], tokens: &[u32]) -> Result<Vec<KernelTime>, Error> {
         let mut session = self.session()?;
         if !depth.is_empty() {
@@ -389,7 +398,7 @@ impl Model {
         pollster::block_on(self.shared.executable.profile(vec![run]))
     }
 
-    /// Makes the device fail as if it had been unplugged. The processor can't.
+    /// Makes the device fail as if it had been unplugged. Does nothing on the CPU.
     #[cfg(feature = "testing")]
     pub fn lose_device(&self) {
         self.shared.executable.lose_device();

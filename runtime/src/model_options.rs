@@ -1,4 +1,4 @@
-//! [`ModelOptions`]: how a model is opened, and in what precision it computes and remembers.
+//! [`ModelOptions`]: how a model is opened, and the precision of its activations and states.
 
 use std::path::PathBuf;
 
@@ -12,20 +12,22 @@ use crate::plan::{Plan, StateFormat};
 #[cfg(any(feature = "testing", feature = "wgpu"))]
 use crate::testing::DeviceLimits;
 
-/// What matrices are multiplied with. On the CPU dense ones always take activations as they are, on a GPU those of f32.
+/// Precision of the activations that matrices are multiplied with. Dense matrices always take f32
+/// activations on the CPU, and so do f32 matrices on a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Activations {
-    /// What is fastest within the stated bound: on the CPU, activations in eight bits with a scale for every 32 of them, so that each
-    /// is off by at most 1/254 of the largest among its 32; on a GPU the same where there are few tokens, and f16 where there are many.
+    /// The fastest within the stated bound. On the CPU: 8-bit activations with a scale for every
+    /// 32, each within 1/254 of the largest magnitude among its 32. On a GPU: the same for few
+    /// tokens, and f16 for many.
     #[default]
     Auto,
-    /// Activations as they are.
+    /// Activations in f32.
     F32,
 }
 
 impl Activations {
-    /// Every choice by the name that command lines use.
+    /// Every variant by its command-line name.
     pub const NAMES: &[(&str, Self)] = &[("auto", Self::Auto), ("f32", Self::F32)];
 }
 
@@ -41,19 +43,21 @@ impl std::str::FromStr for Activations {
     }
 }
 
-/// In what precision a session's recurrent tensors are stored between steps. Keys and values are not among them.
+/// How a session's recurrent tensors are stored between steps. See [`CacheType`] for keys and
+/// values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StateType {
-    /// Single precision, as computed.
+    /// f32, as computed.
     #[default]
     F32,
-    /// Half precision: half the memory, and an error that each step adds to. Numbers above 65504 are stored as that.
+    /// f16: half the memory, with a rounding error at each step. Magnitudes above 65504 are stored
+    /// as 65504.
     F16,
 }
 
 impl StateType {
-    /// Every type by its bits, as command lines have it.
+    /// Every variant by its bits, as command lines name it.
     pub const BITS: &[(&str, Self)] = &[("32", Self::F32), ("16", Self::F16)];
 }
 
@@ -64,7 +68,7 @@ impl std::str::FromStr for StateType {
     }
 }
 
-/// What has so many bits among `known`.
+/// The value in `known` that is named `bits`.
 fn of_bits<T: Copy>(
     known: &[(&str, T)],
     bits: &str,
@@ -76,22 +80,22 @@ fn of_bits<T: Copy>(
     found.map(|(_, of_type)| *of_type).ok_or_else(none)
 }
 
-/// How keys and values are stored. Recurrent tensors are not among them.
+/// How keys and values are stored. See [`StateType`] for recurrent tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CacheType {
-    /// Single precision, as computed.
+    /// f32, as computed.
     #[default]
     F32,
-    /// Codes of 8 bits with a scale and a bias for every 32 elements of a head: 28 % of the memory.
+    /// 8-bit codes with a scale and a bias for every 32 elements of a head: 28 % of the memory.
     Affine8,
-    /// Codes of 4 bits with a scale and a bias for every 32 elements of a head: 16 % of the memory, and an error that can be seen in the
-    /// logits.
+    /// 4-bit codes with a scale and a bias for every 32 elements of a head: 16 % of the memory. The
+    /// error shows in the logits.
     Affine4,
 }
 
 impl CacheType {
-    /// Every type by the bits of its codes, as command lines have it.
+    /// Every variant by the bits of its codes, as command lines name it.
     pub const BITS: &[(&str, Self)] =
         &[("32", Self::F32), ("8", Self::Affine8), ("4", Self::Affine4)];
 }
@@ -103,45 +107,48 @@ impl std::str::FromStr for CacheType {
     }
 }
 
-/// How a model is opened.
+/// Options for opening a model.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ModelOptions {
-    /// Which backend computes.
+    /// The backend.
     pub backend: Backend,
-    /// Threads of the CPU backend; the physical cores if not given.
+    /// Threads of the CPU backend. Defaults to the number of physical cores.
     pub threads: Option<usize>,
-    /// What starts the threads of the CPU backend; the standard library if not given.
+    /// Spawns the threads of the CPU backend. Defaults to the standard library.
     pub spawn: Option<Spawn>,
-    /// Instruction set of the CPU backend; the best one if not given.
+    /// Instruction set of the CPU backend. Defaults to the best available.
     pub isa: Option<Isa>,
-    /// Which adapter the wgpu backend takes, by its number among [`adapters`](crate::adapters); the best one if not given.
-    /// Named with the backend `auto`, it is taken whatever it is.
+    /// Adapter of the wgpu backend, as an index into [`adapters`](crate::adapters). Defaults to the
+    /// best one. With the backend `auto` it selects that adapter, whatever its kind.
     pub adapter: Option<usize>,
-    /// Most tokens that are computed together, a bound on working memory; if not given 512, on graphics cards 2048.
+    /// Most tokens in a step, which bounds the working memory. Defaults to 512, or 2048 on GPUs.
     pub chunk: Option<usize>,
-    /// What quantized matrices are multiplied with.
+    /// Precision of the activations that matrices are multiplied with.
     pub activations: Activations,
-    /// Whether tensors that the model has no use for are an error instead of a warning.
+    /// Whether tensors that the model doesn't use are an error instead of a warning.
     pub strict: bool,
-    /// Most tokens that a session may hold; unlimited if not given.
+    /// Most tokens that a session may hold. Unlimited by default.
     pub context_limit: Option<usize>,
-    /// The last positions that attention sees, in layers that would see more: a session's memory is bounded then, however long it gets, and
-    /// what lies farther back is left to recurrent layers or lost. Positions stay what they are.
+    /// Number of last positions that attention sees, in layers that would see more. This bounds a
+    /// session's memory however long it gets. Earlier positions are left to recurrent layers.
+    /// Positions are not renumbered.
     pub attention_window: Option<usize>,
-    /// The first positions, which attention sees whatever [`Self::attention_window`] is: many models lean on them.
+    /// Number of first positions (attention sinks) that attention sees besides
+    /// [`Self::attention_window`]. Many models rely on them.
     pub attention_sinks: usize,
-    /// In what precision recurrent tensors are stored.
+    /// How recurrent tensors are stored.
     pub state_type: StateType,
     /// How keys and values are stored.
     pub cache_type: CacheType,
-    /// A folder of the program's own where a backend keeps what makes the next start faster: kernels that a driver has compiled, and
-    /// what was found out about it. Nothing is kept if not given.
+    /// A folder where a backend caches what speeds up the next start: kernels compiled by the
+    /// driver, and results of its self-test. Nothing is cached by default.
     pub cache_dir: Option<PathBuf>,
-    /// Whether the wgpu backend tests the kernels that a model needs on small inputs before it uses them, and does without what a driver gets
-    /// wrong. It takes some milliseconds, once for each kind of layer, or once for each driver where there is a [`Self::cache_dir`].
+    /// Whether the wgpu backend tests the model's kernels on small inputs before use, and replaces
+    /// those that a driver gets wrong. It takes some milliseconds per kind of layer, or once per
+    /// driver if [`Self::cache_dir`] is set.
     pub self_test: bool,
-    /// What tests take away from a device.
+    /// Limits that tests impose on the device.
     #[cfg(any(feature = "testing", feature = "wgpu"))]
     #[cfg_attr(not(feature = "wgpu"), allow(dead_code))]
     pub(crate) device_limits: DeviceLimits,
@@ -172,7 +179,7 @@ impl Default for ModelOptions {
 }
 
 impl ModelOptions {
-    /// Backend `auto`, threads on the physical cores.
+    /// The defaults: backend `auto`, threads on the physical cores.
     pub fn new() -> Self {
         Self::default()
     }
@@ -207,14 +214,14 @@ impl ModelOptions {
         self
     }
 
-    /// Opens the model as on a device that has less than the one it runs on.
+    /// Opens the model as if the device had only `limits`.
     #[cfg(feature = "testing")]
     pub fn device_limits(mut self, limits: DeviceLimits) -> Self {
         self.device_limits = limits;
         self
     }
 
-    /// What [`Self::device_limits`] has set.
+    /// The limits that [`Self::device_limits`] set.
     #[cfg(feature = "testing")]
     pub fn limits_of_device(&self) -> DeviceLimits {
         self.device_limits
@@ -245,7 +252,7 @@ impl ModelOptions {
         self
     }
 
-    /// `plan` with states that are stored so.
+    /// Sets the formats of the plan's states to those of these options.
     pub(crate) fn stored(&self, plan: Plan) -> Plan {
         let tensors = match self.state_type {
             StateType::F32 => StateFormat::F32,
@@ -259,17 +266,17 @@ impl ModelOptions {
         plan.with_formats(tensors, caches)
     }
 
-    /// The plan of a model that is opened so.
+    /// The plan of `spec` with these options.
     pub(crate) fn plan(&self, spec: &ModelSpec) -> Result<Plan, Error> {
         let plan = self.stored(Plan::new(spec));
         match (self.attention_window, self.attention_sinks) {
             (None, 0) => Ok(plan),
             (None, sinks) => {
                 let (name, value) = ("attention sinks", sinks.to_string());
-                Err(Error::Option { name, value, expected: "0 where there is no attention window" })
+                Err(Error::Option { name, value, expected: "0 without an attention window" })
             }
             (Some(window), sinks) => {
-                // A cache rounds them up to pages.
+                // A cache rounds both up to whole pages, so they must stay far below overflow.
                 let range = 1..=1 << 30;
                 if !range.contains(&window) || sinks > 1 << 30 {
                     let (name, value) =

@@ -1,11 +1,12 @@
-//! What this project's tests need of the library and nobody else does: the feature `testing`, which is off unless asked for. Nothing here is kept
-//! compatible.
+//! Hooks for this project's tests (feature `testing`, off by default). Not covered by any
+//! compatibility promise.
 
-/// A device that has less than the one it runs on: see [`ModelOptions::device_limits`](crate::ModelOptions).
+/// Limits that make a device look less capable than it is: see
+/// [`ModelOptions::device_limits`](crate::ModelOptions).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceLimits {
-    /// Whether kernels do without subgroups where the adapter has them.
+    /// Whether kernels avoid subgroups even if the adapter has them.
     pub avoid_subgroups: bool,
-    /// A bound on the buffers that kernels see, in bytes, below the adapter's own.
+    /// Upper bound on the buffers that kernels bind, in bytes, below the adapter's own.
     pub max_binding: Option<u64>,
 }

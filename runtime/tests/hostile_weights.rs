@@ -1,5 +1,5 @@
-//! Broken and malicious checkpoints: each gives a typed error, none panics, and none takes more memory
-//! than a small multiple of its size: [`FACTOR`] times the file and [`FLOOR`] bytes.
+//! Broken and malicious checkpoints: each gives a typed error, none panics, and none takes more
+//! memory than [`FACTOR`] times its size plus [`FLOOR`] bytes.
 
 use std::fs;
 
@@ -12,14 +12,14 @@ mod safetensors_files;
 use counting::peak;
 use safetensors_files::{TempDir, entry, index, raw, small as valid};
 
-/// Peak of what is allocated while a file is opened, as a multiple of the size of the file.
+/// Limit on the peak allocation while a file is opened, as a multiple of its size.
 const FACTOR: usize = 4;
-/// The same for an index: a tensor's entry there can be as short as `"a":"b",`.
+/// The same for an index, where a tensor's entry can be as short as `"a":"b",`.
 const INDEX_FACTOR: usize = 8;
-/// Allowed beside it: messages, paths, the first growth of tables.
+/// Allowance for messages, paths and the first growth of tables, in bytes.
 const FLOOR: usize = 32 << 10;
 
-/// Opens a file of this content, and holds memory and the length of the message to their limits.
+/// Opens a file of this content, and checks the limits on memory and on the length of the message.
 fn open(content: &[u8]) -> Result<Weights, WeightsError> {
     let dir = TempDir::new();
     dir.write("model.safetensors", content);
@@ -196,7 +196,7 @@ fn tensors_that_do_not_fit_each_other() {
     begins(two((0, 6), (8, 16)), 8, 6);
     begins(two((1, 8), (8, 16)), 1, 0);
     assert!(matches!(two((0, 16), (16, 20)), HeaderError::Truncated { end: 20, .. }));
-    // Nine tensors that end at 2^64 - 1: sums with the header's length overflow.
+    // Nine tensors that end at 2^64 - 1: adding the header's length overflows.
     let size = (1u64 << 61) - 1;
     let ends: Vec<u64> = (0..=8).map(|i| i * size).chain([u64::MAX]).collect();
     let entries: Vec<_> = ends
@@ -216,7 +216,7 @@ fn tensors_that_do_not_fit_each_other() {
 
 #[test]
 fn memory_is_bounded_by_the_size_of_the_file() {
-    // Each about a megabyte of what takes the most memory for its length.
+    // Each about a megabyte of the input that takes the most memory for its length.
     let join = |count: usize, item: &dyn Fn(usize) -> String| {
         (0..count).map(item).collect::<Vec<_>>().join(",")
     };
@@ -242,7 +242,7 @@ fn memory_is_bounded_by_the_size_of_the_file() {
         format!(r#"{{"a":{{{}}}}}"#, join(100_000, &|i| format!(r#""{i}":{{}}"#))),
         "[".repeat(1 << 20),
     ] {
-        // Some are valid; the limit is what counts here.
+        // Some are valid; only the limit matters here.
         let _ = open(&raw(&header, b""));
         let mut cut = header.into_bytes();
         cut.truncate(cut.len() / 2);
@@ -250,7 +250,7 @@ fn memory_is_bounded_by_the_size_of_the_file() {
     }
 }
 
-/// Opens a folder with this index and a shard `s`, holding memory to its limit.
+/// Opens a folder with this index and a shard `s`, and checks the limit on memory.
 fn open_with_index(index: &str) -> Result<Weights, WeightsError> {
     let dir = TempDir::new();
     dir.write("model.safetensors.index.json", index);
@@ -268,10 +268,10 @@ fn open_index(index: &str) -> WeightsError {
     open_with_index(index).unwrap_err()
 }
 
-/// What `valid` has.
+/// The tensors in `valid`.
 const TENSORS: [&str; 4] = ["a.weight", "b", "c.d.e", "zero"];
 
-/// The names of all tensors of a folder whose files have what its index says wrongly.
+/// The names of all tensors of a folder whose index is wrong.
 #[track_caller]
 fn names(result: Result<Weights, WeightsError>) -> Vec<String> {
     result.unwrap().names().map(str::to_string).collect()
@@ -294,7 +294,7 @@ fn indexes_that_are_not_what_they_should_be() {
             "{json:.20}"
         );
     }
-    // What the header says counts, wherever the index has it.
+    // The headers decide, whatever the index says.
     let astray = index(&[("b", "s"), ("c.d.e", "gone"), ("a.weight", "gone")]);
     assert_eq!(names(open_with_index(&astray)), TENSORS);
     assert_eq!(names(open_with_index(&index(&[("b", "s"), ("nowhere", "s")]))), TENSORS);
@@ -318,7 +318,7 @@ fn indexes_that_are_not_what_they_should_be() {
     assert_eq!(names(open_with_index(&index(&[(&long, "s")]))), TENSORS);
     let error = open_index(&index(&[(&long, &long)]));
     assert!(matches!(error, WeightsError::Index { error: IndexError::ShardName { .. }, .. }));
-    // As long as a file system may have them.
+    // The longest name that a file system allows.
     let error = open_index(&index(&[("b", &"s".repeat(255))]));
     assert!(matches!(error, WeightsError::Incomplete { tensors: 1, .. }), "{error}");
 }
@@ -341,7 +341,7 @@ fn one(name: &str, value: u8) -> Vec<u8> {
     raw(format!("{{{}}}", entry(name, "U8", &[1], 0, 1)), &[value])
 }
 
-/// The files that the tensors of a folder are taken from.
+/// The file of each tensor in a folder.
 fn files(dir: &TempDir) -> Vec<String> {
     dir.open().unwrap().tensors().map(|tensor| tensor.file.to_string()).collect()
 }
@@ -354,7 +354,7 @@ fn the_index_decides_between_two_tensors_of_a_name() {
     dir.write("s", valid());
     dir.write("t", valid());
     assert_eq!(files(&dir), ["t", "s", "s", "t"]);
-    // It says nothing of two of the tensors.
+    // It doesn't mention two of the tensors.
     dir.write("model.safetensors.index.json", index(&[("b", "s"), ("a.weight", "t")]));
     match dir.open().unwrap_err() {
         WeightsError::DuplicateTensor { tensor, first, second } => {
@@ -375,12 +375,13 @@ fn shards_without_an_index_or_with_that_of_another_build() {
     let other = ["model-00001-of-00013.safetensors", "model-00013-of-00013.safetensors"];
     dir.write("model.safetensors.index.json", index(&[("a", other[0]), ("b", other[1])]));
     assert_eq!(files(&dir), SHARDS);
-    // A shard of that build lies there as well: the set that is whole counts, and the index of the other set then, once that is whole.
+    // With one shard of the other build, the complete set counts. Once the other set is complete,
+    // its index decides.
     dir.write(other[0], one("a", 9));
     assert_eq!(files(&dir), SHARDS);
     dir.write(other[1], one("b", 9));
     assert_eq!(files(&dir), other);
-    // Neither the index nor the numbers say which.
+    // Neither the index nor the numbers decide.
     fs::remove_file(dir.path().join("model.safetensors.index.json")).unwrap();
     for shard in 2..13 {
         dir.write(&format!("model-{shard:05}-of-00013.safetensors"), one(&format!("c{shard}"), 0));
@@ -389,10 +390,10 @@ fn shards_without_an_index_or_with_that_of_another_build() {
         WeightsError::MixedShards { firsts, .. } => assert_eq!(firsts, [SHARDS[0], other[0]]),
         error => panic!("{error}"),
     }
-    // A file of its own is all that `transformers` looks at.
+    // `transformers` looks only at a file of this name.
     dir.write("model.safetensors", one("a", 3));
     assert_eq!(files(&dir), ["model.safetensors"]);
-    // Unless an index knows of others beside it.
+    // Unless an index lists others with it.
     dir.write(
         "model.safetensors.index.json",
         index(&[("a", "model.safetensors"), ("head", "head.safetensors")]),
@@ -425,7 +426,7 @@ fn folders_that_hold_something_else() {
     assert!(message(&dir).contains("safe_serialization=True"));
     let dir = TempDir::new();
     dir.write("model-Q4_K_M.gguf", "");
-    assert!(message(&dir).contains("GGUF files are not read"));
+    assert!(message(&dir).contains("GGUF is not supported"));
     dir.write("pytorch_model-00001-of-00002.safetensors", "");
     assert!(message(&dir).contains("only `pytorch_model-00001-of-00002.safetensors`"));
     assert!(message(&dir).contains("rename them to model-00001-of-"), "{}", message(&dir));
@@ -433,7 +434,7 @@ fn folders_that_hold_something_else() {
         ("pytorch_model.safetensors", "rename it to model.safetensors"),
         ("consolidated.safetensors", "download model*.safetensors"),
         ("adapter_model.safetensors", "merge it into its base model"),
-        ("model.onnx", "exported graphs are not read"),
+        ("model.onnx", "exported graphs are not supported"),
         ("flax_model.msgpack", "Flax"),
     ] {
         let dir = TempDir::new();
@@ -465,7 +466,7 @@ fn links() {
     use std::os::unix::fs::symlink;
     let dir = TempDir::new();
     let path = dir.path().join("model.safetensors");
-    // As download caches have it: a link to a file elsewhere.
+    // Like a download cache: a link to a file elsewhere.
     let elsewhere = TempDir::new();
     symlink(elsewhere.write("blob", valid()), &path).unwrap();
     dir.open().unwrap();

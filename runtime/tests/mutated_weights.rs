@@ -1,5 +1,5 @@
-//! Valid checkpoints with a few random changes: opening them gives weights or an error, never a panic;
-//! which of the two, and what the weights are, is held against the `safetensors` crate.
+//! Valid checkpoints with a few random changes: opening them gives weights or an error, never a
+//! panic. Which of the two, and the weights, are compared with the `safetensors` crate.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,7 @@ impl Random {
     }
 }
 
-/// A few changes of `valid`: bytes anywhere, or characters of the header that mean something there.
+/// Makes a few changes to `valid`: bytes anywhere, or characters that matter in the header.
 fn mutate(random: &mut Random, valid: &[u8]) -> Vec<u8> {
     let mut file = valid.to_vec();
     for _ in 0..1 + random.below(3) {
@@ -35,7 +35,7 @@ fn mutate(random: &mut Random, valid: &[u8]) -> Vec<u8> {
             0 => file[at] = random.below(256) as u8,
             1 => file[at] ^= 1 << random.below(8),
             2 | 3 => file[at] = telling[random.below(telling.len())],
-            // A longer or shorter header, with its length put right.
+            // A longer or shorter header, with its length corrected.
             grow => {
                 let header = u64::from_le_bytes(file[..8].try_into().unwrap());
                 let at = 8 + random.below((header as usize).clamp(1, file.len() - 9));
@@ -85,7 +85,7 @@ fn mutated_files_give_weights_or_an_error_and_agree_with_the_reference() {
                 }
             }
             (Err(_), None) => {}
-            // What is refused here beyond the reference.
+            // Stricter than the reference.
             (Err(WeightsError::Header { error: HeaderError::DuplicateName(_), .. }), Some(_)) => {}
             (found, expected) => {
                 let text = String::from_utf8_lossy(&content);
@@ -96,7 +96,7 @@ fn mutated_files_give_weights_or_an_error_and_agree_with_the_reference() {
     assert!(accepted > 500, "{accepted}: the mutations are too rough to test much");
 }
 
-/// Everything that can be asked of weights.
+/// Calls everything that weights offer.
 fn walk(weights: &Weights) {
     let mut bytes = 0;
     for name in weights.names() {
@@ -130,7 +130,8 @@ fn mutated_indexes_give_weights_or_an_error() {
             let at = random.below(content.len());
             content[at] = random.below(128) as u8;
         }
-        // A new file each time: some file systems wait for the disk when one is cut and rewritten.
+        // Write a new file each time: some file systems wait for the disk when one is truncated and
+        // rewritten.
         let path = dir.write("model.safetensors.index.json", &content);
         if let Ok(weights) = dir.open() {
             accepted += 1;

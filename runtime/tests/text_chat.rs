@@ -1,4 +1,4 @@
-//! Chat templates against what `transformers` (jinja2) renders, and against hostile templates.
+//! Chat templates against renderings of `transformers` (jinja2), and hostile templates.
 #![cfg(feature = "chat-template")]
 
 use kinglet::text::{
@@ -22,7 +22,7 @@ fn special(fixture: &Value) -> SpecialTokens {
     special
 }
 
-/// The time in which the fixture was rendered.
+/// The time at which the fixture was rendered.
 const NOW: DateTime = DateTime { year: 2026, month: 2, day: 3, hour: 4, minute: 5, second: 6 };
 
 fn options(json: &Value) -> ChatOptions {
@@ -33,7 +33,7 @@ fn options(json: &Value) -> ChatOptions {
         documents: json["documents"].as_array().cloned(),
         variables: json["variables"].as_object().cloned().unwrap_or_default(),
         now: Some(NOW),
-        // As transformers has it.
+        // As in `transformers`.
         adapt_messages: false,
         ..Default::default()
     }
@@ -60,7 +60,7 @@ fn whole_templates_render_as_in_jinja2() {
         match &rendering[3] {
             Value::String(expected) => {
                 assert_eq!(&rendered.expect("it renders"), expected, "{rendering}");
-                // By way of `Message` it is the same.
+                // The result is the same through `Message`.
                 let messages: Vec<Message> =
                     serde_json::from_value(messages.clone()).expect("messages");
                 assert_eq!(&template.render(&messages, &options).expect("it renders"), expected);
@@ -154,7 +154,7 @@ fn a_template_that_loops_for_ever_is_stopped() {
     assert_eq!(render_with("{{ 'x' * 1000 }}", &options).expect("just fits").len(), 1000);
 }
 
-/// Depth is what minijinja does not bound; a stack overflow would end the process.
+/// minijinja doesn't limit depth, and a stack overflow would end the process.
 #[test]
 fn a_template_cannot_overflow_the_stack() {
     let loops = |body: &str| {
@@ -213,15 +213,15 @@ fn a_template_cannot_overflow_the_stack() {
     // In a loop of stored values, each as deep as one expression can be.
     deep.push(loops(&format!("{{% set n.x = n.x{} %}}", "[:]".repeat(50))));
     deep.push(loops(&format!("{{% set n.x = {}n.x{} %}}", "[".repeat(70), "]".repeat(70))));
-    // The smallest stacks of usual systems are those of threads on macOS and iOS.
+    // The smallest default stacks are those of threads on macOS and iOS.
     let thread = std::thread::Builder::new().stack_size(512 << 10).spawn(move || {
         for source in deep {
-            // It may render or not, but it comes back.
+            // It may render or fail, but must return.
             let _ = render(&source);
         }
     });
     thread.expect("a thread").join().expect("no panic");
-    // What must be refused, is.
+    // These must be refused.
     for source in [
         "{% set n = namespace() %}{% set n.n = n %}{{ n }}",
         "{% set n = namespace() %}{% set n.n = [{'a': n}] %}",
@@ -460,7 +460,7 @@ fn what_a_template_cannot_show_is_refused() {
 
 #[test]
 fn a_template_that_fails_on_everything_says_so() {
-    // The completed messages don't help; the first error is the one that counts.
+    // Completing the messages doesn't help, so the first error is reported.
     let template = ChatTemplate::new("{{ messages[0].content + 1 }}", SpecialTokens::default());
     let template = template.expect("it compiles");
     for content in [json!("a"), json!(null), json!(5), json!(["a"])] {
@@ -484,7 +484,7 @@ fn names_of_tokens_are_variables() {
         template.render(&[Message::user("Hi")], &ChatOptions::default()).expect("it renders")
     };
     assert_eq!(run(), "<s><eot><image>");
-    // What the tokenizer pads with has a name, too.
+    // The padding token of the tokenizer has a name, too.
     folder.write("tokenizer.json", r#"{"padding": {"pad_token": "<pad>"}}"#);
     assert_eq!(run(), "<s><eot><image><pad>");
 }

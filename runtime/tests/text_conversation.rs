@@ -1,4 +1,5 @@
-//! Where the messages of a conversation end among its tokens: what a later prompt has in common with an earlier one.
+//! Where messages end among the tokens of a conversation, which is what a later prompt shares with
+//! an earlier one.
 #![cfg(feature = "chat-template")]
 
 use kinglet::text::{ChatTemplate, Conversation, EncodeOptions, Message, SpecialTokens, Tokenizer};
@@ -47,7 +48,7 @@ fn boundaries_are_where_the_messages_end() {
             assert_eq!(prompt.tokens, talk.encode(&template, &tokenizer).expect("tokens"));
             assert!(prompt.boundaries.is_sorted_by(|a, b| a < b));
             assert!(prompt.boundaries.iter().all(|&at| at > 0 && at < prompt.tokens.len()));
-            // The first message's end, and those of the last four.
+            // The end of the first message, and those of the last four.
             assert_eq!(prompt.boundaries.len(), count.min(5), "{count} messages");
             for (place, &at) in prompt.boundaries.iter().enumerate() {
                 let ended = if place == 0 { 1 } else { count + place + 1 - count.min(5) };
@@ -56,7 +57,7 @@ fn boundaries_are_where_the_messages_end() {
                 part.options.add_generation_prompt = false;
                 let part = part.encode(&template, &tokenizer).expect("tokens");
                 let common = part.iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count();
-                // A token over the end is not in both; one in front of it may be another one there.
+                // A token across the end is not in both, and the one before it may differ.
                 assert!(at.abs_diff(common) <= 1, "{at} and {common} of {}", part.len());
                 assert!(at + 2 > part.len(), "{at} of {}", part.len());
             }
@@ -66,7 +67,7 @@ fn boundaries_are_where_the_messages_end() {
 
 #[test]
 fn a_rewritten_answer_leaves_the_last_boundary_in_place() {
-    // What was thought is left out of earlier answers, and the beginning of an answer begins to think.
+    // The template omits reasoning from earlier answers, and starts an answer with its beginning.
     let template = template(
         "{% for m in messages %}[{{ m.role }}] {{ m.content.split('</think>')[-1] }}\n{% endfor %}\
          {% if add_generation_prompt %}[assistant] <think>\n{% endif %}",
@@ -80,7 +81,7 @@ fn a_rewritten_answer_leaves_the_last_boundary_in_place() {
         let last = *first.boundaries.last().expect("a boundary");
         assert_eq!(first.tokens[..last], second.tokens[..last]);
         assert_ne!(first.tokens[..], second.tokens[..first.tokens.len()]);
-        // Behind it is the beginning of an answer, and no more.
+        // After it comes only the beginning of an answer.
         let plain = EncodeOptions { add_special_tokens: false, parse_special_tokens: true };
         let begun = tokenizer.encode("[assistant] <think>\n", plain).expect("tokens");
         assert!(
@@ -100,7 +101,7 @@ fn a_template_that_refuses_parts_gives_fewer_boundaries() {
     for tokenizer in tokenizers() {
         let mut talk = talk(4);
         let prompt = talk.prompt(&template, &tokenizer).expect("a prompt");
-        // Only the part up to the first user's message; the whole is no boundary within itself.
+        // Only the part up to the first user message; the end of the whole is not a boundary.
         assert_eq!(prompt.boundaries.len(), 1, "{:?}", prompt.boundaries);
         talk.messages.pop();
         assert!(talk.prompt(&template, &tokenizer).is_err());

@@ -24,8 +24,8 @@ fn with_decoder(json: &str, decoder: Value) -> String {
     tokenizer.to_string()
 }
 
-/// Random ids: mostly of any token, at times runs of byte tokens, special tokens, and ids beyond
-/// the vocabulary.
+/// Random ids: mostly of any token, sometimes runs of byte tokens, special tokens, and ids past the
+/// vocabulary.
 fn ids(rng: &mut Rng, tokenizer: &Tokenizer, bytes: &[u32]) -> Vec<u32> {
     let size = tokenizer.largest_id().expect("a vocabulary") + 3;
     let mut ids = Vec::new();
@@ -37,7 +37,7 @@ fn ids(rng: &mut Rng, tokenizer: &Tokenizer, bytes: &[u32]) -> Vec<u32> {
                 }
             }
             1 => {
-                // A real character, cut into bytes as a byte-level vocabulary may do.
+                // A real character split into bytes, as a byte-level vocabulary may do.
                 let c = ['é', 'ß', '川', '🙂', '\u{fffd}'][(rng.next_u64() % 5) as usize];
                 let options =
                     EncodeOptions { add_special_tokens: false, parse_special_tokens: true };
@@ -62,7 +62,7 @@ fn byte_ids(tokenizer: &Tokenizer) -> Vec<u32> {
     (0..=tokenizer.largest_id().unwrap_or(0)).filter(is_byte).collect()
 }
 
-/// Streams and compares; gives how many pieces there were.
+/// Streams and compares. Returns the number of pieces.
 fn check(ours: &Tokenizer, library: &tokenizers::Tokenizer, ids: &[u32], skip: bool) -> usize {
     let expected = library.decode(ids, skip).expect("the library decodes");
     let mut stream = ours.stream(skip);
@@ -71,7 +71,7 @@ fn check(ours: &Tokenizer, library: &tokenizers::Tokenizer, ids: &[u32], skip: b
     for &id in ids {
         if let Some(piece) = stream.push(id).expect("decodes") {
             assert!(!piece.is_empty());
-            // Pieces are never taken back, and end in whole characters by being strings.
+            // Pieces are never taken back, and end in whole characters since they are strings.
             text.push_str(&piece);
             assert!(expected.starts_with(&text), "{text:?} of {expected:?} for {ids:?}");
             pieces += 1;
@@ -80,7 +80,7 @@ fn check(ours: &Tokenizer, library: &tokenizers::Tokenizer, ids: &[u32], skip: b
     text.push_str(&stream.finish().expect("decodes"));
     assert_eq!(text, expected, "{ids:?}");
     assert_eq!(ours.decode(ids, skip).expect("decodes"), expected);
-    // The stream begins anew.
+    // The stream starts a new text.
     for &id in ids {
         stream.push_to(id, &mut text).expect("decodes");
     }
@@ -147,7 +147,7 @@ fn each_decoder_and_their_chains_are_streamed_exactly() {
                 let skip = round % 2 == 0;
                 let mut ids = ids(&mut rng, &ours, &bytes);
                 if ids.iter().all(|&id| ours.is_special(id) || library.id_to_token(id).is_none()) {
-                    // The library's BPE decoder panics where there is no token.
+                    // The library's BPE decoder panics without tokens.
                     ids.push(5);
                 }
                 check(&ours, &library, &ids, skip);
@@ -156,7 +156,7 @@ fn each_decoder_and_their_chains_are_streamed_exactly() {
     }
 }
 
-/// `Strip` at the end makes the library panic on tokens shorter than what is to be stripped.
+/// `Strip` at the end makes the library panic on tokens shorter than what it strips.
 #[test]
 fn a_strip_of_the_end_is_exact_and_never_panics() {
     let decoder = json!({"type": "Sequence", "decoders": [
@@ -172,7 +172,7 @@ fn a_strip_of_the_end_is_exact_and_never_panics() {
     for _ in 0..1000 {
         let ids = ids(&mut rng, &ours, &bytes);
         let trimmed = ours.decode(&ids, false).expect("never fails");
-        // Only texts in which start and end do not meet are sure not to panic there.
+        // It is certain not to panic only if start and end don't meet.
         if trimmed.trim().len() > 4 {
             assert_eq!(trimmed, library.decode(&ids, false).expect("the library decodes"));
             compared += 1;
@@ -182,8 +182,8 @@ fn a_strip_of_the_end_is_exact_and_never_panics() {
     assert_eq!(ours.decode(&[], false).expect("never fails"), "");
 }
 
-/// Chains without an incremental form are decoded in a window, and are right where no rule reaches
-/// back over it.
+/// Chains without an incremental form are decoded in a window, and are right as long as no rule
+/// reaches back past it.
 #[test]
 fn other_chains_are_streamed_through_a_window() {
     let decoder = json!({"type": "Sequence", "decoders": [
@@ -204,7 +204,7 @@ fn other_chains_are_streamed_through_a_window() {
         streamed += check(&ours, &library, &ids, true);
     }
     assert!(streamed > 2000);
-    // Whatever the tokens, it neither fails nor panics.
+    // It never fails or panics, whatever the tokens.
     for _ in 0..200 {
         let ids = ids(&mut rng, &ours, &bytes);
         let mut stream = ours.stream(false);
@@ -229,7 +229,7 @@ fn a_continuation_keeps_its_first_space() {
     }
     stream.finish_to(&mut text).expect("decodes");
     assert_eq!(before + &text, "The river runs past");
-    // The same tokens are a text of their own without the space, and a continuation with it.
+    // The same tokens as a text of their own lack the space, and as a continuation have it.
     let answer = ours.encode("river", plain).expect("encodes");
     assert_eq!(ours.decode(&answer, true).expect("decodes"), "river");
     let mut stream = StreamDecoder::continuing(ours, true, prompt).expect("decodes");
@@ -240,7 +240,7 @@ fn a_continuation_keeps_its_first_space() {
     assert_eq!(text, " river");
 }
 
-/// The work for a token does not grow with the text.
+/// The work per token does not grow with the text.
 #[test]
 fn long_texts_take_linear_time() {
     let (ours, _) = load(TOKENIZERS[1].1);
@@ -249,7 +249,7 @@ fn long_texts_take_linear_time() {
     let mut time = |count: usize| {
         let byte = |_| bytes[(rng.next_u64() % bytes.len() as u64) as usize];
         let ids: Vec<u32> = (0..count / 2).map(byte).chain((0..count / 2).map(|_| 300)).collect();
-        // The best of some, as the machine may have other things to do.
+        // The best of several runs, since the machine may be busy.
         let run = |_| {
             let start = std::time::Instant::now();
             ours.decode(&ids, false).expect("decodes");
@@ -258,6 +258,6 @@ fn long_texts_take_linear_time() {
         (0..5).map(run).fold(f64::INFINITY, f64::min)
     };
     let (short, long) = (time(10_000), time(200_000));
-    // Twenty times the tokens; work that grew with the text would make it four hundred times.
+    // Twenty times the tokens. Quadratic work would take four hundred times as long.
     assert!(long < 100.0 * short, "{short} s for 10,000 tokens, {long} s for 200,000");
 }

@@ -1,4 +1,5 @@
-//! Tokenizers from model folders: right ids, and errors for all that is wrong with a folder.
+//! Tokenizers from model folders: the right ids, and errors for everything that can be wrong with a
+//! folder.
 
 use kinglet::sampling::Rng;
 use kinglet::text::{
@@ -69,7 +70,7 @@ fn the_vocabulary_is_compared_with_the_embedding() {
         }
         other => panic!("{other:?}"),
     }
-    // Ids with gaps: the size says nothing.
+    // Ids have gaps, so the size says nothing.
     let mut json: Value = serde_json::from_str(BYTE_LEVEL).expect("JSON");
     json["model"]["vocab"]["far"] = json!(1_000_000);
     let tokenizer = load(&json.to_string()).expect("a tokenizer");
@@ -101,14 +102,14 @@ fn special_tokens_are_named_by_the_configuration() {
         })
         .to_string(),
     );
-    // It has an `added_tokens_decoder`, so that this older file does not count.
+    // The configuration has an `added_tokens_decoder`, so this older file is ignored.
     folder.write("special_tokens_map.json", r#"{"eos_token": "<|endoftext|>"}"#);
     let tokenizer = Tokenizer::from_folder(folder.path()).expect("a tokenizer");
     assert_eq!(tokenizer.special_tokens().bos(), None);
     assert_eq!(tokenizer.special_tokens().eos(), Some("<|im_end|>"));
     assert_eq!(tokenizer.special_tokens().add_bos_token(), Some(false));
     assert_eq!(tokenizer.eos_id(), tokenizer.token_to_id("<|im_end|>"));
-    // What is named and not in the vocabulary follows the added tokens.
+    // A named token that is not in the vocabulary follows the added tokens.
     assert_eq!(tokenizer.token_to_id("not in the vocabulary"), Some(424));
     // The added tokens follow those of tokenizer.json.
     assert_eq!(none.largest_id(), Some(421));
@@ -164,7 +165,7 @@ fn a_broken_tokenizer_is_an_error() {
     let run = || Tokenizer::from_folder(folder.path());
     let error = run().expect_err("no file");
     assert!(matches!(error, TextError::Tokenizer { .. }));
-    // A folder that is not that of a model says so.
+    // A folder that is not a model is reported as such.
     assert!(error.to_string().contains("config.json"), "{error}");
     folder.write("config.json", "{}");
     let error = run().expect_err("no file");
@@ -173,7 +174,7 @@ fn a_broken_tokenizer_is_an_error() {
     assert!(run().expect_err("no file").to_string().contains("tokenizer.model cannot be used"));
     folder.write("tokenizer.json", "");
     assert!(matches!(run(), Err(TextError::Json { .. })));
-    // A download that stopped.
+    // A truncated download.
     for share in 1..20 {
         folder
             .write_bytes("tokenizer.json", &BYTE_LEVEL.as_bytes()[..BYTE_LEVEL.len() * share / 20]);
@@ -185,18 +186,18 @@ fn a_broken_tokenizer_is_an_error() {
         folder.write("tokenizer.json", json);
         assert!(matches!(run(), Err(TextError::Tokenizer { .. })), "{json}");
     }
-    // Nested so deep that a careless parser overflows its stack.
+    // Nested so deeply that a naive parser overflows its stack.
     folder.write("tokenizer.json", &"[".repeat(1_000_000));
     assert!(matches!(run(), Err(TextError::Json { .. })));
     folder.write("tokenizer.json", &format!("{}{}", r#"{"a":"#.repeat(100), "}".repeat(100)));
     assert!(run().is_err());
-    // A file of a size that no tokenizer has; it is not even read.
+    // Larger than any tokenizer; it must not be read.
     let file = std::fs::File::create(folder.path().join("tokenizer.json")).expect("a file");
     file.set_len(1 << 40).expect("a sparse file");
     assert!(matches!(run(), Err(TextError::FileTooLarge { .. })));
 }
 
-/// What is JSON, and a tokenizer in form, but absurd.
+/// Valid JSON in the form of a tokenizer, but absurd.
 #[test]
 fn hostile_tokenizers_neither_panic_nor_take_memory() {
     let edit = |path: &str, value: Value| {
@@ -305,7 +306,7 @@ fn hostile_tokenizers_neither_panic_nor_take_memory() {
     assert!(loaded > 5 && refused > 5, "{loaded} loaded, {refused} refused");
 }
 
-/// Files with random damage load or are refused, and then work or fail, without a panic.
+/// Randomly damaged files load or fail, and then work or fail, without a panic.
 #[test]
 fn damaged_tokenizers_do_not_panic() {
     let mut rng = Rng::new(1);
@@ -396,18 +397,18 @@ fn an_output_ends_at_a_stop_token_or_a_stop_string() {
     let whole = "The river runs past the mill 川";
     assert_eq!(run(whole, &[], &[]), (whole.into(), None));
     assert_eq!(run(whole, &["mills"], &[2, 300]), (whole.into(), Some(FinishReason::StopToken(2))));
-    // The stop string is cut over several tokens.
+    // The stop string spans several tokens.
     assert_eq!(
         run(whole, &["xyz", "runs p"], &[]),
         ("The river ".into(), Some(FinishReason::StopString(1)))
     );
-    // Half of a stop string is given out where the text ends.
+    // Part of a stop string is returned at the end of the text.
     assert_eq!(run("The riv", &["river"], &[]), ("The riv".into(), None));
     assert_eq!(
         run("The riv", &["river"], &[2]),
         ("The riv".into(), Some(FinishReason::StopToken(2)))
     );
-    // A character that never became whole: its first byte of three, in the byte alphabet.
+    // A character that is never completed: its first byte of three, in the byte alphabet.
     let half = tokenizer.token_to_id("å").expect("the byte E5");
     let (text, finish) = run("a", &["\u{fffd}"], &[half, 2]);
     assert_eq!((text.as_str(), finish), ("a", Some(FinishReason::StopString(0))));

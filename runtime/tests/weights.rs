@@ -1,4 +1,4 @@
-//! What `Weights` promises for checkpoints as they should be, and for those that fit another model.
+//! What `Weights` guarantees for valid checkpoints, and for those of another model.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ fn dense(matrix: &MatrixData) -> Vec<u8> {
     }
 }
 
-/// Embedding `[3, 2]`, one feed-forward block of width 4 whose gate and up are fused, a head.
+/// Embedding `[3, 2]`, one feed-forward block of width 4 with fused gate and up, and a head.
 fn spec() -> ModelSpec {
     let fused = Matrix::whole("model.layers.0.input.weight", 8, 2);
     let dense = Dense {
@@ -60,7 +60,7 @@ fn numbers(n: usize) -> Vec<u8> {
 
 type Tensor = (&'static str, &'static str, &'static [u64], Vec<u8>);
 
-/// Tensors that fit `spec`.
+/// Tensors that match `spec`.
 fn tensors() -> Vec<Tensor> {
     vec![
         ("model.layers.0.input.weight", "F32", &[8, 2], numbers(16)),
@@ -103,7 +103,7 @@ fn vectors_and_matrices_are_read_where_they_lie_at_any_address() {
         let embed = weights.get("model.embed.weight").unwrap();
         assert_eq!((embed.shape(), embed.dtype()), (&[3, 2][..], DType::BF16));
         assert_eq!(dense(&embed.rows(1..3).unwrap()), (4..12).collect::<Vec<u8>>());
-        // The mapping outlives the weights and the name of the file.
+        // The mapping outlives the weights and the file's name.
         drop(weights);
         drop(dir);
         assert_eq!(embed.bytes().unwrap(), (0..12).collect::<Vec<u8>>());
@@ -146,11 +146,11 @@ fn a_wrong_request_is_named() {
     );
     assert_eq!(
         message(weights.get("steps").unwrap_err()),
-        "tensor `steps` has dtype I64; F32, F16 and BF16 can be read"
+        "tensor `steps` has dtype I64, expected F32, F16 or BF16"
     );
     assert_eq!(
         message(weights.vector(&TensorSpec::new("model.norm.weight", [3])).unwrap_err()),
-        "tensor `model.norm.weight` has shape [2], [3] was expected"
+        "tensor `model.norm.weight` has shape [2], expected [3]"
     );
 }
 
@@ -175,7 +175,7 @@ fn shards_are_joined() {
     assert_eq!((norm.file, norm.dtype.as_str(), norm.bytes), ("b.safetensors", "F32", 8));
     assert_eq!(weights.vector(&TensorSpec::new("model.norm.weight", [2])).unwrap(), [0.0, 1.0]);
 
-    // The same tensors have the same fingerprint in one file, and another one with one byte changed.
+    // The same tensors have the same fingerprint in one file. Changing one byte changes it.
     let mut tensors = tensors.clone();
     tensors.reverse();
     let single = in_memory(file(&tensors, 3)).unwrap();
@@ -200,8 +200,8 @@ fn the_fingerprint_sees_names_dtypes_and_shapes() {
     for (i, a) in all.iter().enumerate() {
         assert!(all.iter().skip(i + 1).all(|b| a != b));
     }
-    // Part of the format of saved states: a change here makes old ones unreadable. Computed with a
-    // separate FNV-1a over the bytes that the documentation describes.
+    // Part of the format of saved states: changing this makes old ones unreadable. Computed with a
+    // separate FNV-1a over the documented bytes.
     assert_eq!(base("a", "F32", &[4]), 0xb5b2_a150_ceb7_69ea);
 }
 
@@ -283,10 +283,10 @@ fn every_difference_from_the_model_is_reported_by_name() {
     assert_eq!(
         lines[..2],
         [
-            "the weights do not fit config.json (a `test` model): 1 tensor missing, 1 tensor of wrong \
-             shape, 1 tensor of a dtype that cannot be read, 2 tensors not part of the model: \
-             `model.embed.weight` of shape [3, 2] is missing; there is `embed.weight`",
-            "  `model.layers.0.input.weight` has shape [2, 8], [8, 2] was expected",
+            "the weights do not match config.json (a `test` model): 1 tensor missing, 1 tensor of wrong \
+             shape, 1 tensor of an unsupported dtype, 2 tensors not part of the model: \
+             `model.embed.weight` of shape [3, 2] is missing; found `embed.weight`",
+            "  `model.layers.0.input.weight` has shape [2, 8], expected [8, 2]",
         ]
     );
     assert_eq!(lines.len(), 5);
@@ -329,7 +329,7 @@ fn nan_and_infinity_are_found_by_name_and_index() {
     assert_eq!(error.to_string(), expected);
     let error = weights.scan_non_finite(&spec(), &mut |_, _| true).unwrap_err();
     assert_eq!(error.to_string(), expected);
-    // Half precision: minus infinity.
+    // f16: negative infinity.
     tensors[2].3 = vec![0x00, 0xfc, 0x00, 0x00];
     let weights = in_memory(file(&tensors, 1)).unwrap();
     let error = weights.scan_non_finite(&spec(), &mut |_, _| true).unwrap_err();
@@ -342,7 +342,7 @@ fn nan_and_infinity_are_found_by_name_and_index() {
 
 #[test]
 fn passes_report_progress_and_can_be_stopped() {
-    // Two pieces and a bit, so that there is something between the first report and the last.
+    // More than two pieces, so that there are reports between the first and the last.
     let size = (2u64 << 24) + 12;
     let big = ("model.embed.weight", "F32", &[size / 4][..], vec![0; size as usize]);
     let dir = TempDir::new();

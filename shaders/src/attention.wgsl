@@ -1,9 +1,10 @@
-// `attention`: queries and keys are normed, clipped and rotated, keys and values join the cache; then each query attends
-// to the cache up to its own position with an online softmax (Milakov and Gimelshein, 2018).
+// `attention`: norms, clips and rotates queries and keys, and appends keys and values to the cache; then each query
+// attends to the cache up to its own position with an online softmax (Milakov and Gimelshein, 2018).
 //
-// Few tokens: `pieces`, where a workgroup takes a piece of the cache for all queries of a key/value head (Dao et al.,
-// "Flash-Decoding", 2023); `merge` puts the pieces together. Many: `prepare`, then `attend` by tiles of 64 queries and keys.
-//# kernel AttentionPrepare prepare reduce: many tokens: queries, keys and values made ready
+// Few tokens: `pieces`, in which a workgroup takes a piece of the cache for all queries of a key/value head (Dao et
+// al., "Flash-Decoding", 2023), and `merge`, which combines the pieces. Many tokens: `prepare`, then `attend` in tiles
+// of 64 queries and keys.
+//# kernel AttentionPrepare prepare reduce: many tokens: prepares queries, keys and values
 //# kernel AttentionAttend attend reduce: many tokens: tiles of queries over the cache
 //# kernel AttentionPieces pieces reduce: few tokens: queries over pieces of the cache
 //# kernel AttentionPiecesAny pieces_any reduce: few tokens, for heads whose width is not a multiple of 4
@@ -19,30 +20,30 @@ struct Params {
     head_dim: u32,
     input_stride: u32,
     output_stride: u32,
-    /// Norms' weights in `vectors`.
+    /// Offset of the norms' weights in `vectors`.
     q_norm: u32,
     k_norm: u32,
-    /// Whether each head is normed by itself.
+    /// Whether each head is normed separately.
     per_head: u32,
-    /// Pairs that are rotated.
+    /// Number of rotated pairs.
     pairs: u32,
     q_eps: f32,
     k_eps: f32,
     /// 0 for none.
     clip: f32,
-    /// Positions that a query sees; `ABSENT` for all.
+    /// Number of positions that a query sees; `ABSENT` for all.
     window: u32,
-    /// The first positions, which a query sees whatever the window.
+    /// Number of first positions that a query sees regardless of the window.
     sinks: u32,
     scale: f32,
-    /// Most pieces of the cache, and queries that a piece takes at once.
+    /// Maximum number of pieces of the cache, and of queries that a piece takes at once.
     pieces: u32,
     rows: u32,
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
 
-/// Stands for "no score yet": finite, so that differences stay defined.
+/// No score yet: finite, so that differences stay defined.
 const LOWEST: f32 = -1e30;
 
 /// The oldest position that the query at `position` sees.
@@ -50,7 +51,8 @@ fn oldest_seen(position: u32) -> u32 {
     return select(0u, position - params.window + 1u, position >= params.window);
 }
 
-/// Where a position lies in a cache that has room for `capacity` of them: sinks stay, and the others go round behind them.
+/// Index of a position in a cache with room for `capacity` positions: sinks stay, and the others form a ring after
+/// them.
 fn place_of(position: u32, capacity: u32) -> u32 {
     if position < params.sinks {
         return position;
@@ -58,7 +60,7 @@ fn place_of(position: u32, capacity: u32) -> u32 {
     return params.sinks + (position - params.sinks) % (capacity - params.sinks);
 }
 
-/// The positions that are seen where the window begins at `oldest`, without those between sinks and window.
+/// The positions seen if the window begins at `oldest`, without those between sinks and window.
 struct Sight {
     oldest: u32,
     /// Sinks before the window.
@@ -69,7 +71,7 @@ fn sight_of(oldest: u32) -> Sight {
     return Sight(oldest, min(params.sinks, oldest));
 }
 
-/// The position that has this number among those that are seen.
+/// The position with index `number` among those that are seen.
 fn position_of(sight: Sight, number: u32) -> u32 {
     return select(sight.oldest + number - sight.sinks, number, number < sight.sinks);
 }
@@ -78,27 +80,27 @@ fn position_of(sight: Sight, number: u32) -> u32 {
 //# use reduce
 /// Queries, keys, values, [T, input_stride].
 @group(0) @binding(_) var<storage, read> input: array<f32>;
-/// The op's small tensors, one behind the other.
+/// The op's small tensors, concatenated.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
-/// Cosine and sine by position, [T, pairs].
+/// Cosine and sine by token, [T, pairs].
 @group(0) @binding(_) var<storage, read> rotation: array<vec2<f32>>;
 
 const QUERY: u32 = 0u;
 const KEY: u32 = 1u;
 const VALUE: u32 = 2u;
 
-/// A head of a token, and what it takes to make it ready.
+/// A head of a token, with what is needed to prepare it.
 struct Head {
     kind: u32,
     token: u32,
-    /// Its first element in `input`.
+    /// Index of its first element in `input`.
     first: u32,
-    /// Its norm's weights, and the factor.
+    /// Offset of its norm's weights, and the norm's factor.
     norm: u32,
     factor: f32,
 }
 
-/// Finds the norm of head `head` of its kind; all threads of the workgroup take part.
+/// Computes the norm of head `head` of its kind; all threads of the workgroup take part.
 fn find_head(kind: u32, head: u32, token: u32, ids: Ids) -> Head {
     var heads = params.heads;
     var part = token * params.input_stride;
@@ -142,7 +144,7 @@ fn normed(head: Head, i: u32) -> f32 {
     return value;
 }
 
-/// Element `i` of a head, made ready.
+/// Element `i` of a head, prepared.
 fn ready(head: Head, i: u32) -> f32 {
     var value = normed(head, i);
     if head.kind != VALUE && i < 2u * params.pairs {
@@ -155,7 +157,7 @@ fn ready(head: Head, i: u32) -> f32 {
 }
 
 //# when prepare prepare_packed
-// A workgroup makes a head of a token ready: first the query heads, then those of keys, then of values.
+// A workgroup prepares a head of a token: first the query heads, then the key heads, then the value heads.
 const THREADS: u32 = 64u;
 
 /// [T, heads, head_dim].
@@ -170,7 +172,7 @@ fn capacity_of_cache() -> u32 {
     return arrayLength(&keys) / (params.kv_heads * params.head_dim);
 }
 
-/// Brings key or value head `kv` to its place.
+/// Stores key or value head `kv` at its place.
 fn keep(head: Head, place: u32, kv: u32, ids: Ids) {
     let at = (place * params.kv_heads + kv) * params.head_dim;
     for (var i = thread_of(ids); i < params.head_dim; i += THREADS) {
@@ -189,7 +191,7 @@ fn keep(head: Head, place: u32, kv: u32, ids: Ids) {
 
 //# use weights
 
-/// Brings key or value head `kv` to its place.
+/// Stores key or value head `kv` at its place.
 fn keep(head: Head, place: u32, kv: u32, ids: Ids) {
     stage(head, ids);
     if head.kind == KEY {
@@ -225,12 +227,12 @@ fn keep(head: Head, place: u32, kv: u32, ids: Ids) {
 }
 
 //# when attend attend_packed
-// A workgroup takes 64 queries of a key/value head, neighbouring tokens with all heads that share it, over the cache, 64
-// positions at a time.
+// A workgroup takes 64 queries of a key/value head (neighbouring tokens, with all query heads that share it) over the
+// cache, 64 positions at a time.
 //# use reduce
 //# use products
 const THREADS: u32 = 256u;
-/// Elements of a value that are added up at once.
+/// Number of elements of a value that are accumulated at once.
 const PART: u32 = 128u;
 
 /// [T, heads, head_dim].
@@ -245,17 +247,17 @@ fn capacity_of_cache() -> u32 {
     return arrayLength(&keys) / (params.kv_heads * params.head_dim);
 }
 
-/// The first element of a head at a place.
+/// Index of the first element of a head at a place.
 fn at_of(place: u32, kv: u32) -> u32 {
     return (place * params.kv_heads + kv) * params.head_dim;
 }
 
-/// Element `i` of the key that begins at `at`.
+/// Element `i` of the key at `at`.
 fn key_element(at: u32, i: u32) -> f32 {
     return keys[at + i];
 }
 
-/// Elements `i ..` of the value that begins at `at`, zeros behind its end.
+/// Elements `i ..` of the value at `at`, zeros after its end.
 fn value_quad(at: u32, i: u32) -> vec4<f32> {
     var v = vec4(0.0);
     for (var c = 0u; c < 4u; c += 1u) {
@@ -273,12 +275,12 @@ fn value_quad(at: u32, i: u32) -> vec4<f32> {
 
 //# use weights
 
-/// Element `i` of the key that begins at `at`.
+/// Element `i` of the key at `at`.
 fn key_element(at: u32, i: u32) -> f32 {
     return load_key(at, i / 4u)[i % 4u];
 }
 
-/// Elements `i ..` of the value that begins at `at`; any numbers behind its end, zeros behind that of its last group.
+/// Elements `i ..` of the value at `at`; arbitrary values after its end, zeros after the end of its last group.
 fn value_quad(at: u32, i: u32) -> vec4<f32> {
     if i >= params.head_dim {
         return vec4(0.0);
@@ -290,7 +292,7 @@ fn value_quad(at: u32, i: u32) -> vec4<f32> {
 /// [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
-/// Brings 16 positions from number `first` on, of which those before `end` count, of 64 elements from `column` on.
+/// Loads 64 elements from `column` on of 16 positions from number `first` on; positions from `end` on count as zeros.
 fn load_values(sight: Sight, first: u32, end: u32, kv: u32, column: u32, thread: u32) {
     let number = first + thread / 16u;
     var v = vec4(0.0);
@@ -328,7 +330,7 @@ fn write(block: Block, total: vec4<f32>, first_row: u32, end_row: u32, kv: u32, 
     let first_row = group.y * SIDE;
     let end_row = min(first_row + SIDE, step.tokens * sharing);
     let sight = sight_of(oldest_seen(step.position + first_row / sharing));
-    // Numbers of the positions that any of the queries sees.
+    // Numbers of the positions that at least one of the queries sees.
     let end = sight.sinks + step.position + (end_row - 1u) / sharing + 1u - sight.oldest;
     let capacity = capacity_of_cache();
     let quad = thread / 16u;
@@ -377,7 +379,7 @@ fn write(block: Block, total: vec4<f32>, first_row: u32, end_row: u32, kv: u32, 
             let keep = exp(largest - next);
             largest = next;
             for (var i = 0u; i < 4u; i += 1u) {
-                // What is not seen stays out where nothing has been seen yet, too.
+                // Masked positions get weight 0 even before any position was seen.
                 block[i] = select(exp(block[i] - next[i]), vec4(0.0), block[i] == vec4(LOWEST));
                 total[i] = keep[i] * total[i] + dot(block[i], vec4(1.0));
                 low[i] *= keep[i];

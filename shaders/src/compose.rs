@@ -1,31 +1,33 @@
-//! Composes the WGSL of a variant from the file of its op and the parts that this file uses.
+//! Composes the WGSL of a variant from its op's file and the parts that this file uses.
 //!
 //! A source line that begins with `//#` is a directive:
 //!
 //! ```text
 //! //# kernel ..      declares a kernel (see `kernel.rs`) and adds nothing to the source
-//! //# use NAME       the part NAME stands here, unless it stood before; `weights` and `reduce` are the variant's own, and so is `main`, the
-//!                    beginning of an entry point that has the `ids` for `reduce`
-//! //# when WORD ..   what follows is for these forms or kinds of arithmetic of the kernel only, up to the next `when`, `unless` or `end`
-//! //# unless WORD .. what follows is for all others
+//! //# use NAME       inserts the part NAME, once; `weights` and `reduce` are the variant's own, and so
+//!                    is `main`, the beginning of an entry point that has the `ids` for `reduce`
+//! //# when WORD ..   includes what follows, up to the next `when`, `unless` or `end`, only for these
+//!                    forms or kinds of arithmetic of the kernel
+//! //# unless WORD .. includes it for all others
 //! //# end
 //! ```
 //!
-//! `@binding(_)` gets the next number. The extensions that an arithmetic needs are enabled. Nothing else is changed; an unknown directive or part is an error.
+//! `@binding(_)` gets the next number, and the extensions of the arithmetic are enabled. Nothing
+//! else changes. An unknown directive or part is an error.
 
 use std::fmt;
 
 use super::generated::FILES;
 
-/// Why no source could be put together.
+/// Why a source could not be composed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ComposeError {
-    /// There is no such file, or the variant leaves open which it is.
+    /// A part does not exist, or the variant does not select it.
     UnknownPart {
-        /// What was asked for.
+        /// Name of the part.
         name: String,
     },
-    /// A line is no directive.
+    /// A line is not a valid directive.
     Directive {
         /// The file.
         file: String,
@@ -45,25 +47,25 @@ impl fmt::Display for ComposeError {
 
 impl std::error::Error for ComposeError {}
 
-/// A variant's own parts.
+/// The parts that a variant selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice<'a> {
-    /// The form of the kernel; empty where it has one only.
+    /// Form of the kernel; empty if it has only one.
     pub form: &'a str,
-    /// What `use weights` means; empty where the kernel has none.
+    /// Part for `use weights`; empty if the kernel has none.
     pub weights: &'a str,
-    /// What `use reduce` means; empty where the kernel has none.
+    /// Part for `use reduce`; empty if the kernel has none.
     pub reduce: &'a str,
-    /// The name of its arithmetic.
+    /// Name of its arithmetic.
     pub arithmetic: &'a str,
-    /// What must be enabled for it.
+    /// Extensions to enable.
     pub extensions: &'a [&'a str],
 }
 
 /// The source of the kernel in `file`.
 ///
 /// # Errors
-/// When a file is missing or has a broken directive.
+/// If a file is missing or has an invalid directive.
 pub(crate) fn compose(file: &str, choice: Choice<'_>) -> Result<String, ComposeError> {
     let mut composer = Composer { choice, used: Vec::new(), text: String::new() };
     composer.add(file)?;

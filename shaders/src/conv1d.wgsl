@@ -1,4 +1,4 @@
-// `conv1d`: y_t[c] = C_t[c] act(b[c] + sum_k w[c,k] u_{t-K+1+k}[c]), u_t[c] = B_t[c] x_t[c]. A thread takes a channel of a token.
+// `conv1d`: y_t[c] = C_t[c] act(b[c] + sum_k w[c,k] u_{t-K+1+k}[c]), u_t[c] = B_t[c] x_t[c]. Each thread computes a channel of a token.
 //# kernel Conv1d - states: any number of tokens
 //# use math
 //# use step
@@ -21,9 +21,9 @@ struct Params {
     /// Whether act is SiLU; else it is the identity.
     silu: u32,
     output_stride: u32,
-    /// w, [channels, kernel], in `vectors`.
+    /// Offset of w, [channels, kernel], in `vectors`.
     weight: u32,
-    /// b, [channels], in `vectors`.
+    /// Offset of b, [channels], in `vectors`.
     bias: u32,
 }
 
@@ -34,14 +34,14 @@ struct Params {
 @group(0) @binding(_) var<storage, read> input_gate: array<f32>;
 /// C, [T, output_gate_stride]; the input again where there is none.
 @group(0) @binding(_) var<storage, read> output_gate: array<f32>;
-/// The op's small tensors, one behind the other.
+/// The op's small tensors, concatenated.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
-/// u, [2, kernel - 1, channels], before the run, oldest first; the half that `step.parity` names is read.
+/// [2, kernel - 1, channels]: u before the run, oldest first; `step.parity` selects the half to read.
 @group(0) @binding(_) var<storage, read_write> state: array<Kept>;
 /// y, [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
-/// u of token `t` of the run; that of tokens before the run is in the state.
+/// u of token `t` of the run; u of tokens before the run is in the state.
 fn past(t: i32, channel: u32) -> f32 {
     if t < 0 {
         let row = step.parity * (params.kernel - 1u) + u32(t + i32(params.kernel) - 1);
@@ -78,7 +78,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         sum *= output_gate[row * params.output_gate_stride + params.output_gate_offset + channel];
     }
     output[row * params.output_stride + channel] = sum;
-    // Other workgroups read the state: the last inputs go to its other half.
+    // Double-buffered: other workgroups still read the state, so the last u go to its other half.
     if t + 1u == step.tokens {
         for (var k = 0u; k + 1u < params.kernel; k += 1u) {
             let place = (1u - step.parity) * (params.kernel - 1u) + k;

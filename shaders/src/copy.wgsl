@@ -1,9 +1,9 @@
-// What the device's memory gives: copies one buffer to another. No op; `bench` measures with it.
+// Memory bandwidth: copies one buffer to another. Not an op; `bench` measures with it.
 //# kernel Copy -: copies memory, to measure its bandwidth
 //# use step
 
 const THREADS: u32 = 256u;
-/// Elements that a thread copies.
+/// Elements that each thread copies.
 const EACH: u32 = 16u;
 
 struct Params {
@@ -22,7 +22,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    // Neighbours copy neighbours.
+    // Neighbouring threads copy neighbouring elements.
     let first = (step.start + group.x) * THREADS * EACH + thread;
     for (var i = 0u; i < EACH; i++) {
         let place = first + i * THREADS;

@@ -1,4 +1,4 @@
-// `embed`: x = scale * E[token]. A thread makes four elements; y counts tokens.
+// `embed`: x = scale * E[token]. Each thread computes four elements; y counts tokens.
 //# kernel Embed - weights: any number of tokens
 //# use weights
 //# use step
@@ -8,7 +8,7 @@ const THREADS: u32 = 64u;
 struct Params {
     /// Elements of a row.
     cols: u32,
-    /// First token of the rows that are in `weights`, and how many there are.
+    /// First token whose row is in `weights`, and the number of rows.
     first_row: u32,
     rows: u32,
     output_stride: u32,

@@ -1,20 +1,20 @@
-// `gated_linear`: h = act(G n(x) + b_g) * (U n(x) + b_u). In `weights`, the rows of G stand before those of U.
+// `gated_linear`: h = act(G n(x) + b_g) * (U n(x) + b_u). In `weights`, the rows of G come before those of U.
 //# kernel GatedLinearRows rows weights int8 reduce: few tokens
 //# kernel GatedLinearTiles tiles weights tiled: many tokens
 //# kernel GatedLinearSmallTiles small_tiles weights tiled: up to 32 tokens
 
 struct Params {
-    /// First output of the rows that are in `weights`, and how many there are of G and of U each.
+    /// First output whose rows are in `weights`, and the number of rows of G and of U each.
     first_row: u32,
     rows: u32,
     output_stride: u32,
-    /// Biases of these rows in `vectors`.
+    /// Offset of the biases of these rows in `vectors`.
     gate_bias: u32,
     up_bias: u32,
     activation: u32,
     @align(16) matrix: Matrix,
     //# when rows
-    /// Threads that share rows, a power of two.
+    /// Threads that share rows; a power of two.
     @align(16) lanes: u32,
     @align(16) prologue: Prologue,
     //# when tiles small_tiles
@@ -41,7 +41,7 @@ fn finish(token: u32, row: u32, gate_product: f32, up_product: f32) {
 
 //# when rows
 //# use rows
-/// Each `lanes` threads have two rows of G and the same of U; y counts tokens.
+/// Each `lanes` threads compute two rows of G and the same rows of U; y counts tokens.
 const THREADS: u32 = 256u;
 
 @compute @workgroup_size(THREADS)
@@ -61,7 +61,7 @@ const THREADS: u32 = 256u;
 //# when tiles small_tiles
 //# use tiles
 //# use math
-/// The op's small tensors, one behind the other.
+/// The op's small tensors, concatenated.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 
 fn small(i: u32) -> f32 {
@@ -82,7 +82,7 @@ fn tile_of(group: vec3<u32>) -> Tile {
     return Tile(params.matrix, params.tiles.cols, min(TOKENS, step.tokens - token), token, group.x * (ROWS / 2u));
 }
 
-/// Rows of the tile are a row of G, the same of U, the next of G, ...
+/// Rows of the tile alternate: a row of G, the same row of U, the next row of G, ...
 fn weight_row(tile: Tile, place: u32) -> u32 {
     return min(tile.row + place / 2u, params.rows - 1u) + place % 2u * params.rows;
 }

@@ -1,22 +1,22 @@
-//! What a kernel declares in the header of its WGSL file:
+//! The declaration of a kernel in the header of its WGSL file:
 //!
 //! ```text
 //! //# kernel NAME FORM [TRAIT ..]: what it does
 //! ```
 //!
-//! `NAME` is its variant of [`Kernel`]; `FORM` is the word that `when` and `unless` directives ask for, `-` if the file holds one kernel.
-//! The traits say in which variants it comes:
+//! `NAME` is its variant of [`Kernel`]; `FORM` is the word for `when` and `unless` directives, `-`
+//! if the file holds one kernel. The traits determine its variants:
 //!
 //! | trait | variants |
 //! | --- | --- |
-//! | `weights` | one for each [`WeightType`] of the matrix that it reads |
+//! | `weights` | one for each [`WeightType`] of its matrix |
 //! | `cache` | one for each type of a quantized key/value cache |
 //! | `states` | one for each type of a recurrent state |
-//! | `int8` | one more with activations in eight bits, for weights with integer codes |
+//! | `int8` | one more with 8-bit activations, for weights with integer codes |
 //! | `tiled` | one each for cooperative matrices, f16 and f32; weights stored in f32 have only the last |
 //! | `f16` | one each for f16 and f32 |
 //! | `reduce` | one for each [`Reduction`](super::variant::Reduction) |
-//! | `samples` | none more: it takes part in choosing a token |
+//! | `samples` | none more; the kernel takes part in choosing a token |
 //!
 //! `shaders/generate.sh` turns the headers into [`Kernel`].
 
@@ -24,16 +24,16 @@ use super::generated::KERNELS;
 pub use super::generated::Kernel;
 use super::variant::{Arithmetic, WeightType};
 
-/// A kernel's declaration.
+/// The declaration of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Declaration {
-    /// Its file, without the extension.
+    /// Its file, without extension.
     pub(crate) file: &'static str,
     /// Its form there; empty if the file holds one kernel.
     pub(crate) form: &'static str,
-    /// What `use weights` stands for.
+    /// Meaning of `use weights`.
     pub(crate) stored: Stored,
-    /// The kinds of arithmetic that it comes in.
+    /// The kinds of arithmetic it supports.
     pub(crate) arithmetic: Kinds,
     /// Whether it has a variant for each reduction.
     pub(crate) reduces: bool,
@@ -41,7 +41,7 @@ pub(crate) struct Declaration {
     pub(crate) samples: bool,
 }
 
-/// What a kernel reads that comes in several storage types.
+/// Data that a kernel reads in several storage types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stored {
     /// Nothing.
@@ -54,16 +54,16 @@ pub(crate) enum Stored {
     States,
 }
 
-/// Kinds of arithmetic that a kernel comes in.
+/// Kinds of arithmetic that a kernel supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kinds {
     /// f32 only.
     Plain,
-    /// Activations in eight bits, too.
+    /// Also 8-bit activations.
     Int8,
-    /// Cooperative matrices and f16, too: it multiplies tiles that [`Kernel::Prepare`] made ready.
+    /// Also cooperative matrices and f16: it multiplies tiles that [`Kernel::Prepare`] prepared.
     Tiled,
-    /// f16, too.
+    /// Also f16.
     F16,
 }
 
@@ -72,13 +72,13 @@ impl Kernel {
         &KERNELS[self as usize]
     }
 
-    /// Its file, without the extension, and its form there.
+    /// Its file, without extension, and its form.
     pub const fn file(self) -> (&'static str, &'static str) {
         let declaration = self.declaration();
         (declaration.file, declaration.form)
     }
 
-    /// The part that reads `weights` as they are stored; `None` where the kernel has no variant for that type.
+    /// The part that reads `weights`; `None` if the kernel has no variant for that type.
     pub const fn stored(self, weights: WeightType) -> Option<&'static str> {
         match (self.declaration().stored, weights) {
             (Stored::Cache, WeightType::Affine4) => Some("cache_affine4"),
@@ -95,12 +95,13 @@ impl Kernel {
         !matches!(self.declaration().stored, Stored::Nothing)
     }
 
-    /// Whether it reads or writes recurrent states, whose type takes the place of the weights'.
+    /// Whether it reads or writes recurrent states, whose type then replaces the weights'.
     pub const fn has_states(self) -> bool {
         matches!(self.declaration().stored, Stored::States)
     }
 
-    /// The kinds of arithmetic that it has a variant for with these weights, from the fastest to the exact one, which is always there.
+    /// The kinds of arithmetic it supports with these weights, from the fastest to the exact one,
+    /// which is always there.
     pub const fn arithmetics(self, weights: WeightType) -> &'static [Arithmetic] {
         match (self.declaration().arithmetic, weights) {
             (Kinds::Int8, weights) if weights.has_integer_codes() => {

@@ -1,17 +1,18 @@
-//! Every op in WGSL, one file for each, and what a host must know to run it.
+//! The ops in WGSL, one file each, and what a host must know to run them.
 //!
-//! A [`Kernel`] has a [`Variant`] for each way to store weights and to add up within a workgroup. The source of a variant is
-//! composed of the op's file and shared parts (`compose.rs`). A file's header declares its kernels and the variants that they come in
-//! (`kernel.rs`).
+//! A [`Kernel`] has a [`Variant`] for each way to store weights and to reduce within a workgroup.
+//! The source of a variant is composed of the op's file and shared parts (`compose.rs`). A file's
+//! header declares its kernels and their variants (`kernel.rs`).
 //!
-//! `src/generated/` is made from the WGSL files by `shaders/generate.sh`: the kernels that the headers declare, and the [`Metadata`] of every
-//! variant, read from the modules that naga parsed and validated. The crate does not compile while the files differ from those that
-//! `src/generated/` was made from, and a test makes all of it anew and compares.
+//! `shaders/generate.sh` makes `src/generated/` from the WGSL files: the declared kernels, and the
+//! [`Metadata`] of every variant, read from the modules that naga parsed and validated. The crate
+//! does not compile if the files have changed since, and a test generates everything again and
+//! compares.
 //!
-//! Every variant keeps to WebGPU's default limits: 8 storage buffers, 256 invocations, 16 KiB of workgroup memory; those with cooperative
-//! matrices, which WebGPU doesn't have, may use 32 KiB.
+//! Every variant stays within WebGPU's default limits: 8 storage buffers, 256 invocations, 16 KiB
+//! of workgroup memory. Those with cooperative matrices, which WebGPU lacks, may use 32 KiB.
 //!
-//! Bindings have names. `step` is the only one with a dynamic offset.
+//! Bindings have names. Only `step` has a dynamic offset.
 
 mod compose;
 mod generated;
@@ -26,39 +27,39 @@ pub use variant::{Arithmetic, Kernel, Reduction, Variant, WeightType};
 /// What a host must know of a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metadata {
-    /// In the order of their numbers, which count from 0; all in group 0.
+    /// Bindings in the order of their numbers, from 0; all in group 0.
     pub bindings: &'static [Binding],
-    /// Threads of a workgroup.
+    /// Threads per workgroup.
     pub workgroup_size: u32,
-    /// Bytes of workgroup memory.
+    /// Workgroup memory, in bytes.
     pub workgroup_bytes: u32,
-    /// Whether the device must have subgroups.
+    /// Whether the device must support subgroups.
     pub subgroups: bool,
-    /// Tokens and rows of weights of a workgroup's tile; 0 where it has none.
+    /// Tokens and rows of weights of a workgroup's tile; 0 if it has none.
     pub tile: [u32; 2],
-    /// Bytes of the uniform buffer `params`.
+    /// Size of the uniform buffer `params`, in bytes.
     pub params_bytes: u32,
-    /// Its fields; those of a nested structure are called `outer.inner`.
+    /// Fields of `params`; those of a nested structure are named `outer.inner`.
     pub params: &'static [Field],
 }
 
 /// A binding of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// The variable's name.
+    /// Name of the variable.
     pub name: &'static str,
-    /// What it is.
+    /// Kind of the binding.
     pub kind: BindingKind,
 }
 
-/// What a binding is.
+/// The kind of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BindingKind {
     /// A uniform buffer.
     Uniform,
-    /// A storage buffer that is only read.
+    /// A read-only storage buffer.
     Read,
-    /// A storage buffer that is read and written.
+    /// A read-write storage buffer.
     ReadWrite,
 }
 
@@ -67,16 +68,16 @@ pub enum BindingKind {
 pub struct Field {
     /// Its name.
     pub name: &'static str,
-    /// Its place in bytes.
+    /// Offset in bytes.
     pub offset: u32,
     /// `f32` if true, else `u32`.
     pub float: bool,
 }
 
-/// Hash of all WGSL files, in hexadecimal. It changes whenever a kernel does.
+/// Hash of all WGSL files, in hexadecimal. It changes with every change of a kernel.
 pub const FINGERPRINT: &str = generated::SOURCES;
 
-// A stale description would bind and set the wrong things without an error.
+// Stale metadata would bind and set the wrong things without an error.
 const _: () = assert!(
     option_env!("KINGLET_GENERATE").is_some() || sources::is(generated::SOURCES),
     "a WGSL file changed: run shaders/generate.sh"
@@ -85,7 +86,8 @@ const _: () = assert!(
 /// The WGSL of a variant.
 ///
 /// # Errors
-/// A directive that cannot be followed. Tests compose every variant of [`Variant::all`], so none of these has one.
+/// If a directive is invalid. Tests compose every variant of [`Variant::all`], so none of these
+/// fails.
 pub fn source(variant: Variant) -> Result<String, ComposeError> {
     let (file, choice) = variant.choice();
     compose::compose(file, choice)
@@ -128,7 +130,7 @@ mod tests {
                 if line.contains("var<storage") {
                     assert!(comment.starts_with("///"), "{}: {line}", variant.name());
                 }
-                // One comment may serve two neighbours.
+                // One comment may describe two neighbouring bindings.
                 if !line.starts_with("@group") {
                     comment = line;
                 }
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_directive_or_part_is_refused() {
+    fn invalid_directives_and_parts_are_refused() {
         let choice = compose::Choice { weights: "weights_f99", ..Variant::all()[0].choice().1 };
         let error = compose::compose("embed", choice).unwrap_err();
         assert_eq!(error, ComposeError::UnknownPart { name: "weights_f99".into() });

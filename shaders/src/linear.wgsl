@@ -5,18 +5,18 @@
 //# kernel LinearSmallTiles small_tiles weights tiled: up to 32 tokens
 
 struct Params {
-    /// First output of the rows that are in `weights`, and how many there are.
+    /// First output whose row is in `weights`, and the number of rows.
     first_row: u32,
     rows: u32,
     output_stride: u32,
-    /// Biases of these rows in `vectors`.
+    /// Offset of the biases of these rows in `vectors`.
     bias: u32,
-    /// 1 where the result is added to the output, times `scale`.
+    /// 1 if the result, times `scale`, is added to the output.
     add: u32,
     scale: f32,
     @align(16) matrix: Matrix,
     //# when rows head_rows
-    /// Threads that share rows, a power of two.
+    /// Threads that share rows; a power of two.
     @align(16) lanes: u32,
     @align(16) prologue: Prologue,
     //# when tiles small_tiles
@@ -42,7 +42,7 @@ fn finish(token: u32, row: u32, product: f32) {
 
 //# when rows head_rows
 //# use rows
-/// Each `lanes` threads have four rows; y counts tokens.
+/// Each `lanes` threads compute four rows; y counts tokens.
 const THREADS: u32 = 256u;
 
 @compute @workgroup_size(THREADS)
@@ -60,7 +60,7 @@ const THREADS: u32 = 256u;
 
 //# when tiles small_tiles
 //# use tiles
-/// The op's small tensors, one behind the other.
+/// The op's small tensors, concatenated.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 
 fn small(i: u32) -> f32 {

@@ -1,5 +1,6 @@
-// `mamba2_scan`: convolution and scan of Mamba-2. Few tokens step through the recurrence, all in one dispatch. Many go in
-// chunks of 64 as matrix products (Dao and Gu, 2024, section 6): with s_i the sum of log decays up to token i of a chunk,
+// `mamba2_scan`: convolution and scan of Mamba-2. Few tokens step through the recurrence in one dispatch. Many tokens
+// go in chunks of 64 as matrix products (Dao and Gu, 2024, section 6). With s_i the sum of log decays up to token i of
+// a chunk,
 //
 //     Y = (C B^T * L) X + diag(e^s) C S,   L[i,j] = e^(s_i - s_j) dt_j  for j <= i, else 0
 //     S = e^(s_last) S + (diag(e^(s_last - s) dt) B)^T X
@@ -25,11 +26,11 @@ struct Params {
     kernel: u32,
     input_stride: u32,
     output_stride: u32,
-    /// Convolution weights, [kernel, channels], in `vectors`.
+    /// Offset of the convolution's weights, [kernel, channels], in `vectors`.
     weight: u32,
-    /// Convolution biases, [channels], in `vectors`.
+    /// Offset of the convolution's biases, [channels], in `vectors`.
     bias: u32,
-    /// [heads] each, in `vectors`.
+    /// Offsets in `vectors`, [heads] each.
     a_log: u32,
     d: u32,
     dt_bias: u32,
@@ -42,7 +43,7 @@ struct Params {
 //# when step step_any convolve states outputs
 /// z, x, B, C, dt, [T, input_stride].
 @group(0) @binding(_) var<storage, read> input: array<f32>;
-/// The op's small tensors, one behind the other.
+/// The op's small tensors, concatenated.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 
 /// The step size of a head at token `t` of the run.
@@ -56,10 +57,10 @@ fn step_size(t: u32, head: u32) -> f32 {
 //# use weights
 
 //# when step step_any convolve
-/// [2, kernel - 1, channels]: last inputs, oldest first; the half that `step.parity` names is read.
+/// [2, kernel - 1, channels]: last inputs, oldest first; `step.parity` selects the half to read.
 @group(0) @binding(_) var<storage, read_write> conv_state: array<Kept>;
 
-/// Input `t` of the run in a channel; those before it are in the state.
+/// Input `t` of the run in a channel; inputs before the run are in the state.
 fn past(t: i32, channel: u32) -> f32 {
     if t < 0 {
         let row = step.parity * (params.kernel - 1u) + u32(t + i32(params.kernel) - 1);
@@ -80,7 +81,7 @@ fn convolve(t: u32, channel: u32) -> f32 {
     return silu(sum);
 }
 
-/// Writes a channel's last inputs to the other half of the state, which nobody reads in this step.
+/// Writes a channel's last inputs to the other half of the state, which is not read in this step.
 fn keep(channel: u32) {
     for (var k = 0u; k + 1u < params.kernel; k += 1u) {
         let row = (1u - step.parity) * (params.kernel - 1u) + k;
@@ -92,7 +93,7 @@ fn keep(channel: u32) {
 /// S, [heads, state_dim, head_dim / 4].
 @group(0) @binding(_) var<storage, read_write> state: array<Kept4>;
 
-/// Four columns of row `row` of all heads' rows.
+/// Four columns of row `row`, counted over all heads.
 fn load_state(row: u32, column: u32) -> vec4<f32> {
     return vec4<f32>(state[(row * params.head_dim + column) / 4u]);
 }
@@ -105,7 +106,7 @@ fn store_state(row: u32, column: u32, value: vec4<f32>) {
 /// S, [heads, state_dim, head_dim].
 @group(0) @binding(_) var<storage, read_write> state: array<Kept>;
 
-/// Four columns of row `row` of all heads' rows.
+/// Four columns of row `row`, counted over all heads.
 fn load_state(row: u32, column: u32) -> vec4<f32> {
     var value = vec4(0.0);
     for (var i = 0u; i < min(4u, params.head_dim - column); i += 1u) {
@@ -121,26 +122,26 @@ fn store_state(row: u32, column: u32, value: vec4<f32>) {
 }
 
 //# when step step_any
-// A workgroup takes 16 columns of a head's state through the run's tokens; its 256 threads hold four columns of up to four
-// rows each, so that 256 rows fit in a pass. Workgroups share the channels of B and C: each convolves them for itself.
+// A workgroup takes 16 columns of a head's state through the run's tokens; each of its 256 threads holds four columns
+// of up to four rows, so a pass covers 256 rows. Workgroups share the channels of B and C: each convolves them itself.
 //# use reduce
 
 /// y, [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
 const THREADS: u32 = 256u;
-/// Most tokens of a run.
+/// Maximum number of tokens in a run.
 const MOST: u32 = 4u;
-/// Columns of the state, elements of a head, in a workgroup.
+/// Columns of the state (elements of a head) per workgroup.
 const COLUMNS: u32 = 16u;
 const QUADS: u32 = 4u;
 /// Threads that share a column.
 const SHARES: u32 = 64u;
-/// Rows of a thread.
+/// Rows per thread.
 const HELD: u32 = 4u;
-/// Rows of a pass.
+/// Rows per pass.
 const PASS: u32 = 256u;
-/// x of this workgroup's columns, B and C of the pass.
+/// x of this workgroup's columns, and B and C of the pass.
 const ROW: u32 = 528u;
 
 /// [MOST, ROW].
@@ -165,7 +166,7 @@ var<workgroup> convolved: array<f32, 2112>;
 
     for (var first = 0u; first < params.state_dim; first += PASS) {
         let width = min(PASS, params.state_dim - first);
-        // What takes longest comes first.
+        // Start the slowest loads first.
         var held: array<vec4<f32>, HELD>;
         for (var i = 0u; i < HELD; i += 1u) {
             let n = i * SHARES + share;
@@ -221,7 +222,7 @@ var<workgroup> convolved: array<f32, 2112>;
                 }
             }
         }
-        // The next pass fills `convolved` only when all have read it.
+        // Wait until all have read `convolved` before the next pass overwrites it.
         workgroupBarrier();
     }
 
@@ -237,10 +238,10 @@ var<workgroup> convolved: array<f32, 2112>;
 }
 
 //# when convolve
-/// x, B, C, [T, channels], by the run's tokens.
+/// x, B, C, [T, channels], for the run's tokens.
 @group(0) @binding(_) var<storage, read_write> convolved: array<f32>;
 
-// A thread takes a channel of a token.
+// Each thread computes a channel of a token.
 const THREADS: u32 = 256u;
 
 @compute @workgroup_size(THREADS)

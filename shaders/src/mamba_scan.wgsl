@@ -1,6 +1,7 @@
 // `mamba_scan`: h[c,n] = exp(dt[c] A[c,n]) h[c,n] + dt[c] B[n] x[c], y[c] = (sum_n C[n] h[c,n] + d[c] x[c]) * silu(z[c]).
-// A workgroup takes 32 channels of a run through all its tokens, 16 at a time; four threads share a channel's states, of which
-// 16 are in registers. A token's own share of y, dt x (B . C), is kept apart from what the state carries.
+// A workgroup takes 32 channels through all tokens of a run, 16 tokens at a time; four threads share the states of a
+// channel, 16 of which are in registers. A token's own part of y, dt x (B . C), is kept separate from the carried
+// state.
 //# kernel MambaScan - states: any number of tokens
 //# use math
 //# use step
@@ -10,11 +11,11 @@ const THREADS: u32 = 128u;
 const CHANNELS: u32 = 32u;
 /// Threads that share a channel.
 const SHARES: u32 = 4u;
-/// States of a thread.
+/// States per thread.
 const HELD: u32 = 4u;
-/// States of a pass.
+/// States per pass.
 const PASS: u32 = 16u;
-/// Tokens that are made ready together.
+/// Tokens prepared together.
 const SPAN: u32 = 16u;
 
 struct Params {
@@ -25,9 +26,9 @@ struct Params {
     b_offset: u32,
     c_offset: u32,
     bc_stride: u32,
-    /// a_log, [inner, state_dim], in `vectors`.
+    /// Offset of a_log, [inner, state_dim], in `vectors`.
     a_log: u32,
-    /// d, [inner], in `vectors`.
+    /// Offset of d, [inner], in `vectors`.
     d: u32,
     /// Whether B and C are normed.
     norm: u32,
@@ -39,18 +40,18 @@ struct Params {
 @group(0) @binding(_) var<storage, read> x: array<f32>;
 /// z, [T, z_stride].
 @group(0) @binding(_) var<storage, read> z: array<f32>;
-/// dt before its softplus, [T, inner].
+/// dt before the softplus, [T, inner].
 @group(0) @binding(_) var<storage, read> dt: array<f32>;
 /// B and C, [T, bc_stride].
 @group(0) @binding(_) var<storage, read> bc: array<f32>;
-/// The op's small tensors, one behind the other.
+/// The op's small tensors, concatenated.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 /// h, [state_dim, inner].
 @group(0) @binding(_) var<storage, read_write> state: array<Kept>;
 /// y, [T, inner].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
-/// The norm's factor on the state_dim elements of `bc` from `first` on.
+/// The norm's factor for the state_dim elements of `bc` from `first` on.
 fn factor(first: u32) -> f32 {
     if params.norm == 0u {
         return 1.0;
@@ -62,11 +63,11 @@ fn factor(first: u32) -> f32 {
     return inverseSqrt(squares / f32(params.state_dim) + params.eps);
 }
 
-/// [SPAN]: the norms' factors on B and C.
+/// [SPAN]: the norms' factors for B and C.
 var<workgroup> factors: array<vec2<f32>, SPAN>;
 /// [SPAN, PASS]: B and C.
 var<workgroup> b_and_c: array<vec2<f32>, 256>;
-/// [SPAN, CHANNELS]: dt behind its softplus, and x.
+/// [SPAN, CHANNELS]: dt after the softplus, and x.
 var<workgroup> inputs: array<vec2<f32>, 512>;
 /// [SPAN, SHARES, CHANNELS]: each thread's part of y.
 var<workgroup> parts: array<f32, 2048>;
@@ -147,7 +148,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     output[at] = y;
                 }
             }
-            // The next span is made ready when all have used this one.
+            // Wait until all threads have used this span before the next one is prepared.
             workgroupBarrier();
         }
         for (var i = 0u; i < HELD; i += 1u) {

@@ -1,5 +1,5 @@
-// `mlstm_scan`: the matrix-memory recurrence of mLSTM, the norm of its heads and its output gate. A token's own share,
-// (q . k) v, is kept apart from what the memory carries.
+// `mlstm_scan`: the matrix-memory recurrence of mLSTM, the norm of its heads and its output gate. A token's own part,
+// (q . k) v, is kept separate from what the memory carries.
 //
 // Few tokens step through the recurrence; many go in chunks of 64 as matrix products. With F_i the sum of log forget gates
 // up to token i of a chunk, l_i the largest of F_i - F_j + i_j for j <= i, m the stabilizer before the chunk and
@@ -9,9 +9,9 @@
 //     H = diag(e^(l - m)) W V + diag(e^(F + m - m_i)) Q C,   its divisors likewise from W 1 and Q n
 //     C = e^(F_last + m - m_last) C + e^(l_last - m_last) (diag(e^(F_last - F + i - l_last)) K)^T V,   n likewise
 //
-// All exponents are at most 0. W and what a chunk adds to C depend on its own tokens only. Dispatches: `scores`, W; `states`,
-// what each chunk adds; `pass`, the memory before each chunk; `outputs`, H; `finish`, norm and gate. Behind few tokens norm and gate are left to
-// the projection that follows, where it can do that, so that a step is one dispatch.
+// All exponents are at most 0. W and what a chunk adds to C depend only on its own tokens. Dispatches: `scores`, W;
+// `states`, what each chunk adds; `pass`, the memory before each chunk; `outputs`, H; `finish`, norm and gate. For few
+// tokens the following projection computes norm and gate if it can, so that a step is one dispatch.
 //# kernel MLstmStep step states reduce: few tokens, up to the norm
 //# kernel MLstmScores scores: many tokens: the weights of the tokens of a chunk for each other
 //# kernel MLstmStates states: many tokens: what each chunk adds to the state
@@ -27,7 +27,7 @@ struct Params {
     v_head_dim: u32,
     input_stride: u32,
     output_stride: u32,
-    /// [heads * v_head_dim] each, in `vectors`.
+    /// Offsets in `vectors`, [heads * v_head_dim] each.
     norm_weight: u32,
     norm_bias: u32,
     /// 0 for none.
@@ -42,7 +42,7 @@ struct Params {
 /// q, k, v, output gate, input gate, forget gate, [T, input_stride].
 @group(0) @binding(_) var<storage, read> input: array<f32>;
 
-/// First column of a head's keys; its queries begin at head * qk_head_dim.
+/// First column of a head's keys; its queries start at head * qk_head_dim.
 fn key_column(head: u32) -> u32 {
     return (params.heads + head) * params.qk_head_dim;
 }
@@ -55,7 +55,7 @@ fn gate_column(head: u32) -> u32 {
     return value_column(params.heads + head);
 }
 
-/// Where the input of token `t` of the run begins.
+/// Index of the first element of input token `t` of the run.
 fn row_of(t: u32) -> u32 {
     return (step.start + t) * params.input_stride;
 }
@@ -69,11 +69,12 @@ fn gates(t: u32, head: u32) -> vec2<f32> {
 
 //# when step pass
 //# use weights
-/// [heads, qk_head_dim * v_head_dim + qk_head_dim + 1]: C by rows of keys, n, m; then [heads, qk_head_dim + 1]: n and m once more.
+/// [heads, qk_head_dim * v_head_dim + qk_head_dim + 1]: C by rows of keys, n, m; then [heads, qk_head_dim + 1]: n and m
+/// again.
 @group(0) @binding(_) var<storage, read_write> state: array<Kept>;
 
-/// Where n and m of a head lie on a side: all workgroups of a head read those that the step before has left, at `step.parity`, so
-/// new ones are written to the other.
+/// Index of n and m of a head in one of the two copies. They are double-buffered: all workgroups of a head read the
+/// copy `step.parity` of the last step, and new values go to the other.
 fn sums_at(head: u32, side: u32) -> u32 {
     let memory = params.qk_head_dim * params.v_head_dim;
     let again = params.heads * head_state() + head * (params.qk_head_dim + 1u);
@@ -81,35 +82,35 @@ fn sums_at(head: u32, side: u32) -> u32 {
 }
 
 //# when step scores states pass outputs
-/// Elements of a head's state.
+/// Number of elements of a head's state.
 fn head_state() -> u32 {
     return params.qk_head_dim * (params.v_head_dim + 1u) + 1u;
 }
 
 //# when finish
-/// The op's small tensors, one behind the other.
+/// The op's small tensors, concatenated.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 //# when step finish
-/// y, [T, output_stride]: behind `step` h, which has neither norm nor gate.
+/// y, [T, output_stride]; after `step` it is h, before norm and gate.
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
 //# when step
 //# use reduce
-// A workgroup takes 16 columns of a head's memory through the run's tokens; its 256 threads hold up to 16 elements each, so
-// that 256 rows fit in a pass.
+// A workgroup takes 16 columns of a head's memory through the run's tokens; each of its 256 threads holds up to 16
+// elements, so a pass covers 256 rows.
 const THREADS: u32 = 256u;
-/// Most tokens of a run.
+/// Maximum number of tokens in a run.
 const MOST: u32 = 4u;
-/// Columns of the memory in a workgroup.
+/// Columns of the memory per workgroup.
 const COLUMNS: u32 = 16u;
 /// Threads that share a column.
 const SHARES: u32 = 16u;
-/// Rows of a thread.
+/// Rows per thread.
 const HELD: u32 = 16u;
-/// Rows of a pass.
+/// Rows per pass.
 const PASS: u32 = 256u;
 
-/// [PASS]: q / sqrt(qk_head_dim) and k, a component for each token.
+/// [PASS]: q / sqrt(qk_head_dim) and k, with a component per token.
 var<workgroup> queries: array<vec4<f32>, PASS>;
 var<workgroup> keys: array<vec4<f32>, PASS>;
 
@@ -128,7 +129,7 @@ var<workgroup> keys: array<vec4<f32>, PASS>;
     let query_scale = inverseSqrt(f32(key_dim));
 
     var m = f32(state[sums + key_dim]);
-    // Everything that follows has a component for each token.
+    // From here on vectors have a component per token.
     var decays = vec4(1.0);
     var admits = vec4(0.0);
     var stabilizers = vec4(0.0);
@@ -146,7 +147,7 @@ var<workgroup> keys: array<vec4<f32>, PASS>;
     }
 
     var carried = vec4(0.0);
-    // q . k, and q . n of the memory before.
+    // q . k, and q . n of the carried memory.
     var own = vec4(0.0);
     var before = vec4(0.0);
     for (var first = 0u; first < key_dim; first += PASS) {
@@ -195,7 +196,7 @@ var<workgroup> keys: array<vec4<f32>, PASS>;
                 state[memory + (first + place) * value_dim + column] = kept(held[i]);
             }
         }
-        // The next pass fills queries and keys only when all have read them.
+        // Wait until all have read queries and keys before the next pass overwrites them.
         workgroupBarrier();
     }
     carried = sum_strided(carried, ids, COLUMNS);
@@ -219,10 +220,10 @@ var<workgroup> keys: array<vec4<f32>, PASS>;
 // A workgroup takes a head of a token.
 //# use reduce
 const THREADS: u32 = 256u;
-/// Elements of a value for each thread.
+/// Elements of a value per thread.
 const VALUES: u32 = 8u;
 
-/// Element `column` of a head's y at token `t` of the run, from the normed value.
+/// Writes element `column` of a head's y at token `t` of the run, from the normed value.
 fn finish(t: u32, head: u32, column: u32, normed: f32) {
     let at = head * params.v_head_dim + column;
     var y = normed * vectors[params.norm_weight + at];

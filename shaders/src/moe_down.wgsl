@@ -1,14 +1,15 @@
 // `moe_down`: x += scale * (sum over chosen experts of weight_e * D_e h_e + D h_shared).
 //
-// In `weights`, the rows of all D_e stand one behind the other; then, where it is stored alike, the shared expert's D.
+// In `weights`, the rows of all D_e follow one another; then, if it is stored in the same format, the shared expert's
+// D.
 //# kernel MoeDownRows rows weights int8 reduce: few tokens
-//# kernel MoeDownTiles tiles weights tiled: many tokens: each expert's share
-//# kernel MoeDownSmallTiles small_tiles weights tiled: up to 32 tokens: each expert's share
-//# kernel MoeDownSum sum: many tokens: the sum of the shares
+//# kernel MoeDownTiles tiles weights tiled: many tokens: each expert's contribution
+//# kernel MoeDownSmallTiles small_tiles weights tiled: up to 32 tokens: each expert's contribution
+//# kernel MoeDownSum sum: many tokens: the sum of the contributions
 //# when rows
 //# use rows
 
-/// Each `lanes` threads have four rows of x; y counts tokens.
+/// Each `lanes` threads compute four rows of x; y counts tokens.
 const THREADS: u32 = 256u;
 
 //# when tiles small_tiles
@@ -24,25 +25,25 @@ struct Params {
     rows: u32,
     top_k: u32,
     //# when rows tiles small_tiles
-    /// First expert whose rows are in `weights`, and how many there are.
+    /// First expert whose rows are in `weights`, and the number of experts.
     first_expert: u32,
     experts: u32,
-    /// Columns of D; 0 where this dispatch doesn't compute it.
+    /// Columns of D; 0 if this dispatch doesn't compute it.
     shared_inner: u32,
     //# when rows
     /// Columns of D_e.
     inner: u32,
-    /// Experts of a token that this dispatch looks at: `top_k`, or 0 where it computes the shared expert alone.
+    /// Experts of a token in this dispatch: `top_k`, or 0 if it computes only the shared expert.
     places: u32,
     input_stride: u32,
-    /// Threads that share rows, a power of two.
+    /// Threads that share rows; a power of two.
     lanes: u32,
     //# when tiles small_tiles
-    /// Experts in all.
+    /// Total number of experts.
     all_experts: u32,
-    /// Where items begin in `lists`.
+    /// Index of the first item in `lists`.
     items: u32,
-    /// Elements of `prepared` from one place of a token to the next.
+    /// Elements of `prepared` between two places of a token.
     part_stride: u32,
     //# when sum
     /// Whether there is a shared expert.
@@ -62,7 +63,7 @@ struct Params {
 @group(0) @binding(_) var<uniform> params: Params;
 
 //# when rows
-/// What `moe_route` wrote, [T, routes_stride].
+/// Output of `moe_route`, [T, routes_stride].
 @group(0) @binding(_) var<storage, read> routes: array<f32>;
 /// x, [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
@@ -85,7 +86,7 @@ struct Params {
 }
 
 //# when tiles small_tiles
-/// [T, top_k + 1, rows]: each expert's share, not yet weighted.
+/// [T, top_k + 1, rows]: each expert's contribution, not yet weighted.
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
 fn tile_of(group: vec3<u32>) -> Tile {
@@ -127,7 +128,7 @@ fn finish_tile(tile: Tile, place: u32, pair: u32, products: vec2<f32>) {
     }
 }
 //# when sum
-/// What `moe_route` wrote, [T, routes_stride].
+/// Output of `moe_route`, [T, routes_stride].
 @group(0) @binding(_) var<storage, read> routes: array<f32>;
 /// [T, top_k + 1, rows].
 @group(0) @binding(_) var<storage, read> shares: array<f32>;

@@ -1,5 +1,5 @@
-// What stands before the experts' products of many tokens: puts the places of all tokens in order by their expert, and cuts each expert's
-// list into tiles. One workgroup does it.
+// Prepares the experts' products of many tokens: sorts the places of all tokens by expert, and cuts each expert's list
+// into tiles. A single workgroup.
 //# kernel MoeGroup -: groups tokens by expert before the products of many tokens
 //# use step
 
@@ -10,27 +10,27 @@ struct Params {
     experts: u32,
     top_k: u32,
     routes_stride: u32,
-    /// Most tokens of a tile.
+    /// Maximum number of tokens in a tile.
     side: u32,
-    /// Whether every token goes to a shared expert too, which is counted behind the others.
+    /// Whether every token also goes to a shared expert, which is numbered after the others.
     shared_expert: u32,
-    /// Where the ordered places begin in `lists`.
+    /// Index of the first sorted place in `lists`.
     items: u32,
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
-/// What `moe_route` wrote, [T, routes_stride].
+/// Output of `moe_route`, [T, routes_stride].
 @group(0) @binding(_) var<storage, read> routes: array<f32>;
-/// How many tiles there are; from element 4 on the expert, the first item and the number of items of each, and nothing; from `items` on
-/// the items: token * (top_k + 1) + place.
+/// The number of tiles; from element 4 on, for each tile, its expert, first item, number of items, and an unused
+/// element; from `items` on the items: token * (top_k + 1) + place.
 @group(0) @binding(_) var<storage, read_write> lists: array<u32>;
 
-/// [experts]: tokens of each.
+/// [experts]: number of tokens.
 var<workgroup> counts: array<atomic<u32>, MAX_EXPERTS>;
-/// [experts]: where the next item of each goes.
+/// [experts]: index of the next item.
 var<workgroup> places: array<atomic<u32>, MAX_EXPERTS>;
 
-/// The expert of a place, counted over all tokens; none behind the last.
+/// The expert of a place, counted over all tokens; none after the last.
 fn expert_of(i: u32, all: u32) -> u32 {
     let place = min(i, all - 1u);
     let token = step.start + place / params.top_k;
@@ -38,7 +38,7 @@ fn expert_of(i: u32, all: u32) -> u32 {
     return select(ABSENT, min(expert, params.experts - 1u), i < all);
 }
 
-/// The experts of four places, which are asked for together.
+/// The experts of four places, loaded together.
 fn experts_of(i: u32, all: u32) -> vec4<u32> {
     return vec4(
         expert_of(i, all),
@@ -54,7 +54,7 @@ fn count(expert: u32) {
     }
 }
 
-/// Puts a place into its expert's list.
+/// Adds a place to its expert's list.
 fn put(expert: u32, i: u32) {
     if expert != ABSENT {
         let item = atomicAdd(&places[expert], 1u);
@@ -62,7 +62,7 @@ fn put(expert: u32, i: u32) {
     }
 }
 
-/// Writes the tiles of an expert whose list begins at `first`.
+/// Writes the tiles of an expert whose list starts at `first`.
 fn write_tiles(tile: u32, expert: u32, first: u32, tokens: u32) {
     var at = 4u + 4u * tile;
     for (var done = 0u; done < tokens; done += params.side) {
@@ -88,7 +88,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
         count(experts.w);
     }
     workgroupBarrier();
-    // One expert more than there are: its tiles begin where the others end.
+    // One more than there are experts: its tiles start where the others end.
     for (var expert = thread; expert <= params.experts; expert += THREADS) {
         var first = 0u;
         var tile = 0u;

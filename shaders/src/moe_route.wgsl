@@ -1,4 +1,5 @@
-// `moe_route`: the experts of each token and their weights: the top_k largest of softmax(R n(x)). A workgroup takes a token.
+// `moe_route`: the experts of each token and their weights: the top_k largest of softmax(R n(x)). One workgroup per
+// token.
 //# kernel MoeRoute - weights reduce: any number of tokens
 //# use rows
 
@@ -10,17 +11,17 @@ const MAX_EXPERTS: u32 = 512u;
 struct Params {
     experts: u32,
     top_k: u32,
-    /// Whether the weights are made to sum to 1.
+    /// Whether the weights are scaled to sum to 1.
     renormalize: u32,
     output_stride: u32,
-    /// Biases of the router in `vectors`.
+    /// Offset of the router's biases in `vectors`.
     bias: u32,
     @align(16) matrix: Matrix,
     @align(16) prologue: Prologue,
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
-/// Numbers of the experts by falling weight, then their weights, [T, output_stride].
+/// Indices of the experts by decreasing weight, then their weights, [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
 /// [experts].
@@ -28,7 +29,7 @@ var<workgroup> logits: array<f32, MAX_EXPERTS>;
 /// [top_k]: the chosen experts' weights.
 var<workgroup> chosen: array<f32, MAX_EXPERTS>;
 
-/// The products of eight rows with the prepared `token`: one workgroup alone reads all rows, so many loads must be under way.
+/// The products of eight rows with the prepared `token`. One workgroup reads all rows, so many loads must be in flight.
 fn multiply_eight(first: u32, token: u32, ids: Ids) -> array<vec4<f32>, 2> {
     let p = params.prologue;
     let m = params.matrix;
@@ -97,7 +98,8 @@ fn multiply_eight(first: u32, token: u32, ids: Ids) -> array<vec4<f32>, 2> {
     }
     total = sum_over(vec4(total, 0.0, 0.0, 0.0), ids, THREADS).x;
 
-    // An expert's place is the number of those before it; of equals the lower number comes first. Four threads count together.
+    // An expert's rank is the number of experts before it; on a tie the lower index comes first. Four threads count
+    // together.
     let at = token * params.output_stride;
     for (var base = 0u; base < params.experts; base += THREADS / 4u) {
         let i = base + thread / 4u;

@@ -1,14 +1,14 @@
 // `moe_up`: h_e = act(G_e n(x)) * (U_e n(x)) for each chosen expert of a token, and for the shared expert.
 //
-// In `weights`, the rows of all gates G_e stand one behind the other, then those of all U_e; then, where the shared expert
-// is stored alike, its G and U.
+// In `weights`, the rows of all gates G_e follow one another, then those of all U_e; then, if the shared expert is
+// stored in the same format, its G and U.
 //# kernel MoeUpRows rows weights int8 reduce: few tokens
 //# kernel MoeUpTiles tiles weights tiled: many tokens
 //# kernel MoeUpSmallTiles small_tiles weights tiled: up to 32 tokens
 //# when rows
 //# use rows
 
-/// Each `lanes` threads have two rows of G and the same of U; y counts the experts of all tokens.
+/// Each `lanes` threads compute two rows of G and the same rows of U; y counts the experts of all tokens.
 const THREADS: u32 = 256u;
 
 //# when tiles small_tiles
@@ -16,29 +16,29 @@ const THREADS: u32 = 256u;
 //# use math
 //# end
 struct Params {
-    /// First expert whose rows are in `weights`, and how many there are.
+    /// First expert whose rows are in `weights`, and the number of experts.
     first_expert: u32,
     experts: u32,
     /// Rows of an expert's G.
     inner: u32,
-    /// Rows of the shared expert's G; 0 where this dispatch doesn't compute it.
+    /// Rows of the shared expert's G; 0 if this dispatch doesn't compute it.
     shared_inner: u32,
     top_k: u32,
     output_stride: u32,
     activation: u32,
     //# when rows
-    /// Experts of a token that this dispatch looks at: `top_k`, or 0 where it computes the shared expert alone.
+    /// Experts of a token in this dispatch: `top_k`, or 0 if it computes only the shared expert.
     places: u32,
     routes_stride: u32,
-    /// Threads that share rows, a power of two.
+    /// Threads that share rows; a power of two.
     lanes: u32,
     @align(16) matrix: Matrix,
     @align(16) shared_matrix: Matrix,
     @align(16) prologue: Prologue,
     //# when tiles small_tiles
-    /// Experts in all.
+    /// Total number of experts.
     all_experts: u32,
-    /// Where items begin in `lists`.
+    /// Index of the first item in `lists`.
     items: u32,
     @align(16) matrix: Matrix,
     @align(16) shared_matrix: Matrix,
@@ -47,11 +47,11 @@ struct Params {
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
-/// [T, output_stride]: `inner` elements for each place, then the shared expert's.
+/// [T, output_stride]: `inner` elements for each place, then those of the shared expert.
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
 //# when rows
-/// What `moe_route` wrote, [T, routes_stride].
+/// Output of `moe_route`, [T, routes_stride].
 @group(0) @binding(_) var<storage, read> routes: array<f32>;
 
 @compute @workgroup_size(THREADS)
@@ -80,7 +80,7 @@ struct Params {
         up_row = (params.experts + expert) * inner;
         column = place * inner;
     }
-    // There are as many workgroups for each expert as for the one with the most rows.
+    // Every expert gets as many workgroups as the one with the most rows.
     if group.x * (THREADS / params.lanes) * 2u >= inner {
         return;
     }
@@ -112,7 +112,7 @@ fn tile_of(group: vec3<u32>) -> Tile {
     return Tile(params.matrix, params.tiles.cols, tokens, item, row, params.inner, expert * params.inner, second);
 }
 
-/// Rows of the tile are a row of G, the same of U, the next of G, ...
+/// Rows of the tile alternate: a row of G, the same row of U, the next row of G, ...
 fn weight_row(tile: Tile, place: u32) -> u32 {
     return min(tile.row + place / 2u, tile.rows - 1u) + select(tile.first, tile.second, place % 2u == 1u);
 }

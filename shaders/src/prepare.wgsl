@@ -1,8 +1,8 @@
-// What stands before a projection, for the form for many tokens: a workgroup makes a token ready.
+// Prepares the input of a projection, in the form for many tokens: one workgroup per token.
 //
-// In f16, a token is divided by a power of two that is near its largest element: nothing can overflow, and products are multiplied with it
-// in f32.
-//# kernel Prepare - f16 reduce: makes many tokens ready for a projection
+// In f16, a token is divided by a power of two near its largest element, so nothing can overflow; products are
+// multiplied by it in f32.
+//# kernel Prepare - f16 reduce: prepares many tokens for a projection
 //# use prologue
 
 const THREADS: u32 = 256u;
@@ -10,9 +10,10 @@ const THREADS: u32 = 256u;
 struct Params {
     /// Elements of a prepared token.
     output_stride: u32,
-    /// Whether rows are those that `wanted` names.
+    /// Whether `wanted` selects the rows.
     chosen: u32,
-    /// The input is `parts` parts of `part` elements, and what remains; each is put at a multiple of `part_stride`, with zeros behind.
+    /// The input is `parts` parts of `part` elements, and a remainder; each goes to a multiple of `part_stride`, padded
+    /// with zeros.
     parts: u32,
     part: u32,
     part_stride: u32,
@@ -32,7 +33,7 @@ struct Params {
 @group(0) @binding(_) var<storage, read_write> factors: array<f32>;
 //# end
 
-/// Where element `k` of a prepared token comes from; `ABSENT` for a zero.
+/// Index of the source of element `k` of a prepared token; `ABSENT` for a zero.
 fn source(k: u32) -> u32 {
     let part = min(k / params.part_stride, params.parts);
     let within = k - part * params.part_stride;
@@ -79,7 +80,7 @@ fn prepared(p: Prologue, token: u32, k: u32, factor: f32) -> f32 {
         largest = max(largest, abs(weighted(p, gated(p, token, k), k)));
     }
     largest = max_over(factor * largest, ids, THREADS);
-    // Its exponent; a token of zeros or worse is left as it is.
+    // Its exponent. A token of zeros or non-finite values is not scaled.
     let exponent = clamp(bitcast<u32>(largest) >> 23u, 1u, 253u);
     factor *= bitcast<f32>((254u - exponent) << 23u);
     for (var k = thread * 2u; k < params.output_stride; k += 2u * THREADS) {

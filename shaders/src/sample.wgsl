@@ -1,11 +1,11 @@
-// The next token from the logits of one, without the host: the most probable, or one that is drawn. A kernel over blocks of logits
-// comes first, then a single workgroup that chooses. What it can't decide (broken logits, more candidates than it has room for)
-// it leaves to the host.
+// The next token from the logits of one position, without the host: the most probable, or a sampled one. First a kernel
+// over blocks of logits, then a single workgroup that chooses. What it can't decide (broken logits, more candidates
+// than fit) is left to the host.
 //# kernel SampleGreedy greedy samples: chooses the most probable token
 //# kernel SampleLargest largest samples: the largest logit of each block
 //# kernel SampleMasses masses samples: the probability mass of each block of logits
-//# kernel SampleDrawn drawn samples: draws from all tokens
-//# kernel SampleSorted sorted samples: draws from the most probable tokens
+//# kernel SampleDrawn drawn samples: samples from all tokens
+//# kernel SampleSorted sorted samples: samples from the most probable tokens
 //# use ranked
 
 struct Params {
@@ -42,7 +42,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //# when greedy
 /// [blocks]: key and token of the largest of each block of logits.
 @group(0) @binding(_) var<storage, read> largest: array<vec2<u32>>;
-/// [1]: the token; `ABSENT` where the host must choose.
+/// [1]: the token; `ABSENT` if the host must choose.
 @group(0) @binding(_) var<storage, read_write> chosen: array<u32>;
 
 @compute @workgroup_size(THREADS)
@@ -55,7 +55,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
 
 //# when masses
 //# use drawing
-// A workgroup sums up the weights of a block.
+// A workgroup sums the weights of a block.
 /// [vocab].
 @group(0) @binding(_) var<storage, read> logits: array<f32>;
 /// [blocks]: key and token of the largest of each block of logits.
@@ -74,17 +74,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
 //# when drawn
 //# use drawing
-// Draws from all tokens, or those of at least the share `min_p`, in the order of their numbers.
+// Samples from all tokens, or those with at least the fraction `min_p` of the highest probability, in the order of
+// their ids.
 /// [vocab].
 @group(0) @binding(_) var<storage, read> logits: array<f32>;
 /// [blocks]: key and token of the largest of each block of logits.
 @group(0) @binding(_) var<storage, read> largest: array<vec2<u32>>;
 /// [blocks]: sums of weights.
 @group(0) @binding(_) var<storage, read> masses: array<f32>;
-/// [1]: the token; `ABSENT` where the host must choose.
+/// [1]: the token; `ABSENT` if the host must choose.
 @group(0) @binding(_) var<storage, read_write> chosen: array<u32>;
 
-/// The block in which the number falls, and what of it is left there.
+/// The block in which the random number falls, and the remainder within it.
 var<workgroup> block: u32;
 var<workgroup> rest: f32;
 
@@ -103,7 +104,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
     accumulate(mass, thread);
     let place = draw.number * totals[THREADS - 1u];
     if passes(place, thread) {
-        // The last block that has anything, unless the number falls before its end.
+        // The last block with any mass, unless the number falls before its end.
         var sum = total_before(thread);
         for (var i = start; i < min(start + share, blocks); i += 1u) {
             if masses[i] > 0.0 {
@@ -130,35 +131,35 @@ fn main(@builtin(local_invocation_index) thread: u32) {
 
 //# when sorted
 //# use drawing
-// Draws from the most probable tokens, most probable first: the `top_k` first, or the first that together have the probability
-// `top_p`. The logits are counted by their distance from the largest, so that a bound is found behind which no candidate is;
-// what is before it is put in order.
+// Samples from the most probable tokens, in order of probability: the first `top_k`, or the first that together have
+// the probability `top_p`. A histogram of the logits' distances from the largest gives a bound after which there is no
+// candidate; the tokens before it are sorted.
 /// [vocab].
 @group(0) @binding(_) var<storage, read> logits: array<f32>;
 /// [blocks]: key and token of the largest of each block of logits.
 @group(0) @binding(_) var<storage, read> largest: array<vec2<u32>>;
-/// [1]: the token; `ABSENT` where the host must choose.
+/// [1]: the token; `ABSENT` if the host must choose.
 @group(0) @binding(_) var<storage, read_write> chosen: array<u32>;
 
-/// Most candidates.
+/// Maximum number of candidates.
 const ROOM: u32 = 1024u;
 const BINS: u32 = 1024u;
-/// Bins for each doubling of the distance, as a power of two, and the exponent that the first has.
+/// log2 of the number of bins per doubling of the distance, and the exponent of the first bin.
 const BINS_PER_DOUBLING_LOG: u32 = 5u;
 const FIRST_EXPONENT: u32 = 127u - 24u;
 
-/// [BINS]: tokens by distance; the last has all that are further.
+/// [BINS]: number of tokens by distance; the last bin has all larger distances.
 var<workgroup> counts: array<atomic<u32>, BINS>;
 /// [ROOM]: keys and tokens.
 var<workgroup> candidates: array<vec2<u32>, ROOM>;
 var<workgroup> count: atomic<u32>;
 /// The last bin that is taken, plus one.
 var<workgroup> bins_taken: u32;
-/// How many were taken.
+/// Number of tokens taken.
 var<workgroup> taken: u32;
-/// How many of the ordered candidates are kept.
+/// Number of sorted candidates that are kept.
 var<workgroup> kept: u32;
-/// The token, which one thread finds and another writes: a workgroup's barriers order no other memory.
+/// The token, found by one thread and written by another: a workgroup's barriers order no other memory.
 var<workgroup> answer: u32;
 
 /// Leaves the choice to the host.
@@ -168,8 +169,8 @@ fn leave(thread: u32) {
     }
 }
 
-/// The bin of a logit by its distance from the largest: exponent and first bits of the number, so that nearly flat distributions
-/// are told apart as well as steep ones.
+/// The bin of a logit by its distance from the largest: exponent and first mantissa bits, which resolves nearly flat
+/// distributions as well as steep ones.
 fn bin_of(logit: f32, most: f32) -> u32 {
     let distance = clamp((most - logit) / draw.cut_temperature, 0.0, 1e30);
     let place = bitcast<u32>(distance) >> (23u - BINS_PER_DOUBLING_LOG);
@@ -177,13 +178,13 @@ fn bin_of(logit: f32, most: f32) -> u32 {
     return min(max(place, first) - first, BINS - 1u);
 }
 
-/// Whether a token counts: not one that is ruled out, or so far off that it weighs nothing in any stage.
+/// Whether a token counts: neither excluded nor so far from the largest that its weight vanishes in every stage.
 fn counts_at_all(logit: f32, most: f32) -> bool {
     let distance = (logit - most) / draw.cut_temperature;
     return key_of(logit) > EXCLUDED && distance > -88.0 * max(draw.draw_temperature, 1.0);
 }
 
-/// Weights of candidates `4 * thread ..`, of which there are `many`, at a temperature besides that of the cut.
+/// Weights of candidates `4 * thread ..` of `many`, at a second temperature besides that of the filters.
 fn candidate_weights(thread: u32, many: u32, most: f32, temperature: f32) -> vec4<f32> {
     var weights = vec4(0.0);
     for (var i = 0u; i < 4u; i += 1u) {
@@ -214,7 +215,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
         return;
     }
 
-    // How many there are at which distance, and the sum of all weights.
+    // The histogram of distances, and the sum of all weights.
     var mass = 0.0;
     for (var token = thread; token < params.vocab; token += THREADS) {
         let logit = logits[token];
@@ -226,7 +227,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
     accumulate(mass, thread);
     let mass_of_all = totals[THREADS - 1u];
 
-    // As many bins as it takes for `top_k`, else as there is room for. Whole numbers up to 2^24 are exact.
+    // Take as many bins as `top_k` needs, else as many as fit. Integers up to 2^24 are exact.
     var four = vec4(0.0);
     for (var i = 0u; i < 4u; i += 1u) {
         four[i] = f32(atomicLoad(&counts[4u * thread + i]));
@@ -291,7 +292,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
         }
     }
 
-    // The stages of the sampler, each of which keeps the first of them.
+    // The sampler's stages, each of which keeps the first candidates.
     let ranked = select(many, min(many, draw.top_k), by_rank);
     let weights = candidate_weights(thread, ranked, most, 1.0);
     accumulate(sum4(weights), thread);
@@ -317,7 +318,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
             }
             kept = 4u * thread + last + 1u;
         }
-        // Otherwise those that are missing are behind the bound, unless the next stage takes none of them.
+        // Otherwise the missing ones are after the bound, unless the next stage takes none of them.
         let last = weight((logit_of(candidates[many - 1u].x) - most) / draw.cut_temperature);
         let enough = totals[THREADS - 1u] >= wanted || last < draw.min_p;
         decided = enough || by_rank || f32(many) == found;
@@ -345,7 +346,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
 }
 //# end
 
-/// The first in order of all blocks' largest.
+/// The first in order among all blocks' largest logits.
 fn largest_of_all(thread: u32) -> vec2<u32> {
     let blocks = (params.vocab + BLOCK - 1u) / BLOCK;
     var own = vec2(0u, ABSENT);

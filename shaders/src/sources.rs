@@ -1,4 +1,4 @@
-//! The hash of the WGSL files, computed while the crate is compiled.
+//! The hash of the WGSL files, computed at compile time.
 
 use super::generated::FILES;
 
@@ -20,14 +20,14 @@ const fn add(mut hash: u64, bytes: &[u8]) -> u64 {
         hash = (hash ^ bytes[index] as u64).wrapping_mul(0x0000_0100_0000_01b3);
         index += 1;
     }
-    // Keeps a byte at the end of one text from counting as the beginning of the next.
+    // Separates texts, so that the end of one can't count as the beginning of the next.
     (hash ^ 0xff).wrapping_mul(0x0000_0100_0000_01b3)
 }
 
 #[allow(long_running_const_eval)]
 const HASH: u64 = hash();
 
-/// Whether the files have the hash that `hexadecimal` writes in 16 digits.
+/// Whether the files have the given hash, written in 16 hexadecimal digits.
 pub(crate) const fn is(hexadecimal: &str) -> bool {
     let digits = hexadecimal.as_bytes();
     let mut index = 0;

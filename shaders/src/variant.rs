@@ -1,9 +1,9 @@
-//! [`Variant`]: a kernel for one way to store weights, to reduce and to multiply.
+//! [`Variant`]: a kernel for one weight type, reduction and arithmetic.
 
 use super::compose::Choice;
 pub use super::kernel::Kernel;
 
-/// How the weights that a kernel reads are stored on the device.
+/// Storage type of weights on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum WeightType {
     /// binary32.
@@ -49,7 +49,7 @@ impl WeightType {
         Self::NvFp4,
     ];
 
-    /// Weights that a thread multiplies at once: `UNIT` in the sources.
+    /// Number of weights that a thread multiplies at once: `UNIT` in the sources.
     pub const fn unit(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -58,17 +58,18 @@ impl WeightType {
         }
     }
 
-    /// Whether a weight is an integer of at most eight bits times what its unit shares, so that products can be integers.
+    /// Whether a weight is an integer of at most eight bits times factors shared by its unit, so
+    /// that products can be integers.
     pub const fn has_integer_codes(self) -> bool {
         !matches!(self, Self::F32 | Self::F16 | Self::Bf16 | Self::MxFp8)
     }
 
-    /// Its name in those of variants.
+    /// Name in the names of variants.
     pub fn name(self) -> &'static str {
         self.part().trim_start_matches("weights_")
     }
 
-    /// The part that reads it.
+    /// The part that reads this type.
     pub const fn part(self) -> &'static str {
         match self {
             Self::F32 => "weights_f32",
@@ -87,16 +88,18 @@ impl WeightType {
     }
 }
 
-/// What a kernel multiplies with.
+/// The arithmetic of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Arithmetic {
     /// Everything in binary32.
     F32,
-    /// Activations are rounded to eight bits with a scale for every 32 of them and multiplied with integer codes.
+    /// Activations are rounded to eight bits, with a scale for every 32 of them, and multiplied
+    /// with integer codes.
     Int8,
-    /// Weights and activations are rounded to binary16; products are summed in it over the columns of a tile and in binary32 from there on.
+    /// Weights and activations are rounded to binary16; products are summed in binary16 over the
+    /// columns of a tile and in binary32 beyond.
     F16,
-    /// The same by cooperative matrices of 16 by 16, which sum in binary32.
+    /// Like `F16`, but with cooperative matrices of 16 by 16, which sum in binary32.
     Cooperative,
 }
 
@@ -104,7 +107,7 @@ impl Arithmetic {
     /// Every kind.
     pub const ALL: [Self; 4] = [Self::F32, Self::Int8, Self::F16, Self::Cooperative];
 
-    /// What WGSL must enable for it.
+    /// WGSL extensions to enable.
     pub const fn extensions(self) -> &'static [&'static str] {
         match self {
             Self::F32 | Self::Int8 => &[],
@@ -113,7 +116,7 @@ impl Arithmetic {
         }
     }
 
-    /// Its name in sources and for people.
+    /// Name in sources and for people.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -124,20 +127,20 @@ impl Arithmetic {
     }
 }
 
-/// How the threads of a workgroup add up what they have.
+/// How the threads of a workgroup reduce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reduction {
-    /// Through workgroup memory: everywhere.
+    /// Through workgroup memory; on every device.
     Workgroup,
-    /// Within subgroups first; the device must have them.
+    /// Within subgroups first; the device must support them.
     Subgroup,
 }
 
 impl Reduction {
-    /// Every way.
+    /// All reductions.
     pub const ALL: [Self; 2] = [Self::Workgroup, Self::Subgroup];
 
-    /// The part that does it.
+    /// The part that implements it.
     pub const fn part(self) -> &'static str {
         match self {
             Self::Workgroup => "reduce_workgroup",
@@ -146,7 +149,7 @@ impl Reduction {
     }
 }
 
-/// A kernel for one way to store weights and to reduce; each only where the kernel has it.
+/// A kernel for one weight type, reduction and arithmetic, as far as the kernel has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Variant {
     kernel: Kernel,
@@ -156,8 +159,8 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// The variant of `kernel` for these; what the kernel doesn't have is left out, and arithmetic that it doesn't have is
-    /// [`Arithmetic::F32`].
+    /// The variant of `kernel` with these. What the kernel doesn't have is omitted; an arithmetic
+    /// that it lacks becomes [`Arithmetic::F32`].
     pub fn new(
         kernel: Kernel,
         weights: WeightType,
@@ -196,22 +199,22 @@ impl Variant {
         self.kernel
     }
 
-    /// How the weights are stored that it reads, if any.
+    /// The storage type of its weights, if it reads any.
     pub fn weights(self) -> Option<WeightType> {
         self.weights
     }
 
-    /// How its threads add up, if they do.
+    /// Its reduction, if it has one.
     pub fn reduction(self) -> Option<Reduction> {
         self.reduction
     }
 
-    /// What it multiplies with.
+    /// Its arithmetic.
     pub fn arithmetic(self) -> Arithmetic {
         self.arithmetic
     }
 
-    /// The parts that it is composed of, and its file.
+    /// Its file, and the parts that it is composed of.
     pub fn choice(self) -> (&'static str, Choice<'static>) {
         let (file, form) = self.kernel.file();
         let weights = self.weights.and_then(|weights| self.kernel.stored(weights)).unwrap_or("");
@@ -222,7 +225,8 @@ impl Variant {
         (file, Choice { form, weights, reduce, arithmetic, extensions })
     }
 
-    /// A name for people: `linear.rows.affine4.subgroup.int8`; the exact arithmetic is not named.
+    /// Name for people, such as `linear.rows.affine4.subgroup.int8`; the exact arithmetic is
+    /// omitted.
     pub fn name(self) -> String {
         let (file, choice) = self.choice();
         let weights = self.weights.map_or("", WeightType::name);

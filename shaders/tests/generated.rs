@@ -1,6 +1,8 @@
-//! `src/generated/` must be what the WGSL files give: every variant is composed, parsed and validated, held to WebGPU's limits, and described.
+//! `src/generated/` must match the WGSL files: every variant is composed, parsed, validated,
+//! checked against WebGPU's limits, and described.
 //!
-//! With `KINGLET_GENERATE` in the environment the files are written instead: `shaders/generate.sh`.
+//! With `KINGLET_GENERATE` in the environment the files are written instead
+//! (`shaders/generate.sh`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,11 +12,11 @@ use kinglet_shaders::{Arithmetic, Variant, source};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Literal, Module, ScalarKind, StorageAccess, Type, TypeInner};
 
-/// Limits that every WebGPU device has.
+/// Limits of every WebGPU device.
 const MAX_STORAGE_BUFFERS: usize = 8;
 const MAX_INVOCATIONS: u32 = 256;
 const MAX_WORKGROUP_BYTES: u32 = 16 << 10;
-/// What devices with cooperative matrices have.
+/// Limit of devices with cooperative matrices.
 const MAX_COOPERATIVE_BYTES: u32 = 32 << 10;
 
 fn folder() -> PathBuf {
@@ -39,7 +41,7 @@ fn settle(name: &str, text: &str) {
     );
 }
 
-/// The WGSL files of a folder in `src`, by name: (name, path from `src`, text).
+/// The WGSL files of a folder in `src`: (name, path from `src`, text).
 fn files(sub: &str) -> Vec<(String, String, String)> {
     let mut files: Vec<_> = std::fs::read_dir(folder().join(sub))
         .unwrap()
@@ -234,7 +236,7 @@ fn describe(
     let source = source(variant).map_err(|error| error.to_string())?;
     let module = naga::front::wgsl::parse_str(&source)
         .map_err(|error| error.emit_to_string_with_path(&source, file))?;
-    // `unpack2x16float` is in every WebGPU device; naga asks for it because older hardware has not.
+    // Every WebGPU device has `unpack2x16float`; naga requires it because older hardware lacks it.
     let mut capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     let cooperative = variant.arithmetic() == Arithmetic::Cooperative;
     capabilities.set(Capabilities::SHADER_FLOAT16, source.starts_with("enable f16;"));
@@ -295,7 +297,7 @@ fn describe(
     ))
 }
 
-/// The constant `name`; 0 where there is none.
+/// The value of the constant `name`; 0 if there is none.
 fn constant(module: &Module, name: &str) -> u32 {
     let mut known = module.constants.iter();
     let found = known.find(|(_, constant)| constant.name.as_deref() == Some(name));
@@ -309,7 +311,7 @@ fn size(module: &Module, ty: &Type) -> u32 {
     ty.inner.size(module.to_ctx())
 }
 
-/// Lists the scalar fields of the structure `ty`, which begins at `base`.
+/// Lists the scalar fields of the structure `ty` at offset `base`.
 fn fields(
     module: &Module,
     ty: &Type,
@@ -318,7 +320,7 @@ fn fields(
     list: &mut String,
 ) -> Result<(), String> {
     let TypeInner::Struct { members, .. } = &ty.inner else {
-        return Err("params is no structure".into());
+        return Err("params is not a structure".into());
     };
     for member in members {
         let name = format!("{prefix}{}", member.name.as_deref().unwrap_or_default());

@@ -1,5 +1,5 @@
-//! Dawn's compiler, which browsers use, must accept every variant that naga accepts. Without a `tint` on the path the test says
-//! so; with `KINGLET_REQUIRE_TINT=1` in the environment it fails.
+//! Dawn's compiler, which browsers use, must accept every variant that naga accepts. Without `tint`
+//! on the path the test prints a note; with `KINGLET_REQUIRE_TINT=1` in the environment it fails.
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -7,18 +7,19 @@ use std::process::{Command, Stdio};
 
 use kinglet_shaders::{Variant, metadata, source};
 
-/// What naga has and Dawn does not: a variant with it never runs in a browser.
+/// Features that naga has and Dawn lacks: a variant with one never runs in a browser.
 const NAGA_ONLY: &str = "enable wgpu_";
 
-/// What `tint` says against a file; nothing if it is content.
+/// The error that `tint` reports for a file, if any.
 fn complaint(file: &Path) -> std::io::Result<Option<String>> {
     let output = Command::new("tint").args(["--format", "wgsl"]).arg(file).output()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     Ok((!output.status.success()).then_some(text))
 }
 
-/// Whether it is content but for how threads depend on the size of their subgroup: it is the same for all threads of a workgroup, which
-/// Dawn does not know of what is passed on in a structure. wgpu gives no subgroups in a browser, so these variants never meet Dawn.
+/// Whether the only complaint is about control flow that depends on the subgroup size. It is the
+/// same for all threads of a workgroup, but Dawn does not know that of a structure's members. wgpu
+/// offers no subgroups in a browser, so Dawn never sees these variants.
 fn of_sizes(complaint: &str) -> bool {
     let mut errors = complaint.lines().filter(|line| line.contains(" error: "));
     errors.all(|line| line.contains("uniform control flow"))
@@ -39,7 +40,7 @@ fn dawn_accepts_every_variant_and_refuses_what_is_wrong() {
     if !is_there() {
         let text = "NOTHING IS CHECKED WITH DAWN HERE: no tint on the path\n";
         assert!(std::env::var_os("KINGLET_REQUIRE_TINT").is_none(), "{text}");
-        // Past the capture of passing tests' output.
+        // Bypasses the capture of passing tests' output.
         let _ = std::io::stderr().write_all(text.as_bytes());
         return;
     }
@@ -49,12 +50,12 @@ fn dawn_accepts_every_variant_and_refuses_what_is_wrong() {
         std::fs::write(&file, text).unwrap();
         complaint(&file).unwrap()
     };
-    // Else a program that accepts anything would pass.
+    // Otherwise a program that accepts anything would pass.
     assert!(check("wrong", "fn f() -> f32 { return 1u; }").is_some(), "tint accepts nonsense");
     let mut refused = Vec::new();
     for variant in Variant::all() {
         let (name, mut text) = (variant.name(), source(variant).unwrap());
-        // Dawn wants to be told; naga refuses the directive, so it can't stand in the source.
+        // Dawn requires this directive; naga refuses it, so it can't be in the source.
         if metadata(variant).is_some_and(|metadata| metadata.subgroups) {
             text.insert_str(0, "enable subgroups;\n");
         }

@@ -1,10 +1,12 @@
-//! What DX12 and Metal are given: naga must be able to write every variant in their languages. That their compilers accept it is not shown here.
+//! Translation for DX12 and Metal: naga must be able to write every variant in HLSL and MSL. Their
+//! compilers are not tested here.
 
 use kinglet_shaders::{Arithmetic, Variant, metadata, source};
 use naga::back::{hlsl, msl};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
-/// The parsed modules of all variants, cooperative matrices left out: DX12 has none, and with Metal's nothing was tried.
+/// The parsed modules of all variants without cooperative matrices: DX12 lacks them, and Metal's
+/// are untested.
 fn modules() -> Vec<(Variant, naga::Module, ModuleInfo)> {
     let all = Variant::all().into_iter().filter(|v| v.arithmetic() != Arithmetic::Cooperative);
     all.map(|variant| {
@@ -16,7 +18,8 @@ fn modules() -> Vec<(Variant, naga::Module, ModuleInfo)> {
     .collect()
 }
 
-/// What `main` gets in HLSL: its parameters, and the members of that which is a structure of naga's own.
+/// The inputs of `main` in HLSL: its parameters, and the members of naga's own structure among
+/// them.
 fn inputs(text: &str) -> Vec<&str> {
     let between = |start: &str, end: &str| {
         let (_, rest) = text.split_once(start)?;
@@ -40,7 +43,7 @@ fn every_variant_can_be_written_in_hlsl() {
         let written = writer.write(&module, &info, None);
         let name = variant.name();
         assert!(written.is_ok(), "{name}: {:?}", written.err());
-        // DXC asks for it. naga has none for the members of a structure that tell of subgroups.
+        // DXC requires semantics, which naga omits for structure members with subgroup built-ins.
         let inputs = inputs(&text);
         let nameless: Vec<_> = inputs.iter().filter(|input| !input.contains(" : ")).collect();
         assert!(nameless.is_empty(), "{name}: {nameless:?} have no semantics");

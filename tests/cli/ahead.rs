@@ -1,11 +1,11 @@
-//! Answers on a device, whose steps are ahead of what is printed, are those of the processor.
+//! Answers of a device whose steps run ahead of the printed text equal the CPU's.
 
 use kinglet_tests::target::wgpu_targets;
 use serde_json::{Value, json};
 
 use crate::support::{Running, TextModel};
 
-/// The options that choose the device of the tests; `None` where there is none.
+/// Options that select the tests' device; `None` if there is none.
 fn device() -> Option<Vec<String>> {
     let adapter = wgpu_targets().into_iter().next()?.options.adapter?;
     // In single precision, so that a seed gives the same tokens.
@@ -14,7 +14,7 @@ fn device() -> Option<Vec<String>> {
     Some(line.map(String::from).to_vec())
 }
 
-/// What two backends must agree on.
+/// The parts on which two backends must agree.
 fn answer(done: &Value) -> Value {
     let counts = &done["tokens"];
     json!([done["text"], done["ids"], done["stop_reason"], done["stop_token"], counts])
@@ -35,7 +35,7 @@ fn wherever_an_answer_ends() {
     let ids: Vec<u64> = all[1].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
     assert_eq!(ids.len(), 30);
     assert_eq!(run(&device, &["-n", "30", "--ignore-eos"]), all);
-    // Stop strings that appear with the first token, in the first steps ahead, and later.
+    // Stop strings that appear with the first token, within the first steps ahead, and later.
     let text = all[0].as_str().unwrap();
     for at in [0, 2, 3, 9, 20] {
         let stop: String = text.chars().skip(at).take(2).collect();
@@ -44,14 +44,14 @@ fn wherever_an_answer_ends() {
         assert_eq!(expected[2], "stop_string", "{text:?} has {stop:?}");
         assert_eq!(run(&device, &more), expected, "{stop:?}");
     }
-    // The end token, on its own at some point of every seed or not at all; and limits.
+    // The end token, which every seed generates at some point or never; and limits.
     for more in [["-n", "100"], ["-n", "3"], ["--context", "12"]] {
         assert_eq!(run(&device, &more), run(&["--backend", "cpu"], &more), "{more:?}");
     }
 }
 
 #[test]
-fn a_conversation_goes_on_from_where_an_answer_ended() {
+fn a_conversation_continues_where_an_answer_ended() {
     let Some(device) = device() else { return };
     let model = TextModel::new();
     let line = ["--interactive", "--json", "-n", "9", "--temperature", "0.8", "--seed", "2"];

@@ -16,7 +16,7 @@ fn plain_bench(model: &str, more: &[&str]) -> Vec<Value> {
     run(command(&[&options[..], more].concat()), b"").events()
 }
 
-/// What all rows have.
+/// Checks common to all rows.
 fn check(rows: &[Value]) {
     let tests: Vec<_> = rows.iter().map(|row| (&row["test"], &row["depth"])).collect();
     assert_eq!(tests, [(&"prefill".into(), &0.into()), (&"decode".into(), &7.into())], "{rows:?}");
@@ -62,7 +62,7 @@ fn a_row_is_there_when_it_is_measured_and_the_rest_can_be_stopped() {
 
 #[test]
 fn a_share_above_one_has_a_note_and_agrees_with_the_figures() {
-    // So small that it stays in any cache.
+    // So small that it fits any cache.
     for row in bench("mamba2/plain", &["--backend", "cpu", "--depth", "0,7"]) {
         let number = |name: &str| row[name].as_f64();
         let Some(share) = number("bandwidth_fraction") else {
@@ -121,7 +121,7 @@ fn guesses_are_weighed_against_the_same_answer_without_them() {
         let number = |name: &str| row[name].as_u64().unwrap();
         assert!(number("steps") <= 40 && number("accepted") <= number("drafted"), "{row}");
     }
-    // A model that guesses for itself is right.
+    // A model that drafts for itself is always right.
     let rows =
         plain_bench("mamba2/plain", &["--speculate", &draft, "--decode", "40", "--backend", "cpu"]);
     assert!(rows[0]["steps"].as_u64().unwrap() < 20, "{rows:?}");

@@ -14,7 +14,7 @@ fn a_pipe_is_one_message_and_only_the_answer_is_printed() {
     assert_eq!(answer.len(), 11, "{answer:?}");
     let same = model.run("chat", &[&line[..], &["--prompt", "Hi\nthere"]].concat()).ok();
     assert_eq!(same, answer);
-    // What the template makes of it is what a raw prompt would be.
+    // The rendered template equals the raw prompt.
     let rendered = "<|user|>Hi\nthere<|end|><|assistant|>";
     let raw = model.run("generate", &[&line[..], &["--prompt", rendered]].concat()).ok();
     assert_eq!(raw, answer);
@@ -89,7 +89,7 @@ fn variables_reach_the_template_and_its_refusal_reaches_the_user() {
 }
 
 #[test]
-fn a_conversation_goes_on_over_several_runs() {
+fn a_conversation_continues_over_several_runs() {
     let model = TextModel::new();
     let only = model.only(&["a", "b"]);
     let file = model.path().join("talk.json");

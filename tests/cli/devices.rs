@@ -22,7 +22,7 @@ fn the_processor_and_every_adapter_are_listed() {
 #[test]
 fn nothing_but_ours_is_on_standard_error() {
     let model = TextModel::new();
-    // Neither a session of a desktop, nor one that is not there any more.
+    // No desktop session, and one that no longer exists.
     for (runtime, display) in [(None, None), (Some("/no/such/folder"), Some("wayland-0"))] {
         let with = |mut line: std::process::Command| {
             for (name, value) in [("XDG_RUNTIME_DIR", runtime), ("WAYLAND_DISPLAY", display)] {

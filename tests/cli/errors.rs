@@ -72,7 +72,7 @@ fn broken_files_are_named() {
 }
 
 #[test]
-fn tokens_without_a_row_of_the_embedding_are_refused_where_a_prompt_has_them() {
+fn prompt_tokens_without_an_embedding_row_are_refused() {
     let model = TextModel::new();
     let path = model.path().join("tokenizer.json");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -95,7 +95,7 @@ fn ids_that_stand_for_no_token_are_no_fault() {
     for eos in [format!("[-1, {end}]"), "-1".into(), "null".into()] {
         let ids = format!("\"bos_token_id\": -1, \"pad_token_id\": -1, \"eos_token_id\": {eos}");
         model.write("generation_config.json", &format!("{{{ids}}}"));
-        // What the file doesn't say, config.json does.
+        // If this file is silent, config.json decides.
         let path = model.path().join("config.json");
         let config = std::fs::read_to_string(&path).unwrap();
         let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
@@ -169,7 +169,7 @@ fn more_of_a_long_error_comes_with_verbose() {
     let model = TextModel::new();
     let config = std::fs::read_to_string(model.path().join("config.json")).unwrap();
     let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
-    // Every tensor of the embedding's width is misshapen then.
+    // Then every tensor of the embedding's width has the wrong shape.
     config["hidden_size"] = 2048.into();
     model.write("config.json", &config.to_string());
     let short = model.run("generate", &["--prompt", "Hi"]).error(1);
@@ -192,24 +192,24 @@ fn the_name_of_a_model_on_the_hub() {
             assert!(message.contains(part), "{message}");
         }
     }
-    // It was downloaded.
+    // As if it had been downloaded.
     let model = TextModel::new();
     let snapshot = cache.path().join("models--some-org--no.such_model-1b/snapshots/0a1b");
     std::fs::create_dir_all(snapshot.parent().unwrap()).unwrap();
     std::fs::rename(model.path(), &snapshot).unwrap();
     let message = say("some-org/no.such_model-1b").error(1);
     assert!(message.contains(snapshot.to_str().unwrap()), "{message}");
-    // The repository's folder is as good as its snapshot.
+    // The repository's folder is as good as its snapshot's.
     let repository = "models--some-org--no.such_model-1b";
     assert_eq!(say(repository).ok(), say(snapshot.to_str().unwrap()).ok());
     let message = say(".").error(1);
     assert!(message.contains(repository), "{message}");
 }
 
-/// A link of a download cache whose file was not downloaded.
+/// A link in a download cache whose file was not downloaded.
 #[cfg(unix)]
 #[test]
-fn small_files_that_cannot_be_read_are_told_once_and_done_without() {
+fn unreadable_small_files_give_one_warning() {
     let line = ["--prompt", "Hi", "-n", "2", "--temperature", "0"];
     for (file, consequence) in [
         ("generation_config.json", "an answer ends at token"),
@@ -222,7 +222,7 @@ fn small_files_that_cannot_be_read_are_told_once_and_done_without() {
         let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
         config["eos_token_id"] = 7.into();
         model.write("config.json", &config.to_string());
-        // Without chat_template.jinja the others are looked into.
+        // Without chat_template.jinja the other files are searched.
         let template = model.path().join("chat_template.jinja");
         let template = template.to_str().unwrap();
         let run = || model.run("chat", &[&line[..], &["--template", template]].concat());
@@ -243,7 +243,7 @@ fn small_files_that_cannot_be_read_are_told_once_and_done_without() {
             }
             let done = run();
             if file == "chat_template.json" {
-                // The template was given: it is not looked for.
+                // The template was given, so it is not searched.
                 assert_eq!(done.ok(), right);
                 continue;
             }
@@ -259,7 +259,7 @@ fn small_files_that_cannot_be_read_are_told_once_and_done_without() {
             assert_eq!(done.stderr.lines().count(), 1, "told once: {done:?}");
         }
     }
-    // What nothing can be done without is an error.
+    // Files that nothing works without are an error.
     for file in ["tokenizer.json", "config.json", "model.safetensors"] {
         let model = TextModel::new();
         let path = model.path().join(file);

@@ -46,7 +46,7 @@ fn what_cannot_be_evaluated_is_said_in_a_line() {
     assert!(error.contains("stride can't be 17"), "{error}");
     let tiny = fixture("xlstm/plain");
     let error = run(&["--text", text, "--context", "16", "--reference", &tiny]);
-    assert!(error.contains("the model has 8192 logits, the reference"), "{error}");
+    assert!(error.contains("the model has 8192 logits per token and the reference"), "{error}");
     std::fs::write(&path, "").unwrap();
     assert!(run(&["--text", text]).contains("the text is empty"));
 }

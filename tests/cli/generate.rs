@@ -1,4 +1,4 @@
-//! `kinglet generate`: the right tokens, as text that is never torn.
+//! `kinglet generate`: the right tokens, as text without split characters.
 
 use kinglet_tests::cases;
 
@@ -53,12 +53,12 @@ fn text_goes_in_and_comes_out() {
     let large = [&line[..6], &["--seed", "18446744073709551615", "--json"], &line[8..]].concat();
     let told = model.run("generate", &large).events();
     assert_eq!(told.last().unwrap()["seed"], "18446744073709551615", "exact as text");
-    // Another seed, another text; no seed, one that is told.
+    // Another seed gives another text; without a seed, one is chosen and printed.
     let other = [&line[..6], &["--seed", "8"], &line[8..]].concat();
     assert_ne!(model.run("generate", &other).ok(), text);
     let without = [&line[..6], &line[8..], &["--json"]].concat();
     let events = model.run("generate", &without).events();
-    // As JavaScript has numbers.
+    // Small enough for JavaScript's numbers.
     assert!(events.last().unwrap()["seed"].as_u64().unwrap() < 1 << 53);
     let seed = events.last().unwrap()["seed"].to_string();
     let again = [&line[..6], &["--seed", &seed], &line[8..]].concat();
@@ -102,7 +102,7 @@ fn the_events_agree_with_the_text() {
 #[test]
 fn half_a_character_is_never_printed() {
     let model = TextModel::new();
-    // Only bytes of é and €, at random: whole characters, halves, and bytes that fit nowhere.
+    // Random bytes of é and € only: whole characters, halves, and bytes that fit nowhere.
     let only = model.only(&["Ã", "©", "â", "Ĥ", "¬"]);
     let bytes: Vec<u8> = "é€".bytes().collect();
     let of_these_bytes =
@@ -123,7 +123,7 @@ fn half_a_character_is_never_printed() {
             "--logit-bias",
             &only,
         ];
-        // That it is UTF-8 is checked by the harness.
+        // The harness checks that it is UTF-8.
         let text = model.run("generate", &line).ok();
         let events = model.run("generate", &[&line[..], &["--json"]].concat()).events();
         assert_eq!(events.last().unwrap()["text"], text.trim_end_matches('\n'));
@@ -157,7 +157,7 @@ fn stop_strings_end_the_text_and_are_not_printed() {
         .map(|e| e["text"].as_str().unwrap())
         .collect();
     assert_eq!(joined, full[..at]);
-    // The beginning of a stop string that never comes is printed at the end.
+    // The beginning of a stop string that never completes is printed at the end.
     let never = format!("{}c", &full[195..200]);
     let held = [&line[..], &["--stop", &never]].concat();
     assert_eq!(model.run("generate", &held).ok(), full);
@@ -189,7 +189,7 @@ fn the_models_own_defaults_hold_until_an_option_is_given() {
         done["ids"].clone()
     };
     assert_eq!(ids(&[]).as_array().unwrap().len(), 6);
-    // The best of one is the best.
+    // Top-k 1 equals greedy.
     assert_eq!(ids(&["--seed", "1"]), ids(&["--greedy"]));
     assert_ne!(ids(&["--seed", "1", "--top-k", "0"]), ids(&["--greedy"]));
     assert_eq!(ids(&["-n", "3"]).as_array().unwrap().len(), 3);
@@ -257,7 +257,7 @@ fn the_context_ends_an_answer_and_refuses_a_prompt() {
     assert_eq!((&done["stop_reason"], &done["text"]), (&"context_full".into(), &"aaaa".into()));
     let message = model.run("generate", &["--prompt", "12345", "--context", "5"]).error(1);
     assert!(message.contains("5 tokens") && message.contains("--context"), "{message}");
-    // A model with rotary positions has an end of its own (256), which can be lifted.
+    // A model with rotary positions has its own limit (256), which can be lifted.
     let rope = fixture("qwen3/plain");
     let line = ["generate", "--model", &rope, "--tokens", "1", "-n", "300", "--json"];
     let done = kinglet(&line).events().pop().unwrap();

@@ -1,4 +1,4 @@
-//! Help, version, and what clap says about a wrong command line.
+//! Help, version, and errors of the command line.
 
 use crate::support::{command, kinglet, run};
 
@@ -15,7 +15,7 @@ const COMMANDS: [&str; 10] = [
     "completions",
 ];
 
-/// Each option of a help text with what is said about it.
+/// Each option of a help text with its description.
 fn options(help: &str) -> Vec<(String, String)> {
     let mut options: Vec<(String, String)> = Vec::new();
     for line in help.lines() {
@@ -47,7 +47,7 @@ fn every_default_is_stated_and_the_short_help_is_short() {
             assert!(options.len() > 1, "{name}: {help}");
             for (option, about) in options.iter().filter(|(option, _)| option.contains('<')) {
                 let flag = option.split_whitespace().find(|part| part.starts_with("--")).unwrap();
-                // What must be given has no default.
+                // Required options have no default.
                 let required = usage.contains(flag);
                 assert!(required || about.contains("[default: "), "{name} {option}: {about}");
             }
@@ -128,7 +128,7 @@ fn counts_begin_with_one() {
 #[test]
 fn the_program_is_small() {
     let program = std::path::PathBuf::from(command::<&str>(&[]).get_program());
-    // Others keep their symbols.
+    // Other profiles keep their symbols.
     if program.parent().unwrap().ends_with("release") {
         let bytes = std::fs::metadata(&program).unwrap().len();
         assert!(bytes < 30_000_000, "{bytes}");
@@ -143,7 +143,7 @@ fn help_names_every_command_and_the_exit_codes() {
     {
         assert!(help.contains(part), "{part}: {help}");
     }
-    // Each option is there where it does something, and nowhere else.
+    // Each option exists only where it has an effect.
     let runs = ["chat", "generate", "logits", "eval", "bench"];
     for (option, commands) in [
         ("--model", &["tokenize", "inspect", "quantize"][..]),
@@ -173,7 +173,7 @@ fn without_a_command_the_help_is_shown_and_it_is_an_error() {
 }
 
 #[test]
-fn a_wrong_command_line_is_told_in_one_line() {
+fn an_invalid_command_line_gives_one_line() {
     for (line, parts) in [
         (&["chatt"][..], &["chatt", "'chat'"][..]),
         (&["generate"], &["--prompt"]),

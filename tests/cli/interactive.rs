@@ -1,4 +1,4 @@
-//! `kinglet chat` over several turns: slash commands, and what is not computed again.
+//! `kinglet chat` over several turns: slash commands, and what is not recomputed.
 
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ fn ask(chat: &mut Running, line: &str) -> Value {
     chat.answer()
 }
 
-/// Prompt, reused and computed tokens.
+/// Numbers of prompt tokens, reused and computed.
 fn counts(done: &Value) -> [u64; 3] {
     ["prompt", "reused", "computed"].map(|name| done["tokens"][name].as_u64().unwrap())
 }
@@ -29,11 +29,11 @@ fn what_was_said_is_not_computed_again() {
     // <|user|> O n e <|end|> <|assistant|>
     assert_eq!(counts(&first), [6, 0, 6]);
     let second = ask(&mut chat, "Two");
-    // The prompt and all tokens of the answer, which did not end by itself.
+    // The prompt and all tokens of the answer, which did not end on its own.
     assert_eq!(counts(&second), [6 + 6 + 1 + 6, 6 + 6, 1 + 6]);
     let (status, _, _) = chat.finish();
     assert!(status.success());
-    // The reused state gives what a fresh one would.
+    // The reused state gives the same as a fresh one.
     let talk = format!(
         r#"[{{"role":"user","content":"One"}},{{"role":"assistant","content":{}}}]"#,
         first["text"]
@@ -67,14 +67,14 @@ fn a_template_that_begins_answers_with_what_it_later_drops_costs_nothing() {
     model.write("chat_template.jinja", template);
     let mut chat = start(&model, &[]);
     assert_eq!(counts(&ask(&mut chat, "One")), [11, 0, 11]);
-    // <|user|> O n e <|end|> is what both begin with.
+    // Both share <|user|> O n e <|end|>.
     assert_eq!(counts(&ask(&mut chat, "Two")), [24, 5, 19]);
     assert_eq!(counts(&ask(&mut chat, "Six")), [37, 18, 19]);
     assert_eq!(counts(&ask(&mut chat, "Ten")), [50, 31, 19]);
 }
 
 #[test]
-fn a_later_run_begins_where_an_earlier_one_was() {
+fn a_later_run_reuses_an_earlier_ones_cache() {
     let model = TextModel::new();
     let cache = model.path().join("cache");
     let talk = model.path().join("talk.json");
@@ -85,13 +85,13 @@ fn a_later_run_begins_where_an_earlier_one_was() {
     assert!(chat.finish().0.success());
     let mut chat = start(&model, &["--cache-dir", cache, "--load", talk]);
     let second = ask(&mut chat, "Two");
-    // Prompt and answer without its last token, which might be cut into others in a prompt.
+    // Prompt and answer without its last token, which a prompt might tokenize differently.
     assert_eq!(counts(&second), [19, 11, 8]);
     assert!(chat.finish().0.success());
     let mut fresh = start(&model, &["--load", talk, "--cache-memory", "0"]);
     let again = ask(&mut fresh, "Two");
     assert_eq!((counts(&again), &again["text"]), ([19, 0, 19], &second["text"]));
-    // Without memory for it, the session itself is still gone on from.
+    // Even without memory for a cache, the session itself continues.
     assert_eq!(counts(&ask(&mut fresh, "Six"))[1], 19 + 6);
     let (_, _, err) = fresh.finish();
     assert!(err.is_empty() || err.contains("cut off"), "{err}");
@@ -128,7 +128,7 @@ fn an_answer_can_be_had_again() {
         })
         .collect();
     assert!(texts.iter().any(|text| *text != first["text"]), "{texts:?}");
-    // The conversation has the last answer only.
+    // The conversation contains only the last answer.
     assert_eq!(counts(&ask(&mut chat, "Two"))[0], 19);
     let (_, _, err) = chat.finish();
     assert!(err.contains("no message to answer"), "{err}");
@@ -163,8 +163,8 @@ fn save_and_load_bring_a_conversation_back() {
     chat.say("/reset");
     chat.say(&format!("/load {path}"));
     assert_eq!(ask(&mut chat, "Two")["text"], second["text"]);
-    // A conversation that can't be loaded leaves the one that there is.
-    for (contents, part) in [("{", "not JSON"), ("[{\"role\":\"user\"}]", "message 0")] {
+    // A conversation that can't be loaded leaves the current one.
+    for (contents, part) in [("{", "invalid JSON"), ("[{\"role\":\"user\"}]", "message 0")] {
         model.write("my talk.json", contents);
         let event = ask(&mut chat, &format!("/load {path}"));
         assert_eq!(event["event"], "error");
@@ -209,8 +209,7 @@ fn a_script_of_lines_prints_answers_only() {
     let script = "/help\nHi \\\nthere\n\n//not a command\n/nonsense\n/stats\n/quit\nnever read\n";
     let done = run(model.command("chat", &line), script.as_bytes());
     assert_eq!((done.code, done.stdout.as_str()), (0, "aaa\naaa\n"), "{done:?}");
-    for part in ["/save FILE", "there is no command /nonsense", "prompt: ", "session: ", "[cut off"]
-    {
+    for part in ["/save FILE", "unknown command /nonsense", "prompt: ", "session: ", "[cut off"] {
         assert!(done.stderr.contains(part), "{part}: {done:?}");
     }
 }
@@ -239,7 +238,7 @@ fn options_are_set_between_turns() {
     assert!(drawn.iter().all(|done| done["tokens"]["generated"] == 4));
     let start_of = |done: &Value| done["text"].as_str().unwrap()[..4].to_string();
     assert!(drawn.iter().any(|done| start_of(done) != start_of(&greedy)), "{drawn:?}");
-    // Same seed, same draws; and it is the one that is told.
+    // The same seed gives the same samples, and is the one that is printed.
     chat.say("/set seed 7");
     let first = ask(&mut chat, "/retry");
     chat.say("/set seed 7");
@@ -311,8 +310,7 @@ fn messages_are_taken_back_and_changed() {
     chat.say("/edit x");
     let (status, out, err) = chat.finish();
     assert!(status.success() && out.is_empty(), "{out}");
-    for part in ["took back the last 2 messages", "no message to take back", "no message to change"]
-    {
+    for part in ["removed the last 2 messages", "no message to remove", "no message to change"] {
         assert!(err.contains(part), "{part}: {err}");
     }
 }
@@ -335,7 +333,7 @@ fn quotes_make_several_lines_one_message() {
 }
 
 #[test]
-fn another_model_goes_on_with_the_conversation() {
+fn another_model_continues_the_conversation() {
     let (model, other) = (TextModel::new(), TextModel::new());
     let template = "{% for m in messages %}{{ m.content }}{% endfor %}x";
     other.write("chat_template.jinja", template);
@@ -370,7 +368,7 @@ fn no_file_is_replaced_unless_that_is_meant() {
     let line = ["--prompt", "One", "-n", "2"];
     let message = model.run("chat", &[&line[..], &["--save", path]].concat()).error(1);
     assert!(
-        message.contains("talk.json is there already") && message.contains("--force"),
+        message.contains("talk.json already exists") && message.contains("--force"),
         "{message}"
     );
     let mut chat = start(&model, &[]);
@@ -379,13 +377,13 @@ fn no_file_is_replaced_unless_that_is_meant() {
     assert!(event["message"].as_str().unwrap().contains("/save!"), "{event}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), mine);
     chat.say(&format!("/save! {path}"));
-    // From here on it is this conversation's.
+    // From here on the file belongs to this conversation.
     ask(&mut chat, "Two");
     chat.say(&format!("/save {path}"));
     ask(&mut chat, "Six");
     let saved = || std::fs::read_to_string(&file).unwrap().matches("\"role\"").count();
     assert_eq!(saved(), 4);
-    // And no longer, when another begins.
+    // A new conversation no longer owns it.
     chat.say("/reset");
     let event = ask(&mut chat, &format!("/save {path}"));
     assert_eq!(event["event"], "error");
@@ -417,15 +415,17 @@ fn a_tilde_is_the_home_folder_and_a_missing_folder_is_named() {
     assert!(model.path().join("a.json").is_file() && model.path().join("b.json").is_file());
     assert!(!std::path::Path::new("~").exists());
     let folder = model.path().join("no/such");
-    assert!(done.stderr.contains(&format!("there is no folder {}", folder.display())), "{done:?}");
+    let missing = format!("the folder {} does not exist", folder.display());
+    assert!(done.stderr.contains(&missing), "{done:?}");
     assert!(!done.stderr.contains("entity not found"), "{done:?}");
     let done = at_home(&["--load=~/a.json"], b"/undo\n");
-    assert!(done.stderr.contains("took back the last 2"), "{done:?}");
+    assert!(done.stderr.contains("removed the last 2"), "{done:?}");
     let mut command = model.command("chat", &["--prompt", "One", "--save=~/no/d.json"]);
     command.env("HOME", model.path());
     let message = run(command, b"").error(1);
     let folder = model.path().join("no");
-    assert!(message.contains(&format!("there is no folder {}:", folder.display())), "{message}");
+    let missing = format!("the folder {} does not exist:", folder.display());
+    assert!(message.contains(&missing), "{message}");
 }
 
 #[test]
@@ -443,7 +443,7 @@ fn what_a_model_was_made_for_is_told_once_when_it_is_exceeded() {
     ask(&mut chat, "One");
     ask(&mut chat, "Two");
     let (_, _, err) = chat.finish();
-    let told = "tokens, and the model was made for 16";
+    let told = "tokens, but the model was trained for 16";
     assert_eq!(err.matches(told).count(), 2, "once for each conversation: {err}");
     let line = ["--prompt", "a longer question", "-n", "1", "--context", "0"];
     let done = model.run("chat", &line);

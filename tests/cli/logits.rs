@@ -1,4 +1,4 @@
-//! `kinglet logits` against the reference's numbers, and the file that it writes.
+//! `kinglet logits` against the reference's numbers, and its output file.
 
 use std::path::Path;
 
@@ -54,7 +54,7 @@ fn logits_equal_the_reference_however_the_tokens_are_cut() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_told_before_anything_is_computed() {
+fn an_unwritable_file_fails_before_computing() {
     let folder = tempfile::tempdir().unwrap();
     let model = fixture("xlstm/plain");
     let line = |out: &str| kinglet(&["logits", "--model", &model, "--tokens", "1", "--out", out]);

@@ -1,4 +1,4 @@
-//! The command line, driven as a user would: the built program, its options, pipes and signals.
+//! The command line, run as a user would: the program, its options, pipes and signals.
 
 mod ahead;
 mod bench;

@@ -1,4 +1,5 @@
-//! `kinglet quantize`: what it writes is what MLX writes, is kept, is read again, and is there whole or not at all.
+//! `kinglet quantize`: its output equals MLX's, keeps what it must, can be read again, and appears
+//! atomically.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +16,7 @@ mod layout;
 mod place;
 mod recipes;
 
-/// A place to write to that does not exist.
+/// An output path that does not exist yet.
 struct Out(TempDir);
 
 impl Out {
@@ -27,7 +28,7 @@ impl Out {
         self.0.path().join("out")
     }
 
-    /// Names beside the place.
+    /// Names in the same folder.
     fn siblings(&self) -> Vec<String> {
         names(self.0.path())
     }
@@ -51,7 +52,7 @@ fn quantize(model: &str, out: &Path, args: &[&str]) -> Done {
     kinglet(&[&["quantize", "--model", model, "--out", out], args].concat())
 }
 
-/// Quantizes and gives the report.
+/// Quantizes and returns the report.
 #[track_caller]
 fn report(model: &str, out: &Out, args: &[&str]) -> Value {
     let text = quantize(model, &out.path(), &[&["--json"], args].concat()).ok();
@@ -75,7 +76,7 @@ fn logits(folder: &Path, tokens: &[u32]) -> Vec<f32> {
     model.session().unwrap().feed_all(tokens).unwrap().to_vec()
 }
 
-/// The same checkpoint with every matrix decoded to F32, in a folder of its own.
+/// A copy of the checkpoint with every matrix decoded to F32.
 fn dequantized(folder: &Path) -> TempDir {
     let checkpoint = Checkpoint::open(folder, Default::default()).unwrap();
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());

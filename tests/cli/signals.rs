@@ -1,4 +1,4 @@
-//! Ctrl-C and readers that go away.
+//! Ctrl-C and readers that close the pipe.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ fn ctrl_c_ends_generate_with_what_there_is() {
 }
 
 #[test]
-fn ctrl_c_stops_an_answer_and_the_conversation_goes_on() {
+fn ctrl_c_stops_an_answer_and_the_conversation_continues() {
     let model = TextModel::new();
     let only = model.only(&["a", "b"]);
     let line = [&["--interactive", "--json", "--logit-bias", &only], &ENDLESS[..]].concat();
@@ -35,7 +35,7 @@ fn ctrl_c_stops_an_answer_and_the_conversation_goes_on() {
         let done = chat.answer();
         assert_eq!(done["stop_reason"], "interrupted");
         let (reused, prompt) = (&done["tokens"]["reused"], &done["tokens"]["prompt"]);
-        // The part of an answer that was given stays in the conversation.
+        // The generated part of an answer stays in the conversation.
         assert_eq!(reused.as_u64().unwrap() > 0, turn > 0, "{done}");
         assert_eq!(prompt.as_u64().unwrap() > 5, turn > 0, "{done}");
     }
@@ -83,7 +83,7 @@ fn ctrl_c_in_logits_leaves_no_file() {
         assert!(begun.elapsed() < Duration::from_secs(60), "it never began");
         std::thread::sleep(Duration::from_millis(5));
     }
-    // From here the handler watches within a few microseconds; give a loaded machine more.
+    // The handler is active within a few microseconds; allow more for a loaded machine.
     std::thread::sleep(Duration::from_millis(300));
     running.interrupt();
     let (status, _, err) = running.finish();

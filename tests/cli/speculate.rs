@@ -1,4 +1,4 @@
-//! Speculation from the command line: the same answers, and how the guesses went.
+//! Speculation from the command line: the same answers, and statistics.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ fn done(model: &TextModel, more: &[&str]) -> Value {
 #[test]
 fn guesses_don_t_change_an_answer_and_are_counted() {
     let model = TextModel::new();
-    // Only some tokens, so that they come again.
+    // Few distinct tokens, so that they repeat.
     let only = model.only(&["a", "b", "c"]);
     for temperature in ["0", "0.8"] {
         let options = ["--temperature", temperature, "--seed", "5", "--logit-bias", &only];
@@ -32,7 +32,7 @@ fn guesses_don_t_change_an_answer_and_are_counted() {
     let options = ["--prompt", "abcab", "-n", "5", "--stats", "--speculate", "ngram"];
     let done = model.run("chat", &options);
     assert_eq!(done.code, 0, "{done:?}");
-    assert!(done.stderr.contains("guesses right"), "{done:?}");
+    assert!(done.stderr.contains("drafts accepted"), "{done:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Running the built program, and model folders for it to run.
+//! Runs the built program, and makes model folders for it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn binary() -> &'static Path {
     })
 }
 
-/// What a run of the program left behind.
+/// Output of a finished run.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) code: i32,
@@ -28,14 +28,14 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    /// Standard output of a run that went well and said nothing else.
+    /// Standard output of a successful run without messages.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{self:?}");
         self.stdout
     }
 
-    /// The one line on standard error of a run that failed and printed nothing.
+    /// The single line on standard error of a run that failed without output.
     #[track_caller]
     pub(crate) fn error(self, code: i32) -> String {
         assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{self:?}");
@@ -44,27 +44,27 @@ impl Done {
         self.stderr
     }
 
-    /// The events of a run with `--json` that went well.
+    /// The events of a successful run with `--json`.
     #[track_caller]
     pub(crate) fn events(self) -> Vec<Value> {
         self.ok().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
-/// A command line of the program with an environment of its own.
+/// A command line of the program with a clean environment.
 pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(binary());
     command.args(args).env_remove("KINGLET_MODEL").env_remove("RUST_LOG");
-    // As over ssh and in containers, where libraries below like to complain on standard error.
+    // As over ssh and in containers, where other libraries like to complain on standard error.
     command.env_remove("XDG_RUNTIME_DIR").env_remove("WAYLAND_DISPLAY");
-    // What a terminal, a user or a build service (`CI` stands for colours) has set.
+    // Variables that a terminal, a user or a build service (`CI` enables colors) may have set.
     for variable in ["COLUMNS", "LINES", "CI", "CLICOLOR", "CLICOLOR_FORCE", "NO_COLOR"] {
         command.env_remove(variable);
     }
     command
 }
 
-/// Runs the program with nothing on standard input.
+/// Runs the program with empty standard input.
 pub(crate) fn kinglet(args: &[&str]) -> Done {
     run(command(args), b"")
 }
@@ -73,7 +73,7 @@ pub(crate) fn kinglet(args: &[&str]) -> Done {
 pub(crate) fn run(mut command: Command, input: &[u8]) -> Done {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // A program that fails early does not read what it is given.
+    // A program that fails early does not read its input.
     let _ = child.stdin.take().unwrap().write_all(input);
     let output = child.wait_with_output().unwrap();
     Done {
@@ -119,19 +119,20 @@ impl Running {
         }
     }
 
-    /// What Ctrl-C sends.
+    /// Sends the signal of Ctrl-C.
     pub(crate) fn interrupt(&self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     }
 
-    /// Ends it without a chance to clean up.
+    /// Kills the program without cleanup.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Closes the pipes and waits; gives the status, the rest of standard output, and standard error.
+    /// Closes the pipes and waits; returns the status, the rest of standard output, and standard
+    /// error.
     pub(crate) fn finish(self) -> (ExitStatus, String, String) {
         let Self { mut child, stdin, mut stdout } = self;
         drop(stdin);
@@ -141,7 +142,7 @@ impl Running {
         (child.wait().unwrap(), out, err)
     }
 
-    /// Closes standard output alone, as `head` does.
+    /// Closes only standard output, as `head` does.
     pub(crate) fn stop_reading(self) -> (ExitStatus, String) {
         let Self { mut child, stdin, stdout } = self;
         drop(stdout);
@@ -159,7 +160,8 @@ pub(crate) fn fixture(name: &str) -> String {
     folder.display().to_string()
 }
 
-/// A fixture's weights with a tokenizer of single characters, some of them in several tokens, and a chat template.
+/// A fixture's weights with a tokenizer of single characters, some of them several tokens, and a
+/// chat template.
 pub(crate) struct TextModel {
     folder: TempDir,
     vocab: Vec<String>,
@@ -179,7 +181,7 @@ impl TextModel {
         model
     }
 
-    /// Without template and generation defaults.
+    /// Without a template and generation defaults.
     pub(crate) fn bare() -> Self {
         let source = kinglet_tests::fixtures().join("granitemoehybrid/plain");
         let folder = tempfile::tempdir().unwrap();
@@ -229,9 +231,9 @@ impl TextModel {
         self.vocab.iter().position(|known| known == token).unwrap()
     }
 
-    /// A bias that leaves only these tokens, so that a random model says something definite.
+    /// A bias that allows only these tokens, so that a random model generates predictable text.
     pub(crate) fn only(&self, tokens: &[&str]) -> String {
-        // The embedding has rows that no token has.
+        // The embedding has more rows than there are tokens.
         let others = (0..112)
             .filter(|&id| self.vocab.get(id).is_none_or(|token| !tokens.contains(&token.as_str())));
         others.map(|id| format!("{id}=-inf")).collect::<Vec<_>>().join(",")
@@ -244,7 +246,7 @@ impl TextModel {
 
     pub(crate) fn command(&self, command_name: &str, args: &[&str]) -> Command {
         let dir = self.dir();
-        // What runs no model has no threads.
+        // Commands that run no model have no threads.
         let threads = ["--threads", "1"];
         let threads =
             if ["tokenize", "inspect"].contains(&command_name) { &[][..] } else { &threads };

@@ -1,4 +1,4 @@
-//! What is printed for people fits their terminal.
+//! Output for people fits their terminal.
 
 use kinglet_tests::target::wgpu_targets;
 
@@ -8,7 +8,7 @@ fn demo(name: &str) -> String {
     format!("{}/../models/demo/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The output of a command line where there are so many columns.
+/// The output of a command line with the given number of columns.
 #[track_caller]
 fn shown(line: &[&str], columns: &str, more: &[(&str, &str)]) -> String {
     let mut command = command(line);
@@ -84,7 +84,7 @@ fn every_table_fits_the_terminal() {
             let text = shown(&line, columns, &[]);
             assert!(!text.contains('\u{1b}'), "{line:?}: {text}");
             let most: usize = columns.parse().unwrap();
-            // A path stays whole, so that it can be copied.
+            // A path is not wrapped, so that it can be copied.
             for row in text.lines().filter(|row| !row.contains("models/demo/hybrid")) {
                 assert!(row.chars().count() <= most, "{line:?} in {columns}: {row:?}");
             }
@@ -106,7 +106,7 @@ fn inspect_prints_what_was_asked_for() {
     let all: Vec<String> = parts.iter().map(|(_, options)| inspect(options)).collect();
     for (text, (own, options)) in all.iter().zip(&parts) {
         for (other, _) in &parts {
-            // Ops have matrices, whose names are those of tensors.
+            // Ops name matrices by their tensors.
             if (own, other) == (&"mamba2_scan", &"layers.0.") {
                 continue;
             }

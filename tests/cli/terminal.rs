@@ -1,4 +1,4 @@
-//! `kinglet chat` and `kinglet generate` in a terminal, as a person has them: keys, signals, lines and colours.
+//! `kinglet chat` and `kinglet generate` in a terminal: keys, signals, lines and colors.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -24,7 +24,7 @@ const ENDLESS: [&str; 8] = [
     "--attention-window=64",
 ];
 
-/// A model that says words of one letter, and the files of a user.
+/// A model that generates words of one letter, and a user's files.
 struct Desk {
     model: TextModel,
     words: String,
@@ -33,7 +33,7 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let model = TextModel::new();
-        // Short ones: no word is as long as a line.
+        // Short words: none is as long as a line.
         let words = format!("{},{}=1.5", model.only(&["a", "b", "Ġ"]), model.id("Ġ"));
         Self { model, words }
     }
@@ -56,7 +56,7 @@ impl Desk {
         Terminal::start(&self.command("chat", &line), 80)
     }
 
-    /// What was saved: who said what.
+    /// The saved messages with their roles.
     #[track_caller]
     fn saved(&self) -> Vec<(String, String)> {
         let text = std::fs::read_to_string(self.file("talk.json")).unwrap();
@@ -66,7 +66,7 @@ impl Desk {
         messages.iter().map(|m| (part(m, "role"), part(m, "content"))).collect()
     }
 
-    /// What was said and answered with something.
+    /// The saved messages that got an answer.
     #[track_caller]
     fn assert_saved(&self, said: &[&str]) {
         let saved = self.saved();
@@ -77,7 +77,7 @@ impl Desk {
         }
     }
 
-    /// Earlier input, as it is kept for the next run.
+    /// The saved input history.
     #[track_caller]
     fn assert_remembered(&self, lines: &[&str]) {
         let place = if cfg!(target_os = "macos") { "Library/Application Support" } else { "data" };
@@ -88,7 +88,7 @@ impl Desk {
 }
 
 #[test]
-fn ctrl_c_stops_an_answer_and_the_talk_goes_on() {
+fn ctrl_c_stops_an_answer_and_the_chat_continues() {
     let desk = Desk::new();
     let mut chat = desk.chat(&[]);
     for text in ["One", "Two"] {
@@ -102,11 +102,11 @@ fn ctrl_c_stops_an_answer_and_the_talk_goes_on() {
         chat.prompt();
         assert!(!chat.text().contains("[stopped]"), "the screen is clear: {}", chat.text());
         chat.say("/load talk.json");
-        chat.see("can't read talk.json: there is no such file");
+        chat.see("can't read talk.json: the file does not exist");
         chat.say("/load ~/talk.json");
         chat.see("loaded");
     }
-    // What was typed meanwhile is for the next line, and is not shown in the answer.
+    // Text typed meanwhile belongs to the next line and is not shown in the answer.
     chat.say("Six");
     chat.see_words("Six");
     chat.type_in("\x03typed ahead");
@@ -126,7 +126,7 @@ fn ctrl_c_stops_an_answer_and_the_talk_goes_on() {
 #[test]
 fn ctrl_c_stops_the_computing_of_a_prompt() {
     let desk = Desk::new();
-    // Minutes of work.
+    // Enough for minutes of work.
     let long = "a b ".repeat(200_000);
     let talk = serde_json::json!([
         { "role": "user", "content": long }, { "role": "assistant", "content": "a" },
@@ -138,9 +138,9 @@ fn ctrl_c_stops_the_computing_of_a_prompt() {
     chat.type_in("\x03");
     chat.see("[stopped]");
     chat.prompt();
-    // What got no answer is not part of the conversation.
+    // A message without an answer is not part of the conversation.
     chat.say("/undo");
-    chat.see("took back the last 2 messages");
+    chat.see("removed the last 2 messages");
     chat.say("Two");
     chat.see_words("Two");
     chat.signal(Signal::TERM);
@@ -155,8 +155,8 @@ fn two_ctrl_c_at_once_lose_nothing() {
     let mut chat = desk.chat(&[]);
     chat.say("One");
     chat.see_words("One");
-    // Whether the second comes before the first is noticed is chance: it ends the program, or is one at the prompt, where Ctrl-D
-    // ends it.
+    // It is random whether the second Ctrl-C comes before the first is handled: then it ends the
+    // program, else it is one at the prompt, where Ctrl-D ends it.
     chat.type_in("\x03\x03\x04");
     let code = chat.end();
     assert!([0, 130].contains(&code), "{code}");
@@ -195,7 +195,7 @@ fn ctrl_d_ends_at_the_prompt_and_after_an_answer() {
     let mut chat = desk.chat(&[]);
     chat.say("One");
     chat.see_words("One");
-    // Both before the next prompt is there.
+    // Both arrive before the next prompt.
     chat.type_in("\x03\x04");
     assert_eq!(chat.end(), 0);
     assert!(chat.echoes());
@@ -243,7 +243,7 @@ fn lines_end_between_words_in_any_width() {
     chat.see("[cut off");
     chat.prompt();
     let longest = |chat: &Terminal| chat.rows().iter().map(String::len).max().unwrap();
-    // The line that says how to go on is broken between words too.
+    // The line that explains how to continue is wrapped between words too.
     assert!(!chat.has_broken_line(), "{}", chat.text());
     assert!((25..=30).contains(&longest(&chat)), "{}", chat.text());
     chat.say("/clear");
@@ -254,7 +254,8 @@ fn lines_end_between_words_in_any_width() {
     chat.prompt();
     assert!(!chat.has_broken_line(), "{}", chat.text());
     assert!((12..=17).contains(&longest(&chat)), "{}", chat.text());
-    // What is not a terminal gets what the model said. As many tokens as the model was made for: more are a warning.
+    // Without a terminal the output is the plain text. The answer exceeds the model's context,
+    // which is a warning.
     let line = ["-n", "200", "--temperature", "1", "--ignore-eos"];
     let piped = desk
         .model
@@ -325,7 +326,7 @@ fn tab_completes_commands_options_and_files() {
     chat.type_in("0.5\r");
     chat.see("temperature: 0.5");
     chat.prompt();
-    // The last message is there to be changed.
+    // The last message can be edited.
     chat.type_in("/edit\r");
     chat.wait("message", |chat| chat.text().ends_with("\n> One"));
     chat.type_in(" more");
@@ -338,7 +339,7 @@ fn tab_completes_commands_options_and_files() {
     chat.type_in("/edit\r");
     chat.wait("message", |chat| chat.text().ends_with("\n> One more"));
     chat.type_in("\x03");
-    chat.see("nothing is changed");
+    chat.see("nothing changed");
     chat.prompt();
     chat.type_in("\x04");
     assert_eq!(chat.end(), 0);

@@ -1,4 +1,4 @@
-//! `kinglet tokenize`: there and back.
+//! `kinglet tokenize`: encoding and decoding.
 
 use serde_json::json;
 
@@ -85,7 +85,7 @@ fn a_template_is_chosen_by_its_name() {
     }
     let chat = ["--prompt", "Hi", "--template", "brief", "-n", "1", "--json"];
     assert_eq!(model.run("chat", &chat).events().pop().unwrap()["tokens"]["prompt"], 3);
-    // A file counts where no template has its name.
+    // A file is used if no template has its name.
     let file = model.path().join("more.json");
     let file = file.to_str().unwrap();
     model.write("more.json", r#"{"chat_template": {"default": "{{ messages[0].content }}!"}}"#);
@@ -107,7 +107,7 @@ fn templates_see_the_local_time() {
         command.env("TZ", zone);
         run(command, b"").events().pop().unwrap()["text"].as_str().unwrap().to_string()
     };
-    // 26 hours apart, it is another day; of the same zone by two names it is the same time.
+    // Time zones 26 hours apart differ by a day; two names of the same zone give the same time.
     assert!(time("<+14>-14") > time("<-12>12"));
     let (before, offset, after) = (time("UTC0"), time(":<+00>0"), time("UTC0"));
     assert!(before <= offset && offset <= after, "{before} {offset} {after}");

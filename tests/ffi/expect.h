@@ -1,4 +1,4 @@
-/* What a call came to against what it should: the programs that include this print what differs, and end with 1 if anything did. */
+/* Compares the results of calls with what is expected: programs that include this print differences, and exit with 1 if there are any. */
 #ifndef EXPECT_H
 #define EXPECT_H
 
@@ -26,7 +26,7 @@ static int failures;
 #define ARGUMENT(call) EXPECT(call, KINGLET_INVALID_ARGUMENT)
 #define HANDLE(call) EXPECT(call, KINGLET_INVALID_HANDLE)
 
-/* No handle. */
+/* An invalid handle. */
 static void *made_up = (void *)(size_t)0x123456;
 
 #endif

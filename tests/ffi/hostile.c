@@ -1,5 +1,5 @@
-/* Calls every function of kinglet.h but those of sessions and snapshots (hostile_sessions.c) with null, zero, deleted and absurd arguments: each
- * gives a status, none a fault. */
+/* Calls every function of kinglet.h, except those of sessions and snapshots (hostile_sessions.c), with null, zero, deleted and absurd arguments:
+ * each must return a status, and none may crash. */
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -277,7 +277,7 @@ static void generations(kinglet_model *model) {
     EXPECT(position, (int)value + 5);
     OK(kinglet_generation_delete(g));
 
-    /* The same conversation again costs nothing but its last token's logits. */
+    /* Repeating the same conversation only computes the logits of its last token. */
     OK(kinglet_generation_create_chat(s, CHAT, o, &g));
     OK(kinglet_generation_run(g, stop, &left));
     OK(kinglet_generation_finish(g, &finish));
@@ -286,7 +286,7 @@ static void generations(kinglet_model *model) {
     EXPECT(value > 0, 1);
     OK(kinglet_generation_delete(g));
 
-    /* From within a callback the session is busy, but can be cancelled; then it goes on. */
+    /* Within a callback the session is busy, but can be cancelled; then it continues. */
     OK(kinglet_generation_create_text(s, "a", 1, 0, o, &g));
     reentered = s;
     EXPECT(kinglet_generation_run(g, reenter, g), KINGLET_CANCELLED);
@@ -295,7 +295,7 @@ static void generations(kinglet_model *model) {
     EXPECT(finish, KINGLET_FINISH_MAX_TOKENS);
     OK(kinglet_generation_delete(g));
 
-    /* Somebody else has used the session. */
+    /* The session was used for something else. */
     OK(kinglet_generation_create(s, &one, 1, o, &g));
     OK(kinglet_generation_next(g, NULL, NULL, NULL));
     OK(kinglet_session_feed(s, &one, 1));
@@ -383,7 +383,7 @@ int main(int argc, char **argv) {
     tokenizers(model, argv[1]);
     generations(model);
 
-    /* What was made from a model outlives it. */
+    /* Objects made from a model outlive it. */
     OK(kinglet_session_create(model, &s));
     OK(kinglet_model_delete(model));
     HANDLE(kinglet_model_delete(model));

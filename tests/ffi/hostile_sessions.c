@@ -1,4 +1,4 @@
-/* Calls the functions of sessions and snapshots with null, zero, deleted and absurd arguments: each gives a status, none a fault. */
+/* Calls the functions of sessions and snapshots with null, zero, deleted and absurd arguments: each must return a status, and none may crash. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -41,7 +41,7 @@ static void sessions(kinglet_model *model, kinglet_model *other) {
     OK(kinglet_session_logits(s, logits, vocabulary));
     EXPECT(isfinite(logits[0]) && isfinite(logits[vocabulary - 1]), 1);
 
-    /* Vectors in place of tokens: those of the same tokens give the same logits. */
+    /* Vectors in place of tokens: the embeddings of the same tokens give the same logits. */
     {
         size_t width = 0, i;
         float *vectors, *again = malloc(vocabulary * sizeof *again);
@@ -82,7 +82,7 @@ static void sessions(kinglet_model *model, kinglet_model *other) {
     }
     free(logits);
 
-    /* A cancellation waits for the next work, which takes it away. */
+    /* A cancellation stays pending until the next call, which clears it. */
     OK(kinglet_session_cancel(s));
     EXPECT(kinglet_session_feed(s, tokens, 3), KINGLET_CANCELLED);
     OK(kinglet_session_position(s, &count));

@@ -1,5 +1,5 @@
-/* Opens a model from a folder, or from an archive whose index is on standard input, and prints a greedy answer and what
- * was told of its memory. */
+/* Opens a model from a folder, or from an archive whose index is on standard input. Prints a greedy answer and what is
+ * known about memory use. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -40,9 +40,9 @@ int main(int argc, char **argv) {
             if (kinglet_files_add_fd(files, name, fd, offset, length) != KINGLET_OK) goto fail;
         }
         if (lseek(fd, 0, SEEK_CUR) != 0) return 3;
-        /* The descriptor is the program's, and no longer needed. */
+        /* The descriptor belongs to the program and is no longer needed. */
         close(fd);
-        /* Tells without taking the files. */
+        /* Only reports; doesn't consume the files. */
         if (kinglet_estimate_files(files, options, 1000, &weights, &state, &working) != KINGLET_OK) goto fail;
         if (kinglet_model_open_files(files, options, &model) != KINGLET_OK) goto fail;
         if (kinglet_files_delete(files) != KINGLET_OK) goto fail;

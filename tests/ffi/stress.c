@@ -1,5 +1,5 @@
 /* Eight threads create, feed, generate with, cancel, fork and delete shared sessions at random: stress MODEL SECONDS.
- * Every call must come back with a status that such a thing can have. Build it with -fsanitize=thread to look for races. */
+ * Every call must return a status that is possible in its situation. Build it with -fsanitize=thread to find races. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>

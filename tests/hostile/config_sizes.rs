@@ -1,4 +1,4 @@
-//! `config.json` with sizes that are absurd, that do not divide, or that are none of the weights'.
+//! `config.json` with sizes that are absurd, not divisible, or inconsistent with the weights.
 
 use kinglet::Error;
 use kinglet::models::ModelError;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{case, copy, counting, one_of_each_family, open, refused};
 
-/// Fields that count or measure something, in any family.
+/// Fields that hold a count or size, in any family.
 const SIZES: &[&str] = &[
     "hidden_size",
     "num_hidden_layers",
@@ -39,10 +39,10 @@ const SIZES: &[&str] = &[
     "num_blocks",
 ];
 
-/// Fields that a family computes for itself and does not read.
+/// Fields that a family derives and does not read.
 fn unread(family: &str, field: &str) -> bool {
     match family {
-        // The width is given beside its factor, and counts.
+        // The width is given next to its factor, and takes precedence.
         "mamba" | "falcon_mamba" => field == "expand",
         "mamba2" => field == "time_step_rank",
         _ => false,
@@ -81,15 +81,15 @@ fn absurd_sizes_are_refused_by_name() {
             }
             seen.insert(*field);
             let billion = json!(1_000_000_000u64);
-            // A context of a billion is no contradiction: nothing is laid out for it.
+            // A context of a billion is not a contradiction: nothing is allocated for it.
             let billion = Some(billion).filter(|_| *field != "max_position_embeddings");
-            // No experts is a dense model, in granite.
+            // In granite, no experts means a dense model.
             let zero = Some(json!(0))
                 .filter(|_| !field.starts_with("num_") || !field.ends_with("experts"));
             for value in absurd.iter().cloned().chain(billion).chain(zero) {
                 set(&folder, &config, &[(field, value.clone())]);
                 let error = open(folder.path()).err();
-                // `expand` is a factor: what is wrong is its product with another size.
+                // `expand` is a factor: the error is about its product with another size.
                 let part = if field.ends_with("expand") { "expand" } else { field };
                 let named = |e: &Error| e.to_string().contains(part);
                 if !matches!(&error, Some(e @ Error::Config { .. }) if named(e)) {
@@ -145,7 +145,7 @@ fn heads_that_do_not_divide() {
 
 #[test]
 fn sizes_that_are_not_the_weights_are_named_with_both_shapes() {
-    // Field, its new value, a tensor that has another shape then, the shape expected, the shape found.
+    // Field, new value, a tensor whose shape changes with it, the expected shape, the found shape.
     for (name, field, value, tensor, expected, found) in [
         (
             "llama/plain",
@@ -200,7 +200,7 @@ fn sizes_that_are_not_the_weights_are_named_with_both_shapes() {
         let folder = copy(name);
         let config: Value = serde_json::from_str(&folder.read("config.json")).unwrap();
         set(&folder, &config, &[(field, json!(value))]);
-        let error = refused(folder.path(), &[tensor, expected, found, "was expected"]);
+        let error = refused(folder.path(), &[tensor, expected, found, "expected"]);
         let Error::Weights(WeightsError::Mismatch(mismatch)) = &error else { panic!("{error:?}") };
         let shapes =
             |p: &Problem| matches!(p, Problem::WrongShape { tensor: t, .. } if t == tensor);
@@ -215,7 +215,7 @@ fn more_or_fewer_layers_than_the_weights_have() {
     set(&folder, &config, &[("num_hidden_layers", json!(3))]);
     refused(folder.path(), &["model.layers.2.self_attn.q_proj.weight", "[64, 64]", "missing"]);
     set(&folder, &config, &[("num_hidden_layers", json!(1))]);
-    // A warning, as for the layers that predict further tokens; an error on request.
+    // A warning, as for the layers that predict further tokens; an error in strict mode.
     crate::open(folder.path()).unwrap();
     let strict = kinglet::ModelOptions::new().threads(1).strict(true);
     let error = crate::open_with(folder.path(), &strict).err().unwrap().to_string();
@@ -226,8 +226,8 @@ fn more_or_fewer_layers_than_the_weights_have() {
 
 #[test]
 fn the_largest_sizes_that_pass_for_a_config_take_bounded_memory() {
-    // Each count at its limit: what is built from it must not multiply without end. The constant is what
-    // 65536 experts, or as many rotary frequencies as 4096 layers have, take; no file needs to be large for that.
+    // Each count at its limit: what is built from it must stay small. The constant is the size for
+    // 65536 experts, or the rotary frequencies of 4096 layers; no file needs to be large for that.
     const MOST: usize = 192 << 20;
     let layers = 4096;
     for (name, changes) in [

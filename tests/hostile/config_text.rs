@@ -1,4 +1,4 @@
-//! `config.json` cut short, mangled, and with values of every wrong kind.
+//! `config.json` truncated, mangled, and with values of every wrong type.
 
 use kinglet::models::ModelError;
 use kinglet::{Error, Logits, Run};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{copy, one_of_each_family, open, refused};
 
-/// Opens a folder and, where that goes well, runs a few tokens; both may fail, neither may panic.
+/// Opens a folder and, if that succeeds, runs a few tokens; both may fail, neither may panic.
 fn try_out(folder: &TempDir) -> Result<(), Error> {
     let model = open(folder.path())?;
     let mut session = model.session()?;
@@ -28,7 +28,7 @@ fn cut_short_at_every_length() {
             let syntax = matches!(&error, Error::Config { source: ModelError::Syntax { .. }, .. });
             assert!(syntax, "{} cut at {length}: {error:?}", case.name);
         }
-        // The newline at the end is no loss.
+        // Losing the final newline is harmless.
         folder.write("config.json", &text[..end]);
         try_out(&folder).unwrap();
     }
@@ -47,7 +47,7 @@ fn mangled_at_random() {
                 let at = random.between(0, bytes.len() - 1);
                 match random.between(0, 3) {
                     0 => bytes[at] = random.bits() as u8,
-                    // Digits, signs and brackets do more harm than letters.
+                    // Digits, signs and brackets do more damage than letters.
                     1 => bytes[at] = random.choose(b"0123456789-+.eE[]{}\",: nft"),
                     2 => {
                         bytes.remove(at);
@@ -68,7 +68,7 @@ fn mangled_at_random() {
     }
 }
 
-/// Values of every kind that JSON has, and numbers of every size.
+/// Values of every JSON type, and numbers of every size.
 fn values() -> Vec<Value> {
     vec![
         json!(null),
@@ -121,14 +121,14 @@ fn values_of_every_wrong_kind_in_every_field() {
                 match &error {
                     Error::Config { source, .. } => {
                         assert!(message.contains("config.json"), "{}", what());
-                        // A value of the wrong kind is complained about under its field's name.
+                        // A value of the wrong type is reported with its field's name.
                         if let ModelError::WrongType { field: named, .. } = source {
                             assert!(named.starts_with(field.as_str()), "{}", what());
                         }
                     }
-                    // Sizes that make sense in themselves do not fit the weights.
+                    // Sizes that are valid in themselves do not fit the weights.
                     Error::Weights(_) => {
-                        assert!(message.contains("do not fit config.json"), "{}", what());
+                        assert!(message.contains("do not match config.json"), "{}", what());
                         // The first tensor is named on the first line.
                         let first = message.lines().next().unwrap_or_default();
                         assert!(first.contains(": `"), "no tensor named: {}", what());
@@ -173,7 +173,7 @@ fn an_unknown_model_type_is_answered_with_what_is_supported() {
         assert!(known, "{error:?}");
         let message = error.to_string();
         assert!(message.len() < 2000, "{message}");
-        // A terminal must not be driven by a file.
+        // A file must not control the terminal.
         assert!(!message.contains('\u{1b}'), "{message:?}");
     }
     folder.write("config.json", "{}");
@@ -184,7 +184,7 @@ fn an_unknown_model_type_is_answered_with_what_is_supported() {
 }
 
 #[test]
-fn what_is_no_object_says_what_it_is() {
+fn non_objects_are_described() {
     let folder = copy("llama/plain");
     for (text, part) in [
         ("[]", "a list"),
@@ -201,12 +201,12 @@ fn what_is_no_object_says_what_it_is() {
         let error = refused(folder.path(), &["config.json", part]);
         assert!(matches!(error, Error::Config { .. }), "{error:?}");
     }
-    // As deep as anybody likes: parsers that recurse run out of stack here.
+    // Very deep nesting: recursive parsers overflow the stack here.
     folder.write("config.json", format!("{{\"a\":{}", "[".repeat(1 << 20)));
     refused(folder.path(), &["config.json"]);
     folder.write("config.json", "{\"a\":".repeat(1 << 18));
     refused(folder.path(), &["config.json"]);
-    // Not text at all.
+    // Not text.
     folder.write("config.json", [0xff, 0xfe, 0x7b, 0x00]);
     assert!(matches!(refused(folder.path(), &["config.json"]), Error::Read { .. }));
 }

@@ -1,4 +1,5 @@
-//! An allocator that counts what each thread holds: the measure of how much memory a folder makes us take.
+//! An allocator that counts what each thread holds, to measure how much memory a folder makes the
+//! library allocate.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -16,44 +17,44 @@ fn taken(bytes: usize) {
 }
 
 fn freed(bytes: usize) {
-    // What another thread took may be freed here.
+    // Memory allocated by another thread may be freed here.
     HELD.set(HELD.get().saturating_sub(bytes));
 }
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: every call goes to the system's allocator as it came. The counters have no destructor and are
-// initialised at compile time, so that touching them neither allocates nor unwinds.
+// SAFETY: every call is passed on to the system's allocator unchanged. The counters have no
+// destructor and are initialized at compile time, so accessing them neither allocates nor unwinds.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         taken(layout.size());
-        // SAFETY: the caller keeps the rules of `alloc`.
+        // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         taken(layout.size());
-        // SAFETY: the caller keeps the rules of `alloc_zeroed`.
+        // SAFETY: the caller upholds the contract of `alloc_zeroed`.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         freed(layout.size());
-        // SAFETY: the caller keeps the rules of `dealloc`.
+        // SAFETY: the caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // Both may exist for a moment.
+        // Both allocations may exist for a moment.
         taken(new_size);
         freed(layout.size());
-        // SAFETY: the caller keeps the rules of `realloc`.
+        // SAFETY: the caller upholds the contract of `realloc`.
         unsafe { System.realloc(memory, layout, new_size) }
     }
 }
 
-/// What `run` gives, and the most that this thread held during it beyond what it held before.
+/// The result of `run`, and the maximum that this thread allocated during it.
 pub(crate) fn peak<T>(run: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.get();
     PEAK.set(before);

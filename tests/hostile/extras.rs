@@ -1,4 +1,4 @@
-//! Sound checkpoints with more in them than the model needs, and configs that say more than matters: they run.
+//! Valid checkpoints with surplus tensors, and configs with surplus fields: they run.
 
 use std::sync::Mutex;
 
@@ -36,7 +36,7 @@ fn config(folder: &TempDir) -> Value {
     serde_json::from_str(&kinglet::models::tag_bare_floats(&folder.read("config.json"))).unwrap()
 }
 
-/// Warnings that the library wrote, of this thread.
+/// Warnings of the library, by thread.
 static WARNINGS: Mutex<Vec<(std::thread::ThreadId, String)>> = Mutex::new(Vec::new());
 
 struct Keep;
@@ -56,7 +56,7 @@ impl log::Log for Keep {
     fn flush(&self) {}
 }
 
-/// What `run` warns of.
+/// The warnings of `run`.
 fn warnings<T>(run: impl FnOnce() -> T) -> (T, Vec<String>) {
     if log::set_logger(&Keep).is_ok() {
         log::set_max_level(log::LevelFilter::Warn);
@@ -90,7 +90,7 @@ fn tensors_that_nothing_uses_are_one_warning() {
                 let bytes = vec![0; 4 * shape.iter().product::<usize>()];
                 entries.push((name.to_string(), Dtype::F32, shape.to_vec(), bytes));
             }
-            // A type that could not be computed with.
+            // A type that the engine can't compute with.
             entries.push(("score.codes".into(), Dtype::I8, vec![3], vec![0; 3]));
             entries.sort_by(|a, b| a.0.cmp(&b.0));
         });
@@ -124,7 +124,7 @@ fn buffers_of_rotations_are_nothing_to_speak_of() {
     }
 }
 
-/// Layers that are packed in whole numbers: the names before the last dot, and how many outputs each has.
+/// Layers packed as integers: the names before the last dot, and the number of outputs of each.
 fn packed(entries: &[Entry]) -> Vec<(String, usize)> {
     let shape = |name: &str| &entries.iter().find(|e| e.0 == name).unwrap().2;
     let layers = entries.iter().filter_map(|e| e.0.strip_suffix(".qweight"));
@@ -153,7 +153,7 @@ fn zero_biases_beside_packed_matrices_change_nothing() {
     assert!(seen > 50, "{seen}");
 }
 
-/// The same numbers as biases that the config states.
+/// The same biases, stated in the config.
 #[test]
 fn biases_beside_packed_matrices_are_added() {
     for name in ["foreign/gptq4", "foreign/awq"] {
@@ -179,7 +179,7 @@ fn biases_beside_packed_matrices_are_added() {
             };
             assert!(linears.iter().all(|linear| linear.bias.is_some()));
         }
-        // A llama's config can say so.
+        // A llama's config can state them.
         let mut stated = config(&folder);
         stated["model_type"] = "llama".into();
         stated["attention_bias"] = true.into();
@@ -280,7 +280,7 @@ fn the_text_part_of_lfm2_vl_is_run() {
     }
 }
 
-/// What stands beside the text part and concerns it.
+/// Fields next to the text part that concern it.
 #[test]
 fn a_larger_models_own_fields_count_for_its_text_part() {
     let case = case_named("quantized/llama-affine4");
@@ -295,7 +295,7 @@ fn a_larger_models_own_fields_count_for_its_text_part() {
     assert!(checkpoint.quantization.is_some());
     assert!(relative_l2(&logits(&folder, &case), &case.logits) < 1e-5);
 
-    // Errors name the field where it stands.
+    // Errors name the field by its path.
     whole["text_config"]["hidden_size"] = (-1).into();
     folder.write("config.json", whole.to_string());
     let error = Model::open(folder.path(), &options()).err().unwrap().to_string();
@@ -305,7 +305,7 @@ fn a_larger_models_own_fields_count_for_its_text_part() {
     let error = Model::open(folder.path(), &options()).err().unwrap().to_string();
     assert!(error.contains("llava") && error.contains("gemma9"), "{error}");
 
-    // A tied head that only the outer config speaks of.
+    // A tied head that only the outer config mentions.
     let case = case_named("llama/tied");
     let folder = TempDir::copy_of(&case.folder);
     let mut inner = config(&folder);

@@ -1,4 +1,4 @@
-//! Folders that are none, lack a file, or have something else in a file's place.
+//! Folders that don't exist, lack a file, or have something else in a file's place.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::{copy, open, open_with, refused};
 
 #[test]
 fn no_folder_no_config_no_weights() {
-    let error = refused(Path::new("/nowhere/at/all"), &["/nowhere/at/all", "there is no /nowhere"]);
+    let error = refused(Path::new("/nowhere/at/all"), &["/nowhere/at/all", "nor does /nowhere"]);
     assert!(matches!(error, Error::NotAModel(NotAModel::Nowhere { .. })), "{error:?}");
 
     let folder = TempDir::new();
@@ -45,10 +45,10 @@ fn a_file_where_a_folder_should_be() {
         let NotAModel::File { model: Some(model), .. } = not_a_model(error) else { panic!() };
         assert_eq!(model, folder.path());
     }
-    // Weights by themselves.
+    // Only weights.
     folder.remove("config.json");
     let file = folder.path().join("model.safetensors");
-    let error = refused(&file, &["is a file", "config.json of the same model is not beside it"]);
+    let error = refused(&file, &["is a file", "without the model's config.json beside it"]);
     assert!(matches!(not_a_model(error), NotAModel::File { model: None, .. }));
     folder.write("model-q4.gguf", "");
     refused(&folder.path().join("model-q4.gguf"), &["is a file", "GGUF"]);
@@ -94,7 +94,7 @@ fn a_missing_shard_and_a_missing_index() {
     folder.remove(shard);
     let error = refused(folder.path(), &[shard, "download", "tensors missing"]);
     assert!(matches!(error, Error::Weights(WeightsError::Incomplete { .. })), "{error:?}");
-    // The numbers in the names of the others tell of it, too.
+    // The numbers in the names of the other files show it too.
     folder.remove("model.safetensors.index.json");
     let error = refused(folder.path(), &[shard, "download"]);
     assert!(matches!(error, Error::Weights(WeightsError::Incomplete { .. })), "{error:?}");
@@ -105,7 +105,7 @@ fn a_missing_shard_and_a_missing_index() {
     folder.remove("model.safetensors.index.json");
     let fingerprint = |model: &kinglet::Model| model.weights().fingerprint().unwrap();
     assert_eq!(fingerprint(&open(folder.path()).unwrap()), fingerprint(&whole));
-    // An index that has every tensor elsewhere, in files that are partly not there.
+    // An index that places every tensor elsewhere, partly in missing files.
     let index = copy("llama/sharded").read("model.safetensors.index.json");
     let index = index
         .replace("00001-of", "0000x-of")
@@ -133,15 +133,12 @@ fn folders_without_a_config() {
         }
         not_a_model(refused(folder.path(), &[parts, &["config.json"]].concat()))
     };
-    says(
-        &["a-Q4_K_M.gguf", "a-Q8_0.gguf", "README.md"],
-        &["a-Q8_0.gguf", "GGUF files are not read"],
-    );
+    says(&["a-Q4_K_M.gguf", "a-Q8_0.gguf", "README.md"], &["a-Q8_0.gguf", "GGUF is not supported"]);
     says(&["pytorch_model.bin", "tokenizer.json"], &["pytorch_model.bin", "save_pretrained"]);
     says(&["model.pt"], &["model.pt", "run code"]);
     says(&["decoder.onnx"], &["decoder.onnx", "exported"]);
     says(&["adapter_config.json", "adapter_model.safetensors"], &["adapter", "org/base", "merge"]);
-    says(&["model-00001-of-00002.safetensors"], &["download it as well"]);
+    says(&["model-00001-of-00002.safetensors"], &["download config.json of the same model too"]);
     says(&["consolidated.safetensors", "params.json"], &["params.json", "model*.safetensors"]);
     says(&["model_index.json", "unet/config.json"], &["diffusers"]);
     says(&["tokenizer.json", "merges.txt"], &["tokenizer.json", "nor weights"]);
@@ -230,7 +227,7 @@ fn a_repository_of_the_hubs_cache() {
         assert_eq!(open(&repository.join("snapshots")).unwrap().folder(), folder);
         assert!(kinglet::estimate(&repository, &ModelOptions::new(), 1).is_ok());
     }
-    // A ref leads nowhere else.
+    // A ref can't leave the repository.
     for main in ["../../..", "", "cc33", "bb22/../aa11"] {
         std::fs::write(refs.join("main"), main).unwrap();
         assert!(matches!(
@@ -240,7 +237,7 @@ fn a_repository_of_the_hubs_cache() {
     }
 }
 
-/// Devices, pipes and links that lead nowhere: reading one could block for ever, or never end.
+/// Devices, pipes and dangling links: reading one could block forever or never end.
 #[cfg(unix)]
 #[test]
 fn files_that_are_no_files() {
@@ -260,7 +257,7 @@ fn files_that_are_no_files() {
     }
 }
 
-/// Links as the hub's cache has them are as good as files.
+/// Links as in the hub's cache work like files.
 #[cfg(unix)]
 #[test]
 fn links_to_files_are_followed() {

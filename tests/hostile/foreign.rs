@@ -1,4 +1,4 @@
-//! Checkpoints in the quantized layouts of other projects, broken in all ways: typed errors that name the layer.
+//! Broken checkpoints in the quantized layouts of other projects: typed errors that name the layer.
 
 use kinglet::Error;
 use kinglet::weights::{ConversionError, Problem, WeightsError};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::weights::{Entry, read, write};
 use crate::{open, refused};
 
-/// GPTQ with and without act-order, AWQ, FP8 by block, tensor and row.
+/// GPTQ with and without act-order, AWQ, FP8 per block, tensor and row.
 const SAMPLES: [&str; 6] =
     ["gptq4", "gptq4-act-order", "awq", "fp8-block", "fp8-tensor", "fp8-channel"];
 
@@ -38,7 +38,7 @@ fn layer(sample: &str) -> Vec<Entry> {
     let all = read(&folder).into_iter();
     let parts: Vec<Entry> = all.filter(|entry| entry.0.starts_with(name)).collect();
     assert!(parts.len() >= 2, "{sample}: {parts:?}");
-    // What activations are quantized with is not looked at; without `g_idx` groups lie side by side; biases stay as they are.
+    // Activation scales are ignored; without `g_idx` groups are consecutive; biases don't change.
     let matters = |e: &Entry| ![".input_scale", ".g_idx", ".bias"].iter().any(|p| e.0.ends_with(p));
     parts.into_iter().filter(matters).collect()
 }
@@ -83,7 +83,7 @@ fn parts_of_other_shapes_and_types_are_refused() {
                 [longer, fewer, vec![], vec![0], vec![0, 0], vec![5, 7, 0]]
             };
             for found in reshaped.into_iter().filter(|found| *found != shape) {
-                // One scale for all is what fp8 may have.
+                // A single scale is valid for fp8.
                 if found.is_empty() && name.contains("weight_scale") {
                     continue;
                 }
@@ -147,7 +147,7 @@ fn a_layer_that_is_there_twice_is_refused() {
     assert!(occupied, "{error:?}");
 }
 
-/// Without its config, or with another's, a layout is not guessed at.
+/// Without its config, or with another's, a layout is not guessed.
 #[test]
 fn the_config_says_whose_layout_it_is() {
     for sample in SAMPLES {
@@ -166,7 +166,7 @@ fn the_config_says_whose_layout_it_is() {
             other["quantization_config"] = stated.clone();
             folder.write("config.json", other.to_string());
             match open(folder.path()) {
-                // What shapes say is enough for some.
+                // For some layouts the shapes suffice.
                 Ok(model) => {
                     let logits = model.session().unwrap().feed_all(&case.tokens).unwrap().to_vec();
                     let error = relative_l2(&logits, &case.logits);
@@ -188,7 +188,7 @@ fn the_config_says_whose_layout_it_is() {
     assert!(mismatch.problems.iter().any(|p| matches!(p, Problem::Surplus { .. })));
 }
 
-/// Shapes and types at random, with as many bytes as they need: an error that is typed, or a model.
+/// Random shapes and types with matching sizes: a typed error, or a model.
 #[test]
 fn mutated_parts_never_panic() {
     let dtypes = [

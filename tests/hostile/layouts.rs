@@ -1,5 +1,5 @@
-//! Checkpoints whose tensors have other names and stacks than the family's usual ones, as other programs and versions store them: the
-//! same logits, bit for bit.
+//! Checkpoints with other names and stacks than the family's usual ones, as other programs and
+//! versions store them: the same logits, bit for bit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,18 +16,18 @@ use crate::{open, refused};
 
 /// A tensor of a module: type, shape, bytes.
 type Tensor = (Dtype, Vec<usize>, Vec<u8>);
-/// What belongs to a matrix, by what stands behind its name: `weight`, `scales`, `qweight`, ...
+/// The tensors of a matrix, by the suffix of their names: `weight`, `scales`, `qweight`, ...
 type Parts = BTreeMap<String, Tensor>;
 
-/// The experts of a layer, taken apart: gate, up and down of each.
+/// The separated experts of a layer: gate, up and down of each.
 struct Experts {
-    /// The name of the module that holds them, up to its last dot.
+    /// Name of their module, up to its last dot.
     outer: String,
     name: String,
     all: Vec<[Parts; 3]>,
 }
 
-/// All cases whose weights are in one file.
+/// All cases with weights in a single file.
 fn all_cases() -> Vec<Case> {
     let all = [cases(), quantized_cases(), foreign_cases()].into_iter().flatten();
     all.filter(|case| case.folder.join("model.safetensors").is_file()).collect()
@@ -42,8 +42,8 @@ fn logits(model: &Model, case: &Case) -> Vec<u32> {
     session.feed_all(&case.tokens[..24]).unwrap().iter().map(|x| x.to_bits()).collect()
 }
 
-/// Opens the case with its tensors changed by each of `edits` in turn: each must be accepted strictly and give the same logits.
-/// An edit that gives `None` has nothing to change there. How often each was made, by family.
+/// Opens the case after each of `edits`: each must be accepted in strict mode and give the same
+/// logits. An edit that returns `None` does not apply. Counts the applied edits by family.
 fn check(
     edits: &[(&str, &dyn Fn(Vec<Entry>) -> Option<Vec<Entry>>)],
 ) -> BTreeSet<(String, String)> {
@@ -107,7 +107,8 @@ fn a_model_may_stand_under_any_prefix_or_none() {
     assert_eq!(done.len(), 6 * supported().count(), "{done:?}");
 }
 
-/// A part of a larger model has tensors that are called like those of the text part: the whole of it tells which is which.
+/// Part of a larger model with tensors named like those of the text part: all names together tell
+/// which is which.
 #[test]
 fn other_parts_with_the_same_names_are_not_taken_for_the_model() {
     let folder = TempDir::copy_of(&case_named("llama/plain").folder);
@@ -144,7 +145,7 @@ fn the_first_mamba_checkpoints_called_the_embedding_otherwise() {
 /// Names of gate, up and down within a module of experts.
 const SEPARATE: [[&str; 3]; 2] = [["gate_proj", "up_proj", "down_proj"], ["w1", "w3", "w2"]];
 
-/// Part `index` of `count` of the rows: along the dimension before the last, or the only one.
+/// Part `index` of `count` of the rows, along the second-to-last dimension, or the only one.
 fn rows((dtype, shape, bytes): &Tensor, index: usize, count: usize) -> Tensor {
     let axis = shape.len() - 2;
     let (outer, rows): (usize, usize) = (shape[..axis].iter().product(), shape[axis]);
@@ -156,7 +157,7 @@ fn rows((dtype, shape, bytes): &Tensor, index: usize, count: usize) -> Tensor {
     (*dtype, shape, bytes)
 }
 
-/// The rows of several, one after the other.
+/// The rows of several tensors, concatenated.
 fn joined(tensors: &[&Tensor]) -> Tensor {
     let (dtype, mut shape, _) = tensors[0].clone();
     shape[0] = tensors.iter().map(|tensor| tensor.1[0]).sum();
@@ -179,7 +180,7 @@ fn each(parts: &Parts, change: impl Fn(&Tensor) -> Tensor) -> Parts {
     parts.iter().map(|(name, tensor)| (name.clone(), change(tensor))).collect()
 }
 
-/// Takes the matrix `NAME` with all that belongs to it.
+/// Removes the matrix `NAME` with all its tensors.
 fn take(entries: &mut Vec<Entry>, name: &str) -> Option<Parts> {
     let mut parts = Parts::new();
     entries.retain(|(full, dtype, shape, bytes)| {
@@ -198,7 +199,7 @@ fn put(entries: &mut Vec<Entry>, name: &str, parts: &Parts) {
     }
 }
 
-/// Takes the experts of every layer, in whatever way a fixture has them.
+/// Removes the experts of every layer, in whatever layout a fixture has them.
 fn take_experts(entries: &mut Vec<Entry>) -> Option<Vec<Experts>> {
     let mut layers = BTreeSet::new();
     for (name, ..) in entries.iter() {
@@ -225,7 +226,7 @@ fn take_experts(entries: &mut Vec<Entry>) -> Option<Vec<Experts>> {
         let stacks = |parts: [Parts; 3]| {
             let count = parts[0]["weight"].1[0];
             let expert = |e: usize| {
-                // A factor for each matrix of a stack becomes one of its own.
+                // A factor per matrix of a stack becomes one per tensor.
                 let own = |tensor: &Tensor| match &tensor.1[..] {
                     [_] => (tensor.0, vec![1], tensor.2[4 * e..][..4].to_vec()),
                     _ => unstacked(tensor)[e].clone(),
@@ -250,7 +251,8 @@ fn take_experts(entries: &mut Vec<Entry>) -> Option<Vec<Experts>> {
     (!found.is_empty()).then_some(found)
 }
 
-/// Whether matrices are stored such that several can be one tensor: dense, or MLX's codes without a factor each.
+/// Whether several matrices can become one tensor: dense, or MLX's codes without individual
+/// factors.
 fn joinable(layers: &[Experts]) -> bool {
     let parts = layers.iter().flat_map(|layer| layer.all.iter().flatten());
     parts.flat_map(|parts| parts.keys()).all(|p| matches!(&**p, "weight" | "scales" | "biases"))
@@ -269,7 +271,7 @@ fn route(entries: &mut [Entry], layers: &[Experts], module: &str, router: &str) 
     }
 }
 
-/// Puts each expert's matrices by themselves.
+/// Stores each expert's matrices separately.
 fn separate(
     mut entries: Vec<Entry>,
     module: &str,
@@ -288,8 +290,8 @@ fn separate(
     Some(entries)
 }
 
-/// Puts the experts in stacks of the names that `name` gives, gate and up in one if both names are equal. `dense`: only
-/// weights, whose tensors have these names without `.weight`.
+/// Stores the experts in stacks named by `name`, gate and up fused if both names are equal.
+/// `dense`: only weights, whose tensors have these names without `.weight`.
 fn stacks(
     mut entries: Vec<Entry>,
     module: &str,
@@ -349,7 +351,7 @@ fn experts_are_found_one_by_one_and_in_stacks() {
     assert_eq!(done.len(), 10 * 4, "{done:?}");
 }
 
-/// What a layer's feed-forward network and attention may be fused into, where they have no biases.
+/// Fused layouts of a layer's feed-forward network and attention, if they have no biases.
 #[test]
 fn halves_and_projections_are_found_in_one_tensor() {
     fn fuse(mut all: Vec<Entry>, from: &[&str], to: &str) -> Option<Vec<Entry>> {
@@ -357,7 +359,7 @@ fn halves_and_projections_are_found_in_one_tensor() {
             .iter()
             .filter_map(|e| Some(e.0.split_once(&format!(".{}.", from[0]))?.0.into()))
             .collect();
-        // Experts have tests of their own.
+        // Experts have separate tests.
         let names =
             names.into_iter().filter(|path| !path.contains("experts") && !path.contains("switch"));
         let mut found = false;
@@ -424,7 +426,7 @@ fn halves_and_projections_are_found_in_one_tensor() {
     assert_eq!(families("granite's shared expert"), 1);
 }
 
-/// FP8 experts one by one, with a scale for each matrix, row or block, and the same in stacks.
+/// FP8 experts stored separately, with a scale per matrix, row or block, and the same as stacks.
 #[test]
 fn stacks_of_fp8_are_what_their_experts_are() {
     let case = case_named("quantized/mixtral-unquantized");
@@ -439,7 +441,7 @@ fn stacks_of_fp8_are_what_their_experts_are() {
         folder.write("config.json", config.to_string());
         let mut plain = entries.clone();
         let mut layers = take_experts(&mut plain).unwrap();
-        // Gate and up share a scale where a tensor that holds both has one.
+        // Gate and up share a scale if one tensor holds both.
         for (l, layer) in layers.iter_mut().enumerate() {
             for (e, expert) in layer.all.iter_mut().enumerate() {
                 for (m, parts) in expert.iter_mut().enumerate() {
@@ -487,7 +489,7 @@ fn stacks_of_fp8_are_what_their_experts_are() {
                         let one = |e: usize| {
                             let parts: Vec<_> =
                                 matrices.iter().map(|&m| &all[e][m][part]).collect();
-                            // One scale for both halves is one.
+                            // A single scale for both halves stays one.
                             let shared = part != "weight" && kind == "tensor";
                             if shared { parts[0].clone() } else { joined(&parts) }
                         };
@@ -510,7 +512,7 @@ fn stacks_of_fp8_are_what_their_experts_are() {
     }
 }
 
-/// What is not there in any layout is missed under the names of the layout that the rest has.
+/// Tensors missing in every layout are reported with the names of the layout that the rest has.
 #[test]
 fn missing_tensors_are_named_as_the_checkpoint_would_have_them() {
     let case = case_named("qwen3_moe/norm_topk");

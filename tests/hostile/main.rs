@@ -1,7 +1,7 @@
-//! Model folders that are broken or meant to do harm: each gives a typed error whose message says what is wrong and where;
-//! none panics, and none makes us take more than a little memory.
+//! Broken and malicious model folders: each gives a typed error whose message says what is wrong
+//! and where. None panics, and none makes the library allocate more than a little memory.
 //!
-//! Broken safetensors files by themselves are the subject of `runtime/tests/hostile_weights.rs`.
+//! Broken safetensors files are tested in `runtime/tests/hostile_weights.rs`.
 
 #[allow(unsafe_code)]
 mod counting;
@@ -22,11 +22,12 @@ use kinglet::{Activations, Error, Model, ModelOptions};
 use kinglet_tests::temp::TempDir;
 use kinglet_tests::{Case, cases};
 
-/// What opening may hold at once beyond four times the size of the files: error messages, buffers of the system's
-/// libraries, the plan of a small model, the stacks' bookkeeping.
+/// Memory that opening may use beyond four times the size of the files: error messages, the system
+/// libraries' buffers, the plan of a small model, bookkeeping of stacks.
 const ALLOWANCE: usize = 1 << 20;
 
-/// Opens `folder` on one thread, and sees to it that this takes memory in proportion to what is in the folder.
+/// Opens `folder` on one thread, and checks that memory use is proportional to the size of the
+/// folder.
 fn open_with(folder: &Path, options: &ModelOptions) -> Result<Model, Error> {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let size: usize = files.filter_map(|file| Some(file.metadata().ok()?.len() as usize)).sum();
@@ -47,10 +48,10 @@ fn open(folder: &Path) -> Result<Model, Error> {
 fn refused(folder: &Path, parts: &[&str]) -> Error {
     let error = match open(folder) {
         Err(error) => error,
-        Ok(_) => panic!("it opened, though {parts:?} should be complained about"),
+        Ok(_) => panic!("it opened, but should fail with {parts:?}"),
     };
     let (message, path) = (error.to_string(), folder.display().to_string());
-    // The folder's own name, which has digits of chance in it, proves nothing.
+    // The folder's own name has random digits, so it proves nothing.
     let without_path = message.replace(&path, "");
     for part in parts {
         let whole = Path::new(part).is_absolute();
@@ -65,7 +66,7 @@ fn case(name: &str) -> Case {
     cases().into_iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no case {name}"))
 }
 
-/// A case for each family: the one called `plain`, or else the first.
+/// A case of each family: the one called `plain`, or else the first.
 fn one_of_each_family() -> Vec<Case> {
     let mut all: Vec<Case> = Vec::new();
     for case in cases() {
@@ -81,7 +82,7 @@ fn one_of_each_family() -> Vec<Case> {
     all
 }
 
-/// A copy of a fixture to be spoilt.
+/// A copy of a fixture to break.
 fn copy(name: &str) -> TempDir {
     TempDir::copy_of(&case(name).folder)
 }

@@ -1,4 +1,5 @@
-//! Quantized checkpoints whose parts are broken, missing or of other types, and configs that say other things of them.
+//! Quantized checkpoints with broken or missing parts or wrong types, and configs that contradict
+//! them.
 
 use kinglet::models::ModelError;
 use kinglet::weights::{CheckOptions, Problem, QuantizedError, WeightsError};
@@ -12,7 +13,8 @@ use serde_json::{Value, json};
 use crate::weights::{Entry, read, write};
 use crate::{open, refused};
 
-/// Affine with stacks, MXFP4, MXFP8 beside affine, NVFP4 with and without factors, dense layers between, convolutions.
+/// Affine with stacks, MXFP4, MXFP8 with affine, NVFP4 with and without factors, some dense layers,
+/// convolutions.
 const SAMPLES: [&str; 6] = [
     "mixtral-affine4",
     "qwen2-mxfp4",
@@ -55,7 +57,7 @@ fn every_tensor_left_out_is_missed_by_name() {
         let names: Vec<String> =
             read(&TempDir::copy_of(&quantized(sample).folder)).into_iter().map(|e| e.0).collect();
         for name in names {
-            // Without its factor NVFP4 is another matrix, not a broken one.
+            // Without its factor an NVFP4 matrix is a different one, not a broken one.
             if name.ends_with(".global_scale") {
                 continue;
             }
@@ -78,7 +80,8 @@ fn every_tensor_of_another_shape_is_named() {
     for sample in SAMPLES {
         let count = read(&TempDir::copy_of(&quantized(sample).folder)).len();
         for index in 0..count {
-            // As many elements, arranged otherwise: one more dimension, or rows and columns exchanged.
+            // The same number of elements in another arrangement: one more dimension, or rows and
+            // columns swapped.
             for exchange in [false, true] {
                 let (mut name, mut same) = (String::new(), false);
                 let folder = edited(sample, |entries| {
@@ -91,7 +94,7 @@ fn every_tensor_of_another_shape_is_named() {
                     }
                     same = *shape == before;
                 });
-                // Of factors only the number counts.
+                // For factors only the number matters.
                 if same || name.ends_with(".global_scale") {
                     continue;
                 }
@@ -119,7 +122,8 @@ fn types_that_no_format_has_are_named() {
                     *dtype_of = dtype;
                     *bytes = vec![0; size * shape.iter().product::<usize>()];
                 });
-                // Scales that are bytes are those of another format, whose rows are others or that has no biases.
+                // Scales stored as bytes belong to another format, which has other rows or no
+                // biases.
                 let problems = problems(refused(folder.path(), &[]));
                 let prefix = name.rsplit_once('.').unwrap().0;
                 assert!(format!("{problems:?}").contains(prefix), "{sample} {name}: {problems:?}");
@@ -199,13 +203,13 @@ fn many_problems_are_reported_together() {
 
 #[test]
 fn scales_without_codes_are_surplus() {
-    // The weight is dense all the same: which of the two is meant?
+    // The weight is dense nevertheless, so the meaning is ambiguous.
     let folder = edited("llama-some-dense", |entries| {
         let name = "model.layers.0.self_attn.v_proj";
         entries.push((format!("{name}.scales"), Dtype::F16, vec![32, 1], vec![0; 64]));
     });
     refused(folder.path(), &["v_proj.scales", "not part of the model"]);
-    // Biases that MXFP4 has no use for.
+    // Biases, which MXFP4 does not have.
     let folder = edited("qwen2-mxfp4", |entries| {
         let name = "model.layers.0.self_attn.q_proj";
         entries.push((format!("{name}.biases"), Dtype::U8, vec![64, 2], vec![0; 128]));
@@ -213,7 +217,7 @@ fn scales_without_codes_are_surplus() {
     refused(folder.path(), &["q_proj.biases", "not part of the model"]);
 }
 
-/// Shapes and types at random, with as many bytes as they need: an error that is typed, or a model.
+/// Random shapes and types with matching sizes: a typed error, or a model.
 #[test]
 fn mutated_parts_never_panic() {
     let dtypes = [
@@ -250,7 +254,7 @@ fn mutated_parts_never_panic() {
             match open(folder.path()) {
                 Ok(model) => {
                     let mut session = model.session().unwrap();
-                    // Whatever the numbers are, they are computed with.
+                    // It must compute with any numbers.
                     let _ = session.feed(&[1, 2, 3]);
                     opened += 1;
                 }
@@ -261,12 +265,12 @@ fn mutated_parts_never_panic() {
             }
         }
     }
-    // Both sides are reached, else the test would show nothing.
+    // Both outcomes must occur, else the test proves nothing.
     assert!(opened > 50 && refused > 200, "{opened} opened, {refused} refused");
 }
 
 #[test]
-fn a_scan_finds_what_is_not_finite_in_every_part() {
+fn a_scan_finds_non_finite_values_in_every_part() {
     let nan16 = 0x7fc0u16.to_le_bytes();
     for (sample, name, bytes) in [
         ("mixtral-affine4", "model.layers.0.self_attn.q_proj.scales", &nan16[..]),
@@ -365,7 +369,7 @@ fn absurd_quantization_is_refused_by_name() {
     }
 }
 
-/// What the shapes say is followed, whatever the config says.
+/// The shapes decide, whatever the config says.
 #[test]
 fn a_config_that_contradicts_the_shapes_changes_nothing() {
     let case = quantized("mixtral-affine4");
@@ -389,7 +393,8 @@ fn a_config_that_contradicts_the_shapes_changes_nothing() {
     }
 }
 
-/// A head beside a tied embedding, both quantized: one if equal, two if not; or the head alone.
+/// A head next to a tied embedding, both quantized: one matrix if equal, two if not; or only the
+/// head.
 #[test]
 fn quantized_heads_are_tied_as_dense_ones_are() {
     let case = quantized("qwen2-mxfp4");
@@ -416,7 +421,7 @@ fn quantized_heads_are_tied_as_dense_ones_are() {
     assert!(tied && relative_l2(&logits, &case.logits) < 1e-5);
     let (tied, logits) = run(&copied(true, 1));
     assert!(!tied && relative_l2(&logits, &case.logits) > 1e-5);
-    // What belongs to a copy that is not needed is not needed either.
+    // The tensors of an unneeded copy are not needed either.
     let checkpoint = Checkpoint::open(copied(true, 0).path(), CheckOptions::default()).unwrap();
     assert_eq!(checkpoint.checked.ignored, ["lm_head.scales", "lm_head.weight"]);
     assert!(checkpoint.checked.ignored.iter().any(|name| is_beside(name)));

@@ -10,7 +10,7 @@ use crate::open;
 use crate::weights::{read, write};
 use crate::{one_of_each_family, refused};
 
-/// Vectors are looked at when they are decoded: norms, biases, convolutions, decays.
+/// Vectors are checked when they are decoded: norms, biases, convolutions, decays.
 #[test]
 fn in_a_small_tensor_the_model_does_not_open() {
     for case in one_of_each_family() {
@@ -18,7 +18,8 @@ fn in_a_small_tensor_the_model_does_not_open() {
         let entries = read(&folder);
         for index in 0..entries.len() {
             let (name, dtype, shape, _) = &entries[index];
-            // What is read as a whole: one dimension, a convolution's taps, Mamba's decays.
+            // Tensors that are read as a whole: one dimension, a convolution's taps, Mamba's
+            // decays.
             if shape.len() == 2 && !name.ends_with("A_log") || shape.len() == 3 && shape[1] != 1 {
                 continue;
             }
@@ -36,8 +37,8 @@ fn in_a_small_tensor_the_model_does_not_open() {
     }
 }
 
-/// A large matrix is not looked at when a model opens; a debug build finds the NaN where it comes out. What the step left
-/// behind is unusable until a reset.
+/// A large matrix is not checked when a model opens; a debug build finds a NaN in the output. After
+/// the failed step the session is unusable until a reset.
 #[cfg(debug_assertions)]
 #[test]
 fn in_a_matrix_the_step_names_the_op() {
@@ -51,7 +52,7 @@ fn in_a_matrix_the_step_names_the_op() {
                 continue;
             }
             let mut spoilt = entries.clone();
-            // All of it: an expert or a row of the embedding may be one that no token uses.
+            // The whole tensor: a single expert or embedding row might not be used.
             for value in spoilt[index].3.as_chunks_mut::<4>().0 {
                 *value = f32::NAN.to_le_bytes();
             }
@@ -69,7 +70,7 @@ fn in_a_matrix_the_step_names_the_op() {
                 _ => op,
             };
             assert_eq!(op, expected, "{name}");
-            // The op that the tensor belongs to gives the NaN, and none before it.
+            // The op that uses the tensor must report the NaN, and none before it.
             let uses = model.plan().ops[index].uses();
             let tensors = uses.matrices.iter().map(|m| &m.tensor.name);
             let experts = uses.experts.iter().map(|(_, m)| &m.tensor.name);
@@ -89,7 +90,7 @@ fn in_a_matrix_the_step_names_the_op() {
     }
 }
 
-/// Weights so large that a product overflows are no NaN in the file, and found all the same.
+/// Weights so large that a product overflows: no NaN in the file, but found nevertheless.
 #[cfg(debug_assertions)]
 #[test]
 fn overflow_within_a_step_names_the_op() {

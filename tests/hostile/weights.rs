@@ -1,4 +1,4 @@
-//! Sound files whose tensors are not those of the model: renamed, left out, too many, of other types.
+//! Valid files with the wrong tensors: renamed, missing, surplus, of other types.
 
 use half::{bf16, f16};
 use kinglet::weights::{Problem, WeightsError};
@@ -11,10 +11,11 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::{case, open, open_with, refused};
 
-/// A tensor on its way into a new file: name, type, shape, bytes.
+/// A tensor to write: name, type, shape, bytes.
 pub(crate) type Entry = (String, Dtype, Vec<usize>, Vec<u8>);
 
-/// The tensors of a folder's `model.safetensors`, by name: the library's order is another one each time.
+/// The tensors of a folder's `model.safetensors`, sorted by name, since the library's order
+/// changes.
 pub(crate) fn read(folder: &TempDir) -> Vec<Entry> {
     let bytes = std::fs::read(folder.path().join("model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -99,7 +100,7 @@ fn every_tensor_of_another_shape_is_named_with_both() {
             let (mut tensor, mut found) = (String::new(), String::new());
             let folder = edited(name, |entries| {
                 let (name, _, shape, _) = &mut entries[index];
-                // As many elements, arranged otherwise.
+                // The same number of elements in another arrangement.
                 shape.push(1);
                 (tensor, found) = (name.clone(), format!("{shape:?}"));
             });
@@ -120,13 +121,13 @@ fn types_that_cannot_be_computed_with_are_named() {
             let elements: usize = entry.2.iter().product();
             (entry.1, entry.3) = (dtype, vec![0; size * elements]);
         });
-        let problems = problems(refused(folder.path(), &[tensor, "BF16 can be read"]));
+        let problems = problems(refused(folder.path(), &[tensor, "expected F32, F16 or BF16"]));
         assert!(matches!(&problems[..], [Problem::UnsupportedDtype { .. }]), "{problems:?}");
     }
 }
 
-/// A checkpoint whose tensors are stored in f32, f16 and bf16 by turns gives what the same values in f32 give: the type is
-/// each tensor's own, whatever the config's `dtype` says.
+/// A checkpoint that alternates f32, f16 and bf16 gives the same as all values in f32: each tensor
+/// has its own type, whatever the config's `dtype` says.
 #[test]
 fn types_may_differ_from_tensor_to_tensor() {
     for name in
@@ -155,7 +156,7 @@ fn types_may_differ_from_tensor_to_tensor() {
     }
 }
 
-/// What halves cannot hold is infinite in the file, and that is found where it is looked at.
+/// Values beyond f16 are infinite in the file, which is detected when they are read.
 #[test]
 fn overflow_to_infinity_in_a_vector_is_found() {
     for (dtype, bits) in [

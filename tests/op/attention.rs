@@ -26,21 +26,21 @@ const fn shape(heads: usize, kv_heads: usize, dim: usize) -> Shape {
 #[derive(Clone, Copy, Debug, Default)]
 struct Choices {
     window: Option<usize>,
-    /// Positions that are seen whatever the window.
+    /// First positions that are seen regardless of the window.
     sinks: usize,
     clip: Option<f32>,
-    /// Pairs that are rotated.
+    /// Number of rotated pairs.
     rope: usize,
-    /// Whether each head is normed by itself.
+    /// Whether each head is normed separately.
     norm: Option<bool>,
-    /// Factor on the queries, to make the softmax sharp.
+    /// Factor on the queries that makes the softmax sharp.
     sharp: Option<f64>,
 }
 
 const PLAIN: Choices =
     Choices { window: None, sinks: 0, clip: None, rope: 0, norm: None, sharp: None };
 
-/// Angles that are exact products in `f32`, so that there is one right answer.
+/// Angles whose products are exact in `f32`, so that there is only one right answer.
 fn inv_freq(pairs: usize) -> Vec<f32> {
     (0..pairs)
         .map(|i| ((1024.0 * 100f64.powf(-(i as f64) / pairs as f64)).round() / 1024.0) as f32)
@@ -50,7 +50,7 @@ fn inv_freq(pairs: usize) -> Vec<f32> {
 fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
     let Shape { heads, kv_heads, dim } = shape;
     let Choices { window, sinks, clip, rope: pairs, norm, sharp } = choices;
-    // Errors of a score are errors of an exponent.
+    // An error in a score is an error in an exponent.
     let factor = sharp.map_or(2.0, |sharp| sharp / 2.0);
     let mut rig =
         Rig::new(format!("attention {shape:?} {choices:?}"), stored, lengths).bound(factor);
@@ -120,7 +120,7 @@ fn wide_heads() {
 
 #[test]
 fn caches_longer_than_a_workgroup_takes_at_once() {
-    // The more key/value heads, the fewer pieces the cache is cut into.
+    // With more key/value heads the cache is cut into fewer pieces.
     check(shape(256, 256, 1), Choices { window: Some(130), ..PLAIN }, Stored::F32, &[135]);
 }
 

@@ -13,7 +13,7 @@ fn rows_are_decoded_and_scaled() {
         let mut rig = Rig::new(format!("embed {width} x {scale}"), stored, lengths);
         let vocab = rig.vocab(width);
         let tensor = rig.tensor(&[vocab + 3, width], Random::normal);
-        // A table that is a part of a larger tensor, from its third row on.
+        // A table that is part of a larger tensor, starting at its third row.
         let table = kinglet::models::Matrix { tensor, row_offset: 2, rows: vocab, cols: width };
         let output = rig.buffer("x", width);
         rig.op(Op::Embed(Embed { table, scale, output }));

@@ -20,7 +20,7 @@ fn check(
     let input = rig.input(hidden, Random::normal);
     let norm = rig.norm(hidden, 1e-5, bias);
     let gate = rig.linear(inner, hidden, bias);
-    // Gate and up are stored apart, in whatever types.
+    // Gate and up are separate tensors of any types.
     rig.stored = Stored::ALL[(inner + hidden) % 3];
     let up = rig.linear(inner, hidden, bias);
     let output = rig.buffer("h", inner);
@@ -56,7 +56,7 @@ fn every_number_of_tokens_around_the_tiles() {
 
 #[test]
 fn far_out_gates_stay_finite() {
-    // Gates of some hundreds: exp overflows where it isn't guarded.
+    // Gates of several hundred: exp overflows unless it is guarded.
     for act in [Activation::Silu, Activation::Gelu, Activation::GeluTanh] {
         let mut rig = Rig::new(format!("gated_linear {act:?} far out"), Stored::F32, &[33]);
         let input = rig.input(20, Random::normal);

@@ -63,7 +63,7 @@ fn norm_bias_scale_and_cap() {
     }
 }
 
-/// Rows of logits of a run, of all that it could have.
+/// The rows of logits that a run returns, out of all possible ones.
 fn kept(wanted: Logits, run: Range<usize>) -> Range<usize> {
     match wanted {
         Logits::None => run.end..run.end,
@@ -81,7 +81,7 @@ fn only_what_is_wanted_is_given_and_to_whom_it_belongs() {
         let expected = bench.expected();
         for wishes in [[None, None, None], [Last, Last, Last], [All, Last, None], [None, All, Last]]
         {
-            // A session's wish moves on with its position, so that it differs from step to step.
+            // The wanted logits depend on the session's position, so they differ from step to step.
             let wanted = |session: usize, run: Range<usize>| wishes[(session + run.start) % 3];
             for target in targets() {
                 let executable = bench.compile(&target);

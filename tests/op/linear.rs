@@ -7,7 +7,7 @@ use kinglet_tests::tensors::Stored;
 
 use crate::{TOKENS, each};
 
-/// Which prologue, and with what.
+/// A prologue and its parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     None,
@@ -61,7 +61,7 @@ fn check(
         .iter()
         .enumerate()
         .map(|(i, &rows)| {
-            // The matrices of one op need not be stored alike.
+            // The matrices of one op may have different types.
             rig.stored = Stored::ALL[(stored as usize + i) % 3];
             rig.linear(rows, cols, i % 2 == 0)
         })

@@ -1,7 +1,9 @@
-//! Every op on every backend against its reference in plain `f64`: a file for each op, named as the op.
+//! Every op on every backend against its reference in plain `f64`: one file per op, named like the
+//! op.
 //!
-//! The references ([`kinglet_tests::reference`]) are written from the ops' documentation (`runtime/src/plan/op/`), token by token, and
-//! share no code with any backend. [`kinglet_tests::rig`] says what they run on, and how.
+//! The references ([`kinglet_tests::reference`]) are written from the ops' documentation
+//! (`runtime/src/plan/op/`), token by token, and share no code with any backend.
+//! [`kinglet_tests::rig`] describes how they run.
 
 mod attention;
 mod conv1d;
@@ -20,18 +22,19 @@ mod siblings;
 
 use kinglet_tests::tensors::Stored;
 
-/// Numbers of tokens around those at which backends change their way of computing.
+/// Numbers of tokens around those at which backends switch algorithms.
 const TOKENS: &[&[usize]] = &[&[1], &[2], &[3], &[5], &[40], &[130], &[7, 1, 33]];
 
-/// Sessions for ops with a state: lengths around those at which a scan goes from step by step to chunks (4 or 8) and from
-/// one chunk or page to the next (64).
+/// Session lengths for ops with a state, around those at which a scan switches from single steps to
+/// chunks (4 or 8) and from one chunk or page to the next (64).
 const SEQUENCES: &[&[usize]] =
     &[&[1], &[8], &[9], &[64], &[65], &[130], &[200], &[70, 3, 20], &[5, 90]];
 
-/// Sessions for ops with a state whose steps have few tokens: up to 4 go step by step everywhere.
+/// Sessions with few tokens per step for ops with a state: up to 4 tokens step one by one
+/// everywhere.
 const FEW: &[&[usize]] = &[&[2], &[4], &[5], &[4, 2, 5, 1], &[4, 64, 3]];
 
-/// Each way to store weights with each of `shapes`, and a choice of sessions for each that goes round.
+/// Each weight type with each of `shapes`, cycling through `sessions`.
 fn each<S: Clone>(shapes: &[S], sessions: &[&[usize]], mut test: impl FnMut(S, Stored, &[usize])) {
     let mut turn = 0;
     for shape in shapes {

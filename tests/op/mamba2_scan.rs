@@ -27,11 +27,11 @@ const fn shape(
     Shape { heads, head_dim, groups, state_dim, kernel }
 }
 
-/// What else can be chosen.
+/// Further choices.
 #[derive(Clone, Copy, Debug)]
 struct Steps {
     name: &'static str,
-    /// Mean and spread of the step sizes before their softplus.
+    /// Mean and spread of the step sizes before the softplus.
     dt: (f64, f64),
     limit: (f32, f32),
 }

@@ -8,7 +8,7 @@ use kinglet_tests::tensors::Stored;
 
 use crate::{SEQUENCES, each};
 
-/// How the step sizes are drawn before their softplus.
+/// Distribution of the step sizes before the softplus.
 type Draw = fn(&mut Random) -> f64;
 
 fn check(
@@ -24,7 +24,7 @@ fn check(
     let z_offset = rig.random.between(0, 7);
     let z = rig.input(z_offset + inner + 2, Random::normal);
     let dt = rig.input(inner, draw_dt);
-    // B and C lie side by side behind something else, as they do behind the low-rank step sizes.
+    // B and C are adjacent after other columns, as they are after the low-rank step sizes.
     let b_offset = rig.random.between(0, 5);
     let c_offset = b_offset + state_dim;
     let bc = rig.input(c_offset + state_dim + 1, Random::normal);
@@ -76,7 +76,7 @@ fn every_width_and_state() {
 
 #[test]
 fn step_sizes_from_nearly_none_to_long() {
-    // Tiny steps: the state forgets nothing. Long ones: it forgets all at once.
+    // With tiny steps the state forgets nothing; with large ones it forgets everything at once.
     let draws: [(&str, Draw); 3] = [
         ("tiny steps", |random| -20.0 + random.normal()),
         ("long steps", |random| 30.0 + 10.0 * random.normal()),

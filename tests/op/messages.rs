@@ -1,8 +1,9 @@
-//! The library's errors name no options of the command line: programs in C, Python and JavaScript show them, too. The command line adds its own hints.
+//! The library's errors name no command-line options, since C, Python and JavaScript programs show
+//! them too. The command line adds its own hints.
 
 use std::path::{Path, PathBuf};
 
-/// The option that a line of code names outside of comments.
+/// The command-line option that a line of code names, outside comments.
 fn option(line: &str) -> Option<&str> {
     if line.trim_start().starts_with("//") {
         return None;

@@ -20,15 +20,15 @@ const fn shape(heads: usize, qk: usize, v: usize) -> Shape {
     Shape { heads, qk, v }
 }
 
-/// How the gates are drawn: mean and spread of the input gate and of the forget gate.
+/// Distribution of the gates: mean and spread of the input gate and of the forget gate.
 #[derive(Clone, Copy, Debug)]
 struct Gates {
     name: &'static str,
     i: (f64, f64),
     f: (f64, f64),
     cap: Option<f32>,
-    /// Mean of queries and keys. Where only the present token counts, `q . k` must not cancel: the norm that follows
-    /// would make rounding errors large.
+    /// Mean of queries and keys. If only the current token counts, `q . k` must not cancel: the
+    /// following norm would amplify rounding errors.
     qk: f64,
     /// Factor on the bound.
     bound: f64,
@@ -41,7 +41,8 @@ fn check(shape: Shape, gates: Gates, bias: bool, stored: Stored, lengths: &[usiz
     check_before(None, shape, gates, bias, stored, lengths);
 }
 
-/// The scan, and if `rows` are given a projection to as many of what the scan leaves, which is added to what is there.
+/// The scan, and with `rows` a projection of its output to as many rows, which is added to the
+/// output.
 fn check_before(
     rows: Option<usize>,
     shape: Shape,
@@ -135,7 +136,7 @@ fn few_tokens() {
 fn before_a_projection() {
     let shapes =
         [shape(1, 5, 9), shape(3, 20, 37), shape(4, 32, 64), shape(2, 70, 16), shape(1, 64, 520)];
-    // More sessions of few tokens than a step of few takes, too.
+    // Also more sessions than a step with few tokens takes.
     const MORE: &[&[usize]] = &[&[1], &[40], &[1, 1, 1, 1, 1, 1], &[3, 2, 4, 1], &[70, 2]];
     let sessions = FEW.iter().chain(MORE);
     for (turn, lengths) in sessions.enumerate() {

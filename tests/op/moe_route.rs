@@ -1,4 +1,5 @@
-//! `moe_route`: the `top_k` largest of `softmax(R n(x))`, largest first, made to sum to 1 where asked.
+//! `moe_route`: the `top_k` largest of `softmax(R n(x))`, largest first, optionally scaled to sum
+//! to 1.
 
 use kinglet::op::{MoeRoute, Op};
 use kinglet_tests::reference::Values;
@@ -32,7 +33,8 @@ fn the_largest_probabilities_in_order() {
             let weights = rig.weights();
             let (n, r) = (Values(&weights).norm(&norm), Values(&weights).linear(&router));
             let tokens = rig.tokens();
-            // Inputs whose experts are a clear choice: of two that are nearly equal either is right.
+            // Inputs with an unambiguous choice of experts: of two that are nearly equal either is
+            // right.
             let mut row = || {
                 for _ in 0..10_000 {
                     let x: Vec<f64> =

@@ -8,12 +8,12 @@ use kinglet_tests::tensors::Stored;
 
 use crate::{TOKENS, each};
 
-/// Numbers of a token's experts, all different, then their weights: what `moe_route` writes.
+/// Indices of a token's experts, all different, then their weights, as written by `moe_route`.
 pub(crate) fn routes(random: &mut Random, experts: usize, top_k: usize, skew: bool) -> Vec<f64> {
     let mut all: Vec<usize> = (0..experts).collect();
     random.shuffle(&mut all);
     if skew {
-        // Every token chooses expert 0, and the last expert is chosen by none where that can be.
+        // Every token chooses expert 0, and none the last expert, if possible.
         all.retain(|&expert| expert != 0 && (expert + 1 < experts || top_k == experts));
         all.insert(0, 0);
     }
@@ -50,7 +50,7 @@ fn check(
     let rows = (0..tokens).map(|_| routes(&mut rig.random, experts, top_k, skew)).collect();
     let chosen = rig.input_rows(rows);
     let norm = rig.norm(hidden, 1e-5, false);
-    // Gate and up of all experts in one tensor, as several families store them: [experts, 2 inner, hidden].
+    // Gate and up of all experts in one tensor, as in several families: [experts, 2 inner, hidden].
     let size = (hidden as f64).powf(-0.5);
     let tensor = rig.tensor(&[experts, 2 * inner, hidden], |random| size * random.normal());
     let part = |index: usize| Matrix {

@@ -1,10 +1,10 @@
-//! One op, one name: an op has a file of its name in every place that knows ops.
+//! One op, one name: every place that implements ops has a file of the op's name.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Names of the files in `folder` (from the repository's root) that end in `.EXTENSION`, without it; empty if there
-/// is no such folder.
+/// Names of the files in `folder` (relative to the repository's root) with the given extension,
+/// without it; empty if the folder does not exist.
 fn names(folder: &str, extension: &str) -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let Ok(entries) = std::fs::read_dir(root.join(folder)) else { return BTreeSet::new() };
@@ -31,10 +31,10 @@ fn ops() -> BTreeSet<String> {
 fn every_op_has_its_siblings() {
     let ops = ops();
     assert!(ops.len() >= 12, "only {ops:?}");
-    // A folder that is required from the beginning, and those that must be complete once they hold any op.
+    // Folders that must always be complete, and those that must be complete once they hold any op.
     let places = [
         ("runtime/src/backend/cpu", "rs", true),
-        ("runtime/src/backend/gpu/wgpu", "rs", true),
+        ("runtime/src/backend/gpu", "rs", true),
         ("tests/op", "rs", true),
         ("tests/src/reference", "rs", true),
         ("shaders/src", "wgsl", true),
@@ -49,6 +49,36 @@ fn every_op_has_its_siblings() {
         }
     }
     assert!(missing.is_empty(), "ops without siblings: {missing:#?}");
+}
+
+/// The Rust files below `folder`.
+fn rust_files(folder: &Path, files: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+#[test]
+fn only_the_backend_of_an_api_names_it() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("runtime/src");
+    let own = source.join("backend/gpu/wgpu");
+    let mut files = Vec::new();
+    rust_files(&source, &mut files);
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|path| path.starts_with(&own));
+    // The crate, not the module `gpu::wgpu`.
+    let names_crate = |path: &std::path::PathBuf| {
+        let text = std::fs::read_to_string(path).unwrap().replace("gpu::wgpu::", "");
+        text.contains("wgpu::") || text.contains("use wgpu")
+    };
+    assert!(inside.iter().any(names_crate), "no file of {} names wgpu", own.display());
+    let wrong: Vec<_> = outside.into_iter().filter(names_crate).collect();
+    assert!(wrong.is_empty(), "these name wgpu: {wrong:#?}");
 }
 
 #[test]

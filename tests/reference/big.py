@@ -1,12 +1,12 @@
-"""Random checkpoints of real shape, for benchmarks and for trying the chat. They are not committed.
+"""Makes random checkpoints with the shapes of real models, for benchmarks and for trying the chat. They are not committed.
 
     python big.py granite-h-350m OUT          # writes OUT/config.json, OUT/model.safetensors, OUT/tokenizer.json, ...
     python big.py --list
-    python big.py mamba2-2.7b OUT --bits 4    # codes and scales are drawn at once, in the layout that MLX has
-    python big.py --self-check                # the tensor tables against the committed fixtures
+    python big.py mamba2-2.7b OUT --bits 4    # random codes and scales, in MLX's layout
+    python big.py --self-check                # compare the tensor tables with the committed fixtures
 
-The weights are random numbers of a sane scale: the model runs at the speed of the trained one and says nothing.
-Needs numpy alone. Tensors are written one block at a time, so that memory stays small whatever the model.
+The weights are random numbers of a realistic scale: the model runs as fast as a trained one, but its output is meaningless.
+Needs only numpy. Tensors are written one block at a time, so that memory use stays small for any model.
 """
 
 import argparse
@@ -202,7 +202,7 @@ def _draw(name, shape, count, rng, config):
     if "fgate_preact.bias" in name:
         return uniform(3, 6)
     if name in ("model.norm.weight", "backbone.norm_f.weight") and config["tie_word_embeddings"]:
-        # Both signs: a tied head after a positive norm would repeat the last token for ever. The scale gives
+        # Both signs: a tied head after a positive norm would repeat the last token forever. The scale gives
         # logits a spread of about 3.
         return normal(3 * config.get("logits_scaling", 1) / _embedding_std(config) / math.sqrt(shape[0]))
     if "norm" in name:
@@ -221,13 +221,13 @@ def _embedding_std(config):
 
 
 def _to_bf16(values):
-    """Round to nearest even; the bytes of little-endian bf16."""
+    """Rounds to nearest even; returns the bytes as little-endian bf16."""
     bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
 
 
 def write_weights(config, path, seed):
-    """Write the tensors of the config as one bf16 safetensors file."""
+    """Writes the tensors of the config as one bf16 safetensors file."""
     table = sorted(TABLES[config["model_type"]](config))
     header, offset = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in table:
@@ -239,7 +239,7 @@ def write_weights(config, path, seed):
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, shape in table:
-            # A stream of its own for each tensor, so that the table's order does not matter.
+            # A separate random stream for each tensor, so that the table's order does not matter.
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
             left = math.prod(shape)
             while left:
@@ -274,14 +274,14 @@ def _is_quantized(name, shape, group):
 
 
 def _quantized_table(config, bits, group):
-    """Name, safetensors type, stored shape, and how to draw `count` elements of each tensor."""
+    """For each tensor: name, safetensors type, stored shape, and a function that draws `count` elements."""
     for name, shape in sorted(_mlx_table(config)):
         if not _is_quantized(name, shape, group):
             yield name, "BF16", shape, lambda rng, count, n=name, s=shape: _to_bf16(_draw(n, s, count, rng, config))
             continue
         *rows, columns = shape
         spread = _embedding_std(config) if "embed" in name else 1 / math.sqrt(columns)
-        # Codes are uniform: the scale that gives them that standard deviation, and the bias that gives them a mean of 0.
+        # Codes are uniform; this scale gives the weights that standard deviation, and this bias gives them a mean of 0.
         scale = spread * math.sqrt(12) / (1 << bits)
         base = name.removesuffix(".weight")
         yield name, "U32", (*rows, columns * bits // 32), lambda rng, count: rng.bytes(4 * count)
@@ -293,7 +293,7 @@ def _quantized_table(config, bits, group):
 
 
 def write_quantized(config, path, seed, bits, group):
-    """Write random codes, scales and biases as one safetensors file."""
+    """Writes random codes, scales and biases as one safetensors file."""
     table = list(_quantized_table(config, bits, group))
     header, offset = {"__metadata__": {"format": "mlx"}}, 0
     for name, dtype, shape, _ in table:
@@ -331,7 +331,7 @@ def make(name, folder, seed, bits, group):
 
 
 def self_check():
-    """The tables against the checkpoints that `transformers` saved."""
+    """Compares the tables with the checkpoints that `transformers` saved."""
     fixtures = Path(__file__).resolve().parent.parent / "fixtures"
     for case in ("granitemoehybrid/plain", "granitemoehybrid/dense", "mamba2/plain", "xlstm/plain", "xlstm/odd",
                  "qwen2/plain"):
@@ -349,7 +349,7 @@ def main():
     parser.add_argument("model", nargs="?", choices=sorted(MODELS))
     parser.add_argument("out", nargs="?", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--bits", type=int, choices=(2, 3, 4, 5, 6, 8), help="affine codes of so many bits")
+    parser.add_argument("--bits", type=int, choices=(2, 3, 4, 5, 6, 8), help="quantize to affine codes with this many bits")
     parser.add_argument("--group-size", type=int, default=64, choices=(32, 64, 128))
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--self-check", action="store_true")

@@ -1,7 +1,7 @@
 """A usable tokenizer for a model that was never trained: byte-level BPE without merges.
 
-Every byte is a token, so any text can be encoded; the rest of the vocabulary is filled with made-up words, so
-that every id that a random model gives can be decoded to something.
+Every byte is a token, so any text can be encoded; the rest of the vocabulary is filled with made-up words, so that
+every token that a random model generates can be decoded.
 """
 
 import json
@@ -18,7 +18,7 @@ CHAT_TEMPLATE = (
 
 
 def byte_characters():
-    """The printable character that stands for each byte in a byte-level vocabulary."""
+    """Maps each byte to the printable character that represents it in a byte-level vocabulary."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
     table = {b: chr(b) for b in printable}
@@ -27,7 +27,7 @@ def byte_characters():
 
 
 def _word(number):
-    """A made-up word for each number: a space and syllables, no two alike."""
+    """Returns a unique made-up word for each number: a space and syllables."""
     consonants, vowels = "bcdfghjklmnprstvwz", "aeiou"
     space = chr(256 + 32)  # the byte-level character of the space
     out = ""
@@ -39,10 +39,10 @@ def _word(number):
 
 
 def write_tokenizer(folder, vocab_size):
-    """Write tokenizer.json and tokenizer_config.json with `vocab_size` entries."""
+    """Writes tokenizer.json and tokenizer_config.json with `vocab_size` entries."""
     vocab = {character: byte for byte, character in enumerate(byte_characters())}
     first = max(SPECIAL) + 1
-    # The special tokens stand in the vocabulary too: the loader numbers those that do not by itself.
+    # The special tokens are in the vocabulary, too: otherwise the loader assigns their ids.
     vocab.update({text: token for token, text in SPECIAL.items()})
     vocab.update({_word(n): first + n for n in range(vocab_size - first)})
     assert len(vocab) == vocab_size, "two tokens are alike"

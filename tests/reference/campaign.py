@@ -1,10 +1,10 @@
-"""Random checkpoints of every family beyond the committed ones, as fixtures in a folder of their own.
+"""Makes random checkpoints of every family, in addition to the committed ones, as fixtures in a separate folder.
 
     python campaign.py OUT --count 100 --seed 1
     KINGLET_FIXTURES=OUT cargo test --release -p kinglet-tests --test conformance -- reference older_spelling
 
 Draws the family, its sizes (few of them multiples of anything), biases, multipliers, windows, tied heads, the stored type and the number of
-tokens; each case is made as `make.py` makes those that are committed, from seeds that don't hang on rounding.
+tokens. Each case is made like the committed ones by `make.py`, from seeds whose results don't depend on rounding.
 """
 
 import argparse
@@ -35,12 +35,12 @@ def flag(draw, chance=0.35):
 
 
 def attention(draw, free_head_dim):
-    """Sizes of attention; where the config has no head_dim the heads share the hidden size."""
+    """Sizes of attention; if the config has no head_dim, the heads divide the hidden size."""
     heads = draw.choice([1, 2, 3, 4, 6, 8])
     head_dim = 2 * draw.choice([4, 5, 6, 8, 10, 12, 15, 16, 20, 32])
     config = dict(num_attention_heads=heads, num_key_value_heads=draw.choice([n for n in range(1, heads + 1) if heads % n == 0]))
     if free_head_dim:
-        # transformers wants the hidden size divisible by the heads even so.
+        # transformers requires a hidden size that is divisible by the heads even then.
         config.update(head_dim=head_dim, hidden_size=heads * draw.randrange(17 // heads + 1, 150 // heads))
     else:
         config["hidden_size"] = heads * head_dim
@@ -48,7 +48,7 @@ def attention(draw, free_head_dim):
 
 
 def mamba2_inner(draw):
-    """Heads, width of a head, groups, expansion and the hidden size that they make."""
+    """Heads, head width, groups, expansion and the resulting hidden size."""
     expand = draw.choice([1, 2])
     groups = draw.choice([1, 1, 2, 3])
     heads = groups * draw.choice([1, 2, 3, 5])
@@ -83,7 +83,7 @@ def dense(family, draw):
     experts = draw.randrange(2, 14)
     active = draw.randrange(1, min(experts, 6) + 1)
     if family == "mixtral":
-        # Its config has no head_dim, which rope types other than the default ask for.
+        # Its config has no head_dim, which rope types other than the default need.
         config.update(rope_parameters=draw.choice(ROPE[:2]), num_local_experts=experts, num_experts_per_tok=active, intermediate_size=draw.randrange(9, 70))
     if family in ("qwen3_moe", "olmoe"):
         config.update(num_experts=experts, num_experts_per_tok=active, norm_topk_prob=flag(draw, 0.5))
@@ -160,7 +160,7 @@ MAKERS = {
 
 
 def drawn(seed):
-    """The case of a seed."""
+    """Returns the case of a seed."""
     draw = random.Random(seed)
     family = sorted(MAKERS)[seed % len(MAKERS)]
     config = None
@@ -170,7 +170,7 @@ def drawn(seed):
         family, f"seed{seed}", config, length=draw.choice([70, 90, 131, 200, 290]), seed=1000 * seed,
         dtype=draw.choice(["float32", "float32", "bfloat16", "float16"]),
         gains={"embed_tokens": 1 / 6.0} if family.startswith("granite") else {},
-        # What the cached decode of transformers does is not asked here.
+        # The cached decoding of transformers is not checked here.
         cached="unsupported",
     )
 
@@ -194,7 +194,7 @@ def main():
         try:
             make.make(case)
             made += 1
-        except Exception as error:  # the next seed is still worth making
+        except Exception as error:  # still make the other seeds
             left.append(f"{case.path}: {type(error).__name__}: {error}")
             print("LEFT OUT", left[-1][:400], flush=True)
     print(f"{made} made, {len(left)} left out")

@@ -1,12 +1,12 @@
-"""Random checkpoints that mlx-lm converts, each run by `kinglet logits` and compared with `transformers` on the dequantized weights.
+"""Converts random checkpoints with mlx-lm, runs `kinglet logits` on each, and compares with `transformers` on the dequantized weights.
 
     python campaign_quantized.py --mlx PYTHON --kinglet ../../target/release/kinglet --count 500 --seed 1
 
     ... --flag=--backend=wgpu --flag=--activations=f32 --tolerance 1e-4     the same on wgpu
 
 Draws the family, its sizes, the stored type, the mode, bits and group, a recipe or a predicate by layer, and the spelling of the config.
-Prints what failed, with the seed that makes it again (--seed S --count 1), and the counts by family, format, recipe and spelling. What
-mlx-lm itself refuses to convert is counted apart. The bound is that of the conformance tests.
+Prints what failed, with the seed that reproduces it (--seed S --count 1), and the counts by family, format, recipe and spelling. Checkpoints
+that mlx-lm refuses to convert are counted separately. The tolerance is that of the conformance tests.
 """
 
 import argparse
@@ -36,7 +36,7 @@ MODES = {"affine": None, "mxfp4": 4, "mxfp8": 8, "nvfp4": 4}
 
 
 def sizes(family, draw):
-    """A config of `family` with sizes at random; some rows are no whole number of groups, and stay dense."""
+    """A config of `family` with random sizes; matrices whose rows aren't a whole number of groups stay dense."""
     config = dict(_BASES[family])
     hidden = draw.choice([64, 96, 128, 192])
     config.update(hidden_size=hidden, vocab_size=draw.choice([64, 97, 130]), num_hidden_layers=draw.choice([1, 2, 3]))
@@ -89,7 +89,7 @@ def sizes(family, draw):
 
 
 def job(family, draw):
-    """What mlx-lm is told, and a word for it."""
+    """The options for mlx-lm, and a name for them."""
     mode = draw.choice(["affine"] * 4 + ["mxfp4", "mxfp8", "nvfp4"])
     if mode == "affine":
         told = _affine(draw.choice([2, 3, 4, 5, 6, 8]), draw.choice([32, 64, 128]), mode=mode)
@@ -112,7 +112,7 @@ def job(family, draw):
                 if draw.random() < 0.5:
                     rules[name]["mode"] = "affine"
                 elif mode != "affine" and family not in _LACKING:
-                    # mlx-lm itself would take these for the top-level mode here, so it is said.
+                    # mlx-lm would otherwise assume the top-level mode for these.
                     rules[name]["mode"] = "affine"
             elif other:
                 rules[name] = {"group_size": {"nvfp4": 16}.get(other, 32), "bits": MODES[other], "mode": other}
@@ -143,7 +143,7 @@ def spell(folder, spelling):
 
 
 def run_one(seed, worker, options):
-    """None, or what went wrong; and the words to count it under."""
+    """Returns None or what went wrong, and the categories to count it under."""
     draw = random.Random(seed)
     family = draw.choice(sorted(_BASES))
     told, kind = job(family, draw)
@@ -193,12 +193,12 @@ def run_one(seed, worker, options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mlx", required=True, help="the Python of requirements-mlx.txt")
-    parser.add_argument("--kinglet", type=Path, required=True, help="the binary")
+    parser.add_argument("--mlx", required=True, help="Python with the packages of requirements-mlx.txt")
+    parser.add_argument("--kinglet", type=Path, required=True, help="the kinglet executable")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="relative L2; 1e-4 is the bound on wgpu")
-    parser.add_argument("--flag", action="append", default=[], help="given to kinglet as it is, such as --activations=f32")
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="relative L2; use 1e-4 on wgpu")
+    parser.add_argument("--flag", action="append", default=[], help="option to pass to kinglet, such as --activations=f32")
     options = parser.parse_args()
     make.assert_plain_paths()
     torch.set_num_threads(1)
@@ -210,7 +210,7 @@ def main():
     for seed in range(options.seed, options.seed + options.count):
         try:
             result, what, under = run_one(seed, worker, options)
-        except Exception as error:  # the script's own trouble is counted as such, and loudly
+        except Exception as error:  # errors of this script are counted separately
             result, what, under = "broken", f"{type(error).__name__}: {error}", []
         results[result] += 1
         if result in ("failed", "broken"):

@@ -1,6 +1,6 @@
-"""What a fixture case is, and the list of all of them.
+"""Defines fixture cases and lists all of them.
 
-The cases themselves stand in `cases_*.py`, one list per family.
+The cases are in `cases_*.py`, one list per family.
 """
 
 from dataclasses import dataclass, field
@@ -13,17 +13,17 @@ class Case:
 
     family: str  # the `model_type` of config.json
     name: str
-    config: dict[str, Any]  # what is given to the config class
+    config: dict[str, Any]  # arguments of the config class
     length: int = 80  # reference tokens
     seed: int = 0  # the first seed tried
-    # What must matter: label -> config fields to change, or a function that changes a loaded model in place.
-    # The logits with the change must differ by at least `ablation_floor` (relative L2).
+    # Features that must have an effect: label -> config fields to change, or a function that changes a loaded model in place.
+    # The change must move the logits by at least `ablation_floor` (relative L2).
     ablations: dict[str, dict[str, Any] | Callable] = field(default_factory=dict)
     ablation_floor: float = 1e-3
     dtype: str = "float32"  # of the stored weights; the reference is always f32 arithmetic
-    keep_f32: tuple[str, ...] = ()  # name endings of the tensors that stay f32 in a half-precision case
+    keep_f32: tuple[str, ...] = ()  # name suffixes of the tensors that stay f32 in a half-precision case
     shard: str | None = None  # `max_shard_size` of save_pretrained
-    # What the cached decode of transformers must do: give the "same" greedy tokens as full recomputation, give
+    # What the cached decoding of transformers must do: give the "same" greedy tokens as full recomputation, give
     # "other" ones (a known defect, see `note`), or be "unsupported" for this config.
     cached: str = "same"
     gains: dict[str, float] = field(default_factory=dict)  # name fragment -> factor on the random weight's scale
@@ -36,7 +36,7 @@ class Case:
 
 
 def all_cases():
-    """Every case, in the order in which they are made."""
+    """Every case, in the order in which they are generated."""
     import cases_dense
     import cases_lfm2
     import cases_moe
@@ -58,7 +58,7 @@ def variant(case, name, **changes):
 
 
 def zero(*fragments):
-    """An ablation: zero every parameter whose name holds one of the fragments."""
+    """An ablation: zeroes every parameter whose name contains one of the fragments."""
 
     def change(model):
         hit = [p.zero_() for name, p in model.named_parameters() if any(f in name for f in fragments)]

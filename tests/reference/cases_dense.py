@@ -7,17 +7,17 @@ _PLAIN = dict(
     vocab_size=112, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=256, rms_norm_eps=1e-5,
 )
-# Odd on purpose: 3 heads of 24 (12 rotary pairs: no multiple of 8), ff 40, vocabulary 97.
+# Deliberately odd: 3 heads of width 24 (12 rotary pairs, not a multiple of 8), ff 40, vocabulary 97.
 _ODD = dict(
     vocab_size=97, hidden_size=72, intermediate_size=40, num_hidden_layers=2, num_attention_heads=3,
     num_key_value_heads=1, max_position_embeddings=256, rms_norm_eps=1e-5,
 )
-# The same in small, for the variants.
+# A smaller version, for the variants.
 _SMALL = {**_ODD, "hidden_size": 48}
 
 
 def _theta(value):
-    """An ablation: another rotary base."""
+    """An ablation: a different rotary base."""
     return {"rope_parameters": {"rope_type": "default", "rope_theta": value}}
 
 
@@ -39,7 +39,7 @@ _LLAMA3 = dict(
     rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
     original_max_position_embeddings=64,
 )
-# Other frequencies for every position behind the 24th: the prompt of the greedy tokens ends before it.
+# Different frequencies for every position after the 24th; the prompt of the greedy tokens ends before it.
 _DYNAMIC = dict(rope_type="dynamic", rope_theta=10000.0, factor=3.0)
 _YARN = dict(
     rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=512, beta_fast=32.0,
@@ -94,7 +94,7 @@ LLAMA = [
             for label in ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
         },
     ),
-    # 4 heads of 20 in a hidden size of 48: q_proj is [80, 48], o_proj [48, 80].
+    # 4 heads of width 20 in a hidden size of 48: q_proj is [80, 48], o_proj [48, 80].
     variant(
         _LLAMA, "head_dim", length=79,
         config=dict(hidden_size=48, head_dim=20, num_attention_heads=4, num_key_value_heads=2,
@@ -115,7 +115,7 @@ MISTRAL = [
     _MISTRAL,
     variant(_MISTRAL, "no_window", length=71, config={"sliding_window": None, "num_key_value_heads": 3},
             ablations={"sliding_window": {"sliding_window": 32}}),
-    # head_dim apart from hidden / heads, as Mistral Nemo has it.
+    # head_dim differs from hidden / heads, as in Mistral Nemo.
     variant(_MISTRAL, "head_dim", length=77,
             config={"hidden_size": 40, "head_dim": 24, "num_attention_heads": 2, "sliding_window": 32}),
 ]

@@ -40,11 +40,11 @@ QWEN3_MOE = [
     variant(_QWEN3_MOE, "no_norm_topk", length=71,
             config={"norm_topk_prob": False, "num_experts": 5, "num_experts_per_tok": 3, "head_dim": 12},
             ablations={"norm_topk_prob": {"norm_topk_prob": True}}),
-    # Layer 0 dense by decoder_sparse_step, layer 1 MoE, layer 2 dense, layer 3 dense by mlp_only_layers.
+    # Layers 0 and 2 are dense because of decoder_sparse_step, layer 1 is MoE, layer 3 is dense because of mlp_only_layers.
     variant(_QWEN3_MOE, "mixed_layers", length=77, ablations={},
             config={"decoder_sparse_step": 2, "mlp_only_layers": [3], "num_hidden_layers": 4, "num_experts": 4,
                     "hidden_size": 32, "head_dim": 8, "tie_word_embeddings": True}),
-    # Without max_window_layers: with use_sliding_window every layer slides.
+    # Without max_window_layers, use_sliding_window applies to every layer.
     variant(_QWEN3_MOE, "window", length=74,
             config={"use_sliding_window": True, "sliding_window": 11, "attention_bias": True, "num_experts": 4},
             ablations={"sliding_window": {"sliding_window": 12}}),

@@ -1,5 +1,5 @@
-"""The cases of make_quantized.py: every family at 4 and 8 bits, and all modes, groups, scale types and spellings of the config spread
-over them."""
+"""The cases of make_quantized.py: every family at 4 and 8 bits, and between them all modes, group sizes, scale types and spellings of the
+config."""
 
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -13,9 +13,9 @@ class Quantized:
 
     base: Case
     name: str
-    job: dict[str, Any]  # what mlx-lm is told: see convert_mlx.py
-    formats: list[str]  # what must be found afterwards: mode-bits-group
-    edit: Callable[[dict], Any] | None = None  # changes config.json in place: other spellings of the same
+    job: dict[str, Any]  # options for mlx-lm: see convert_mlx.py
+    formats: list[str]  # the formats that must be found afterwards: mode-bits-group
+    edit: Callable[[dict], Any] | None = None  # changes config.json in place, to equivalent spellings
     legacy: bool = True  # whether mlx-lm gets config.json as transformers 4 wrote it
     note: str = ""
 
@@ -72,7 +72,7 @@ _BASES = {
     "bamba": {**_ATTENTION, **_MAMBA2, "num_hidden_layers": 2, "attn_layer_indices": [1], "intermediate_size": 64,
               "mamba_n_groups": 2, "rope_parameters": {**_ROPE, "partial_rotary_factor": 0.5}},
 }
-_LACKING = ("bamba", "xlstm")  # of mlx-lm
+_LACKING = ("bamba", "xlstm")  # not supported by mlx-lm
 
 
 def _case(family, name, formats, dtype="bfloat16", config=None, edit=None, legacy=True, length=40, note="", **job):
@@ -84,7 +84,7 @@ def _case(family, name, formats, dtype="bfloat16", config=None, edit=None, legac
 
 
 def _no_copy(config):
-    """The old spelling: no mode, no copy under another name."""
+    """The old spelling: no mode, no copy under the other name."""
     del config["quantization_config"]
     stated = config["quantization"]
     stated.pop("mode")
@@ -99,13 +99,13 @@ def _only_copy(config):
 
 
 def _top_only(config):
-    """The entries of single layers are lost: the shapes tell."""
+    """Without entries for single layers: their formats follow from the shapes."""
     for key in ("quantization", "quantization_config"):
         config[key] = {k: v for k, v in config[key].items() if not isinstance(v, dict)}
 
 
 def _false(*paths):
-    """Layers that are not quantized are named, as mlx_lm.quant.awq does."""
+    """Lists the layers that are not quantized, like mlx_lm.quant.awq."""
 
     def edit(config):
         for key in ("quantization", "quantization_config"):
@@ -115,7 +115,7 @@ def _false(*paths):
 
 
 def _method(name):
-    """As the layout is named in checkpoints that were not made by mlx-lm."""
+    """The layout's name in checkpoints that weren't made by mlx-lm."""
 
     def edit(config):
         config.pop("quantization")
@@ -129,7 +129,7 @@ def _affine(bits, group, **rest):
 
 
 def all_cases():
-    """Every case, in the order in which they are made."""
+    """Every case, in the order in which they are generated."""
     wide = {"hidden_size": 128, "intermediate_size": 128}
     cases = [
         _case("llama", "affine4", ["affine-4-64"], **_affine(4, 64), config={"intermediate_size": 128}),

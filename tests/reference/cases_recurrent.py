@@ -14,7 +14,7 @@ def _mixers(model):
 
 
 def swap_groups(model):
-    """Exchange the B of the first two groups: shows that the heads read the group that is theirs."""
+    """Swaps the B of the first two groups: shows that each head reads its own group."""
     for mixer in _mixers(model):
         n, d = mixer.ssm_state_size, mixer.intermediate_size
         rows = torch.arange(mixer.in_proj.weight.shape[0])
@@ -30,7 +30,7 @@ def norm_over_all(model):
 
 
 def reset(name, value):
-    """Set an attribute of every mixer (and of its norms)."""
+    """Sets an attribute of every mixer (and of its norms)."""
 
     def change(model):
         hit = [setattr(m, name, value) for m in model.modules() if hasattr(m, name)]
@@ -58,7 +58,7 @@ MAMBA2 = [
     _MAMBA2,
     variant(_MAMBA2, "groups", config=_MAMBA2_ODD, length=71,
             ablations={"groups": swap_groups, "norm per group": norm_over_all}),
-    # As many groups as heads, a kernel of 2, a head of odd width, a state that is no multiple of 4.
+    # As many groups as heads, a kernel of 2, an odd head width, a state size that isn't a multiple of 4.
     variant(_MAMBA2, "groups_all", length=83,
             config=dict(vocab_size=101, hidden_size=42, num_heads=4, head_dim=21, state_size=7, n_groups=4,
                         conv_kernel=2, chunk_size=256),
@@ -170,7 +170,7 @@ GRANITE = [
         config={**_GRANITE_ODD, **_DENSE, "attention_bias": True, "mamba_conv_bias": False, "mamba_proj_bias": True,
                 "mamba_expand": 1, "mamba_n_heads": 3, "num_local_experts": 4, "num_experts_per_tok": 1,
                 "intermediate_size": 14,
-                # A bias on the keys alone would cancel in the softmax without RoPE.
+                # A bias only on the keys would cancel in the softmax without RoPE.
                 "position_embedding_type": "rope", "rope_parameters": _ROPE},
         ablations={name: zero(f"{name}.bias") for name in
                    ("q_proj", "k_proj", "v_proj", "o_proj", "in_proj", "out_proj")},
@@ -181,7 +181,7 @@ GRANITE = [
             cached="unsupported", note="the cache of transformers 5.23.0 wants at least one attention layer"),
     variant(_GRANITE, "bf16", dtype="bfloat16", config={**_GRANITE_ODD, "num_local_experts": 4}),
     variant(_GRANITE, "f16", dtype="float16", config={**_GRANITE_ODD, "num_local_experts": 4}),
-    # As some checkpoints on the hub are: bf16 with the recurrent parameters in f32.
+    # Like some checkpoints on the hub: bf16 with the recurrent parameters in f32.
     variant(_GRANITE, "mixed", dtype="bfloat16", keep_f32=("A_log", "dt_bias", ".D"), length=70,
             config={**_GRANITE_ODD, **_DENSE}, ablations={}),
     variant(_GRANITE, "sharded", shard="40KB", length=70,
@@ -231,7 +231,7 @@ XLSTM = [
             "norm_eps": {"norm_eps": 1e-6}, "eps": {"eps": 1e-6},
         },
     ),
-    # The gates as a trained model has them (igate bias -10: the exponent of the stabilizer is far from 0).
+    # Gates like those of a trained model (igate bias -10: the exponent of the stabilizer is far from 0).
     variant(_XLSTM, "small_igate", config=_XLSTM_ODD, length=74, gains={"igate_preact.bias": 8.0}, **_NO_CACHE),
     variant(_XLSTM, "bf16", dtype="bfloat16", config=_XLSTM_ODD, **_NO_CACHE),
     variant(_XLSTM, "f16", dtype="float16", config=_XLSTM_ODD, **_NO_CACHE),

@@ -1,19 +1,19 @@
-"""Check that what `kinglet quantize` writes is what mlx-lm writes and reads.
+"""Checks that `kinglet quantize` writes the same as mlx-lm, and that mlx-lm can read it.
 
     python interop_models.py MODELS                      # with transformers: random checkpoints of every family
     python check_interop.py KINGLET MODELS WORK          # with mlx-lm (requirements-mlx.txt)
 
-For every checkpoint and every way to quantize it:
+For every checkpoint and every quantization:
 
-- with `--method round`, every tensor of the result has the name, type, shape and bytes that mlx-lm gives it (its own loading, renaming
-  and `nn.quantize`, with the formats that the result's config.json states);
-- mlx-lm loads the result, and with every float widened to f32 gives the logits of `kinglet logits` (relative L2).
+- with `--method round`, every tensor of the result has the same name, type, shape and bytes as mlx-lm's (mlx-lm's loading, renaming and
+  `nn.quantize`, with the formats in the result's config.json);
+- mlx-lm loads the result and, with every float widened to f32, computes the same logits as `kinglet logits` (relative L2).
 
-Families that mlx-lm lacks are only quantized and run. Exits with 1 if anything differs.
+Families that mlx-lm doesn't support are only quantized and run. Exits with status 1 if anything differs.
 
     python check_interop.py --save KINGLET ../fixtures ../fixtures/quantize
 
-writes what mlx-lm makes of some fixtures, for the tests of the command line.
+writes mlx-lm's results for some fixtures, for the tests of the command line.
 """
 
 import argparse
@@ -58,7 +58,7 @@ SAVED = {
     "granitemoehybrid/plain": ["--mode", "nvfp4"],
     "mamba/plain": ["--mode", "nvfp4"],
 }
-LACKING = ("xlstm", "bamba")  # what mlx-lm does not have
+LACKING = ("xlstm", "bamba")  # not supported by mlx-lm
 
 
 def run(*line):
@@ -85,7 +85,7 @@ def tensors(folder):
 
 
 def by_mlx(source, ours, work):
-    """What mlx-lm makes of the source with the formats that our config.json states."""
+    """mlx-lm's result for the source, with the formats that our config.json states."""
     plain = work / "plain"
     shutil.rmtree(plain, ignore_errors=True)
     plain.mkdir()
@@ -135,8 +135,8 @@ def main():
     parser.add_argument("kinglet", type=Path)
     parser.add_argument("models", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--save", action="store_true", help="write what mlx-lm makes of fixtures")
-    parser.add_argument("--only", default="", help="part of a checkpoint's name")
+    parser.add_argument("--save", action="store_true", help="write mlx-lm's results for fixtures")
+    parser.add_argument("--only", default="", help="only checkpoints whose name contains this")
     parser.add_argument("--ways", nargs="*", default=list(WAYS))
     parser.add_argument("--tolerance", type=float, default=1e-5)
     options = parser.parse_args()
@@ -175,7 +175,7 @@ def main():
                 worst = max(worst, error)
                 assert error <= options.tolerance, f"logits are {error:.1e} from mlx-lm's"
                 line.append(f"{way}: {error:.0e}")
-            except Exception as problem:  # every case is reported
+            except Exception as problem:  # report it and go on with the other cases
                 failures += 1
                 line.append(f"{way}: FAILED {type(problem).__name__}: {problem}")
         print(f"{source.name}: " + ", ".join(line), flush=True)

@@ -1,12 +1,12 @@
-"""Compare logits that another program wrote with those of `transformers`.
+"""Compares logits from another program with those of `transformers`.
 
     kinglet logits --model DIR --tokens 1,2,3 --out logits.safetensors
     python compare.py DIR logits.safetensors
 
-The file holds `logits` f32 [tokens, vocab] and `tokens` i64 [tokens] (or give the tokens with --tokens). The
-reference runs on the CPU in f32 (weights upcast), eager, one thread, in one forward pass without a cache. Prints
-the relative L2 error and the agreement of the argmax; exits with 1 when the error is above --tolerance or an
-argmax differs where the reference's top two are not within --tie.
+The file contains `logits` f32 [tokens, vocab] and `tokens` i64 [tokens] (or pass the tokens with --tokens). The
+reference runs on the CPU in f32 (weights upcast), eager, single-threaded, in one forward pass without a cache. Prints
+the relative L2 error and how often the argmax agrees. Exits with status 1 if the error is above --tolerance, or if the
+argmax differs where the reference's top two logits are further apart than --tie.
 """
 
 import argparse
@@ -25,10 +25,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a checkpoint folder")
     parser.add_argument("logits", type=Path, help="a safetensors file with `logits` and `tokens`")
-    parser.add_argument("--tokens", help="comma-separated ids, where the file has no `tokens`")
+    parser.add_argument("--tokens", help="comma-separated ids, if the file has no `tokens`")
     parser.add_argument("--tolerance", type=float, default=1e-5)
     parser.add_argument("--tie", type=float, default=1e-4, help="logits closer than this count as a tie")
-    parser.add_argument("--f64", action="store_true", help="also compare both with a float64 run")
+    parser.add_argument("--f64", action="store_true", help="also compare both with float64")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -62,7 +62,7 @@ def main():
     if options.f64:
         wide = logits_f64(model, tokens)
         print(f"to float64        this {rel_l2(logits, wide):.3e}, transformers f32 {rel_l2(reference, wide):.3e}")
-    # `not <=` so that a NaN fails.
+    # `not <=`, so that NaN fails.
     if not error <= options.tolerance or bool((differ & ~tied).any()):
         sys.exit(f"FAILED: tolerance {options.tolerance:.0e}")
     print("ok")

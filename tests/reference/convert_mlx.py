@@ -1,14 +1,14 @@
-"""Quantize checkpoints with mlx-lm: a worker of make_quantized.py, run with the Python of requirements-mlx.txt.
+"""Quantizes checkpoints with mlx-lm: a worker of make_quantized.py, run with the Python of requirements-mlx.txt.
 
-Reads a job in JSON from each line of stdin, writes a line of JSON to stdout for each. A job:
+Reads one job as JSON per line of stdin and answers each with a line of JSON on stdout. A job:
 
-    source, target   folders; the source holds a checkpoint as `transformers` saves it
+    source, target   folders; the source contains a checkpoint as saved by `transformers`
     quantize         false: only convert
-    mode, bits, group_size, dtype, predicate   as of `mlx_lm.convert` (`dtype` and others may be null); a predicate may also be an
-                     object of module path endings: {"v_proj": {"bits": 6, ..}, "lm_head": false}
+    mode, bits, group_size, dtype, predicate   as for `mlx_lm.convert` (`dtype` and others may be null); a predicate may also be an
+                     object of module path suffixes: {"v_proj": {"bits": 6, ..}, "lm_head": false}
     global_scale     true: `quantize_model(.., global_scale=True)`, which the command line does not offer
-    raw              true: mlx-lm lacks the family; its matrices are quantized under the names that they have
-    shard            megabytes of a file, where the result shall be several
+    raw              true: mlx-lm doesn't support the family; its matrices are quantized under their original names
+    shard            megabytes per file, to split the result into several
 """
 
 import contextlib
@@ -27,7 +27,7 @@ DEFAULTS = {"affine": (64, 4), "mxfp4": (32, 4), "nvfp4": (16, 4), "mxfp8": (32,
 
 
 def by_ending(rules, group_size):
-    """A predicate from an object of path endings."""
+    """Makes a predicate from an object of path suffixes."""
 
     def predicate(path, module):
         for ending, rule in rules.items():
@@ -39,7 +39,7 @@ def by_ending(rules, group_size):
 
 
 def shards(weights, most):
-    """As mlx-lm's function, for sizes below a gigabyte."""
+    """Like mlx-lm's function, but also for sizes below a gigabyte."""
     parts, size = [{}], 0
     for name, tensor in weights.items():
         if size + tensor.nbytes > most and parts[-1]:
@@ -51,7 +51,7 @@ def shards(weights, most):
 
 
 def raw(job):
-    """Quantize the matrices of a family that mlx-lm lacks."""
+    """Quantizes the matrices of a family that mlx-lm doesn't support."""
     source, target = Path(job["source"]), Path(job["target"])
     target.mkdir(parents=True)
     mode = job.get("mode") or "affine"

@@ -1,8 +1,8 @@
-"""Run a `transformers` model in true float64.
+"""Runs a `transformers` model in true float64.
 
 `model.double()` alone is not enough: the modelling code casts to float32 in many places (the reductions of
 RMSNorm, softmax, the rotary angles, the Mamba-2 scan, the logits). `Float64` rewrites each such cast while it
-is active, so that the run has no float32 rounding in it except what sits in the weights and in buffers that
+is active, so that the run has no float32 rounding except in the weights and in buffers that
 were computed at construction (the rotary `inv_freq`, which is float32 in the reference too).
 """
 
@@ -19,7 +19,7 @@ def _promote(value):
 
 
 class Float64(TorchFunctionMode):
-    """While active, every request for float32 is served with float64."""
+    """While active, every cast to float32 becomes a cast to float64."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -31,14 +31,14 @@ class Float64(TorchFunctionMode):
 
 
 def by_position(model):
-    """Whether a token is rotated by the length up to it: that is what a cached decode from the first token on gives. A
-    full forward rotates all tokens by the length of the whole."""
+    """Whether a token's rotation depends on the length up to it, as in cached decoding from the first token. A full forward pass rotates
+    all tokens by the total length."""
     rope = getattr(model.config, "rope_parameters", None) or {}
     return rope.get("rope_type") == "dynamic"
 
 
 def run(model, tokens):
-    """The logits of a list of tokens: one full forward without a cache, or token by token where that is another thing."""
+    """The logits of a list of tokens: one full forward pass without a cache, or token by token where the results differ."""
     if not by_position(model):
         return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0]
     cache, rows = None, []

@@ -1,16 +1,16 @@
-"""Makes quant/tests/vectors/foreign.safetensors: small layers as GPTQ, AWQ and FP8 checkpoints hold them, and their weights.
+"""Makes quant/tests/vectors/foreign.safetensors: small layers as in GPTQ, AWQ and FP8 checkpoints, and their decoded weights.
 
     pip install -r requirements-foreign.txt
     python foreign_vectors.py            # write the file
     python foreign_vectors.py --check    # recompute and compare with the file
 
-Layers are packed code by code into their bits, from the definition of each layout, not by a transposition of words.
+Layers are packed code by code from the definition of each layout, not by transposing words.
 
 Tensors of a layer NAME (its layout is the part before the first dot):
 
     NAME.shape      i32 [rows, cols, bits, group or block rows, block cols, version, scale type (0 F32, 1 F16, 2 BF16), exact]
     NAME.qweight, NAME.qzeros, NAME.scales, NAME.g_idx, NAME.codes    the bytes, as u8
-    NAME.weights    f32 [rows, cols], what they mean
+    NAME.weights    f32 [rows, cols], the decoded weights
 """
 
 import argparse
@@ -24,20 +24,20 @@ AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 
 
 def float_bytes(values, kind):
-    """Rounds to a type; gives its bytes and the values as rounded, in f64."""
+    """Rounds to a type; returns the bytes and the rounded values in f64."""
     values = values.astype(np.float32)
     if kind == 1:
         values = values.astype(np.float16)
         return values.tobytes(), values.astype(np.float64)
     if kind == 2:
-        # Cut off, not rounded: any bf16 values will do.
+        # Truncated, not rounded: any bf16 values will do.
         bits = values.view(np.uint32) >> 16
         return bits.astype(np.uint16).tobytes(), (bits << 16).view(np.float32).astype(np.float64)
     return values.tobytes(), values.astype(np.float64)
 
 
 def stream(codes, bits):
-    """Codes of one line as the words of a stream of bits."""
+    """Packs the codes of one row into the words of a bit stream."""
     words = np.zeros(len(codes) * bits // 32, np.uint32)
     for position in range(len(codes) * bits):
         if codes[position // bits] >> (position % bits) & 1:
@@ -54,7 +54,7 @@ def gptq(random, rows, cols, bits, group, kind, version, order="plain", zero=Non
     g_idx = np.arange(cols) // group
     if order == "shuffled":
         g_idx = random.permutation(g_idx)
-    if order == "runs":  # groups permuted as wholes: still exact
+    if order == "runs":  # whole groups are permuted: still exact
         g_idx = random.permutation(groups)[g_idx]
     stored = zeros if version == 2 else (zeros - 1) % 2**bits
     exact = order != "shuffled" and kind != 0  # f32 times a code is rounded

@@ -1,8 +1,8 @@
-"""Make random checkpoints whose rows are whole groups, for check_interop.py: one or more of every family.
+"""Makes random checkpoints whose rows are whole groups, for check_interop.py: at least one of every family.
 
     python interop_models.py OUT
 
-They avoid what mlx-lm is known to compute otherwise than `transformers` (groups in Mamba-2's gated norm, sliding windows,
+They avoid features that mlx-lm is known to compute differently from `transformers` (groups in Mamba-2's gated norm, sliding windows,
 OLMoE's clip_qkv), so that logits can be compared. Each folder gets `tokens.json`.
 """
 

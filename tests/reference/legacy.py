@@ -1,13 +1,13 @@
-"""config.json as transformers 4.x wrote it, from the one that transformers 5 writes.
+"""Converts the config.json of transformers 5 to what transformers 4.x wrote.
 
-The checkpoints on the hub were mostly saved by 4.x: other names, values left out where they were the default
-or did not exist yet, infinity as a bare `Infinity`, and fields that mean nothing to the model. Every
+Most checkpoints on the hub were saved by 4.x: with other names, without values that were the default or did not exist
+yet, with infinity as a bare `Infinity`, and with fields that have no effect on the model. Every
 `config.legacy.json` is loaded by `transformers` again and must give the same logits.
 """
 
 
 def _drop(config, **defaults):
-    """Leave out what equals its default."""
+    """Leaves out fields that equal their default."""
     for key, default in defaults.items():
         if key in config and config[key] == default:
             del config[key]
@@ -55,7 +55,7 @@ def _mistral(config):
 
 def _qwen(config):
     config.pop("layer_types", None)
-    # The hub's Qwen configs name a window and switch it off: it must not be applied.
+    # The hub's Qwen configs have a window but switch it off: it must not be applied.
     if not config["use_sliding_window"]:
         config["sliding_window"] = 8
 
@@ -95,7 +95,7 @@ def _mamba(config):
 
 
 def _mamba2(config):
-    # In 4.x a Mamba2Config wrote its limit always, with a bare Infinity.
+    # Mamba2Config in 4.x always wrote its limit, with a bare Infinity.
     _drop(config, tie_word_embeddings=False)
     config.update(norm_before_gate=True, rms_norm=True)
 
@@ -143,7 +143,7 @@ def legacy_config(config):
 
 
 def loadable(config):
-    """The part of a legacy config that `transformers` checks against the kernels that are installed, undone."""
+    """Removes the part of a legacy config that `transformers` checks against installed kernels."""
     if config["model_type"] != "xlstm":
         return config
     kernels = ("chunkwise_kernel", "sequence_kernel", "step_kernel")

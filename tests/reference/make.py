@@ -1,12 +1,12 @@
-"""Make the conformance fixtures: tiny random checkpoints with the outputs of `transformers`.
+"""Makes the conformance fixtures: tiny random checkpoints with the outputs of `transformers`.
 
-    python make.py                    # all cases that are not there yet
+    python make.py                    # all missing cases
     python make.py llama mamba2/groups --force
-    python make.py --check            # recompute the logits of what is there and compare
+    python make.py --check            # recompute the logits of existing cases and compare
     python make.py --list
 
-Each case is drawn from a seed; a seed is rejected when greedy decoding or expert routing would hang on
-rounding, or when float32 itself is too far from float64. See README.md for what a case folder holds.
+Each case is drawn from a seed. A seed is rejected if greedy decoding or expert routing would depend on rounding, or if
+float32 itself is too far from float64. README.md describes the files of a case.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from weights import is_kept, randomize, round_weights, scale_logits
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 PROMPT = 20  # greedy decoding starts after this many of the reference tokens
 GREEDY = 16
-MIN_GREEDY_DISTINCT = 6  # a loop on one token would show little
+MIN_GREEDY_DISTINCT = 6  # a loop on one token would be a weak test
 MAX_SEEDS = 200
 MIN_GREEDY_GAP = 1e-2
 MIN_ARGMAX_GAP = 1e-4
@@ -43,7 +43,7 @@ IMPLEMENTATION = {"attn_implementation": "eager", "experts_implementation": "eag
 
 
 class Rejected(Exception):
-    """This seed will not do."""
+    """This seed can't be used."""
 
 
 def forward(model, tokens):
@@ -59,7 +59,7 @@ def load(folder, config=None):
 
 
 def router_gap(model, tokens):
-    """The smallest difference of the router logits at the top-k boundary, over all layers and tokens."""
+    """The smallest gap between router logits at the top-k boundary, over all layers and tokens."""
     gaps, hooks = [], []
 
     def hook(module, args):
@@ -118,7 +118,7 @@ def build(case, seed):
 
 
 def check_seed(model, tokens):
-    """Reject a model whose outputs hang on rounding. Returns logits, greedy tokens and the float64 error."""
+    """Rejects a model whose outputs depend on rounding. Returns logits, greedy tokens and the float64 error."""
     logits = forward(model, tokens)
     if not torch.isfinite(logits).all():
         raise Rejected("not finite")
@@ -137,7 +137,7 @@ def check_seed(model, tokens):
 
 
 def save(case, model, folder):
-    """Write config.json and the weights as `save_pretrained` does."""
+    """Writes config.json and the weights like `save_pretrained`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if case.dtype != "float32":
@@ -153,7 +153,7 @@ def save(case, model, folder):
 
 
 def ablate(case, folder, tokens, logits):
-    """Assert that each special field of the case moves the logits. Returns the relative differences."""
+    """Asserts that each special field of the case changes the logits. Returns the relative differences."""
     moved = {}
     for label, change in case.ablations.items():
         if callable(change):
@@ -168,12 +168,12 @@ def ablate(case, folder, tokens, logits):
             model = load(folder, config)
         moved[label] = rel_l2(forward(model, tokens), logits)
         if moved[label] < case.ablation_floor:
-            raise AssertionError(f"{case.path}: `{label}` moves the logits by {moved[label]:.1e} only")
+            raise AssertionError(f"{case.path}: `{label}` changes the logits by only {moved[label]:.1e}")
     return moved
 
 
 def make(case):
-    """Make one case folder."""
+    """Makes one case folder."""
     folder = FIXTURES / case.family / case.name
     rejected = []
     for seed in range(case.seed, case.seed + MAX_SEEDS):
@@ -184,10 +184,10 @@ def make(case):
         except Rejected as reason:
             rejected.append(str(reason))
     else:
-        raise AssertionError(f"{case.path}: no seed will do: {rejected[-5:]}")
+        raise AssertionError(f"{case.path}: no usable seed: {rejected[-5:]}")
 
     save(case, model, folder)
-    # The reference is what the files say, not what was in memory.
+    # The reference is computed from the files, not from memory.
     model = load(folder)
     again = forward(model, tokens)
     if not torch.equal(again, logits):
@@ -203,7 +203,7 @@ def make(case):
     (folder / "config.legacy.json").write_text(json.dumps(old, indent=2, sort_keys=True) + "\n")
     config = type(model.config).from_dict(loadable(old))
     if not torch.equal(forward(load(folder, config), tokens), logits):
-        raise AssertionError(f"{case.path}: config.legacy.json means another model")
+        raise AssertionError(f"{case.path}: config.legacy.json describes a different model")
 
     metadata = {
         "case": case.path,
@@ -231,7 +231,7 @@ def make(case):
 
 
 def sort_header(path):
-    """Write the header of a safetensors file in sorted order: the library's order of metadata is random."""
+    """Sorts the header of a safetensors file: the library writes metadata in random order."""
     data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8:8 + size])
@@ -241,7 +241,7 @@ def sort_header(path):
 
 
 def check(case):
-    """Recompute the logits of a committed case."""
+    """Recomputes the logits of a committed case."""
     folder = FIXTURES / case.family / case.name
     reference = load_file(folder / "reference.safetensors")
     tokens = reference["tokens"].tolist()
@@ -251,7 +251,7 @@ def check(case):
 
 
 def assert_plain_paths():
-    """The reference is the plain PyTorch code: refuse to run beside packages that would replace it."""
+    """Fails if packages are installed that would replace the plain PyTorch code of the reference."""
     for package in ("mamba_ssm", "causal_conv1d", "mambapy", "kernels", "xlstm", "mlstm_kernels", "flash_attn"):
         if importlib.util.find_spec(package):
             sys.exit(f"`{package}` is installed: transformers would use it in place of its own PyTorch code")
@@ -260,7 +260,7 @@ def assert_plain_paths():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", help="families or family/case; default: all")
-    parser.add_argument("--force", action="store_true", help="make again what is there")
+    parser.add_argument("--force", action="store_true", help="make existing cases again")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
@@ -285,7 +285,7 @@ def main():
         elif options.force or not (folder / "reference.safetensors").exists():
             try:
                 make(case)
-            except Exception as error:  # the other cases are still worth making
+            except Exception as error:  # still make the other cases
                 shutil.rmtree(folder, ignore_errors=True)
                 failures.append(f"{case.path}: {type(error).__name__}: {error}")
                 print("FAILED", failures[-1], flush=True)

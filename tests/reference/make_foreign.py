@@ -1,13 +1,13 @@
-"""Make the fixtures of checkpoints in the quantized layouts of other projects: GPTQ, AWQ and FP8.
+"""Makes the fixtures in quantized layouts of other projects: GPTQ, AWQ and FP8.
 
-    python make_foreign.py             # all cases that are not there yet
+    python make_foreign.py             # all missing cases
     python make_foreign.py gptq4 --force
     python make_foreign.py --list
 
-The matrices of tiny random models are rounded to nearest and packed as the layouts' authors do it (written from the layouts'
-descriptions, with no code shared with the engine); the expected logits are those of `transformers` on the values that the packed
-tensors stand for, in f32. `exact` in the metadata says whether the engine's own formats can hold those values; where not, it encodes
-them anew in 8 bits, and the test has a bound for what that may cost.
+The matrices of tiny random models are rounded to nearest and packed like the layouts' authors do it (written from the layouts'
+descriptions, sharing no code with the engine). The expected logits are those of `transformers` with the decoded values of the packed
+tensors, in f32. `exact` in the metadata says whether the engine's own formats can represent those values; if not, it re-encodes
+them in 8 bits, and the test allows for that error.
 """
 
 import argparse
@@ -33,7 +33,7 @@ AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 
 
 def pack_stream(codes, bits, axis):
-    """Codes to i32 words along an axis: a stream of bits, lowest first."""
+    """Packs codes into i32 words along an axis: a bit stream, lowest bit first."""
     moved = np.moveaxis(codes, axis, -1).astype(np.uint32)
     rows = moved.reshape(-1, moved.shape[-1])
     stream = ((rows[..., None] >> np.arange(bits)) & 1).astype(np.uint8).reshape(rows.shape[0], -1)
@@ -42,7 +42,7 @@ def pack_stream(codes, bits, axis):
 
 
 def pack_awq(codes):
-    """Nibbles of eight outputs to a word, in AutoAWQ's order: [n, outputs] -> [n, outputs / 8]."""
+    """Packs the nibbles of eight outputs per word, in AutoAWQ's order: [n, outputs] -> [n, outputs / 8]."""
     eights = codes.reshape(codes.shape[0], -1, 8).astype(np.uint32)
     words = sum(eights[:, :, output] << (4 * i) for i, output in enumerate(AWQ_ORDER))
     return torch.from_numpy(words.astype(np.uint32).view(np.int32).copy())
@@ -69,7 +69,7 @@ def round_to_groups(weight, bits, groups_of, symmetric, dtype):
 
 
 def integer(weight, case):
-    """The tensors of a GPTQ or AWQ layer, and what they stand for."""
+    """The tensors of a GPTQ or AWQ layer, and their decoded values."""
     bits, inputs = case["bits"], weight.shape[1]
     group = inputs if case.get("group", 32) == -1 else case.get("group", 32)
     groups_of = np.arange(inputs) // group
@@ -90,7 +90,7 @@ def integer(weight, case):
 
 
 def fp8(weight, case):
-    """The tensors of an FP8 layer, and what they stand for."""
+    """The tensors of an FP8 layer, and their decoded values."""
     rows, cols = weight.shape
     named = {"tensor": [rows, cols], "channel": [1, cols]}
     block = case["scale"] if isinstance(case["scale"], list) else named[case["scale"]]
@@ -169,7 +169,7 @@ CASES = {
 def is_quantized(name, tensor, case):
     if tensor.dim() != 2 or not name.endswith(".weight") or "norm" in name or "embed" in name or "lm_head" in name:
         return False
-    # Routers stay as they are, as the projects leave them; and so does what is no whole number of groups.
+    # Routers stay unquantized, like in those projects, and so do rows that aren't a whole number of groups.
     return not name.endswith(("mlp.gate.weight", "moe.gate.weight", "gate_preact.weight")) and tensor.shape[1] % 32 == 0
 
 
@@ -207,7 +207,7 @@ def make_case(name, case):
             except make.Rejected as reason:
                 rejected.append(str(reason))
     else:
-        raise AssertionError(f"{name}: no seed will do: {rejected[-5:]}")
+        raise AssertionError(f"{name}: no usable seed: {rejected[-5:]}")
     target = FIXTURES / name
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -249,7 +249,7 @@ def main():
         elif options.force or not (FIXTURES / name / "reference.safetensors").exists():
             try:
                 make_case(name, case)
-            except Exception as error:  # the other cases are still worth making
+            except Exception as error:  # still make the other cases
                 failures.append(f"{name}: {type(error).__name__}: {error}")
                 print("FAILED", failures[-1], flush=True)
     if failures:

@@ -1,12 +1,12 @@
-"""Make the conformance fixtures of quantized checkpoints: tiny random models that mlx-lm itself has converted.
+"""Makes the conformance fixtures of quantized checkpoints: tiny random models, converted by mlx-lm.
 
-    python make_quantized.py --mlx PYTHON                  # all cases that are not there yet; PYTHON has requirements-mlx.txt
+    python make_quantized.py --mlx PYTHON                  # all missing cases; PYTHON needs the packages of requirements-mlx.txt
     python make_quantized.py --mlx PYTHON llama mixtral/affine4 --force
-    python make_quantized.py --check                       # recompute the logits of what is there and compare
+    python make_quantized.py --check                       # recompute the logits of existing cases and compare
     python make_quantized.py --list
 
-The expected logits are those of `transformers` on the dequantized weights, in f32 throughout: mlx-lm's own computation departs from
-it. Families that mlx-lm lacks are quantized with `mx.quantize` under the names that they have. Cases: cases_quantized.py.
+The expected logits are those of `transformers` on the dequantized weights, all in f32, because mlx-lm computes with less precision. Families
+that mlx-lm doesn't support are quantized with `mx.quantize` under their original names. Cases: cases_quantized.py.
 """
 
 import argparse
@@ -32,7 +32,7 @@ MAX_SEEDS = 60
 
 
 class Worker:
-    """The process that has MLX."""
+    """The worker process with MLX."""
 
     def __init__(self, python):
         script = Path(__file__).resolve().with_name("convert_mlx.py")
@@ -49,7 +49,7 @@ class Worker:
 
 
 def tokenizer(folder, vocab):
-    """The smallest tokenizer that mlx-lm will load."""
+    """Writes the smallest tokenizer that mlx-lm can load."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(vocab)}, unk_token="t0"))
@@ -74,7 +74,7 @@ def wanted_by_mlx(config):
 
 
 def convert(case, model, worker, source, target):
-    """Save the model, and have it converted. The shapes of what was saved."""
+    """Saves the model and has it converted. Returns the shapes of the saved tensors."""
     make.save(case.base, model, source)
     config = json.loads((source / "config.json").read_text())
     if case.legacy:
@@ -86,7 +86,7 @@ def convert(case, model, worker, source, target):
 
 
 def dequantized(case, shapes, source, target, folder):
-    """A checkpoint of `transformers` with what `target` means, as an f32 model; and the formats found."""
+    """Loads the decoded weights of `target` as an f32 model of `transformers`. Also returns the formats found."""
     tensors, formats = read(target, columns(shapes, case.family))
     tensors = original(case.family, tensors)
     if set(tensors) != set(shapes):
@@ -101,7 +101,7 @@ def dequantized(case, shapes, source, target, folder):
 
 
 def attempt(case, seed, worker, folder):
-    """Everything of one seed, in `folder`."""
+    """Makes everything for one seed in `folder`."""
     model, tokens = make.build(case.base, seed)
     source, target = folder / "source", folder / "target"
     source.mkdir(parents=True)
@@ -139,7 +139,7 @@ def make_case(case, worker):
                     shutil.copy(file, target / file.name)
             break
     else:
-        raise AssertionError(f"{case.path}: no seed will do: {rejected[-5:]}")
+        raise AssertionError(f"{case.path}: no usable seed: {rejected[-5:]}")
     if case.edit:
         config = json.loads((target / "config.json").read_text())
         (target / "config.json").write_text(json.dumps(case.edit(config) or config, indent=4, sort_keys=True))
@@ -161,14 +161,14 @@ def make_case(case, worker):
 
 
 def check(case):
-    """Recompute the logits of a committed case from its files."""
+    """Recomputes the logits of a committed case from its files."""
     target = FIXTURES / case.folder
     reference = load_file(target / "reference.safetensors")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         source = folder / "source"
         source.mkdir()
-        # The shapes and the config are those of a model made from the case; its weights are not used.
+        # Shapes and config come from a model made from the case; its weights are not used.
         model, _ = make.build(case.base, 0)
         make.save(case.base, model, source)
         shutil.copy(source / "config.json", source / "config.v5.json")
@@ -182,8 +182,8 @@ def check(case):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", help="families or family/case; default: all")
-    parser.add_argument("--mlx", help="the Python of requirements-mlx.txt")
-    parser.add_argument("--force", action="store_true", help="make again what is there")
+    parser.add_argument("--mlx", help="Python with the packages of requirements-mlx.txt")
+    parser.add_argument("--force", action="store_true", help="make existing cases again")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
@@ -209,7 +209,7 @@ def main():
             worker = worker or Worker(options.mlx)
             try:
                 make_case(case, worker)
-            except Exception as error:  # the other cases are still worth making
+            except Exception as error:  # still make the other cases
                 failures.append(f"{case.path}: {type(error).__name__}: {error}")
                 print("FAILED", failures[-1], flush=True)
     if failures:

@@ -1,7 +1,7 @@
-"""What an MLX checkpoint means in terms of `transformers`: its tensors dequantized in f32 and given their original names.
+"""Translates an MLX checkpoint for `transformers`: dequantizes its tensors to f32 and restores their original names.
 
-Written from the layout's description, without MLX: w = scale * q + bias in f32 for affine codes, one rounding for the product and
-one for the sum; element times scale for mxfp4, mxfp8 and nvfp4.
+Written from the layout's description, without MLX. Affine codes: w = scale * q + bias in f32, with the product and the sum each rounded.
+mxfp4, mxfp8 and nvfp4: element times scale.
 """
 
 import json
@@ -16,7 +16,7 @@ NVFP4_RANGE = 448.0 * 6.0
 
 
 def unpack(words, bits):
-    """u32 [.., n] -> codes [.., n * 32 / bits]: a stream of bits from the lowest on."""
+    """u32 [.., n] -> codes [.., n * 32 / bits]: a bit stream, lowest bit first."""
     shape = words.shape
     bytes_ = np.ascontiguousarray(words.numpy().astype("<u4")).view(np.uint8).reshape(-1, shape[-1] * 4)
     stream = np.unpackbits(bytes_, axis=1, bitorder="little").reshape(bytes_.shape[0], -1, bits)
@@ -68,7 +68,7 @@ def read(folder, cols_of):
 
 
 def original(family, tensors):
-    """MLX's names, stacks and axes -> those of `transformers`."""
+    """Converts MLX's names, stacked tensors and axes to those of `transformers`."""
     out = {}
     for name, value in tensors.items():
         if name.endswith(("conv1d.weight", "conv.conv.weight")) and value.dim() == 3 and value.shape[-1] == 1:

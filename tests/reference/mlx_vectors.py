@@ -1,4 +1,4 @@
-"""Makes quant/tests/vectors/mlx.safetensors: what mlx.core.quantize and dequantize give on the CPU.
+"""Makes quant/tests/vectors/mlx.safetensors: results of mlx.core.quantize and dequantize on the CPU.
 
     pip install -r requirements-mlx.txt
     python mlx_vectors.py            # write the file
@@ -7,7 +7,7 @@
 Tensors, with FLOAT one of F32, F16, BF16 and FORMAT one of affine.BITS.GROUP, mxfp4, mxfp8, nvfp4, nvfp4.global:
 
     weights.FLOAT           [rows, 128], the input
-    FORMAT.FLOAT.codes      u8, the packed words of all rows
+    FORMAT.FLOAT.codes      u8, packed words of all rows
     FORMAT.FLOAT.scales     FLOAT or u8
     FORMAT.FLOAT.biases     FLOAT, affine only
     FORMAT.FLOAT.decoded    [rows, 128], dequantize(..., dtype=FLOAT); F32 with a global scale
@@ -28,7 +28,7 @@ FILE = pathlib.Path(__file__).parents[2] / "quant/tests/vectors/mlx.safetensors"
 
 
 def rows(largest):
-    """Weights that meet the edges of the algorithm. `largest` is a value near the end of the type's range."""
+    """Weights for the edge cases of the algorithm. `largest` is near the maximum of the type."""
     random = np.random.default_rng(20)
     normal = lambda: random.standard_normal(COLUMNS)
     parts = lambda *values: np.concatenate([np.broadcast_to(value, 32) for value in values])
@@ -40,7 +40,7 @@ def rows(largest):
         np.abs(normal()) + 0.01,  # no negative weight
         parts(0.0, -0.0, 0.0 * sign, 1e-30 * sign),  # zeros of both signs
         parts(0.3, -0.3, 1.0, 5e-8),  # constant groups
-        parts(1e-6, 3e-7, 1.2e-7, 1e-20) * normal(),  # around the least scale; subnormal in F16
+        parts(1e-6, 3e-7, 1.2e-7, 1e-20) * normal(),  # around the smallest scale; subnormal in F16
         np.clip(normal() / 3.0, -1.0, 1.0) * largest,
         normal() * 0.01 + np.where(np.arange(COLUMNS) % 32 == 5, 9.0, 0.0),  # one outlier per group
         -halves,  # exact ties: a step of 1 at 4 bits, weights at its halves
@@ -54,7 +54,7 @@ def rows(largest):
         ]),
         normal() * (random.random(COLUMNS) < 0.1),
         normal() ** 3 * np.exp2(random.integers(-6, 6, COLUMNS)),
-        np.tile(np.linspace(-1.0, 1.0, 32), 4),  # both edges as large
+        np.tile(np.linspace(-1.0, 1.0, 32), 4),  # both edges equally large
         1.0 + normal() * 1e-3,  # the edge is a large code
     ])
 
@@ -70,7 +70,7 @@ def make():
         largest = 60000.0 if name == "F16" else 1e38
         weights = mx.array(rows(largest).astype(np.float32)).astype(dtype)
         tensors[f"weights.{name}"] = weights
-        # Not that of the row of huge weights: all others would vanish beside it.
+        # Without the row of huge weights: all others would vanish next to it.
         scale = mx.array(9.5, dtype=mx.float32)
         tensors[f"global.{name}"] = scale.reshape(1)
         for mode, bits, group in FORMATS:

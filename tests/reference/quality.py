@@ -1,13 +1,13 @@
-"""Measures what quantization costs the demo models and writes the table of quant/QUALITY.md.
+"""Measures the quality loss of quantized demo models and writes the table of quant/QUALITY.md.
 
     cargo build --release
     python quality_text.py --corpus CORPUS --out TEXTS
-    python quality_llama.py --llama LLAMA_CPP --work WORK --texts TEXTS      (optional, see there)
+    python quality_llama.py --llama LLAMA_CPP --work WORK --texts TEXTS      (optional)
     python quality.py --kinglet ../../target/release/kinglet --texts TEXTS --work WORK
 
-Only the standard library is needed. Every row is `kinglet quantize` and then `kinglet eval` against the bf16 model, on the same
-windows of TEXTS/evaluation.txt; calibrated rows have seen TEXTS/calibration.txt, which shares no document with it. Rows that WORK
-holds already are not computed again. With what quality_llama.py left in WORK, llama.cpp's rows stand beside them.
+Only the standard library is needed. Every row runs `kinglet quantize`, then `kinglet eval` against the bf16 model, on the same windows
+of TEXTS/evaluation.txt. Calibrated rows use TEXTS/calibration.txt, which shares no document with it. Rows that are already in WORK
+are not computed again. If quality_llama.py has left results in WORK, the table includes llama.cpp's rows.
 """
 
 import argparse
@@ -21,7 +21,7 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
 def rows() -> list[tuple[str, list[str], bool]]:
-    """(name, options of quantize, whether it is calibrated)."""
+    """Returns (name, options of quantize, whether it is calibrated)."""
     out = []
     for bits in (8, 6, 5, 4, 3, 2):
         out.append((f"{bits} bits, round", ["--bits", str(bits), "--method", "round"], False))
@@ -42,7 +42,7 @@ def rows() -> list[tuple[str, list[str], bool]]:
 
 
 def run(*command) -> dict:
-    """A command that prints a JSON object."""
+    """Runs a command that prints a JSON object."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(map(str, command))}: {done.stderr}")
@@ -50,7 +50,7 @@ def run(*command) -> dict:
 
 
 def evaluate(args, model: Path, folder: Path, more: list[str]) -> dict:
-    """`kinglet eval` of `folder` beside the model that it was made of."""
+    """Runs `kinglet eval` of `folder` against the model that it was made from."""
     text = args.texts / "evaluation.txt"
     options = ["--context", 512, "--limit", args.limit, "--json", *more]
     return run(args.kinglet, "eval", "--model", folder, "--reference", model, "--text", text, *options)
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--kinglet", type=Path, required=True)
     parser.add_argument("--texts", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=24576, help="tokens of the text that are used")
+    parser.add_argument("--limit", type=int, default=24576, help="how many tokens of the text to use")
     parser.add_argument("--eval-option", action="append", default=[], help="more options of kinglet eval")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)

@@ -1,15 +1,15 @@
-"""llama.cpp's quantized forms of the demo hybrid, measured as quality.py measures Kinglet's.
+"""Measures llama.cpp's quantized forms of the demo hybrid like quality.py measures Kinglet's.
 
     python quality_llama.py --llama LLAMA_CPP --work WORK --texts TEXTS --kinglet ../../target/release/kinglet
 
-LLAMA_CPP is llama.cpp's source (its converter and gguf-py are used); `llama_cpp` (0.3.36), torch, transformers and numpy must be importable,
-or be named with --llama-python and --torch-python where they are in two environments. For each type two rows are written to WORK:
+LLAMA_CPP is llama.cpp's source (its converter and gguf-py are used). `llama_cpp` (0.3.36), torch, transformers and numpy must be importable; if they
+are in two environments, name those with --llama-python and --torch-python. Two rows are written to WORK for each type:
 
-  llama.cpp TYPE            its decoded weights, run by Kinglet in f32: the error of the weights alone
+  llama.cpp TYPE            its decoded weights, run by Kinglet in f32: only the error of the weights
   llama.cpp TYPE, as run    llama.cpp's own logits against its own bf16 logits, on the same tokens and windows: int8 activations
 
-Bits per weight are those of all tensors of the file; rows of 128 weights have other types than the name says, and so has the embedding.
-The KL of the second row is computed from logits in numpy, in f64, by the formula of `kinglet eval`.
+Bits per weight are those of all tensors of the file; rows of 128 weights, and the embedding, have other types than the name says.
+The KL of the second row is computed from logits with numpy in f64, with the formula of `kinglet eval`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ TYPES = {"Q8_0": 7, "Q6_K": 18, "Q5_K_M": 17, "Q4_K_M": 15, "Q4_0": 2, "Q3_K_M":
 
 
 def convert(args) -> None:
-    """The model in bf16, by llama.cpp's converter. Its list of tokenizers lacks ours, whose rule is refact's."""
+    """Converts the model to bf16 with llama.cpp's converter. It doesn't know our tokenizer, which follows the same rule as refact's."""
     sys.path[:0] = [str(args.llama), str(args.llama / "gguf-py")]
     import conversion.base as base
     import convert_hf_to_gguf
@@ -59,7 +59,7 @@ def quantize(args) -> None:
 
 
 def decode(args, name: str, out: Path) -> None:
-    """The weights of a file, decoded to f32, as a checkpoint."""
+    """Writes the weights of a file, decoded to f32, as a checkpoint."""
     sys.path.insert(0, str(args.llama / "gguf-py"))
     import gguf
     import torch
@@ -99,7 +99,7 @@ def decode(args, name: str, out: Path) -> None:
             made[f"{new}mamba.conv1d.bias"] = found[f"{old}ssm_conv1d.bias"]
             made[f"{new}mamba.dt_bias"] = found[f"{old}ssm_dt.bias"]
     if set(made) != set(shapes):
-        raise SystemExit(f"tensors do not correspond: {sorted(set(made) ^ set(shapes))[:5]}")
+        raise SystemExit(f"tensors don't match: {sorted(set(made) ^ set(shapes))[:5]}")
     out.mkdir(exist_ok=True)
     for path in MODEL.iterdir():
         if path.name != "model.safetensors":
@@ -120,7 +120,7 @@ def weights_alone(args) -> None:
 
 
 class Engine:
-    """llama.cpp over one file."""
+    """Runs one file in llama.cpp."""
 
     def __init__(self, path: Path):
         import llama_cpp
@@ -136,7 +136,7 @@ class Engine:
         self.vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
 
     def logits(self, tokens: list[int]):
-        """After each token of a window that is read from an empty state."""
+        """The logits after each token of a window, starting from an empty state."""
         import numpy as np
 
         lib, batch = self.lib, self.batch
@@ -170,7 +170,7 @@ def as_run(args) -> None:
     divergence = {name: [] for name in TYPES}
     same, loss, reference_loss = {n: [] for n in TYPES}, {n: [] for n in TYPES}, []
     for window in windows:
-        # The last 255 predictions of a window count.
+        # Only the last 255 predictions of a window count.
         counted, following = slice(256, 511), np.array(window[257:])
         r = log_softmax(reference.logits(window)[counted])
         reference_loss += list(-r[np.arange(255), following])
@@ -200,9 +200,9 @@ def main() -> None:
     for name in ("llama", "work", "texts", "kinglet"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=24576)
-    parser.add_argument("--llama-python", type=Path, default=sys.executable, help="has llama_cpp, gguf and numpy")
-    parser.add_argument("--torch-python", type=Path, default=sys.executable, help="has torch and transformers")
-    parser.add_argument("--step", help="one of the steps alone, in this process")
+    parser.add_argument("--llama-python", type=Path, default=sys.executable, help="Python with llama_cpp, gguf and numpy")
+    parser.add_argument("--torch-python", type=Path, default=sys.executable, help="Python with torch and transformers")
+    parser.add_argument("--step", help="run only this step, in this process")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     steps = {"convert": convert, "quantize": quantize, "weights_alone": weights_alone, "as_run": as_run}

@@ -1,12 +1,12 @@
-"""Writes the texts that the table of quantized quality is made with, from the demo models' corpus.
+"""Writes the texts for measuring the quality of quantized models, from the demo models' corpus.
 
     python quality_text.py --corpus CORPUS --out DIR
 
-  calibration.txt   documents that the demo models were trained on: what a quantizer may look at
-  evaluation.txt    documents that were held out of training (and so of calibration): what is measured on
-  wikitext.txt      WikiText-2, test split: far from anything that the models were trained on, or calibrated with
+  calibration.txt   documents that the demo models were trained on, for calibration
+  evaluation.txt    documents that were held out of training (and so of calibration), for measuring
+  wikitext.txt      WikiText-2, test split: very different from the training and calibration texts
 
-All kinds of documents have the same share of characters. The held-out documents are those of models/demo/train/corpus.py,
+Each kind of document has the same share of characters. The held-out documents are those of models/demo/train/corpus.py,
 chosen by a hash of their text, so the two texts can't share a document.
 """
 
@@ -29,7 +29,7 @@ def chat_text(messages: list[dict]) -> str:
 
 
 def mix(kinds: dict[str, list[str]], characters: int, rng: random.Random) -> str:
-    """Documents of all kinds in turn until each kind has its share of the characters."""
+    """Takes documents of all kinds in turn until each kind has its share of the characters."""
     share = characters // len(kinds)
     chosen = []
     for documents in kinds.values():
@@ -64,7 +64,7 @@ def main() -> None:
     for part, seed in ((train, 1), (held, 2)):
         chats = stories.story_chats(part["stories"][:2000], 1, random.Random(seed))
         part["story_chat"] = [chat_text(chat) for chat in chats]
-    # Passages, not whole books: a text with two books in it would be about two things.
+    # Passages instead of whole books, which would make the text one-sided.
     for kind, texts in (("books", children), ("prose", corpus.prose(args.corpus, 25))):
         long, held[kind] = corpus.books(texts)
         train[kind] = [text[i : i + 8000] for text in long for i in range(0, len(text) - 7999, 40_000)]

@@ -1,7 +1,7 @@
-"""Random weights that exercise everything: no norm is all ones, no bias zero, no gate idle.
+"""Random weights that exercise everything: no norm of only ones, no zero bias, no inactive gate.
 
-The scales follow the shapes (1/sqrt(fan_in)), the recurrent parameters are drawn around what trained models
-have (decay rates, time steps, gate biases), and the head is scaled so that the logits have a given spread.
+The scales follow the shapes (1/sqrt(fan_in)), the recurrent parameters are drawn around the values in trained models
+(decay rates, time steps, gate biases), and the head is scaled so that the logits have a given spread.
 """
 
 import math
@@ -64,7 +64,7 @@ _GAINS = {
 
 
 def randomize(model, case, seed):
-    """Draw every parameter of `model` from `seed`. Tied parameters are drawn once."""
+    """Draws every parameter of `model` from `seed`. Tied parameters are drawn once."""
     g = torch.Generator().manual_seed(seed)
     gains = {**_GAINS, **case.gains}
     with torch.no_grad():
@@ -75,8 +75,8 @@ def randomize(model, case, seed):
                     value = value * gain
             parameter.copy_(value)
         if model.config.tie_word_embeddings:
-            # With a positive final norm a tied head favours the token that was just read, and greedy decoding
-            # would repeat it for ever: give the norm's weights both signs.
+            # With a positive final norm, a tied head favours the token that was just read, and greedy decoding
+            # would repeat it forever: give the norm's weights both signs.
             weight = final_norm(model).weight
             weight.copy_(_normal(tuple(weight.shape), g))
 
@@ -87,14 +87,14 @@ def final_norm(model):
     for attribute in ("norm", "norm_f", "out_norm", "final_layernorm", "embedding_norm"):
         if hasattr(base, attribute):
             return getattr(base, attribute)
-    raise AssertionError(f"{type(base).__name__} has no final norm that this script knows")
+    raise AssertionError(f"{type(base).__name__} has no known final norm")
 
 
 def scale_logits(model, tokens, std):
-    """Scale the head (or, where it is tied to the embedding, the final norm) for a given logit spread."""
+    """Scales the head (or the final norm, if the head is tied to the embedding) for a given spread of the logits."""
     cap = getattr(model.config, "output_logit_soft_cap", None)
     with torch.no_grad():
-        # Undo the soft cap so that the scale is that of the head itself.
+        # Undo the soft cap to get the scale of the head itself.
         logits = model(input_ids=torch.tensor([tokens]), use_cache=False).logits
         if cap:
             logits = cap * torch.atanh((logits / cap).clamp(-0.999, 0.999))
@@ -114,7 +114,7 @@ def is_kept(case, name):
 
 
 def round_weights(model, case):
-    """Round the weights to the stored dtype, in place, staying f32."""
+    """Rounds the weights to the stored dtype, in place; they stay f32."""
     dtype = getattr(torch, case.dtype)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -1,10 +1,10 @@
-//! Building what tests run as programs or load as libraries.
+//! Builds what tests run as programs or load as libraries.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Builds the programs and libraries of the workspace in the profile that the running test was built in, into the same target folder, and gives
-/// that folder's subfolder with the products. Panics when they do not build.
+/// Builds the workspace's programs and libraries in the profile of the running test, in the same
+/// target folder, and returns the folder of the products. Panics if the build fails.
 pub fn build() -> PathBuf {
     // target/PROFILE/deps/TEST-HASH
     let test = std::env::current_exe().unwrap();
@@ -15,8 +15,8 @@ pub fn build() -> PathBuf {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    // All that `cargo test --workspace` selects, so that dependencies have the features that they have there. A package by itself would have
-    // others, and nearly everything would be compiled once more.
+    // Everything that `cargo test --workspace` selects, so that dependencies have the same
+    // features. A single package would have others, and nearly everything would be compiled again.
     build.args([
         "build",
         "--quiet",

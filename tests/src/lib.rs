@@ -1,4 +1,4 @@
-//! What the tests that cross crates share: the fixtures and how results are compared.
+//! Shared code of the tests: fixtures, and comparison of results.
 
 pub mod cargo;
 pub mod random;
@@ -19,7 +19,7 @@ pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
-/// A tiny random checkpoint with what the reference implementation makes of it.
+/// A tiny random checkpoint with the reference implementation's results.
 #[derive(Clone)]
 pub struct Case {
     /// `family/case`.
@@ -30,11 +30,11 @@ pub struct Case {
     pub tokens: Vec<u32>,
     /// Logits after each token, `[tokens, vocab]`.
     pub logits: Vec<f32>,
-    /// What follows the first [`Case::prompt`] tokens greedily.
+    /// Greedy continuation of the first [`Case::prompt`] tokens.
     pub greedy: Vec<u32>,
     /// Length of the prompt of `greedy`.
     pub prompt: usize,
-    /// What else is noted of it: seed, versions, formats.
+    /// Further metadata: seed, versions, formats.
     pub info: HashMap<String, String>,
 }
 
@@ -45,17 +45,19 @@ impl Case {
     }
 }
 
-/// Folders of fixtures that are no family: quantized checkpoints, by who quantized them.
+/// Folders of fixtures that are not families: quantized checkpoints, by their origin.
 const NO_FAMILIES: [&str; 2] = ["quantized", "foreign"];
 
-/// Where cases are and how many there must be at least: `committed` in `tests/fixtures`, or `others` in the folder `KINGLET_FIXTURES`, which is
-/// laid out in the same way: what `tests/reference/campaign.py` made, for one.
+/// The folder of the cases and their minimum number: `committed` in `tests/fixtures`, or `others`
+/// in the folder `KINGLET_FIXTURES`, which has the same layout (for example from
+/// `tests/reference/campaign.py`).
 fn root(committed: usize, others: usize) -> (PathBuf, usize) {
     let elsewhere = std::env::var_os("KINGLET_FIXTURES");
     elsewhere.map_or_else(|| (fixtures(), committed), |root| (root.into(), others))
 }
 
-/// Every unquantized case, by name: the committed ones, or those in the folder `KINGLET_FIXTURES`. Panics when there are suspiciously few.
+/// Every unquantized case, sorted by name: the committed ones, or those in the folder
+/// `KINGLET_FIXTURES`. Panics if there are too few.
 pub fn cases() -> Vec<Case> {
     let (root, least) = root(70, 1);
     let cases = in_folders(&root, families(&root));
@@ -70,8 +72,9 @@ fn families(root: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Every checkpoint that MLX converted, most of them quantized: `quantized/FAMILY-CASE`. The reference is `transformers` on the
-/// dequantized weights, in f32. Those in the folder `KINGLET_FIXTURES`, if any, where that is set.
+/// Every checkpoint converted by MLX, most of them quantized: `quantized/FAMILY-CASE`. The
+/// reference is `transformers` on the dequantized weights, in f32. If `KINGLET_FIXTURES` is set,
+/// those in that folder, if any.
 pub fn quantized_cases() -> Vec<Case> {
     let (root, least) = root(50, 0);
     let quantized = root.join("quantized");
@@ -132,7 +135,8 @@ fn case(name: String, folder: PathBuf, bytes: &[u8]) -> Case {
     Case { name, folder, tokens: ids("tokens"), logits, greedy: ids("greedy"), prompt, info }
 }
 
-/// `|got - expected| / |expected|` in the Euclidean norm; infinite when the lengths differ or something is not finite.
+/// `|got - expected| / |expected|` in the Euclidean norm; infinite if the lengths differ or an
+/// element is not finite.
 pub fn relative_l2(got: &[f32], expected: &[f32]) -> f64 {
     if got.len() != expected.len() || got.iter().any(|x| !x.is_finite()) {
         return f64::INFINITY;
@@ -144,7 +148,7 @@ pub fn relative_l2(got: &[f32], expected: &[f32]) -> f64 {
     (error / size).sqrt()
 }
 
-/// Index of the largest element; the first of equals.
+/// Index of the largest element; the first one on a tie.
 pub fn argmax(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (i, x) in logits.iter().enumerate() {

@@ -6,8 +6,9 @@
 //! head                an identity matrix, so that the "logits" are the op's output buffer
 //! ```
 //!
-//! Each [`Rig`] is compiled for every [`Target`] and run with every way to cut its sessions into steps; each result
-//! is held against what [`crate::reference`] makes of the sessions one by one. The rig itself knows no backend.
+//! Each [`Rig`] is compiled for every [`Target`] and run with every way to cut its sessions into
+//! steps; each result is compared with [`crate::reference`]'s for single sessions. The rig itself
+//! knows no backend.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,12 +25,12 @@ use crate::schedule::Schedule;
 use crate::target::{Target, targets};
 use crate::tensors::{Stored, Tensors};
 
-/// A plan in the making.
+/// A plan under construction.
 pub struct Rig {
     name: String,
-    /// How the tensors that come next are stored.
+    /// Storage type of the following tensors.
     pub stored: Stored,
-    /// What the tensors and inputs are drawn from; a test may draw from it too.
+    /// Source of the tensors and inputs; a test may use it too.
     pub random: Random,
     lengths: Vec<usize>,
     distinct: usize,
@@ -47,13 +48,13 @@ pub struct Rig {
 pub struct Input {
     /// Where the op finds it.
     pub buffer: BufferId,
-    /// What it holds for each token of all sessions, one session behind the other.
+    /// Its contents for each token of all sessions, one session after another.
     pub rows: Vec<Vec<f64>>,
 }
 
 impl Rig {
-    /// A bench with a session of each of these lengths. Weights are stored as `stored`; all randomness
-    /// comes from `name`.
+    /// Creates a rig with a session of each of these lengths. Weights are stored as `stored`;
+    /// `name` seeds all randomness.
     pub fn new(name: impl Into<String>, stored: Stored, lengths: &[usize]) -> Self {
         let name = format!("{}, {}, sessions {lengths:?}", name.into(), stored.name());
         Self {
@@ -78,7 +79,7 @@ impl Rig {
         self
     }
 
-    /// Draws `distinct` rows of inputs only; tokens beyond repeat them.
+    /// Draws only `distinct` rows of inputs; further tokens repeat them.
     pub fn distinct(mut self, distinct: usize) -> Self {
         self.distinct = distinct.min(self.distinct);
         self
@@ -94,7 +95,7 @@ impl Rig {
         (0..self.tokens()).map(|i| (i % self.distinct) as u32).collect()
     }
 
-    /// A buffer whose row for each token is `draw`n by element.
+    /// A buffer whose elements are drawn by `draw`.
     pub fn input(&mut self, width: usize, mut draw: impl FnMut(&mut Random) -> f64) -> Input {
         let random = &mut self.random;
         let mut row = || (0..width).map(|_| draw(random)).collect();
@@ -112,7 +113,7 @@ impl Rig {
         Input { buffer, rows }
     }
 
-    /// A buffer in a slot of its own.
+    /// A buffer in its own slot.
     pub fn buffer(&mut self, name: &'static str, width: usize) -> BufferId {
         let slot = self.buffers.len();
         self.buffers.push(Buffer { name, width, slot });
@@ -129,7 +130,7 @@ impl Rig {
         format!("{what}.{}", self.count)
     }
 
-    /// A tensor whose elements are `draw`n.
+    /// A tensor whose elements are drawn by `draw`.
     pub fn tensor(
         &mut self,
         shape: &[usize],
@@ -142,7 +143,8 @@ impl Rig {
         TensorSpec::new(name, shape)
     }
 
-    /// A matrix that keeps the size of what it is multiplied with. It is a part of a larger tensor as often as not.
+    /// A matrix that preserves the magnitude of its input. In half of the cases it is part of a
+    /// larger tensor.
     pub fn matrix(&mut self, rows: usize, cols: usize) -> Matrix {
         let fused = self.random.between(0, 1) == 1;
         let (before, after) =
@@ -152,7 +154,7 @@ impl Rig {
         Matrix { tensor, row_offset: before, rows, cols }
     }
 
-    /// A matrix, with a bias if there should be one.
+    /// A matrix, optionally with a bias.
     pub fn linear(&mut self, rows: usize, cols: usize, bias: bool) -> spec::Linear {
         let weight = self.matrix(rows, cols);
         let bias = bias.then(|| self.tensor(&[rows], Random::normal));
@@ -195,7 +197,7 @@ impl Rig {
         self.ops.push(op);
     }
 
-    /// Rows that an embedding of this rig must have if the output to be read is `width` wide.
+    /// Minimum number of embedding rows if the output to read is `width` wide.
     pub fn vocab(&self, width: usize) -> usize {
         self.distinct.max(width)
     }
@@ -222,7 +224,7 @@ impl Rig {
         let mut ops = Vec::new();
         for (i, (buffer, mut values)) in std::mem::take(&mut self.inputs).into_iter().enumerate() {
             let width = self.buffers[buffer.0].width;
-            // Rows of ids that no session has.
+            // Rows for ids that occur in no session.
             values.resize(vocab * width, 0.0);
             let name = format!("table.{i}");
             self.tensors.push(&name, &[vocab, width], Stored::F32, &values);
@@ -251,9 +253,9 @@ impl Rig {
         }
     }
 
-    /// Holds the buffer `output` against the reference: on every target, for several ways to cut the sessions into
-    /// steps, each element must satisfy `|got - expected| <= bound * (rms + |expected|)`, where `rms` is taken over
-    /// all that is expected.
+    /// Compares the buffer `output` with the reference on every target, for several ways to cut the
+    /// sessions into steps. Each element must satisfy `|got - expected| <= bound * (rms +
+    /// |expected|)`, where `rms` is over all expected elements.
     pub fn check(mut self, output: BufferId) {
         let head = self.identity(output);
         Bench { copied: Some(output), ..self.finish(head) }.check();
@@ -268,12 +270,13 @@ pub struct Bench {
     lengths: Vec<usize>,
     ids: Vec<u32>,
     bound: f64,
-    /// The buffer that the head copies, if that is all it does.
+    /// The buffer that the head copies, if it does nothing else.
     copied: Option<BufferId>,
 }
 
 impl Bench {
-    /// What the reference makes of each session, `[sessions][T, vocab]`, or `[T, width]` of a buffer that is copied.
+    /// The reference's result for each session, `[sessions][T, vocab]`, or `[T, width]` of a copied
+    /// buffer.
     pub fn expected(&self) -> Vec<Rows> {
         let one = |session: Range<usize>| {
             let tokens = &self.ids[session];
@@ -307,8 +310,8 @@ impl Bench {
             .unwrap_or_else(|e| panic!("{} on {}: {e}", self.name, target.name))
     }
 
-    /// What each session's logits are in the end, `[rows, vocab]`; `wanted` says which are asked for, by session
-    /// and by its tokens in the step.
+    /// The final logits of each session, `[rows, vocab]`; `wanted` selects which are computed, by
+    /// session and by its tokens in the step.
     pub fn run(
         &self,
         executable: &dyn Executable,
@@ -353,7 +356,7 @@ impl Bench {
         let mut random = Random::named(&self.name);
         let (mut failures, mut worst_of_all) = (Vec::new(), 0.0f64);
         let few = std::env::var("KINGLET_TEST_ONLY").is_ok_and(|only| only == "subgroups");
-        // There are many of these, and the software adapter takes long for wide subgroups.
+        // There are many of these, and the software adapter is slow with wide subgroups.
         if few && !self.has_products() && !random.clone().between(0, 3).is_multiple_of(4) {
             return;
         }
@@ -385,7 +388,7 @@ impl Bench {
         );
     }
 
-    /// Whether what is tested has weights to multiply with, beside what brings in and out.
+    /// Whether the tested op multiplies with weights, apart from embedding and head.
     fn has_products(&self) -> bool {
         let mut tested =
             self.plan.ops.iter().filter(|op| !matches!(op, Op::Embed(_) | Op::Head(_)));
@@ -395,7 +398,8 @@ impl Bench {
         tested.clone().next().is_none() || tested.any(products)
     }
 
-    /// The largest `|got - expected| / (rms + |expected|)` and where it is; NaN if there is one in `got`.
+    /// The largest `|got - expected| / (rms + |expected|)` and its place; NaN if `got` contains
+    /// one.
     pub fn worst(&self, got: &[Vec<f32>], expected: &[Vec<Vec<f64>>], rms: f64) -> (f64, String) {
         let (mut worst, mut place) = (0.0f64, String::new());
         for (session, (got, expected)) in got.iter().zip(expected).enumerate() {

@@ -1,17 +1,17 @@
-//! How the tokens of some sessions are cut into steps.
+//! Schedules: how to cut the tokens of some sessions into steps.
 
 use crate::random::Random;
 
 /// Steps, each a list of `(session, tokens)`.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// For messages.
+    /// Name for messages.
     pub name: String,
-    /// In each step a session occurs once at most.
+    /// A session occurs at most once in a step.
     pub steps: Vec<Vec<(usize, usize)>>,
 }
 
-/// Lengths around those at which backends change their way of computing.
+/// Lengths around those at which backends switch algorithms.
 const LENGTHS: &[usize] = &[1, 2, 3, 4, 5, 7, 8, 9, 16, 31, 63, 64, 65, 100];
 
 impl Schedule {
@@ -20,7 +20,7 @@ impl Schedule {
         Self { name: "whole".into(), steps: vec![lengths.iter().copied().enumerate().collect()] }
     }
 
-    /// One session after the other, `chunk` tokens at a time.
+    /// One session after another, `chunk` tokens at a time.
     pub fn apart(lengths: &[usize], chunk: usize) -> Self {
         let mut steps = Vec::new();
         for (session, &length) in lengths.iter().enumerate() {
@@ -31,8 +31,8 @@ impl Schedule {
         Self { name: format!("apart by {chunk}"), steps }
     }
 
-    /// Steps of some sessions in any order, each with a length of its own, until all are through: sessions meet
-    /// at different positions.
+    /// Steps of some sessions in random order, each with its own length, until all are done:
+    /// sessions meet at different positions.
     pub fn ragged(lengths: &[usize], random: &mut Random) -> Self {
         let mut left = lengths.to_vec();
         let mut steps = Vec::new();
@@ -48,12 +48,12 @@ impl Schedule {
         Self { name: format!("ragged {steps:?}"), steps }
     }
 
-    /// The schedules that target number `index` is tried with. Between them the targets see every way to cut.
+    /// The schedules for target number `index`. Together the targets cover every way to cut.
     pub fn several(lengths: &[usize], index: usize, random: &mut Random) -> Vec<Self> {
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let mut all = vec![Self::whole(lengths)];
         if longest > 1 {
-            // Token by token costs a step for each: not for long sequences on every target.
+            // Token by token needs a step per token: not for long sequences on every target.
             let smallest = if longest <= 48 || index.is_multiple_of(3) { 1 } else { 5 };
             let chunks = [smallest, 3, 7, 8, 9, 63, 64, 65];
             all.push(Self::apart(lengths, chunks[index % chunks.len()].min(longest)));

@@ -1,9 +1,11 @@
-//! What the tests run on: this is the one place that knows which backends there are.
+//! The targets that tests run on. Only this module knows which backends there are.
 //!
-//! Without an adapter for wgpu a test says so on the error stream; with `KINGLET_REQUIRE_WGPU=1` in the environment, as in CI,
-//! it fails. `KINGLET_TEST_ADAPTER=N` names the adapter; with `KINGLET_TEST_ONLY=wgpu` ops run on nothing else,
-//! with `KINGLET_TEST_ONLY=subgroups` on nothing but kernels that add up within subgroups where they can, cut in fewer ways, and one in four of
-//! what has no weights to multiply with; with `KINGLET_TEST_ONLY=neon`, or another instruction set, on nothing but that.
+//! Without an adapter for wgpu a test prints a note to standard error; with
+//! `KINGLET_REQUIRE_WGPU=1` in the environment, as in CI, it fails. `KINGLET_TEST_ADAPTER=N`
+//! selects the adapter. `KINGLET_TEST_ONLY=wgpu` runs ops only there. `KINGLET_TEST_ONLY=subgroups`
+//! runs them only on kernels that reduce within subgroups, if possible, cut in fewer ways, and one
+//! in four of those without weights. `KINGLET_TEST_ONLY=neon`, or another instruction set, runs
+//! them only on that.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,21 +18,22 @@ use kinglet::{Activations, Backend, Isa, ModelOptions};
 
 use crate::tensors::{Stored, Tensors};
 
-/// A backend with its options, and how near to the oracle it must come.
+/// A backend with its options, and the required accuracy relative to the reference.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// For messages.
+    /// Name for messages.
     pub name: String,
     /// Backend, instruction set, threads.
     pub options: ModelOptions,
-    /// Bound on the relative error of one op whose sums are short; see [`Rig::check`](crate::rig::Rig::check).
+    /// Bound on the relative error of one op with short sums; see
+    /// [`Rig::check`](crate::rig::Rig::check).
     pub bound: f64,
-    /// Whether only products with weights differ from those of another target.
+    /// Whether only products with weights differ from another target's.
     pub products_only: bool,
 }
 
-/// Everything that an op must give the same results on: on the CPU every instruction set that the processor has,
-/// with 1, 2 and 3 threads; on wgpu each way to add up within a workgroup, and each precision.
+/// Every target on which an op must give the same results: on the CPU every supported instruction
+/// set, with 1, 2 and 3 threads; on wgpu each reduction and each precision.
 pub fn targets() -> Vec<Target> {
     let only = std::env::var("KINGLET_TEST_ONLY").unwrap_or_default();
     let only_wgpu = ["wgpu", "subgroups"].contains(&&*only);
@@ -64,8 +67,8 @@ pub fn targets() -> Vec<Target> {
         ..target.clone()
     };
     targets.extend(wgpu.iter().map(exact));
-    // The fastest that the device has: weights and activations in f16 where there are many tokens. Each is off by 2^-11 of itself, and so is
-    // each of up to 64 sums.
+    // The fastest arithmetic of the device: weights and activations in f16 for many tokens. Each
+    // has a relative error of 2^-11, and so has each of up to 64 sums.
     targets.extend(wgpu.into_iter().take(1).map(|target| Target {
         name: format!("{} in f16", target.name),
         bound: HALF_BOUND,
@@ -78,10 +81,10 @@ pub fn targets() -> Vec<Target> {
 /// Bound on the relative error of one op in f16.
 const HALF_BOUND: f64 = 1e-2;
 
-/// The ways to run on wgpu, none where there is no adapter.
+/// The targets on wgpu; none without an adapter.
 pub fn wgpu_targets() -> Vec<Target> {
     let Some(adapter) = adapter() else { return Vec::new() };
-    // What the self-test does is tested by itself.
+    // The self-test has its own tests.
     let options = ModelOptions::new().backend(Backend::Wgpu).adapter(adapter).self_test(false);
     let target = |name: &str, avoid: bool| Target {
         name: name.into(),
@@ -98,13 +101,13 @@ pub fn wgpu_targets() -> Vec<Target> {
     targets
 }
 
-/// Nothing, in tests that were built without wgpu.
+/// No targets in tests built without wgpu.
 #[cfg(not(feature = "wgpu"))]
 fn adapter() -> Option<usize> {
     None
 }
 
-/// The number of the adapter that tests run on.
+/// Index of the adapter for tests.
 #[cfg(feature = "wgpu")]
 fn adapter() -> Option<usize> {
     static ADAPTER: OnceLock<Option<usize>> = OnceLock::new();
@@ -118,14 +121,14 @@ fn adapter() -> Option<usize> {
             let list: Vec<_> = all.iter().map(ToString::to_string).collect();
             let text = format!("NOTHING RUNS ON WGPU HERE: no usable adapter among {list:?}\n");
             assert!(std::env::var_os("KINGLET_REQUIRE_WGPU").is_none(), "{text}");
-            // Past the capture of passing tests' output.
+            // Bypasses the capture of passing tests' output.
             let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
         }
         found.map(|adapter| adapter.index)
     })
 }
 
-/// Something small that keeps the target's device open.
+/// A small executable that keeps the target's device open.
 fn hold(target: &Target) -> Box<dyn Executable> {
     let mut tensors = Tensors::default();
     tensors.push("one", &[1, 1], Stored::F32, &[1.0]);

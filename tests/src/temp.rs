@@ -1,10 +1,10 @@
-//! Folders that a test fills as it likes and that vanish behind it.
+//! Temporary folders for tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A folder of its own; it and all in it are removed with the value.
+/// A temporary folder, removed with its contents when dropped.
 #[derive(Debug)]
 pub struct TempDir(PathBuf);
 
@@ -30,7 +30,7 @@ impl TempDir {
         copy
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }

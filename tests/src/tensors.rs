@@ -1,9 +1,9 @@
-//! Tensors in memory as a safetensors file, for models and ops that are made up by a test.
+//! Tensors in memory as a safetensors file, for generated models and ops.
 
 use half::{bf16, f16};
 use kinglet::weights::{Source, Weights};
 
-/// How the elements of a tensor are stored.
+/// Storage type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// binary32.
@@ -15,7 +15,7 @@ pub enum Stored {
 }
 
 impl Stored {
-    /// Every way that matrices can be stored.
+    /// Every type for matrices.
     pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
 
     /// Its name in a safetensors header.
@@ -27,7 +27,7 @@ impl Stored {
         }
     }
 
-    /// The value that is stored for `x`.
+    /// The value stored for `x`.
     pub fn round(self, x: f64) -> f64 {
         match self {
             Self::F32 => f64::from(x as f32),
@@ -45,7 +45,7 @@ impl Stored {
     }
 }
 
-/// Tensors that will be a file.
+/// Tensors of a file under construction.
 #[derive(Clone, Debug, Default)]
 pub struct Tensors {
     entries: Vec<String>,
@@ -73,7 +73,7 @@ impl Tensors {
         ));
     }
 
-    /// The file; its data begins at an offset that is 1 more than a multiple of 64, as nothing may rely on
+    /// The file. Its data starts at an offset of 1 plus a multiple of 64, since nothing may rely on
     /// alignment.
     pub fn file(&self) -> Vec<u8> {
         let mut header = format!("{{{}}}", self.entries.join(","));

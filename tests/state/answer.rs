@@ -10,7 +10,7 @@ use kinglet_tests::case_named;
 
 use crate::{cpu, open};
 
-/// Without a tokenizer, and without anything that would end an answer.
+/// Defaults without a tokenizer and without any stop condition.
 pub(crate) fn ids() -> AnswerDefaults {
     AnswerDefaults::default()
 }
@@ -23,7 +23,7 @@ pub(crate) fn tiny() -> Model {
     open(&case_named("granitemoehybrid/mixed"), &cpu().threads(1))
 }
 
-/// All of an answer.
+/// A complete answer.
 pub(crate) struct Whole {
     pub(crate) events: Vec<Event>,
     pub(crate) end: AnswerEnd,
@@ -55,7 +55,7 @@ pub(crate) fn whole(
     Ok(Whole { events, end, text, tokens: given })
 }
 
-/// An answer to `prompt` in a session of its own, and that session.
+/// An answer to `prompt` in a new session, and that session.
 pub(crate) fn ask(
     model: &Model,
     defaults: &AnswerDefaults,
@@ -103,7 +103,7 @@ fn the_context_is_full_when_prompt_and_answer_fill_it() {
                     (20 - prompt, EndReason::ContextFull)
                 );
                 assert_eq!(session.tokens(), [&tokens[..], &all.tokens].concat());
-                // The bound that was asked for is told where both are reached.
+                // If both bounds are reached, the requested one is reported.
                 let options = options.max_tokens(20 - prompt);
                 let (all, _) = ask(model, &ids(), make(tokens.clone()), &options).unwrap();
                 assert_eq!((all.tokens.len(), all.end.reason), (20 - prompt, EndReason::MaxTokens));
@@ -118,7 +118,7 @@ fn the_context_is_full_when_prompt_and_answer_fill_it() {
             assert!(is, "{count}: {error}");
         }
     }
-    // What goes on from a session counts what it holds.
+    // A continuation counts the tokens that the session holds.
     let mut session = bounded.session().unwrap();
     session.feed(&[1; 15]).unwrap();
     let mut answer = Answer::new(&session, &ids(), AnswerPrompt::after([2, 3]), &greedy()).unwrap();
@@ -129,7 +129,7 @@ fn the_context_is_full_when_prompt_and_answer_fill_it() {
 }
 
 #[test]
-fn rotary_positions_end_where_the_model_was_made_for() {
+fn rotary_models_stop_at_their_context() {
     let model = open(&case_named("qwen3/plain"), &cpu().threads(1));
     let options = greedy().max_tokens(300);
     let (all, _) = ask(&model, &ids(), AnswerPrompt::text([1]), &options).unwrap();
@@ -137,7 +137,7 @@ fn rotary_positions_end_where_the_model_was_made_for() {
     let options = options.context(Context::Unlimited);
     let (all, _) = ask(&model, &ids(), AnswerPrompt::text([1]), &options).unwrap();
     assert_eq!((all.tokens.len(), all.end.reason), (300, EndReason::MaxTokens));
-    // Recurrent layers have no end.
+    // Recurrent layers have no limit.
     let model = open(&case_named("mamba2/plain"), &cpu().threads(1));
     let options = greedy().max_tokens(300);
     let (all, _) = ask(&model, &ids(), AnswerPrompt::text([1]), &options).unwrap();
@@ -181,14 +181,14 @@ fn a_stop_token_ends_it_and_is_not_in_the_session() {
         assert_eq!(all.end.reason, EndReason::StopToken(stop));
         assert_eq!(session.tokens(), [&prompt[..], &plain.tokens[..first]].concat());
     }
-    // The model's own are left out, those that were asked for are not.
+    // The model's own stops are ignored, requested ones are not.
     let ignoring = options.clone().ignore_eos(true);
     let (all, _) = ask(&model, &own, AnswerPrompt::text(prompt), &ignoring).unwrap();
     assert_eq!((all.tokens, all.end.reason), (plain.tokens.clone(), EndReason::MaxTokens));
     let ignoring = ignoring.stop_token(stop);
     let (all, _) = ask(&model, &own, AnswerPrompt::text(prompt), &ignoring).unwrap();
     assert_eq!(all.end.reason, EndReason::StopToken(stop));
-    // Without its last token where nobody goes on.
+    // Without its last token, if nothing continues.
     let left = options.keep_last(false);
     let (all, session) = ask(&model, &ids(), AnswerPrompt::text(prompt), &left).unwrap();
     assert_eq!(session.tokens(), [&prompt[..], &all.tokens[..11]].concat());
@@ -223,7 +223,7 @@ fn a_stop_string_ends_it_wherever_tokens_are_cut() {
         assert_eq!((ignored.text, ignored.end.reason), (plain.text.clone(), EndReason::MaxTokens));
     }
     assert!(across > 3);
-    // What may still become one is held back, and comes with the last token.
+    // Text that may still become a stop string is held back, and comes with the last token.
     let end = plain.text.char_indices().nth_back(2).unwrap().0;
     let half = format!("{}\u{1}", &plain.text[end..]);
     let (all, _) =
@@ -232,7 +232,7 @@ fn a_stop_string_ends_it_wherever_tokens_are_cut() {
         (all.text, all.end.text, all.end.reason),
         (plain.text, "".into(), EndReason::MaxTokens)
     );
-    // They are text.
+    // Stop strings are text.
     let error = ask(&model, &ids(), prompt, &options.stop_string("x")).map(drop).unwrap_err();
     assert!(matches!(error, AnswerError::NoTokenizer { .. }), "{error}");
 }
@@ -262,7 +262,7 @@ fn text_held_back_comes_with_the_end_of_an_answer_that_was_stopped() {
 }
 
 #[test]
-fn what_can_t_be_is_told() {
+fn impossible_requests_are_errors() {
     let model = tiny();
     let vocab = model.vocab();
     let begin = |session: &mut Session, prompt: AnswerPrompt| {
@@ -302,14 +302,14 @@ fn a_session_that_is_used_otherwise_is_noticed() {
         session.reset().unwrap();
         let error = answer.next(&mut session, None).unwrap_err();
         assert!(matches!(error, AnswerError::SessionUsed), "{error}");
-        // Also where it holds as many tokens again, if guesses are on their way.
+        // Also if it holds as many tokens again, with guesses in flight.
         session.feed(&vec![1; before]).unwrap();
         if lookup > 0 {
             let error = answer.next(&mut session, None).unwrap_err();
             assert!(matches!(error, AnswerError::SessionUsed), "{error}");
         }
         session.feed(&[1]).unwrap();
-        // To end it is possible, and leaves the session to the others.
+        // Stopping it is possible, and leaves the session usable.
         answer.stop().unwrap();
         let Some(Event::End(end)) = answer.next(&mut session, None).unwrap() else {
             panic!("no end")

@@ -1,4 +1,5 @@
-//! Answers one after the other: what the next turn finds in session and cache, and that nothing depends on how an answer is driven.
+//! Consecutive answers: what the next turn finds in session and cache; the result must not depend
+//! on how an answer is driven.
 
 use kinglet::answer::{Answer, AnswerOptions, AnswerPrompt, Context, EndReason, Event, Sampling};
 use kinglet::speculate::DraftModel;
@@ -31,16 +32,17 @@ fn the_next_turn_computes_what_is_new() {
         let cut = turn(&mut session, talk(&[&first]), &options);
         let stats = cut.end.stats;
         assert_eq!((stats.prompt, stats.reused, stats.computed), (70, 0, 70), "{}", case.name);
-        // Cut off: the next prompt has all of it, and something behind.
+        // Cut off: the next prompt contains all of it, and more.
         let second = turn(&mut session, talk(&[&first, &cut.tokens, &new]), &options);
         assert_eq!((second.end.stats.reused, second.end.stats.computed), (81, 9), "{}", case.name);
-        // The last token is another one in the next prompt: what was before it is there, in another session too.
+        // The last token differs in the next prompt: the state before it is reused, in another
+        // session too.
         let mut other = model.session().unwrap();
         let mut changed = cut.tokens.clone();
         changed[10] = (changed[10] + 1) % model.vocab() as u32;
         let third = turn(&mut other, talk(&[&first, &changed, &new]), &options);
         assert_eq!(third.end.stats.reused, 80, "{}", case.name);
-        // Ended by a stop token: the template may write another one in its place.
+        // Ended by a stop token, which the template may replace.
         let stop = cut.tokens[6];
         let at = cut.tokens.iter().position(|&id| id == stop).unwrap();
         let options = options.stop_token(stop);
@@ -49,7 +51,7 @@ fn the_next_turn_computes_what_is_new() {
         let eos = (stop + 1) % model.vocab() as u32;
         let next = turn(&mut session, talk(&[&first, &ended.tokens[..at], &[eos], &new]), &options);
         assert_eq!(next.end.stats.reused, 70 + at, "{}", case.name);
-        // What it held is what would be computed.
+        // The session's state equals a computed one.
         let prompt = [&first[..], &ended.tokens[..at], &[eos], &new].concat();
         let (fresh, _) = ask(&model, &ids(), AnswerPrompt::text(prompt), &options).unwrap();
         assert_eq!(next.tokens, fresh.tokens, "{}", case.name);
@@ -68,10 +70,10 @@ fn without_a_cache_the_session_itself_is_gone_on_from() {
     let one = turn(talk(&[&[1, 2, 3]]));
     let two = turn(talk(&[&[1, 2, 3], &one.tokens, &[4]]));
     assert_eq!((two.end.stats.reused, two.end.stats.computed), (8, 1));
-    // Off the path: from the beginning.
+    // A different beginning: computed from the start.
     let three = turn(talk(&[&[1, 2, 3], &one.tokens]));
     assert_eq!((three.end.stats.reused, three.end.stats.computed), (0, 8));
-    // A plain continuation goes on from all of it.
+    // A plain continuation reuses everything.
     let four = turn(AnswerPrompt::after([]));
     let (long, _) =
         ask(&model, &ids(), talk(&[&[1, 2, 3], &one.tokens]), &greedy().max_tokens(10)).unwrap();
@@ -80,7 +82,7 @@ fn without_a_cache_the_session_itself_is_gone_on_from() {
 }
 
 #[test]
-fn it_goes_on_after_a_cancellation_in_the_prompt_and_in_the_answer() {
+fn a_session_continues_after_a_cancellation_in_the_prompt_or_the_answer() {
     let options = cpu().threads(1).chunk(64);
     let model = open(&case_named("granitemoehybrid/mixed"), &options);
     let prompt = tokens(&mut Random::named("cancel"), model.vocab(), 700);
@@ -101,7 +103,7 @@ fn it_goes_on_after_a_cancellation_in_the_prompt_and_in_the_answer() {
                 loop {
                     let mut next =
                         |session: &mut Session| answer.next(session, cached.then_some(&mut cache));
-                    // Before each event once.
+                    // Once before each event.
                     cancel.set();
                     let stopped = next(&mut session);
                     cancel.clear();
@@ -147,12 +149,12 @@ fn a_prompt_that_is_stopped_leaves_what_it_has_got_to() {
     assert_eq!((all.end.stats.reused, all.end.stats.computed), (64, 636));
 }
 
-/// How an answer is driven.
+/// A way to drive an answer.
 #[derive(Clone, Copy, Debug)]
 enum Drive {
     Blocking,
     Async,
-    /// Others look at the session after each token.
+    /// The session is inspected after each token.
     Paused,
 }
 
@@ -190,7 +192,7 @@ fn drive(
     assert!(!session.is_poisoned());
     let held = [answer.tokens()[..].to_vec()].concat();
     assert!(session.tokens().ends_with(&held));
-    // The state, by what it makes of a next token.
+    // The state, compared by its logits for a next token.
     let logits = session.feed(&[1]).unwrap().to_vec();
     (answer.tokens().to_vec(), answer.reason().unwrap().clone(), logits)
 }
@@ -234,7 +236,7 @@ fn how_it_is_driven_and_what_guesses_change_nothing() {
 }
 
 #[test]
-fn random_numbers_go_on_from_answer_to_answer() {
+fn random_numbers_continue_from_answer_to_answer() {
     let model = tiny();
     let sampling = Sampling { temperature: Some(1.0), ..Sampling::new() };
     let options = AnswerOptions::new().sampling(sampling).seed(5);

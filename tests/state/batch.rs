@@ -1,4 +1,5 @@
-//! Sessions that generate together, join and leave: each has the answer that it would have alone, and leaves behind the same.
+//! Sessions that generate together, join and leave: each gets the answer that it would get alone,
+//! and the same final state.
 
 use kinglet::sampling::{Sampler, SamplerState, SamplingOptions};
 use kinglet::{
@@ -9,16 +10,17 @@ use kinglet_tests::{case_named, relative_l2};
 
 use crate::{cpu, everywhere, open, tokens};
 
-/// What one of them is to do.
+/// The task of a sequence.
 struct Wish {
     prompt: Vec<u32>,
     options: SamplingOptions,
     tokens: usize,
-    /// Step before which it joins.
+    /// The step before which it joins.
     joins: usize,
 }
 
-/// Some that join at different times, with prompts and answers of different lengths, greedy or drawn.
+/// Sequences that join at different times, with different prompt and answer lengths, greedy or
+/// sampled.
 fn wishes(vocab: usize, random: &mut Random, count: usize) -> Vec<Wish> {
     let drawn = || SamplingOptions {
         temperature: 0.9,
@@ -38,7 +40,7 @@ fn wishes(vocab: usize, random: &mut Random, count: usize) -> Vec<Wish> {
     (0..count).map(wish).collect()
 }
 
-/// The answer alone, and what it leaves behind.
+/// The answer alone, and its final state.
 fn alone(model: &Model, wish: &Wish, seed: u64) -> (Vec<u32>, Session, SamplerState) {
     let mut session = model.session().unwrap();
     session.feed(&wish.prompt).unwrap();
@@ -56,7 +58,7 @@ fn each_has_the_answer_that_it_would_have_alone() {
         let model = open(&case, &on.threads(2));
         let mut random = Random::named(&case.name);
         let wishes = wishes(model.vocab(), &mut random, if on.wgpu { 3 } else { 6 });
-        // Fewer places than sequences, and prompts cut by what fits into a step.
+        // Fewer places than sequences, and prompts cut to fit a step.
         let mut batch = Batch::new(&model, BatchOptions::new().sequences(4).step_tokens(13));
         let mut of_id: Vec<(SequenceId, usize)> = Vec::new();
         let mut answers = vec![Vec::new(); wishes.len()];
@@ -146,7 +148,7 @@ fn one_that_ends_doesnt_disturb_the_others() {
     assert_eq!(ends[1], (other, "finished".into()));
     assert_eq!(ends[2].0, full);
     assert!(ends[2].1.contains("20"), "{ends:?}");
-    // What was stopped has lost nothing: four tokens of its prompt were taken in, three were not.
+    // A stopped sequence loses nothing: four tokens of its prompt were fed, three were not.
     let mut gone = batch.leave(stopped).unwrap();
     assert_eq!((gone.session.tokens(), &gone.rest[..]), (&[1, 2, 3, 4][..], &[5, 6, 7][..]));
     cancel.clear();
@@ -171,7 +173,7 @@ fn what_cant_join_is_refused() {
     assert!(matches!(join(new(), &[]), Err(Error::NoLogits)));
     assert!(matches!(join(new(), &[1, u32::MAX]), Err(Error::TokenOutOfRange { .. })));
     assert!(matches!(join(new(), &[1; 10]), Err(Error::ContextFull { .. })));
-    // With logits, no prompt is needed, and no tokens need be wanted.
+    // With logits, no prompt and no tokens are needed.
     let mut fed = new();
     fed.feed(&[1, 2]).unwrap();
     let expected = {

@@ -1,4 +1,5 @@
-//! Keys and values as codes of 8 and 4 bits: less memory, a bounded error, and all else as it is.
+//! Keys and values as codes of 8 and 4 bits: less memory, a bounded error, everything else
+//! unchanged.
 
 use std::io::Cursor;
 
@@ -8,13 +9,14 @@ use kinglet_tests::{Case, case_named, relative_l2};
 
 use crate::{On, alone, cpu, device, open, rows_from, tokens};
 
-/// Each type with the share of memory that it takes where heads are whole groups, the bound on the relative L2 error of the logits against
-/// exact caches, and that between two ways to the same: a number at the edge of two codes may get the other one. Of all cases
-/// the worst came to a third of these.
+/// Each type with its fraction of memory if heads are whole groups, the bound on the relative L2
+/// error of the logits against exact caches, and the bound between two ways to the same result,
+/// where a number between two codes may get the other one. The worst of all cases reached a third
+/// of these.
 const TYPES: [(CacheType, f64, f64, f64); 2] =
     [(CacheType::Affine8, 36.0 / 128.0, 2e-2, 2e-3), (CacheType::Affine4, 20.0 / 128.0, 0.3, 0.05)];
 
-/// Models with attention: alone, behind norms, with a window, beside recurrent layers.
+/// Models with attention: alone, with norms, with a window, with recurrent layers.
 fn with_attention() -> Vec<Case> {
     let names = ["llama/plain", "qwen3/plain", "mistral/window", "granitemoehybrid/mixed"];
     names.map(case_named).into()
@@ -28,7 +30,7 @@ fn model(case: &Case, on: &On, of_type: CacheType) -> Model {
     open(case, &on.threads(2).activations(Activations::F32).cache_type(of_type))
 }
 
-/// The worst error so far, with what it is of.
+/// The worst error so far, and its case.
 struct Worst(f64, String);
 
 impl Worst {
@@ -92,7 +94,7 @@ fn memory_is_what_the_codes_take() {
             kinglet::plan::StateKind::KeyValue { head_dim, .. } => Some(head_dim),
             kinglet::plan::StateKind::Tensor { .. } => None,
         });
-        // A head's last group is as large as the others.
+        // A head's last group has full size.
         let padded = dim.unwrap().next_multiple_of(32) as f64 / dim.unwrap() as f64;
         assert!((less / whole / (share * padded) - 1.0).abs() < 1e-9, "{less} of {whole}");
     }
@@ -121,7 +123,7 @@ fn goes_back_forks_and_travels_as_exact_caches_do() {
                 session.rewind_and_replay(start.len()).unwrap();
                 let error = relative_l2(session.feed_all(rest).unwrap(), &first);
                 assert!(error <= noise, "{what}: rewound, {error:.2e}");
-                // What was stored is in the file, whoever reads it.
+                // The file holds what was stored, whatever reads it.
                 for other in &models {
                     let mut loaded = other.read_session(Cursor::new(&file)).unwrap().session;
                     let error = relative_l2(loaded.feed_all(rest).unwrap(), &first);

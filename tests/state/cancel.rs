@@ -77,12 +77,13 @@ fn memory_is_what_was_estimated() {
         assert_eq!(told.weights, model.weights().total_bytes(), "{}", case.name);
         let mut session = model.session().unwrap();
         session.feed(&case.tokens).unwrap();
-        // Caches grow by pages, so that they may hold more than the tokens need, but never less than is told.
+        // Caches grow by pages, so they may hold more than the tokens need, but never less than
+        // reported.
         let held = session.state_bytes() as u64;
         assert!(held >= told.state, "{}: {held} for {}", case.name, told.state);
         let more = estimate(&case.folder, &ModelOptions::new().backend(Backend::Cpu), length + 64)
             .unwrap();
-        // A window begins within a page and ends within one.
+        // A window starts within a page and ends within one.
         let spare = model.plan().states.iter().map(|state| match state.kind {
             StateKind::KeyValue { kv_heads, head_dim, window: Some(_), .. } => {
                 (2 * 2 * 64 * kv_heads * head_dim * 4) as u64

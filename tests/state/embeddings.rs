@@ -1,4 +1,5 @@
-//! Vectors in place of tokens: the same results where they are tokens' own, and a state like any other where they are not.
+//! Vectors in place of tokens: the same results if they are tokens' own, and an ordinary state if
+//! they are not.
 
 use std::io::Cursor;
 
@@ -24,7 +25,7 @@ fn the_vectors_of_tokens_do_what_the_tokens_do() {
         let mut session = model.session().unwrap();
         assert_near(session.feed_embeddings(&vectors).unwrap(), &expected, &what);
         assert!(session.tokens().iter().all(|&id| id >= FIRST_VECTOR_ID), "{what}");
-        // Equal vectors have equal ids, others have others.
+        // Equal vectors have equal ids, different ones different ids.
         for (i, j) in [(0, 1), (3, 20), (7, 39)] {
             let ids = session.tokens();
             assert_eq!(ids[i] == ids[j], all[i] == all[j], "{what}: {i}, {j}");
@@ -77,7 +78,7 @@ fn a_state_of_vectors_is_kept_and_brought_back_like_any_other() {
         );
         assert_near(fresh.last_logits().unwrap(), &expected, &what);
 
-        // A picture that differs in one place is another one.
+        // A picture that differs in one place is a different one.
         let mut differs = model.session().unwrap();
         differs.feed(&rest).unwrap();
         differs.feed_embeddings(&other).unwrap();
@@ -90,7 +91,7 @@ fn a_state_of_vectors_is_kept_and_brought_back_like_any_other() {
 }
 
 #[test]
-fn what_is_no_vector_is_refused_and_nothing_has_changed() {
+fn invalid_vectors_are_refused_and_change_nothing() {
     let case = case_named("mamba2/plain");
     let mut options = cpu().threads(1);
     options.context_limit = Some(10);
@@ -116,7 +117,7 @@ fn what_is_no_vector_is_refused_and_nothing_has_changed() {
     assert!(matches!(error, Error::TokenOutOfRange { .. }), "{error}");
     assert_eq!(session.tokens(), [5]);
     session.feed_embeddings(&vectors).unwrap();
-    // An id is no vector, and who has none can't compute them again.
+    // An id alone can't be computed again without its vector.
     let id = session.tokens()[2];
     assert!(matches!(session.feed(&[id]), Err(Error::TokenOutOfRange { .. })));
     session.mark().unwrap();
@@ -126,7 +127,7 @@ fn what_is_no_vector_is_refused_and_nothing_has_changed() {
     assert_eq!(session.rewind_and_replay(6).unwrap(), 1);
 }
 
-/// The hash of 31 bits that vectors were once known by.
+/// The 31-bit hash that identified vectors in the past.
 fn old_hash(vector: &[f32]) -> u32 {
     let bytes = vector.iter().flat_map(|x| x.to_le_bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -158,7 +159,7 @@ fn session_of(model: &Model, tokens: &[u32], vector: &[f32], after: &[u32]) -> S
 }
 
 #[test]
-fn vectors_that_were_made_to_look_alike_are_told_apart() {
+fn vectors_with_colliding_hashes_are_distinguished() {
     // With recurrent layers, and with attention alone, whose states can be cut.
     for name in ["granitemoehybrid/mixed", "llama/plain"] {
         let case = case_named(name);
@@ -173,7 +174,7 @@ fn vectors_that_were_made_to_look_alike_are_told_apart() {
         assert_eq!((own(&one), own(&other)), ((true, true), (true, true)));
         assert_ne!(one.tokens()[6], other.tokens()[6], "{name}");
 
-        // In memory, where what both begin with may be reused, and no more.
+        // In memory, where only the common prefix may be reused.
         let folder = tempfile::tempdir().unwrap();
         let mut options = PrefixCacheOptions::new();
         options.folder = Some(folder.path().into());
@@ -189,7 +190,7 @@ fn vectors_that_were_made_to_look_alike_are_told_apart() {
             assert_eq!(fresh.last_logits(), one.last_logits(), "{name} {place}");
         }
 
-        // A session's own way back.
+        // Rewinding a session.
         let mut session = session_of(&model, first, &pair[0], after);
         let mut empty = PrefixCache::new(&model, PrefixCacheOptions::new()).unwrap();
         assert!(empty.resume(&mut session, other.tokens()).unwrap() <= 6, "{name}");
@@ -206,7 +207,8 @@ fn vectors_that_were_made_to_look_alike_are_told_apart() {
             "{name}"
         );
 
-        // What a sampler has seen goes with it, and what only the other session holds is a vector without a name.
+        // The sampler's history travels too; a vector that only the other session holds is unknown
+        // there.
         let mut sampler = SamplerState::new(1);
         sampler.accept_all(one.tokens());
         sampler.accept_all(&[other.tokens()[6], 3]);
@@ -233,7 +235,7 @@ fn a_vector_keeps_its_identity_while_a_cache_has_it_on_disk_only() {
     cache.insert(&session).unwrap();
     cache.clear();
     drop(session);
-    // Others come meanwhile.
+    // Meanwhile other vectors arrive.
     let mut others = model.session().unwrap();
     let many: Vec<f32> = (0..100 * width).map(|_| random.normal() as f32).collect();
     others.feed_embeddings(&many).unwrap();

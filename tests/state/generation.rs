@@ -1,4 +1,5 @@
-//! Generating is sampling and feeding one token after the other, however far a device is ahead and wherever the answer ends.
+//! Generating equals sampling and feeding one token after another, however far a device runs ahead
+//! and wherever the answer ends.
 
 use kinglet::sampling::{Sampler, SamplingOptions};
 use kinglet::{Cancel, Error, GenerateOptions, Generation, Logits, Model, Retain, Run, Session};
@@ -10,10 +11,10 @@ use safetensors::SafeTensors;
 
 use crate::{device, everywhere, open, runs_on_device, tokens};
 
-/// A beginning that is neither a multiple of what a step holds nor of what is kept.
+/// A prompt length that is neither a multiple of the step size nor of the interval of kept states.
 const PROMPT: usize = 5;
 
-/// Where answers end: all around a window of steps under way, and around where states are kept to come back to.
+/// Ends of answers around the number of steps in flight, and around the positions of kept states.
 const ENDS: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 9, 15, 16, 17, 18, 19, 32, 34];
 
 fn ways() -> Vec<SamplingOptions> {
@@ -26,7 +27,7 @@ fn ways() -> Vec<SamplingOptions> {
 struct Reference {
     sampler: SamplingOptions,
     tokens: Vec<u32>,
-    /// Before each token, and after the last: what it was sampled from.
+    /// The logits that each token was sampled from, and those after the last.
     logits: Vec<Vec<f32>>,
     samplers: Vec<Sampler>,
 }
@@ -55,7 +56,7 @@ fn reference(model: &Model, case: &Case, options: &SamplingOptions, count: usize
     Reference { sampler: options.clone(), tokens, logits, samplers }
 }
 
-/// Whether a session, and the sampler, are what they are after `count` tokens of the answer.
+/// Checks that a session and the sampler are in the state after `count` tokens of the answer.
 fn check(
     session: &mut Session,
     sampler: &Sampler,
@@ -70,7 +71,7 @@ fn check(
     assert!(!session.is_poisoned(), "{what}");
     assert_eq!(session.last_logits(), Some(&all.logits[held][..]), "{what}: last logits");
     assert_eq!(sampler.state(), all.samplers[at].state(), "{what}: the sampler");
-    // The state, by what it makes of the next tokens.
+    // The state, compared by its logits for the next tokens.
     for next in held..(held + 2).min(all.tokens.len()) {
         let logits = session.feed(&[all.tokens[next]]).unwrap();
         assert_eq!(logits, all.logits[next + 1], "{what}: the state");
@@ -92,7 +93,7 @@ fn an_answer_can_end_anywhere() {
         for (way, options) in ways().into_iter().enumerate() {
             let all = reference(&model, &case, &options, 37);
             for (index, &end) in ENDS.iter().enumerate() {
-                // Each way with a third of the ends, and with other numbers of steps under way.
+                // Each way with a third of the ends, and with other numbers of steps in flight.
                 if on.wgpu && (index + way) % 3 != 0 {
                     continue;
                 }
@@ -140,7 +141,7 @@ fn a_limit_of_tokens_ends_it_without_more_steps() {
 }
 
 #[test]
-fn a_full_context_and_a_flag_stop_it_where_they_would_stop_single_steps() {
+fn a_full_context_and_a_flag_stop_where_single_steps_would() {
     for (case, on) in everywhere() {
         if !runs_on_device(&case) {
             continue;
@@ -275,7 +276,7 @@ fn going_back_copies_no_keys_and_values() {
     let case = kinglet_tests::case_named("llama/plain");
     let model = open(&case, &on.threads(1));
     let (mut session, prompt) = prompt(&model, &case);
-    // Somebody else holds the prompt: a cache of prefixes, say.
+    // Something else holds the prompt too, such as a prefix cache.
     session.mark().unwrap();
     let fork = session.fork().unwrap();
     let mut sampler = Sampler::new(SamplingOptions::greedy(), 0).unwrap();
@@ -286,7 +287,7 @@ fn going_back_copies_no_keys_and_values() {
     assert_eq!(session.retained_bytes(), logits, "the mark shares the session's cache");
     session.feed(&[1, 2, 3]).unwrap();
     assert_eq!(session.retained_bytes(), logits, "and goes on doing so");
-    // The fork has to go its own way, and the mark's positions are still there.
+    // The fork must diverge, and the mark's position must remain.
     let mut fork = fork;
     let mut sampler = Sampler::new(SamplingOptions::greedy(), 0).unwrap();
     let mut generation = fork.generate(&mut sampler, GenerateOptions::new());
@@ -299,7 +300,7 @@ fn going_back_copies_no_keys_and_values() {
     assert_eq!(take(&mut generation, 8), first);
 }
 
-/// The case `name` with its vocabulary repeated so often, in a folder: every token has so many equals.
+/// The case `name` with its vocabulary repeated `times`, so that every token has as many equals.
 fn repeated(name: &str, times: usize) -> (TempDir, Case) {
     let case = kinglet_tests::case_named(name);
     let vocab = case.vocab();
@@ -329,7 +330,7 @@ fn what_a_device_leaves_to_the_host_is_chosen_there() {
     let (_folder, case) = repeated("mamba2/plain", 40);
     let model = open(&case, &on.threads(1));
     assert!(model.vocab() > 3000);
-    // Nearly all tokens are candidates: more than a device puts in order.
+    // Nearly all tokens are candidates: more than a device sorts.
     let options = SamplingOptions { temperature: 3.0, top_p: 0.99, ..Default::default() };
     let all = reference(&model, &case, &options, 24);
     for end in [1, 2, 3, 5, 8, 20] {
@@ -341,7 +342,7 @@ fn what_a_device_leaves_to_the_host_is_chosen_there() {
         generation.finish().unwrap();
         check(&mut session, &sampler, &prompt, end, &all, &format!("{end} tokens"));
     }
-    // More candidates than there is room for are not even tried.
+    // More candidates than fit are not even tried.
     let options = SamplingOptions { top_k: 1025, ..Default::default() };
     let all = reference(&model, &case, &options, 6);
     let (mut session, _) = prompt(&model, &case);

@@ -1,4 +1,4 @@
-//! Snapshots, marks and rewinds: a session that went back is one that never went on.
+//! Snapshots, marks and rewinds: after going back, a session equals one that never continued.
 
 use kinglet::plan::StateKind;
 use kinglet::{Error, Model, ModelOptions, Retain};
@@ -11,7 +11,7 @@ fn is_recurrent(model: &Model) -> bool {
 }
 
 #[test]
-fn a_restored_session_goes_on_as_if_nothing_had_been() {
+fn a_restored_session_continues_unchanged() {
     for (case, on) in everywhere() {
         let model = open(&case, &on.threads(2));
         let mut random = Random::named(&case.name);
@@ -27,7 +27,8 @@ fn a_restored_session_goes_on_as_if_nothing_had_been() {
             let snapshot = session.snapshot().unwrap();
             let bytes = session.state_bytes();
             let first = session.feed_all(&way).unwrap().to_vec();
-            // Twice, since the first time must not use the snapshot up; between them it is far ahead elsewhere.
+            // Twice, since the first restore must not consume the snapshot; in between the session
+            // is far ahead elsewhere.
             for _ in 0..2 {
                 session.feed(&other).unwrap();
                 session.restore(&snapshot).unwrap();
@@ -52,7 +53,7 @@ fn a_restored_session_goes_on_as_if_nothing_had_been() {
 }
 
 #[test]
-fn a_snapshot_shares_its_memory_until_the_session_goes_on() {
+fn a_snapshot_shares_its_memory_until_the_session_continues() {
     for (case, on) in everywhere() {
         let model = open(&case, &on.threads(1));
         let mut session = model.session().unwrap();
@@ -66,7 +67,8 @@ fn a_snapshot_shares_its_memory_until_the_session_goes_on() {
         for state in &model.plan().states {
             match &state.kind {
                 StateKind::Tensor { shape } => tensors += 4 * shape.iter().product::<usize>(),
-                // 320 is the end of a page: the next one is not shared. A window may have left one behind.
+                // 320 is the end of a page: the next one is not shared. A window may have dropped
+                // one.
                 StateKind::KeyValue { kv_heads, head_dim, window: Some(_), .. } => {
                     page += 4 * 2 * kv_heads * head_dim * 64;
                 }
@@ -75,7 +77,7 @@ fn a_snapshot_shares_its_memory_until_the_session_goes_on() {
         }
         let retained = session.retained_bytes();
         if on.wgpu {
-            // A cache is shared as a whole: the session writes where the mark doesn't look.
+            // A cache is shared as a whole: the session writes past the mark's end.
             let tensors = model.session().unwrap().state_bytes();
             assert_eq!(retained, logits + tensors, "{} on {}", case.name, on.name);
             continue;
@@ -105,7 +107,7 @@ fn rewinding_reaches_what_was_retained_and_nothing_else() {
         session.mark().unwrap();
         let before = session.feed_all(&sequence[17..]).unwrap().to_vec();
         assert_near(&before, &rows_from(&model, &whole, 17), &case.name);
-        // The mark at 17 and the point at 50 made room.
+        // The mark at 17 and the point at 50 were dropped.
         assert_eq!(session.marks().collect::<Vec<_>>(), [100, 150, 200]);
         let reach = session.reach();
         let reached: Vec<usize> = (0..=220).filter(|&p| reach.contains(p)).collect();
@@ -167,7 +169,8 @@ fn replay_reaches_everything_and_computes_no_more_than_it_must() {
             let recurrent = is_recurrent(&model);
             let expected = match target {
                 0 | 150 => 0,
-                // Interval points have no logits where only the last were asked for: the last token is computed again.
+                // Interval points have no logits if only the last were wanted: the last token is
+                // computed again.
                 _ if recurrent => target - (target - 1) / 32 * 32,
                 _ => computed,
             };
@@ -206,7 +209,8 @@ fn forks_keep_their_own_marks() {
         assert_near(fork.last_logits().unwrap(), row, "the mark's logits");
         let got = fork.feed_all(&sequence[40..]).unwrap();
         assert_near(got, &rows_from(&model, &whole, 40), &case.name);
-        // A snapshot of the fork keeps the marks of what both begin with, in the session that it is restored into.
+        // A snapshot of the fork keeps the marks of the common prefix in the session that it is
+        // restored to.
         let snapshot = fork.snapshot().unwrap();
         session.restore(&snapshot).unwrap();
         assert_eq!(session.marks().collect::<Vec<_>>(), [40]);

@@ -1,4 +1,5 @@
-//! Recurrent tensors in half precision: half the memory, a bounded error, and all else as it is.
+//! Recurrent tensors in half precision: half the memory, a bounded error, everything else
+//! unchanged.
 
 use std::io::Cursor;
 
@@ -8,14 +9,15 @@ use kinglet_tests::{Case, relative_l2};
 
 use crate::{On, alone, everywhere, open, rows_from, tokens};
 
-/// The bound on the relative L2 error of the logits after 200 tokens. xlstm/plain is the worst of the fixtures with 1.6e-3.
+/// Bound on the relative L2 error of the logits after 200 tokens. xlstm/plain is the worst of the
+/// fixtures with 1.6e-3.
 const BOUND: f64 = 5e-3;
 
 fn model(case: &Case, on: &On, of_type: StateType) -> Model {
     open(case, &on.threads(2).activations(Activations::F32).state_type(of_type))
 }
 
-/// Bytes of recurrent tensors, without what a device's memory wants to be aligned to.
+/// Bytes of recurrent tensors, without a device's alignment.
 fn recurrent_bytes(model: &Model) -> usize {
     model.plan().state_bytes(0)
 }
@@ -36,7 +38,7 @@ fn takes_half_the_memory_and_keeps_to_its_bound() {
         let count = if on.wgpu { 60 } else { 200 };
         let sequence = tokens(&mut Random::named(&case.name), whole.vocab(), count);
         let expected = alone(&whole, &sequence);
-        // Token by token, so that every one of them rounds the state.
+        // Token by token, so that every token rounds the state.
         let mut session = half.session().unwrap();
         let mut got = Vec::new();
         for token in &sequence {
@@ -68,7 +70,7 @@ fn goes_back_forks_and_travels_as_whole_precision_does() {
         let (start, rest) = sequence.split_at(70);
         let mut session = half.session().unwrap();
         session.feed(start).unwrap();
-        // One more by itself: tensors that are there twice change places.
+        // One more token alone: double-buffered tensors swap.
         let (one, rest) = rest.split_at(1);
         session.feed(one).unwrap();
         let (snapshot, mut fork) = (session.snapshot().unwrap(), session.fork().unwrap());
@@ -78,7 +80,7 @@ fn goes_back_forks_and_travels_as_whole_precision_does() {
         assert_eq!(fork.feed_all(rest).unwrap(), first, "{what}: a fork");
         session.restore(&snapshot).unwrap();
         assert_eq!(session.feed_all(rest).unwrap(), first, "{what}: restored");
-        // What was stored is in the file, bit for bit; in whole precision it goes on too.
+        // The file holds what was stored, bit for bit; it can continue in full precision too.
         let mut loaded = half.read_session(Cursor::new(&file)).unwrap().session;
         assert_eq!(loaded.feed_all(rest).unwrap(), first, "{what}: loaded");
         let mut loaded = whole.read_session(Cursor::new(&file)).unwrap().session;

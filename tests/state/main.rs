@@ -1,4 +1,4 @@
-//! Sessions, and all that keeps, brings back, saves and reuses their state.
+//! Sessions, and everything that keeps, restores, saves and reuses their state.
 
 mod answer;
 mod answer_turns;
@@ -26,39 +26,42 @@ use kinglet_tests::random::Random;
 use kinglet_tests::target::wgpu_targets;
 use kinglet_tests::{Case, case_named, cases, relative_l2};
 
-/// The bound on the relative L2 error between two ways to the same f32 logits: each is within half of it.
+/// Bound on the relative L2 error between two ways to the same f32 logits: each is within half of
+/// it.
 pub(crate) const BOUND: f64 = 1e-5;
 
 /// What a session runs on.
 #[derive(Clone, Debug)]
 pub(crate) struct On {
-    /// For messages.
+    /// Name for messages.
     pub(crate) name: String,
     options: ModelOptions,
     pub(crate) wgpu: bool,
 }
 
 impl On {
-    /// Its options, with so many threads where threads compute.
+    /// Its options, with the given number of threads if it uses threads.
     pub(crate) fn threads(&self, threads: usize) -> ModelOptions {
         if self.wgpu { self.options.clone() } else { self.options.clone().threads(threads) }
     }
 }
 
-/// The processor.
+/// The CPU.
 pub(crate) fn cpu() -> On {
     On { name: "cpu".into(), options: ModelOptions::new().backend(Backend::Cpu), wgpu: false }
 }
 
-/// A device, if there is one: of its ways to compute the first, since a state knows nothing of them.
+/// A device, if there is one, with its first target, since states don't depend on the others.
 pub(crate) fn device() -> Option<On> {
     let target = wgpu_targets().into_iter().next()?;
-    // Few tokens and many are computed in the same precision then, so that all ways to a state agree.
+    // Few and many tokens are then computed in the same precision, so that all ways to a state
+    // agree.
     let options = target.options.activations(Activations::F32);
     Some(On { name: target.name, options, wgpu: true })
 }
 
-/// The cases that run on a device too: one for each kind of state and each mixture of kinds. The software adapter is slow.
+/// The cases that also run on a device: one for each kind of state and each mixture of kinds. The
+/// software adapter is slow.
 const ON_DEVICE: [&str; 6] = [
     "bamba/plain",
     "granitemoehybrid/mixed",
@@ -78,7 +81,7 @@ pub(crate) fn device_cases() -> Vec<Case> {
     ON_DEVICE.map(case_named).into()
 }
 
-/// The chosen cases on the processor, and some of them on a device.
+/// The chosen cases on the CPU, and some of them on a device.
 pub(crate) fn everywhere() -> Vec<(Case, On)> {
     let mut all: Vec<(Case, On)> = chosen().into_iter().map(|case| (case, cpu())).collect();
     if let Some(device) = device() {
@@ -87,7 +90,7 @@ pub(crate) fn everywhere() -> Vec<(Case, On)> {
     all
 }
 
-/// A case of each family, and each that has a window of its own or mixes kinds of layers.
+/// A case of each family, plus those with their own window or a mixture of layers.
 pub(crate) fn chosen() -> Vec<Case> {
     let all = cases();
     let mut chosen: Vec<Case> = Vec::new();
@@ -110,12 +113,12 @@ pub(crate) fn open(case: &Case, options: &ModelOptions) -> Model {
     Model::open(&case.folder, options).unwrap_or_else(|e| panic!("{}: {e}", case.name))
 }
 
-/// Tokens of a sequence that is none of the fixture's.
+/// Random tokens, different from the fixture's.
 pub(crate) fn tokens(random: &mut Random, vocab: usize, count: usize) -> Vec<u32> {
     (0..count).map(|_| random.between(0, vocab - 1) as u32).collect()
 }
 
-/// Logits after each of `tokens`, by a session of its own.
+/// Logits after each of `tokens`, in a new session.
 pub(crate) fn alone(model: &Model, tokens: &[u32]) -> Vec<f32> {
     model.session().unwrap().feed_all(tokens).unwrap().to_vec()
 }

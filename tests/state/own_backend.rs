@@ -1,4 +1,4 @@
-//! A model on a backend that is not the library's.
+//! A model on a backend from outside the library.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,5 @@
-//! The cache of prefixes: what it gives is what computing would, it reuses all that can be, and keeps to its bounds.
+//! The prefix cache: it gives the same as computing, reuses everything possible, and keeps its
+//! bounds.
 
 use kinglet::plan::StateKind;
 use kinglet::{Error, Model, ModelOptions, PrefixCache, PrefixCacheOptions, PrefixUse};
@@ -25,7 +26,7 @@ fn used(reused: usize, computed: usize) -> PrefixUse {
 }
 
 #[test]
-fn a_prompt_goes_on_from_the_longest_beginning_that_was_kept() {
+fn a_prompt_continues_from_the_longest_cached_prefix() {
     for (case, on) in everywhere() {
         let model = open(&case, &on.threads(2));
         let mut random = Random::named(&case.name);
@@ -43,11 +44,11 @@ fn a_prompt_goes_on_from_the_longest_beginning_that_was_kept() {
         assert_eq!(ask(&first, &[]), used(200, 0), "the same again");
         let longer = [&first[..], &[1, 2, 3]].concat();
         assert_eq!(ask(&longer, &[]), used(200, 3));
-        // What the session was is not lost when it has gone elsewhere.
+        // The session's state is not lost when it moves elsewhere.
         let other = tokens(&mut random, model.vocab(), 30);
         assert!(ask(&other, &[]).reused <= 1);
         assert_eq!(ask(&longer, &[]), used(203, 0));
-        // Off the path after a boundary, after a multiple of 64, and before either.
+        // Diverging after a boundary, after a multiple of 64, and before either.
         let off = |at: usize| {
             let mut prompt = first.clone();
             prompt[at] = (prompt[at] + 1) % model.vocab() as u32;
@@ -63,12 +64,12 @@ fn a_prompt_goes_on_from_the_longest_beginning_that_was_kept() {
                 .any(|state| matches!(state.kind, StateKind::KeyValue { window: Some(_), .. }));
             match (is_recurrent(&model), windowed) {
                 (true, _) => assert_eq!(got, used(kept, 200 - kept), "{} off at {at}", case.name),
-                // All that is equal, where no state is recurrent.
+                // Everything common, if no state is recurrent.
                 (false, false) => assert_eq!(got, used(at, 200 - at), "{} off at {at}", case.name),
                 (false, true) => assert!((kept..=at).contains(&got.reused), "{got:?}"),
             }
         }
-        // A prompt that ends where a kept one has a boundary: nothing is to be computed.
+        // A prompt that ends at a boundary of a kept one: nothing is computed.
         if is_recurrent(&model) {
             assert_eq!(ask(&first[..150], &[]), used(150, 0));
             assert_eq!(ask(&first[..20], &[]), used(20, 0));
@@ -86,7 +87,7 @@ fn many_conversations_share_one_cache() {
     for (case, on) in everywhere() {
         let model = open(&case, &on.threads(2));
         let mut random = Random::named(&case.name);
-        // Room for a few snapshots only, so that what is kept keeps changing.
+        // Room for only a few snapshots, so that the contents keep changing.
         let mut probe = model.session().unwrap();
         probe.feed(&tokens(&mut random, model.vocab(), 200)).unwrap();
         let bound = 4 * probe.state_bytes();
@@ -97,7 +98,7 @@ fn many_conversations_share_one_cache() {
         for turn in 0..24 {
             let which = random.between(0, talks.len() - 1);
             if random.between(0, 9) == 0 {
-                // A template that rewrites: the last tokens are others now.
+                // A template that rewrites: now the last tokens differ.
                 let keep = talks[which].len() - talks[which].len().min(random.between(1, 20));
                 talks[which].truncate(keep);
             }
@@ -135,7 +136,7 @@ fn the_least_recently_used_makes_room() {
     let model = open(&case, &ModelOptions::new().threads(1));
     let prompts: Vec<Vec<u32>> = (0..4).map(|i| vec![i, 1, 2, 3, 4]).collect();
     let state = model.session().unwrap().state_bytes();
-    // Tokens and logits are counted too: about three fit.
+    // Tokens and logits count too: about three fit.
     let one = state + 4 * model.vocab() + 1000;
     let mut cache = PrefixCache::new(&model, options(3 * one, 0)).unwrap();
     let mut ask = |i: usize| {
@@ -183,7 +184,7 @@ fn what_snapshots_share_is_counted_once() {
         let least = 10 * tensors + caches;
         let own = 10 * (4 * 640 + 500) + 8 * model.vocab();
         if on.wgpu {
-            // A cache has room for up to twice the positions, and so had those that it has outgrown.
+            // A cache has room for up to twice the positions, and so had those that it outgrew.
             let least = 10 * model.session().unwrap().state_bytes() + caches;
             let most = least + 3 * caches + own;
             assert!((least..most).contains(&stats.bytes), "{}: {stats:?} {least}", case.name);
@@ -194,7 +195,7 @@ fn what_snapshots_share_is_counted_once() {
 }
 
 #[test]
-fn a_prefill_that_was_stopped_goes_on_where_it_was() {
+fn a_stopped_prefill_continues_where_it_was() {
     for (case, on) in everywhere() {
         let model = open(&case, &on.threads(2));
         let prompt = tokens(&mut Random::named(&case.name), model.vocab(), 700);
@@ -231,7 +232,7 @@ fn what_does_not_belong_is_refused() {
     let bad = model.vocab() as u32;
     let error = cache.prefill(&mut session, &[1, 2, bad], &[2]).unwrap_err();
     assert!(matches!(error, Error::TokenOutOfRange { .. }), "{error:?}");
-    // Boundaries that are none are passed over, and no memory at all is a bound that can be kept to.
+    // Invalid boundaries are ignored, and no memory at all is a valid bound.
     let mut cache = PrefixCache::new(&model, options(0, 0)).unwrap();
     let prompt = [1, 2, 3, 4];
     assert_eq!(cache.prefill(&mut session, &prompt, &[0, 4, 9, usize::MAX]).unwrap().reused, 2);

@@ -1,4 +1,4 @@
-//! The cache of prefixes on disk: for later runs, bounded, and never trusted.
+//! The prefix cache on disk: for later runs, bounded, and never trusted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_later_run_goes_on_where_an_earlier_one_was() {
+fn a_later_run_continues_an_earlier_one() {
     for (case, on) in everywhere() {
         let folder = TempDir::new();
         let path = folder.path().join("made when needed");
@@ -45,7 +45,7 @@ fn a_later_run_goes_on_where_an_earlier_one_was() {
         let used = cache.prefill(&mut session, &longer, &[]).unwrap();
         assert_eq!((used.reused, used.computed), (150, 2), "{}", case.name);
         assert_near(session.last_logits().unwrap(), &last(&model, &longer), &case.name);
-        // The same prompt: its logits came with it.
+        // The same prompt: its logits were stored too.
         let mut session = model.session().unwrap();
         let used = cache.prefill(&mut session, &prompt, &[]).unwrap();
         assert_eq!((used.reused, used.computed), (150, 0));
@@ -96,7 +96,7 @@ fn damaged_and_foreign_files_are_passed_over() {
     folder.write("kinglet-0000-0000.safetensors", "no session");
     let found = |cache: &PrefixCache| cache.stats().snapshots;
     assert_eq!(found(&PrefixCache::new(&model, options.clone()).unwrap()), 1);
-    // Damaged where only loading sees it.
+    // Damaged where only loading detects it.
     let mut cache = PrefixCache::new(&model, options.clone()).unwrap();
     let before = files(folder.path()).len();
     for path in files(folder.path()) {
@@ -111,14 +111,14 @@ fn damaged_and_foreign_files_are_passed_over() {
     assert_eq!((used.reused, used.computed), (0, 20));
     assert_near(session.last_logits().unwrap(), &last(&model, &prompt), "computed");
     assert_eq!(files(folder.path()).len(), before - 1, "the damaged file is gone, nothing else");
-    // Gone altogether.
+    // Deleted.
     assert_eq!(cache.persist(), 1);
     let mut cache = PrefixCache::new(&model, options.clone()).unwrap();
     assert_eq!(found(&cache), 1);
     files(folder.path()).iter().for_each(|path| fs::remove_file(path).unwrap());
     let used = cache.prefill(&mut model.session().unwrap(), &prompt, &[]).unwrap();
     assert_eq!((used.reused, used.computed), (0, 20));
-    // A folder that is none.
+    // A path that is not a folder.
     folder.write("file", "");
     let options = on_disk(&folder.path().join("file"), 1, 1);
     let error = PrefixCache::new(&model, options).map(|_| ()).unwrap_err();
@@ -170,7 +170,7 @@ fn files_make_room_for_each_other() {
     assert_eq!(cache.prefill(&mut session, &prompts[5], &[]).unwrap().reused, 5);
     let mut session = model.session().unwrap();
     assert_eq!(cache.prefill(&mut session, &prompts[0], &[]).unwrap().reused, 0);
-    // What would not fit alone is not written, and pushes nothing out.
+    // An entry that would not fit alone is not written, and evicts nothing.
     let mut cache = PrefixCache::new(&model, on_disk(folder.path(), 0, 100)).unwrap();
     let before = files(folder.path()).len();
     cache.prefill(&mut model.session().unwrap(), &[9, 9, 9], &[]).unwrap();

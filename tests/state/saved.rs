@@ -1,4 +1,5 @@
-//! Sessions that were saved and loaded go on as if they had never been away, and files of another model are refused.
+//! Saved and loaded sessions continue as if never interrupted, and files of another model are
+//! refused.
 
 use std::io::Cursor;
 
@@ -22,7 +23,7 @@ pub(crate) fn load(model: &Model, bytes: &[u8]) -> Result<Session, Error> {
 }
 
 #[test]
-fn a_loaded_session_goes_on_with_other_threads_and_chunks() {
+fn a_loaded_session_continues_with_other_threads_and_chunks() {
     for (case, on) in everywhere() {
         let model = open(&case, &on.threads(2));
         let other = open(&case, &on.threads(1).chunk(19));
@@ -34,7 +35,7 @@ fn a_loaded_session_goes_on_with_other_threads_and_chunks() {
             let file = bytes(&session);
             let mut loaded = load(&other, &file).unwrap();
             assert_eq!(loaded.tokens(), &sequence[..position]);
-            // To generate again is possible at once.
+            // It can generate at once.
             assert_eq!(loaded.last_logits(), session.last_logits(), "{}", case.name);
             assert_eq!(bytes(&loaded), file, "{}: saved again", case.name);
             let got = loaded.feed_all(&sequence[position..position + 30]).unwrap();
@@ -45,7 +46,7 @@ fn a_loaded_session_goes_on_with_other_threads_and_chunks() {
 }
 
 #[test]
-fn generation_goes_on_with_the_same_tokens() {
+fn generation_continues_with_the_same_tokens() {
     for (case, on) in everywhere() {
         let model = open(&case, &on.threads(2));
         let folder = TempDir::new();
@@ -103,7 +104,7 @@ fn empty_sessions_and_sessions_without_logits_can_be_saved() {
         model.step(&mut [run]).unwrap();
         let mut loaded = load(&model, &bytes(&session)).unwrap();
         assert_eq!((loaded.position(), loaded.last_logits()), (20, None));
-        // What a window no longer shows is not in the file, so that nothing before it can be gone back to.
+        // Positions outside the window are not in the file, so nothing before it can be rewound to.
         let expected = if loaded.reach().contains(19) { 1 } else { 20 };
         assert_eq!(loaded.rewind_and_replay(20).unwrap(), expected, "{}", case.name);
         let whole = alone(&model, &case.tokens);
@@ -112,7 +113,7 @@ fn empty_sessions_and_sessions_without_logits_can_be_saved() {
     }
 }
 
-/// What a file is refused for.
+/// The reason for refusing a file.
 #[track_caller]
 fn refused(model: &Model, bytes: &[u8]) -> (SavedStateError, String) {
     match load(model, bytes).map(|_| ()) {
@@ -155,7 +156,7 @@ fn the_same_weights_with_another_computation_are_another_model() {
     let SavedStateError::OtherModel { differences, .. } = error else { panic!("{error:?}") };
     let differing: Vec<&str> = differences.iter().map(|difference| difference.what).collect();
     assert_eq!(differing, ["computation"], "{message}");
-    // The other way about: one weight is another one.
+    // The reverse: one weight differs.
     let mut weights = std::fs::read(case.folder.join("model.safetensors")).unwrap();
     *weights.last_mut().unwrap() ^= 1;
     let folder = TempDir::copy_of(&case.folder);

@@ -1,4 +1,4 @@
-//! Broken and hostile session files: an error, never a panic, and never a session that is not the one that was saved.
+//! Broken and malicious session files: an error, never a panic, and never a different session.
 
 use kinglet::{Error, Model, ModelOptions, SavedStateError};
 use kinglet_tests::cases;
@@ -61,7 +61,7 @@ fn a_changed_byte_is_an_error_or_changes_nothing() {
             match load(&model, &broken) {
                 Err(Error::SavedState { .. }) => {}
                 Err(error) => panic!("byte {at}: {error:?}"),
-                // The model's name is for people.
+                // The model's name is only informative.
                 Ok(session) => {
                     unharmed += 1;
                     assert!(at < header && bytes(&session) == file, "byte {at} ^ {change}");
@@ -114,7 +114,7 @@ fn every_field_and_tensor_is_missed_and_checked() {
     }
     let names: Vec<String> = header.as_object().unwrap().keys().cloned().collect();
     for name in names.iter().filter(|name| *name != "__metadata__") {
-        // Renamed: one is missing, another too many.
+        // Renamed: one is missing, another is surplus.
         let error = change(&|header| {
             let object = header.as_object_mut().unwrap();
             let entry = object.remove(name).unwrap();
@@ -183,7 +183,7 @@ fn a_stuck_generator_is_refused() {
         let error = refused(&model, &join(&header.to_string(), &data));
         assert!(matches!(error, SavedStateError::Field { name: "sampler", .. }), "{error:?}");
     }
-    // Other numbers than those that were saved.
+    // Different numbers from the saved ones.
     let mut header = header.clone();
     header["__metadata__"]["sampler"] = json!("{\"state\":[1,2,3,4]}");
     let error = refused(&model, &join(&header.to_string(), &data));
@@ -214,7 +214,7 @@ fn headers_that_lie_about_lengths_take_no_memory() {
     }
 }
 
-/// A session with a vector at position 4 and again at 6, another one between them.
+/// A session with a vector at position 4 and again at 6, and a different one in between.
 fn with_vectors() -> (Model, Vec<u8>) {
     let (model, _) = sample();
     let width = model.embedding_width();
@@ -244,7 +244,7 @@ fn vectors_in_files_are_those_of_their_digests() {
         f(&mut header);
         refused(&model, &join(&header.to_string(), &data))
     };
-    // As it was before there were digests: tokens from 2^31 on, and nothing that tells what they are.
+    // As before digests existed: tokens from 2^31 on without any description.
     let error = change(&|header| header["__metadata__"]["version"] = json!("1"));
     assert!(matches!(error, SavedStateError::SurplusTensor { .. }), "{error:?}");
     let vectors = |header: &Value| {
@@ -271,12 +271,12 @@ fn vectors_in_files_are_those_of_their_digests() {
 
     let error = change(&|header| header["vectors"]["shape"] = json!([4, 4]));
     assert!(matches!(error, SavedStateError::WrongTensor { .. }), "{error:?}");
-    // A vector that there is no digest of.
+    // A vector without a digest.
     let mut beyond = data.clone();
     beyond[4 * 5..][..4].copy_from_slice(&(kinglet::FIRST_VECTOR_ID + 2).to_le_bytes());
     let error = refused(&model, &join(&header.to_string(), &beyond));
     assert!(matches!(error, SavedStateError::Token { index: 5, .. }), "{error:?}");
-    // Another digest than was saved.
+    // A digest different from the saved one.
     let mut other = data.clone();
     other[start] ^= 1;
     let error = refused(&model, &join(&header.to_string(), &other));
@@ -287,7 +287,7 @@ fn vectors_in_files_are_those_of_their_digests() {
 fn a_session_without_vectors_says_nothing_of_them() {
     let (model, file) = sample();
     let (header, data) = parts(&file);
-    // What earlier versions of the library wrote, and read.
+    // Written and read by earlier versions of the library.
     assert_eq!(header["__metadata__"]["version"], "1");
     assert!(header.get("vectors").is_none());
     let mut later = header.clone();

@@ -1,5 +1,5 @@
-//! Random sequences of all that can be done with sessions, against sessions that were only ever fed: 200 for each family. One that fails
-//! is made shorter until nothing can be left out.
+//! Random sequences of session operations, against sessions that were only fed: 200 per family. A
+//! failing sequence is shrunk to a minimal one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
@@ -18,21 +18,23 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 use crate::prefix_cache::options;
 use crate::{BOUND, On, chosen, cpu, device, device_cases, open, tokens};
 
-/// The bound of xLSTM: mLSTM divides by a sum of products, |n q|, and where that nearly cancels rounding is enlarged. Of 4000
-/// sequences six came above 1e-5, none above 2.1e-5; those of all other families stayed below 3e-6.
+/// Bound of xLSTM: mLSTM divides by a sum of products, |n q|, and rounding is amplified where that
+/// nearly cancels. Of 4000 sequences six exceeded 1e-5, none 2.1e-5; all other families stayed
+/// below 3e-6.
 const XLSTM_BOUND: f64 = 5.0 * BOUND;
 
-/// The bound on a device, as that of its conformance.
+/// Bound on a device, equal to that of its conformance test.
 const DEVICE_BOUND: f64 = 1e-4;
 
-/// Sequences for each family.
+/// Number of sequences per family.
 const SEQUENCES: u32 = 200;
-/// For some on a device, which may be the slow software adapter; the environment variable `KINGLET_SEQUENCES` has another number, and for all.
+/// The same on a device, which may be the slow software adapter; the environment variable
+/// `KINGLET_SEQUENCES` sets the number for all.
 const DEVICE_SEQUENCES: u32 = 12;
-/// Sessions get no longer than this.
+/// Maximum length of a session.
 const LONGEST: usize = 200;
 
-/// Something done with sessions. Numbers are taken modulo what there is to choose from.
+/// An operation on sessions. Numbers are taken modulo the number of choices.
 #[derive(Clone, Debug)]
 enum Op {
     Feed {
@@ -80,7 +82,7 @@ enum Op {
     Reset {
         session: u8,
     },
-    /// Through the cache: the beginning of what the session holds, and something new.
+    /// Through the cache: a prefix of what the session holds, and new tokens.
     Prompt {
         session: u8,
         keep: u16,
@@ -88,14 +90,15 @@ enum Op {
         len: usize,
         boundary: u16,
     },
-    /// An answer, greedy or drawn, with guesses or ahead of the host or neither, that is ended or left.
+    /// An answer, greedy or sampled, with drafts, ahead of the host, or neither, that is ended or
+    /// abandoned.
     Generate {
         session: u8,
         count: usize,
         drawn: bool,
         way: u8,
     },
-    /// Answers of all sessions together, the first of which leaves after so many steps.
+    /// Answers of all sessions together; the first leaves after a number of steps.
     Batch {
         seed: u16,
         len: usize,
@@ -108,7 +111,7 @@ fn wanted() -> impl Strategy<Value = Logits> {
     prop_oneof![Just(Logits::Last), Just(Logits::All), Just(Logits::None)]
 }
 
-/// Short runs, single tokens, and now and then one that goes over the end of a page.
+/// Short runs, single tokens, and sometimes one that crosses the end of a page.
 fn len() -> impl Strategy<Value = usize> {
     prop_oneof![4 => 1usize..=3, 4 => 4usize..=30, 1 => 60usize..=80]
 }
@@ -149,7 +152,7 @@ fn sampling(drawn: bool) -> SamplingOptions {
     }
 }
 
-/// What is there, with the tokens that each should hold.
+/// The sessions and snapshots, with the tokens that each should hold.
 struct World<'a> {
     model: &'a Model,
     /// The same checkpoint, opened with other options.
@@ -157,7 +160,7 @@ struct World<'a> {
     sessions: Vec<(Session, Vec<u32>)>,
     snapshots: Vec<(Snapshot, Vec<u32>)>,
     cache: PrefixCache,
-    /// Tokens, and the logits that were seen after them.
+    /// Tokens, and the logits observed after them.
     seen: BTreeMap<Vec<u32>, Vec<Vec<f32>>>,
 }
 
@@ -177,7 +180,8 @@ impl<'a> World<'a> {
         usize::from(session) % self.sessions.len()
     }
 
-    /// New tokens for a session that holds `held`; none if it is full. A few seeds, so that sequences meet again.
+    /// New tokens for a session that holds `held`; none if it is full. There are few seeds, so
+    /// sequences coincide again.
     fn fresh(&self, seed: u16, held: usize, len: usize) -> Vec<u32> {
         let mut random = Random::new(u64::from(seed % 8));
         tokens(&mut random, self.model.vocab(), len.min(LONGEST.saturating_sub(held)))
@@ -248,7 +252,7 @@ impl<'a> World<'a> {
                 if self.sessions.len() < 3 {
                     self.sessions.push(fork);
                 } else {
-                    // The one that it was forked from goes away.
+                    // The session that it was forked from is dropped.
                     let index = self.sessions.len() - 1;
                     self.sessions[index] = fork;
                 }
@@ -261,7 +265,7 @@ impl<'a> World<'a> {
                 let index = self.index(session);
                 let (session, held) = &mut self.sessions[index];
                 session.mark().unwrap();
-                // It may have been told to retain nothing.
+                // It may have been configured to retain nothing.
                 assert!(session.marks().last().is_none_or(|mark| mark == held.len()));
             }
             Op::Rewind { session, to } => {
@@ -289,7 +293,7 @@ impl<'a> World<'a> {
                 let (session, held) = &mut self.sessions[index];
                 let mut file = Vec::new();
                 session.write_to(&mut file, None).unwrap();
-                // By way of the other model, as if it had been carried to another machine.
+                // Through the other model, as if carried to another machine.
                 let there = self.other.read_session(Cursor::new(&file)).unwrap().session;
                 assert_eq!(there.tokens(), &held[..]);
                 let mut again = Vec::new();
@@ -327,7 +331,7 @@ impl<'a> World<'a> {
         self.see();
     }
 
-    /// Keeps the logits that the sessions have, to be checked.
+    /// Records the sessions' logits for the check.
     fn see(&mut self) {
         for (session, held) in &self.sessions {
             assert_eq!(session.tokens(), &held[..]);
@@ -406,10 +410,10 @@ impl<'a> World<'a> {
         self.sessions.push((left.session, held));
     }
 
-    /// Holds all logits that were seen against those of sessions that were only fed.
+    /// Compares all observed logits with those of sessions that were only fed.
     fn check(&self, bound: f64) -> Result<(), TestCaseError> {
         let (vocab, mut whole, mut logits) = (self.model.vocab(), Vec::new(), Vec::new());
-        // Longest first, as far as they begin alike: one run gives the logits of all of its beginnings.
+        // Longest first: one run gives the logits of all its prefixes.
         for (tokens, rows) in self.seen.iter().rev() {
             if !whole.starts_with(tokens) {
                 let mut fresh = self.model.session().unwrap();
@@ -426,7 +430,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// `sequences` with those of `cases` that are of a family, on the backend `on`, by way of the processor where a session is saved.
+/// Runs `sequences` with the cases of a family on `on`; saved sessions pass through the CPU.
 fn check_family(family: &str, cases: Vec<Case>, on: &On, sequences: u32) {
     let of_family = |case: &Case| case.name.starts_with(&format!("{family}/"));
     let cases: Vec<_> = cases.into_iter().filter(of_family).collect();
@@ -455,7 +459,8 @@ fn check_family(family: &str, cases: Vec<Case>, on: &On, sequences: u32) {
     }
 }
 
-/// A test for each family, so that they run side by side; [`every_family_has_a_test`] fails when one is missing.
+/// One test per family, so that they run in parallel; [`every_family_has_a_test`] fails if one is
+/// missing.
 macro_rules! families {
     ($($name:ident)*) => {
         const FAMILIES: &[&str] = &[$(stringify!($name)),*];

@@ -1,5 +1,5 @@
-//! Sessions: what a sequence leaves behind is the same however it was fed, forks and neighbours do not disturb it, errors
-//! do not change it, and it takes the memory that it should.
+//! Sessions: the resulting state is the same however a sequence was fed, forks and neighbours do
+//! not disturb it, errors do not change it, and it uses the memory that it should.
 
 use kinglet::plan::StateKind;
 use kinglet::{Error, Logits, Model, ModelOptions, Run, Session};
@@ -47,7 +47,7 @@ fn forks_go_their_own_ways() {
             let mut fork = trunk.fork().unwrap();
             assert_eq!((fork.tokens(), fork.logits()), (trunk.tokens(), trunk.logits()));
             let mut second = fork.fork().unwrap();
-            // They take turns, so that each would see what another wrote to memory that they share.
+            // They take turns, so that each would see what another writes to shared memory.
             let mut got = vec![Vec::new(); 3];
             let mut sessions = [&mut trunk, &mut fork, &mut second];
             for at in (0..90).step_by(10) {
@@ -82,7 +82,8 @@ fn a_fork_outlives_what_it_was_forked_from() {
         let mut fork = fork;
         let got = fork.feed_all(&case.tokens[50..]).unwrap().to_vec();
         let expected = rows_from(&model, &case.logits, 50);
-        // f16 and bf16 checkpoints are in the reference as they were stored, so the bound is the same.
+        // The reference computes f16 and bf16 checkpoints from the stored values, so the bound is
+        // the same.
         assert_near(&got, &expected, &case.name);
     }
 }
@@ -170,7 +171,7 @@ fn each_run_gets_the_logits_that_it_asked_for() {
     }
 }
 
-/// What a session shows of itself.
+/// The observable state of a session.
 fn shown(session: &Session) -> (Vec<u32>, Vec<f32>, usize) {
     (session.tokens().to_vec(), session.logits().to_vec(), session.state_bytes())
 }
@@ -189,7 +190,7 @@ fn refused_steps_change_nothing() {
         let before = (shown(&one), shown(&two));
 
         let mut refused = |tokens: &[u32], expected: fn(&Error) -> bool, message: &str| {
-            // The faulty run comes second: the sound one in front of it must not have been taken either.
+            // The faulty run comes second: the valid one before it must not have been fed either.
             let runs = &mut [
                 Run { session: &mut one, tokens: &rest[..5], logits: Logits::All },
                 Run { session: &mut two, tokens, logits: Logits::Last },
@@ -212,7 +213,7 @@ fn refused_steps_change_nothing() {
         let full = |e: &Error| matches!(e, Error::ContextFull { held: 40, more: 21, limit: 60 });
         refused(&long, full, "limit of 60");
 
-        // And they go on as if nothing had been.
+        // And they continue as if nothing had happened.
         let expected = rows_from(&model, &whole, 40);
         assert_near(one.feed_all(rest).unwrap(), &expected, &case.name);
         assert_near(two.feed_all(rest).unwrap(), &expected, &case.name);
@@ -223,7 +224,8 @@ fn refused_steps_change_nothing() {
 #[test]
 fn sessions_of_another_model_are_refused() {
     let cases = chosen();
-    // Another family, and the same checkpoint opened a second time: neither is the model that made the session.
+    // Another family, and the same checkpoint opened again: neither is the model that made the
+    // session.
     for pair in cases.windows(2) {
         let models: Vec<Model> = pair
             .iter()
@@ -313,7 +315,7 @@ fn a_window_bounds_the_memory_of_its_cache() {
             let (bytes, held) = (session.state_bytes(), session.position());
             assert!(bytes <= bound(held, run), "{}: {bytes} bytes at {held} tokens", case.name);
         }
-        // Each token by itself: memory must not creep.
+        // Token by token: memory must not grow.
         for _ in 0..3 * PAGE {
             session.feed(&tokens(&mut random, model.vocab(), 1)).unwrap();
         }
@@ -332,7 +334,8 @@ fn a_cache_without_a_window_grows_with_the_context_and_no_faster() {
         }
         let position: usize = caches.iter().map(|(bytes, _)| bytes).sum();
         let mut session = model.session().unwrap();
-        // A device aligns tensors, holds some of them twice, and makes room for twice the positions.
+        // A device aligns tensors, double-buffers some of them, and has room for twice the
+        // positions.
         let (recurrent, times) = if on.wgpu { (session.state_bytes(), 2) } else { (recurrent, 1) };
         for run in [1, 62, 1, 1, 200] {
             session.feed(&tokens(&mut Random::new(2), model.vocab(), run)).unwrap();

@@ -1,6 +1,7 @@
-//! A long run through a recurrent model: memory stays flat, and the state is that of a run in other pieces.
+//! A long run through a recurrent model: memory stays constant, and the state equals that of a run
+//! cut differently.
 //!
-//! The whole of it, a million tokens, takes minutes:
+//! The full run, a million tokens, takes minutes:
 //! `cargo test --release -p kinglet-tests --test state -- --ignored soak`.
 
 use kinglet::plan::StateKind;
@@ -9,7 +10,7 @@ use kinglet_tests::random::Random;
 
 use crate::{assert_near, chosen, open, tokens};
 
-/// Feeds `count` tokens of the sequence that belongs to the model's name, in pieces of `piece`; calls `after` each.
+/// Feeds `count` tokens of the model's sequence in pieces of `piece`; calls `after` after each.
 fn run(model: &Model, count: usize, piece: usize, mut after: impl FnMut(&Session)) -> Session {
     let mut session = model.session().unwrap();
     session.retain(Retain { every: 1000, points: 4 });
@@ -28,7 +29,7 @@ fn run(model: &Model, count: usize, piece: usize, mut after: impl FnMut(&Session
     session
 }
 
-/// The recurrent tensors, out of the session's file.
+/// The recurrent tensors, from the session's file.
 fn state(session: &Session) -> Vec<f32> {
     let mut file = Vec::new();
     session.write_to(&mut file, None).unwrap();
@@ -41,7 +42,7 @@ fn state(session: &Session) -> Vec<f32> {
     words.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }
 
-/// Resident memory of this process, where the system tells.
+/// Resident memory of this process, if the system tells.
 fn resident() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -66,7 +67,7 @@ fn soak(name: &str, model: &Model, count: usize) {
         assert_eq!(session.state_bytes(), bytes, "{name}");
         assert!(session.retained_bytes() <= 5 * (bytes + 4 * model.vocab()), "{name}");
         if session.position() > count / 10 {
-            // Tokens are kept, and a list of them doubles; they are no part of the state.
+            // The token list grows by doubling; it is not part of the state.
             let tokens = 4 * session.tokens().len() / 1024;
             if let Some(now) = resident().map(|kib| kib.saturating_sub(2 * tokens)) {
                 let first = *warm.get_or_insert(now);
@@ -95,7 +96,7 @@ fn a_long_run_leaves_the_state_of_any_other_way_there() {
 #[test]
 #[ignore = "minutes: the whole soak"]
 fn soak_a_million_tokens() {
-    // One at a time, since all of the process's memory is looked at.
+    // One at a time, since the whole process's memory is measured.
     for (name, model) in recurrent() {
         let begun = std::time::Instant::now();
         soak(&name, &model, 1_000_000);

@@ -1,4 +1,4 @@
-//! Guessed tokens: whatever is guessed, the answer is the one without guesses, and so is what it leaves behind.
+//! Drafted tokens: whatever is drafted, the answer and the final state equal those without drafts.
 
 use kinglet::sampling::{Sampler, SamplerState, SamplingOptions};
 use kinglet::speculate::{DraftModel, Drafter, PromptLookup, SpeculationStats};
@@ -11,11 +11,11 @@ use crate::{cpu, everywhere, open, tokens};
 /// Tokens of an answer.
 const ANSWER: usize = 40;
 
-/// Guesses from a known continuation, some of them wrong.
+/// Drafts from a known continuation, some of them wrong.
 struct Known {
     /// All tokens, with the prompt.
     all: Vec<u32>,
-    /// Of a hundred guesses so many are right.
+    /// Percentage of right drafts.
     right: usize,
     random: Random,
     vocab: u32,
@@ -34,7 +34,7 @@ impl Drafter for Known {
     }
 }
 
-/// What an answer leaves behind.
+/// The final state of an answer.
 #[derive(Debug, PartialEq)]
 struct Left {
     answer: Vec<u32>,
@@ -69,7 +69,7 @@ fn prompted(model: &Model, prompt: &[u32]) -> Session {
     session
 }
 
-/// Greedily, and drawn with penalties that the history decides.
+/// Greedy, and sampled with penalties that depend on the history.
 fn ways() -> [SamplingOptions; 2] {
     let drawn = SamplingOptions {
         temperature: 0.9,
@@ -103,7 +103,7 @@ fn whatever_is_guessed_the_answer_and_what_it_leaves_are_the_same() {
                     assert!(stats.accepted <= stats.drafted, "{what}: {stats:?}");
                     match right {
                         0 => assert_eq!(stats.accepted, 0, "{what}: {stats:?}"),
-                        // The last one is guessed, and not asked for.
+                        // The last token is drafted although it is not wanted.
                         100 => {
                             assert!(stats.steps + stats.accepted + 1 >= count, "{what}: {stats:?}")
                         }
@@ -112,7 +112,7 @@ fn whatever_is_guessed_the_answer_and_what_it_leaves_are_the_same() {
                     if right == 100 && count == ANSWER {
                         assert!(2 * stats.steps < count, "{what}: nothing was gained: {stats:?}");
                     }
-                    // The sessions are one and the same to whoever goes on with them.
+                    // The sessions are indistinguishable from here on.
                     let logits = |session: &Session| session.last_logits().map(<[f32]>::to_vec);
                     let (a, b) = (logits(&session).unwrap(), logits(&plain).unwrap());
                     assert!(relative_l2(&a, &b) <= 1e-4, "{what}: other logits");
@@ -140,7 +140,7 @@ fn drafters_of_the_library_change_nothing_and_save_steps() {
                 answer(&mut prompted(&model, &prompt), &options, ANSWER, Some(lookup));
             assert_eq!(left, expected, "{name}");
             looked_up += stats.unwrap().drafted;
-            // A model that drafts for itself is always right where nothing is drawn.
+            // A model that drafts for itself is always right if nothing is sampled.
             let own = Box::new(DraftModel::new(&model, &model).unwrap());
             let (left, stats) = answer(&mut prompted(&model, &prompt), &options, ANSWER, Some(own));
             assert_eq!(left, expected, "{name}");
@@ -166,7 +166,7 @@ fn a_draft_model_of_another_vocabulary_is_refused() {
     assert!(error.to_string().contains("same tokenizer"), "{error}");
 }
 
-/// A drafter that fails, or guesses what no model has.
+/// A drafter that fails, or drafts tokens that no model has.
 struct Broken(bool);
 
 impl Drafter for Broken {
@@ -187,7 +187,7 @@ fn a_broken_drafter_and_a_full_context_do_no_harm() {
         let (left, _) = answer(&mut prompted(&model, &prompt), &greedy, 12, broken);
         assert_eq!(left, expected);
     }
-    // The last token has no place any more, and nothing was taken in beyond the limit.
+    // There is no room for the last token, and nothing was fed beyond the limit.
     let mut session = prompted(&model, &prompt);
     let mut sampler = Sampler::new(greedy, 7).unwrap();
     let mut generation = session

@@ -1,4 +1,4 @@
-//! States that leave the device that they were made on: sessions go on elsewhere, also where their device is lost.
+//! States that leave their device: sessions continue elsewhere, even after their device is lost.
 
 use std::io::Cursor;
 
@@ -13,7 +13,7 @@ use crate::{cpu, device, open, runs_on_device, tokens};
 /// The bound between two backends.
 const BOUND: f64 = 1e-4;
 
-/// `model`'s session of `tokens`, as it is saved, and its last logits.
+/// `model`'s session of `tokens` as saved, and its last logits.
 fn saved(model: &Model, tokens: &[u32]) -> (Vec<u8>, Vec<f32>) {
     let mut session = model.session().unwrap();
     session.feed(tokens).unwrap();
@@ -36,7 +36,7 @@ fn saved_sessions_go_from_backend_to_backend() {
                 let (file, logits) = saved(&models[from], &prompt);
                 let mut there = models[to].read_session(Cursor::new(&file)).unwrap().session;
                 assert_eq!((there.tokens(), there.last_logits()), (&prompt[..], Some(&logits[..])));
-                // What was loaded is what was saved, to the bit.
+                // The loaded state equals the saved one, bit for bit.
                 let mut again = Vec::new();
                 there.write_to(&mut again, None).unwrap();
                 assert!(file == again, "{what}: saved as something else");
@@ -50,7 +50,7 @@ fn saved_sessions_go_from_backend_to_backend() {
 }
 
 #[test]
-fn an_answer_goes_on_elsewhere_when_its_device_is_gone() {
+fn an_answer_continues_elsewhere_when_its_device_is_lost() {
     let Some(device) = device() else { return };
     for case in cases().into_iter().filter(runs_on_device) {
         let expected = {
@@ -61,7 +61,8 @@ fn an_answer_goes_on_elsewhere_when_its_device_is_gone() {
             let mut generation = session.generate(&mut sampler, GenerateOptions::new());
             (0..24).map(|_| generation.next_token().unwrap().unwrap()).collect::<Vec<_>>()
         };
-        // The host's copy, taken in the middle of the answer. All else is gone with the model.
+        // The host's copy, taken in the middle of the answer. Everything else is gone with the
+        // model.
         let (file, begun) = {
             let model = open(&case, &device.threads(1));
             let mut session = model.session().unwrap();
@@ -73,7 +74,7 @@ fn an_answer_goes_on_elsewhere_when_its_device_is_gone() {
             generation.finish().unwrap();
             let mut file = Vec::new();
             session.write_to(&mut file, Some(sampler.state())).unwrap();
-            // A snapshot's bytes are the session's, but for the sampler.
+            // A snapshot's bytes equal the session's, except for the sampler.
             let [mut of_snapshot, mut of_session] = [Vec::new(), Vec::new()];
             let snapshot = session.snapshot().unwrap();
             session.feed(&[1]).unwrap();
@@ -89,7 +90,7 @@ fn an_answer_goes_on_elsewhere_when_its_device_is_gone() {
             let (mut session, state) = (there.session, there.sampler.unwrap());
             assert_eq!(state.history(), &expected[..11]);
             let mut sampler = Sampler::with_state(SamplingOptions::greedy(), state).unwrap();
-            // The last token was given out, but is not in the session.
+            // The last token was returned but is not in the session.
             session.feed(&[begun[10]]).unwrap();
             let mut generation = session.generate(&mut sampler, GenerateOptions::new());
             let rest: Vec<u32> =
@@ -115,14 +116,14 @@ fn sessions_on_a_device_outlive_many_snapshots() {
                 snapshots.push(session.snapshot().unwrap());
             }
             if i % 20 == 19 {
-                // Elsewhere and back.
+                // To another device and back.
                 let here = session.snapshot().unwrap();
                 session.feed(&[1, 2, 3]).unwrap();
                 session.restore(&here).unwrap();
             }
             assert_eq!(session.last_logits(), plain.last_logits(), "{} at {i}", case.name);
         }
-        // Each of them is still what it was, in any order, and two at a time.
+        // Each of them is unchanged, in any order, and two at a time.
         let mut forks: Vec<_> = snapshots.iter().rev().map(|s| s.session().unwrap()).collect();
         for step in 0..3 {
             for fork in &mut forks {

@@ -1,4 +1,4 @@
-//! Attention to a window with sinks before it: bounded memory, and everything else that a session does.
+//! Attention with a window and sinks: bounded memory, and everything else that a session does.
 
 use std::io::Cursor;
 
@@ -11,17 +11,17 @@ use crate::{assert_near, cpu, device, open, tokens};
 const WINDOW: usize = 20;
 const SINKS: usize = 3;
 
-/// Models with attention: alone, behind norms, beside recurrent layers.
+/// Models with attention: alone, with norms, with recurrent layers.
 fn with_attention() -> Vec<Case> {
     ["llama/plain", "qwen3/plain", "granitemoehybrid/mixed", "bamba/plain"].map(case_named).into()
 }
 
-/// The model with the window, wherever there is something to run it on.
+/// The model with the window, on every available target.
 fn models(case: &Case) -> Vec<(String, Model)> {
     let on = [Some(cpu()), device()];
     let each = on.into_iter().flatten().map(|on| {
         let options = on.threads(2).attention_window(WINDOW, SINKS).activations(Activations::F32);
-        // A device has room for a step behind the window.
+        // A device has room for one step beyond the window.
         let options = options.chunk(64);
         (format!("{} on {}", case.name, on.name), open(case, &options))
     });
@@ -54,7 +54,7 @@ fn a_window_bounds_memory_and_any_cut_of_the_input_gives_the_same() {
                     assert_eq!(early, late, "{name}: memory grows: {bytes:?}");
                 }
             }
-            // What the window leaves out makes a difference.
+            // What the window excludes makes a difference.
             let full = open(&case, &ModelOptions::new().threads(1).activations(Activations::F32));
             let mut full = full.session().unwrap();
             assert!(relative_l2(&expected, full.feed(&all).unwrap()) > 1e-4, "{name}: no window");
@@ -84,18 +84,18 @@ fn windowed_sessions_fork_rewind_and_are_saved_with_their_sinks() {
             assert_near(fork.feed(&rest).unwrap(), &expected, &name);
             session.restore(&snapshot).unwrap();
             assert_near(session.feed(&rest).unwrap(), &expected, &name);
-            // Saved and read wherever there is a model with the same window.
+            // Saved, and read by every model with the same window.
             for (there, other) in models(&case) {
                 let mut read = other.read_session(Cursor::new(&saved)).unwrap().session;
                 let error = relative_l2(read.feed(&rest).unwrap(), &expected);
                 assert!(error <= 1e-4, "{name} read by {there}: {error:.2e}");
-                // To the bit what was saved, before anything is fed.
+                // Bit for bit what was saved, before anything is fed.
                 let again = other.read_session(Cursor::new(&saved)).unwrap().session;
                 let mut bytes = Vec::new();
                 again.write_to(&mut bytes, None).unwrap();
                 assert!(bytes == saved, "{name} by {there}: saved as something else");
             }
-            // Another window, other sinks and none are other states.
+            // Another window, other sinks or none mean another state.
             for (window, sinks) in [(Some(WINDOW + 1), SINKS), (Some(WINDOW), SINKS - 1), (None, 0)]
             {
                 let mut options = ModelOptions::new().threads(1);

@@ -10,7 +10,7 @@ import org.kinglet.Model;
 import org.kinglet.Session;
 import org.kinglet.Text;
 
-/** What an app does with the classes, on the desktop: java Chat MODEL_FOLDER. Fails where something is not as promised. */
+/** Uses the classes as an app would, on desktop Java: java Chat MODEL_FOLDER. Fails if something doesn't work as documented. */
 public final class Chat {
     private static void require(boolean holds, String what) {
         if (!holds) throw new AssertionError(what);
@@ -24,13 +24,13 @@ public final class Chat {
         return text.toString();
     }
 
-    /** The number under which a file is open: what Android's ParcelFileDescriptor says by itself. */
+    /** The descriptor of an open file. On Android, ParcelFileDescriptor provides it. */
     private static int descriptor(Path file) throws Exception {
         for (File open : new File("/proc/self/fd").listFiles()) {
             try {
                 if (open.toPath().toRealPath().equals(file.toRealPath())) return Integer.parseInt(open.getName());
             } catch (NoSuchFileException pipe) {
-                // Not everything that is open has a path.
+                // Some descriptors have no path.
             }
         }
         throw new AssertionError(file + " is not open");
@@ -48,16 +48,16 @@ public final class Chat {
             String turns = "[" + question + ", " + Text.message("assistant", first) + ", " + Text.message("user", "More!") + "]";
             try (Answer second = session.chat(turns, 4, 7)) {
                 while (second.next() != null) {}
-                require(second.reusedTokens() > 5, "the second turn goes on from the first");
+                require(second.reusedTokens() > 5, "the second turn continues from the first");
             }
 
-            // Another thread cancels, as a stop button does, and the session goes on afterwards.
+            // Another thread cancels, like a stop button, and the session stays usable.
             try (Answer third = session.chat("[" + question + "]", 24, 7)) {
                 Thread stop = new Thread(session::cancel);
                 stop.start();
                 stop.join();
                 third.next();
-                throw new AssertionError("a cancelled answer went on");
+                throw new AssertionError("a cancelled answer continued");
             } catch (KingletException cancelled) {
                 require(cancelled.status == KingletException.CANCELLED, cancelled.toString());
             }
@@ -73,12 +73,12 @@ public final class Chat {
         }
         try {
             Model.open("/no/such/folder", "cpu");
-            throw new AssertionError("opened what is not there");
+            throw new AssertionError("opened a model that doesn't exist");
         } catch (KingletException missing) {
             System.out.println(missing.getMessage());
         }
 
-        // As from the assets of an APK: by descriptor, offset and length.
+        // By descriptor, offset and length, like the assets of an APK.
         String[] names = {"config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "model.safetensors"};
         try (Model.Files files = new Model.Files()) {
             for (String name : names) {
@@ -87,7 +87,7 @@ public final class Chat {
                     files.add(name, descriptor(file), 0, open.length());
                 }
             }
-            // The settings of generation_config.json are not needed to open; without them the seed's answer may differ.
+            // A model can be opened without generation_config.json, but then the answer for the same seed may differ.
             if (Files.exists(folder.resolve("generation_config.json"))) {
                 Path file = folder.resolve("generation_config.json");
                 try (RandomAccessFile open = new RandomAccessFile(file.toFile(), "r")) {

@@ -1,5 +1,5 @@
-/* Kinglet for Java: the native methods of org.kinglet.Native. Texts come as UTF-8 with a NUL behind it, handles as numbers; a
- * call that fails throws a KingletException. Nothing here keeps a reference to a Java object. */
+/* Kinglet for Java: the native methods of org.kinglet.Native. Text is passed as UTF-8 with a terminating NUL, handles as
+ * numbers; a call that fails throws a KingletException. Nothing here keeps a reference to a Java object. */
 #include <jni.h>
 #include <stdint.h>
 #include <string.h>
@@ -15,7 +15,7 @@ static jbyteArray bytes(JNIEnv *env, const char *text, size_t length) {
     return array;
 }
 
-/* Whether a call went well; if not, throws, and the caller returns to Java at once. */
+/* Returns whether a call succeeded; if not, an exception is pending, and the caller must return to Java at once. */
 static int check(JNIEnv *env, kinglet_status status) {
     const char *message;
     jbyteArray text;
@@ -29,7 +29,7 @@ static int check(JNIEnv *env, kinglet_status status) {
         !(type = (*env)->FindClass(env, "org/kinglet/KingletException")) ||
         !(make = (*env)->GetMethodID(env, type, "<init>", "([BI)V")) ||
         !(thrown = (*env)->NewObject(env, type, make, text, (jint)status)))
-        return 0; /* The machine has thrown something of its own. */
+        return 0; /* The JVM has already thrown its own exception. */
     (*env)->Throw(env, thrown);
     return 0;
 }

@@ -1,4 +1,4 @@
-//! What commands that run a model have in common: which one, and how it is computed.
+//! Options shared by commands that use a model: which model, and how it runs.
 
 use std::path::PathBuf;
 
@@ -6,46 +6,48 @@ use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::{Args, ValueHint};
 use kinglet::{Activations, Backend, CacheType, StateType};
 
-/// Which model: for commands that only look at it.
+/// Which model, for commands that only read its files.
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
-    /// Folder of the model (config.json, *.safetensors, tokenizer.json) [default: the demo model]
+    /// Model folder (config.json, *.safetensors, tokenizer.json) [default: the demo model]
     ///
-    /// Without it, the folder in the environment variable KINGLET_MODEL is used, else the demo model that comes with Kinglet.
+    /// By default, the folder in the environment variable KINGLET_MODEL, or else the demo model
+    /// that comes with Kinglet.
     #[arg(long, short, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) model: Option<PathBuf>,
 
-    /// Refuse a checkpoint that holds tensors which the model has no use for; without it they are a warning
+    /// Fail if the checkpoint has tensors that the model does not use; by default that is a warning
     #[arg(long, hide_short_help = true)]
     pub(crate) strict: bool,
 }
 
-/// Which model, and how it is computed.
+/// Which model, and how it runs.
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct GlobalArgs {
-    /// Folder of the model (config.json, *.safetensors, tokenizer.json) [default: the demo model]
+    /// Model folder (config.json, *.safetensors, tokenizer.json) [default: the demo model]
     ///
-    /// Without it, the folder in the environment variable KINGLET_MODEL is used, else the demo model that comes with Kinglet.
+    /// By default, the folder in the environment variable KINGLET_MODEL, or else the demo model
+    /// that comes with Kinglet.
     #[arg(long, short, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) model: Option<PathBuf>,
 
-    /// What computes: auto takes a graphics card where there is one, else the processor
+    /// Backend to run on; auto uses a GPU if there is one, else the CPU
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = backend())]
     pub(crate) backend: Backend,
 
-    /// Which adapter `--backend wgpu` takes, by its number in `kinglet devices` [default: the best one]
+    /// Adapter for `--backend wgpu`, by its number in `kinglet devices` [default: the best one]
     #[arg(long, value_name = "N")]
     pub(crate) adapter: Option<u16>,
 
-    /// Let attention see only this many of the last positions [default: all]
+    /// Limit attention to this many of the last positions [default: all]
     ///
-    /// Memory stays bounded then, however long a conversation gets.
+    /// This bounds memory, however long the conversation.
     #[arg(long, value_name = "TOKENS", value_parser = count(), hide_short_help = true)]
     pub(crate) attention_window: Option<usize>,
 
-    /// The first positions, which attention sees whatever the window
+    /// Number of first positions that attention sees regardless of the window
     #[arg(
         long,
         value_name = "TOKENS",
@@ -55,38 +57,38 @@ pub(crate) struct GlobalArgs {
     )]
     pub(crate) attention_sinks: usize,
 
-    /// Bits of the keys and values that attention keeps; 4 costs some quality
+    /// Bits per element of the key/value cache; 4 costs some quality
     #[arg(long, value_name = "BITS", default_value = "32", value_parser = kv_bits())]
     pub(crate) kv_bits: CacheType,
 
-    /// Bits of the states that recurrent layers keep
+    /// Bits per element of recurrent states
     #[arg(long, value_name = "BITS", default_value = "32", value_parser = state_bits(), hide_short_help = true)]
     pub(crate) state_bits: StateType,
 
-    /// Refuse a checkpoint that holds tensors which the model has no use for; without it they are a warning
+    /// Fail if the checkpoint has tensors that the model does not use; by default that is a warning
     #[arg(long, hide_short_help = true)]
     pub(crate) strict: bool,
 
-    /// Don't test an adapter's kernels on small inputs before they are used
+    /// Skip the self-test of a GPU's kernels
     #[arg(long, hide_short_help = true)]
     pub(crate) no_self_test: bool,
 
-    /// Threads of the processor [default: its physical cores]
+    /// CPU threads [default: the number of physical cores]
     #[arg(long, short, value_name = "N", value_parser = threads())]
     pub(crate) threads: Option<u16>,
 
-    /// What quantized matrices are multiplied with: auto takes eight bits where that is faster, f32 is exact
+    /// Activations for quantized matrices: auto uses 8 bits where that is faster, f32 is exact
     #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = activations(), hide_short_help = true)]
     pub(crate) activations: Activations,
 
-    /// As often as `--verbose` was given.
+    /// How often `--verbose` was given.
     #[arg(skip)]
     pub(crate) verbose: u8,
 }
 
 impl GlobalArgs {
-    /// A model on the processor, otherwise by default.
-    pub(crate) fn on_processor(model: Option<PathBuf>, threads: Option<u16>) -> Self {
+    /// Options for the CPU, otherwise the defaults.
+    pub(crate) fn on_cpu(model: Option<PathBuf>, threads: Option<u16>) -> Self {
         Self {
             model,
             backend: Backend::Cpu,
@@ -104,20 +106,20 @@ impl GlobalArgs {
     }
 }
 
-/// A number of things, from 1.
+/// Parses a count of at least 1.
 pub(crate) fn count() -> impl TypedValueParser<Value = usize> {
-    // Far more than a machine can do, and far from what overflows where sizes are computed.
+    // Far beyond any machine, and far below overflow in size computations.
     clap::value_parser!(u32).range(1..=MOST.into()).map(|count| count as usize)
 }
 
-/// A number of things, 0 too.
+/// Parses a count that may be 0.
 pub(crate) fn count_or_none() -> impl TypedValueParser<Value = usize> {
     clap::value_parser!(u32).range(0..=MOST.into()).map(|count| count as usize)
 }
 
 const MOST: u32 = 1 << 30;
 
-/// Threads of the processor.
+/// Parses a number of CPU threads.
 pub(crate) fn threads() -> impl TypedValueParser<Value = u16> {
     clap::value_parser!(u16).range(1..=512)
 }

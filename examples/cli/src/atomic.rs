@@ -1,4 +1,4 @@
-//! Files that are written whole or not at all: into a temporary file beside them, then renamed.
+//! Atomic file writes: a temporary file in the same folder, then a rename.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -9,27 +9,27 @@ use tempfile::NamedTempFile;
 use crate::error::CliError;
 use crate::paths;
 
-/// A file in the making. Dropped before [`AtomicFile::commit`], it leaves nothing behind.
+/// A file being written. Dropping it before [`AtomicFile::commit`] removes it.
 pub(crate) struct AtomicFile {
     path: PathBuf,
     file: BufWriter<NamedTempFile>,
 }
 
 impl AtomicFile {
-    /// Begins a file that will be `path`; what is there stays until [`AtomicFile::commit`].
+    /// Starts writing the file at `path`; an existing file stays until [`AtomicFile::commit`].
     ///
     /// # Errors
-    /// When the folder cannot be written to, or `path` is something else than a file.
+    /// If the folder is not writable, or `path` exists and is not a regular file.
     pub(crate) fn create(path: &Path) -> Result<Self, CliError> {
         let path = &paths::expand(path);
         let fail = |source| CliError::Write { path: path.into(), source };
-        // A link stays a link: what it points to is replaced.
+        // Keep a symbolic link and replace its target.
         let target = match fs::canonicalize(path) {
             Ok(target) => target,
             Err(error) if error.kind() == io::ErrorKind::NotFound => path.clone(),
             Err(error) => return Err(fail(error)),
         };
-        // To rename over /dev/null would replace it for everybody.
+        // Renaming over /dev/null would replace it for the whole system.
         if fs::metadata(&target).is_ok_and(|metadata| !metadata.is_file()) {
             let problem = "it exists and is not a regular file".to_string();
             return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, problem)));
@@ -37,11 +37,11 @@ impl AtomicFile {
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
         let mut builder = tempfile::Builder::new();
         builder.prefix(".kinglet-").suffix(".tmp");
-        // As any new file: what the umask leaves.
+        // The usual permissions of a new file: 0666 minus the umask.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let file = builder.tempfile_in(folder.unwrap_or(Path::new("."))).map_err(|error| {
-            // Its message names the temporary file, which means nothing to anybody.
+            // Drop the message: it names the temporary file, which means nothing to the user.
             fail(error.kind().into())
         })?;
         Ok(Self { path: target, file: BufWriter::with_capacity(1 << 20, file) })
@@ -50,15 +50,15 @@ impl AtomicFile {
     /// Appends to the file.
     ///
     /// # Errors
-    /// When the disk is full, for example.
+    /// If writing fails, for example because the disk is full.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         self.file.write_all(bytes).map_err(|source| self.fail(source))
     }
 
-    /// Puts the file in its place.
+    /// Moves the file to its final path.
     ///
     /// # Errors
-    /// When what is buffered cannot be written, or the file not be renamed.
+    /// If flushing or renaming fails.
     pub(crate) fn commit(mut self) -> Result<(), CliError> {
         self.file.flush().map_err(|source| self.fail(source))?;
         let path = self.path;
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_not_replaced() {
+    fn only_regular_files_are_replaced() {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(AtomicFile::create(folder.path()), Err(CliError::Write { .. })));
         let missing = folder.path().join("no/such/file");

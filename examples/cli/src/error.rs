@@ -1,4 +1,4 @@
-//! What can go wrong on the command line: one variant per cause, a line that says what to do.
+//! Errors of the command line: one variant per cause, with a one-line message that says what to do.
 
 use std::fmt;
 use std::io;
@@ -15,57 +15,57 @@ use crate::{interrupt, paths};
 /// An error of a command.
 #[derive(Debug)]
 pub(crate) enum CliError {
-    /// The options cannot be meant.
+    /// Invalid options.
     Usage(String),
-    /// No model was named and the demo model is nowhere.
+    /// No model was named, and the demo model was not found.
     NoModel {
-        /// Where it was looked for, in words.
+        /// Where it was looked for, as text.
         looked: String,
     },
-    /// What was named as a model is none.
+    /// The path named as a model is not one.
     NotAModel {
-        /// Who named it.
+        /// Where the path was given.
         origin: &'static str,
-        /// What it is.
+        /// What is wrong with it.
         source: kinglet::NotAModel,
     },
-    /// The engine's error.
+    /// An error of the engine.
     Engine(kinglet::Error),
-    /// An error of tokenizer, template or stop conditions.
+    /// An error of the tokenizer, template or stop conditions.
     Text(TextError),
-    /// An evaluation can't be made.
+    /// An error of the evaluation.
     Eval(EvalError),
-    /// An error while tokens are chosen.
+    /// An error of the sampler.
     Sampling(SamplingError),
-    /// The model's own defaults for sampling are out of range.
+    /// The model's own sampling defaults are out of range.
     ModelDefaults {
-        /// The model's folder.
+        /// Model folder.
         folder: PathBuf,
-        /// Which.
+        /// What is out of range.
         source: SamplingError,
     },
-    /// A file cannot be read.
+    /// A file can't be read.
     Read {
-        /// The file, or what stands for it.
+        /// The file, or a name for its source.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
-    /// A file cannot be written.
+    /// A file can't be written.
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
-    /// A file is there that was not meant to be replaced.
+    /// A file exists and must not be overwritten.
     Exists {
         /// The file.
         path: PathBuf,
-        /// How it is replaced all the same.
+        /// How to overwrite it.
         advice: &'static str,
     },
-    /// A file is not what it should be.
+    /// A file has invalid contents.
     Contents {
         /// The file.
         path: PathBuf,
@@ -74,16 +74,16 @@ pub(crate) enum CliError {
     },
     /// The prompt leaves no room for an answer.
     PromptTooLong {
-        /// Its tokens.
+        /// Tokens of the prompt.
         tokens: usize,
-        /// The most that the context holds.
+        /// Maximum number of tokens of the context.
         limit: usize,
     },
     /// The prompt has no tokens.
     EmptyPrompt,
-    /// Standard output cannot be written to.
+    /// Standard output can't be written to.
     Stdout(io::Error),
-    /// Whoever read standard output has gone.
+    /// The reader of standard output has closed it.
     BrokenPipe,
     /// Ctrl-C.
     Interrupted,
@@ -93,18 +93,18 @@ pub(crate) enum CliError {
     Editor(rustyline::error::ReadlineError),
     /// A bug.
     Internal {
-        /// The panic's message and place.
+        /// Message and location of the panic.
         panic: String,
     },
 }
 
 impl CliError {
-    /// Whether somebody ended it, and nothing went wrong.
+    /// Whether the user ended the command, and nothing failed.
     pub(crate) fn is_stop(&self) -> bool {
         matches!(self, Self::Interrupted | Self::BrokenPipe)
     }
 
-    /// As listed in `kinglet --help`.
+    /// The exit code, as documented in `kinglet --help`.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
@@ -149,28 +149,28 @@ impl fmt::Display for CliError {
                 write!(f, "can't write {}: {}", path.display(), paths::why(path, source))
             }
             Self::Exists { path, advice } => {
-                write!(f, "{} is there already: {advice}", path.display())
+                write!(f, "{} already exists: {advice}", path.display())
             }
             Self::Contents { path, problem } => write!(f, "{}: {problem}", path.display()),
             Self::PromptTooLong { tokens, limit } => write!(
                 f,
-                "the prompt has {tokens} tokens, the context holds {limit}: shorten it (in a chat: /reset), \
+                "the prompt has {tokens} tokens, but the context holds {limit}: shorten it (in a chat: /reset), \
                  or allow more with --context N"
             ),
-            Self::EmptyPrompt => f.write_str("the prompt is empty: give at least one token of it"),
+            Self::EmptyPrompt => f.write_str("the prompt is empty: give at least one token"),
             Self::Stdout(source) => write!(f, "can't write to standard output: {source}"),
-            Self::BrokenPipe => f.write_str("nobody reads standard output any more"),
+            Self::BrokenPipe => f.write_str("standard output was closed"),
             Self::Interrupted => f.write_str("interrupted"),
             Self::Signals(source) => write!(f, "can't handle Ctrl-C: {source}"),
             Self::Editor(source) => write!(f, "can't read from the terminal: {source}"),
             Self::Internal { panic } => {
-                write!(f, "this is a bug of Kinglet, please report it: {panic}")
+                write!(f, "this is a bug in Kinglet, please report it: {panic}")
             }
         }
     }
 }
 
-/// The option that does what the engine's error advises, which knows of no options.
+/// The option that follows the advice of an engine error; the engine doesn't know about options.
 fn hint(error: &kinglet::Error) -> Option<&'static str> {
     use kinglet::Error;
     match error {
@@ -202,7 +202,7 @@ impl std::error::Error for CliError {
 impl From<kinglet::Error> for CliError {
     fn from(source: kinglet::Error) -> Self {
         match source {
-            // Asked for by the progress of a pass over the weights, which only Ctrl-C stops.
+            // Only Ctrl-C cancels a pass over the weights.
             kinglet::Error::Weights(kinglet::weights::WeightsError::Cancelled) => Self::Interrupted,
             kinglet::Error::Sampling(source) => source.into(),
             source => Self::Engine(source),
@@ -218,7 +218,7 @@ impl From<AnswerError> for CliError {
             AnswerError::EmptyPrompt => Self::EmptyPrompt,
             AnswerError::PromptTooLong { tokens, limit } => Self::PromptTooLong { tokens, limit },
             AnswerError::Defaults(source) => Self::Sampling(source),
-            // What the command line asks for.
+            // The remaining errors are about options.
             source => Self::Usage(source.to_string()),
         }
     }
@@ -239,7 +239,7 @@ impl From<TextError> for CliError {
 impl From<EvalError> for CliError {
     fn from(source: EvalError) -> Self {
         match source {
-            // Only Ctrl-C stops it.
+            // Only Ctrl-C cancels it.
             EvalError::Cancelled => Self::Interrupted,
             EvalError::Engine(source) => source.into(),
             EvalError::Text(source) => source.into(),
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_adds_the_option_that_the_library_cannot_name() {
+    fn engine_errors_get_a_hint_with_the_option() {
         let no_adapter = |found: &[&str]| kinglet::Error::NoAdapter {
             wanted: "adapter".into(),
             found: found.iter().map(ToString::to_string).collect(),

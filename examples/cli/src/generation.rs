@@ -1,4 +1,4 @@
-//! Answers of the library's loop, on standard output.
+//! Answers printed to standard output as they are generated.
 
 use kinglet::answer::{
     Answer as Loop, AnswerDefaults, AnswerEnd, AnswerOptions, AnswerPrompt, EndReason, Event,
@@ -17,9 +17,9 @@ use crate::stats::{self, Stats};
 /// Why an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StopReason {
-    /// The model ended it with this token.
+    /// The model generated this stop token.
     StopToken(u32),
-    /// This text was about to appear.
+    /// This stop string was about to appear.
     StopString(String),
     /// `--max-tokens`.
     MaxTokens,
@@ -42,7 +42,7 @@ impl From<EndReason> for StopReason {
 }
 
 impl StopReason {
-    /// For machines.
+    /// Name in JSON.
     fn name(&self) -> &'static str {
         match self {
             Self::StopToken(_) => "stop_token",
@@ -53,7 +53,7 @@ impl StopReason {
         }
     }
 
-    /// For people: what the end of an answer that is not the model's own is due to.
+    /// A remark about an answer that the model did not end itself.
     pub(crate) fn remark(&self) -> Option<&'static str> {
         match self {
             Self::StopToken(_) | Self::StopString(_) => None,
@@ -67,20 +67,20 @@ impl StopReason {
 /// A finished answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
-    /// Its text, without stop tokens and stop strings.
+    /// Text, without stop tokens and stop strings.
     pub(crate) text: String,
-    /// Its tokens, with the one that ended it.
+    /// Tokens, including the stop token.
     pub(crate) tokens: Vec<u32>,
-    /// Why it ended.
+    /// Why the answer ended.
     pub(crate) stop: StopReason,
-    /// What it took.
+    /// Counts and times.
     pub(crate) stats: Stats,
-    /// What the random numbers began with.
+    /// Random seed.
     pub(crate) seed: u64,
 }
 
 impl Answer {
-    /// The last event of an answer.
+    /// The final JSON event of an answer.
     pub(crate) fn to_json(&self) -> Value {
         let mut event = json!({
             "event": "done",
@@ -100,29 +100,29 @@ impl Answer {
     }
 }
 
-/// What is to be answered, and how.
+/// A prompt, and how to answer it.
 pub(crate) struct Question<'a> {
-    /// Where.
+    /// Session that computes the answer.
     pub(crate) session: &'a mut Session,
-    /// What of prompts is not computed again.
+    /// Cache of earlier prompts.
     pub(crate) cache: Option<&'a mut PrefixCache>,
-    /// What the model's files say.
+    /// Defaults from the model's files.
     pub(crate) defaults: &'a AnswerDefaults,
     /// The prompt.
     pub(crate) prompt: AnswerPrompt,
-    /// What the command line says.
+    /// Options from the command line.
     pub(crate) options: &'a AnswerOptions,
-    /// What guesses tokens, if anything.
+    /// Speculation, if enabled.
     pub(crate) speculation: Option<&'a mut Speculation>,
-    /// The random numbers to go on with; those after the answer are left here.
+    /// Random state to continue from; updated to the state after the answer.
     pub(crate) random: Option<&'a mut SamplerState>,
 }
 
 impl Question<'_> {
-    /// Generates the answer and prints it as it comes. Ctrl-C ends it.
+    /// Generates the answer and prints it meanwhile. Ctrl-C ends it.
     ///
     /// # Errors
-    /// Those of the engine, the sampler, the tokenizer and of standard output.
+    /// Errors of the engine, the sampler, the tokenizer and standard output.
     pub(crate) fn answer(self, output: &mut Output) -> Result<Answer, CliError> {
         let Self { session, cache, defaults, prompt, options, speculation, mut random } = self;
         let mut answer = Loop::new(session, defaults, prompt, options)?;
@@ -132,11 +132,11 @@ impl Question<'_> {
         if let Some(random) = &random {
             answer = answer.go_on_from(random);
         }
-        // Without a tokenizer numbers are the text.
+        // Without a tokenizer token ids are printed.
         let numbers = defaults.tokenizer.is_none();
         let result = print(&mut answer, session, cache, numbers, output);
         if result.is_err() {
-            // What fails here leaves the session poisoned, as it is while steps are under way.
+            // The session is poisoned while steps are in flight, and a failure here leaves it so.
             let _ = answer.pause(session);
         }
         let (text, end) = result?;
@@ -150,7 +150,7 @@ impl Question<'_> {
     }
 }
 
-/// Prints an answer as it comes; gives its text and its end.
+/// Prints an answer as it is generated; returns its text and end.
 fn print(
     answer: &mut Loop<'_>,
     session: &mut Session,
@@ -162,12 +162,12 @@ fn print(
     let mut progress = Some(Progress::new("reading the prompt", Unit::Tokens));
     loop {
         if interrupt::hit() {
-            // To end it may take a step.
+            // Ending the answer may take a step.
             interrupt::cancel().clear();
             answer.stop()?;
         }
         let event = match answer.next(session, cache.as_deref_mut()) {
-            // Ctrl-C within a long step.
+            // Ctrl-C during a long step.
             Err(error) if error.is_cancelled() && interrupt::hit() => continue,
             event => event?,
         };

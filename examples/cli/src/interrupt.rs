@@ -1,5 +1,5 @@
-//! Signals. Ctrl-C stops what is going on where that can be stopped, else the program. SIGTERM and a terminal that is closed
-//! end the program; whoever has something to save is given the time for it.
+//! Signals. Ctrl-C stops the current task if it can be stopped, otherwise the program. SIGTERM and
+//! closing the terminal end the program, after time to save.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -10,64 +10,64 @@ use kinglet::Cancel;
 use crate::error::CliError;
 use crate::terminal;
 
-/// As POSIX numbers them; they stand in exit codes.
+/// POSIX numbers, which exit codes contain.
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGQUIT: i32 = 3;
 #[cfg(unix)]
 const SIGTERM: i32 = 15;
 
-/// How long a step may take to notice that the program ends, before it ends without.
+/// How long a step may take to notice that the program is ending; after that it exits anyway.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How many guards are held: whether somebody watches [`HIT`].
+/// Number of guards: whether anything checks [`HIT`].
 static GUARDS: AtomicUsize = AtomicUsize::new(0);
-/// How many [`Keeper`]s are held.
+/// Number of [`Keeper`]s.
 static KEEPERS: AtomicUsize = AtomicUsize::new(0);
 static HIT: AtomicBool = AtomicBool::new(false);
-/// The signal that ends the program; 0 is none.
+/// The signal that is ending the program, or 0.
 static ENDING: AtomicI32 = AtomicI32::new(0);
-/// Whether the one who saves knows that the program ends.
+/// Whether the code that saves has noticed that the program is ending.
 static NOTICED: AtomicBool = AtomicBool::new(false);
-/// Wakes who waits for input.
+/// Wakes the thread that waits for input.
 static WAKE: Mutex<Option<Box<dyn Fn() + Send>>> = Mutex::new(None);
 
-/// Installs the handlers. Until [`guard`] is held, each of the signals ends the program.
+/// Installs the handlers. Unless a [`guard`] is held, each signal ends the program.
 ///
 /// # Errors
-/// When the system refuses.
+/// If the system refuses.
 pub(crate) fn install() -> Result<(), CliError> {
     system::install().map_err(CliError::Signals)
 }
 
-/// Has the end of the terminal (SIGHUP) end the program as SIGTERM does, with time to save. Not for programs that are
-/// meant to outlive their terminal: under `nohup` the signal stays ignored.
+/// Makes closing the terminal (SIGHUP) end the program like SIGTERM, with time to save. Programs
+/// that may outlive their terminal must not call this. Under `nohup` the signal stays ignored.
 ///
 /// # Errors
-/// When the system refuses.
+/// If the system refuses.
 pub(crate) fn watch_hangup() -> Result<(), CliError> {
     system::watch_hangup().map_err(CliError::Signals)
 }
 
-/// Takes Ctrl-C back from a line editor, which has just installed a handler of its own for as long as it lives. Once in
-/// a program.
+/// Takes Ctrl-C back from a line editor, which installs a handler for as long as it lives. Call it
+/// at most once.
 ///
 /// # Errors
-/// When the system refuses.
+/// If the system refuses.
 pub(crate) fn reclaim() -> Result<(), CliError> {
     system::reclaim().map_err(CliError::Signals)
 }
 
-/// Has the calling thread be told when the terminal's size changes, as the only one: whatever it waits for is interrupted then.
+/// Delivers terminal resizes to the calling thread only, which interrupts what it waits for.
 pub(crate) fn hear_of_resizes() {
     system::hear_of_resizes();
 }
 
-/// While it is held, Ctrl-C only makes [`hit`] true; a second one ends the program all the same.
+/// While held, Ctrl-C only sets [`hit`]; a second Ctrl-C still ends the program.
 pub(crate) struct Guard(());
 
-/// Begins to watch for Ctrl-C. A guard for a conversation can hold others for its answers: only the outermost forgets what
-/// came before.
+/// Starts watching for Ctrl-C. Guards nest (a conversation holds one, and each of its answers);
+/// only the outermost clears earlier signals.
 pub(crate) fn guard() -> Guard {
     if GUARDS.load(Ordering::SeqCst) == 0 {
         forget();
@@ -82,10 +82,10 @@ impl Drop for Guard {
     }
 }
 
-/// While it is held, a second Ctrl-C also leaves a moment to save: see [`ending`].
+/// While held, a second Ctrl-C also leaves time to save: see [`ending`].
 pub(crate) struct Keeper(());
 
-/// Announces that there is something to save when the program ends.
+/// Announces that there is something to save before the program ends.
 pub(crate) fn keep() -> Keeper {
     KEEPERS.fetch_add(1, Ordering::SeqCst);
     Keeper(())
@@ -97,12 +97,12 @@ impl Drop for Keeper {
     }
 }
 
-/// Calls `wake` on a thread of its own at every signal that doesn't end the program at once.
+/// Calls `wake` on a separate thread for each signal that does not end the program at once.
 pub(crate) fn on_signal(wake: impl Fn() + Send + 'static) {
     *WAKE.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(wake));
 }
 
-/// Makes [`hit`] false, unless the program ends.
+/// Clears [`hit`], unless the program is ending.
 pub(crate) fn forget() {
     if ENDING.load(Ordering::SeqCst) == 0 {
         HIT.store(false, Ordering::SeqCst);
@@ -110,18 +110,18 @@ pub(crate) fn forget() {
     }
 }
 
-/// Whether Ctrl-C was pressed since [`guard`] or [`forget`], or the program ends.
+/// Whether Ctrl-C was pressed since [`guard`] or [`forget`], or the program is ending.
 pub(crate) fn hit() -> bool {
     HIT.load(Ordering::SeqCst)
 }
 
-/// Is set while [`hit`] is true: for steps that can be stopped on their way.
+/// Cancellation that is set while [`hit`] is true, for steps that can be cancelled.
 pub(crate) fn cancel() -> &'static Cancel {
     static CANCEL: OnceLock<Cancel> = OnceLock::new();
     CANCEL.get_or_init(Cancel::new)
 }
 
-/// Whether a signal ends the program. Who asks is expected to save what is to be saved and to return.
+/// Whether a signal is ending the program. A caller that gets true must save and return.
 pub(crate) fn ending() -> bool {
     let ending = ENDING.load(Ordering::SeqCst) != 0;
     if ending {
@@ -130,7 +130,8 @@ pub(crate) fn ending() -> bool {
     ending
 }
 
-/// Says that the terminal is gone, which shows before its signal comes. False where nobody has anything to save.
+/// Reports that the terminal is gone, which output errors show before the signal arrives. Returns
+/// false if there is nothing to save.
 pub(crate) fn hang_up() -> bool {
     let keeps = KEEPERS.load(Ordering::SeqCst) > 0;
     if keeps && ENDING.swap(SIGHUP, Ordering::SeqCst) == 0 {
@@ -140,7 +141,7 @@ pub(crate) fn hang_up() -> bool {
     keeps
 }
 
-/// The exit code of a program that a signal ended.
+/// Exit code of a program ended by a signal.
 pub(crate) fn exit_code() -> u8 {
     match ENDING.load(Ordering::SeqCst) {
         0 => code(SIGINT),
@@ -152,13 +153,13 @@ fn code(signal: i32) -> u8 {
     128 + u8::try_from(signal).unwrap_or(0)
 }
 
-/// What a signal does, on the thread that waits for signals.
+/// Handles a signal, on the thread that waits for signals.
 fn received(signal: i32) {
     if signal == SIGQUIT {
         terminal::restore();
         return system::default_action(signal);
     }
-    // A terminal that closes sends more than one signal, and impatience must not cost what is being saved.
+    // A closing terminal sends several signals; further ones must not interrupt saving.
     if ENDING.load(Ordering::SeqCst) != 0 {
         return;
     }
@@ -166,7 +167,7 @@ fn received(signal: i32) {
         leave(signal);
     }
     cancel().set();
-    // A second Ctrl-C before the first was noticed means it.
+    // A second Ctrl-C before the first was handled ends the program.
     if !HIT.swap(true, Ordering::SeqCst) && signal == SIGINT {
         return wake();
     }
@@ -192,7 +193,7 @@ fn wake() {
     }
 }
 
-/// Ends the program here and now.
+/// Ends the program immediately.
 fn leave(signal: i32) -> ! {
     terminal::restore();
     std::process::exit(i32::from(code(signal)))
@@ -211,7 +212,7 @@ mod system {
     static HANDLE: OnceLock<Handle> = OnceLock::new();
 
     pub(super) fn install() -> io::Result<()> {
-        // Here, and in all threads that are started from here.
+        // Blocked on this thread and on all threads that it starts.
         resizes().thread_block()?;
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT])?;
         let _ = HANDLE.set(signals.handle());
@@ -241,7 +242,7 @@ mod system {
         }
     }
 
-    /// Whether the program was started with SIGHUP ignored, where the system tells (Linux).
+    /// Whether the program was started with SIGHUP ignored, if the system tells (Linux).
     fn hangup_is_ignored() -> bool {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -264,7 +265,7 @@ mod system {
         ctrlc::set_handler(|| received(SIGINT)).map_err(io::Error::other)
     }
 
-    /// Keys are read, not signals, and the handler is kept.
+    /// The editor reads keys, not signals, so the handler stays.
     pub(super) fn reclaim() -> io::Result<()> {
         Ok(())
     }

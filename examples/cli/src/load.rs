@@ -1,4 +1,4 @@
-//! Opening what a command needs of a model folder.
+//! Opening a model and its tokenizer for a command.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use crate::error::CliError;
 use crate::progress::{Progress, Unit};
 use crate::{interrupt, model_folder};
 
-/// Opens the model that the options name, ready to run.
+/// Opens the model that the options name and makes it ready to run.
 ///
 /// # Errors
-/// When there is none, or it is broken or not supported; [`CliError::Interrupted`] on Ctrl-C.
+/// If there is no model, or it is broken or not supported; [`CliError::Interrupted`] on Ctrl-C.
 pub(crate) fn model(
     global: &GlobalArgs,
     adjust: impl FnOnce(ModelOptions) -> ModelOptions,
@@ -24,7 +24,7 @@ pub(crate) fn model(
     model_in(&folder, global, adjust)
 }
 
-/// Opens the model in `folder`, otherwise as the options say.
+/// Opens the model in `folder`, with the other options.
 ///
 /// # Errors
 /// As [`model`].
@@ -56,8 +56,8 @@ pub(crate) fn model_in(
     Ok(model)
 }
 
-/// Where drivers' compiled kernels and the results of self-tests are kept: the folder in the environment variable
-/// `KINGLET_CACHE_DIR`, nowhere if that is empty; else the user's folder for such things.
+/// Folder for compiled kernels and results of self-tests: the environment variable
+/// `KINGLET_CACHE_DIR` (empty means no folder), or else the user's cache folder.
 fn cache_dir() -> Option<PathBuf> {
     match std::env::var_os("KINGLET_CACHE_DIR") {
         Some(folder) if folder.is_empty() => None,
@@ -66,11 +66,11 @@ fn cache_dir() -> Option<PathBuf> {
     }
 }
 
-/// Reads the weights into memory with a progress bar, so that nobody waits for the first token without knowing why.
-/// Without a terminal they are read when they are needed.
+/// Reads the weights into memory with a progress bar, so that the first token does not wait without
+/// explanation. Without a terminal they are read when needed.
 fn fetch(model: &Model) -> Result<(), CliError> {
     let bytes = model.weights().total_bytes();
-    // What does not fit would only be read in vain.
+    // If they don't all fit, reading them ahead gains nothing.
     let fits = available_memory().is_none_or(|available| bytes < available);
     if !io::stderr().is_terminal() || !fits {
         return Ok(());
@@ -84,23 +84,23 @@ fn fetch(model: &Model) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Bytes that can be had without swapping, where the system tells (Linux).
+/// Bytes available without swapping, if the system tells (Linux).
 pub(crate) fn available_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The tokenizer of an open model, which refuses texts with tokens that the model lacks.
+/// The tokenizer of an open model, which refuses tokens that the model lacks.
 ///
 /// # Errors
-/// When there is none or it is broken.
+/// If there is none or it is broken.
 pub(crate) fn tokenizer(model: &Model) -> Result<Tokenizer, CliError> {
     Ok(Tokenizer::from_folder(model.folder())?.for_embedding(model.vocab()))
 }
 
-/// Whether the folder has a tokenizer at all.
+/// Whether the folder has a tokenizer.
 pub(crate) fn has_tokenizer(folder: &Path) -> bool {
-    // One that can't be read is no reason to do without a word.
+    // A tokenizer that can't be read must be an error, not ignored.
     std::fs::symlink_metadata(folder.join("tokenizer.json")).is_ok()
 }

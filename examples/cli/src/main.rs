@@ -1,10 +1,11 @@
 //! `kinglet`: the command line of the Kinglet inference engine.
 //!
-//! One file per command in [`commands`]. To add one: a `mod` line there, a variant of [`Command`]
-//! and its line in [`run`]. What commands share: [`model_folder`] (which model), [`load`] (opening it),
-//! [`sampling_args`] (how tokens are chosen), [`generation`] (the loop from prompt to answer),
-//! [`output`] (what goes to standard output), [`wrap`] (its lines on a [`terminal`]), [`table`] (what fits the terminal), [`interrupt`] (Ctrl-C),
-//! [`atomic`] (files that are written whole or not at all), [`paths`] (as people type them), [`error`].
+//! One file per command in [`commands`]. To add one: a `mod` line there, a variant of [`Command`],
+//! and a line in [`run`]. Shared modules: [`model_folder`] (which model), [`load`] (opening it),
+//! [`sampling_args`] (sampling options), [`generation`] (the loop from prompt to answer),
+//! [`output`] (standard output), [`wrap`] (line wrapping on a [`terminal`]), [`table`] (tables that
+//! fit the terminal), [`interrupt`] (Ctrl-C), [`atomic`] (atomic file writes), [`paths`] (paths as
+//! people type them), [`error`].
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -43,23 +44,24 @@ Examples:
   kinglet chat --model ~/models/granite-4.0-h   talk to a checkpoint from the hub
   echo \"What is a fjord?\" | kinglet chat        one question, one answer
   kinglet generate --prompt \"Once upon a time\"  continue a text
-  kinglet tokenize \"Hello there\"                text to token ids
+  kinglet tokenize \"Hello there\"                convert text to token ids
   kinglet logits --tokens 1,2,3 --out l.safetensors
-  kinglet inspect --context 32768               what a model is made of
-  kinglet quantize --model DIR --out DIR-4bit   a quarter of the size
+  kinglet inspect --context 32768               show a model's structure
+  kinglet quantize --model DIR --out DIR-4bit   quantize to a quarter of the size
 
-A model is a folder as it comes from the hub: config.json, *.safetensors,
+A model is a folder as downloaded from the hub: config.json, *.safetensors,
 tokenizer.json. Without --model, the folder in the environment variable
-KINGLET_MODEL is used, else the demo model that comes with Kinglet.
+KINGLET_MODEL is used, or else the demo model that comes with Kinglet.
 
-With --json, numbers are those of JavaScript: whole ones from 2^53 on are text.
+In --json output, integers from 2^53 on are strings, since JavaScript would
+round them.
 Colors follow the terminal, NO_COLOR and CLICOLOR_FORCE.
 
-Exit codes: 0 all went well, 1 an error (one line on standard error says what to
-do), 2 the command line was wrong, 130 interrupted with Ctrl-C.";
+Exit codes: 0 success, 1 error (one line on standard error says what to do),
+2 invalid command line, 130 interrupted with Ctrl-C.";
 
 const HINT: &str =
-    "`kinglet COMMAND --help` says more, with examples. `kinglet chat` talks to the demo model.";
+    "`kinglet COMMAND --help` shows details and examples. `kinglet chat` talks to the demo model.";
 
 /// Runs recurrent and hybrid language models on your own machine.
 #[derive(Parser)]
@@ -67,7 +69,7 @@ const HINT: &str =
 #[command(after_help = HINT, after_long_help = EXAMPLES)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
-    /// Say more on standard error: the whole of an error, what is going on (-vv: more)
+    /// Print more to standard error: whole errors, progress (-vv: more)
     #[arg(long, short, global = true, action = clap::ArgAction::Count, display_order = 990)]
     verbose: u8,
     #[command(subcommand)]
@@ -86,21 +88,21 @@ enum Command {
     Chat(Running<commands::chat::ChatArgs>),
     /// Continue a text or a sequence of tokens
     Generate(Running<commands::generate::GenerateArgs>),
-    /// Write the logits after each token to a file, to compare them with anything
+    /// Write the logits after each token to a file, for comparisons
     Logits(Running<commands::logits::LogitsArgs>),
-    /// Turn text into token ids, or token ids into text
+    /// Convert text to token ids, or token ids to text
     Tokenize(Looking<commands::tokenize::TokenizeArgs>),
-    /// Say what a model is made of: blocks, parameters, memory, the ops that it runs as
+    /// Show a model's structure: blocks, parameters, memory, ops
     Inspect(Looking<commands::inspect::InspectArgs>),
-    /// Say how well a model predicts a text, and how far it is from a reference
+    /// Measure how well a model predicts a text, and how far it is from a reference
     Eval(Running<commands::eval::EvalArgs>),
-    /// Write a checkpoint in fewer bits per weight
+    /// Write a checkpoint with fewer bits per weight
     Quantize(Looking<commands::quantize::QuantizeArgs>),
-    /// Measure prefill and decode, in tokens per second and as a share of the memory's bandwidth
+    /// Measure prefill and decode speed, in tokens per second and relative to memory bandwidth
     Bench(Running<commands::bench::BenchArgs>),
-    /// Say what can compute here: the processor and the adapters of the wgpu backend
+    /// List what models can run on: the CPU and the adapters of the wgpu backend
     Devices(commands::devices::DevicesArgs),
-    /// Print what a shell needs to complete commands, options and paths
+    /// Print a shell's completion script
     Completions(commands::completions::CompletionsArgs),
 }
 
@@ -113,7 +115,7 @@ struct Running<A: Args> {
     global: GlobalArgs,
 }
 
-/// A command that reads a model's files alone.
+/// A command that only reads a model's files.
 #[derive(Args)]
 struct Looking<A: Args> {
     #[command(flatten)]
@@ -128,8 +130,8 @@ impl<A: Args> Running<A> {
     }
 }
 
-/// The command line that is understood: `-h` says little and `--help` all, with the examples; every option with a value says what
-/// holds without it.
+/// The command line. `-h` is brief; `--help` is complete, with examples. Every option with a value
+/// states its default.
 fn command_line() -> clap::Command {
     let state_default = |option: clap::Arg| {
         let states = |help: Option<&StyledStr>| {
@@ -202,7 +204,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// To standard error: warnings, with `-v` more, and what the libraries below have to say. `RUST_LOG` refines it.
+/// Logs to standard error: warnings, and with `-v` more, including other libraries' messages.
+/// `RUST_LOG` refines it.
 fn start_logging(verbose: u8) {
     let (own, others) = match verbose {
         0 => (log::LevelFilter::Warn, log::LevelFilter::Off),

@@ -1,18 +1,18 @@
-//! Which model a command uses: the folder that was named, else the demo model, wherever that is.
+//! Finds the model folder of a command: the one that was named, or else the demo model.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::CliError;
 use crate::paths;
 
-/// Names a model folder where `--model` does not.
+/// Environment variable that names a model folder in place of `--model`.
 const VARIABLE: &str = "KINGLET_MODEL";
 /// The demo model in the source tree.
 const IN_SOURCE: &str = "models/demo/hybrid";
-/// The demo model beside an installed program: `PREFIX/bin/kinglet`, `PREFIX/share/kinglet/demo`.
+/// The demo model of an installed program: `PREFIX/bin/kinglet`, `PREFIX/share/kinglet/demo`.
 const INSTALLED: &str = "share/kinglet/demo";
 
-/// Where the demo model is looked for.
+/// Places to look for the demo model.
 struct Places {
     /// The folder of the executable.
     executable: Option<PathBuf>,
@@ -22,10 +22,10 @@ struct Places {
     current: PathBuf,
 }
 
-/// The model folder to use: `given`, or what `KINGLET_MODEL` names, or the demo model.
+/// The model folder to use: `given`, or else the one in `KINGLET_MODEL`, or else the demo model.
 ///
 /// # Errors
-/// When what was named is no model folder, or nothing was named and the demo model is nowhere.
+/// If the named path is not a model folder, or none was named and the demo model was not found.
 pub(crate) fn find(given: Option<&Path>) -> Result<PathBuf, CliError> {
     let variable = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
     let executable = std::env::current_exe().ok().map(|path| path.canonicalize().unwrap_or(path));
@@ -57,17 +57,17 @@ fn choose(
     if let Some(path) = found {
         return Ok(path);
     }
-    // Many programs have a config.json; weights beside it make it a model.
+    // Many programs have a config.json; weights next to it make it a model.
     if is_checkpoint(&places.current) {
         return Ok(places.current.clone());
     }
     Err(CliError::NoModel { looked: places.describe() })
 }
 
-/// The folder of a model that was named. What is in its files is the engine's business.
+/// The folder of a model that was named. The engine checks the contents of its files.
 ///
 /// # Errors
-/// When it is none.
+/// If the path is not a model.
 pub(crate) fn named(path: &Path, origin: &'static str) -> Result<PathBuf, CliError> {
     kinglet::resolve_folder(paths::expand(path)).map_err(|error| match error {
         kinglet::Error::NotAModel(source) => CliError::NotAModel { origin, source },
@@ -83,10 +83,10 @@ fn is_checkpoint(folder: &Path) -> bool {
 }
 
 impl Places {
-    /// Folders that may be the demo model, the likeliest first.
+    /// Folders that may be the demo model, the most likely first.
     fn candidates(&self) -> Vec<PathBuf> {
         let mut candidates = Vec::new();
-        // From target/release up to the root of a source tree, and from bin to its prefix.
+        // Walks from target/release up to the root of a source tree, and from bin to its prefix.
         for folder in self.executable.iter().flat_map(|folder| folder.ancestors()) {
             candidates.extend([folder.join(IN_SOURCE), folder.join(INSTALLED)]);
         }
@@ -111,7 +111,7 @@ mod tests {
     use std::fs;
     use tempfile::TempDir;
 
-    /// A tree with an executable's folder, a source tree and a current folder, all without a model.
+    /// Creates folders for an executable, a source tree and the current folder, without any model.
     fn tree() -> (TempDir, Places) {
         let root = tempfile::tempdir().unwrap();
         let folder = |name: &str| {
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn the_demo_model_is_found_in_each_place_and_the_nearest_wins() {
         let (root, places) = tree();
-        // From the least to the most preferred, so that each must win over all before it.
+        // From the least to the most preferred: each must win over all before it.
         let order = [
             "current/models/demo/hybrid",
             "source/models/demo/hybrid",

@@ -22,16 +22,16 @@ pub(crate) enum Format {
 /// Standard output.
 pub(crate) struct Output {
     format: Format,
-    /// A model's text must not steer the terminal that shows it.
+    /// Whether to escape control characters: a model's text must not control the terminal.
     escape: bool,
-    /// Where the text ends that was shown. On a terminal it is wrapped between words.
+    /// Position of the cursor. On a terminal text is wrapped between words.
     wrapper: Wrapper,
-    /// Whether the last text ended with a line break (or there was none).
+    /// Whether the last text ended with a line break, or there was none.
     at_line_start: bool,
 }
 
 impl Output {
-    /// Standard output in a format.
+    /// Creates the output for a format.
     pub(crate) fn new(format: Format) -> Self {
         let wrapper = Wrapper::default();
         Self { format, escape: io::stdout().is_terminal(), wrapper, at_line_start: true }
@@ -42,10 +42,10 @@ impl Output {
         self.format
     }
 
-    /// What one token brought: its id (`None` at the end of the text) and the text that is certain now.
+    /// Prints one token: its id (`None` at the end of the text) and the text that is now final.
     ///
     /// # Errors
-    /// [`CliError::BrokenPipe`] where nobody reads any more, [`CliError::Stdout`] otherwise.
+    /// [`CliError::BrokenPipe`] if the reader is gone, otherwise [`CliError::Stdout`].
     pub(crate) fn token(&mut self, id: Option<u32>, text: &str) -> Result<(), CliError> {
         match self.format {
             Format::Text if text.is_empty() => Ok(()),
@@ -55,7 +55,7 @@ impl Output {
         }
     }
 
-    /// The end of an answer: the line's end, or the event with all there is to know.
+    /// Prints the end of an answer: a line break, or the final event.
     ///
     /// # Errors
     /// As [`Output::token`].
@@ -66,7 +66,7 @@ impl Output {
         }
     }
 
-    /// Shows what is held back of a text, and ends its line if that is begun. What comes next has a line of its own.
+    /// Prints text that was held back, and ends the line if it is not empty.
     ///
     /// # Errors
     /// As [`Output::token`].
@@ -77,7 +77,7 @@ impl Output {
         }
     }
 
-    /// Plain text, shown at once; on a terminal, word by word.
+    /// Prints plain text at once; on a terminal, word by word.
     ///
     /// # Errors
     /// As [`Output::token`].
@@ -90,13 +90,14 @@ impl Output {
         };
         let mut out = io::stdout().lock();
         match out.write_all(shown.as_bytes()).and_then(|()| out.flush()) {
-            // A terminal that was closed: what is under way ends as after its signal, and is saved.
+            // The terminal was closed. The task ends as after SIGHUP, and is saved.
             Err(_) if self.escape && interrupt::hang_up() => Ok(()),
             written => written.map_err(failed),
         }
     }
 
-    /// A text of this program's own with styles, which only a terminal gets that wants them; what it quotes went through [`escape`].
+    /// Prints the program's own text with styles, which only a terminal that supports them shows.
+    /// Quoted text must be [`escape`]d.
     ///
     /// # Errors
     /// As [`Output::token`].
@@ -106,7 +107,7 @@ impl Output {
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(failed)
     }
 
-    /// A JSON object on a line of its own. Whole numbers that JavaScript would round are text.
+    /// Prints a JSON object on its own line. Integers that JavaScript would round become strings.
     ///
     /// # Errors
     /// As [`Output::token`].
@@ -116,10 +117,11 @@ impl Output {
     }
 }
 
-/// The whole numbers below this are exact in JavaScript, and in whatever else keeps numbers as doubles.
+/// Integers below this are exact in JavaScript and in other software that stores numbers as
+/// doubles.
 const EXACT_BELOW: u64 = 1 << 53;
 
-/// The value with whole numbers as text where a double would not hold them.
+/// Converts integers that a double can't hold to strings.
 fn exact(value: &Value) -> Cow<'_, Value> {
     fn holds(value: &Value) -> bool {
         match value {
@@ -155,7 +157,7 @@ pub(crate) fn failed(error: io::Error) -> CliError {
     }
 }
 
-/// Makes control characters visible (as the symbols of U+2400), except for tab and line break.
+/// Replaces control characters, except tab and line break, by their symbols from U+2400 on.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if !text.contains(steers) {

@@ -1,10 +1,10 @@
-//! Paths as people type them, and what is wrong with those that lead nowhere.
+//! Paths as people type them, and explanations of paths that don't exist.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A path in which `~` at the beginning is the home folder, as in a shell; programs get it where no shell has
-/// seen to it (`--save=~/talk.json`, commands of a chat).
+/// Expands a leading `~` to the home folder, for paths that no shell has expanded
+/// (`--save=~/talk.json`, commands in a chat).
 pub(crate) fn expand(path: &Path) -> PathBuf {
     match (path.strip_prefix("~"), dirs::home_dir()) {
         (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => home,
@@ -13,33 +13,36 @@ pub(crate) fn expand(path: &Path) -> PathBuf {
     }
 }
 
-/// A path that was typed after a command: quotes around all of it are not part of it.
+/// A path typed after a chat command, without quotes around the whole.
 pub(crate) fn typed(text: &str) -> PathBuf {
     let text = text.trim();
     let inner = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
     expand(Path::new(inner('"').or_else(|| inner('\'')).unwrap_or(text)))
 }
 
-/// Why a file can't be read or written, with the folder that is the cause.
+/// Explains why a file can't be read or written, and names the folder that is the cause.
 pub(crate) fn why(path: &Path, source: &io::Error) -> String {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     match source.kind() {
         io::ErrorKind::NotFound if !parent.exists() => {
-            // Of several that are missing the first says more than the last.
+            // Name the topmost missing folder too: it says more.
             let first = parent.ancestors().take_while(|folder| !folder.exists()).last();
             match first.filter(|first| *first != parent && !first.as_os_str().is_empty()) {
                 Some(first) => format!(
-                    "there is no folder {} (nor {}): create it, or name another",
+                    "the folder {} does not exist (nor does {}): create it, or use another",
                     parent.display(),
                     first.display()
                 ),
                 None => {
-                    format!("there is no folder {}: create it, or name another", parent.display())
+                    format!(
+                        "the folder {} does not exist: create it, or use another",
+                        parent.display()
+                    )
                 }
             }
         }
-        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::NotFound => "the file does not exist".into(),
         io::ErrorKind::NotADirectory => match parent.ancestors().find(|folder| folder.is_file()) {
             Some(file) => format!("{} is a file, not a folder", file.display()),
             None => source.to_string(),
@@ -72,11 +75,18 @@ mod tests {
         std::fs::write(at("file"), "").unwrap();
         let read = |path: &Path| why(path, &std::fs::read(path).unwrap_err());
         let missing = read(&at("a/talk.json"));
-        assert!(missing.contains(&format!("no folder {}:", at("a").display())), "{missing}");
+        assert!(
+            missing.contains(&format!("the folder {} does not exist:", at("a").display())),
+            "{missing}"
+        );
         let missing = read(&at("a/b/talk.json"));
-        let both = format!("no folder {} (nor {})", at("a/b").display(), at("a").display());
+        let both = format!(
+            "the folder {} does not exist (nor does {})",
+            at("a/b").display(),
+            at("a").display()
+        );
         assert!(missing.contains(&both), "{missing}");
-        assert_eq!(read(&at("talk.json")), "there is no such file");
+        assert_eq!(read(&at("talk.json")), "the file does not exist");
         let inside = read(&at("file/talk.json"));
         assert!(inside.contains(&format!("{} is a file", at("file").display())), "{inside}");
     }

@@ -1,14 +1,14 @@
-//! A progress bar for what takes more than a second, on terminals only.
+//! A progress bar on terminals, for tasks of more than a second.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Nothing is shown before this.
+/// Time before a bar appears.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a bar counts.
+/// Unit of a bar.
 #[derive(Clone, Copy)]
 pub(crate) enum Unit {
     /// Bytes, shown as MB or GB.
@@ -19,7 +19,7 @@ pub(crate) enum Unit {
     Rounds,
 }
 
-/// A bar on standard error that appears after a second, and goes away when it is dropped.
+/// A bar on standard error that appears after a second and disappears when dropped.
 pub(crate) struct Progress {
     what: String,
     unit: Unit,
@@ -29,13 +29,13 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// A bar that is not shown yet.
+    /// Creates a bar that is not shown yet.
     pub(crate) fn new(what: impl Into<String>, unit: Unit) -> Self {
         let enabled = io::stderr().is_terminal();
         Self { what: what.into(), unit, begun: Instant::now(), bar: None, enabled }
     }
 
-    /// Shows that `done` of `total` are done.
+    /// Shows progress: `done` of `total`.
     pub(crate) fn set(&mut self, done: u64, total: u64) {
         if !self.enabled || (self.bar.is_none() && self.begun.elapsed() < PATIENCE) {
             return;

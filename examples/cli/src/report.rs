@@ -1,4 +1,4 @@
-//! How errors are told: one line on standard error.
+//! Reports errors: one line on standard error.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -15,7 +15,7 @@ mod hint;
 
 static LAST_PANIC: Mutex<Option<String>> = Mutex::new(None);
 
-/// Keeps panics off standard error: those that are caught become errors, which are told in one line.
+/// Keeps panics off standard error: those that are caught are reported as one-line errors.
 pub(crate) fn keep_panics_quiet() {
     std::panic::set_hook(Box::new(|info| {
         log::debug!("{info}");
@@ -24,16 +24,16 @@ pub(crate) fn keep_panics_quiet() {
     }));
 }
 
-/// Message and place of the last panic.
+/// Message and location of the last panic.
 pub(crate) fn last_panic() -> String {
     let last = LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner);
     last.clone().unwrap_or_else(|| "no message".into())
 }
 
-/// Tells an error: its first line, with `--verbose` all of it.
+/// Reports an error: its first line, with `--verbose` all lines.
 pub(crate) fn error(error: &CliError, verbose: u8) -> ExitCode {
     match error {
-        // Silence is what a reader that has gone expects, and Ctrl-C needs no explanation.
+        // These need no message: the reader has gone, or the user pressed Ctrl-C.
         CliError::BrokenPipe | CliError::Interrupted => {}
         CliError::Usage(message) => problem(&format!("{} (see --help)", one_line(message))),
         error => problem(&message(error, verbose)),
@@ -41,7 +41,7 @@ pub(crate) fn error(error: &CliError, verbose: u8) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
-/// An error's message: its first line, with `verbose` all of it.
+/// An error's message: its first line, with `verbose` all lines.
 pub(crate) fn message(error: &CliError, verbose: u8) -> String {
     let text = error.to_string();
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
@@ -50,16 +50,16 @@ pub(crate) fn message(error: &CliError, verbose: u8) -> String {
     }
     let mut message = clean(lines.next().unwrap_or("unknown error"));
     if lines.next().is_some() {
-        message.push_str(" (all of it with --verbose)");
+        message.push_str(" (use --verbose for all of it)");
     }
     message
 }
 
-/// Tells what clap found wrong in one line, or prints the help that was asked for.
+/// Reports an error of clap in one line, or prints the requested help.
 pub(crate) fn usage(error: &clap::Error, command: &clap::Command) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // Help into a pipe that closes early is no error.
+            // A pipe that closes early is not an error.
             let _ = error.print();
             ExitCode::SUCCESS
         }
@@ -96,39 +96,41 @@ pub(crate) fn usage(error: &clap::Error, command: &clap::Command) -> ExitCode {
     }
 }
 
-/// A line on standard error, wrapped where that is a terminal. Where it is closed there is nobody to tell.
+/// Prints a line to standard error, wrapped on a terminal. Errors are ignored: there is nowhere to
+/// report them.
 pub(crate) fn tell(line: &str) {
     show("", anstyle::Style::new(), line, anstyle::Style::new());
 }
 
-/// A line beside answers, less bright than these.
+/// Prints a dimmed remark to standard error.
 pub(crate) fn aside(line: &str) {
     show("", ASIDE, line, ASIDE);
 }
 
-/// What went wrong, after the word `error`.
+/// Prints an error.
 pub(crate) fn problem(message: &str) {
     show("error: ", ERROR, message, anstyle::Style::new());
 }
 
-/// What may go wrong, after the word `warning`.
+/// Prints a warning.
 pub(crate) fn warning(message: &str) {
     show("warning: ", WARNING, message, anstyle::Style::new());
 }
 
-/// A word in one style and a text in another; `anstream` leaves styles out where they can't be shown or aren't wanted.
+/// Prints a word in one style and text in another; `anstream` removes styles that can't be shown or
+/// aren't wanted.
 fn show(word: &str, of_word: anstyle::Style, text: &str, style: anstyle::Style) {
     let mut line = format!("{word}{text}");
     if let Some(width) = terminal::stderr_width() {
         line = wrap::fold(&line, width);
     }
-    // The first word fits into any terminal that others fit into.
+    // The first word is never wrapped.
     let (word, text) = line.split_at_checked(word.len()).unwrap_or(("", &line));
     let word = if word.is_empty() { String::new() } else { format!("{of_word}{word}{of_word:#}") };
     let _ = writeln!(anstream::stderr().lock(), "{word}{style}{text}{style:#}");
 }
 
-/// What the engine logs, told as this program's own: `warning: ...`.
+/// Prints a log message of the engine in this program's form: `warning: ...`.
 pub(crate) fn log(record: &log::Record<'_>) {
     let message = record.args().to_string();
     let message = message.lines().map(clean).collect::<Vec<_>>().join("\n");
@@ -140,12 +142,12 @@ pub(crate) fn log(record: &log::Record<'_>) {
     }
 }
 
-/// Joins lines, and runs of spaces within them.
+/// Joins all lines and collapses white space.
 fn one_line(text: &str) -> String {
     clean(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Escapes control characters: a message may quote a file, and a file must not steer the terminal.
+/// Escapes control characters: a message may quote a file, which must not control the terminal.
 fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
@@ -165,7 +167,7 @@ mod tests {
     #[test]
     fn a_message_is_one_line_unless_more_is_asked_for() {
         let error = CliError::Usage("one\n\n  two\x1b[2J".into());
-        assert_eq!(message(&error, 0), "one (all of it with --verbose)");
+        assert_eq!(message(&error, 0), "one (use --verbose for all of it)");
         assert_eq!(message(&error, 1), "one\n  two\\u{1b}[2J");
         assert_eq!(one_line("a\n  b\tc"), "a b c");
     }

@@ -1,4 +1,4 @@
-//! The options that decide how tokens are chosen and when an answer ends.
+//! Options for sampling and for ending an answer.
 
 use std::str::FromStr;
 
@@ -9,26 +9,29 @@ use kinglet::sampling::StageOrder;
 use crate::error::CliError;
 use crate::interrupt;
 
-/// How tokens are chosen. What is not given is as the model's generation_config.json says.
+/// Sampling options. Those not given come from the model's generation_config.json.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Sampling (defaults: the model's generation_config.json)")]
 pub(crate) struct SamplingArgs {
     /// Always take the most probable token
     #[arg(long, conflicts_with = "temperature")]
     pub(crate) greedy: bool,
-    /// Randomness: 0 is none, 1 is the model's own distribution [default: the model's, else 0]
+    /// Randomness: 0 is greedy, 1 is the model's own distribution [default: the model's, else 0]
     #[arg(long, alias = "temp", value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: Option<f32>,
-    /// Draw among the N most probable tokens; 0 is no limit [default: the model's, else 50]
+    /// Sample from the N most probable tokens; 0 is no limit [default: the model's, else 50]
     #[arg(long, value_name = "N")]
     pub(crate) top_k: Option<u32>,
-    /// Draw among the most probable tokens that together have this probability [default: the model's, else 1]
+    /// Sample from the most probable tokens that together have this probability [default: the
+    /// model's, else 1]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) top_p: Option<f32>,
-    /// Draw among tokens with at least this share of the highest probability [default: the model's, else 0]
+    /// Sample from tokens with at least this fraction of the highest probability [default: the
+    /// model's, else 0]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) min_p: Option<f32>,
-    /// Draw among the most typical tokens that together have this probability [default: the model's, else 1]
+    /// Sample from the most typical tokens that together have this probability [default: the
+    /// model's, else 1]
     #[arg(
         long,
         alias = "typical",
@@ -37,16 +40,16 @@ pub(crate) struct SamplingArgs {
         hide_short_help = true
     )]
     pub(crate) typical_p: Option<f32>,
-    /// Penalty on tokens that occurred, as a divisor; 1 is none [default: the model's, else 1]
+    /// Divide the logits of tokens that occurred by this; 1 is off [default: the model's, else 1]
     #[arg(long, alias = "repeat-penalty", value_name = "X", allow_negative_numbers = true)]
     pub(crate) repetition_penalty: Option<f32>,
-    /// Penalty on tokens that occurred, subtracted once [default: 0]
+    /// Subtract this from the logits of tokens that occurred [default: 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) presence_penalty: Option<f32>,
-    /// Penalty on tokens that occurred, subtracted for each time [default: 0]
+    /// Subtract this from the logits of tokens for each occurrence [default: 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) frequency_penalty: Option<f32>,
-    /// How many of the last tokens the penalties look at [default: all]
+    /// Number of last tokens that the penalties consider [default: all]
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub(crate) penalty_last_n: Option<usize>,
     /// DRY: strength of the penalty on repeated sequences; 0.8 is usual [default: 0, off]
@@ -55,19 +58,19 @@ pub(crate) struct SamplingArgs {
     /// DRY: growth of the penalty with each repeated token [default: 1.75]
     #[arg(long, value_name = "X", allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) dry_base: Option<f32>,
-    /// DRY: repetitions shorter than this are free [default: 2]
+    /// DRY: repetitions shorter than this have no penalty [default: 2]
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub(crate) dry_allowed_length: Option<u32>,
-    /// DRY: how many of the last tokens to look at [default: all]
+    /// DRY: number of last tokens to consider [default: all]
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub(crate) dry_last_n: Option<usize>,
-    /// DRY: repetitions don't reach over this text (repeatable) [default: line end, ':', '"', '*']
+    /// DRY: text that ends a repetition (repeatable) [default: line end, ':', '"', '*']
     #[arg(long, value_name = "TEXT", hide_short_help = true)]
     pub(crate) dry_sequence_breaker: Vec<String>,
-    /// XTC: how often the most probable tokens are left out; 0.5 is usual [default: 0, off]
+    /// XTC: probability of excluding the most probable tokens; 0.5 is usual [default: 0, off]
     #[arg(long, value_name = "P", allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) xtc_probability: Option<f32>,
-    /// XTC: which tokens count as most probable [default: 0.1]
+    /// XTC: probability from which tokens may be excluded [default: 0.1]
     #[arg(long, value_name = "P", allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) xtc_threshold: Option<f32>,
     /// Add a number to a token's logit, as in 42=-5 or 42=-inf (repeatable) [default: none]
@@ -79,8 +82,8 @@ pub(crate) struct SamplingArgs {
         hide_short_help = true
     )]
     pub(crate) logit_bias: Vec<Bias>,
-    /// In which order the distribution is cut: temperature-first as transformers does, temperature-last as llama.cpp does
-    /// [default: temperature-first]
+    /// Order of temperature and filters: temperature-first as in transformers, temperature-last as
+    /// in llama.cpp [default: temperature-first]
     #[arg(
         long,
         value_name = "ORDER",
@@ -89,7 +92,7 @@ pub(crate) struct SamplingArgs {
         hide_short_help = true
     )]
     pub(crate) stage_order: Option<Order>,
-    /// Same seed, same options, same answer [default: a random one below 2^53]
+    /// Random seed; the same seed and options give the same answer [default: random, below 2^53]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
 }
@@ -98,28 +101,30 @@ pub(crate) struct SamplingArgs {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "End of the answer")]
 pub(crate) struct StopArgs {
-    /// The most tokens of an answer [default: the model's, else 2048]
+    /// Maximum number of tokens of the answer [default: the model's, else 2048]
     #[arg(long, short = 'n', aliases = ["max-new-tokens", "n-predict"], value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_tokens: Option<u32>,
-    /// End the answer before this text (repeatable; $'\n' is a line break in most shells) [default: the model's]
+    /// End the answer before this text (repeatable; $'\n' is a line break in most shells) [default:
+    /// the model's]
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
-    /// Go on after the model's own stop tokens and stop strings
+    /// Continue after the model's own stop tokens and stop strings
     #[arg(long)]
     pub(crate) ignore_eos: bool,
-    /// The most tokens of prompt and answer; 0 is no limit [default: what the positions of the model allow]
+    /// Maximum number of tokens of prompt and answer; 0 is no limit [default: the model's number of
+    /// positions]
     #[arg(long, alias = "ctx-size", value_name = "N")]
     pub(crate) context: Option<usize>,
 }
 
 impl StopArgs {
-    /// What was given on the command line, with how tokens are chosen.
+    /// The answer options from the command line, with sampling options and seed.
     pub(crate) fn options(&self, sampling: Sampling, seed: u64) -> AnswerOptions {
         let mut options =
             AnswerOptions::new().sampling(sampling).seed(seed).ignore_eos(self.ignore_eos);
         options.max_tokens = self.max_tokens.and_then(|most| usize::try_from(most).ok());
         options.stop_strings.clone_from(&self.stop);
-        // A long step of a prompt is stopped on its way.
+        // Lets Ctrl-C stop a long step of a prompt.
         options.cancel = Some(interrupt::cancel().clone());
         options.context(match self.context {
             None => Context::OfModel,
@@ -129,14 +134,14 @@ impl StopArgs {
     }
 }
 
-/// The order of the stages that cut the distribution.
+/// Order of temperature and the other filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Order {
     TemperatureFirst,
     TemperatureLast,
 }
 
-/// `ID=X`: what is added to a token's logit.
+/// `ID=X`: a number to add to a token's logit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Bias(u32, f32);
 
@@ -151,10 +156,10 @@ impl FromStr for Bias {
 }
 
 impl SamplingArgs {
-    /// What was given on the command line, on top of the model's defaults.
+    /// The sampling options from the command line, checked together with the model's defaults.
     ///
     /// # Errors
-    /// Values out of range; DRY's breakers, which are text, without a tokenizer.
+    /// Values out of range; DRY sequence breakers without a tokenizer, as they are text.
     pub(crate) fn sampling(
         &self,
         defaults: &AnswerDefaults,
@@ -185,7 +190,7 @@ impl SamplingArgs {
                 Some(Order::TemperatureFirst) | None => StageOrder::TemperatureFirst,
             },
         };
-        // Refused here rather than in the middle of a conversation.
+        // Check now rather than in the middle of a conversation.
         match sampling.options(&defaults.config, defaults.tokenizer.as_ref()) {
             Ok(_) => Ok(sampling),
             Err(AnswerError::Defaults(source)) => {
@@ -202,7 +207,7 @@ impl SamplingArgs {
         }
     }
 
-    /// The seed that was given, or a random one, which JSON gives as a number.
+    /// The given seed, or a random one that JSON can hold as a number.
     pub(crate) fn seed(&self) -> u64 {
         self.seed.unwrap_or_else(random_seed)
     }
@@ -255,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_value_is_out_of_range_is_told() {
+    fn values_out_of_range_name_their_origin() {
         let config = GenerationConfig::default();
         for line in
             [["--temperature", "-1"], ["--top-p", "0"], ["--min-p", "2"], ["--dry-base", "0.5"]]

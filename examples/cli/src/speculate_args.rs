@@ -1,4 +1,4 @@
-//! The options that let tokens be guessed, and what guesses them.
+//! Options for speculation.
 
 use std::path::PathBuf;
 
@@ -11,34 +11,35 @@ use crate::args::GlobalArgs;
 use crate::error::CliError;
 use crate::load;
 
-/// Most guesses of a step where the command line doesn't say.
+/// Default number of tokens drafted in a step.
 const DRAFT_TOKENS: u16 = DEFAULT_DRAFT_TOKENS as u16;
 
-/// How tokens are guessed.
+/// How tokens are drafted.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Speculation (the answer stays what it is)")]
+#[command(next_help_heading = "Speculation (does not change the answer)")]
 pub(crate) struct SpeculateArgs {
-    /// Guess tokens and verify several in a step [default: one token a step]
+    /// Draft tokens and verify several in a step [default: one token a step]
     ///
-    /// `ngram` guesses what followed the same words before; a folder is a smaller model with the same tokenizer.
+    /// `ngram` drafts what followed the same words before; a folder names a smaller model with the
+    /// same tokenizer.
     #[arg(long, value_name = "ngram|DIR")]
     speculate: Option<String>,
-    /// Most guesses of a step
+    /// Maximum number of tokens drafted in a step
     #[arg(long, value_name = "N", default_value_t = DRAFT_TOKENS, requires = "speculate", value_parser = clap::value_parser!(u16).range(1..=64))]
     draft_tokens: u16,
 }
 
-/// What guesses, and how much at a time.
+/// A drafter, and the maximum number of tokens it drafts at a time.
 pub(crate) struct Speculation {
     pub(crate) drafter: Box<dyn Drafter>,
     pub(crate) most: usize,
 }
 
 impl SpeculateArgs {
-    /// What was asked for, if anything, to guess for `model`.
+    /// Creates the requested drafter for `model`, if any.
     ///
     /// # Errors
-    /// When the smaller model can't be opened, or has another tokenizer.
+    /// If the smaller model can't be opened, or has a different tokenizer.
     pub(crate) fn speculation(
         &self,
         global: &GlobalArgs,

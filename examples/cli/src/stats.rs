@@ -1,4 +1,4 @@
-//! What an answer took, for machines.
+//! Statistics of an answer as JSON.
 
 pub(crate) use kinglet::answer::AnswerStats as Stats;
 use kinglet::speculate::SpeculationStats;
@@ -36,7 +36,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn what_was_not_measured_is_null() {
+    fn unmeasured_values_are_null() {
         let decode = Duration::from_secs(1);
         let mut stats = Stats { generated: 5, decode, ..Stats::default() };
         assert_eq!(to_json(&stats)["timings"]["decode_tokens_per_second"], 4.0);

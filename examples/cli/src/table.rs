@@ -1,4 +1,4 @@
-//! Tables, and text in general, that fit the terminal.
+//! Tables and text that fit the terminal.
 
 use std::io::{self, IsTerminal};
 
@@ -8,16 +8,16 @@ use terminal_size::{Width, terminal_size_of};
 
 use crate::output::escape;
 
-/// Columns where neither a terminal nor `COLUMNS` says how many there are.
+/// Columns if neither the terminal nor `COLUMNS` tells.
 const COLUMNS: usize = 80;
-/// Below this many columns there is no layout.
+/// Minimum number of columns for a layout.
 const LEAST: usize = 20;
-/// A column that is broken into lines needs this many, else each row becomes a paragraph.
+/// Minimum width of a wrapped column; below it each row becomes a paragraph.
 const LEAST_WRAPPED: usize = 12;
 
 const TITLE: Style = Style::new().bold();
 
-/// Columns of standard output: the terminal's, else `COLUMNS`, else 80.
+/// Number of columns of standard output: the terminal's, else `COLUMNS`, else 80.
 pub(crate) fn width() -> usize {
     let stdout = io::stdout();
     let terminal = stdout.is_terminal().then(|| terminal_size_of(&stdout)).flatten();
@@ -26,29 +26,31 @@ pub(crate) fn width() -> usize {
     columns.filter(|&columns| columns > 0).map_or(COLUMNS, |columns| columns.max(LEAST))
 }
 
-/// A line in bold, where there are colors.
+/// A line in bold.
 pub(crate) fn title(text: &str) -> String {
     format!("{TITLE}{text}{TITLE:#}")
 }
 
-/// Text broken into lines at words; all but the first begin with `indent`. It ends with a line break.
+/// Wraps text at words. All lines but the first begin with `indent`; the last ends with a line
+/// break.
 pub(crate) fn wrapped(text: &str, indent: &str, width: usize) -> String {
     let options = textwrap::Options::new(width).subsequent_indent(indent);
     let options = options.word_splitter(textwrap::WordSplitter::NoHyphenation);
     textwrap::fill(&escape(text), options) + "\n"
 }
 
-/// Rows under a header. What does not fit is broken into lines in one column; where that would be too narrow, rows are shown as paragraphs.
+/// Rows under a header. If they are too wide, one column is wrapped; if that would be too narrow,
+/// rows become paragraphs.
 pub(crate) struct Table {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
     right: Vec<usize>,
-    /// The column that is broken into lines, and where.
+    /// The column to wrap, and the character to wrap at.
     wraps: (usize, char),
 }
 
 impl Table {
-    /// A table without rows. Its first column is broken into lines at spaces where there is little room.
+    /// Creates a table without rows. By default its first column is wrapped at spaces.
     pub(crate) fn new(header: &[&str]) -> Self {
         let header = header.iter().map(|&name| escape(name).into_owned()).collect();
         Self { header, rows: Vec::new(), right: Vec::new(), wraps: (0, ' ') }
@@ -60,7 +62,7 @@ impl Table {
         self
     }
 
-    /// Which column is broken into lines, and before or after which character.
+    /// Sets the column to wrap, and the character to wrap at.
     pub(crate) fn wraps(mut self, column: usize, at: char) -> Self {
         self.wraps = (column, at);
         self
@@ -71,18 +73,18 @@ impl Table {
         self.rows.push(cells.iter().map(|cell| escape(cell).into_owned()).collect());
     }
 
-    /// Renders the table with styles, at most `width` columns wide. It ends with a line break.
+    /// Renders the table with styles, at most `width` columns wide, with a final line break.
     pub(crate) fn render(&self, width: usize) -> String {
         let (column, at) = self.wraps;
         let mut table = comfy_table::Table::new();
         table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(&self.header);
-        // Lines around the table and below its header, none between rows.
+        // Lines around the table and below its header, but not between rows.
         table.remove_style(TableComponent::HorizontalLines);
         table.remove_style(TableComponent::MiddleIntersections);
         table.add_rows(&self.rows);
         let natural: Vec<usize> =
             table.column_max_content_widths().into_iter().map(usize::from).collect();
-        // A space on each side of every cell, and one between columns.
+        // Each cell has a space on both sides, and a column separates cells.
         let others: usize =
             natural.iter().enumerate().filter(|(i, _)| *i != column).map(|(_, w)| w + 3).sum();
         let own = natural.get(column).copied().unwrap_or(0);
@@ -108,7 +110,7 @@ impl Table {
         for line in table.to_string().lines() {
             let line = line.trim_end();
             borders += usize::from(line.starts_with(['─', '═']));
-            // The header is below the first border.
+            // The header is between the first and the second border.
             let is_header = borders == 1 && !line.starts_with('─');
             text += &if is_header { title(line) } else { line.to_string() };
             text.push('\n');
@@ -116,7 +118,7 @@ impl Table {
         text
     }
 
-    /// Each row as lines `name: value`, for narrow terminals.
+    /// Renders each row as lines `name: value`, for narrow terminals.
     fn paragraphs(&self, width: usize) -> String {
         let mut text = match self.header.first().filter(|name| !name.is_empty()) {
             Some(name) => title(name) + "\n",
@@ -137,7 +139,7 @@ impl Table {
     }
 }
 
-/// `4-bit affine, groups of 64` as `4-bit g64`, for rows with little room.
+/// Shortens `4-bit affine, groups of 64` to `4-bit g64`.
 pub(crate) fn brief_format(format: &str) -> String {
     match format.split_once("-bit affine, groups of ") {
         Some((bits, group)) => format!("{bits}-bit g{group}"),
@@ -145,7 +147,7 @@ pub(crate) fn brief_format(format: &str) -> String {
     }
 }
 
-/// `1234567` as `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 pub(crate) fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
@@ -158,13 +160,13 @@ pub(crate) fn grouped(count: u64) -> String {
     text
 }
 
-/// Three digits and a unit.
+/// Formats a number with three digits and a unit.
 fn scaled(count: u64, units: &[&str]) -> String {
     let mut value = count as f64;
     let mut units = units.iter();
     let mut unit = units.next().copied().unwrap_or_default();
     for next in units {
-        // 999.5 would be shown as 1000.
+        // 999.5 would round to 1000.
         if value < 999.5 {
             break;
         }
@@ -180,12 +182,12 @@ fn scaled(count: u64, units: &[&str]) -> String {
     format!("{value:.digits$} {unit}").trim_end().to_string()
 }
 
-/// `1234567` as `1.23 MB`.
+/// Formats `1234567` as `1.23 MB`.
 pub(crate) fn bytes(count: u64) -> String {
     scaled(count, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
 }
 
-/// `1234567890` as `1.23 B`.
+/// Formats `1234567890` as `1.23 B`.
 pub(crate) fn short(count: u64) -> String {
     scaled(count, &["", "K", "M", "B", "T", "P", "E"])
 }
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_fit_however_little_room_there_is() {
+    fn tables_fit_any_width() {
         let mut table = Table::new(&["module", "format", "bytes"]).right(&[2]).wraps(0, '.');
         table.row([
             "model.layers.12.block_sparse_moe.experts.7.down_proj".into(),
@@ -216,7 +218,8 @@ mod tests {
             let squeezed: String = text.split_whitespace().collect();
             assert!(squeezed.contains("1,234,567") && squeezed.contains("BF16"), "{text}");
         }
-        // A name is whole where it fits: 73 columns of text, a space on each side of three cells, one between cells.
+        // Names stay whole if they fit: 73 columns of text, a space on each side of three cells,
+        // one between cells.
         let wide = plain(&table.render(81));
         assert!(wide.contains("block_sparse_moe.experts.7.down_proj"), "{wide}");
         let header = table.render(80).lines().nth(1).unwrap().to_string();

@@ -1,4 +1,4 @@
-//! Which chat template a command renders with: the model's, one of several by its name, or a file.
+//! Selects the chat template of a command: the model's default, one of several by name, or a file.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use kinglet::text::{ChatOptions, ChatTemplate, DateTime, SpecialTokens, TextErro
 use crate::error::CliError;
 use crate::tokens;
 
-/// The largest chat template that is read.
+/// Maximum size of a chat template, in bytes.
 const MAX_BYTES: usize = 1 << 20;
 
-/// The templates to render with, and the name of the one to use if it was named.
+/// Loads the templates, and returns the name of the one to use if `given` names it.
 ///
 /// # Errors
-/// When there is no such template or file, or several and none of them is the default.
+/// If there is no such template or file, or several templates and no default.
 pub(crate) fn load(
     folder: &Path,
     given: Option<&str>,
@@ -21,7 +21,7 @@ pub(crate) fn load(
     let own = ChatTemplate::from_folder(folder);
     let Some(given) = given else {
         let template = own?;
-        // Said now rather than after the first message.
+        // Fail now rather than after the first message.
         template.choose(&ChatOptions::default())?;
         return Ok((template, None));
     };
@@ -32,7 +32,7 @@ pub(crate) fn load(
         own => own,
     };
     let path = Path::new(given);
-    // What looks like a name is missed among the names, what looks like a path among the files.
+    // Report a missing name if `given` looks like a name, a missing file if it looks like a path.
     let looks_like_path = path.extension().is_some() || path.components().count() > 1;
     match own {
         Ok(template) if given != "-" && !looks_like_path && !path.exists() => {
@@ -52,13 +52,14 @@ fn file(path: &Path, folder: &Path) -> Result<(ChatTemplate, Option<String>), Cl
     }
     let source = tokens::read_text(path)?;
     if source.len() > MAX_BYTES {
-        let problem = format!("{} bytes are too many for a chat template", source.len());
+        let problem =
+            format!("{} bytes: a chat template may have at most {MAX_BYTES}", source.len());
         return Err(CliError::Contents { path: path.into(), problem });
     }
     Ok((ChatTemplate::new(&source, special)?, None))
 }
 
-/// The time by the local clock, where the library doesn't know the zone.
+/// Local time, on a system whose time zone the library can't read.
 #[cfg(windows)]
 pub(crate) fn now() -> Option<DateTime> {
     use chrono::{Datelike, Timelike};
@@ -74,7 +75,7 @@ pub(crate) fn now() -> Option<DateTime> {
     })
 }
 
-/// The library reads the system's zone itself.
+/// The library reads the time zone itself.
 #[cfg(not(windows))]
 pub(crate) fn now() -> Option<DateTime> {
     None

@@ -1,20 +1,20 @@
-//! What is known of the terminal, and its modes: what is typed while an answer appears must not be shown in the midst of it.
+//! The terminal's properties and modes: typing during an answer must not appear in the answer.
 
 use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
 use terminal_size::Width;
 
-/// What is said beside answers.
+/// Remarks next to answers.
 pub(crate) const ASIDE: Style = Style::new().dimmed();
-/// What went wrong.
+/// Errors.
 pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();
-/// What may go wrong.
+/// Warnings.
 pub(crate) const WARNING: Style = AnsiColor::Yellow.on_default().bold();
-/// Before what is typed.
+/// The prompt before user input.
 pub(crate) const PROMPT: Style = AnsiColor::Cyan.on_default().bold();
 
-/// Columns of the terminal that standard output is; `None` if it is none, or doesn't say.
+/// Columns of the terminal on standard output, if it is one and tells.
 pub(crate) fn stdout_width() -> Option<usize> {
     let stdout = io::stdout();
     if !stdout.is_terminal() {
@@ -23,7 +23,7 @@ pub(crate) fn stdout_width() -> Option<usize> {
     columns(terminal_size::terminal_size_of(stdout))
 }
 
-/// Columns of the terminal that standard error is.
+/// Columns of the terminal on standard error.
 pub(crate) fn stderr_width() -> Option<usize> {
     let stderr = io::stderr();
     if !stderr.is_terminal() {
@@ -36,12 +36,12 @@ fn columns(size: Option<(Width, terminal_size::Height)>) -> Option<usize> {
     size.map(|(Width(columns), _)| usize::from(columns)).filter(|&columns| columns > 0)
 }
 
-/// Whether what is typed may be coloured: a terminal that can, and no `NO_COLOR` in the environment.
+/// Whether input may be colored: the terminal supports it and `NO_COLOR` is not set.
 pub(crate) fn has_color() -> bool {
     anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
 }
 
-/// Whether the terminal can't move its cursor, by its name: lines are then read without an editor.
+/// Whether the terminal, by its name, can't move its cursor; lines are then read without an editor.
 pub(crate) fn is_dumb() -> bool {
     std::env::var("TERM").is_ok_and(|name| ["dumb", "cons25", "emacs"].contains(&name.as_str()))
 }
@@ -56,24 +56,26 @@ mod modes {
 
     use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
-    /// As the terminal was before [`quiet`].
+    /// Terminal modes before [`quiet`].
     static ORIGINAL: Mutex<Option<Termios>> = Mutex::new(None);
-    /// Whether the line editor has the terminal.
+    /// Whether the line editor is active.
     static PROMPTING: AtomicBool = AtomicBool::new(false);
-    /// Ends the mode in which pasted text is marked, which the line editor begins.
+    /// Disables bracketed paste, which the line editor enables.
     const PASTE_OFF: &[u8] = b"\x1b[?2004l\r\n";
 
-    /// While it is held, the terminal does not show what is typed, and keeps it for who reads next. Ctrl-C still works.
+    /// While held, the terminal does not echo input but keeps it for the next reader. Ctrl-C still
+    /// works.
     pub(crate) struct Quiet(());
 
-    /// Silences the terminal that standard input is.
+    /// Turns off echo on the terminal of standard input.
     pub(crate) fn quiet() -> Quiet {
         let stdin = io::stdin();
         if stdin.is_terminal()
             && let Ok(original) = termios::tcgetattr(&stdin)
         {
             let mut modes = original.clone();
-            // Ctrl-D is kept as the character that it is, rather than ending a line that nobody reads yet.
+            // Canonical mode off: Ctrl-D is kept as a character instead of ending a line that
+            // nothing reads yet.
             modes.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON);
             modes.special_codes[SpecialCodeIndex::VMIN] = 1;
             modes.special_codes[SpecialCodeIndex::VTIME] = 0;
@@ -89,16 +91,17 @@ mod modes {
         }
     }
 
-    /// Says whether the line editor has the terminal.
+    /// Records whether the line editor is active.
     pub(crate) fn prompting(yes: bool) {
         PROMPTING.store(yes, Ordering::SeqCst);
     }
 
-    /// Makes the terminal what it was, whoever has changed it. Where it is gone there is nothing to do.
+    /// Restores the terminal's original modes, whatever changed them. Ignores a terminal that is
+    /// gone.
     pub(crate) fn restore() {
         let Some(original) = lock().take() else { return };
         let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &original);
-        // Not through the lock of standard output, which may be held.
+        // Bypasses the lock of standard output, which may be held.
         if PROMPTING.load(Ordering::SeqCst) && io::stdout().is_terminal() {
             let _ = rustix::io::write(io::stdout(), PASTE_OFF);
         }
@@ -111,7 +114,7 @@ mod modes {
 
 #[cfg(not(unix))]
 mod modes {
-    /// There is no such mode here.
+    /// Other systems have no such mode.
     pub(crate) struct Quiet(());
 
     pub(crate) fn quiet() -> Quiet {

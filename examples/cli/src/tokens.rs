@@ -1,4 +1,4 @@
-//! Token ids as text: `1,2,3`.
+//! Token ids as text, such as `1,2,3`.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,13 +7,13 @@ use std::path::Path;
 use crate::error::CliError;
 use crate::paths;
 
-/// The largest file of a prompt or of tokens that is read.
+/// Maximum size of a file of text or token ids, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
-/// Reads ids separated by commas or white space; brackets around them, as in JSON, don't matter.
+/// Parses ids separated by commas or white space, optionally in brackets, as in JSON.
 ///
 /// # Errors
-/// The part that is no id, with its place.
+/// The part that is not an id, with its position.
 pub(crate) fn parse(text: &str) -> Result<Vec<u32>, String> {
     let text = text.trim();
     let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
@@ -22,7 +22,9 @@ pub(crate) fn parse(text: &str) -> Result<Vec<u32>, String> {
     let ids = parts.zip(1..).map(|(part, number): (&str, usize)| {
         part.parse().map_err(|_| {
             let part: String = part.chars().take(40).collect();
-            format!("{part:?} (number {number}) is no token id: ids are whole numbers from 0, as in 1,2,3")
+            format!(
+                "{part:?} (number {number}) is not a token id: ids are integers from 0, as in 1,2,3"
+            )
         })
     });
     let ids = ids.collect::<Result<Vec<_>, _>>()?;
@@ -32,7 +34,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<u32>, String> {
 /// Reads the ids in a file.
 ///
 /// # Errors
-/// When it can't be read or holds something else.
+/// If it can't be read or is not a list of ids.
 pub(crate) fn from_file(path: &Path) -> Result<Vec<u32>, CliError> {
     let text = read_text(path)?;
     parse(&text).map_err(|problem| CliError::Contents { path: path.into(), problem })
@@ -41,7 +43,7 @@ pub(crate) fn from_file(path: &Path) -> Result<Vec<u32>, CliError> {
 /// Reads a text file, or standard input for `-`.
 ///
 /// # Errors
-/// When it can't be read, is absurdly large or not UTF-8.
+/// If it can't be read, exceeds the size limit or is not UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String, CliError> {
     if path == Path::new("-") {
         return read_stdin();
@@ -78,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_come_in_several_shapes() {
+    fn ids_have_several_forms() {
         for text in ["1,2,30", " 1 2\n30\n", "[1, 2, 30]", "1,2,30,"] {
             assert_eq!(parse(text).unwrap(), [1, 2, 30], "{text:?}");
         }

@@ -1,4 +1,4 @@
-//! Lines that end between words: a terminal left alone breaks them wherever its edge is.
+//! Line wrapping between words; a terminal would break lines anywhere.
 
 use unicode_linebreak::linebreaks;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -6,23 +6,23 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// Columns from one tab stop to the next.
 const TAB: usize = 8;
 
-/// Wraps text that comes in pieces. A word is held back until it is known where it ends.
+/// Wraps text that arrives in pieces. A word is held back until its end is known.
 #[derive(Default)]
 pub(crate) struct Wrapper {
-    /// Where the cursor is.
+    /// Column of the cursor.
     column: usize,
-    /// The width of the terminal when that was so.
+    /// Width of the terminal at the last call.
     width: usize,
-    /// What comes before the next word on the same line.
+    /// Blanks before the next word on the same line.
     blank: String,
-    /// What may go on.
+    /// Text that may continue.
     word: String,
-    /// Whether the beginning of the word, which is longer than a line, is written already.
+    /// Whether the beginning of the word was written already, because it is longer than a line.
     inside: bool,
 }
 
 impl Wrapper {
-    /// What can be written of the text so far, after `text` came, to a terminal of `width` columns.
+    /// Adds `text` and returns the text that can be written to a terminal of `width` columns.
     pub(crate) fn push(&mut self, text: &str, width: usize) -> String {
         self.resize(width);
         self.word.push_str(text);
@@ -30,14 +30,14 @@ impl Wrapper {
         let word = std::mem::take(&mut self.word);
         let mut begin = 0;
         for (at, _) in linebreaks(&word) {
-            // The end of the text is always a place to break at, but not of what follows.
+            // The end of the text is always a break opportunity, but more text may follow.
             let certain = at < word.len() || word.ends_with('\n');
             if certain && may_break(&word, at) {
                 self.write(&word[begin..at], &mut out);
                 begin = at;
             }
         }
-        // What is longer than a line, or goes on with what is, need not wait.
+        // A word that is longer than a line, or continues one, need not wait.
         let rest = &word[begin..];
         if self.inside || rest.trim_end_matches(is_blank).width() > width {
             self.write(rest, &mut out);
@@ -48,7 +48,7 @@ impl Wrapper {
         out
     }
 
-    /// The rest of the text, without a line break of its own.
+    /// Returns the rest of the text, without a final line break.
     pub(crate) fn finish(&mut self, width: usize) -> String {
         self.resize(width);
         let mut out = String::new();
@@ -59,7 +59,7 @@ impl Wrapper {
         out
     }
 
-    /// Terminals move what no longer fits into the next line.
+    /// A terminal that shrinks moves what no longer fits to the next line.
     fn resize(&mut self, width: usize) {
         if width < self.width && self.column > width {
             self.column = (self.column - 1) % width + 1;
@@ -67,7 +67,7 @@ impl Wrapper {
         self.width = width;
     }
 
-    /// Writes a word with the blanks behind it, or a line break.
+    /// Writes a word and the blanks after it, or a line break.
     fn write(&mut self, text: &str, out: &mut String) {
         let word = text.trim_end_matches(is_blank);
         if !word.is_empty() {
@@ -87,7 +87,7 @@ impl Wrapper {
             if self.column + word.width() <= self.width {
                 self.column += word.width();
             } else {
-                // The terminal breaks what is longer than a line.
+                // The terminal breaks words that are longer than a line.
                 for columns in word.chars().map(|c| c.width().unwrap_or(0)) {
                     self.column = if self.column + columns > self.width { 0 } else { self.column };
                     self.column += columns;
@@ -108,7 +108,7 @@ impl Wrapper {
         }
     }
 
-    /// Columns that blanks take from here.
+    /// Columns that blanks take from the cursor.
     fn advance(&self, blanks: &str) -> usize {
         let step = |column: usize, c: char| match c {
             '\t' => (column / TAB + 1) * TAB,
@@ -118,7 +118,7 @@ impl Wrapper {
     }
 }
 
-/// `text` in lines of at most `width` columns, as far as words allow.
+/// Wraps `text` at `width` columns, as far as words allow.
 pub(crate) fn fold(text: &str, width: usize) -> String {
     let mut wrapper = Wrapper::default();
     let mut out = wrapper.push(text, width);
@@ -126,8 +126,9 @@ pub(crate) fn fold(text: &str, width: usize) -> String {
     out
 }
 
-/// Whether a line may end at `at`, which Unicode's rules allow. Of those only what people take for the end of a word: a
-/// blank, and a border of a character of double width, as in Chinese. Not hyphens and slashes, and not the syllables of Korean.
+/// Whether a line may end at `at`, a break opportunity by Unicode's rules. Only blanks and the
+/// borders of double-width characters, as in Chinese, count; hyphens, slashes and Korean syllables
+/// do not.
 fn may_break(text: &str, at: usize) -> bool {
     let (before, after) = (text[..at].chars().next_back(), text[at..].chars().next());
     let wide = |c: Option<char>| c.is_some_and(|c| c.width() == Some(2) && !is_hangul(c));
@@ -138,7 +139,7 @@ fn is_hangul(c: char) -> bool {
     matches!(c, '\u{1100}'..='\u{11ff}' | '\u{3130}'..='\u{318f}' | '\u{a960}'..='\u{a97f}' | '\u{ac00}'..='\u{d7ff}')
 }
 
-/// White space at which a line may end; not the spaces that are made to hold words together.
+/// White space at which a line may end, without the non-breaking spaces.
 fn is_blank(c: char) -> bool {
     c.is_whitespace() && !matches!(c, '\u{a0}' | '\u{2007}' | '\u{202f}')
 }
@@ -147,7 +148,7 @@ fn is_blank(c: char) -> bool {
 mod tests {
     use super::*;
 
-    /// The same text in pieces of every length gives the same lines.
+    /// Checks that the same text in pieces of any length gives the same lines.
     #[track_caller]
     fn check(text: &str, width: usize, expected: &str) {
         assert_eq!(fold(text, width), expected, "in one piece");
@@ -187,7 +188,7 @@ mod tests {
     fn a_word_longer_than_a_line_begins_one_and_is_broken_by_the_terminal() {
         check("see abcdefghijkl now", 5, "see\nabcdefghijkl\nnow");
         check("abcdefghijkl now", 5, "abcdefghijkl\nnow");
-        // What is left of it on its last line takes part in what fits there.
+        // The rest of the word on its last line counts towards the width.
         check("abcdefghi i now", 5, "abcdefghi\ni now");
         check("abcdefgh i now", 5, "abcdefgh i\nnow");
         check("abcdef i now", 5, "abcdef i\nnow");
@@ -207,7 +208,7 @@ mod tests {
     fn a_terminal_that_shrinks_has_moved_what_does_not_fit() {
         let mut wrapper = Wrapper::default();
         assert_eq!(wrapper.push("one two three ", 20) + &wrapper.push("four", 20), "one two three");
-        // The thirteen columns are now one line of ten and one of three.
+        // The thirteen columns are now a line of ten and a line of three.
         assert_eq!(wrapper.push(" five ", 10), " four");
         assert_eq!(wrapper.finish(10), "\nfive");
     }

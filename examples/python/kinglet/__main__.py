@@ -9,7 +9,7 @@ from . import KingletError, Model
 
 
 def main() -> int:
-    """Chats until the input ends. Ctrl-C ends an answer, or at the prompt the chat."""
+    """Chats until the input ends. Ctrl-C ends an answer, or, at the prompt, the chat."""
     if len(sys.argv) != 2:
         print("usage: python -m kinglet MODEL_FOLDER", file=sys.stderr)
         return 2

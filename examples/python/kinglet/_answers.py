@@ -1,4 +1,4 @@
-"""Answers to one request, one after the other, and the session that they are computed with."""
+"""The answers to one request, one after another, and the session that computes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Job = Callable[["Answers"], Generation]
 
 
 class Piece(NamedTuple):
-    """What is added to the answer number `answer`; `finish` is set in its last piece."""
+    """What a piece adds to answer number `answer`; `finish` is set in its last piece."""
 
     answer: int
     text: str
@@ -27,7 +27,7 @@ class Piece(NamedTuple):
 
 
 class Answers:
-    """The answers that `jobs` begin. `top` is how many alternatives of each token are wanted; None: no probabilities at all."""
+    """The answers of `jobs`. `top` is the number of alternatives per token; None: no probabilities."""
 
     def __init__(self, model: "Model", jobs: Sequence[Job], top: Optional[int], timeout: Optional[float]) -> None:
         self._model = model
@@ -48,7 +48,7 @@ class Answers:
         self._completion_tokens = 0
 
     def start(self) -> None:
-        """Begins the first answer: what is wrong with the request is found here."""
+        """Starts the first answer, which reports errors in the request."""
         try:
             self._first = self._jobs[0](self)
         except BaseException:
@@ -56,19 +56,19 @@ class Answers:
             raise
 
     def work_on(self, session: Session) -> Session:
-        """From now on, `session` is what a cancellation is for."""
+        """Makes `session` the target of a cancellation."""
         with self._lock:
             self._working = session
         return session
 
     def cancel(self) -> None:
-        """Ends what is computed, from any thread; nothing once the session is back with its model."""
+        """Stops the computation, from any thread; has no effect once the session is back with its model."""
         with self._lock:
             if self._working is not None:
                 self._working.cancel()
 
     def clear_cancel(self) -> None:
-        """Takes a cancellation away that came too late."""
+        """Clears a cancellation that came too late."""
         with self._lock:
             if self._working is not None:
                 self._working.clear_cancel()
@@ -100,13 +100,13 @@ class Answers:
                     if piece is None:
                         break
                     logprobs = []
-                    # The token that ends an answer is no part of it.
+                    # The stop token is not part of the answer.
                     if self.top is not None and generation._finish != STOP_TOKEN:
                         logprobs.append(token_logprob(generation._session, piece.token, self.top))
                     if piece.text or logprobs:
                         yield Piece(index, piece.text, logprobs, None)
             except GeneratorExit:
-                # So that the session holds what was given out, and later prompts go on from there.
+                # The session then holds what was returned, so that later prompts continue from there.
                 with contextlib.suppress(KingletError):
                     generation.stop()
                 raise
@@ -120,7 +120,7 @@ class Answers:
             yield Piece(index, "", [], "length" if length else "stop")
 
     def _release(self) -> None:
-        """Gives the session back."""
+        """Returns the session to the model."""
         if self._timer is not None:
             self._timer.cancel()
         with self._lock:
@@ -130,7 +130,7 @@ class Answers:
         self._model._give_back(self.session)
 
     def usage(self) -> CompletionUsage:
-        """Tokens so far."""
+        """Number of tokens so far."""
         prompt, answers = self.prompt_tokens, self._completion_tokens
         return CompletionUsage(
             prompt_tokens=prompt,

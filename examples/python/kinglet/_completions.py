@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 Prompt = Union[str, Sequence[str], Sequence[int], Sequence[Sequence[int]]]
 
-# Tokens of a continuation where nothing is said, as OpenAI's interface has it.
+# Tokens of a continuation by default, as in OpenAI's interface.
 _TEXT_TOKENS = 16
 
 
@@ -81,7 +81,7 @@ class _Chat:
         }
 
     def whole(self) -> ChatCompletion:
-        """All answers, when they are complete."""
+        """All answers, once they are complete."""
         texts = [""] * self.count
         logprobs: List[List[TokenLogprob]] = [[] for _ in texts]
         reasons: List[FinishReason] = ["stop"] * self.count
@@ -105,7 +105,7 @@ class _Chat:
         return None if self.answers.top is None else ChoiceLogprobs(content=entries, refusal=None)
 
     def chunks(self) -> Generator[ChatCompletionChunk, None, None]:
-        """The answers piece by piece."""
+        """The answers, piece by piece."""
         begun = -1
         with contextlib.closing(self.answers.pieces()) as pieces:
             for index, text, logprobs, finish in pieces:
@@ -142,18 +142,18 @@ class _Text:
         most = parameters_of.max_tokens(given) or _TEXT_TOKENS
         count = parameters_of.count(given)
         if whole(given.get("best_of", count), "best_of", 1) != count:
-            raise ValueError("best_of is not supported: all n answers are given, and no others are generated")
-        # 0 asks for the chosen tokens' probabilities alone; False is not given.
+            raise ValueError("best_of is not supported: all n answers are returned")
+        # 0 requests only the chosen tokens' probabilities; False means not given.
         top = None if given.get("logprobs", False) is False else whole(given["logprobs"], "logprobs")
         if top is not None and top > 20:
-            raise ValueError(f"logprobs is {top}; at most 20 are given")
+            raise ValueError(f"logprobs is {top}; the maximum is 20")
         prompts = _prompts(model, prompt)
         self.echoes = [text if given.get("echo") else "" for text, _ in prompts for _ in range(count)]
         if top is not None and given.get("echo"):
-            raise ValueError("logprobs of what is echoed are not supported: leave echo or logprobs out")
+            raise ValueError("logprobs of echoed text are not supported: omit echo or logprobs")
         self.prompt_tokens = sum(len(tokens) for _, tokens in prompts)
         options = [parameters_of.options(given, index, most) for index in range(len(self.echoes))]
-        # What is computed of a prompt that is to be continued more than once.
+        # States of prompts that are continued more than once.
         begun: Dict[int, Session] = {}
 
         def job(index: int, answers: Answers) -> Generation:
@@ -183,7 +183,7 @@ class _Text:
         }
 
     def whole(self) -> Completion:
-        """All continuations, when they are complete."""
+        """All continuations, once they are complete."""
         texts = list(self.echoes)
         logprobs: List[List[TokenLogprob]] = [[] for _ in texts]
         reasons: List[FinishReason] = ["stop"] * len(texts)
@@ -213,7 +213,7 @@ class _Text:
         )
 
     def chunks(self) -> Generator[Completion, None, None]:
-        """The continuations piece by piece."""
+        """The continuations, piece by piece."""
         begun, offset = -1, 0
         with contextlib.closing(self.answers.pieces()) as pieces:
             for index, text, logprobs, finish in pieces:
@@ -256,7 +256,7 @@ def _prompts(model: "Model", prompt: Prompt) -> List[Tuple[str, List[int]]]:
             tokens = [token_id(token, "prompt") for token in entry]
             texts.append((model.decode(tokens), tokens))
         if not texts[-1][1]:
-            raise ValueError("a prompt has no tokens: there is nothing to continue")
+            raise ValueError("a prompt has no tokens")
     return texts
 
 
@@ -296,9 +296,9 @@ class ChatCompletions:
     def create(
         self, *, messages: Iterable[Message], stream: Optional[bool] = None, **parameters: Any
     ) -> Union[ChatCompletion, Stream[ChatCompletionChunk]]:
-        """The answer to a conversation, whole or, with ``stream=True``, in chunks.
+        """Answers a conversation, at once or, with ``stream=True``, in chunks.
 
-        All of the conversation, each time: what earlier calls have computed is used again. Parameters have the names and meanings
+        Pass the whole conversation each time; states of earlier calls are reused. Parameters have the names and meanings
         of ``openai``; ``extra_body`` takes the other sampling options, ``stop_token_ids``, ``ignore_eos`` and ``chat_template_kwargs``.
         """
         streamed = bool(stream) and not parameters_of.omitted(stream)
@@ -342,7 +342,7 @@ class Completions:
     def create(
         self, *, prompt: Prompt, stream: Optional[bool] = None, **parameters: Any
     ) -> Union[Completion, Stream[Completion]]:
-        """The continuation of a text, of at most 16 tokens unless ``max_tokens`` says otherwise, whole or in pieces."""
+        """Continues a text, by at most 16 tokens unless ``max_tokens`` says otherwise, at once or in pieces."""
         streamed = bool(stream) and not parameters_of.omitted(stream)
         request = _Text(self._model, prompt, streamed, parameters)
         return Stream(request.chunks(), request.answers) if streamed else request.whole()
@@ -384,7 +384,7 @@ class AsyncChatCompletions:
     async def create(
         self, *, messages: Iterable[Message], stream: Optional[bool] = None, **parameters: Any
     ) -> Union[ChatCompletion, AsyncStream[ChatCompletionChunk]]:
-        """As that of a :class:`Model`, on a thread of its own."""
+        """Like that of a :class:`Model`, on a separate thread."""
         streamed = bool(stream) and not parameters_of.omitted(stream)
         with contextlib.closing(Worker()) as worker:
             request = await worker.run(lambda: _Chat(self._model, messages, streamed, parameters), _nothing)
@@ -429,7 +429,7 @@ class AsyncCompletions:
     async def create(
         self, *, prompt: Prompt, stream: Optional[bool] = None, **parameters: Any
     ) -> Union[Completion, AsyncStream[Completion]]:
-        """As that of a :class:`Model`, on a thread of its own."""
+        """Like that of a :class:`Model`, on a separate thread."""
         streamed = bool(stream) and not parameters_of.omitted(stream)
         with contextlib.closing(Worker()) as worker:
             request = await worker.run(lambda: _Text(self._model, prompt, streamed, parameters), _nothing)
@@ -439,7 +439,7 @@ class AsyncCompletions:
 
 
 def _nothing() -> None:
-    """Of what a request needs before it computes, nothing can be ended."""
+    """Preparing a request can't be stopped."""
 
 
 class Chat:

@@ -1,4 +1,4 @@
-"""Finds libkinglet, declares what is used of it, and makes exceptions of its errors."""
+"""Finds libkinglet, declares its functions, and turns its errors into exceptions."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ CANCELLED = -6
 
 
 class KingletError(Exception):
-    """A call that failed. ``status`` is a ``kinglet_status``."""
+    """A failed call. ``status`` is a ``kinglet_status``."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
 
     def __reduce__(self) -> "tuple[type[KingletError], tuple[int, str]]":
-        # Exceptions are made again from their arguments, of which this one has more than its message.
+        # Pickling recreates exceptions from their arguments, of which this one has more than its message.
         return type(self), (self.status, str(self))
 
 
@@ -43,11 +43,11 @@ class Cancelled(KingletError):
 
 
 class InvalidArgument(KingletError, ValueError):
-    """A value that is out of its range, or doesn't fit the others."""
+    """A value that is out of range or inconsistent with others."""
 
 
 def _find() -> str:
-    """$KINGLET_LIBRARY, else the library beside this file, else the system's."""
+    """$KINGLET_LIBRARY, or the library next to this file, or the system's."""
     given = os.environ.get("KINGLET_LIBRARY")
     if given:
         return given
@@ -137,7 +137,7 @@ _library = _load()
 
 
 def call(name: str, *arguments: object) -> int:
-    """Calls ``kinglet_NAME``; an error becomes an exception."""
+    """Calls ``kinglet_NAME``; raises an exception for an error."""
     status: int = getattr(_library, "kinglet_" + name)(*arguments)
     if status < 0:
         message = _library.kinglet_last_error().decode("utf-8", "replace")
@@ -150,8 +150,8 @@ T = TypeVar("T")
 
 
 def interruptible(work: Callable[[], T], cancel: Callable[[], None]) -> T:
-    """What `work`, a call that may take long, gives. On the main thread Ctrl-C ends it: Python would only see the signal when the call has
-    returned, so that it is made on another thread, and `cancel` ends it."""
+    """The result of `work`, a call that may take long. On the main thread Ctrl-C stops it: Python would handle the signal only
+    after the call, so the call runs on another thread, and `cancel` stops it."""
     if threading.current_thread() is not threading.main_thread():
         return work()
     future: Future[T] = Future()
@@ -187,17 +187,17 @@ class Handle:
 
     @property
     def handle(self) -> c_void_p:
-        """What the functions of kinglet.h take."""
+        """The pointer for functions of kinglet.h."""
         return self._handle
 
     def close(self) -> None:
-        """Gives the memory back now. Calls afterwards raise :class:`KingletError`."""
+        """Frees the memory now. Later calls raise :class:`KingletError`."""
         handle = self._release()
         if handle:
             call(self._kind + "_delete", handle)
 
     def _release(self) -> c_void_p:
-        """The handle, which is no longer this object's."""
+        """Returns the handle and gives up its ownership."""
         handle, self._handle = self._handle, c_void_p()
         return handle
 
@@ -218,7 +218,7 @@ class Handle:
 
 
 def made(name: str, *arguments: object) -> c_void_p:
-    """The handle that a call with a place for one as its last argument makes."""
+    """The handle that a call returns through its last argument."""
     handle = c_void_p()
     call(name, *arguments, ctypes.byref(handle))
     return handle
@@ -243,7 +243,7 @@ def c_path(path: "str | os.PathLike[str]") -> bytes:
 
 
 def take_text(pointer: c_void_p, length: Optional[int] = None) -> str:
-    """A text that Kinglet gave out."""
+    """Takes a text that Kinglet returned."""
     try:
         return (ctypes.string_at(pointer) if length is None else ctypes.string_at(pointer, length)).decode()
     finally:
@@ -251,7 +251,7 @@ def take_text(pointer: c_void_p, length: Optional[int] = None) -> str:
 
 
 def take_tokens(pointer: c_void_p, count: int) -> List[int]:
-    """Tokens that Kinglet gave out."""
+    """Takes tokens that Kinglet returned."""
     try:
         return list(ctypes.cast(pointer, POINTER(c_uint32))[:count])
     finally:
@@ -264,14 +264,14 @@ _LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO, 4: logging.DEB
 
 
 def _forward_log() -> None:
-    """Has the library's warnings go to the logger ``kinglet``, which is silent unless the program sets logging up."""
+    """Sends the library's warnings to the logger ``kinglet``, which is silent unless the program configures logging."""
 
     def forward(_user: object, level: int, message: bytes) -> None:
         log.log(_LEVELS.get(level, logging.DEBUG), "%s", message.decode("utf-8", "replace"))
 
     callback: Callable[..., object] = _LOG_CALLBACK(forward)
     call("log_set", callback, None, 2)
-    # The callback lives as long as the function that takes it away.
+    # The callback lives as long as the function that removes it.
     atexit.register(lambda: (call("log_set", _LOG_CALLBACK(), None, 0), callback))
 
 

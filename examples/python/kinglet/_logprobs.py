@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def token_logprob(session: "Session", token: int, top: int) -> TokenLogprob:
-    """A token that was chosen from the logits that the session has, and the `top` most probable ones."""
+    """A token chosen from the session's logits, and the `top` most probable ones."""
     model = session._model
     chosen, best = _logprobs(session, model.vocabulary, token, top)
     alternatives = [TopLogprob(_described(model, other, logprob)) for other, logprob in best]
@@ -45,19 +45,19 @@ def _logprobs(session: "Session", vocabulary: int, token: int, top: int) -> Tupl
     return float(values[token]), [(other, float(values[other])) for other in ranked]
 
 
-# The smallest number that OpenAI's interface gives; JSON has no infinity.
+# The smallest number in OpenAI's interface; JSON has no infinity.
 _LEAST = -9999.0
 
 
 def _described(model: "Model", token: int, logprob: float) -> "dict[str, Any]":
     text = _text_of(model, token)
-    # Half a character has no text of its own.
+    # A partial character has no text of its own.
     data = None if "\ufffd" in text else list(text.encode())
     return {"token": text, "logprob": max(logprob, _LEAST), "bytes": data}
 
 
 def _text_of(model: "Model", token: int) -> str:
-    """A token within a text: some tokenizers leave out the blank before the first word."""
+    """The text of a token within a text: some tokenizers omit the blank before the first word."""
     once = model.decode([token], skip_special=False)
     twice = model.decode([token, token], skip_special=False)
     return twice[len(once):] if twice.startswith(once) else once

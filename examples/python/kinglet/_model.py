@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def estimate(path: "str | os.PathLike[str]", context: int = 4096) -> Dict[str, int]:
-    """Bytes that the model in the folder ``path`` will take with one session of ``context`` tokens."""
+    """Estimates the memory of the model in the folder ``path`` with one session of ``context`` tokens, in bytes."""
     numbers = [c_uint64() for _ in range(3)]
     call("estimate", c_path(path), None, context, *map(byref, numbers))
     return dict(zip(["weights", "state", "working"], (number.value for number in numbers)))
 
 
 class Model(Handle):
-    """An open model. Any number of threads may use it."""
+    """An open model. Thread-safe."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class Model(Handle):
         threads: Optional[int] = None,
         context_limit: Optional[int] = None,
     ) -> None:
-        # Before anything can fail: __del__ looks at it.
+        # Set before anything can fail, since __del__ reads it.
         self._lock = threading.Lock()
-        # Without its model, so that a model that nobody uses is freed at once.
+        # Does not refer to the model, so that an unused model is freed at once.
         self._idle: Optional[Handle] = None
         handle = made("model_options_create")
         options = Handle("model_options", handle)
@@ -56,31 +56,31 @@ class Model(Handle):
 
     @property
     def chat(self) -> Chat:
-        """``model.chat.completions.create(...)``, as ``openai``'s client has it."""
+        """``model.chat.completions.create(...)``, as in ``openai``'s client."""
         return Chat(self)
 
     @property
     def completions(self) -> Completions:
-        """``model.completions.create(...)``, as ``openai``'s client has it."""
+        """``model.completions.create(...)``, as in ``openai``'s client."""
         return Completions(self)
 
     def session(self) -> Session:
-        """A session without tokens."""
+        """Creates a session without tokens."""
         return Session(self, made("session_create", self.handle))
 
     def load(self, path: "str | os.PathLike[str]") -> Session:
-        """A session that :meth:`Session.save` saved."""
+        """Loads a session that :meth:`Session.save` saved."""
         return Session(self, made("session_load", self.handle, c_path(path)))
 
     def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> List[int]:
-        """The tokens of a text: if wanted with those that the model has at the beginning, and with names of special tokens as those."""
+        """Tokenizes a text; optionally adds the model's initial tokens, and parses names of special tokens."""
         tokenizer, tokens, count, data = self._tokenizer(), c_void_p(), c_size_t(), text.encode()
         flags = int(add_special) | 2 * int(parse_special)
         call("tokenizer_encode", tokenizer.handle, data, len(data), flags, byref(tokens), byref(count))
         return take_tokens(tokens, count.value)
 
     def embed(self, tokens: Sequence[int]) -> List[float]:
-        """The vectors that tokens are embedded as, one after the other, as :meth:`Session.feed_embeddings` takes them."""
+        """The embeddings of tokens, one after another, as :meth:`Session.feed_embeddings` takes them."""
         width = c_size_t()
         call("model_embedding_width", self.handle, byref(width))
         vectors = (c_float * (len(tokens) * width.value))()
@@ -88,7 +88,7 @@ class Model(Handle):
         return list(vectors)
 
     def decode(self, tokens: Sequence[int], *, skip_special: bool = True) -> str:
-        """The text of tokens."""
+        """Converts tokens to text."""
         tokenizer, text, length = self._tokenizer(), c_void_p(), c_size_t()
         array = (c_uint32 * len(tokens))(*[int(token) for token in tokens])
         call("tokenizer_decode", tokenizer.handle, array, len(tokens), int(skip_special), byref(text), byref(length))
@@ -97,7 +97,7 @@ class Model(Handle):
     def render(
         self, messages: Iterable[Message], *, tools: Tools = None, variables: Optional[Mapping[str, Any]] = None
     ) -> str:
-        """The text that the model's chat template makes of messages, up to where the answer begins."""
+        """Renders messages with the model's chat template, up to the beginning of the answer."""
         options = generation_options(tools=tools, variables=variables)
         text, length = c_void_p(), c_size_t()
         call("model_render", self.handle, messages_json(messages), options.handle, byref(text), byref(length))
@@ -108,7 +108,7 @@ class Model(Handle):
 
     @property
     def description(self) -> str:
-        """What it is and what it runs on."""
+        """Describes the model and what it runs on."""
         text = c_void_p()
         call("model_description", self.handle, byref(text))
         return take_text(text)
@@ -120,7 +120,7 @@ class Model(Handle):
 
     @property
     def vocabulary(self) -> int:
-        """How many logits there are."""
+        """The number of logits per token."""
         if self._vocabulary is None:
             count = c_size_t()
             call("model_vocabulary", self.handle, byref(count))
@@ -128,7 +128,7 @@ class Model(Handle):
         return self._vocabulary
 
     def _borrow(self) -> Session:
-        """A session for one request: the one that the last request has left, with what it has computed, if that is free."""
+        """A session for one request: the last request's, with its computed states, if it is free."""
         with self._lock:
             idle, self._idle = self._idle, None
         return self.session() if idle is None else Session(self, idle._release())
@@ -137,7 +137,7 @@ class Model(Handle):
         """Keeps a session for the next request."""
         try:
             session.clear_cancel()
-            # A session that has failed says so here.
+            # Raises an exception if the session has failed.
             session.position  # noqa: B018
         except KingletError:
             session.close()
@@ -147,7 +147,7 @@ class Model(Handle):
                 self._idle = Handle("session", session._release())
 
     def close(self) -> None:
-        """Gives the memory back now, that of sessions when they are closed, too. Calls afterwards raise :class:`KingletError`."""
+        """Frees the memory now; that of sessions when they are closed too. Later calls raise :class:`KingletError`."""
         with self._lock:
             idle, self._idle = self._idle, None
         if idle is not None:
@@ -182,7 +182,7 @@ class Model(Handle):
 
 
 class AsyncModel:
-    """A model for asyncio: what is computed is computed on threads, and the loop goes on meanwhile.
+    """A model for asyncio: computation runs on threads and does not block the event loop.
 
         async with await kinglet.AsyncModel.open("path/to/model") as model:
             async for text in model.session().chat(messages):
@@ -191,11 +191,11 @@ class AsyncModel:
 
     def __init__(self, model: "Model | str | os.PathLike[str]", **options: Any) -> None:
         self.model = model if isinstance(model, Model) else Model(model, **options)
-        """The model itself."""
+        """The underlying model."""
 
     @classmethod
     async def open(cls, path: "str | os.PathLike[str]", **options: Any) -> Self:
-        """Opens a model while the loop goes on."""
+        """Opens a model without blocking the event loop."""
         worker = Worker()
         try:
             return cls(await worker.run(lambda: Model(path, **options), lambda: None))
@@ -204,20 +204,20 @@ class AsyncModel:
 
     @property
     def chat(self) -> AsyncChat:
-        """``await model.chat.completions.create(...)``, as ``openai``'s ``AsyncOpenAI`` has it."""
+        """``await model.chat.completions.create(...)``, as in ``openai``'s ``AsyncOpenAI``."""
         return AsyncChat(self.model)
 
     @property
     def completions(self) -> AsyncCompletions:
-        """``await model.completions.create(...)``, as ``openai``'s ``AsyncOpenAI`` has it."""
+        """``await model.completions.create(...)``, as in ``openai``'s ``AsyncOpenAI``."""
         return AsyncCompletions(self.model)
 
     def session(self) -> Session:
-        """A session without tokens, whose answers are for ``async for``, too."""
+        """Creates a session without tokens, whose answers also work with ``async for``."""
         return self.model.session()
 
     async def close(self) -> None:
-        """Gives the memory back."""
+        """Frees the memory."""
         self.model.close()
 
     async def __aenter__(self) -> Self:

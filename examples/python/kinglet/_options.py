@@ -1,4 +1,4 @@
-"""How an answer is generated: what callers give, as options of the library."""
+"""Converts the caller's options for an answer to options of the library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SAMPLING = [
     "frequency_penalty", "penalty_last_n", "dry_multiplier", "dry_base", "dry_allowed_length", "dry_last_n",
     "xtc_probability", "xtc_threshold", "temperature_last",
 ]
-"""By their number in ``enum kinglet_sampling``."""
+"""Indexed by the number in ``enum kinglet_sampling``."""
 
 Message = Mapping[str, Any]
 Stop = Union[str, Sequence[str], None]
@@ -22,7 +22,7 @@ LogitBias = Optional[Mapping[Any, float]]
 
 
 def whole(value: Any, name: str, least: int = 0) -> int:
-    """A whole number, of any type that is one."""
+    """An integer of any integer type."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -56,19 +56,19 @@ def generation_options(
     logit_bias: LogitBias = None,
     sampling: Optional[Mapping[str, Any]] = None,
 ) -> Handle:
-    """Options of the library. What is None is not given: the model's own settings hold."""
+    """Options of the library. None means not given: the model's own settings apply."""
     handle = made("generation_options_create")
     options = Handle("generation_options", handle)
     for name, value in (sampling or {}).items():
         if name not in SAMPLING:
-            raise TypeError(f"there is no sampling option {name!r}: {', '.join(SAMPLING)}")
+            raise TypeError(f"unknown sampling option {name!r}; expected one of {', '.join(SAMPLING)}")
         if value is not None:
             call("generation_options_set", handle, SAMPLING.index(name), real(value, name))
     if max_tokens is not None:
-        # For the library, 0 is its default.
+        # For the library 0 means the default.
         call("generation_options_set_max_tokens", handle, whole(max_tokens, "max_tokens", 1))
     if seed is not None:
-        # Any whole number; of negative ones the bits count.
+        # Any integer; negative ones are taken as bits.
         call("generation_options_set_seed", handle, whole(seed, "seed", -(2**63)) % 2**64)
     for text in [stop] if isinstance(stop, str) else stop or []:
         call("generation_options_add_stop", handle, c_text(text, "stop"))
@@ -81,7 +81,7 @@ def generation_options(
     if variables is not None:
         call("generation_options_set_variables", handle, json_of(dict(variables), "variables"))
     for token, bias in (logit_bias or {}).items():
-        # In OpenAI's interface, which is made for JSON, tokens are texts.
+        # In OpenAI's interface, which is made for JSON, tokens are strings.
         token = int(token) if isinstance(token, str) else token
         number = real(bias, "logit_bias")
         call("generation_options_add_logit_bias", handle, token_id(token, "logit_bias"), number)
@@ -92,7 +92,7 @@ def token_id(value: Any, name: str) -> int:
     """The number of a token."""
     number = whole(value, name)
     if number >= 2**32:
-        raise ValueError(f"{name}: {number} is no token")
+        raise ValueError(f"{name}: {number} is not a token")
     return number
 
 
@@ -105,7 +105,7 @@ def json_of(value: Any, name: str) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """A dict of what may be an object of pydantic, as those of ``openai`` are, without what is not set."""
+    """A dict from an object of pydantic, such as those of ``openai``, without unset fields."""
     dump = getattr(value, "model_dump", None)
     if dump is not None:
         return dump(exclude_none=True)
@@ -113,7 +113,7 @@ def plain(value: Any) -> Any:
 
 
 def messages_json(messages: Iterable[Message]) -> bytes:
-    """Messages as the library takes them, to which the model's template says what it allows."""
+    """Messages in the library's form; the model's template decides what is allowed."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
         raise TypeError(f"messages must be a list of messages, not {type(messages).__name__}")
     return json_of([plain(message) for message in messages], "messages")
@@ -123,7 +123,7 @@ _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "ref
 
 
 def openai_messages(messages: Iterable[Message]) -> List[Dict[str, Any]]:
-    """Messages in OpenAI's form in one that templates of chats know: contents as text, and "system" in place of "developer"."""
+    """Converts messages from OpenAI's form to one that chat templates know: contents as text, "system" in place of "developer"."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
         raise TypeError(f"messages must be a list of messages, not {type(messages).__name__}")
     made_of: List[Dict[str, Any]] = []
@@ -140,7 +140,7 @@ def openai_messages(messages: Iterable[Message]) -> List[Dict[str, Any]]:
         elif content is None and not fields.get("tool_calls"):
             fields["content"] = ""
         elif content is None:
-            # Some templates know a call of tools by it.
+            # Some templates use it to identify a tool call.
             fields["content"] = None
         elif not isinstance(content, str):
             raise TypeError(f"messages[{index}].content must be a str, a list or None, not {type(content).__name__}")
@@ -154,7 +154,7 @@ def _text_of(part: Any, index: int, number: int) -> str:
     part = plain(part)
     kind = part.get("type") if isinstance(part, dict) else None
     if kind not in _TEXT_PARTS:
-        raise ValueError(f"messages[{index}].content[{number}]: parts of type {kind!r} are not supported, text alone is")
+        raise ValueError(f"messages[{index}].content[{number}]: parts of type {kind!r} are not supported, only text")
     text = part.get(_TEXT_PARTS[kind])
     if not isinstance(text, str):
         raise TypeError(f"messages[{index}].content[{number}] has no text")

@@ -1,4 +1,4 @@
-"""What :meth:`create` takes, with the names and the meaning of ``openai``."""
+"""The parameters of :meth:`create`, with the names and meanings of ``openai``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class CommonParameters(TypedDict, total=False):
-    """What chats and continuations of a text have in common. What is None is not given."""
+    """Parameters shared by chats and continuations. None means not given."""
 
     model: Optional[str]
     frequency_penalty: Optional[float]
@@ -70,7 +70,7 @@ class TextParameters(CommonParameters, total=False):
 
 
 def given(parameters: Mapping[str, Any], known: type, where: str) -> Dict[str, Any]:
-    """What was given of parameters. ``openai`` has values that stand for "not given", besides None."""
+    """The parameters that were given. Besides None, ``openai`` has values that mean "not given"."""
     for name in parameters:
         if name not in known.__annotations__ and name not in CommonParameters.__annotations__:
             raise TypeError(f"{where}.create() got an unexpected keyword argument {name!r}")
@@ -78,54 +78,54 @@ def given(parameters: Mapping[str, Any], known: type, where: str) -> Dict[str, A
 
 
 def omitted(value: object) -> bool:
-    """Whether a value is one of those by which ``openai`` says that nothing was given."""
+    """Whether a value is one of those that mean "not given" in ``openai``."""
     return type(value).__name__ in ("NotGiven", "Omit")
 
 
 def refuse(parameters: Mapping[str, Any]) -> None:
-    """Refuses what would change the answer, and isn't computed."""
+    """Refuses parameters that would change the answer but are not supported."""
     for name in ("audio", "function_call", "functions", "moderation", "web_search_options"):
         if name in parameters:
             raise ValueError(f"{name} is not supported")
     if any(kind != "text" for kind in parameters.get("modalities", [])):
-        raise ValueError(f"modalities is {parameters['modalities']!r}; answers are text alone")
+        raise ValueError(f"modalities is {parameters['modalities']!r}; answers are text only")
     form = parameters.get("response_format", {"type": "text"})
     kind = form.get("type") if isinstance(form, Mapping) else form
     if kind != "text":
-        raise ValueError(f"response_format is {kind!r}; answers are not held to a grammar, \"text\" alone is supported")
+        raise ValueError(f"response_format is {kind!r}; constrained output is not supported, only \"text\"")
     if parameters.get("suffix"):
-        raise ValueError("suffix is not supported: models continue a text, they don't fill gaps")
+        raise ValueError("suffix is not supported: models can only continue a text")
     if parameters.get("tool_choice", "auto") not in ("auto", "none"):
-        raise ValueError(f"tool_choice is {parameters['tool_choice']!r}; a model can't be made to call a tool: \"auto\" or \"none\"")
+        raise ValueError(f"tool_choice is {parameters['tool_choice']!r}; a tool call can't be forced: use \"auto\" or \"none\"")
 
 
 def tools(parameters: Mapping[str, Any]) -> Tools:
-    """The tools that the template is to show."""
+    """The tools that the template shows."""
     return None if parameters.get("tool_choice") == "none" else parameters.get("tools")
 
 
 def count(parameters: Mapping[str, Any]) -> int:
-    """How many answers are wanted."""
+    """The number of answers."""
     number = whole(parameters.get("n", 1), "n", 1)
     if number > 128:
-        raise ValueError(f"n is {number}; at most 128 answers are given at once")
+        raise ValueError(f"n is {number}; the maximum is 128")
     return number
 
 
 def max_tokens(parameters: Mapping[str, Any]) -> Optional[int]:
-    """The most tokens of an answer, which has two names."""
+    """The maximum number of tokens of an answer, which has two names."""
     names = [name for name in ("max_completion_tokens", "max_tokens") if name in parameters]
     values = {whole(parameters[name], name, 1) for name in names}
     if len(values) > 1:
-        raise ValueError("max_tokens and max_completion_tokens are the same, and were given different values")
+        raise ValueError("max_tokens and max_completion_tokens are the same option, but have different values")
     return values.pop() if values else None
 
 
 def alternatives(parameters: Mapping[str, Any]) -> Optional[int]:
-    """How many alternatives of each token of a chat are wanted; None: no probabilities."""
+    """The number of alternatives per token of a chat; None: no probabilities."""
     top = whole(parameters.get("top_logprobs", 0), "top_logprobs")
     if top > 20:
-        raise ValueError(f"top_logprobs is {top}; at most 20 are given")
+        raise ValueError(f"top_logprobs is {top}; the maximum is 20")
     if not parameters.get("logprobs"):
         if "top_logprobs" in parameters:
             raise ValueError("top_logprobs needs logprobs=True")
@@ -134,7 +134,7 @@ def alternatives(parameters: Mapping[str, Any]) -> Optional[int]:
 
 
 def timeout(parameters: Mapping[str, Any]) -> Optional[float]:
-    """Seconds for the whole request."""
+    """Timeout of the whole request, in seconds."""
     return real(parameters["timeout"], "timeout") if "timeout" in parameters else None
 
 
@@ -149,7 +149,7 @@ def includes_usage(parameters: Mapping[str, Any], stream: bool) -> bool:
         raise TypeError(f"stream_options must be a dict, not {type(options).__name__}")
     unknown = set(options) - {"include_usage", "include_obfuscation"}
     if unknown:
-        raise ValueError(f"stream_options: {sorted(unknown)[0]!r} is unknown; \"include_usage\" is known")
+        raise ValueError(f"stream_options: unknown option {sorted(unknown)[0]!r}; expected \"include_usage\"")
     return bool(options.get("include_usage"))
 
 
@@ -157,15 +157,15 @@ _BODY = ["chat_template_kwargs", "ignore_eos", "stop_token_ids"]
 
 
 def options(parameters: Mapping[str, Any], index: int, most: Optional[int]) -> Handle:
-    """Options for the answer number `index`."""
+    """Options of answer number `index`."""
     body = dict(parameters.get("extra_body", {}))
     sampling = {name: parameters.get(name) for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty")}
     for name in body:
         if name not in SAMPLING and name not in _BODY:
-            raise ValueError(f"extra_body: there is no option {name!r}: {', '.join(SAMPLING + _BODY)}")
+            raise ValueError(f"extra_body: unknown option {name!r}; expected one of {', '.join(SAMPLING + _BODY)}")
     sampling.update((name, value) for name, value in body.items() if name in SAMPLING)
     if sampling["top_p"] == 0:
-        # As good as nothing but the most probable token, which the library has another way to say.
+        # Practically greedy, which the library expresses differently.
         sampling.update(temperature=0, top_p=None)
     variables = {name: parameters[name] for name in ("reasoning_effort", "verbosity") if name in parameters}
     variables.update(body.get("chat_template_kwargs") or {})

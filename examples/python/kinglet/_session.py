@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ._model import Model
 
 FINISH = [None, "stop", "stop", "length", "length", "stopped"]
-"""By their number in ``enum kinglet_finish``."""
+"""Indexed by the number in ``enum kinglet_finish``."""
 STOP_TOKEN = 1
 
 _STATS = [
@@ -28,26 +28,26 @@ _STATS = [
 
 
 class Piece(NamedTuple):
-    """A token, and the text that has become certain with it."""
+    """A token, and the text that it makes final."""
 
     token: int
     text: str
 
 
 class Generation(Handle, Iterator[str]):
-    """An answer as it is generated: iterate over its pieces of text, with ``for`` or with ``async for``."""
+    """An answer while it is generated: iterate over its pieces of text with ``for`` or ``async for``."""
 
     def __init__(self, handle: c_void_p, session: "Session") -> None:
         super().__init__("generation", handle)
         self._session = session
         self.tokens: List[int] = []
-        """The tokens so far, with the one that ended the answer."""
+        """The tokens so far, including the stop token."""
 
     def __iter__(self) -> "Generation":
         return self
 
     def __next__(self) -> str:
-        """The next piece of text that is not empty."""
+        """The next non-empty piece of text."""
         while True:
             piece = self._pull()
             if piece is None:
@@ -56,7 +56,7 @@ class Generation(Handle, Iterator[str]):
                 return piece.text
 
     def __aiter__(self) -> "AsyncStream[str]":
-        """The same for asyncio: what is computed is computed on a thread of its own, and the loop goes on meanwhile."""
+        """The same for asyncio: computation runs on a separate thread and does not block the event loop."""
         return AsyncStream(self, self._session)
 
     def _pull(self) -> Optional[Piece]:
@@ -66,7 +66,7 @@ class Generation(Handle, Iterator[str]):
         def step() -> int:
             return call("generation_next", self.handle, byref(token), byref(text), byref(length))
 
-        # With the first token comes the prompt, which may be long.
+        # The first token includes the prompt, which may be long.
         if (step() if self.tokens else self._session._interruptible(step)) == DONE:
             return None
         self.tokens.append(token.value)
@@ -75,7 +75,7 @@ class Generation(Handle, Iterator[str]):
         return Piece(token.value, ctypes.string_at(text.value, length.value).decode())
 
     def stop(self) -> None:
-        """Ends the answer here."""
+        """Ends the answer."""
         call("generation_stop", self.handle)
 
     @property
@@ -92,7 +92,7 @@ class Generation(Handle, Iterator[str]):
 
     @property
     def stats(self) -> Dict[str, float]:
-        """Tokens, seconds and tokens per second."""
+        """Statistics: tokens, seconds, and tokens per second."""
         stats, value = {}, c_double()
         for number, name in enumerate(_STATS):
             call("generation_stat", self.handle, number, byref(value))
@@ -101,7 +101,7 @@ class Generation(Handle, Iterator[str]):
 
 
 class Session(Handle):
-    """One sequence of tokens. One thread at a time; :meth:`cancel` from any."""
+    """A sequence of tokens. One thread at a time; :meth:`cancel` from any."""
 
     def __init__(self, model: "Model", handle: c_void_p) -> None:
         super().__init__("session", handle)
@@ -121,9 +121,9 @@ class Session(Handle):
         logit_bias: LogitBias = None,
         **sampling: Optional[float],
     ) -> Generation:
-        """The answer to a conversation: all of it, each time; what was computed before is used again.
+        """Answers a conversation. Pass all of it each time; earlier states are reused.
 
-        What is ``None`` is as the model's ``generation_config.json`` says. ``sampling`` are ``temperature``, ``top_k``, ``top_p``,
+        ``None`` means the value in the model's ``generation_config.json``. ``sampling`` are ``temperature``, ``top_k``, ``top_p``,
         ``min_p``, ``repetition_penalty`` and the other options of ``enum kinglet_sampling``.
         """
         options = generation_options(
@@ -148,7 +148,7 @@ class Session(Handle):
         parse_special: bool = False,
         **sampling: Optional[float],
     ) -> Generation:
-        """What goes on from here and ``text``, in which with ``parse_special`` names of special tokens stand for them."""
+        """Continues from the session's tokens and ``text``; with ``parse_special``, names of special tokens in it are parsed."""
         options = generation_options(
             max_tokens=max_tokens, seed=seed, stop=stop, stop_token_ids=stop_token_ids, ignore_eos=ignore_eos,
             logit_bias=logit_bias, sampling=sampling,
@@ -162,23 +162,23 @@ class Session(Handle):
         return Generation(made("generation_create", self.handle, array, len(tokens), options.handle), self)
 
     def feed(self, tokens: "Sequence[int] | NDArray[np.integer[Any]]") -> None:
-        """Takes tokens in."""
+        """Feeds tokens."""
         array = (c_uint32 * len(tokens))(*[int(token) for token in tokens])
         self._interruptible(lambda: call("session_feed", self.handle, array, len(array)))
 
     def _interruptible(self, work: Callable[[], int]) -> int:
-        """Computes what Ctrl-C may end."""
+        """Runs a computation that Ctrl-C may stop."""
         try:
             return interruptible(work, self.cancel)
         except KeyboardInterrupt:
-            # One that came when the work had ended.
+            # A cancellation that came after the work had ended.
             self.clear_cancel()
             raise
 
     def feed_embeddings(self, vectors: "Union[Sequence[float], ArrayLike]") -> None:
-        """Takes vectors in place of tokens' embeddings, one after the other: what another model makes of a picture, for one.
+        """Feeds vectors in place of tokens' embeddings, one after another, for example a picture encoded by another model.
 
-        A flat sequence of floats or an array of NumPy ``[vectors, width]``.
+        A flat sequence of floats, or a NumPy array ``[vectors, width]``.
         """
         if hasattr(vectors, "__array_interface__"):
             import numpy as np
@@ -190,33 +190,33 @@ class Session(Handle):
         call("session_feed_embeddings", self.handle, (c_float * len(numbers))(*numbers), len(numbers))
 
     def logits(self) -> "NDArray[np.float32]":
-        """The logits after the last token, ``[vocabulary]``, as a new array of NumPy."""
+        """The logits after the last token, ``[vocabulary]``, as a new NumPy array."""
         try:
             import numpy as np
         except ImportError as error:
-            raise ImportError("logits are an array of NumPy, which is not installed: pip install numpy") from error
+            raise ImportError("logits are a NumPy array, but NumPy is not installed: pip install numpy") from error
         logits = np.empty(self._model.vocabulary, dtype=np.float32)
         call("session_logits", self.handle, logits.ctypes.data_as(ctypes.POINTER(c_float)), logits.size)
         return logits
 
     def fork(self) -> "Session":
-        """A second session that goes on from here by itself."""
+        """A copy of the session that continues independently."""
         return Session(self._model, made("session_fork", self.handle))
 
     def cancel(self) -> None:
-        """Ends what the session is computing, or will compute next, with :class:`Cancelled`. From any thread."""
+        """Stops the session's current computation, or its next one, with :class:`Cancelled`. From any thread."""
         call("session_cancel", self.handle)
 
     def clear_cancel(self) -> None:
-        """Takes a cancellation away that came too late for what it was meant for. From any thread."""
+        """Clears a cancellation that came too late. From any thread."""
         call("session_clear_cancel", self.handle)
 
     def reset(self) -> None:
-        """Back to no tokens."""
+        """Removes all tokens."""
         call("session_reset", self.handle)
 
     def rewind(self, tokens: int) -> None:
-        """Back to the first ``tokens`` tokens, computing again what has to be."""
+        """Rewinds to the first ``tokens`` tokens, recomputing what is necessary."""
         count = whole(tokens, "tokens")
         self._interruptible(lambda: call("session_rewind", self.handle, count, 1, None))
 
@@ -226,14 +226,14 @@ class Session(Handle):
 
     @property
     def position(self) -> int:
-        """How many tokens it holds."""
+        """The number of tokens."""
         tokens = c_size_t()
         call("session_position", self.handle, byref(tokens))
         return tokens.value
 
     @property
     def tokens(self) -> List[int]:
-        """The tokens that it holds."""
+        """The tokens."""
         tokens, count = c_void_p(), c_size_t()
         call("session_tokens", self.handle, byref(tokens), byref(count))
         return take_tokens(tokens, count.value)

@@ -1,4 +1,4 @@
-"""Streams: what is generated piece by piece, for loops of Python and of asyncio."""
+"""Streams: pieces as they are generated, for loops of Python and of asyncio."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _END: Any = object()
 
 
 class Control(Protocol):
-    """What ends a computation: a session, or what answers with one."""
+    """Something that computes and can be stopped: a session, or answers that use one."""
 
     def cancel(self) -> None:
-        """Ends what is computed, from any thread."""
+        """Stops the computation, from any thread."""
 
     def clear_cancel(self) -> None:
-        """Takes a cancellation away that came too late."""
+        """Clears a cancellation that came too late."""
 
 
 class Stream(Iterator[T]):
-    """Pieces as they are generated. Iterate over it with ``for`` or ``async for``; :meth:`close`, or the end of a ``with``, ends what is
-    generated."""
+    """Pieces as they are generated. Iterate with ``for`` or ``async for``; :meth:`close`, or the end of a ``with``, stops the
+    generation."""
 
     def __init__(self, items: "Generator[T, None, None]", control: Control) -> None:
         self._items = items
@@ -56,7 +56,7 @@ class Stream(Iterator[T]):
         return next(self._items)
 
     def close(self) -> None:
-        """Ends what is generated: now, or, where another thread is in it, there, with :class:`Cancelled`. More than once is fine."""
+        """Stops the generation: now, or, if another thread is in it, there, with :class:`Cancelled`. May be called repeatedly."""
         try:
             self._items.close()
         except ValueError:
@@ -76,13 +76,13 @@ class Stream(Iterator[T]):
 
 
 class Worker:
-    """A thread on which one stream is computed, so that the loop of asyncio goes on meanwhile."""
+    """A thread that computes one stream, so that the event loop of asyncio is not blocked."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kinglet")
 
     async def run(self, work: Callable[[], T], cancel: Callable[[], None]) -> T:
-        """What `work` gives. If the task is cancelled, `cancel` is called, and `work` has ended when this raises."""
+        """The result of `work`. If the task is cancelled, `cancel` is called, and `work` has ended when this raises."""
         future = asyncio.get_running_loop().run_in_executor(self._executor, work)
         try:
             return await asyncio.shield(future)
@@ -90,23 +90,23 @@ class Worker:
             while not future.done():
                 cancel()
                 try:
-                    # Again: one that came before the work had begun may have been taken away by another one's end.
+                    # Again: a cancellation from before the work began may have been cleared by the end of another one.
                     await asyncio.wait([future], timeout=0.05)
                 except asyncio.CancelledError:
                     continue
-            # What came of it is nobody's.
+            # Its result is dropped.
             if not future.cancelled():
                 future.exception()
             raise
 
     def close(self) -> None:
-        """Lets the thread end when it has nothing more to do."""
+        """Lets the thread end when it has no more work."""
         self._executor.shutdown(wait=False)
 
 
 class AsyncStream(AsyncIterator[T], Generic[T]):
-    """Pieces as they are generated, for asyncio. Each is computed when it is asked for, on a thread of its own. A task that is cancelled
-    ends what is computed within a step; :meth:`close`, or the end of an ``async with``, ends the answer."""
+    """Pieces as they are generated, for asyncio. Each is computed on request, on a separate thread. Cancelling a task stops the
+    computation within a step; :meth:`close`, or the end of an ``async with``, ends the answer."""
 
     def __init__(self, items: "Union[Generation, Generator[T, None, None]]", control: Control) -> None:
         self._items: Any = items
@@ -131,7 +131,7 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
         return result
 
     async def close(self) -> None:
-        """Ends what is generated. More than once is fine."""
+        """Stops the generation. May be called repeatedly."""
         await self._end()
 
     aclose = close
@@ -160,14 +160,14 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
 
 
 def end(items: "Union[Generation, Generator[Any, None, None]]", control: Control) -> None:
-    """Ends an answer, or the stream of several, so that its session can go on."""
+    """Ends an answer, or a stream of several, so that its session can continue."""
     try:
-        # A cancellation that came too late for what it was meant for.
+        # A cancellation that came too late.
         control.clear_cancel()
         if isinstance(items, Generator):
             items.close()
         else:
             items.stop()
     except KingletError:
-        # The session was closed, or has failed: there is nothing to end.
+        # The session was closed or has failed, so there is nothing to end.
         pass

@@ -1,6 +1,6 @@
-"""What :mod:`kinglet` gives in the form of OpenAI's interface: the fields and names of ``openai.types``.
+"""Results of :mod:`kinglet` in the form of OpenAI's interface, with the fields and names of ``openai.types``.
 
-Each object is a dict, so that ``openai``'s own classes validate it and ``json`` writes it; its fields are attributes, too.
+Each object is a dict, so ``openai``'s own classes validate it and ``json`` writes it. Its fields are also attributes.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Object(Dict[str, Any]):
     _defaults: ClassVar[Dict[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
-        # Fields that need not be there: what classes hold would hide what the dicts hold.
+        # Optional fields, not declared with values: class attributes would hide the dicts' values.
         cls._defaults = {name: value for name, value in vars(cls).items() if value is None and not name.startswith("_")}
         for name in cls._defaults:
             delattr(cls, name)
 
-    # Where types are checked, only the declared fields are there.
+    # Type checkers see only the declared fields.
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
@@ -53,12 +53,12 @@ class Object(Dict[str, Any]):
             self[name] = value
 
     def to_dict(self) -> Dict[str, Any]:
-        """Plain dicts and lists."""
+        """Converts to plain dicts and lists."""
         plain: Dict[str, Any] = json.loads(json.dumps(self))
         return plain
 
     def model_dump(self, *, exclude_none: bool = False) -> Dict[str, Any]:
-        """Plain dicts and lists, if wanted without what is ``None``."""
+        """Plain dicts and lists, optionally without ``None``."""
         plain: Dict[str, Any] = _without_none(self.to_dict()) if exclude_none else self.to_dict()
         return plain
 
@@ -77,10 +77,10 @@ def _without_none(value: Any) -> Any:
 
 
 class PromptTokensDetails(Object):
-    """What became of the prompt's tokens."""
+    """Details of the prompt's tokens."""
 
     cached_tokens: int
-    """Those that were computed by an earlier call."""
+    """Tokens that an earlier call computed."""
 
 
 class CompletionUsage(Object):
@@ -93,7 +93,7 @@ class CompletionUsage(Object):
 
 
 class TopLogprob(Object):
-    """A token that was likely at a place."""
+    """A likely token at a position."""
 
     token: str
     logprob: float
@@ -101,7 +101,7 @@ class TopLogprob(Object):
 
 
 class TokenLogprob(Object):
-    """A token of an answer, and what else was likely there."""
+    """A token of an answer, and the likely alternatives."""
 
     token: str
     logprob: float
@@ -183,7 +183,7 @@ class ChatCompletionChunk(Object):
 
 
 class CompletionLogprobs(Object):
-    """The same as :class:`ChoiceLogprobs` in the form of text completions."""
+    """Like :class:`ChoiceLogprobs`, in the form of text completions."""
 
     tokens: List[str]
     token_logprobs: List[float]
@@ -192,7 +192,7 @@ class CompletionLogprobs(Object):
 
 
 class CompletionChoice(Object):
-    """A continuation of a text; of a stream, what it adds, with a reason in the last piece alone."""
+    """A continuation of a text; in a stream, what it adds, with a reason only in the last piece."""
 
     index: int
     text: str

@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""Shared fixtures of the tests."""
 
 import os
 import tempfile
@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 os.environ.setdefault("KINGLET_TEST_MODEL", str(ROOT / "models" / "demo" / "hybrid"))
 
-# Vulkan's loader complains on standard error where there is no session of a desktop.
+# Vulkan's loader complains on standard error without a desktop session.
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
 
 import kinglet  # noqa: E402

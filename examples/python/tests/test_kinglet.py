@@ -167,7 +167,7 @@ class Package(unittest.TestCase):
         turns = [*CHAT, first.choices[0].message, {"role": "user", "content": "More!"}]
         second = model.chat.completions.create(messages=turns, max_tokens=2)
         self.assertGreater(second.usage.prompt_tokens_details.cached_tokens, first.usage.prompt_tokens)
-        # What was refused, stopped or cancelled in between takes nothing away, nor changes later answers.
+        # Refused, stopped and cancelled answers in between neither lose anything nor change later answers.
         with self.assertRaises(ValueError):
             model.chat.completions.create(messages=CHAT, temperature=-1)
         stream = model.chat.completions.create(messages=CHAT, stream=True, seed=1)
@@ -249,7 +249,7 @@ class Async(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(whole.choices[0].message.content, "".join(expected))
         stream = await self.model.chat.completions.create(**request, stream=True)
         self.assertEqual("".join([chunk.choices[0].delta.content or "" async for chunk in stream]), "".join(expected))
-        # A stream of the model without asyncio is one for it, too.
+        # A stream of the model without asyncio also works with it.
         stream = self.model.model.chat.completions.create(**request, stream=True)
         self.assertEqual("".join([chunk.choices[0].delta.content or "" async for chunk in stream]), "".join(expected))
         text = await self.model.completions.create(prompt="Once upon a time", seed=1)
@@ -304,7 +304,7 @@ class Async(unittest.IsolatedAsyncioTestCase):
         with self.assertRaises(asyncio.TimeoutError):
             await asyncio.wait_for(read_generation(), 0.2)
         self.assertLess(time.monotonic() - begun, 20)
-        # Nothing is left that would cancel, or change, what comes next.
+        # Nothing remains that would cancel or change what comes next.
         after = await self.model.chat.completions.create(messages=CHAT, max_tokens=5, seed=1)
         expected = self.model.session().chat(CHAT, max_tokens=5, seed=1)
         self.assertEqual(after.choices[0].message.content, "".join(expected))

@@ -1,4 +1,4 @@
-"""Arrays of NumPy, in and out, and the package without NumPy."""
+"""NumPy arrays as input and output, and the package without NumPy."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ def test_logits_are_an_array(model):
     token = int(logits.argmax())
     generation = session.fork().generate(max_tokens=1, temperature=0)
     assert "".join(generation) == model.decode([token]) and generation.tokens == [token]
-    # An array of its own: what the session does later doesn't change it.
+    # A separate array, which does not change with the session.
     kept = logits.copy()
     session.feed([token])
     assert (logits == kept).all() and (session.logits() != kept).any()

@@ -1,4 +1,4 @@
-"""The objects and the parameters against those of `openai` itself."""
+"""Compares objects and parameters with those of `openai` itself."""
 
 import inspect
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_completions_validate(model):
     assert {choice.finish_reason for choice in completion.choices} == {"length"}
     usage = completion.usage
     assert usage.completion_tokens == 24 and usage.total_tokens == usage.prompt_tokens + 24
-    # A second request has another name.
+    # A second request has another id.
     assert model.chat.completions.create(messages=CHAT, max_tokens=1).id != made.id
 
 
@@ -49,7 +49,7 @@ def test_chunks_validate_and_are_the_whole_answer(model):
         assert [part.finish_reason for part in parts] == [None] * (len(parts) - 1) + [choice.finish_reason]
         entries = [entry for part in parts if part.logprobs for entry in part.logprobs.content]
         assert entries == choice.logprobs.content
-    # Without being asked for, there is no usage.
+    # Without a request there is no usage.
     assert all("usage" not in chunk for chunk in model.chat.completions.create(messages=CHAT, max_tokens=2, stream=True))
 
 
@@ -59,7 +59,7 @@ def test_text_completions_validate(model):
     completion = Completion.model_validate(made, strict=True)
     assert completion.to_dict(exclude_unset=True) == made.to_dict()
     assert [choice.index for choice in completion.choices] == [0, 1, 2, 3]
-    # As OpenAI has it where nothing is said.
+    # OpenAI's default.
     assert completion.usage.completion_tokens == 4 * 16
     prompts = sum(len(model.encode(text, add_special=True)) for text in request["prompt"])
     assert completion.usage.prompt_tokens == prompts
@@ -72,7 +72,7 @@ def test_text_completions_validate(model):
     for piece in model.completions.create(**request, stream=True):
         streamed[piece.choices[0].index] += piece.choices[0].text
     assert streamed == [choice.text for choice in completion.choices]
-    # One continuation of tokens is that of their text, and what is echoed comes first.
+    # A continuation of tokens equals that of their text, and echoed text comes first.
     tokens = model.encode("Once upon a time", add_special=True)
     alone = model.completions.create(prompt=tokens, seed=3)
     assert alone.choices[0].text == completion.choices[0].text
@@ -95,7 +95,7 @@ def test_every_parameter_of_openai_is_known_and_none_is_not_given(model):
             create(**first, temprature=1)
         with pytest.raises(TypeError):
             create()
-        # Not by position, as in openai.
+        # Not positional, as in openai.
         with pytest.raises(TypeError):
             create(CHAT)
 
@@ -165,7 +165,7 @@ def test_options_reach_the_sampler(model):
         assert stopped.message.content == greedy[: greedy.index(word)] and stopped.finish_reason == "stop"
     ended = model.chat.completions.create(messages=CHAT, temperature=0, logprobs=True)
     assert ended.choices[0].finish_reason == "stop"
-    # The token that ends an answer counts, and is no part of it.
+    # The stop token counts but is not part of the answer.
     assert len(ended.choices[0].logprobs.content) == ended.usage.completion_tokens - 1
     ids = model.encode(greedy)
     assert say(temperature=0, extra_body={"stop_token_ids": [ids[1]]}).message.content == model.decode(ids[:1])
@@ -210,7 +210,7 @@ def test_messages_have_all_forms_of_openai(model):
         made = prompt(messages)
         assert made.usage.prompt_tokens == plain.usage.prompt_tokens
         assert made.choices == plain.choices
-    # What a model has answered goes back as it is.
+    # The model's answer goes back unchanged.
     answered = prompt([*CHAT, plain.choices[0].message, {"role": "user", "content": "Go on!"}])
     validated = ChatCompletion.model_validate(plain).choices[0].message
     assert prompt([*CHAT, validated, {"role": "user", "content": "Go on!"}]).choices == answered.choices
@@ -238,7 +238,7 @@ def test_tools_and_their_calls_reach_the_template(model, tmp_path):
             return len(shows.encode(shows.render(plain, **options), parse_special=True))
 
         shown = shows.render(plain, tools=tools)
-        # A content that is null is absent for templates.
+        # Null content counts as absent for templates.
         assert shown.count('"content"') == 2 and "call_1" in shown and "weather" in shown
         assert tokens() == tokens(tools=tools, tool_choice="none") == tokens(tools=None) == expected()
         assert tokens(tools=tools) == tokens(tools=tools, tool_choice="auto") == expected(tools=tools) > expected()

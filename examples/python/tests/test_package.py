@@ -25,7 +25,7 @@ def test_the_readme_s_programs_run(tmp_path):
     text = Path(__file__).parent.parent.joinpath("README.md").read_text()
     programs = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert len(programs) >= 4
-    # One after the other, in a folder with the demo model.
+    # One after another, in a folder with the demo model.
     (tmp_path / "models").symlink_to(ROOT / "models")
     program = "\n".join(programs) + "\nprint('the end')"
     done = python("-W", "error", "-c", program, cwd=tmp_path)

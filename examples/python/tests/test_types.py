@@ -1,4 +1,4 @@
-"""The package's types, as mypy sees them from outside and from inside."""
+"""The package's types as mypy sees them, from outside and inside."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ def mypy(*arguments):
 
 
 def test_programs_have_the_types_that_they_expect():
-    # What must be an error is marked so there: unused marks are errors themselves.
+    # Expected errors are marked in that file; unused marks are errors themselves.
     mypy(str(Path(__file__).with_name("typed.py")))
     assert (PACKAGE / "py.typed").is_file()
 

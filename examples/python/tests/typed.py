@@ -1,4 +1,4 @@
-"""What a program's types are: test_types.py has mypy read it."""
+"""A program's types; test_types.py runs mypy on it."""
 
 from typing import Union
 

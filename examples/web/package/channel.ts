@@ -13,7 +13,7 @@ interface Pending {
 /** Calls to a worker. */
 export class Channel {
   readonly #worker: Worker;
-  /** Where threads say that they have crashed. */
+  /** Channel on which threads report that they have crashed. */
   readonly #crashes = new BroadcastChannel(`kinglet ${Date.now()} ${Math.random()}`);
   readonly #pending = new Map<number, Pending>();
   #next = 1;
@@ -25,15 +25,15 @@ export class Channel {
     } catch (cause) {
       throw new KingletError('unsupported', 'the browser refuses a worker', { cause });
     }
-    this.#crashes.onmessage = ({ data }) => this.end(new KingletError('crashed', `a thread has stopped: ${data}. Load the model again.`));
+    this.#crashes.onmessage = ({ data }) => this.end(new KingletError('crashed', `a thread stopped: ${data}. Load the model again.`));
     this.#worker.onmessage = ({ data }: MessageEvent<Reply | Happening>) => this.#receive(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      this.end(new KingletError('crashed', `the worker has stopped: ${event.message ?? 'it could not be loaded'}`));
+      this.end(new KingletError('crashed', `the worker stopped: ${event.message ?? 'it could not be loaded'}`));
     };
   }
 
-  /** What {@link Channel.call} of `load` passes on to threads. */
+  /** The channel's name, which {@link Channel.call} of `load` passes to threads. */
   get crashes(): string {
     return this.#crashes.name;
   }
@@ -64,7 +64,7 @@ export class Channel {
         this.#worker.postMessage({ id, method, args } satisfies Call, options.transfer ?? []);
       } catch (cause) {
         this.#pending.delete(id);
-        reject(new KingletError('argument', `${method}: this can't be sent to a worker`, { cause }));
+        reject(new KingletError('argument', `${method}: the value can't be sent to a worker`, { cause }));
         return;
       }
       if (signal?.aborted) stop();

@@ -1,56 +1,56 @@
-// Which of the two modules computes, on what, and with how many threads.
+// Chooses the module, the backend and the number of threads.
 
 import type { Engine } from './kinglet_web.js';
 import { KingletError } from './errors.js';
 import type { ModelFiles } from './sources.js';
 import { recall } from './store.js';
 
-/** Either module's face: the one with threads has no WebGPU, whose objects belong to one thread. */
+/** The interface of both modules; the one with threads has no WebGPU, whose objects belong to one thread. */
 type Glue = typeof import('./kinglet_web.js');
 
-/** What threads are told to begin with. */
+/** The first message to a thread. */
 export interface ThreadStart {
   module: WebAssembly.Module;
   memory: WebAssembly.Memory;
-  /** What the thread is, in the memory. */
+  /** Address of the thread's data in the shared memory. */
   address: number;
-  /** Where to say that it has crashed: its parent may be waiting for it, deaf to messages. */
+  /** Channel for reporting a crash: the parent may be waiting for the thread and not receive messages. */
   crashes: string;
 }
 
-/** Bytes of weights up to which both backends are tried: the processor's would take memory for them, and hardly be the faster one. */
+/** Size of weights, in bytes, up to which both backends are tried: on the CPU larger ones would take memory, and hardly be faster. */
 const TRIED_UP_TO = 128e6;
-/** Bytes from which on a graphics card is taken where neither was measured: some hundred kernels take it some milliseconds whatever they read. */
+/** Size from which a GPU is used if nothing was measured: a step's hundred kernels take it some milliseconds whatever they read. */
 const CARD_FROM = 64e6;
-/** Threads at most: memory has no more to give. */
+/** Maximum number of threads that the memory has room for. */
 const MOST_THREADS = 8;
 
 export type EngineOptions = Record<string, unknown> & { backend?: string; threads?: number };
 
-/** What is to compute. */
+/** What to compute with. */
 interface Choice {
   backend: 'cpu' | 'webgpu';
-  /** What is remembered of a measurement, where there is to be one. */
+  /** Key of a measurement to make and remember, if any. */
   undecided?: string;
 }
 
-/** What `auto` means for these files. */
+/** Resolves `auto` for these files. */
 export async function choose(files: ModelFiles, options: EngineOptions): Promise<Choice> {
   const { backend = 'auto' } = options;
   if (backend === 'cpu' || backend === 'webgpu') return { backend };
-  if (backend !== 'auto') throw new KingletError('argument', `backend ${JSON.stringify(backend)}: one of auto, cpu, webgpu is expected`);
+  if (backend !== 'auto') throw new KingletError('argument', `backend ${JSON.stringify(backend)}: expected auto, cpu or webgpu`);
   const adapter = await card();
   if (adapter === undefined) return { backend: 'cpu' };
   const bytes = files.ranged.reduce((sum, file) => sum + file.bytes, 0);
   if (bytes > TRIED_UP_TO) return { backend: 'webgpu' };
-  // Nobody wants to load it twice.
+  // Such a model would have to be loaded twice.
   if (files.ranged.some((file) => file.remote)) return { backend: bytes < CARD_FROM ? 'cpu' : 'webgpu' };
   const undecided = `${adapter}, ${threadsOf(options)} threads, ${bytes} bytes`;
   const known = await recall(undecided);
   return known ? { backend: known } : { backend: 'cpu', undecided };
 }
 
-/** The graphics card that there is; none that the processor plays. */
+/** The GPU, if there is one; not a software adapter. */
 async function card(): Promise<string | undefined> {
   interface Adapter {
     info?: { vendor: string; architecture: string; device: string; isFallbackAdapter?: boolean };
@@ -65,13 +65,13 @@ async function card(): Promise<string | undefined> {
 
 function threadsOf({ threads }: EngineOptions): number {
   if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 64)) {
-    throw new KingletError('argument', `threads ${JSON.stringify(threads)}: a number from 1 to 64 is expected`);
+    throw new KingletError('argument', `threads ${JSON.stringify(threads)}: expected a number from 1 to 64`);
   }
   if (!self.crossOriginIsolated) return 1;
   return threads ?? Math.max(1, Math.min(MOST_THREADS, navigator.hardwareConcurrency >> 1));
 }
 
-/** Bytes of either module, which `fetch` can be asked for early. */
+/** The bytes of either module; `fetch` can be started early. */
 function fetched(url: URL, signal: AbortSignal): Promise<Response> {
   return fetch(url, { signal }).catch((cause) => {
     throw new KingletError('network', `${url} could not be loaded`, { cause });
@@ -82,12 +82,12 @@ function fetched(url: URL, signal: AbortSignal): Promise<Response> {
 export interface Ready {
   glue: Glue;
   memory: WebAssembly.Memory;
-  /** Starts the thread that is at an address. */
+  /** Starts the thread whose data is at an address. */
   start?: (address: number) => void;
   threads: number;
 }
 
-/** The module for a backend: the one with threads where there can be any and they are of use. */
+/** The module for a backend: the one with threads if threads are possible and useful. */
 export async function ready(
   backend: 'cpu' | 'webgpu', options: EngineOptions, crashes: string, notices: string[], signal: AbortSignal,
 ): Promise<Ready> {
@@ -117,7 +117,7 @@ async function withThreads(threads: number, crashes: string, signal: AbortSignal
   return { glue, memory, start, threads };
 }
 
-/** Opens a model with what is ready. */
+/** Opens a model with a prepared module. */
 export async function open(
   { glue, start, threads }: Ready, files: ModelFiles, options: EngineOptions, read: (file: string, bytes: number) => void,
 ): Promise<Engine> {

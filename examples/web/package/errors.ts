@@ -1,12 +1,12 @@
-// One error type; `code` says what kind.
+// A single error type; `code` tells the kind.
 
 /**
- * What went wrong:
- * `aborted` by a signal; `network` a download failed; `not-found` a file that must be there is not; `quota` the browser's storage is
- * full; `storage` it can't be used; `integrity` a stored file is damaged; `file`, `config`, `weights`, `text` a model's file is broken or of a
- * kind that is not supported; `saved-state` a saved session is damaged or another model's; `memory`, `device-memory` there is not enough;
- * `no-webgpu`, `device`, `device-lost` the graphics card; `argument` a value that is none; `busy`; `context-full`; `disposed`; `crashed` the
- * worker has ended; `unsupported` the browser lacks something; `engine` anything else.
+ * The kind of error: `aborted` by a signal; `network`: a download failed; `not-found`: a required file does not exist;
+ * `quota`: the browser's storage is full; `storage`: it can't be used; `integrity`: a stored file is damaged; `file`,
+ * `config`, `weights`, `text`: a model's file is broken or not supported; `saved-state`: a saved session is damaged or
+ * belongs to another model; `memory`, `device-memory`: out of memory; `no-webgpu`, `device`, `device-lost`: the GPU;
+ * `argument`: an invalid value; `busy`; `context-full`; `disposed`; `crashed`: the worker has ended; `unsupported`: the
+ * browser lacks a feature; `engine`: anything else.
  */
 export type ErrorCode =
   | 'aborted' | 'network' | 'not-found' | 'quota' | 'storage' | 'integrity' | 'file' | 'config' | 'weights' | 'text' | 'saved-state'
@@ -24,7 +24,7 @@ export class KingletError extends Error {
   }
 }
 
-/** Whatever was thrown, as plain data that can be posted. */
+/** Converts anything thrown to plain data that can be posted. */
 export function plain(thrown: unknown): { name: string; message: string; code: string } {
   if (thrown instanceof Error) {
     const code = (thrown as { code?: unknown }).code;

@@ -1,4 +1,5 @@
-// Kinglet: recurrent and hybrid language models in the browser. Everything that computes is in a worker; what is here is its handle.
+// Kinglet: recurrent and hybrid language models in the browser. A worker does all computation; this module is its
+// handle.
 
 import { KingletError } from './errors.js';
 import type { ErrorCode } from './errors.js';
@@ -6,7 +7,7 @@ import { Channel } from './channel.js';
 import { load } from './load.js';
 import type { Answer, ChatOptions, LoadOptions, Message, ModelInfo, ModelSource, ModelStats, SessionStats, Token } from './types.js';
 
-// Older browsers lack the symbol, not what it is for.
+// Older browsers lack the symbol, not the feature.
 (Symbol as { dispose?: symbol }).dispose ??= Symbol.for('Symbol.dispose');
 
 export { KingletError };
@@ -14,7 +15,7 @@ export type { ErrorCode };
 export type { Answer, ChatOptions, LoadOptions, Message, ModelInfo, ModelSource, ModelStats, Progress, SessionStats, Token } from './types.js';
 export { storage } from './stored.js';
 
-/** A language model, loaded in a worker of its own. */
+/** A language model, loaded in its own worker. */
 export class Model {
   readonly info: ModelInfo;
   readonly #channel: Channel;
@@ -27,34 +28,34 @@ export class Model {
   /**
    * Loads a model.
    *
-   * @throws {KingletError} that says what was wrong, and by its `code` what kind of thing.
+   * @throws {KingletError} with a message and a `code`.
    */
   static async load(source: ModelSource, options: LoadOptions = {}): Promise<Model> {
     const { channel, info } = await load(source, options);
     return new Model(channel, info);
   }
 
-  /** A session without tokens. */
+  /** Creates a session without tokens. */
   async session(): Promise<Session> {
     return new Session(this.#channel, await this.#channel.call<number>('session', []));
   }
 
-  /** A session that {@link Session.save} or {@link Snapshot.save} wrote. */
+  /** Restores a session that {@link Session.save} or {@link Snapshot.save} wrote. */
   async restoreSession(saved: ArrayBuffer): Promise<Session> {
     return new Session(this.#channel, await this.#channel.call<number>('readSession', [saved]));
   }
 
-  /** The tokens of a text. */
+  /** Tokenizes a text. */
   async tokenize(text: string): Promise<Uint32Array> {
     return await this.#channel.call<Uint32Array>('tokenize', [text]);
   }
 
-  /** Memory, and what was reused of prompts. */
+  /** Memory use, and how much of the prompts was reused. */
   async stats(): Promise<ModelStats> {
     return await this.#channel.call<ModelStats>('stats', []);
   }
 
-  /** Frees all memory. Sessions and snapshots are gone with it. */
+  /** Frees all memory, including sessions and snapshots. */
   dispose(): void {
     this.#channel.end(new KingletError('disposed', 'the model was disposed'));
   }
@@ -77,14 +78,14 @@ export class Session {
   }
 
   /**
-   * Answers the last of `messages`. Only what the session (or another one of the model) has not computed before is computed: to call it
-   * again with the same messages gives another answer from the state that the first one began with.
+   * Answers the last of `messages`. Only what the session (or another one of the model) has not computed before is
+   * computed. Another call with the same messages gives another answer, starting from the same state as the first one.
    */
   chat(messages: readonly Message[], options: ChatOptions = {}): ChatStream {
     return this.#answer('chat', JSON.stringify(messages), options);
   }
 
-  /** Continues a text as it is, without a template. */
+  /** Continues a text without a template. */
   generate(prompt: string, options: ChatOptions = {}): ChatStream {
     return this.#answer('generate', prompt, options);
   }
@@ -100,55 +101,55 @@ export class Session {
     }, onPrompt);
   }
 
-  /** What the session is now, to come back to. It stays in the worker; {@link Snapshot.save} takes it out. */
+  /** Takes a snapshot of the session. It stays in the worker; {@link Snapshot.save} exports it. */
   async snapshot(): Promise<Snapshot> {
     const { handle, tokens } = await this.#channel.call<{ handle: number; tokens: number }>('snapshot', [this.#handle]);
     return new Snapshot(this.#channel, handle, tokens);
   }
 
-  /** Makes the session what it was, or another one of the model was, at the time of the snapshot. */
+  /** Restores the session to a snapshot of itself or of another session of the model. */
   async restore(snapshot: Snapshot): Promise<void> {
     await this.#channel.call('restore', [this.#handle, snapshot.handle]);
   }
 
-  /** What the session was before its last answer: at the end of the prompt. */
+  /** The session's state before its last answer, at the end of the prompt. */
   async lastPrompt(): Promise<Snapshot | undefined> {
     const found = await this.#channel.call<{ handle: number; tokens: number } | undefined>('lastPrompt', [this.#handle]);
     return found && new Snapshot(this.#channel, found.handle, found.tokens);
   }
 
-  /** A second session that goes on from here by itself. */
+  /** Copies the session. Both continue independently. */
   async fork(): Promise<Session> {
     return new Session(this.#channel, await this.#channel.call<number>('fork', [this.#handle]));
   }
 
-  /** All of the session as bytes: {@link Model.restoreSession} brings it back, in another page, on another day. */
+  /** Exports the whole session as bytes; {@link Model.restoreSession} restores it, in another page, on another day. */
   async save(): Promise<ArrayBuffer> {
     return await this.#channel.call<ArrayBuffer>('save', [this.#handle]);
   }
 
-  /** Tokens held, and bytes of state. */
+  /** Number of tokens held, and size of the state in bytes. */
   async stats(): Promise<SessionStats> {
     return await this.#channel.call<SessionStats>('sessionStats', [this.#handle]);
   }
 
-  /** The tokens taken so far. */
+  /** The tokens so far. */
   async tokens(): Promise<Uint32Array> {
     return await this.#channel.call<Uint32Array>('sessionTokens', [this.#handle]);
   }
 
-  /** Frees its state. */
+  /** Frees the session's state. */
   async dispose(): Promise<void> {
     await this.#channel.call('disposeSession', [this.#handle]);
   }
 }
 
-/** What a session was at a moment. */
+/** The state of a session at one moment. */
 export class Snapshot {
   readonly #channel: Channel;
   /** @internal */
   readonly handle: number;
-  /** Tokens that the session had taken. */
+  /** Number of tokens of the session at that moment. */
   readonly tokens: number;
 
   /** @internal */
@@ -158,19 +159,20 @@ export class Snapshot {
     this.tokens = tokens;
   }
 
-  /** As {@link Session.save}. */
+  /** Like {@link Session.save}. */
   async save(): Promise<ArrayBuffer> {
     return await this.#channel.call<ArrayBuffer>('saveSnapshot', [this.handle]);
   }
 
-  /** Frees it. */
+  /** Frees the snapshot. */
   async dispose(): Promise<void> {
     await this.#channel.call('disposeSnapshot', [this.handle]);
   }
 }
 
 /**
- * An answer in the making: its tokens, for `for await`, and how it ended. It begins at once. To leave the loop early stops it.
+ * An answer in progress: its tokens, for `for await`, and how it ended. It starts at once. Leaving the loop early stops
+ * it.
  */
 export class ChatStream implements AsyncIterable<Token> {
   /** How the answer ended. */
@@ -203,7 +205,7 @@ export class ChatStream implements AsyncIterable<Token> {
     });
   }
 
-  /** Ends the answer. What there is of it stays. */
+  /** Ends the answer. The part generated so far is kept. */
   stop(): void {
     this.#stop.abort();
   }

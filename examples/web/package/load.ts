@@ -1,4 +1,4 @@
-// Loading a model: where from, and what is to compute.
+// Loads a model: its source, and what to compute with.
 
 import { Channel } from './channel.js';
 import { KingletError } from './errors.js';
@@ -12,13 +12,13 @@ interface Loaded {
   info: ModelInfo;
 }
 
-/** What a worker says of the model that it has loaded. */
+/** A worker's description of the model that it has loaded. */
 interface Answered extends ModelInfo {
-  /** What is measured by itself, as the other backend may be faster: what the outcome is remembered by. */
+  /** Key under which the outcome of a measurement is remembered, if the other backend may be faster. */
   undecided?: string;
 }
 
-/** Loads a model in a worker of its own, on the backend that is asked for or is fastest. */
+/** Loads a model in its own worker, on the requested or the fastest backend. */
 export async function load(source: ModelSource, options: LoadOptions): Promise<Loaded> {
   const posted = await postable(source);
   const { channel, info: { undecided, ...info } } = await loadOn(posted, options);
@@ -26,14 +26,14 @@ export async function load(source: ModelSource, options: LoadOptions): Promise<L
   const first: Loaded = { channel, info };
   let second: Loaded;
   try {
-    // In a worker of its own, since memory is given back with the worker alone.
+    // In a separate worker, since only the end of a worker frees its memory.
     second = await loadOn(posted, { ...options, backend: 'webgpu' });
   } catch (error) {
     if (options.signal?.aborted) {
       channel.end(new KingletError('disposed', 'the model was not loaded'));
       throw error;
     }
-    // What has no device in the end is no choice, and may be one the next time.
+    // A backend without a device is not a choice now, but may be one the next time.
     return first;
   }
   try {
@@ -80,7 +80,7 @@ async function filesOf(handle: FileSystemHandle, prefix: string): Promise<NamedF
   if (handle.kind === 'file') return [{ name, file: await (handle as FileSystemFileHandle).getFile() }];
   const files: NamedFile[] = [];
   for await (const entry of (handle as FileSystemDirectoryHandle).values()) {
-    // A model's folder is flat, apart from its templates.
+    // A model's folder has no subfolders except for templates.
     if (entry.kind === 'file' || entry.name === TEMPLATES) files.push(...await filesOf(entry, `${name}/`));
   }
   return files;

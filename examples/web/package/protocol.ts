@@ -1,39 +1,39 @@
-// What the page's side and the worker's side say to one another.
+// Messages between the page's side and the worker's side.
 
-/** A file of a model that the page's side hands over. */
+/** A file of a model that the page passes on. */
 export interface NamedFile {
   name: string;
   file: File;
 }
 
-/** Where a model comes from, in a form that can be posted. */
+/** A model's source, in a form that can be posted. */
 export type PostedSource =
   | { kind: 'url'; url: string }
   | { kind: 'files'; files: NamedFile[] };
 
-/** Calls, each answered by `Reply` with the same `id`. */
+/** Calls, each answered by a `Reply` with the same `id`. */
 export interface Call {
   id: number;
   method: string;
   args: unknown[];
 }
 
-/** What ends a call. */
+/** Ends a call. */
 export type Reply =
   | { id: number; ok: true; value: unknown }
   | { id: number; ok: false; error: { name: string; message: string; code: string } };
 
-/** What happens while a call is under way. */
+/** An event during a call. */
 export interface Happening {
   id: number;
   event: string;
   data: unknown;
 }
 
-/** Ends call `stop` early. */
+/** Stops call `stop` early. */
 export interface Stop {
   stop: number;
 }
 
-/** The one folder inside a model's: chat templates besides the usual one. */
+/** The only subfolder of a model: additional chat templates. */
 export const TEMPLATES = 'additional_chat_templates';

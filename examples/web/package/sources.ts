@@ -1,19 +1,19 @@
-// Where the files of a model come from: a folder on a server, files of the person's own, an archive.
+// Sources of a model's files: a folder on a server, the user's own files, an archive.
 
 import { KingletError } from './errors.js';
 import { TEMPLATES } from './protocol.js';
 import type { NamedFile } from './protocol.js';
 
-/** A file that can be read in ranges, at once. */
+/** A file whose ranges can be read synchronously. */
 export interface Ranged {
   name: string;
   bytes: number;
-  /** Whether each reading asks a server. */
+  /** Whether each read is a request to a server. */
   remote?: boolean;
   read(offset: number, length: number): Uint8Array;
 }
 
-/** The files of a model: small ones whole. */
+/** The files of a model; small ones as a whole. */
 export interface ModelFiles {
   whole: { name: string; contents: Uint8Array }[];
   ranged: Ranged[];
@@ -21,9 +21,9 @@ export interface ModelFiles {
 
 export const WEIGHTS = 'model.safetensors';
 export const INDEX = 'model.safetensors.index.json';
-/** What a model can't be without. */
+/** Required files. */
 export const REQUIRED = ['config.json', 'tokenizer.json'];
-/** What it may have. Templates in a folder of their own come on top, where they can be known. */
+/** Optional files. Templates in a folder are added if they can be listed. */
 export const OPTIONAL = [
   'generation_config.json',
   'tokenizer_config.json',
@@ -33,7 +33,7 @@ export const OPTIONAL = [
   'chat_template.json',
 ];
 
-/** Reads a blob, wherever it lies, without waiting for other things to happen: what only a worker can. */
+/** Reads a blob synchronously, which only a worker can do. */
 export function blobReader(name: string, blob: Blob): Ranged {
   const reader = new FileReaderSync();
   return {
@@ -41,14 +41,14 @@ export function blobReader(name: string, blob: Blob): Ranged {
     bytes: blob.size,
     read: (offset, length) => {
       if (offset + length > blob.size) {
-        throw new KingletError('file', `it ends at ${blob.size}, before ${offset + length}`);
+        throw new KingletError('file', `the file ends at ${blob.size}, before ${offset + length}`);
       }
       return new Uint8Array(reader.readAsArrayBuffer(blob.slice(offset, offset + length)));
     },
   };
 }
 
-/** Reads ranges from a server, one request each: where nothing can be stored. */
+/** Reads ranges from a server, one request each, if nothing can be stored. */
 export function urlReader(name: string, url: string, bytes: number): Ranged {
   return {
     name,
@@ -59,7 +59,7 @@ export function urlReader(name: string, url: string, bytes: number): Ranged {
       request.open('GET', url, false);
       request.responseType = 'arraybuffer';
       request.setRequestHeader('Range', `bytes=${offset}-${offset + length - 1}`);
-      // What the browser may have kept of another version; asked elsewhere, it would take the other side's leave.
+      // Bypass cached parts of another version.
       if (new URL(url).origin === self.location.origin) request.setRequestHeader('Cache-Control', 'no-cache');
       try {
         request.send();
@@ -68,13 +68,13 @@ export function urlReader(name: string, url: string, bytes: number): Ranged {
       }
       if (request.status !== 206) throw new KingletError('network', `${url}: HTTP ${request.status} for a range`);
       const total = /\/(\d+)$/.exec(request.getResponseHeader('content-range') ?? '')?.[1];
-      if (total !== undefined && Number(total) !== bytes) throw new KingletError('network', `${url} was changed while it was read`);
+      if (total !== undefined && Number(total) !== bytes) throw new KingletError('network', `${url} changed while it was read`);
       return new Uint8Array(request.response as ArrayBuffer);
     },
   };
 }
 
-/** How the shards of a model are called that lie there without an index, or with that of another build. */
+/** Names of shards without an index, or with the index of another build. */
 const NUMBERED = /^model[-._]\d+-of-\d+\.safetensors$/;
 
 /** The shards that an index names, each once. */
@@ -83,28 +83,29 @@ export function shardsOf(index: Uint8Array): string[] {
   try {
     map = (JSON.parse(new TextDecoder().decode(index)) as { weight_map?: unknown }).weight_map;
   } catch (cause) {
-    throw new KingletError('weights', `${INDEX} is no JSON`, { cause });
+    throw new KingletError('weights', `${INDEX} is not valid JSON`, { cause });
   }
   if (typeof map !== 'object' || map === null) throw new KingletError('weights', `${INDEX} has no weight_map`);
   const names = [...new Set(Object.values(map))];
   const plain = (name: unknown): name is string => typeof name === 'string' && /^[^/\\:\0]+$/.test(name) && !/^\.+$/.test(name);
   const odd = names.find((name) => !plain(name));
-  if (odd !== undefined) throw new KingletError('weights', `${INDEX} names ${JSON.stringify(odd)}, which is no file of the folder`);
+  if (odd !== undefined) throw new KingletError('weights', `${INDEX} names ${JSON.stringify(odd)}, which is not a file name`);
   return names as string[];
 }
 
-/** Whether a file of a model's folder is one of its further templates. */
+/** Whether a file of a model's folder is an additional template. */
 export function isTemplate(name: string): boolean {
   const [folder, file, ...deeper] = name.split('/');
   return folder === TEMPLATES && file !== undefined && file.endsWith('.jinja') && deeper.length === 0;
 }
 
-/** The model among files of the person's own: a folder's, or an archive's (tar, not compressed). */
+/** The model among the user's own files: those of a folder or of an archive (tar, uncompressed). */
 export async function fromFiles(given: NamedFile[]): Promise<ModelFiles> {
   let files: { name: string; file: Blob }[] = given;
   const [only] = given;
   if (given.length === 1 && only && /\.tar$/i.test(only.name)) files = await untar(only.file);
-  // A folder may hold others: of files with one name, the one beside the highest configuration is the model's, else the one that lies highest.
+  // A folder may contain others. Of files with the same name, prefer the one next to the topmost config, or else the
+  // topmost one.
   const depth = (name: string) => name.split('/').length;
   const highest = [...files].sort((a, b) => depth(a.name) - depth(b.name));
   const home = highest.find(({ name }) => /(^|\/)config\.json$/.test(name))?.name.replace(/config\.json$/, '') ?? '';
@@ -121,18 +122,18 @@ export async function fromFiles(given: NamedFile[]): Promise<ModelFiles> {
     if (!found) {
       const gguf = [...byName.keys()].find((other) => /\.gguf$/i.test(other));
       const what = gguf
-        ? `${gguf} is a GGUF file, which is not read: choose the files of the original checkpoint, in safetensors format`
+        ? `${gguf} is a GGUF file, which is not supported: choose the files of the original checkpoint, in safetensors format`
         : `choose all files of the model's folder`;
       throw new KingletError('not-found', `${name} is not among the ${files.length} files: ${what}`);
     }
     await add(name, found.file);
   }
-  // What may be missing is not taken from elsewhere: it would be about something else.
+  // Optional files are not taken from another folder: they would belong to another model.
   for (const { name, file } of highest) {
     const own = name.startsWith(home) ? name.slice(home.length) : '';
     if (OPTIONAL.includes(own) || isTemplate(own)) await add(own, file);
   }
-  // The engine knows by their headers what they hold; an index may be of another build.
+  // The engine identifies shards by their headers; an index may belong to another build.
   let names = [WEIGHTS];
   const index = byName.get(INDEX);
   const numbered = [...byName.keys()].filter((name) => NUMBERED.test(name));
@@ -144,7 +145,7 @@ export async function fromFiles(given: NamedFile[]): Promise<ModelFiles> {
       named.push(...shardsOf(contents));
     }
     const there = [...new Set([...named, ...numbered])].filter((name) => byName.has(name));
-    // Those that are lacking are told by the engine, which knows whether they are needed.
+    // The engine reports missing ones, since it knows whether they are needed.
     names = there.length > 0 ? there : named;
   }
   const ranged = names.map((name) => {
@@ -155,10 +156,10 @@ export async function fromFiles(given: NamedFile[]): Promise<ModelFiles> {
   return { whole, ranged };
 }
 
-/** The files of an archive, without a copy of what they hold. */
+/** The files of an archive, without copying their contents. */
 async function untar(archive: Blob): Promise<{ name: string; file: Blob }[]> {
   const RECORD = 512;
-  const broken = () => new KingletError('file', 'this is no tar archive, or a damaged one');
+  const broken = () => new KingletError('file', 'this is not a tar archive, or it is damaged');
   const files: { name: string; file: Blob }[] = [];
   let long: string | undefined;
   for (let at = 0; at + RECORD <= archive.size; ) {

@@ -1,43 +1,44 @@
-// Downloads that outlive the page. A model's files lie in the origin private file system, each with a list of the SHA-256 sums of its
-// blocks: what is there is checked before it is used, and an interrupted download goes on where it was.
+// Downloads that outlive the page. A model's files are stored in the origin private file system, each with a list of
+// the SHA-256 sums of its blocks. Stored files are verified before use, and an interrupted download continues where it
+// stopped.
 
 import { KingletError } from './errors.js';
 import { TEMPLATES } from './protocol.js';
 import { INDEX, OPTIONAL, REQUIRED, WEIGHTS, blobReader, isTemplate, shardsOf, urlReader } from './sources.js';
 import type { ModelFiles, Ranged } from './sources.js';
 
-/** Bytes that have a sum together. */
+/** Size of a block with its own sum, in bytes. */
 const BLOCK = 1 << 20;
 /** Blocks between two writes of the list. */
 const LIST_EVERY = 16;
-/** How often a download that breaks off is taken up again. */
+/** How often an interrupted download is retried. */
 const RETRIES = 3;
 
-/** What is known of a stored file. */
+/** Metadata of a stored file. */
 interface Listing {
   url: string;
-  /** What the server calls this version; empty if nothing. */
+  /** The server's name of this version; may be empty. */
   version: string;
   bytes: number;
-  /** Of whole blocks from the beginning on, and of the last one where the file is complete. */
+  /** Sums of the whole blocks from the start, and of the last block if the file is complete. */
   sums: string[];
   done: boolean;
 }
 
-/** How a download is told of. */
+/** Receives progress and notices of a download. */
 export interface Watcher {
   signal: AbortSignal;
   progress(phase: 'download' | 'verify', file: string, loaded: number, total: number | undefined): void;
   notice(text: string): void;
 }
 
-/** `auto`: kept where there is room, else read without; `require`: an error instead; `off`: nothing is stored. */
+/** `auto`: stored if there is room, otherwise read without storing; `require`: an error instead; `off`: nothing is stored. */
 export type CacheMode = 'auto' | 'require' | 'off';
 
-/** The folder's address, so that names of files can be added to it. */
+/** The folder's address, to which file names can be appended. */
 export function folderOf(url: string): string {
   const parsed = new URL(url, self.location.href);
-  // A model's page on the hub is not where its files lie.
+  // A model's page on the hub is not the address of its files.
   const page = /^\/([^/]+)\/([^/]+)(?:\/tree\/([^/]+))?\/?$/.exec(parsed.pathname);
   if (parsed.hostname === 'huggingface.co' && page) {
     return `https://huggingface.co/${page[1]}/${page[2]}/resolve/${page[3] ?? 'main'}/`;
@@ -53,7 +54,7 @@ export async function fromUrl(url: string, mode: CacheMode, watcher: Watcher): P
   const base = folderOf(url);
   const folder = mode === 'off' ? undefined : await openFolder(base, mode, watcher);
   const work = () => download(base, folder, mode, watcher);
-  // Two tabs that load one model: the second waits, and finds it there.
+  // If two tabs load a model, the second waits and then finds it stored.
   if (!folder || !navigator.locks) return work();
   return await navigator.locks.request(`kinglet:${base}`, { signal: watcher.signal }, work);
 }
@@ -95,7 +96,7 @@ function address(base: string, name: string): string {
   return url.href;
 }
 
-/** A response, or `undefined` where there is no such file. */
+/** A response, or `undefined` if the file does not exist. */
 async function request(url: string, init: RequestInit, signal: AbortSignal): Promise<Response | undefined> {
   let response: Response;
   try {
@@ -109,7 +110,7 @@ async function request(url: string, init: RequestInit, signal: AbortSignal): Pro
   return response;
 }
 
-/** The names of further templates, where the server lists what it has: the hub does. */
+/** Names of additional templates, if the server lists its files, as the hub does. */
 async function templatesOf(base: string, folder: FileSystemDirectoryHandle | undefined, watcher: Watcher): Promise<string[]> {
   const { hostname, pathname } = new URL(base);
   const [, model, revision] = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/$/.exec(pathname) ?? [];
@@ -121,18 +122,18 @@ async function templatesOf(base: string, folder: FileSystemDirectoryHandle | und
     return entries.map(({ path }) => path).filter((path) => typeof path === 'string').filter(isTemplate);
   } catch (error) {
     watcher.signal.throwIfAborted();
-    // Most models have none, and those that have some have the usual one too.
-    watcher.notice(`Further chat templates are not known: ${error instanceof Error ? error.message : error}.`);
+    // Most models have none, and those that have some also have the usual one.
+    watcher.notice(`Additional chat templates could not be listed: ${error instanceof Error ? error.message : error}.`);
     return [];
   }
 }
 
-/** A small file: the server's if it can be reached, else the one that was stored. `undefined` where there is none. */
+/** A small file: from the server if it can be reached, otherwise the stored one. `undefined` if it does not exist. */
 async function smallFile(
   base: string, name: string, folder: FileSystemDirectoryHandle | undefined, watcher: Watcher,
 ): Promise<Uint8Array | undefined> {
   const stored = name.replaceAll('/', ' ');
-  // That a server has none is kept as well, for when it can't be asked.
+  // Remember that the server has none, for when it can't be reached.
   const none = `${stored}.none`;
   let contents: Uint8Array | undefined;
   try {
@@ -152,12 +153,12 @@ async function smallFile(
       await folder.removeEntry(none).catch(() => undefined);
     }
   } catch {
-    // It is there now; that it will have to be fetched again is no harm.
+    // Failing to store it is harmless: it is fetched again.
   }
   return contents;
 }
 
-/** A file of weights: what is stored, completed by what is not. */
+/** A file of weights: the stored part, completed from the server. */
 async function largeFile(
   base: string, name: string, folder: FileSystemDirectoryHandle | undefined, mode: CacheMode, watcher: Watcher,
 ): Promise<Ranged | undefined> {
@@ -170,8 +171,8 @@ async function largeFile(
       const failure = storageFailure(error, name);
       if (!failure) throw error;
       if (mode === 'require') throw failure;
-      watcher.notice(`${failure.message}. The model is used without being kept.`);
-      // What there was no room for is of no use.
+      watcher.notice(`${failure.message}. The model is used without storing it.`);
+      // A part without room for the rest is useless.
       await folder.removeEntry(name).catch(() => undefined);
       await folder.removeEntry(`${name}.sums`).catch(() => undefined);
     }
@@ -179,7 +180,7 @@ async function largeFile(
   return unstoredFile(url, name, watcher);
 }
 
-/** An error of the storage as one of ours; `undefined` if it is none. */
+/** Converts an error of the storage; `undefined` for other errors. */
 function storageFailure(error: unknown, name: string): KingletError | undefined {
   if (error instanceof KingletError) return error.code === 'quota' || error.code === 'storage' ? error : undefined;
   if (!(error instanceof DOMException)) return undefined;
@@ -189,7 +190,7 @@ function storageFailure(error: unknown, name: string): KingletError | undefined 
   return new KingletError('storage', `the browser's storage can't be used for ${name}: ${error.message}`, { cause: error });
 }
 
-/** What a server says of a file. */
+/** A server's metadata of a file. */
 interface Facts {
   version: string;
   bytes: number | undefined;
@@ -208,7 +209,7 @@ function factsOf(response: Response): Facts {
   };
 }
 
-/** Reads a file without storing it: in ranges where the server gives any, else into what the browser has for large things. */
+/** Reads a file without storing it: in ranges if the server supports them, otherwise into the browser's storage for large objects. */
 async function unstoredFile(url: string, name: string, watcher: Watcher): Promise<Ranged | undefined> {
   const head = await request(url, { headers: { Range: 'bytes=0-0' }, cache: 'no-store' }, watcher.signal);
   if (!head) return undefined;
@@ -229,7 +230,7 @@ async function unstoredFile(url: string, name: string, watcher: Watcher): Promis
 }
 
 function brokenOff(url: string, loaded: number, bytes: number, cause?: unknown): KingletError {
-  return new KingletError('network', `${url} broke off after ${loaded} of ${bytes} bytes: load it again to go on from there`, { cause });
+  return new KingletError('network', `${url} broke off after ${loaded} of ${bytes} bytes: load it again to continue from there`, { cause });
 }
 
 async function* chunksOf(response: Response, url: string, signal: AbortSignal): AsyncGenerator<Uint8Array<ArrayBuffer>> {
@@ -243,14 +244,14 @@ async function* chunksOf(response: Response, url: string, signal: AbortSignal): 
     }
   } catch (cause) {
     signal.throwIfAborted();
-    // What went wrong with what was done with the bytes is not the network's fault, and thrown elsewhere.
+    // Errors of the consumer are not network errors, and are thrown elsewhere.
     throw new KingletError('network', `${url} broke off`, { cause });
   } finally {
     reader.cancel().catch(() => undefined);
   }
 }
 
-/** A file that is in the store at the end. */
+/** Ensures that a file is in the store. */
 async function storedFile(
   url: string, name: string, folder: FileSystemDirectoryHandle, watcher: Watcher,
 ): Promise<Ranged | undefined> {
@@ -260,7 +261,7 @@ async function storedFile(
     if (current === 'gone') return await keepNone(folder, name);
     if (current === 'changed') listing = undefined;
   } else if (await readWhole(folder, `${name}.none`)) {
-    // Where the server can't be asked, it is as it was.
+    // If the server can't be reached, assume that nothing has changed.
     const head = await request(url, { method: 'HEAD', cache: 'no-cache' }, watcher.signal).catch(() => undefined);
     watcher.signal.throwIfAborted();
     if (!head) return undefined;
@@ -268,7 +269,7 @@ async function storedFile(
   if (listing) {
     const good = await verified(folder, name, listing, watcher);
     if (listing.done && good === listing.sums.length) return await openStored(folder, name);
-    if (listing.done) watcher.notice(`${name} was damaged in the browser's storage: what is broken is loaded again.`);
+    if (listing.done) watcher.notice(`${name} was damaged in the browser's storage: the broken part is loaded again.`);
     listing.sums.length = good;
     listing.done = false;
   }
@@ -295,7 +296,7 @@ async function storedFile(
   return await openStored(folder, name);
 }
 
-/** Keeps that a server has no such file, for when it can't be asked. */
+/** Stores that the server does not have a file, for when it can't be reached. */
 async function keepNone(folder: FileSystemDirectoryHandle, name: string): Promise<undefined> {
   await writeWhole(folder, `${name}.none`, new Uint8Array()).catch(() => undefined);
   for (const stale of [name, `${name}.sums`]) await folder.removeEntry(stale).catch(() => undefined);
@@ -305,7 +306,7 @@ async function openStored(folder: FileSystemDirectoryHandle, name: string): Prom
   return blobReader(name, await (await folder.getFileHandle(name)).getFile());
 }
 
-/** Whether the server still has what the listing is of. Without a server it is what there is. */
+/** Whether the server still has the stored version. Without a server, assume so. */
 async function stillCurrent(listing: Listing, url: string, watcher: Watcher): Promise<'current' | 'changed' | 'gone'> {
   try {
     const head = await request(url, { method: 'HEAD', cache: 'no-cache' }, watcher.signal);
@@ -320,7 +321,7 @@ async function stillCurrent(listing: Listing, url: string, watcher: Watcher): Pr
   }
 }
 
-/** How many blocks from the beginning on are what they were. */
+/** The number of intact blocks from the start. */
 async function verified(folder: FileSystemDirectoryHandle, name: string, listing: Listing, watcher: Watcher): Promise<number> {
   const file = await (await folder.getFileHandle(name, { create: true })).getFile();
   for (let block = 0; block < listing.sums.length; block++) {
@@ -335,7 +336,7 @@ async function verified(folder: FileSystemDirectoryHandle, name: string, listing
   return listing.sums.length;
 }
 
-/** Loads what `listing` lacks, or all of it; gives the complete listing, or `undefined` where there is no such file. */
+/** Downloads what `listing` lacks, or all of it; returns the complete listing, or `undefined` if the file does not exist. */
 async function fill(
   url: string, name: string, folder: FileSystemDirectoryHandle, access: FileSystemSyncAccessHandle,
   known: Listing | undefined, watcher: Watcher,
@@ -344,7 +345,7 @@ async function fill(
   const headers: Record<string, string> = {};
   if (known && start > 0) {
     headers['Range'] = `bytes=${start}-`;
-    // So that no file is put together from two versions. Weak tags can't be asked for.
+    // Prevents mixing two versions in one file. Weak tags can't be used for that.
     if (known.version && !known.version.startsWith('W/')) headers['If-Range'] = known.version;
   }
   const response = await request(url, { headers, cache: 'no-store' }, watcher.signal);
@@ -355,7 +356,7 @@ async function fill(
   if (!listing || !goesOn) {
     if (response.status !== 200) {
       response.body?.cancel().catch(() => undefined);
-      // Another version, or a range that it does not have: from the beginning.
+      // Another version, or an unsupported range: start over.
       if (start > 0) return await fill(url, name, folder, access, undefined, watcher);
       throw new KingletError('network', `${url}: HTTP ${response.status}`);
     }
@@ -395,7 +396,7 @@ async function fill(
     }
     if (listing.bytes >= 0 && loaded !== listing.bytes) throw brokenOff(url, loaded, listing.bytes);
   } catch (error) {
-    // What is whole is kept for the next time, unless there is no room even for that.
+    // Keep whole blocks for the next time, unless there is no room even for that.
     if (listing.bytes >= 0) await keep().catch(() => undefined);
     throw error;
   }
@@ -406,7 +407,7 @@ async function fill(
   return listing;
 }
 
-/** An error at once where it is known that there is too little room. */
+/** Fails at once if there is known to be too little room. */
 async function makeRoom(name: string, bytes: number): Promise<void> {
   const { quota, usage } = await navigator.storage.estimate();
   if (quota !== undefined && usage !== undefined && bytes > quota - usage) {
@@ -423,7 +424,7 @@ async function sumOf(bytes: BufferSource): Promise<string> {
 async function openFolder(base: string, mode: CacheMode, watcher: Watcher): Promise<FileSystemDirectoryHandle | undefined> {
   try {
     if (!globalThis.isSecureContext || !navigator.storage?.getDirectory || !globalThis.crypto?.subtle) {
-      throw new KingletError('storage', 'the browser has no storage for files here (it takes HTTPS)');
+      throw new KingletError('storage', 'the browser has no file storage here (it needs HTTPS)');
     }
     const root = await navigator.storage.getDirectory();
     const models = await (await root.getDirectoryHandle('kinglet', { create: true })).getDirectoryHandle('models', { create: true });
@@ -433,7 +434,7 @@ async function openFolder(base: string, mode: CacheMode, watcher: Watcher): Prom
   } catch (error) {
     const failure = storageFailure(error, 'the model') ?? new KingletError('storage', String(error), { cause: error });
     if (mode === 'require') throw failure;
-    watcher.notice(`${failure.message}. The model is used without being kept.`);
+    watcher.notice(`${failure.message}. The model is used without storing it.`);
     return undefined;
   }
 }
@@ -457,7 +458,7 @@ async function writeWhole(folder: FileSystemDirectoryHandle, name: string, conte
   }
 }
 
-/** The listing of a stored file, if it is one of this address. */
+/** The listing of a stored file, if it belongs to this address. */
 async function readListing(folder: FileSystemDirectoryHandle, name: string, url: string): Promise<Listing | undefined> {
   const bytes = await readWhole(folder, `${name}.sums`);
   if (!bytes) return undefined;
@@ -467,18 +468,18 @@ async function readListing(folder: FileSystemDirectoryHandle, name: string, url:
       && listing.sums.length <= Math.ceil(listing.bytes / BLOCK);
     if (!sound || (listing.done && listing.sums.length !== Math.ceil(listing.bytes / BLOCK))) return undefined;
     if (listing.done) return listing;
-    // The sum of a last, shorter block is only there when all is.
+    // The sum of a shorter last block exists only if the file is complete.
     listing.sums.length = Math.min(listing.sums.length, Math.floor(listing.bytes / BLOCK));
     return listing;
   } catch {
-    // It was being written when the page went away.
+    // The page was closed while it was being written.
     return undefined;
   }
 }
 
-/** Which backend was the faster one, by what that depends on. */
+/** The faster backend, by the key of the measurement. */
 const MEASURED = 'measured.json';
-/** How many outcomes are remembered. */
+/** Number of remembered outcomes. */
 const OUTCOMES = 64;
 
 async function outcomes(): Promise<[string, 'cpu' | 'webgpu'][]> {
@@ -487,23 +488,23 @@ async function outcomes(): Promise<[string, 'cpu' | 'webgpu'][]> {
     const list = JSON.parse(new TextDecoder().decode(await readWhole(folder, MEASURED))) as unknown;
     return (Array.isArray(list) ? list : []).filter((entry) => Array.isArray(entry) && (entry[1] === 'cpu' || entry[1] === 'webgpu'));
   } catch {
-    // Nothing was measured, or nothing can be kept.
+    // Nothing was measured, or nothing can be stored.
     return [];
   }
 }
 
-/** What {@link remember} was told. */
+/** The outcome passed to {@link remember}. */
 export async function recall(what: string): Promise<'cpu' | 'webgpu' | undefined> {
   return (await outcomes()).find(([known]) => known === what)?.[1];
 }
 
-/** Remembers which backend was faster, where anything can be kept. */
+/** Remembers which backend was faster, if anything can be stored. */
 export async function remember(what: string, faster: 'cpu' | 'webgpu'): Promise<void> {
   const list = [[what, faster], ...(await outcomes()).filter(([known]) => known !== what)].slice(0, OUTCOMES);
   try {
     const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('kinglet', { create: true });
     await writeWhole(folder, MEASURED, new TextEncoder().encode(JSON.stringify(list)));
   } catch {
-    // It is measured again, then.
+    // Then it is measured again.
   }
 }

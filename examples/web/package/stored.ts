@@ -1,8 +1,8 @@
-// What of models is kept in the browser.
+// Models stored in the browser.
 
-/** Models whose downloads are kept in the browser. */
+/** Models whose downloads are stored in the browser. */
 export const storage = {
-  /** Their addresses, and what they take. */
+  /** Their addresses and sizes. */
   async list(): Promise<{ url: string; bytes: number }[]> {
     const found: { url: string; bytes: number }[] = [];
     for await (const folder of storedFolders()) {
@@ -18,7 +18,7 @@ export const storage = {
     return found;
   },
 
-  /** Forgets what is kept of a model. */
+  /** Deletes a stored model. */
   async remove(url: string): Promise<void> {
     const root = await modelsFolder();
     for await (const folder of storedFolders()) {

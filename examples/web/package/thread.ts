@@ -1,4 +1,4 @@
-// A thread of the processor: enters the memory of its parent and computes there until the model is gone.
+// A CPU thread: enters its parent's memory and computes there until the model is freed.
 
 import init, { runThread } from './threads/kinglet_web.js';
 import type { ThreadStart } from './engines.js';

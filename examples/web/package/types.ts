@@ -1,64 +1,64 @@
-// What goes in and comes out: no code.
+// Types of the interface, without code.
 
 /**
- * Where a model is: the address of its folder (as it is on the hub: `config.json`, `model.safetensors` or its shards,
+ * The source of a model: the address of its folder (as on the hub: `config.json`, `model.safetensors` or its shards,
  * `tokenizer.json`, ...), its files, an uncompressed tar archive of them, or a handle to either.
  */
 export type ModelSource = string | URL | File | FileSystemHandle | FileList | readonly File[];
 
-/** What is happening while a model is loaded. */
+/** Progress of loading a model. */
 export interface Progress {
-  /** `download` from the server, `verify` what is stored, `open` the model. */
+  /** `download` from the server, `verify` stored files, `open` the model. */
   phase: 'download' | 'verify' | 'open';
   /** The file. */
   file: string;
   /** Bytes done. */
   loaded: number;
-  /** Bytes in all, where that is known. */
+  /** Total bytes, if known. */
   total: number | undefined;
 }
 
-/** How a model is loaded. */
+/** Options for loading a model. */
 export interface LoadOptions {
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
   /**
-   * Whether downloads are kept in the browser (origin private file system): `auto`, the default, where there is room; `require`,
-   * an error if not; `off`.
+   * Whether downloads are stored in the browser (origin private file system): `auto`, the default, if there is room;
+   * `require`, an error if not; `off`.
    */
   cache?: 'auto' | 'require' | 'off';
   /**
-   * What computes. `auto`, the default: the processor without a graphics card, the card for large models, and for small ones what is
-   * faster here, which is measured the first time.
+   * The backend. `auto`, the default: the CPU without a GPU, the GPU for large models, and for small ones the faster of
+   * both, which is measured the first time.
    */
   backend?: 'auto' | 'cpu' | 'webgpu';
   /**
-   * Threads of the processor, where the page is cross-origin isolated; elsewhere there is one. If not given, half of what the browser
-   * names: fast cores, or physical ones.
+   * CPU threads, if the page is cross-origin isolated; otherwise there is one. The default is half of the browser's
+   * number: the fast cores, or the physical ones.
    */
   threads?: number;
-  /** The most tokens that a session may hold. */
+  /** Maximum number of tokens of a session. */
   contextLimit?: number;
-  /** What quantized matrices are multiplied with: `auto` is fastest, `f32` exact. */
+  /** Activations for quantized matrices: `auto` is fastest, `f32` exact. */
   activations?: 'auto' | 'f32';
-  /** Bytes of states that are kept so that prompts need not be computed again; 64 MB by default. */
+  /** Bytes of states to keep, so that prompts need not be computed again; 64 MB by default. */
   cacheBytes?: number;
-  /** The last positions that attention sees: a session's memory is bounded then. All if not given. */
+  /** Number of last positions that attention sees, which bounds a session's memory. All by default. */
   attentionWindow?: number;
-  /** The first positions, which it sees as well. */
+  /** Number of first positions that it also sees. */
   attentionSinks?: number;
-  /** Bits of keys and values in attention's memory; 32 if not given. */
+  /** Bits per element of the key/value cache; 32 by default. */
   kvBits?: 32 | 8 | 4;
-  /** Bits of recurrent states between steps; 32 if not given. */
+  /** Bits per element of recurrent states between steps; 32 by default. */
   stateBits?: 32 | 16;
 }
 
-/** What a loaded model is. */
+/** Description of a loaded model. */
 export interface ModelInfo {
   backend: 'cpu' | 'webgpu';
   /** Backend and device, for people. */
   description: string;
-  /** Threads of the processor that compute. */
+  /** Number of CPU threads. */
   threads: number;
   vocab: number;
   layers: number;
@@ -67,23 +67,23 @@ export interface ModelInfo {
   chat: boolean;
   stopTokens: number[];
   maxNewTokens: number | null;
-  /** What should be known but is no error: that there was no room to keep the model, for example. */
+  /** Notices that are not errors, for example that there was no room to store the model. */
   notices: string[];
-  /** Milliseconds that a token took on each backend, where the choice between them was measured this time. */
+  /** Milliseconds per token on each backend, if the choice was measured this time. */
   measured?: { cpu: number; webgpu: number };
 }
 
-/** What a model holds and has done. */
+/** Memory and statistics of a model. */
 export interface ModelStats {
   /** Memory of the WebAssembly module. */
   wasmBytes: number;
   weightBytes: number;
-  /** Memory of the graphics card that weights, states and steps take; 0 without. */
+  /** GPU memory of weights, states and steps; 0 without a GPU. */
   deviceBytes: number;
   /** States kept so that prompts need not be computed again. */
   cacheBytes: number;
   cachedSnapshots: number;
-  /** Tokens of prompts whose state was there already, and that were computed. */
+  /** Prompt tokens that were reused, and computed. */
   reusedTokens: number;
   computedTokens: number;
 }
@@ -95,9 +95,9 @@ export interface Message {
   [field: string]: unknown;
 }
 
-/** How an answer is generated. What is not given is as the model's authors set it. */
+/** Options for generating an answer. Those not given come from the model's own settings. */
 export interface ChatOptions {
-  /** The most tokens of the answer; if not given, what `generation_config.json` says, or 2048. */
+  /** Maximum number of tokens of the answer; by default the value in `generation_config.json`, or 2048. */
   maxTokens?: number;
   /** 0 is greedy: always the most probable token. */
   temperature?: number;
@@ -110,31 +110,31 @@ export interface ChatOptions {
   frequencyPenalty?: number;
   /** Strength of the penalty on repeated sequences, "DRY". */
   dryMultiplier?: number;
-  /** How often the most probable tokens are left out, "XTC", and from which probability on. */
+  /** Probability of excluding the most probable tokens, "XTC", and their minimum probability. */
   xtcProbability?: number;
   xtcThreshold?: number;
-  /** What random numbers begin with; if not given, another one each time. */
+  /** Random seed; by default a new one each time. */
   seed?: number;
-  /** Texts that end the answer, besides those of `generation_config.json`. */
+  /** Stop strings, in addition to those of `generation_config.json`. */
   stop?: string[];
-  /** Tokens that end the answer, besides the model's own. */
+  /** Stop tokens, in addition to the model's own. */
   stopTokens?: number[];
-  /** Goes on after the model's own stop tokens and stop texts. */
+  /** Continues after the model's own stop tokens and stop strings. */
   ignoreEos?: boolean;
   /**
-   * Guesses up to so many tokens of a step by what followed the same words before, and verifies them together: faster where a text quotes or
-   * repeats, and the same answer. 6 is usual; 0, the default, is off.
+   * Maximum number of tokens drafted in a step from earlier occurrences of the same words, and verified together:
+   * faster if a text quotes or repeats, with the same answer. 6 is usual; 0, the default, is off.
    */
   speculate?: number;
   /** Variables for the template. */
   variables?: Record<string, unknown>;
   /** Tools for the template. */
   tools?: unknown[];
-  /** Which chat template to use, by name, where the model has several. */
+  /** Name of the chat template to use, if the model has several. */
   template?: string;
-  /** Ends the answer early; what there is of it stays. */
+  /** Ends the answer early; the part generated so far is kept. */
   signal?: AbortSignal;
-  /** Tokens of the prompt computed so far. */
+  /** Number of prompt tokens computed so far. */
   onPrompt?: (progress: { done: number; total: number }) => void;
 }
 
@@ -146,27 +146,27 @@ export interface Token {
   text: string;
 }
 
-/** How an answer ended, and what it took. */
+/** How an answer ended, with statistics. */
 export interface Answer {
   text: string;
-  /** Its tokens, with the one that ended it. */
+  /** Its tokens, including the stop token. */
   ids: number[];
   reason: 'stop-token' | 'stop-string' | 'max-tokens' | 'context-full' | 'stopped';
   promptTokens: number;
-  /** Tokens of the prompt whose state was there already. */
+  /** Prompt tokens whose state was reused. */
   reusedTokens: number;
-  /** How guesses went, where `speculate` asked for them: steps of the model, tokens guessed, guesses that were right. */
+  /** Statistics of `speculate`: steps of the model, drafted tokens, accepted tokens. */
   speculation: { steps: number; drafted: number; accepted: number } | null;
   promptSeconds: number;
   seconds: number;
-  /** Speed of generation after the first token. */
+  /** Generation speed after the first token. */
   tokensPerSecond: number;
-  /** Tokens that the session holds now, and bytes of its state. */
+  /** Number of tokens that the session holds now, and size of its state in bytes. */
   position: number;
   stateBytes: number;
 }
 
-/** What a session holds. */
+/** Contents of a session. */
 export interface SessionStats {
   tokens: number;
   stateBytes: number;

@@ -1,4 +1,4 @@
-// The worker: everything that computes. It answers the calls of `index.ts`, one after the other.
+// The worker, which does all computation. It answers the calls of `index.ts` one after another.
 
 import type { Engine, Sequence, Snapshot } from './kinglet_web.js';
 import { choose, open, ready } from './engines.js';
@@ -11,7 +11,7 @@ import type { Call, Happening, PostedSource, Reply, Stop } from './protocol.js';
 
 declare const self: DedicatedWorkerGlobalScope & { kingletPanic?: string };
 
-/** How long the worker computes before it looks whether it is to stop, in milliseconds. */
+/** Milliseconds of computation between two checks for a stop request. */
 const TURN = 12;
 
 let engine: Engine | undefined;
@@ -23,7 +23,7 @@ const sequences = new Map<number, Sequence>();
 const snapshots = new Map<number, Snapshot>();
 const aborts = new Map<number, AbortController>();
 
-/** Lets messages in that have come in the meantime. */
+/** Lets pending messages in. */
 const pause = (() => {
   const { port1, port2 } = new MessageChannel();
   const waiting: (() => void)[] = [];
@@ -63,7 +63,7 @@ interface LoadArgs {
 
 async function load(id: number, { source, cache, engine: options, crashes }: LoadArgs, signal: AbortSignal): Promise<unknown> {
   const notices: string[] = [];
-  // The module that it is in most cases, while the model is looked for.
+  // The module that most cases need, fetched while the model is located.
   const early = self.crossOriginIsolated ? undefined : ready('webgpu', {}, crashes, notices, signal);
   early?.catch(() => undefined);
   let told = 0;
@@ -91,7 +91,7 @@ async function load(id: number, { source, cache, engine: options, crashes }: Loa
   try {
     engine = await openOn(backend);
   } catch (error) {
-    // A card that nobody insists on may be none, or one that computes wrongly.
+    // A GPU that was not requested explicitly may be missing, or compute wrongly.
     const { code, message } = plain(error);
     if (options.backend === backend || backend !== 'webgpu' || !['no-webgpu', 'device'].includes(code)) throw error;
     notices.push(`The graphics card is not used: ${message}`);
@@ -102,7 +102,7 @@ async function load(id: number, { source, cache, engine: options, crashes }: Loa
   return { ...JSON.parse(engine.info()), notices, undecided };
 }
 
-/** Milliseconds that a token takes, after the first; some are generated for that. */
+/** Milliseconds per token, after the first; generates some tokens to measure it. */
 async function pace(signal: AbortSignal): Promise<number> {
   const LONGEST = 1500;
   const times: number[] = [];
@@ -115,7 +115,7 @@ async function pace(signal: AbortSignal): Promise<number> {
   return times.length > 1 ? (last - first) / (times.length - 1) : Infinity;
 }
 
-/** An answer: tokens are told of in batches, a batch for each turn of the event loop. */
+/** An answer: tokens are reported in batches, one per turn of the event loop. */
 async function answer(
   id: number, kind: 'chat' | 'generate', handle: unknown, input: string, options: string, signal: AbortSignal,
 ): Promise<unknown> {
@@ -153,7 +153,7 @@ async function answer(
   const ended = JSON.parse(await sequence[kind](input, options, hook));
   flush();
   const over = performance.now();
-  // The first token is the prompt's: what comes after it is the speed of generation.
+  // The first token includes the prompt: the rest gives the generation speed.
   const seconds = tokensBegun === undefined ? 0 : (over - tokensBegun) / 1000;
   return {
     ...ended,
@@ -190,7 +190,7 @@ async function run({ id, method, args }: Call, signal: AbortSignal): Promise<unk
     case 'saveSnapshot': return (await held(snapshots, args[0], 'snapshot').save()).buffer;
     case 'disposeSession': return dispose(sequences, args[0]);
     case 'disposeSnapshot': return dispose(snapshots, args[0]);
-    default: throw new KingletError('argument', `there is no method ${method}`);
+    default: throw new KingletError('argument', `unknown method ${method}`);
   }
 }
 
@@ -199,12 +199,12 @@ function dispose(map: Map<number, { free(): void }>, handle: unknown): void {
   map.delete(handle as number);
 }
 
-/** What was thrown, with the code that says what it means. */
+/** The thrown error with its code. */
 function understood(thrown: unknown, signal: AbortSignal): { name: string; message: string; code: string } {
   if (thrown instanceof WebAssembly.RuntimeError) {
     const panic = self.kingletPanic;
     const why = panic ?? 'most likely there was no memory left';
-    dead = new KingletError(panic ? 'crashed' : 'memory', `the engine has stopped: ${why}. Load the model again.`);
+    dead = new KingletError(panic ? 'crashed' : 'memory', `the engine stopped: ${why}. Load the model again.`);
     return plain(dead);
   }
   if (thrown instanceof KingletError) return plain(thrown);
@@ -220,7 +220,7 @@ async function perform(call: Call, signal: AbortSignal): Promise<void> {
   let reply: Reply;
   try {
     if (dead) throw dead;
-    // An answer that was not wanted any more before it began ends as one that was stopped.
+    // An answer that is cancelled before it starts ends like a stopped one.
     if (call.method === 'load') signal.throwIfAborted();
     reply = { id: call.id, ok: true, value: await run(call, signal) };
   } catch (thrown) {

@@ -1,5 +1,6 @@
-// Conversations that survive a reload: a file of messages and two of state for each, in the origin private file system. Several tabs may
-// have them open: each write takes a lock and merges with what another tab has written, and the others are told.
+// Conversations that survive a reload: a file of messages and two of state each, in the origin private file system.
+// Several tabs may have them open: each write takes a lock and merges with what another tab has written, and the other
+// tabs are notified.
 
 import * as journal from './journal.js';
 import { read } from './exchange.js';
@@ -9,17 +10,17 @@ import type { Conversation } from './tree.js';
 /** The state after the last answer, and before it. */
 export type Moment = 'end' | 'before';
 
-/** How long a deleted conversation stays for a tab that may still want it back, in milliseconds. */
+/** How long a deleted conversation is kept in case it is restored, in milliseconds. */
 const KEPT = 60_000;
 
-/** Conversations, kept as long as the browser keeps them. Where it keeps none, they last as long as the page. */
+/** Conversations, stored as long as the browser allows. Without storage, they last as long as the page. */
 export class Conversations {
   /** Called when another tab has changed or deleted one. */
   onChange: (conversation: Conversation) => void = () => undefined;
   readonly #folder: FileSystemDirectoryHandle | undefined;
   readonly #all = new Map<string, Conversation>();
   readonly #channel = typeof BroadcastChannel === 'undefined' ? undefined : new BroadcastChannel('kinglet.conversations');
-  /** Ends of the writes of each conversation, which follow one another. */
+  /** Pending writes of each conversation, which run one after another. */
   readonly #written = new Map<string, Promise<unknown>>();
 
   private constructor(folder: FileSystemDirectoryHandle | undefined) {
@@ -50,7 +51,7 @@ export class Conversations {
     return conversations;
   }
 
-  /** Questions whose files were not written before their page went away. */
+  /** Questions whose files were not written before their page was closed. */
   #takeUp(): void {
     for (const [id, { turn, title, system, model }] of journal.allAsked()) {
       let conversation = this.#all.get(id);
@@ -73,7 +74,7 @@ export class Conversations {
     journal.forgetOld();
   }
 
-  /** All of them, the last changed first. */
+  /** All of them, the most recently changed first. */
   list(): Conversation[] {
     return [...this.#all.values()].filter((one) => !isDeleted(one) && one.turns.length > 0).sort((a, b) => b.changed - a.changed);
   }
@@ -83,7 +84,7 @@ export class Conversations {
     return found && !isDeleted(found) ? found : undefined;
   }
 
-  /** Keeps a conversation, with what is known of its state. What another tab has written of it in the meantime becomes part of it. */
+  /** Stores a conversation, with its known state. Changes of another tab are merged into it. */
   async keep(conversation: Conversation, states: Partial<Record<Moment, ArrayBuffer>> = {}): Promise<void> {
     const { id } = conversation;
     this.#all.set(id, conversation);
@@ -92,7 +93,7 @@ export class Conversations {
     await this.#locked(id, async () => {
       const stored = await this.#read(id);
       if (stored) take(conversation, merge(conversation, stored));
-      // What is said while the file is written is not in it.
+      // Messages added during the write are not in it.
       const turns = [...conversation.turns];
       await write(folder, `${id}.json`, JSON.stringify(conversation));
       for (const turn of turns) journal.settled(id, turn);
@@ -104,7 +105,7 @@ export class Conversations {
     this.#channel?.postMessage({ id });
   }
 
-  /** Takes in what was imported: into those that are there already, where they are. Gives the conversation that it is now. */
+  /** Adds an imported conversation, or merges it into an existing one. Returns the resulting conversation. */
   async take(imported: Conversation): Promise<Conversation> {
     const there = this.#all.get(imported.id);
     if (there) {
@@ -116,7 +117,7 @@ export class Conversations {
     return conversation;
   }
 
-  /** Deletes one so that {@link restore} can bring it back, until {@link purge}. */
+  /** Deletes a conversation; {@link restore} can undo it until {@link purge}. */
   async remove(conversation: Conversation): Promise<void> {
     conversation.deleted = Date.now();
     journal.forget(conversation.id);
@@ -128,10 +129,10 @@ export class Conversations {
     await this.keep(conversation);
   }
 
-  /** Removes the files of a conversation that was deleted. */
+  /** Removes the files of a deleted conversation. */
   async purge(id: string): Promise<void> {
     await this.#locked(id, async () => {
-      // Another tab may have wanted it back.
+      // Another tab may have restored it.
       const stored = await this.#read(id);
       if (stored && !isDeleted(stored)) return;
       const there = this.#all.get(id);
@@ -152,13 +153,13 @@ export class Conversations {
     }
   }
 
-  /** Has `body` run while other tabs see that this conversation is being answered. One tab answers after the other; `signal` ends the waiting. */
+  /** Runs `body` while other tabs see that this conversation is being answered. One tab answers at a time; `signal` ends the wait. */
   async answering(id: string, signal: AbortSignal, body: () => Promise<void>): Promise<void> {
     if ('locks' in navigator) await navigator.locks.request(`kinglet.answering.${id}`, { signal }, body);
     else await body();
   }
 
-  /** Whether a tab, this one included, answers it now. `over` is called when it no longer does. */
+  /** Whether a tab, possibly this one, is answering it now. `over` is called when it stops. */
   async answered(id: string, over?: () => void): Promise<boolean> {
     if (!('locks' in navigator)) return false;
     const name = `kinglet.answering.${id}`;
@@ -184,12 +185,12 @@ export class Conversations {
       const found = file && read(JSON.parse(await file.text()));
       return found?.id === id ? found : undefined;
     } catch {
-      // Not there, or cut off while it was written: the others are none the worse.
+      // Missing, or truncated during a write: skip it.
       return undefined;
     }
   }
 
-  /** Does what is to be done to the files of a conversation after all that was asked for before, here and in other tabs. */
+  /** Runs an operation on a conversation's files after all earlier ones, here and in other tabs. */
   #locked(id: string, act: () => Promise<void>): Promise<void> {
     const alone = async () => {
       if ('locks' in navigator) await navigator.locks.request(`kinglet.conversation.${id}`, act);
@@ -201,12 +202,12 @@ export class Conversations {
   }
 }
 
-/** Makes a conversation what another one is. It stays the same object, which others hold. */
+/** Copies one conversation into another object, which others refer to. */
 function take(target: Conversation, source: Conversation): void {
   Object.assign(target, source);
 }
 
-/** Writes a file whole or not at all. */
+/** Writes a file atomically. */
 async function write(folder: FileSystemDirectoryHandle, name: string, contents: string | ArrayBuffer): Promise<void> {
   const writable = await (await folder.getFileHandle(name, { create: true })).createWritable();
   try {

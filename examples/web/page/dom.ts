@@ -1,4 +1,4 @@
-// Elements of the page: found by their ids, and made.
+// Finding and creating elements of the page.
 
 import { icon } from './icons.js';
 import type { IconName } from './icons.js';
@@ -18,7 +18,7 @@ export function show(id: string, shown: boolean): void {
   byId(id, HTMLElement).hidden = !shown;
 }
 
-/** Has a screen reader say something. */
+/** Announces a text to screen readers. */
 export function say(text: string): void {
   setText('said', text);
 }
@@ -27,7 +27,7 @@ export function megabytes(bytes: number): string {
   return bytes < 1e9 ? `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }
 
-/** An element with a class and what is in it. Strings become text. */
+/** An element with a class and children. Strings become text. */
 export function make<K extends keyof HTMLElementTagNameMap>(
   tag: K, className = '', ...children: (Node | string)[]
 ): HTMLElementTagNameMap[K] {
@@ -45,7 +45,7 @@ export function textButton(text: string, className: string, action: () => void):
   return button;
 }
 
-/** A button that shows an icon and is called by `label`. */
+/** A button with an icon and the accessible name `label`. */
 export function iconButton(name: IconName, label: string, className: string, action: (button: HTMLButtonElement) => void): HTMLButtonElement {
   const button = make('button', `icon ${className}`, icon(name));
   button.type = 'button';
@@ -55,7 +55,7 @@ export function iconButton(name: IconName, label: string, className: string, act
   return button;
 }
 
-/** Shows for a moment, on the button itself, that what it is for was done. */
+/** Briefly confirms an action on its button. */
 export function confirmOn(button: HTMLButtonElement, done: string): void {
   if (button.classList.contains('done')) return;
   const { ariaLabel, title } = button;
@@ -72,13 +72,13 @@ export function confirmOn(button: HTMLButtonElement, done: string): void {
   }, 1600);
 }
 
-/** Copies a text to the clipboard. Gives whether it could. */
+/** Copies a text to the clipboard. Returns whether it succeeded. */
 export async function copyText(text: string): Promise<boolean> {
   try {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Pages that are not served securely have no clipboard, some people forbid it: the older way asks for neither.
+    // Insecure pages have no clipboard API, and some users forbid it: the older way needs neither.
     const field = make('textarea', 'hidden');
     field.value = text;
     (document.querySelector('dialog[open]') ?? document.body).append(field);
@@ -91,7 +91,7 @@ export async function copyText(text: string): Promise<boolean> {
   }
 }
 
-/** Has the browser save a file. */
+/** Lets the browser save a file. */
 export function download(name: string, type: string, contents: string): void {
   const url = URL.createObjectURL(new Blob([contents], { type }));
   const link = make('a');

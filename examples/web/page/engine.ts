@@ -1,4 +1,4 @@
-// The model that runs, and the one that is being loaded to take its place. A model that can't be loaded leaves the other one as it is.
+// The running model, and the one being loaded to replace it. If a model can't be loaded, the running one stays.
 
 import { KingletError, Model } from './kinglet/index.js';
 import type { Answer, LoadOptions, ModelSource, Progress, Session } from './kinglet/index.js';
@@ -13,25 +13,25 @@ interface Loading {
 }
 
 class Engine {
-  /** Called when what runs or is loaded has changed. */
+  /** Called when the running or loading model has changed. */
   onChange: () => void = () => undefined;
-  /** Called when another model runs: to bring its session to where the conversation is. */
+  /** Called when another model runs, to bring its session to the conversation's state. */
   onLoaded: () => Promise<void> = async () => undefined;
-  /** Called when a model has been loaded, and everything is in place. */
+  /** Called when a model is loaded and everything is ready. */
   onReady: () => void = () => undefined;
   model: Model | undefined;
-  /** Which model runs: its address, or a key of `names.ts`; empty for none. */
+  /** Key of the running model: its address, or a key of `names.ts`; empty for none. */
   key = '';
   session: Session | undefined;
   loading: Loading | undefined;
-  /** Ends when nothing is being answered. */
+  /** Resolves when nothing is being answered. */
   busy: Promise<unknown> | undefined;
 
   get ready(): boolean {
     return this.session !== undefined && this.model?.info.chat === true;
   }
 
-  /** Loads a model in place of the one that runs. Gives whether it did. */
+  /** Loads a model to replace the running one. Returns whether it succeeded. */
   async load(source: ModelSource, key: string, options: LoadOptions = {}): Promise<boolean> {
     quiet();
     return await this.#load(source, key, options);
@@ -48,9 +48,9 @@ class Engine {
     try {
       const onProgress = (progress: Progress) => this.loading?.abort === abort && this.#progress(progress);
       const loaded = await Model.load(source, { signal: abort.signal, onProgress, backend: backend(), ...options });
-      // What the other one is saying it may say to the end.
+      // Let the other model finish its answer.
       if (this.busy) {
-        setText('status-text', `${nameOf(key)} is loaded, and begins after this answer`);
+        setText('status-text', `${nameOf(key)} is loaded and starts after this answer`);
         await this.busy;
       }
       if (this.loading?.abort !== abort || abort.signal.aborted) {
@@ -81,10 +81,10 @@ class Engine {
 
   #failed(error: unknown, source: ModelSource, key: string, options: LoadOptions): void {
     const again = () => void this.load(source, key, options);
-    const prevented = `${nameOf(key)} could not be loaded${this.model ? `; ${nameOf(this.key)} still runs` : ''}: `;
+    const prevented = `${nameOf(key)} could not be loaded${this.model ? `; ${nameOf(this.key)} is still running` : ''}: `;
     const scarce = error instanceof KingletError && ['memory', 'device-memory'].includes(error.code);
     if (this.model && scarce) {
-      // Two take more memory than one.
+      // Two models take more memory than one.
       const text = `Unload ${nameOf(this.key)} and retry`;
       complain(error, { text, act: () => {
         this.unload();
@@ -93,7 +93,7 @@ class Engine {
     } else complain(error, { text: 'Retry', act: again }, prevented);
   }
 
-  /** Frees the model that runs. */
+  /** Frees the running model. */
   unload(): void {
     this.session = undefined;
     this.model?.dispose();
@@ -101,16 +101,16 @@ class Engine {
     this.key = '';
   }
 
-  /** Loads the model again after its worker or its device has ended. */
+  /** Reloads the model after its worker or its device has failed. */
   async recover(why: KingletError): Promise<void> {
     const { key } = this;
     this.unload();
     this.onChange();
-    if (isLocal(key)) complain(`${why.message} Choose its files again to go on.`);
+    if (isLocal(key)) complain(`${why.message} Choose its files again to continue.`);
     else {
-      // Why is there to be read until it runs again.
-      complain(`${why.message} It is being loaded again.`);
-      if (await this.#load(key, key, {})) complain(`${why.message} It was loaded again.`);
+      // Keep the reason visible until it runs again.
+      complain(`${why.message} Reloading it.`);
+      if (await this.#load(key, key, {})) complain(`${why.message} It was reloaded.`);
     }
   }
 
@@ -132,11 +132,11 @@ function remember(key: string): void {
   try {
     localStorage.setItem('model', key);
   } catch {
-    // The next visit begins with the first one.
+    // The next visit starts with the first model.
   }
 }
 
-/** Says in the statistics' line what the model holds, and what the last answer took. */
+/** Shows in the statistics line what the model holds, and the cost of the last answer. */
 export async function report(ended?: Answer): Promise<void> {
   const { model, session } = engine;
   if (!model) return statistics([]);
@@ -150,14 +150,14 @@ export async function report(ended?: Answer): Promise<void> {
       `prompt ${ended.promptTokens} (${ended.reusedTokens} reused) in ${ended.promptSeconds.toFixed(2)} s`,
     );
   }
-  if (ended?.speculation) parts.push(`${ended.speculation.accepted} of ${ended.speculation.drafted} guesses right`);
+  if (ended?.speculation) parts.push(`${ended.speculation.accepted} of ${ended.speculation.drafted} drafts accepted`);
   parts.push(`memory ${megabytes(stats.wasmBytes)}`);
-  if (stats.deviceBytes) parts.push(`graphics memory ${megabytes(stats.deviceBytes)}`);
+  if (stats.deviceBytes) parts.push(`GPU memory ${megabytes(stats.deviceBytes)}`);
   if (state) parts.push(`state ${megabytes(state.stateBytes)}`);
   statistics(parts);
 }
 
-/** Shows figures in the line that is kept for them. */
+/** Shows figures in the statistics line. */
 export function statistics(parts: string[]): void {
   const line = byId('stats', HTMLElement);
   line.replaceChildren(...parts.flatMap((part, index) => [...(index > 0 ? [' · '] : []), make('span', '', part)]));

@@ -1,4 +1,4 @@
-// Conversations as text: what is kept and exported is read with care, older forms included; Markdown is for people.
+// Conversations as text. Stored and exported files are parsed strictly, including older forms; Markdown is for people.
 
 import { newId, path, titleOf } from './tree.js';
 import type { Conversation, Turn } from './tree.js';
@@ -8,10 +8,10 @@ type Fields = Record<string, unknown>;
 const isObject = (value: unknown): value is Fields => typeof value === 'object' && value !== null && !Array.isArray(value);
 const text = (value: unknown): string => (typeof value === 'string' ? value : '');
 const time = (value: unknown): number => (typeof value === 'number' && Number.isFinite(value) && value > 0 ? value : 0);
-/** Ids become names of files and keys of objects. */
+/** Ids become file names and object keys. */
 const isId = (value: unknown): value is string => typeof value === 'string' && /^[A-Za-z0-9.-]{1,80}$/.test(value) && /[A-Za-z0-9]/.test(value);
 
-/** A conversation out of JSON: as it is kept, as earlier versions of this page kept it, or any object with a list of `messages`. */
+/** Parses a conversation: in the stored form, in the form of earlier versions, or any object with a list of `messages`. */
 export function read(value: unknown): Conversation | undefined {
   if (!isObject(value)) return undefined;
   if (Array.isArray(value.turns)) return readTree(value, value.turns);
@@ -35,7 +35,7 @@ function readTree(value: Fields, list: unknown[]): Conversation | undefined {
       ...(entry.edited === true && { edited: true }),
     });
   }
-  // What hangs in the air, or on itself, would never be shown.
+  // Messages that are detached, or their own ancestors, would never be shown.
   const known = new Map(turns.map((turn) => [turn.id, turn]));
   if (known.size !== turns.length) return undefined;
   for (const turn of turns) {
@@ -45,7 +45,7 @@ function readTree(value: Fields, list: unknown[]): Conversation | undefined {
   }
   const picked: Conversation['picked'] = {};
   for (const [parent, id] of Object.entries(isObject(value.picked) ? value.picked : {})) {
-    // A question that a page has given back to its field (an empty id) is shown by the next one.
+    // A question that was put back into the field (an empty id) is shown by the next one.
     if ((parent === '' || known.has(parent)) && typeof id === 'string' && known.has(id)) picked[parent] = id;
   }
   return {
@@ -77,7 +77,7 @@ function readList(value: Fields, list: unknown[]): Conversation | undefined {
       continue;
     }
     turns.push({
-      // The same each time: two pages that read one file agree.
+      // Deterministic, so that two pages that read the same file agree.
       id: `${id.slice(0, 60)}.${index}`,
       parent: turns.at(-1)?.id ?? '',
       role: entry.role,
@@ -92,7 +92,7 @@ function readList(value: Fields, list: unknown[]): Conversation | undefined {
   };
 }
 
-/** Content in parts, of which the texts count. */
+/** Joins the texts of content in parts. */
 function parts(content: unknown): string | undefined {
   if (content === null || content === undefined) return '';
   if (!Array.isArray(content)) return undefined;
@@ -107,14 +107,14 @@ function titleFrom(turns: Turn[]): string {
   return titleOf({ turns } as Conversation);
 }
 
-/** What a file is that conversations are exported to. */
+/** The format of exported conversations. */
 export function write(conversations: readonly Conversation[]): string {
-  // State and deletion are of this browser.
+  // State and deletion are local to this browser.
   const plain = conversations.map(({ state: _state, deleted: _deleted, restored: _restored, ...rest }) => rest);
   return JSON.stringify({ format: 'kinglet-conversations', version: 2, conversations: plain }, null, 2);
 }
 
-/** The conversations of a file. Throws an error that says what is wrong with it. */
+/** The conversations of a file. Throws an error that describes what is wrong. */
 export function readFile(contents: string): Conversation[] {
   let value: unknown;
   try {
@@ -123,19 +123,19 @@ export function readFile(contents: string): Conversation[] {
     throw new Error('this file is not JSON');
   }
   const list = isObject(value) && Array.isArray(value.conversations) ? value.conversations : Array.isArray(value) ? value : [value];
-  // A bare list of messages is one conversation.
+  // A bare list of messages is a single conversation.
   const whole = list.length > 0 && list.every((entry) => isObject(entry) && 'role' in entry && 'content' in entry) ? [{ messages: list }] : list;
   const found = whole.map((entry, index) => {
     const conversation = read(entry);
     if (!conversation) throw new Error(`entry ${index + 1} of ${whole.length} is not a conversation: expected "turns" or "messages" with role and content`);
     return conversation;
   });
-  if (found.length === 0) throw new Error('there is no conversation in this file');
-  // Two of one id are one.
+  if (found.length === 0) throw new Error('this file contains no conversation');
+  // Merge conversations with the same id.
   return [...new Map(found.map((conversation) => [conversation.id, conversation])).values()];
 }
 
-/** The branch that is shown, for people. */
+/** The visible branch, as Markdown. */
 export function markdown(conversation: Conversation, nameOf: (model: string) => string): string {
   const said = path(conversation).map(({ role, content, model }) => {
     const who = role === 'user' ? 'You' : role === 'assistant' ? (model && nameOf(model)) || 'Model' : role;
@@ -145,7 +145,7 @@ export function markdown(conversation: Conversation, nameOf: (model: string) => 
   return [`# ${conversation.title || 'Conversation'}\n`, ...(system ? [system] : []), ...said].join('\n');
 }
 
-/** A name for a file. */
+/** A file name. */
 export function fileName(title: string, end: string): string {
   const name = title.normalize('NFKD').replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-+|-+$/g, '').slice(0, 50);
   return `${name || 'conversation'}.${end}`;

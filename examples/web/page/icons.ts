@@ -1,4 +1,4 @@
-// The page's icons: strokes in a field of 24 by 24.
+// The page's icons: strokes in a 24 by 24 box.
 
 const PATHS = {
   menu: 'M4 7h16M4 12h16M4 17h16',
@@ -25,7 +25,7 @@ const PATHS = {
 
 export type IconName = keyof typeof PATHS;
 
-/** An icon, which says nothing to a screen reader. */
+/** An icon, hidden from screen readers. */
 export function icon(name: IconName): SVGSVGElement {
   const NS = 'http://www.w3.org/2000/svg';
   const svg = document.createElementNS(NS, 'svg');
@@ -37,7 +37,7 @@ export function icon(name: IconName): SVGSVGElement {
   return svg;
 }
 
-/** Puts icons where the page asks for them: `data-icon` on an element. */
+/** Inserts icons into elements with `data-icon`. */
 export function placeIcons(): void {
   for (const element of document.querySelectorAll<HTMLElement>('[data-icon]')) {
     const name = element.dataset.icon as IconName;

@@ -1,12 +1,13 @@
-// What must outlive a page that goes away before a file is written: questions without an answer, and drafts, which are of one tab, in places
-// that are written at once. Each conversation has entries of its own, since several may be open in several tabs.
+// Data that must survive if the page is closed before a file is written: questions without an answer, and drafts, which
+// belong to one tab. They are in storage that is written synchronously. Each conversation has its own entries, since
+// several may be open in several tabs.
 
 import type { Conversation, Turn } from './tree.js';
 
 const ASKED = 'asked.';
 const DRAFT = 'draft.';
 
-/** A question, with what is needed to begin its conversation. */
+/** A question, with what is needed to start its conversation. */
 interface Asked {
   turn: Turn;
   title: string;
@@ -19,7 +20,7 @@ function put(key: string, value: string | undefined, storage: 'localStorage' | '
     if (value === undefined) globalThis[storage].removeItem(key);
     else globalThis[storage].setItem(key, value);
   } catch {
-    // Full, or forbidden: then only the file keeps it.
+    // Storage is full or forbidden: then only the file keeps it.
   }
 }
 
@@ -31,15 +32,15 @@ function get(key: string, storage: 'localStorage' | 'sessionStorage' = 'localSto
   }
 }
 
-/** Writes down a question before its file is. */
+/** Stores a question before its file is written. */
 export function asked({ id, title, system, model }: Conversation, turn: Turn): void {
   put(ASKED + id, JSON.stringify({ turn, title, system, model } satisfies Asked));
 }
 
-/** The question is in a file. */
+/** Removes a question once it is in a file. */
 export function settled(id: string, turn: Turn): void {
   const entry = waiting(id)?.turn;
-  // Reworded in the meantime, it is not.
+  // If it was reworded meanwhile, it is not.
   if (entry?.id === turn.id && entry.content === turn.content) put(ASKED + id, undefined);
 }
 
@@ -59,11 +60,11 @@ function waiting(id: string): Asked | undefined {
   }
 }
 
-/** All questions that may not have reached their files, by their conversation. */
+/** All questions that may not be in files yet, by conversation. */
 export function allAsked(): [string, Asked][] {
   const found: [string, Asked][] = [];
   try {
-    // As an earlier version of this page wrote it down.
+    // The form of an earlier version of this page.
     const [id, content] = JSON.parse(localStorage.getItem('asked') ?? '[]') as unknown[];
     if (typeof id === 'string' && typeof content === 'string') {
       found.push([id, { turn: { id: `${id}.asked`, parent: OLD, role: 'user', content, at: Date.now() }, title: '', system: '', model: '' }]);
@@ -80,10 +81,10 @@ export function allAsked(): [string, Asked][] {
   return found;
 }
 
-/** Where an earlier version's question belongs: after the last message. */
+/** The parent of an earlier version's question: the last message. */
 export const OLD = '*';
 
-/** The earlier version's entry has become one of these. */
+/** Removes the earlier version's entry once it is converted. */
 export function forgetOld(): void {
   put('asked', undefined);
 }

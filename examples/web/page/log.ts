@@ -1,4 +1,4 @@
-// Shows the conversation that is open, and what is waited for.
+// Shows the open conversation, and what it is waiting for.
 
 import { byId, iconButton, make, setText, show, textButton } from './dom.js';
 import { engine } from './engine.js';
@@ -9,7 +9,7 @@ import { talk } from './talk.js';
 import { branches, path, upTo } from './tree.js';
 import type { Turn } from './tree.js';
 
-/** What a model may be asked first: one that tells stories to children knows nothing else. */
+/** Suggestions for a first message. A model that tells children's stories knows nothing else. */
 const STORIES = [
   'Tell me a story about a dog who finds a boat.',
   'Tell me a story about two friends who share a cake.',
@@ -23,14 +23,14 @@ const PROMPTS = [
   'Write a Python function that checks whether a word is a palindrome.',
 ];
 
-/** Messages that are shown, by their ids, with what they were made from: those that stay the same stay the same elements. */
+/** Elements of shown messages, by id, with their contents: unchanged messages keep their elements. */
 let shown = new Map<string, { made: string; element: HTMLElement }>();
-/** What was shown when it was scrolled last. */
+/** What was shown at the last scroll. */
 let opened = '';
 
 const log = () => byId('log', HTMLElement);
 
-/** Whether the end is in view, or nearly. */
+/** Whether the end is (nearly) in view. */
 function atEnd(): boolean {
   const { scrollHeight, scrollTop, clientHeight } = log();
   return scrollHeight - scrollTop - clientHeight < 120;
@@ -45,7 +45,7 @@ function messageOf(turn: Turn): HTMLElement {
   const at = others.indexOf(turn);
   const made = JSON.stringify([turn.content, turn.model, turn.edited, at, others.map(({ id }) => id)]);
   const known = shown.get(turn.id);
-  // What is being edited is left as it is until that is over.
+  // Don't touch a message while it is being edited.
   if (known && (known.made === made || known.element.classList.contains('editing'))) return known.element;
   const model = turn.role === 'assistant';
   const person = turn.role === 'user';
@@ -70,14 +70,14 @@ function messageOf(turn: Turn): HTMLElement {
   return element;
 }
 
-/** The keyboard stays where it was, on the message that took the other one's place. */
+/** Keeps the keyboard focus on the message that replaced the other one. */
 function focusBranch(id: string, arrow: 'before' | 'after'): void {
   const buttons = log().querySelectorAll<HTMLButtonElement>(`article[data-id="${CSS.escape(id)}"] .branches button`);
   const button = [...buttons].find(({ disabled, classList }) => !disabled && classList.contains(arrow)) ?? [...buttons].find(({ disabled }) => !disabled);
   button?.focus({ preventScroll: true });
 }
 
-/** An element for an answer that begins. While it grows its end stays in view, unless somebody has scrolled up. */
+/** An element for an answer that starts. While it grows its end stays in view, unless the user has scrolled up. */
 export function newAnswer(): Shown {
   const made = message('', 'assistant', nameOf(engine.key), '', {});
   let follow = true;
@@ -98,7 +98,7 @@ export function newAnswer(): Shown {
   };
 }
 
-/** Shows everything as it is now. */
+/** Shows the current state of everything. */
 export function render(): void {
   const { conversation, live } = talk;
   const mine = live?.conversation === conversation ? live : undefined;
@@ -128,7 +128,7 @@ export function render(): void {
   opened = conversation.id;
 }
 
-/** Has an element hold these children; those that are in place are not touched. */
+/** Sets the children of an element; those in place are not touched. */
 function sync(element: HTMLElement, children: HTMLElement[]): void {
   children.forEach((child, index) => {
     const there = element.children[index];
@@ -137,7 +137,7 @@ function sync(element: HTMLElement, children: HTMLElement[]): void {
   while (element.children.length > children.length) element.lastElementChild?.remove();
 }
 
-/** What becomes of a question that has no answer. */
+/** Shows the state of a question that has no answer. */
 function waiting(last: Turn | undefined, live: boolean): void {
   const element = byId('pending', HTMLElement);
   const open = last?.role === 'user' && !live;
@@ -149,15 +149,15 @@ function waiting(last: Turn | undefined, live: boolean): void {
   else element.replaceChildren('This has no answer yet.', textButton('Try again', 'link', () => talk.retry(last)));
 }
 
-/** What is there before anything is said. */
+/** Shows the welcome screen. */
 function welcome(open: boolean): void {
   const element = byId('welcome', HTMLElement);
   element.hidden = !open;
   if (!open) return;
   const key = engine.loading?.key ?? engine.key;
   setText('welcome-text', key
-    ? `${nameOf(key)} runs in this page: nothing that you write leaves your device.`
-    : 'Choose a model to begin: it runs in this page, and nothing that you write leaves your device.');
+    ? `${nameOf(key)} runs in this page: nothing you write leaves your device.`
+    : 'Choose a model to begin: it runs in this page, and nothing you write leaves your device.');
   const prompts = key && isDemo(key) ? STORIES : PROMPTS;
   const examples = byId('examples', HTMLElement);
   examples.hidden = !key;
@@ -167,7 +167,7 @@ function welcome(open: boolean): void {
   examples.replaceChildren(...prompts.map((prompt) => textButton(prompt, 'example', () => talk.ask(prompt))));
 }
 
-/** Asks which model is to go on with a conversation that was had with another one. */
+/** Asks which model to continue with, if the conversation was with another one. */
 function ask(): void {
   const other = talk.otherModel;
   const open = other !== undefined && !talk.live;
@@ -175,14 +175,14 @@ function ask(): void {
   byId('ask', HTMLElement).classList.toggle('urgent', talk.asking !== undefined);
   if (!open) return;
   const now = nameOf(engine.loading?.key ?? engine.key);
-  setText('ask-text', `This conversation was had with ${nameOf(other)}. Which model is to go on?`);
+  setText('ask-text', `This conversation was with ${nameOf(other)}. Which model should continue?`);
   const again = isLocal(other) || !URL.canParse(other)
     ? textButton(`Choose the files of ${nameOf(other)}…`, '', () => byId('model', HTMLElement).click())
     : textButton(`Load ${nameOf(other)}`, '', () => void talk.loadOther());
-  byId('ask-choices', HTMLElement).replaceChildren(again, textButton(`Go on with ${now}`, '', () => talk.agree()));
+  byId('ask-choices', HTMLElement).replaceChildren(again, textButton(`Continue with ${now}`, '', () => talk.agree()));
 }
 
-/** Buttons, names, and what tests and styles know the page's state by. */
+/** Updates buttons, names, and the attributes that tests and styles use. */
 function state(): void {
   const { live } = talk;
   const { loading, model, ready } = engine;
@@ -197,9 +197,9 @@ function state(): void {
   document.body.dataset.state = live ? 'answering' : loading ? 'loading' : ready ? 'ready' : 'idle';
 }
 
-/** A button that goes to the end, while it is out of view. */
+/** A button that scrolls to the end, shown while the end is out of view. */
 export function setUpLog(): void {
-  const down = iconButton('down', 'To the end', 'to-end', toEnd);
+  const down = iconButton('down', 'Scroll to the end', 'to-end', toEnd);
   down.hidden = true;
   byId('composer', HTMLElement).prepend(down);
   log().addEventListener('scroll', () => (down.hidden = atEnd()));

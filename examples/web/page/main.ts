@@ -1,4 +1,4 @@
-// The page: a chat with a model that runs in the browser. What belongs to what:
+// The page: a chat with a model that runs in the browser. Its modules:
 //
 // - `tree.ts`: a conversation as data. `exchange.ts`: as text. `conversations.ts`, `journal.ts`: where it is kept.
 // - `engine.ts`: the model that runs. `talk.ts`: the conversation that is open, and its answers.
@@ -20,7 +20,7 @@ import { lastOpen, talk } from './talk.js';
 function setUpComposer(): void {
   const input = byId('input', HTMLTextAreaElement);
   const written = () => {
-    // As many lines as there are.
+    // One line per line of text.
     input.style.height = 'auto';
     input.style.height = `${input.scrollHeight}px`;
     const { conversation } = talk;

@@ -1,5 +1,5 @@
-// Markdown of models' answers, as elements. What a model writes is not trusted: its HTML is shown as text, what becomes of the rest passes
-// through DOMPurify, and nothing is fetched from anywhere (an image is a link to it).
+// Markdown of models' answers, as elements. A model's text is untrusted: HTML in it is shown as text, the rendered rest
+// passes through DOMPurify, and nothing is fetched (an image becomes a link).
 
 import DOMPurify from 'dompurify';
 import { Marked } from 'marked';
@@ -23,17 +23,17 @@ const ALLOWED = {
     'table', 'thead', 'tbody', 'tr', 'th', 'td',
   ],
   ALLOWED_ATTR: ['href', 'title', 'start', 'align', 'class'],
-  // Values that are no addresses.
+  // Values that are not addresses.
   ADD_URI_SAFE_ATTR: ['align', 'start'],
   ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
   ALLOW_DATA_ATTR: false,
   RETURN_DOM_FRAGMENT: true as const,
 };
 
-/** The blocks of a text (paragraphs, lists, code, …), each as it is written. */
+/** The blocks of a text (paragraphs, lists, code, …) in source form. */
 function blocksOf(text: string): string[] {
   const tokens = marked.lexer(text);
-  // A link may be defined in another block than it is used in.
+  // A link may be defined in another block than the one that uses it.
   if (Object.keys(tokens.links).length > 0) return [text];
   return tokens.filter(({ type }) => type !== 'space').map(({ raw }) => raw);
 }
@@ -48,7 +48,7 @@ function elementsOf(block: string): DocumentFragment {
   for (const element of fragment.querySelectorAll('[class]')) {
     if (!/^language-[\w+#.-]+$/.test(element.className)) element.removeAttribute('class');
   }
-  // The page has headings of its own above these.
+  // The page has its own headings above these.
   for (const heading of fragment.querySelectorAll('h1, h2, h3, h4, h5, h6')) {
     const level = Math.min(6, Number(heading.tagName.slice(1)) + 3);
     heading.setAttribute('role', 'heading');
@@ -66,7 +66,7 @@ function elementsOf(block: string): DocumentFragment {
   return fragment;
 }
 
-/** Code gets a bar with its language and a button that copies it. */
+/** Adds a bar with the language and a copy button to code. */
 function frameCode(pre: HTMLPreElement): void {
   const code = pre.querySelector('code') ?? pre;
   code.textContent = (code.textContent ?? '').replace(/\n$/, '');
@@ -83,7 +83,7 @@ function frameCode(pre: HTMLPreElement): void {
   frame.append(bar, pre);
 }
 
-/** Shows Markdown that grows: blocks that are as they were stay the same elements, with what is selected in them. */
+/** Renders growing Markdown: unchanged blocks keep their elements, including selections. */
 export class Markdown {
   readonly element: HTMLElement;
   #blocks: { raw: string; nodes: ChildNode[] }[] = [];

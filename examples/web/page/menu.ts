@@ -1,4 +1,4 @@
-// A menu that opens at a button.
+// A menu that opens from a button.
 
 import { icon } from './icons.js';
 import type { IconName } from './icons.js';
@@ -8,7 +8,7 @@ export interface Item {
   icon: IconName;
   text: string;
   act: () => void;
-  /** What can't be done lightly. */
+  /** Whether the action is destructive. */
   danger?: boolean;
 }
 
@@ -34,7 +34,7 @@ export function openMenu(button: HTMLElement, label: string, items: Item[]): voi
     const at = entries.indexOf(document.activeElement as HTMLElement);
     const to = { ArrowDown: at + 1, ArrowUp: at - 1 + entries.length, Home: 0, End: entries.length - 1 }[event.key];
     if (event.key === 'Tab') menu.hidePopover();
-    // It ends with the menu, not with the answer or the drawer.
+    // Escape closes only the menu, not the drawer, and doesn't stop the answer.
     if (event.key === 'Escape') {
       event.stopPropagation();
       event.preventDefault();

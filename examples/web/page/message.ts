@@ -1,15 +1,15 @@
-// A message of the log: what it says, what can be done with it.
+// A message of the log and its actions.
 
 import { confirmOn, copyText, iconButton, make, textButton } from './dom.js';
 import { Markdown } from './markdown.js';
 
-/** What can be done with a message. What is left out can't. */
+/** Actions of a message; an omitted one is not available. */
 export interface Actions {
   copy?: () => string;
   regenerate?: () => void;
-  /** Called with what it is to say. Gives whether it says it now: until then it stays in its field. */
+  /** Called with the new text. Returns whether it is accepted now; until then it stays in its field. */
   edit?: (text: string) => boolean;
-  /** Which branch it is, the first being 0, of how many. */
+  /** Index of its branch, from 0, and the number of branches. */
   branch?: { at: number; of: number; go: (to: number) => void };
 }
 
@@ -17,7 +17,7 @@ export interface Actions {
 export interface Shown {
   element: HTMLElement;
   setText(text: string): void;
-  /** What is waited for, in place of a text. */
+  /** Waiting indicator in place of a text. */
   wait(text: string): void;
   remark(text: string): void;
   busy(busy: boolean): void;
@@ -25,17 +25,17 @@ export interface Shown {
 
 const ENDINGS: Record<string, string> = {
   stopped: 'stopped',
-  'max-tokens': 'cut off: the longest answer is reached',
+  'max-tokens': 'cut off: the length limit is reached',
   'context-full': 'cut off: the context is full',
   failed: 'cut off by an error',
 };
 
-/** How an answer ended, for people; nothing if it ended by itself. */
+/** How an answer ended, for people; empty if it ended by itself. */
 export function ending(reason: string | undefined): string {
   return (reason && ENDINGS[reason]) || '';
 }
 
-/** An element for a message of a person or a model. A person's is shown as it was typed. */
+/** An element for a user's or model's message. A user's is shown as typed. */
 export function message(id: string, role: string, who: string, text: string, actions: Actions): Shown {
   const mine = role === 'user';
   const heading = make('h3', mine ? 'who hidden' : 'who', who);
@@ -61,7 +61,7 @@ export function message(id: string, role: string, who: string, text: string, act
     setText: (text) => {
       now = text;
       waiting.hidden = true;
-      // Often more than one piece arrives between two pictures.
+      // Several pieces often arrive within one frame.
       frame ||= requestAnimationFrame(draw);
     },
     wait: (text) => {
@@ -88,15 +88,15 @@ function buttons(actions: Actions, element: HTMLElement, body: HTMLElement, text
   }
   if (edit) made.push(iconButton('edit', 'Edit', 'edit', (button) => change(element, body, text(), mine, edit, button)));
   if (regenerate) made.push(iconButton('again', 'Answer again', 'regenerate', regenerate));
-  // At the outer edge, where it doesn't move with what else there is.
+  // At the outer edge, so that it doesn't move when other buttons appear.
   if (branch && branch.of > 1) made.splice(mine ? made.length : 0, 0, switcher(branch));
   return made;
 }
 
-/** Arrows to the branches before and after. */
+/** Arrows to the previous and next branch. */
 function switcher({ at, of, go }: NonNullable<Actions['branch']>): HTMLElement {
-  const before = iconButton('left', 'Version before', 'before', () => go(at - 1));
-  const after = iconButton('right', 'Version after', 'after', () => go(at + 1));
+  const before = iconButton('left', 'Previous version', 'before', () => go(at - 1));
+  const after = iconButton('right', 'Next version', 'after', () => go(at + 1));
   before.disabled = at === 0;
   after.disabled = at === of - 1;
   const place = make('span', 'place', `${at + 1} / ${of}`);
@@ -106,7 +106,7 @@ function switcher({ at, of, go }: NonNullable<Actions['branch']>): HTMLElement {
   return element;
 }
 
-/** Puts a field in place of what a message says until it is saved or left. */
+/** Replaces a message's text by a field until it is saved or cancelled. */
 function change(
   element: HTMLElement, body: HTMLElement, text: string, mine: boolean, save: (text: string) => boolean, button: HTMLButtonElement,
 ): void {

@@ -1,15 +1,15 @@
-// What models are called, and which is which. A model is known by its address; one from files of the person's own by its name and a
-// hash of what tells it from others: `files:NAME#HASH`.
+// Names and keys of models. A model's key is its address, or, for the user's own files, its name and a hash of its
+// contents: `files:NAME#HASH`.
 
 import { megabytes } from './dom.js';
 
-/** Models that are served beside the page. */
+/** Models served with the page. */
 export const DEMOS = [
   { url: 'models/hybrid/', name: 'Storyteller, 15M', text: 'Mamba-2, attention and experts; 30 MB. Tells stories for children.' },
-  { url: 'models/xlstm/', name: 'Storyteller xLSTM, 5M', text: 'mLSTM alone: its state never grows; 10 MB.' },
+  { url: 'models/xlstm/', name: 'Storyteller xLSTM, 5M', text: 'Only mLSTM: its state never grows; 10 MB.' },
 ];
 
-/** How the key of a model begins that can't be loaded again by itself. */
+/** Prefix of the key of a model that can't be reloaded automatically. */
 const LOCAL = 'files:';
 
 export function isLocal(key: string): boolean {
@@ -20,11 +20,11 @@ export function isDemo(key: string): boolean {
   return DEMOS.some(({ url }) => new URL(url, document.baseURI).href === key);
 }
 
-/** What a model is called. */
+/** The name of a model. */
 export function nameOf(key: string): string {
   const demo = DEMOS.find(({ url }) => new URL(url, document.baseURI).href === key);
   if (demo) return demo.name;
-  if (isLocal(key)) return key.slice(LOCAL.length).replace(/#[0-9a-f]+$/, '') || 'a model of your own';
+  if (isLocal(key)) return key.slice(LOCAL.length).replace(/#[0-9a-f]+$/, '') || 'your own model';
   if (!URL.canParse(key)) return key || 'a model';
   const [path = ''] = new URL(key).pathname.split(/\/(?:resolve|tree|blob)\//);
   const parts = path.split('/').filter(Boolean).map((part) => {
@@ -37,7 +37,7 @@ export function nameOf(key: string): string {
   return parts.slice(-2).join('/') || key;
 }
 
-/** The address that a person means: of a folder, a page of the hub, or `owner/name` there. */
+/** The address that the user means: of a folder, a page of the hub, or `owner/name` there. */
 export function addressOf(typed: string): string | undefined {
   let text = typed.trim();
   if (!text || /\s/.test(text)) return undefined;
@@ -52,7 +52,7 @@ export function addressOf(typed: string): string | undefined {
   }
 }
 
-/** The key of a model in files of the person's own. */
+/** The key of a model in the user's own files. */
 export async function keyOf(files: readonly File[]): Promise<string> {
   return `${LOCAL}${await localName(files)}#${await fingerprint(files)}`;
 }
@@ -60,7 +60,7 @@ export async function keyOf(files: readonly File[]): Promise<string> {
 async function localName(files: readonly File[]): Promise<string> {
   const [first] = files;
   const folder = first?.webkitRelativePath.split('/')[0];
-  // A snapshot's folder in a cache of the hub is named by a hash, which tells a person nothing.
+  // A snapshot's folder in the hub's cache is named by a meaningless hash.
   const cached = folder && /^models--(.+?)--(.+)$/.exec(folder);
   if (cached) return `${cached[1]}/${cached[2]}`;
   if (folder && !/^[0-9a-f]{20,}$/.test(folder)) return folder;
@@ -75,18 +75,18 @@ async function localName(files: readonly File[]): Promise<string> {
     if (shown.length > 0) return shown.join('/');
     if (typeof config.model_type === 'string') return `${config.model_type}, ${megabytes(weights)}`;
   } catch {
-    // What is wrong with it is said when it is loaded.
+    // Errors are reported when it is loaded.
   }
   return `${files.length} ${files.length === 1 ? 'file' : 'files'}, ${megabytes(weights)}`;
 }
 
-/** Of files with one name, the one that lies highest: as the package takes it. */
+/** Of files with the same name, the topmost one, as in the package. */
 function named(files: readonly File[], name: string): File | undefined {
   const depth = ({ webkitRelativePath }: File) => webkitRelativePath.split('/').length;
   return files.filter((file) => file.name === name).sort((a, b) => depth(a) - depth(b))[0];
 }
 
-/** A hash of the config, and of the sizes, beginnings and ends of what is large: other weights differ in them. */
+/** A hash of the config, and of the sizes, starts and ends of large files, in which other weights differ. */
 async function fingerprint(files: readonly File[]): Promise<string> {
   const EDGE = 65_536;
   const parts: BlobPart[] = [await named(files, 'config.json')?.arrayBuffer() ?? ''];
@@ -99,7 +99,7 @@ async function fingerprint(files: readonly File[]): Promise<string> {
     const hash = new Uint8Array(await globalThis.crypto.subtle.digest('SHA-256', bytes));
     return [...hash.subarray(0, 6)].map((byte) => byte.toString(16).padStart(2, '0')).join('');
   }
-  // FNV-1a: pages that are not served securely have no other.
+  // FNV-1a, since insecure pages have no other hash.
   const hash = bytes.reduce((hash, byte) => Math.imul(hash ^ byte, 0x01000193) >>> 0, 0x811c9dc5);
   return hash.toString(16).padStart(8, '0');
 }

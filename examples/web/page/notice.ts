@@ -1,15 +1,15 @@
-// What the page says beside the conversation: errors until they are dismissed, and notes that go by themselves.
+// Messages beside the conversation: errors until they are dismissed, and notes that disappear.
 
 import { KingletError } from './kinglet/index.js';
 import { byId, iconButton, make, say, setText, show, textButton } from './dom.js';
 
-/** Something that can be done about what is said. */
+/** An action offered with a message. */
 export interface Offer {
   text: string;
   act: () => void;
 }
 
-/** Shows an error until it is dismissed, with what can be done about it, after what it prevented. */
+/** Shows an error until it is dismissed, with an action and with what it prevented. */
 export function complain(error: unknown, offer?: Offer, prevented = ''): void {
   if (error instanceof KingletError && error.code === 'aborted') return;
   setText('alert-text', prevented + (error instanceof Error ? error.message : String(error)));
@@ -24,16 +24,16 @@ export function complain(error: unknown, offer?: Offer, prevented = ''): void {
   show('alert', true);
 }
 
-/** Takes the error away. */
+/** Removes the error. */
 export function quiet(): void {
   show('alert', false);
 }
 
-/** How long a note stays, in milliseconds; one with an offer longer. */
+/** How long a note stays, in milliseconds; one with an action stays longer. */
 const STAYS = 5000;
 const STAYS_WITH_OFFER = 12_000;
 
-/** Shows a note for a while. `over` is called when it goes without its offer being taken. */
+/** Shows a note for a while. `over` is called when it disappears without its action being used. */
 export function note(text: string, offer?: Offer, over?: () => void): void {
   const element = make('div', 'toast', make('span', '', text));
   let timer = 0;
@@ -54,7 +54,7 @@ export function note(text: string, offer?: Offer, over?: () => void): void {
     clearTimeout(timer);
     timer = setTimeout(() => go(false), offer ? STAYS_WITH_OFFER : STAYS);
   };
-  // It doesn't go while somebody is about to use it.
+  // It stays while the pointer or the focus is on it.
   element.onpointerenter = element.onfocus = () => clearTimeout(timer);
   element.addEventListener('focusin', () => clearTimeout(timer));
   element.addEventListener('focusout', wait);

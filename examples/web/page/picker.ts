@@ -1,4 +1,5 @@
-// The panel where a model is chosen: one that comes with the page, from an address, from files, or one that is kept in the browser.
+// The panel for choosing a model: one that comes with the page, from an address, from files, or one stored in the
+// browser.
 
 import { storage } from './kinglet/index.js';
 import type { ModelSource } from './kinglet/index.js';
@@ -19,7 +20,7 @@ async function listStored(): Promise<void> {
     remove.ariaLabel = `Delete ${nameOf(url)}`;
     return make('li', '', name, use, remove);
   }));
-  if (stored.length === 0) list.replaceChildren(make('li', 'hint', 'Nothing yet: models that you load are kept here, and need no network then.'));
+  if (stored.length === 0) list.replaceChildren(make('li', 'hint', 'Nothing yet: models that you load are stored here and then need no network.'));
 }
 
 function choose(source: ModelSource, key: string): void {
@@ -43,7 +44,7 @@ export function openPicker(): void {
   byId('picker', HTMLDialogElement).showModal();
 }
 
-/** Closes a panel when what is beside it is tapped. */
+/** Closes a panel on a tap outside it. */
 export function closeOutside(dialog: HTMLDialogElement): void {
   dialog.addEventListener('pointerdown', (event) => {
     if (event.target === dialog) dialog.close();

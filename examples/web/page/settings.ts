@@ -1,4 +1,4 @@
-// What the person has chosen, kept between visits and the same in every tab: theme, backend, how answers are generated.
+// The user's settings, kept between visits and shared by all tabs: theme, backend, generation options.
 
 import type { ChatOptions } from './kinglet/index.js';
 import { byId } from './dom.js';
@@ -27,16 +27,16 @@ type Field = HTMLInputElement | HTMLSelectElement | HTMLTextAreaElement;
 function field(id: string): Field {
   const element = byId(id, HTMLElement);
   if (element instanceof HTMLInputElement || element instanceof HTMLSelectElement || element instanceof HTMLTextAreaElement) return element;
-  throw new Error(`#${id} is no field`);
+  throw new Error(`#${id} is not a field`);
 }
 
-/** What computes. */
+/** The backend. */
 export function backend(): 'auto' | 'cpu' | 'webgpu' {
   const { value } = field('backend');
   return value === 'cpu' || value === 'webgpu' ? value : 'auto';
 }
 
-/** How answers are generated. A field that is empty or says what can't be leaves it to the model. */
+/** Generation options. An empty or invalid field means the model's own setting. */
 export function chatOptions(): ChatOptions {
   const options: ChatOptions = {};
   for (const [id, name] of Object.entries(NUMBERS)) {
@@ -48,13 +48,13 @@ export function chatOptions(): ChatOptions {
   return options;
 }
 
-/** A text for each line; `\n` is a line's end, `\t` a tab. */
+/** One text per line; `\n` is a line break, `\t` a tab. */
 function stops(lines: string): string[] {
   const ESCAPES: Record<string, string> = { n: '\n', t: '\t', '\\': '\\' };
   return lines.split('\n').filter((line) => line !== '').map((line) => line.replace(/\\([nt\\])/g, (_, letter: string) => ESCAPES[letter] ?? ''));
 }
 
-/** What a conversation is told before its first message, if nothing else was said. */
+/** The default system prompt of conversations. */
 export function defaultSystem(): string {
   return stored('choice.system') ?? '';
 }
@@ -75,12 +75,12 @@ function store(key: string, value: string): void {
   }
 }
 
-/** Shows what the conversation is told. */
+/** Shows the system prompt of the conversation. */
 export function showSystem(text: string): void {
   field('system').value = text;
 }
 
-/** Brings back what was chosen, and keeps what will be. `onSystem` gets what the conversation is to be told. */
+/** Restores and stores settings. `onSystem` gets the system prompt. */
 export function setUpSettings(onSystem: (text: string) => void): void {
   const changed = () => {
     const given = Object.keys(NUMBERS).filter((id) => field(id).value !== '').length;
@@ -89,7 +89,7 @@ export function setUpSettings(onSystem: (text: string) => void): void {
       const element = field(id);
       const wrong = element.checkValidity() ? '' : element.validationMessage;
       element.ariaInvalid = String(wrong !== '');
-      byId(`${id}-wrong`, HTMLElement).textContent = wrong && `${wrong} The model's is used.`;
+      byId(`${id}-wrong`, HTMLElement).textContent = wrong && `${wrong} The model's own setting is used.`;
     }
   };
   for (const id of FIELDS) {
@@ -102,7 +102,7 @@ export function setUpSettings(onSystem: (text: string) => void): void {
       element.setAttribute('aria-describedby', wrong.id);
     }
     element.value = stored(`choice.${id}`) ?? element.value;
-    // While it is typed: what is below must not move when something else is clicked.
+    // While typing: the layout below must not move when something else is clicked.
     for (const event of ['input', 'change']) {
       element.addEventListener(event, () => {
         store(`choice.${id}`, element.value);
@@ -123,7 +123,7 @@ export function setUpSettings(onSystem: (text: string) => void): void {
     changed();
     byId('settings-title', HTMLElement).focus();
   };
-  // Chosen in another tab.
+  // Changed in another tab.
   addEventListener('storage', ({ key, newValue }) => {
     if (key === 'theme') applyTheme(newValue);
     const id = key?.startsWith('choice.') ? key.slice('choice.'.length) : '';

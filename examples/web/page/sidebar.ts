@@ -1,4 +1,4 @@
-// The list of conversations: opened, searched, named, deleted and had back, exported and imported. On a phone it is a drawer.
+// The list of conversations: open, search, rename, delete and restore, export and import. On a phone it is a drawer.
 
 import { byId, download, iconButton, make, say, setText, show } from './dom.js';
 import { engine } from './engine.js';
@@ -10,15 +10,15 @@ import { talk } from './talk.js';
 import { find } from './tree.js';
 import type { Conversation } from './tree.js';
 
-/** The one that is being named. */
+/** The conversation being renamed. */
 let naming = '';
-/** Where the list is beside the conversation. */
+/** Whether the list is next to the conversation. */
 const wide = matchMedia('(min-width: 50rem)');
 
-/** Shows the conversations that the search finds. */
+/** Shows the conversations that match the search. */
 export function listConversations(): void {
   const list = byId('list', HTMLElement);
-  // A name that is being typed is not taken away.
+  // Don't remove a name field in use.
   if (naming && list.querySelector('input')) return;
   const query = byId('search', HTMLInputElement).value.trim();
   const all = talk.conversations.list();
@@ -45,7 +45,7 @@ function row(item: Conversation, where: string): HTMLElement {
   if (item.id === talk.conversation.id) open.ariaCurrent = 'true';
   open.onclick = () => {
     drawer(false);
-    // On a phone the keyboard would come up.
+    // On a phone this would open the keyboard.
     void talk.open(item).then(() => wide.matches && byId('input', HTMLElement).focus());
   };
   const more = iconButton('more', `More for “${title}”`, 'more', (button) => openMenu(button, title, [
@@ -93,7 +93,7 @@ function rename(element: HTMLElement, item: Conversation): void {
 async function remove(item: Conversation): Promise<void> {
   const here = item.id === talk.conversation.id;
   try {
-    // What is being answered in it ends first, and is part of it.
+    // An answer in progress ends first, and is included.
     if (here) {
       talk.stop();
       await engine.busy;
@@ -112,7 +112,7 @@ async function remove(item: Conversation): Promise<void> {
     listConversations();
   };
   note(
-    `“${item.title || 'Untitled'}” is deleted.`,
+    `“${item.title || 'Untitled'}” was deleted.`,
     { text: 'Undo', act: () => void back().catch(complain) },
     () => void talk.conversations.purge(item.id).catch(complain),
   );
@@ -131,12 +131,12 @@ async function importFrom(files: readonly File[]): Promise<void> {
     }
   }
   if (!last) return;
-  note(count === 1 ? `“${last.title}” is imported.` : `${count} conversations are imported.`);
+  note(count === 1 ? `Imported “${last.title}”.` : `Imported ${count} conversations.`);
   drawer(false);
   await talk.open(last);
 }
 
-/** Shows or hides the conversations, where there is no room for them beside the others. */
+/** Shows or hides the list, if there is no room for it next to the conversation. */
 export function drawer(open: boolean): void {
   const button = byId('menu', HTMLElement);
   const was = button.ariaExpanded === 'true';
@@ -145,7 +145,7 @@ export function drawer(open: boolean): void {
   button.ariaExpanded = String(open);
   show('scrim', open);
   byId('main', HTMLElement).inert = open;
-  // To what has come, and back to where it came from.
+  // Focus what has appeared, and return the focus afterwards.
   if (open) byId('new', HTMLElement).focus();
   else button.focus();
 }

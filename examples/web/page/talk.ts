@@ -1,4 +1,4 @@
-// The conversation that is open: what is said in it, answered, reworded, and gone back to.
+// The open conversation: asking, answering, rewording, and switching branches.
 
 import { KingletError } from './kinglet/index.js';
 import type { ChatStream, Model, Session } from './kinglet/index.js';
@@ -13,7 +13,7 @@ import { chatOptions, defaultSystem, showSystem } from './settings.js';
 import { append, begin, branches, isDeleted, messages, path, pick, titleOf, upTo } from './tree.js';
 import type { Conversation, Turn } from './tree.js';
 
-/** An answer in the making. */
+/** An answer in progress. */
 interface Live {
   conversation: Conversation;
   parent: string;
@@ -23,28 +23,28 @@ interface Live {
 }
 
 class Talk {
-  /** Called when what is to be shown has changed. */
+  /** Called when the displayed state has changed. */
   onChange: () => void = () => undefined;
-  /** Makes an element for an answer that begins. */
+  /** Makes an element for an answer that starts. */
   newAnswer: (() => Shown) | undefined;
   conversations!: Conversations;
   conversation: Conversation = begin('');
   live: Live | undefined;
-  /** A question that is answered once a model is there. */
+  /** A question to answer once a model is loaded. */
   queued: string | undefined;
-  /** How many sessions are being brought to where their conversation is. */
+  /** Number of sessions that are being brought to their conversation's state. */
   #resuming = 0;
-  /** What waits for the person to say which model goes on. */
+  /** Called when the user has decided which model continues. */
   asking: (() => void) | undefined;
-  /** Whether another tab answers the conversation now. */
+  /** Whether another tab is answering the conversation now. */
   elsewhere = false;
-  /** A question that was given back to the field, as nothing answered it. */
+  /** A question without an answer that was put back into the field. */
   #returned: Turn | undefined;
-  /** Conversations that may go on with another model than the one that they were had with. */
+  /** Conversations that may continue with another model than before. */
   readonly #agreed = new Set<string>();
   #telling = 0;
 
-  /** The model that the branch which is shown was had with, if that is another one than runs or is being loaded. */
+  /** The model of the visible branch, if it differs from the running or loading one. */
   get otherModel(): string | undefined {
     const had = path(this.conversation).findLast(({ model }) => model)?.model ?? (this.conversation.turns.length > 0 ? this.conversation.model : '');
     const now = engine.loading?.key ?? engine.key;
@@ -52,7 +52,7 @@ class Talk {
     return had;
   }
 
-  /** Lets the conversation go on with the model that runs. */
+  /** Lets the conversation continue with the running model. */
   agree(): void {
     this.#agreed.add(`${this.conversation.id} ${engine.loading?.key ?? engine.key}`);
     const act = this.asking;
@@ -61,7 +61,7 @@ class Talk {
     act?.();
   }
 
-  /** Does what needs an answer: at once, or when the person has said which model is to give it. Gives whether it was at once. */
+  /** Runs what needs an answer: at once, or when the user has decided on the model. Returns whether it ran at once. */
   #whenAgreed(act: () => void): boolean {
     if (this.otherModel === undefined) {
       act();
@@ -74,7 +74,7 @@ class Talk {
     return false;
   }
 
-  /** Takes what is in the field for a message. */
+  /** Sends the text of the field. */
   send(): void {
     const input = byId('input', HTMLTextAreaElement);
     const text = input.value.trim();
@@ -86,7 +86,7 @@ class Talk {
     });
   }
 
-  /** Puts a question at the end of the branch that is shown, and has it answered. */
+  /** Appends a question to the visible branch and answers it. */
   ask(text: string): void {
     if (this.live) return;
     quiet();
@@ -97,19 +97,19 @@ class Talk {
     this.#returned = undefined;
     let turn: Turn;
     if (returned && conversation.turns.includes(returned)) {
-      // It was never answered: this is what it says now.
+      // It was never answered, so its text is replaced.
       if (returned.content !== text) Object.assign(returned, { content: text, at: Math.max(Date.now(), returned.at + 1) });
       if (!conversation.named && conversation.turns.length === 1) conversation.title = titleOf(conversation);
       pick(conversation, returned);
       turn = returned;
     } else {
-      // After a question without an answer comes another wording of it, not a second question.
+      // A question without an answer is reworded, not followed by a second question.
       turn = append(conversation, { parent: last?.role === 'user' ? last.parent : last?.id ?? '', role: 'user', content: text });
     }
     this.#asked(turn);
   }
 
-  /** A question in other words: a branch beside it. Gives whether it is asked now. */
+  /** Rewords a question in a new branch. Returns whether it is asked now. */
   reword(turn: Turn, text: string): boolean {
     if (this.live) return false;
     return this.#whenAgreed(() => {
@@ -120,17 +120,17 @@ class Talk {
   #asked(turn: Turn): void {
     const { conversation } = this;
     conversation.changed = Date.now();
-    // Deleted in another tab, it is wanted here.
+    // Deleted in another tab but used here: restore it.
     if (isDeleted(conversation)) conversation.restored = Date.now();
     rememberOpen(conversation.id);
-    // What was typed outlives the page, whatever becomes of the answer.
+    // What was typed outlives the page, whatever happens to the answer.
     journal.asked(conversation, turn);
     conversation.model ||= engine.key;
     void this.conversations.keep(conversation).catch(complain);
     void this.answer(turn.id);
   }
 
-  /** What a model wrote, changed by the person: a branch beside it. */
+  /** Stores the user's edit of a model's message in a new branch. */
   correct(turn: Turn, text: string): boolean {
     if (this.live) return false;
     const { id: _id, at: _at, ended: _ended, ...rest } = turn;
@@ -139,7 +139,7 @@ class Talk {
     return true;
   }
 
-  /** Another answer beside this one. */
+  /** Generates another answer in a new branch. */
   regenerate(turn: Turn): void {
     if (this.live) return;
     this.#whenAgreed(() => void this.answer(turn.parent));
@@ -150,7 +150,7 @@ class Talk {
     this.#whenAgreed(() => void this.answer(turn.id));
   }
 
-  /** Goes over to a branch. */
+  /** Switches to a branch. */
   go(turn: Turn): void {
     if (this.live) return;
     pick(this.conversation, turn);
@@ -167,7 +167,7 @@ class Talk {
     this.live?.stream?.stop();
   }
 
-  /** Has the model answer message `parent`, or remembers to. */
+  /** Lets the model answer message `parent`, now or once it is loaded. */
   async answer(parent: string): Promise<void> {
     if (this.live) return;
     if (!engine.ready || engine.loading || !engine.session) {
@@ -232,7 +232,7 @@ class Talk {
       say(`Answer: ${ended.text}`);
       await Promise.all([this.#keep(conversation, session), report(ended)]);
     } catch (error) {
-      // What was said is not lost with the worker; the state is that after the last answer, or computed anew.
+      // Text is not lost with the worker; the state is that after the last answer, or is computed again.
       if (text) add(text, 'failed');
       conversation.model = model;
       await this.conversations.keep(conversation).catch(complain);
@@ -240,7 +240,7 @@ class Talk {
     }
   }
 
-  /** Keeps the conversation and its state. */
+  /** Stores the conversation and its state. */
   async #keep(conversation: Conversation, session: Session): Promise<void> {
     try {
       conversation.model = engine.key;
@@ -255,7 +255,7 @@ class Talk {
       await this.conversations.keep(conversation, states);
     } catch (error) {
       if (error instanceof DOMException && error.name === 'QuotaExceededError') {
-        complain("The browser's storage is full: this conversation will be gone after a reload. Models that are kept can be deleted under Model.");
+        complain("The browser's storage is full: this conversation will be lost on reload. You can delete stored models under Model.");
       } else complain(error);
     }
   }
@@ -281,36 +281,36 @@ class Talk {
     await this.resume().catch(complain);
     this.onChange();
     void report();
-    // What was asked while the session was on its way.
+    // A question asked while the session was being prepared.
     if (this.conversation === chosen && engine.ready && !engine.loading) this.goOn();
   }
 
-  /** A new conversation; it is kept once something is said. */
+  /** Starts a new conversation; it is stored once something is said. */
   fresh(): Conversation {
     return begin('', defaultSystem());
   }
 
-  /** Gives back a question whose answer never came, as when the page went away: it can be asked again. */
+  /** Puts back a question whose answer never came, for example because the page was closed. */
   #giveBack(): void {
     const { conversation } = this;
     const last = path(conversation).at(-1);
     const input = byId('input', HTMLTextAreaElement);
     if (last?.role !== 'user' || this.elsewhere) return;
-    // What else is being written stays: then the question stays where it is, and can be answered there.
+    // Keep a draft in the field: then the question stays in place and can be answered there.
     if (input.value.trim() && input.value.trim() !== last.content) return;
     input.value = last.content;
     conversation.picked[last.parent] = '';
     this.#returned = last;
   }
 
-  /** The question that was given back is shown where it was asked. */
+  /** Shows a question that was put back where it was asked. */
   #takeBack(): void {
     const returned = this.#returned;
     this.#returned = undefined;
     if (returned && this.conversation.picked[returned.parent] === '') this.conversation.picked[returned.parent] = returned.id;
   }
 
-  /** Looks whether another tab answers this conversation; when it no longer does, what it has written is shown. */
+  /** Checks whether another tab is answering this conversation; when it stops, shows the result. */
   async #lookElsewhere(): Promise<void> {
     const { conversation } = this;
     this.elsewhere = !this.live && await this.conversations.answered(conversation.id, () => {
@@ -319,7 +319,7 @@ class Talk {
     });
   }
 
-  /** Another tab has changed a conversation. */
+  /** Handles a conversation changed by another tab. */
   async changedElsewhere(changed: Conversation): Promise<void> {
     if (changed.id !== this.conversation.id) return this.onChange();
     if (this.conversations.get(changed.id) === undefined) {
@@ -344,12 +344,12 @@ class Talk {
     await this.open(conversation);
   }
 
-  /** Whether a model or a session is on its way. */
+  /** Whether a model or a session is being loaded. */
   get waits(): boolean {
     return engine.loading !== undefined || this.#resuming > 0;
   }
 
-  /** Brings the session to where the conversation is, from what was kept of it. */
+  /** Brings the session to the conversation's state, from what was stored. */
   async resume(): Promise<void> {
     if (!engine.model) return;
     this.#resuming += 1;
@@ -368,14 +368,14 @@ class Talk {
     this.onChange();
     try {
       if (state === engine.key) {
-        // What was before the last answer is there for another one.
+        // Restore the state before the last answer, for another one.
         const prompt = await this.conversations.state(id, 'before');
         if (prompt) await (await model.restoreSession(prompt)).dispose();
         const end = await this.conversations.state(id, 'end');
         if (end) session = await model.restoreSession(end);
       }
     } catch (error) {
-      // Another version of the model: the messages are there, the state is computed anew.
+      // Another version of the model: the messages are kept, the state is computed again.
       if (!(error instanceof KingletError) || error.code !== 'saved-state') throw error;
     } finally {
       await before?.dispose().catch(() => undefined);
@@ -384,7 +384,7 @@ class Talk {
     }
   }
 
-  /** A model has been loaded: what waited for it goes on. */
+  /** A model has been loaded: pending work continues. */
   goOn(): void {
     const { queued, asking } = this;
     this.queued = undefined;
@@ -395,7 +395,7 @@ class Talk {
     }
   }
 
-  /** Sets what the model is told before the first message. It is kept when no more is typed. */
+  /** Sets the system prompt. It is stored when typing stops. */
   tell(system: string): void {
     const { conversation } = this;
     conversation.system = system;
@@ -406,7 +406,7 @@ class Talk {
     }, 300);
   }
 
-  /** Loads the model that the conversation was had with. */
+  /** Loads the model of the conversation. */
   async loadOther(): Promise<void> {
     const other = this.otherModel;
     if (other && !isLocal(other) && URL.canParse(other)) await engine.load(other, other);
@@ -415,7 +415,7 @@ class Talk {
 
 export const talk = new Talk();
 
-/** The statistics while an answer is written: a few times a second. */
+/** Updates the statistics during an answer, a few times a second. */
 function meter(): () => void {
   const begun = performance.now();
   let [count, told] = [0, begun];
@@ -428,13 +428,13 @@ function meter(): () => void {
   };
 }
 
-/** A tab that is loaded again shows the same conversation, and a new one what was open last. */
+/** A reloaded tab shows the same conversation, and a new one the last opened. */
 function rememberOpen(id: string): void {
   for (const storage of ['sessionStorage', 'localStorage'] as const) {
     try {
       globalThis[storage].setItem('conversation', id);
     } catch {
-      // Then it is to be found in the list.
+      // Then it is still in the list.
     }
   }
 }

@@ -1,47 +1,47 @@
-// A conversation is a tree of messages: another answer to a question, or another wording of it, is a branch beside the first. What is
-// here knows neither page nor storage.
+// A conversation is a tree of messages: another answer to a question, or another wording of it, is a branch next to the
+// first. This module knows neither the page nor the storage.
 
 import type { Message } from './kinglet/types.js';
 
-/** A message in its place. Once written it stays as it is; only a question that was never answered may be reworded. */
+/** A message and its position. Messages never change, except that an unanswered question may be reworded. */
 export interface Turn {
   id: string;
-  /** The message that it follows; empty for the first. */
+  /** Id of the message it follows; empty for the first. */
   parent: string;
   role: string;
   content: string;
   /** When it was written, in milliseconds since 1970. */
   at: number;
-  /** Which model wrote it. */
+  /** Key of the model that wrote it. */
   model?: string;
   /** How it ended, if not by itself: a reason of `Answer`. */
   ended?: string;
-  /** A person has changed what the model wrote. */
+  /** Whether the user edited the model's text. */
   edited?: boolean;
 }
 
-/** A conversation as it is kept, and as it is exported. */
+/** A conversation in its stored and exported form. */
 export interface Conversation {
   version: 2;
   id: string;
   title: string;
-  /** When a person named it; 0 for a title that was taken from the first question. */
+  /** When the user renamed it; 0 for a title taken from the first question. */
   named: number;
   changed: number;
-  /** The model that it was last had with. */
+  /** Key of its last model. */
   model: string;
-  /** The model whose state is kept with it. */
+  /** Key of the model whose state is stored with it. */
   state?: string;
-  /** What the model is told before the first message. */
+  /** The system prompt. */
   system: string;
   systemAt: number;
   turns: Turn[];
-  /** The branch that was chosen after each message; empty: none of them. Where nothing was, the last one counts. */
+  /** The branch chosen after each message; empty: none. Without a choice the last branch is used. */
   picked: Record<string, string>;
   pickedAt: number;
-  /** When it was deleted: it can be had back for a while. */
+  /** When it was deleted; it can be restored for a while. */
   deleted?: number;
-  /** When it was had back. */
+  /** When it was restored. */
   restored?: number;
 }
 
@@ -55,12 +55,12 @@ export function begin(model: string, system = ''): Conversation {
   };
 }
 
-/** What follows a message: the branches, the oldest first. */
+/** The branches after a message, the oldest first. */
 export function branches(conversation: Conversation, parent: string): Turn[] {
   return conversation.turns.filter((turn) => turn.parent === parent).sort((a, b) => a.at - b.at || (a.id < b.id ? -1 : 1));
 }
 
-/** The messages that are shown: along the branches that were chosen. */
+/** The visible messages, along the chosen branches. */
 export function path(conversation: Conversation): Turn[] {
   const found: Turn[] = [];
   const following = new Map<string, Turn[]>();
@@ -80,7 +80,7 @@ export function path(conversation: Conversation): Turn[] {
   return found;
 }
 
-/** The messages before a place, from the first one on. */
+/** The messages up to a position, from the first one. */
 export function upTo(conversation: Conversation, id: string): Turn[] {
   const byId = new Map(conversation.turns.map((turn) => [turn.id, turn]));
   const found: Turn[] = [];
@@ -88,15 +88,15 @@ export function upTo(conversation: Conversation, id: string): Turn[] {
   return found;
 }
 
-/** Goes over to a branch. */
+/** Switches to a branch. */
 export function pick(conversation: Conversation, { id, parent }: Pick<Turn, 'id' | 'parent'>): void {
   conversation.picked[parent] = id;
   conversation.pickedAt = Date.now();
 }
 
-/** Puts a message after another one, and goes over to it. */
+/** Appends a message to another one, and switches to it. */
 export function append(conversation: Conversation, turn: Omit<Turn, 'id' | 'at'>): Turn {
-  // In one millisecond too, they stay in order.
+  // Keeps the order within one millisecond too.
   const last = Math.max(0, ...branches(conversation, turn.parent).map(({ at }) => at));
   const added = { id: newId(), at: Math.max(Date.now(), last + 1), ...turn };
   conversation.turns.push(added);
@@ -111,7 +111,7 @@ export function titleOf(conversation: Conversation): string {
   return [...first].slice(0, 60).join('');
 }
 
-/** What a model is given for an answer after `turns`. */
+/** The messages for an answer after `turns`. */
 export function messages(conversation: Conversation, turns: readonly Turn[]): Message[] {
   const said = turns.map(({ role, content }) => ({ role, content }));
   return conversation.system.trim() ? [{ role: 'system', content: conversation.system.trim() }, ...said] : said;
@@ -121,7 +121,7 @@ export function isDeleted({ deleted = 0, restored = 0 }: Conversation): boolean 
   return deleted > restored;
 }
 
-/** What two pages know of one conversation: every message of both, and of all else what is newer. */
+/** Merges two versions of a conversation: every message of both, and the newer of everything else. */
 export function merge(a: Conversation, b: Conversation): Conversation {
   const turns = new Map(a.turns.map((turn) => [turn.id, turn]));
   for (const turn of b.turns) {
@@ -152,7 +152,7 @@ export function merge(a: Conversation, b: Conversation): Conversation {
   return merged;
 }
 
-/** Where the words of a search stand in a conversation, with some of what is around; nothing if they don't. */
+/** The place of a search's words in a conversation, with some context; empty if they don't occur. */
 export function find(conversation: Conversation, query: string): string | undefined {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   if (words.length === 0) return '';

@@ -1,4 +1,4 @@
-// What the tests share: a browser, a page, and calls of the package in it.
+// Shared by the tests: a browser, a page, and calls of the package in it.
 
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -6,12 +6,12 @@ import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
 const FLAGS = ['--no-sandbox', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
-/** WebGPU played by the processor: right, and slow. */
+/** WebGPU emulated by the CPU: correct, but slow. */
 const SOFTWARE = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--enable-features=Vulkan,WebGPU', '--use-vulkan=swiftshader'];
 
 const executablePath = process.env.CHROMIUM ?? ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync);
 
-/** A browser with an empty profile. `webgpu: false` is one that has none. */
+/** A browser with an empty profile; `webgpu: false`: without WebGPU. */
 export async function browser({ webgpu = false, ...options } = {}) {
   const profile = mkdtempSync(join(tmpdir(), 'kinglet-web-'));
   const args = [...FLAGS, ...(webgpu ? SOFTWARE : ['--disable-features=WebGPU'])];
@@ -25,13 +25,13 @@ export async function browser({ webgpu = false, ...options } = {}) {
   };
 }
 
-/** A picture for people to look at, in a folder that git ignores. */
+/** Saves a screenshot to look at, in a folder that git ignores. */
 export async function picture(page, name) {
   mkdirSync('artifacts', { recursive: true });
   await page.screenshot({ path: join('artifacts', `${name}.png`) });
 }
 
-/** A page of the server that shows nothing, to call the package in. */
+/** An empty page of the server, to call the package in. */
 export async function blank(context, url) {
   const page = await context.newPage();
   await page.goto(`${url}style.css`);
@@ -45,7 +45,7 @@ export async function blank(context, url) {
   return page;
 }
 
-/** Waits until the page can be written to. */
+/** Waits until the page accepts input. */
 export async function ready(page, timeout = 60_000) {
   await page.waitForSelector('body[data-state=ready]', { timeout });
 }

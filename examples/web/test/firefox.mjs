@@ -1,5 +1,5 @@
-// The package in headless Firefox, over Marionette: `npm run test:firefox`, after the build. FIREFOX names the browser; a software adapter for
-// WebGPU is whatever Vulkan finds (VK_ICD_FILENAMES).
+// Tests the package in headless Firefox, over Marionette: `npm run test:firefox`, after the build. FIREFOX names the browser; WebGPU uses the
+// (software) adapter that Vulkan finds (VK_ICD_FILENAMES).
 
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -12,7 +12,7 @@ import { nativeContinuation } from './help.mjs';
 import { serve } from './serve.mjs';
 
 const PORT = 2829;
-/** WebGPU is on by default on other systems, and here only for who asks. */
+/** WebGPU is on by default on other systems; here it must be enabled. */
 const PREFERENCES = {
   'dom.webgpu.enabled': true, 'gfx.webgpu.ignore-blocklist': true, 'dom.webgpu.allow-in-parent': true, 'marionette.port': PORT,
   'datareporting.policy.dataSubmissionEnabled': false, 'browser.shell.checkDefaultBrowser': false,
@@ -56,7 +56,7 @@ async function marionette() {
   };
 }
 
-test('Firefox gives the native tokens: on the processor, with threads, with WebGPU', { timeout: 240_000 }, async () => {
+test('Firefox gives the native tokens: on the CPU, with threads, with WebGPU', { timeout: 240_000 }, async () => {
   assert.ok(executable, 'there is no Firefox: FIREFOX can name one');
   const own = await serve('dist', { isolated: true });
   const profile = mkdtempSync(join(tmpdir(), 'kinglet-firefox-'));

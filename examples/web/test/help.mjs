@@ -1,4 +1,4 @@
-// What the tests have in common: a server, models, the native program's tokens, calls of the package.
+// Shared by the tests: a server, models, the native program's tokens, calls of the package.
 
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -12,14 +12,14 @@ import { serve } from './serve.mjs';
 process.chdir(join(dirname(fileURLToPath(import.meta.url)), '..'));
 /** The native program. */
 export const native = process.env.KINGLET ?? resolve('../../target/release/kinglet');
-/** The folders of the demo models, which no test changes. */
+/** The folders of the demo models, which tests don't modify. */
 const DEMO = '../../models/demo/';
 export const ASK = 'Tell me a story about a dog who finds a boat.';
 export const server = await serve('dist');
 
 const known = new Map();
 
-/** The last event of the native program: what it answered. Each answer of a demo model is asked for once. */
+/** The last event of the native program, with its answer. Answers of demo models are cached. */
 export function nativeDone(args, input = '') {
   const key = JSON.stringify([args, input]);
   let done = known.get(key);
@@ -31,16 +31,16 @@ export function nativeDone(args, input = '') {
   return done;
 }
 
-/** Greedy tokens of the native program. */
+/** The native program's greedy tokens. */
 export function nativeTokens(model, most) {
   const args = ['chat', '--model', `${DEMO}${model}`, '--backend', 'cpu', '--temperature', '0', '--max-tokens', String(most), '--json'];
   return nativeDone(args, `${ASK}\n`).ids;
 }
 
-/** Tests that wait for a graphics card, and the others. */
+/** Tests that wait for a GPU, and the others. */
 const lanes = { 'with WebGPU': [], 'without WebGPU': [] };
 
-/** A test with a browser of its own. With `threads` it is skipped where the package was built without them. `runLanes` runs it. */
+/** A test with its own browser. With `threads` it is skipped if the package was built without threads. `runLanes` runs it. */
 export function inBrowser(name, options, body) {
   const wanted = process.argv.slice(2);
   if (wanted.length > 0 && !wanted.some((part) => name.includes(part))) return;
@@ -56,7 +56,7 @@ export function inBrowser(name, options, body) {
   }));
 }
 
-/** Runs all tests in browsers. A card that the processor plays compiles kernels in one thread: the tests without one run beside those with it. */
+/** Runs all browser tests. An emulated GPU compiles kernels in one thread, so tests without WebGPU run in parallel to those with it. */
 export function runLanes() {
   describe('in Chromium', { concurrency: 2 }, () => {
     for (const [name, tests] of Object.entries(lanes)) describe(name, { concurrency: 1 }, () => tests.forEach((run) => run()));
@@ -68,7 +68,7 @@ export function nativeContinuation(model, prompt, most) {
   return nativeGreedy(`${DEMO}${model}`, prompt, most);
 }
 
-/** The same of a model in any folder. */
+/** The same for a model in any folder. */
 export function nativeGreedy(folder, prompt, most) {
   const args = ['generate', '--model', folder, '--backend', 'cpu', '--activations', 'f32', '--greedy', '--max-tokens', String(most), '--json', '--prompt', prompt];
   return nativeDone(args).ids;
@@ -79,7 +79,7 @@ export function quantize(model, folder) {
   execFileSync(native, ['quantize', '--model', `${DEMO}${model}`, '--bits', '4', '--force', '--out', folder], { stdio: 'pipe' });
 }
 
-/** Has the worker of the page keep its WebGPU device as `grabbed`, so that a test can destroy it. */
+/** Makes the page's worker keep its WebGPU device as `grabbed`, so that a test can destroy it. */
 export function grabDevice(_, response, path) {
   if (path !== '/kinglet/worker.js') return false;
   const grab = `const request = GPUAdapter.prototype.requestDevice;
@@ -88,7 +88,7 @@ export function grabDevice(_, response, path) {
   return true;
 }
 
-/** A copy of a demo model that can be broken, served for as long as the test runs. */
+/** A copy of a demo model that the test may damage, served while the test runs. */
 export async function withModel(options, body) {
   const folder = mkdtempSync(join(tmpdir(), 'kinglet-model-'));
   cpSync('dist/models/xlstm', folder, { recursive: true });
@@ -103,7 +103,7 @@ export async function withModel(options, body) {
   }
 }
 
-/** Loads a model in the page; gives what is known of it, or the error's code and message. */
+/** Loads a model in the page. Returns what is known about it, or the error's code and message. */
 export function load(page, url, options = {}) {
   return page.evaluate(async ({ url, options }) => {
     const phases = {};

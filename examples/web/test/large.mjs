@@ -1,4 +1,4 @@
-// Makes a checkpoint of hundreds of megabytes that says what the demo model says: its vocabulary is longer by tokens that never win.
+// Makes a checkpoint of hundreds of megabytes that answers like the demo model: its vocabulary has additional tokens that are never chosen.
 
 import { closeSync, copyFileSync, openSync, readFileSync, readdirSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
@@ -6,7 +6,7 @@ import { join } from 'node:path';
 /** Tensors with a row for each token. */
 const LONGER = ['backbone.embeddings.weight', 'lm_head.weight'];
 
-/** Writes the xLSTM of `from` with `vocab` tokens into `to`, a folder that is there. Gives the bytes of its weights. */
+/** Writes the xLSTM of `from` with `vocab` tokens into the existing folder `to`. Returns the size of its weights in bytes. */
 export function enlarge(from, to, vocab) {
   for (const name of readdirSync(from)) if (!/^(config\.json|model\.safetensors)$/.test(name)) copyFileSync(join(from, name), join(to, name));
   const config = JSON.parse(readFileSync(join(from, 'config.json'), 'utf8'));
@@ -23,7 +23,7 @@ export function enlarge(from, to, vocab) {
     const added = LONGER.includes(name) ? vocab - shape[0] : 0;
     header[name] = { dtype, shape: [shape[0] + added, ...shape.slice(1)], data_offsets: [offset, offset + bytes.length + added * row] };
     offset += bytes.length + added * row;
-    // As probable as the padding, which a trained model never says.
+    // As probable as the padding, which a trained model never generates.
     pieces.push({ bytes, row: bytes.subarray(0, row), added });
   }
   let text = JSON.stringify(header);

@@ -1,4 +1,4 @@
-// Further tests: quantized models, models larger than the memory that may be taken, and a page whose device is lost.
+// Further tests: quantized models, models larger than the memory limit, and a page whose device is lost.
 
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -9,7 +9,7 @@ import { enlarge } from './large.mjs';
 import { grabDevice, inBrowser, load, nativeContinuation, nativeGreedy, quantize } from './help.mjs';
 import { serve } from './serve.mjs';
 
-/** A server of the package and, under `model/`, of what `make` puts there. */
+/** Serves the package and, under `model/`, what `make` puts there. */
 async function withMade(make, body) {
   const folder = mkdtempSync(join(tmpdir(), 'kinglet-made-'));
   cpSync('dist/kinglet', join(folder, 'kinglet'), { recursive: true });
@@ -34,7 +34,7 @@ function greedy(page, maxTokens) {
   }, maxTokens);
 }
 
-inBrowser('models in 4 bits give the native tokens, on the processor and with WebGPU', { webgpu: true }, async (context) => {
+inBrowser('4-bit models give the native tokens, on the CPU and with WebGPU', { webgpu: true }, async (context) => {
   await withMade((folder) => (rmSync(folder, { recursive: true }), quantize('hybrid', folder)), async (url, folder) => {
     const page = await blank(context, url);
     for (const [backend, most] of [['cpu', 40], ['webgpu', 3]]) {
@@ -46,7 +46,7 @@ inBrowser('models in 4 bits give the native tokens, on the processor and with We
   });
 });
 
-inBrowser('a model of 400 MB passes through less than 256 MB of memory', { webgpu: true }, async (context) => {
+inBrowser('a model of 400 MB is loaded with less than 256 MB of memory', { webgpu: true }, async (context) => {
   const vocab = 520_000;
   await withMade((folder) => enlarge('dist/models/xlstm', folder, vocab), async (url, _, bytes) => {
     assert.ok(bytes > 390e6, `${bytes} bytes`);
@@ -55,12 +55,12 @@ inBrowser('a model of 400 MB passes through less than 256 MB of memory', { webgp
     assert.equal(info.backend, 'webgpu', info.message);
     const { ids, wasmBytes } = await greedy(page, 2);
     assert.deepEqual(ids, nativeContinuation('xlstm', 'Once upon', 2));
-    // Memory of a module never shrinks: this is its peak.
+    // A module's memory never shrinks: this is its peak.
     assert.ok(wasmBytes < 256e6, `${wasmBytes} bytes of memory for ${bytes} of weights`);
   });
 });
 
-inBrowser('the page goes on after its device was lost', { webgpu: true }, async (context) => {
+inBrowser('the page stays usable after its device was lost', { webgpu: true }, async (context) => {
   const own = await serve('dist', { tamper: grabDevice });
   try {
     const page = await context.newPage();
@@ -91,7 +91,7 @@ inBrowser('the page goes on after its device was lost', { webgpu: true }, async 
     await send('Go on.');
     await page.workers()[0].evaluate(() => self.grabbed.destroy());
     await page.waitForSelector('#alert:not([hidden])');
-    await page.waitForFunction(() => document.getElementById('alert-text').textContent.includes('loaded again'), null, { timeout: 120_000 });
+    await page.waitForFunction(() => document.getElementById('alert-text').textContent.includes('was reloaded'), null, { timeout: 120_000 });
     await ready(page, 120_000);
     await picture(page, 'device-lost');
     assert.deepEqual((await said()).slice(0, 2), before, 'what was said is still there');

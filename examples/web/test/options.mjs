@@ -1,4 +1,4 @@
-// How answers are generated, and what small files beside a model say: each as the native program does it.
+// Options of generation, and a model's small files: everything must work like in the native program.
 
 import { execFileSync } from 'node:child_process';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -8,10 +8,10 @@ import { blank } from './browser.mjs';
 import { ASK, chat, inBrowser, load, native, nativeDone, server, withModel } from './help.mjs';
 import { FILES } from './people.mjs';
 
-/** How the native program names options. */
+/** The native program's names for options. */
 const FLAGS = { maxTokens: 'max-tokens', speculate: 'draft-tokens' };
 
-/** What the native program answers with the same options. */
+/** The native program's answer with the same options. */
 function nativeAnswer(folder, options) {
   const flags = Object.entries(options).flatMap(([name, value]) => {
     const flag = FLAGS[name] ?? name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
@@ -32,7 +32,7 @@ async function answer(page, options) {
   return [{ ids, text, reason }, speculation];
 }
 
-inBrowser('every way of drawing and of ending gives the native answer', {}, async (context) => {
+inBrowser('every way of sampling and of ending an answer gives the native answer', {}, async (context) => {
   const page = await blank(context, server.url);
   await load(page, '/models/xlstm/');
   const drawn = { temperature: 1, topK: 0, topP: 1, seed: 7, maxTokens: 20 };
@@ -51,7 +51,7 @@ inBrowser('every way of drawing and of ending gives the native answer', {}, asyn
     [greedy, { presencePenalty: 3 }],
     [greedy, { frequencyPenalty: 3 }],
     [greedy, { stop: ['no such text', ' upon a'] }],
-    // The whole of it ends by itself.
+    // The complete answer ends by itself.
     [whole],
     [whole, { dryMultiplier: 5 }],
     [whole, { ignoreEos: true }],
@@ -65,7 +65,7 @@ inBrowser('every way of drawing and of ending gives the native answer', {}, asyn
   }
 });
 
-inBrowser('guesses change nothing but the number of steps', {}, async (context) => {
+inBrowser('drafts only change the number of steps', {}, async (context) => {
   const page = await blank(context, server.url);
   await load(page, '/models/hybrid/');
   const repeat = (options) => page.evaluate(async (options) => {
@@ -97,7 +97,7 @@ inBrowser('an answer ends where generation_config.json says, or when the context
     for (const options of [{ ...greedy, ignoreEos: true }, { ...greedy, stop: [' time'] }]) {
       assert.deepEqual((await answer(page, options))[0], nativeAnswer(folder, options), JSON.stringify(options));
     }
-    // The context counts what the native program counts.
+    // The context is counted like in the native program.
     writeFileSync(path, JSON.stringify(config));
     await page.evaluate(() => (globalThis.session = undefined));
     await load(page, url, { cache: 'off', contextLimit: 40 });
@@ -107,7 +107,7 @@ inBrowser('an answer ends where generation_config.json says, or when the context
   });
 });
 
-/** Takes from a model's `tokenizer.json` all special tokens but the first, and gives them. */
+/** Removes all special tokens but the first from a model's `tokenizer.json`, and returns them. */
 function takeSpecial(folder) {
   const path = join(folder, 'tokenizer.json');
   const tokenizer = JSON.parse(readFileSync(path, 'utf8'));
@@ -119,19 +119,19 @@ function takeSpecial(folder) {
   return others;
 }
 
-/** What the native program makes of the question. */
+/** The native program's prompt for the question. */
 function nativePrompt(model) {
   return JSON.parse(execFileSync(native, ['tokenize', '--model', `../../models/demo/${model}`, '--chat', '--json', ASK], { encoding: 'utf8' })).ids;
 }
 
-/** What the page makes of the question. */
+/** The page's prompt for the question. */
 async function prompt(page, options) {
   await page.evaluate(() => (globalThis.session = undefined));
   const { promptTokens } = await chat(page, 1, options);
   return await page.evaluate(async (length) => [...(await session.tokens())].slice(0, length), promptTokens);
 }
 
-inBrowser('special tokens may stand beside tokenizer.json', {}, async (context) => {
+inBrowser('special tokens may be in files next to tokenizer.json', {}, async (context) => {
   await withModel({}, async (url, folder) => {
     const special = takeSpecial(folder);
     assert.equal(special.length, 4);
@@ -155,7 +155,7 @@ inBrowser('special tokens may stand beside tokenizer.json', {}, async (context) 
 const RAG = 'rag.jinja';
 const TEMPLATE = "{{ 'Read this. ' ~ messages[0].content }}";
 
-inBrowser('templates in a folder of their own come along from folders and from the hub', {}, async (context) => {
+inBrowser('templates in a separate folder are loaded from folders and from the hub', {}, async (context) => {
   const page = await blank(context, server.url);
   const expected = nativePrompt('xlstm');
   const named = async (source) => {
@@ -170,7 +170,7 @@ inBrowser('templates in a folder of their own come along from folders and from t
     assert.deepEqual(await prompt(page), expected, 'the usual one is the usual one');
     await page.evaluate(() => model.dispose());
   };
-  // Files of a folder, as a field for folders gives them, with others further down that are not the model's.
+  // Files of a folder, as an input for folders provides them, with others in subfolders that don't belong to the model.
   await page.evaluate(async ({ names, template, rag }) => {
     const at = (path, contents) =>
       Object.defineProperty(new File([contents], path.split('/').at(-1)), 'webkitRelativePath', { value: path });

@@ -1,4 +1,4 @@
-// The page as people use it, on a wide screen and on a phone, in light and dark. Its pictures are kept in `artifacts/`.
+// The page as people use it, on a wide screen and on a phone, in light and dark mode. Screenshots are saved to `artifacts/`.
 
 import { readFileSync } from 'node:fs';
 import assert from 'node:assert/strict';
@@ -10,13 +10,13 @@ import { serve } from './serve.mjs';
 inBrowser('page: answers, edits and branches', { viewport: WIDE }, async (context) => {
   const page = await chatting(context, { choices: { temperature: '1', seed: '1', 'max-tokens': '24' } });
   await pictures(page, 'welcome');
-  // An example asks at once.
+  // Clicking an example asks it at once.
   await page.click('.example');
   await answered(page, 1);
   await ask(page, 'And then?');
   const first = await said(page);
   assert.equal(first.length, 4);
-  // Another answer to the first question: what came after the old one is a branch.
+  // Another answer to the first question: the old one and what followed it become a branch.
   await set(page, 'seed', '5');
   await page.click('article.assistant .regenerate >> nth=0');
   await answered(page, 1);
@@ -31,7 +31,7 @@ inBrowser('page: answers, edits and branches', { viewport: WIDE }, async (contex
   await page.click('.branches .after');
   assert.deepEqual(await said(page), other);
   await page.click('.branches .before');
-  // A question in other words, by keyboard.
+  // Edit a question, by keyboard.
   await page.locator('article.user .edit').nth(1).focus();
   await page.keyboard.press('Enter');
   assert.equal(await page.inputValue('.editor textarea'), 'And then?');
@@ -47,7 +47,7 @@ inBrowser('page: answers, edits and branches', { viewport: WIDE }, async (contex
   await shows(page, 'article.user:nth-of-type(3) .text', 'cat');
   assert.equal((await said(page)).length, 4);
   assert.deepEqual(await page.locator('.branches .place').allTextContents(), ['1 / 2', '2 / 2']);
-  // What the model wrote can be put right; the model is not asked.
+  // The model's answer can be edited, without asking the model again.
   await page.locator('article.assistant .edit').nth(1).click();
   await page.fill('.editor textarea', 'It said **meow**.');
   await page.click('.editor .primary');
@@ -56,7 +56,7 @@ inBrowser('page: answers, edits and branches', { viewport: WIDE }, async (contex
   await ask(page, 'Why?');
   assert.equal(await page.locator('article').count(), 6);
   await pictures(page, 'branches');
-  // All of it is there after the page was loaded again.
+  // Everything is still there after a reload.
   const before = await said(page);
   await page.reload();
   await ready(page);
@@ -114,7 +114,7 @@ inBrowser('page: Markdown is shown safely, and its code copied', { viewport: WID
   await page.click('article.assistant .copy');
   await shows(page, 'article.assistant .copy .tip', 'Copied');
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), MARKDOWN);
-  // Piece by piece it becomes the same, and what is finished stays the same elements.
+  // Rendered piece by piece, the result is the same, and finished elements aren't replaced.
   const grown = await page.evaluate(async (text) => {
     const { Markdown } = await import('/markdown.js');
     const [element, whole] = [document.createElement('div'), document.createElement('div')];
@@ -132,13 +132,13 @@ inBrowser('page: Markdown is shown safely, and its code copied', { viewport: WID
   assert.deepEqual(page.errors, []);
 });
 
-inBrowser('page: conversations are found, named, exported, imported, deleted and had back', { viewport: WIDE, acceptDownloads: true }, async (context) => {
+inBrowser('page: conversations are found, named, exported, imported, deleted and restored', { viewport: WIDE, acceptDownloads: true }, async (context) => {
   const page = await chatting(context);
   await ask(page, 'Tell me about a boat.');
   await fresh(page);
   await ask(page, 'Tell me about a <i>kitten</i>.');
   assert.deepEqual(await titles(page), ['Tell me about a <i>kitten</i>.', 'Tell me about a boat.']);
-  // Named.
+  // Naming.
   await act(page, 1, 'Rename');
   await page.keyboard.type('The boat');
   await page.keyboard.press('Enter');
@@ -147,7 +147,7 @@ inBrowser('page: conversations are found, named, exported, imported, deleted and
   await page.keyboard.type('Never mind');
   await page.keyboard.press('Escape');
   assert.equal((await titles(page))[1], 'The boat');
-  // Found by name, and by what was said.
+  // Search by name and by content.
   await page.fill('#search', 'the BOAT');
   assert.deepEqual(await titles(page), ['The boat']);
   await page.fill('#search', 'kitten about');
@@ -157,7 +157,7 @@ inBrowser('page: conversations are found, named, exported, imported, deleted and
   await page.focus('#search');
   await page.keyboard.press('Escape');
   assert.equal((await titles(page)).length, 2);
-  // Exported.
+  // Export.
   const downloaded = async (start) => {
     const [download] = await Promise.all([page.waitForEvent('download'), start()]);
     return { name: download.suggestedFilename(), text: readFileSync(await download.path(), 'utf8') };
@@ -169,7 +169,7 @@ inBrowser('page: conversations are found, named, exported, imported, deleted and
   assert.equal(JSON.parse(one.text).conversations.length, 1);
   const all = await downloaded(() => page.click('#export-all'));
   assert.equal(JSON.parse(all.text).conversations.length, 2);
-  // Deleted, and had back, with its place in the list.
+  // Deletion and restoring, at the same place in the list.
   await act(page, 0, 'Delete');
   await page.waitForSelector('#welcome:not([hidden])');
   assert.deepEqual(await titles(page), ['The boat']);
@@ -180,7 +180,7 @@ inBrowser('page: conversations are found, named, exported, imported, deleted and
   await page.reload();
   await ready(page);
   assert.equal((await titles(page)).length, 2);
-  // Deleted for good, once nobody wants it back.
+  // Deleted for good once it can't be restored any more.
   await act(page, 0, 'Delete');
   await page.click('.toast .icon');
   await page.waitForFunction(async () => {
@@ -191,10 +191,10 @@ inBrowser('page: conversations are found, named, exported, imported, deleted and
   await page.reload();
   await ready(page);
   assert.deepEqual(await titles(page), ['The boat']);
-  // Imported: what is there already is not there twice.
+  // Import: existing conversations aren't duplicated.
   const give = (name, text) => page.setInputFiles('#import-file', { name, mimeType: 'application/json', buffer: Buffer.from(text) });
   await give('all.json', all.text);
-  await shows(page, '#toasts', '2 conversations are imported');
+  await shows(page, '#toasts', 'Imported 2 conversations');
   assert.equal((await titles(page)).length, 2);
   await give('broken.json', '{"conversations": 3}');
   await shows(page, '#alert-text', 'broken.json: entry 1 of 1 is not a conversation');
@@ -203,13 +203,13 @@ inBrowser('page: conversations are found, named, exported, imported, deleted and
   await page.click('#menu');
   await picture(page, 'drawer-390-light');
   assert.deepEqual(await flaws(page), []);
-  // The drawer closes when what is beside it is tapped.
+  // The drawer closes on a tap next to it.
   await page.mouse.click(370, 400);
   await page.waitForFunction(() => document.getElementById('menu').ariaExpanded === 'false' && !document.getElementById('main').inert);
   assert.deepEqual(page.errors, []);
 });
 
-inBrowser('page: the model is chosen, and one that can not be loaded leaves the other', { viewport: WIDE }, async (context) => {
+inBrowser('page: the model is chosen, and the old one stays if the new one fails to load', { viewport: WIDE }, async (context) => {
   let broken = true;
   const tamper = (_, response, path) => broken && path === '/models/xlstm/config.json' && (response.writeHead(500).end('no'), true);
   const own = await serve('dist', { tamper });
@@ -227,10 +227,10 @@ inBrowser('page: the model is chosen, and one that can not be loaded leaves the 
     await page.waitForSelector('#alert:not([hidden])');
     await ready(page);
     assert.equal(await page.textContent('#model-name'), 'Storyteller, 15M');
-    assert.match(await page.textContent('#alert-text'), /^Storyteller xLSTM, 5M could not be loaded; Storyteller, 15M still runs: .*500/);
+    assert.match(await page.textContent('#alert-text'), /^Storyteller xLSTM, 5M could not be loaded; Storyteller, 15M is still running: .*500/);
     await pictures(page, 'failed');
     await ask(page, 'And then?');
-    // Once more, with success; the conversation does not go over by itself.
+    // Once more, with success; the conversation doesn't switch models by itself.
     await page.click('#model');
     await page.click('#demos button:nth-of-type(2)');
     await page.waitForSelector('#alert:not([hidden])');
@@ -239,17 +239,17 @@ inBrowser('page: the model is chosen, and one that can not be loaded leaves the 
     await shows(page, '#model-name', 'xLSTM');
     await ready(page);
     await page.waitForSelector('#ask:not([hidden])');
-    assert.match(await page.textContent('#ask-text'), /was had with Storyteller, 15M/);
+    assert.match(await page.textContent('#ask-text'), /was with Storyteller, 15M/);
     await pictures(page, 'ask');
     await page.fill('#input', 'Who are you?');
     await page.keyboard.press('Enter');
     assert.equal((await said(page)).length, 4, 'it asks first');
     assert.ok(await page.evaluate(() => document.activeElement.closest('#ask')));
-    await page.getByRole('button', { name: 'Go on with Storyteller xLSTM' }).click();
+    await page.getByRole('button', { name: 'Continue with Storyteller xLSTM' }).click();
     await answered(page, 3);
     assert.equal((await said(page))[4], 'Who are you?');
     assert.match(await page.textContent('.divider'), /Storyteller xLSTM/);
-    // From loose files: named by what they are.
+    // From single files: named after their contents.
     await page.click('#model');
     await page.setInputFiles('#files', files('xlstm'));
     await page.waitForFunction(() => document.getElementById('model-name').textContent === 'xlstm, 10 MB');
@@ -257,10 +257,10 @@ inBrowser('page: the model is chosen, and one that can not be loaded leaves the 
     await fresh(page);
     await ask(page, 'Tell me about a cake.');
     assert.equal(await page.locator('article.assistant .who').textContent(), 'xlstm, 10 MB');
-    // Another visit has another model: it says which one this was.
+    // A later visit uses another model: the page says which one this conversation had.
     await page.reload();
     await ready(page);
-    assert.match(await page.textContent('#ask-text'), /was had with xlstm, 10 MB\. Which/);
+    assert.match(await page.textContent('#ask-text'), /was with xlstm, 10 MB\. Which/);
     assert.equal(await page.locator('#ask button').first().textContent(), 'Choose the files of xlstm, 10 MB…');
     await page.click('article.assistant .regenerate');
     assert.equal((await said(page)).length, 2);
@@ -289,7 +289,7 @@ inBrowser('page: the model is chosen, and one that can not be loaded leaves the 
   }
 });
 
-inBrowser('page: what is asked while a model is loaded waits for it; settings count', { viewport: WIDE }, async (context) => {
+inBrowser('page: a question that is asked while a model is loading waits for it; settings are used', { viewport: WIDE }, async (context) => {
   let held = [];
   const tamper = (_, response, path) => {
     if (!held || path !== '/models/hybrid/config.json') return false;
@@ -304,7 +304,7 @@ inBrowser('page: what is asked while a model is loaded waits for it; settings co
     await page.keyboard.press('Enter');
     await shows(page, '#pending', 'Waiting for Storyteller, 15M');
     await pictures(page, 'loading');
-    // When it fails, the question is still there, and goes on when it is tried again.
+    // If loading fails, the question is kept and continues when loading is retried.
     for (const response of held.splice(0)) response.writeHead(500).end('no');
     await shows(page, '#alert-text', 'Storyteller, 15M could not be loaded: ');
     assert.equal(await page.textContent('#pending'), 'This has no answer yet.Try again');
@@ -314,7 +314,7 @@ inBrowser('page: what is asked while a model is loaded waits for it; settings co
     for (const response of held) response.writeHead(200, { 'content-type': 'application/json' }).end(config);
     held = undefined;
     await answered(page, 1);
-    // The line of statistics takes the same room with and without them.
+    // The line for statistics takes the same space with and without them.
     const heights = await page.evaluate(() => {
       const stats = document.getElementById('stats');
       const full = stats.offsetHeight;
@@ -325,7 +325,7 @@ inBrowser('page: what is asked while a model is loaded waits for it; settings co
       return [full, empty, stats.offsetHeight];
     });
     assert.equal(new Set(heights).size, 1, `${heights}`);
-    // Settings go to the model.
+    // Settings are passed to the model.
     const sent = await page.evaluate(async () => {
       const { Session } = await import('/kinglet/index.js');
       const chat = Session.prototype.chat;
@@ -344,7 +344,7 @@ inBrowser('page: what is asked while a model is loaded waits for it; settings co
     await page.fill('#stop-texts', 'THE END\n\\n\\n\\n');
     await page.fill('#top-p', '7');
     await page.keyboard.press('Tab');
-    assert.match(await page.textContent('#top-p-wrong'), /The model's is used/);
+    assert.match(await page.textContent('#top-p-wrong'), /The model's own setting is used/);
     await pictures(page, 'settings');
     await page.fill('#top-p', '0.9');
     await page.click('#settings .primary');
@@ -354,12 +354,12 @@ inBrowser('page: what is asked while a model is loaded waits for it; settings co
       frequencyPenalty: -0.1, dryMultiplier: 0.8, xtcProbability: 0.5, xtcThreshold: 0.1, seed: 9, maxTokens: 5, speculate: 4, stop: ['THE END', '\n\n\n'] });
     assert.deepEqual(messages.map(({ role }) => role), ['system', 'user', 'assistant', 'user']);
     assert.equal(messages[0].content, 'Be brief.');
-    await shows(page, '#stats', 'guesses right');
+    await shows(page, '#stats', 'drafts accepted');
     await page.click('#open-settings');
     await page.click('#reset');
     assert.equal(await page.inputValue('#top-k'), '');
     await page.click('#settings .primary');
-    // A conversation keeps what it was told, whatever later ones are told.
+    // A conversation keeps its instructions, whatever later ones get.
     await fresh(page);
     await page.click('#open-settings');
     await page.fill('#system', '');
@@ -377,7 +377,7 @@ inBrowser('page: what is asked while a model is loaded waits for it; settings co
 inBrowser('page: two tabs agree', { viewport: WIDE }, async (context) => {
   const a = await chatting(context);
   const b = await chatting(context);
-  // Each has a conversation of its own; both see both.
+  // Each tab has its own conversation; both tabs show both.
   await a.fill('#input', 'In the first tab.');
   await b.fill('#input', 'In the second tab.');
   await Promise.all([a, b].map((page) => page.press('#input', 'Enter')));
@@ -386,7 +386,7 @@ inBrowser('page: two tabs agree', { viewport: WIDE }, async (context) => {
     await page.waitForFunction(() => document.querySelectorAll('#list li').length === 2);
     assert.deepEqual((await titles(page)).sort(), ['In the first tab.', 'In the second tab.']);
   }
-  // One conversation in both: what is said in one appears in the other, and neither loses anything.
+  // The same conversation in both: messages of one tab appear in the other, and nothing is lost.
   await b.locator('#list').getByText('In the first tab.', { exact: true }).click();
   await shows(b, 'article.user', 'first');
   await ready(b);
@@ -408,7 +408,7 @@ inBrowser('page: two tabs agree', { viewport: WIDE }, async (context) => {
     return found.flatMap(({ turns }) => turns.filter(({ role }) => role === 'user').map(({ content }) => content)).sort();
   });
   assert.deepEqual(kept, ['From A again.', 'From A.', 'From B.', 'In the first tab.', 'In the second tab.']);
-  // Named and deleted in one, in the other as well; had back too.
+  // Naming, deleting and restoring in one tab also applies to the other.
   await a.bringToFront();
   await act(a, 0, 'Rename');
   await a.keyboard.type('Ours');
@@ -420,7 +420,7 @@ inBrowser('page: two tabs agree', { viewport: WIDE }, async (context) => {
   await a.click('.toast .link');
   await b.locator('#list').getByText('Ours', { exact: true }).waitFor();
   assert.equal(await b.locator('#list li').count(), 2);
-  // Deleted in one while it is answered in the other: nothing of the answer is lost when it is had back.
+  // Deleted in one tab while it is answered in the other: after restoring, the answer is complete.
   await a.locator('#list').getByText('Ours', { exact: true }).click();
   await b.locator('#list').getByText('Ours', { exact: true }).click();
   await Promise.all([a, b].map((page) => ready(page)));
@@ -440,9 +440,9 @@ inBrowser('page: two tabs agree', { viewport: WIDE }, async (context) => {
   assert.deepEqual([...a.errors, ...b.errors], []);
 });
 
-inBrowser('page: no question is forgotten, and what earlier versions kept is there', { viewport: WIDE }, async (context) => {
+inBrowser('page: no question is lost, and data of earlier versions is read', { viewport: WIDE }, async (context) => {
   const page = await chatting(context);
-  // Kept by the page as it was before there were branches.
+  // Saved by a version of the page before branches.
   await page.evaluate(async () => {
     const folder = await (await (await navigator.storage.getDirectory()).getDirectoryHandle('kinglet')).getDirectoryHandle('conversations');
     const model = new URL('models/hybrid/', document.baseURI).href;
@@ -453,7 +453,7 @@ inBrowser('page: no question is forgotten, and what earlier versions kept is the
       await writable.close();
     }
     localStorage.setItem('asked', JSON.stringify(['0a1b-2c', 'And then?']));
-    // Two more, in conversations that no file has: as two tabs leave them that were closed at once.
+    // Two more, in conversations without a file: as left by two tabs that were closed at once.
     for (const id of ['x1', 'x2']) {
       const turn = { id: `${id}-t`, parent: '', role: 'user', content: `Question ${id}?`, at: Date.now() };
       localStorage.setItem(`asked.${id}`, JSON.stringify({ turn, title: '', system: '', model: '' }));
@@ -467,12 +467,12 @@ inBrowser('page: no question is forgotten, and what earlier versions kept is the
   await ready(page);
   assert.equal(await page.inputValue('#input'), 'And then?');
   assert.equal(await page.locator('article').count(), 2);
-  // Asked again it is one question, whatever it says now.
+  // Asking again leaves one question, even if it was edited.
   await ask(page, 'And after that?');
   assert.equal(await page.locator('.branches').count(), 0);
   await page.locator('#list').getByText('Question x1?', { exact: true }).click();
   await page.waitForFunction(() => document.getElementById('input').value === 'Question x1?');
-  // What is being written stays where it was written.
+  // Unsent text stays in its conversation.
   await page.fill('#input', 'Something else');
   await page.locator('#list').getByText('Question x2?', { exact: true }).click();
   await page.waitForFunction(() => document.getElementById('input').value === 'Question x2?');

@@ -1,4 +1,4 @@
-// What the tests of the page have in common: what people do, and a look at what is seen.
+// Shared by the page's tests: actions of users, and checks of what they see.
 
 import { join } from 'node:path';
 import assert from 'node:assert/strict';
@@ -10,7 +10,7 @@ export const PHONE = { width: 390, height: 844 };
 export const FILES = ['config.json', 'tokenizer.json', 'tokenizer_config.json', 'generation_config.json', 'chat_template.jinja', 'model.safetensors'];
 export const files = (model) => FILES.map((name) => join('dist/models', model, name));
 
-/** A page that is ready to be written to, with short answers that are the same each time. */
+/** A page that is ready for input, with short answers that are the same each time. */
 export async function chatting(context, { url = server.url, choices = {}, wait = true } = {}) {
   const page = await context.newPage();
   page.errors = [];
@@ -53,7 +53,7 @@ export async function set(page, id, value) {
   }, [id, value]);
 }
 
-/** A new conversation. */
+/** Starts a new conversation. */
 export async function fresh(page) {
   await page.click('#new');
   await page.waitForSelector('#welcome:not([hidden])');
@@ -66,7 +66,7 @@ export async function act(page, row, action) {
   await page.getByRole('menuitem', { name: action }).click();
 }
 
-/** Texts that stand out too little from what is behind them (WCAG 2, AA), and what sticks out to the side. */
+/** Texts with too little contrast (WCAG 2, AA), and elements that overflow to the side. */
 export function flaws(page) {
   return page.evaluate(() => {
     const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
@@ -105,7 +105,7 @@ export function flaws(page) {
   });
 }
 
-/** Pictures at both widths, in light and dark, without flaws. */
+/** Screenshots at both widths, in light and dark mode; fails if there are flaws. */
 export async function pictures(page, name) {
   for (const [size, viewport] of [['1280', WIDE], ['390', PHONE]]) {
     await page.setViewportSize(viewport);

@@ -1,4 +1,4 @@
-// A static server for trying the page and for its tests: `node test/serve.mjs FOLDER [PORT]`. Any other does as well.
+// A static server for trying the page and for its tests: `node test/serve.mjs FOLDER [PORT]`. Any other static server works, too.
 
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
@@ -11,10 +11,10 @@ const TYPES = {
   '.wasm': 'application/wasm', '.jinja': 'text/plain', '.ts': 'text/plain',
 };
 
-/** What isolates a page from other sites, for which it may share memory between threads. */
+/** Headers that isolate a page from other sites, which allows it to share memory between threads. */
 const ISOLATED = { 'cross-origin-opener-policy': 'same-origin', 'cross-origin-embedder-policy': 'require-corp' };
 
-/** Serves `folder`. `tamper(request, response, path)` may answer by itself, and says so by `true`. */
+/** Serves `folder`. `tamper(request, response, path)` may answer a request itself and then returns `true`. */
 export async function serve(folder, { port = 0, ranges = true, isolated = false, tamper } = {}) {
   const root = resolve(folder);
   const server = createServer(async (request, response) => {

@@ -1,6 +1,6 @@
-// Drives the package and the page in headless Chromium: `npm test`, after the build. With names, only the tests whose names contain one.
+// Tests the package and the page in headless Chromium: `npm test`, after the build. Arguments select tests whose names contain one of them.
 //
-// KINGLET names the native program, whose greedy tokens must be the same; CHROMIUM the browser.
+// KINGLET names the native program, which must give the same greedy tokens; CHROMIUM names the browser.
 
 import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -26,7 +26,7 @@ inBrowser('greedy tokens are those of the native program, for both demo models',
   }
 });
 
-inBrowser('tokens stream, and an answer that is stopped goes on elsewhere', {}, async (context) => {
+inBrowser('tokens stream, and a stopped answer continues elsewhere', {}, async (context) => {
   const page = await blank(context, server.url);
   await load(page, '/models/hybrid/');
   const result = await page.evaluate(async (ask) => {
@@ -56,7 +56,7 @@ inBrowser('tokens stream, and an answer that is stopped goes on elsewhere', {}, 
   assert.notEqual(result.seeded[0], result.seeded[2]);
 });
 
-inBrowser('snapshots, forks and saved sessions go on where they were', {}, async (context) => {
+inBrowser('snapshots, forks and saved sessions continue where they were', {}, async (context) => {
   const page = await blank(context, server.url);
   await load(page, '/models/hybrid/');
   const result = await page.evaluate(async (ask) => {
@@ -91,7 +91,7 @@ inBrowser('snapshots, forks and saved sessions go on where they were', {}, async
   assert.equal(result.disposed.code, 'disposed');
 });
 
-inBrowser('models come from files, an archive and handles too', {}, async (context) => {
+inBrowser('models can also be loaded from files, an archive and handles', {}, async (context) => {
   const page = await blank(context, server.url);
   const result = await page.evaluate(async () => {
     const names = ['config.json', 'tokenizer.json', 'tokenizer_config.json', 'generation_config.json', 'chat_template.jinja', 'model.safetensors'];
@@ -132,7 +132,7 @@ inBrowser('models come from files, an archive and handles too', {}, async (conte
   assert.equal(result.empty.code, 'file');
 });
 
-inBrowser('broken models are errors that say what is wrong', {}, async (context) => {
+inBrowser('broken models give errors that say what is wrong', {}, async (context) => {
   await withModel({}, async (url, folder) => {
     const page = await blank(context, url);
     const weights = join(folder, 'model.safetensors');
@@ -163,7 +163,7 @@ inBrowser('broken models are errors that say what is wrong', {}, async (context)
   });
 });
 
-inBrowser('a download is kept, goes on where it broke off, and is repaired', {}, async (context) => {
+inBrowser('a download is kept, resumed and repaired', {}, async (context) => {
   const asked = [];
   let breakAt = 1_500_000;
   let offline = false;
@@ -187,8 +187,8 @@ inBrowser('a download is kept, goes on where it broke off, and is repaired', {},
     const page = await blank(context, url);
     const failed = await load(page, url);
     assert.equal(failed.code, 'network', JSON.stringify(failed));
-    // How much of what was sent has arrived when a connection breaks is not known: at first it may be no whole block.
-    assert.ok(asked.slice(1).some((range) => /^bytes=\d{7}-$/.test(range)), `it is taken up again: ${asked}`);
+    // It is unknown how much has arrived when a connection breaks: at first it may be less than a block.
+    assert.ok(asked.slice(1).some((range) => /^bytes=\d{7}-$/.test(range)), `it is resumed: ${asked}`);
     breakAt = 0;
     asked.length = 0;
     const loaded = await load(page, url);
@@ -200,7 +200,7 @@ inBrowser('a download is kept, goes on where it broke off, and is repaired', {},
     asked.length = 0;
     assert.equal((await load(page, url)).phases.download, undefined);
     assert.deepEqual(asked, [], 'nothing is loaded again');
-    // A bit that has fallen over.
+    // A flipped bit.
     await page.evaluate(async () => {
       globalThis.model.dispose();
       const models = await (await (await navigator.storage.getDirectory()).getDirectoryHandle('kinglet')).getDirectoryHandle('models');
@@ -216,7 +216,7 @@ inBrowser('a download is kept, goes on where it broke off, and is repaired', {},
     assert.deepEqual(asked, ['bytes=5242880-']);
     await page.evaluate(() => (globalThis.session = undefined));
     assert.deepEqual((await chat(page, 20)).ids, nativeTokens('xlstm', 20));
-    // Without a network it is what it was, with what it has and what it doesn't have.
+    // Offline, the model works as before, with the same files present and missing.
     offline = true;
     const kept = await load(page, url);
     assert.equal(kept.backend, 'cpu', kept.message);
@@ -234,7 +234,7 @@ inBrowser('a download is kept, goes on where it broke off, and is repaired', {},
 });
 
 for (const ranges of [true, false]) {
-  inBrowser(`where there is no room a model is used without being kept${ranges ? '' : ', from a server without ranges'}`, {}, async (context) => {
+  inBrowser(`without free space, a model is used without being kept${ranges ? '' : ', from a server without ranges'}`, {}, async (context) => {
     await withModel({ ranges }, async (url) => {
       const page = await blank(context, url);
       const session = await context.newCDPSession(page);
@@ -263,15 +263,15 @@ inBrowser('loading can be stopped', {}, async (context) => {
   });
 });
 
-inBrowser('without WebGPU the processor computes, and who insists on WebGPU is told', {}, async (context) => {
+inBrowser('without WebGPU the CPU is used, and requiring WebGPU is an error', {}, async (context) => {
   const page = await blank(context, server.url);
   assert.equal((await load(page, '/models/xlstm/', { backend: 'webgpu' })).code, 'no-webgpu');
   assert.equal((await load(page, '/models/xlstm/')).backend, 'cpu');
 });
 
-// Played by the processor, to compile the kernels takes a device some twenty seconds: what can be seen of one is seen of one. Steps take long
-// too: few tokens, and short prompts.
-inBrowser('WebGPU gives the same tokens, with weights that pass through; a lost device is reported, and a saved session goes on', { webgpu: true }, async (context) => {
+// Compiling the kernels takes an emulated device some twenty seconds, so one device is used for everything that one can show. Steps are slow, too:
+// use few tokens and short prompts.
+inBrowser('WebGPU gives the same tokens, with streamed weights; a lost device is reported, and a saved session continues', { webgpu: true }, async (context) => {
   const own = await serve('dist', { tamper: grabDevice });
   try {
     const page = await blank(context, own.url);
@@ -306,7 +306,7 @@ inBrowser('WebGPU gives the same tokens, with weights that pass through; a lost 
   }
 });
 
-inBrowser('the page chats, stops, answers anew and survives a reload', { viewport: { width: 1100, height: 720 } }, async (context) => {
+inBrowser('the page chats, stops, regenerates and survives a reload', { viewport: { width: 1100, height: 720 } }, async (context) => {
   const page = await context.newPage();
   const errors = [];
   page.on('pageerror', (error) => errors.push(error.message));
@@ -334,12 +334,12 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   assert.match(first, /^Once upon a time/);
   assert.match(await stats(), /tokens\/s.*memory \d+/);
   await picture(page, 'answer');
-  // From the snapshot: nothing of the prompt is computed again.
+  // From the snapshot: no part of the prompt is computed again.
   await page.click('article.assistant .regenerate');
   await answered();
   assert.equal(await text(), first);
   assert.match(await stats(), /prompt 16 \(16 reused\)/);
-  // Everything is written when it is ready for the next.
+  // Everything has been saved when it is ready for the next question.
   await page.reload();
   await ready(page);
   assert.equal(await text(), first);
@@ -347,13 +347,13 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   await answered();
   assert.equal(await text(), first);
   assert.match(await stats(), /prompt 16 \(16 reused\)/, 'the state outlives the page');
-  // The second turn goes on from the first.
+  // The second turn continues from the first.
   await page.fill('#input', 'What did the dog do next?');
   await page.keyboard.press('Enter');
   await answered();
   const [, total, reused] = /prompt (\d+) \((\d+) reused\)/.exec(await stats());
   assert.ok(Number(reused) > 16 && Number(total) - Number(reused) < 30, await stats());
-  // Stopped by Escape; what there is stays.
+  // Stopped by Escape; the partial answer stays.
   await page.click('#new');
   await page.waitForFunction(() => document.querySelectorAll('article').length === 0);
   await ready(page);
@@ -362,11 +362,11 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   await page.waitForFunction(() => (document.querySelector('article.assistant .text')?.textContent.length ?? 0) > 20);
   await page.keyboard.press('Escape');
   await ready(page);
-  // Where the last token came first, there was nothing to stop.
+  // If the last token came first, there was nothing to stop.
   assert.match(await page.textContent('article.assistant .remark'), /stopped|^$/);
   assert.ok(first.startsWith(await text()));
   assert.equal(await page.locator('#list li').count(), 2);
-  // A page that goes away in the middle of an answer still has the question.
+  // A page that is closed in the middle of an answer still has the question.
   await page.fill('#input', 'And then?');
   await page.keyboard.press('Enter');
   await page.waitForSelector('body[data-state=answering]');
@@ -374,7 +374,7 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   await ready(page);
   assert.ok(await page.locator('article').count() >= 2);
   if (await page.locator('article').count() === 2) assert.equal(await page.inputValue('#input'), 'And then?');
-  // Another model, on a phone in the dark.
+  // Another model, on a phone in dark mode.
   await page.setViewportSize({ width: 375, height: 700 });
   await page.emulateMedia({ colorScheme: 'dark' });
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'nothing sticks out on a phone');
@@ -389,11 +389,11 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   await picture(page, 'menu-phone-dark');
   await page.keyboard.press('Escape');
   assert.equal(await page.evaluate(() => document.activeElement.id), 'menu', 'and back');
-  // All that can be used has a name.
+  // Every control has a name.
   const nameless = await page.evaluate(() => [...document.querySelectorAll('button, input, select, textarea')].filter((element) =>
     !(element.ariaLabel || element.textContent.trim() || element.labels?.length)).map((element) => element.outerHTML));
   assert.deepEqual(nameless, []);
-  // An address that leads nowhere is said to.
+  // An invalid address is reported.
   await page.keyboard.press('Escape');
   await page.click('#model');
   await page.fill('#url', `${server.url}nothing/`);
@@ -402,9 +402,9 @@ inBrowser('the page chats, stops, answers anew and survives a reload', { viewpor
   assert.deepEqual(errors, []);
 });
 
-inBrowser('a question outlives a page that goes before it is written', {}, async (context) => {
+inBrowser('a question is kept even if the page is closed before it is saved', {}, async (context) => {
   const page = await context.newPage();
-  // Files are never written.
+  // Files are never written here.
   await page.addInitScript(() => {
     FileSystemFileHandle.prototype.createWritable = () => new Promise(() => {});
   });

@@ -1,4 +1,4 @@
-// Threads where the page is isolated, and the choice between backends.
+// Threads on isolated pages, and the choice between backends.
 
 import { readFileSync } from 'node:fs';
 import assert from 'node:assert/strict';
@@ -6,7 +6,7 @@ import { blank, picture, ready } from './browser.mjs';
 import { ASK, chat, inBrowser, load, nativeTokens } from './help.mjs';
 import { serve } from './serve.mjs';
 
-/** A server whose pages are isolated. */
+/** A server with isolated pages. */
 async function isolated(options, body) {
   const own = await serve('dist', { isolated: true, ...options });
   try {
@@ -21,7 +21,7 @@ function javascript(response, text) {
   return true;
 }
 
-inBrowser('an isolated page computes with threads, and says the same', { threads: true }, async (context) => {
+inBrowser('an isolated page computes with threads, with the same result', { threads: true }, async (context) => {
   await isolated({}, async (url) => {
     const page = await blank(context, url);
     for (const [model, threads] of [['hybrid', 2], ['hybrid', 5], ['xlstm', 3]]) {
@@ -39,7 +39,7 @@ inBrowser('an isolated page computes with threads, and says the same', { threads
   });
 });
 
-inBrowser('where threads are not to be had there is one, and a thread that crashes ends the model', { threads: true }, async (context) => {
+inBrowser('without threads there is only one, and a crashed thread ends the model', { threads: true }, async (context) => {
   let answer = (response) => (response.writeHead(404).end(), true);
   let broken = '/kinglet/threads/kinglet_web_bg.wasm';
   const tamper = (_, response, path) => path === broken && answer(response);
@@ -51,7 +51,7 @@ inBrowser('where threads are not to be had there is one, and a thread that crash
     assert.deepEqual((await chat(page, 20)).ids, nativeTokens('xlstm', 20));
     broken = '/kinglet/thread.js';
     answer = (response) => javascript(response, `self.onmessage = ({ data }) => new BroadcastChannel(data.crashes).postMessage('of a test');`);
-    // It may crash while the model is loaded, or later.
+    // It may crash during loading or later.
     const loaded = await load(page, '/models/xlstm/', { threads: 2 });
     const error = loaded.code ? loaded : await page.evaluate(async () => {
       try {
@@ -66,7 +66,7 @@ inBrowser('where threads are not to be had there is one, and a thread that crash
   });
 });
 
-inBrowser('the page uses threads where it can', { threads: true, viewport: { width: 900, height: 600 } }, async (context) => {
+inBrowser('the page uses threads if possible', { threads: true, viewport: { width: 900, height: 600 } }, async (context) => {
   await isolated({}, async (url) => {
     const page = await context.newPage();
     await page.addInitScript(() => Object.defineProperty(WorkerNavigator.prototype, 'hardwareConcurrency', { get: () => 4 }));
@@ -82,8 +82,8 @@ inBrowser('the page uses threads where it can', { threads: true, viewport: { wid
   });
 });
 
-inBrowser('a card that computes wrongly is found out', { webgpu: true }, async (context) => {
-  // A card that takes embeddings for zeros, and says that it is none that the processor plays.
+inBrowser('a GPU that computes wrongly is detected', { webgpu: true }, async (context) => {
+  // A GPU that reads embeddings as zeros, and claims not to be emulated.
   const broken = `const create = GPUDevice.prototype.createShaderModule;
     GPUDevice.prototype.createShaderModule = function ({ code, ...rest }) {
       return create.call(this, { code: code.replace('params.scale * weights_quad', '0.0 * weights_quad'), ...rest });
@@ -105,8 +105,8 @@ inBrowser('a card that computes wrongly is found out', { webgpu: true }, async (
   }
 });
 
-inBrowser('a card and the processor are tried once, and the faster one computes', { webgpu: true }, async (context) => {
-  // The adapter is played by the processor, which alone would be no choice.
+inBrowser('GPU and CPU are measured once, and the faster one is used', { webgpu: true }, async (context) => {
+  // The adapter is emulated by the CPU, and normally wouldn't be considered.
   const tamper = (_, response, path) => path === '/kinglet/worker.js' && javascript(
     response,
     `Object.defineProperty(GPUAdapterInfo.prototype, 'isFallbackAdapter', { get: () => false });\n${readFileSync('dist/kinglet/worker.js', 'utf8')}`,

@@ -1,4 +1,4 @@
-// Conversations as data and as text, without a browser.
+// Tests conversations as data and as text, without a browser.
 
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
@@ -18,7 +18,7 @@ function talked() {
   return { conversation, one, two, three, four };
 }
 
-test('another answer is a branch, and what came after the first one is still there', () => {
+test('another answer is a branch, and what followed the first one is still there', () => {
   const { conversation, one, two, three } = talked();
   assert.equal(shown(conversation), 'one two three four');
   const other = say(conversation, one, 'assistant', 'TWO');
@@ -32,13 +32,13 @@ test('another answer is a branch, and what came after the first one is still the
   assert.equal(shown(conversation), 'one two THREE', 'the branch that was seen last');
   pick(conversation, three);
   assert.equal(shown(conversation), 'one two three four');
-  // A question that is not shown, as nothing has answered it.
+  // A question that isn't shown, because it has no answer.
   const five = say(conversation, path(conversation).at(-1), 'user', 'five');
   conversation.picked[five.parent] = '';
   assert.equal(shown(conversation), 'one two three four');
 });
 
-test('two tabs lose nothing of one another', () => {
+test('two tabs keep the messages of both', () => {
   const { conversation: a, two, four } = talked();
   const b = structuredClone(a);
   say(a, four, 'user', 'in A');
@@ -56,33 +56,33 @@ test('two tabs lose nothing of one another', () => {
   assert.ok(!isDeleted(merge({ ...a, deleted: 5, restored: 6 }, deleted)));
 });
 
-test('what is exported is read again, and so are older forms', () => {
+test('exports can be imported again, and so can older formats', () => {
   const { conversation } = talked();
   conversation.system = 'Be kind.';
   const [again] = readFile(write([conversation]));
   assert.deepEqual(again, conversation);
-  // As the page kept it before there were branches.
+  // The page's format before branches.
   const old = { id: 'a1-b2', title: 'Old', changed: 5000, model: 'files:x', messages: [{ role: 'user', content: 'q' }, { role: 'assistant', content: 'a' }] };
   const migrated = read(old);
   assert.equal(shown(migrated), 'q a');
   assert.deepEqual([migrated.id, migrated.title, migrated.model, migrated.state, migrated.changed], ['a1-b2', 'Old', 'files:x', 'files:x', 5000]);
   assert.equal(path(migrated)[1].model, 'files:x');
   assert.deepEqual(read(old), migrated, 'two tabs that read it agree');
-  // As other programs write them.
+  // Formats of other programs.
   const [foreign] = readFile(JSON.stringify([
     { role: 'system', content: 'S' }, { role: 'user', content: [{ type: 'text', text: 'pa' }, { type: 'text', text: 'rts' }] },
   ]));
   assert.deepEqual(messages(foreign, path(foreign)), [{ role: 'system', content: 'S' }, { role: 'user', content: 'parts' }]);
 });
 
-test('files that are no conversations are refused with a reason, and odd ones do no harm', () => {
+test('files without conversations are refused with a reason, and odd ones do no harm', () => {
   for (const [text, why] of [['{', /not JSON/], ['3', /entry 1 of 1/], ['[]', /no conversation/], ['[{"turns": [{"id": "__proto__"}]}]', /not a conversation/]]) {
     assert.throws(() => readFile(text), why);
   }
   const turn = (id, parent) => ({ id, parent, role: 'user', content: id, at: 1 });
   assert.equal(read({ turns: [turn('a', ''), turn('a', '')] }), undefined, 'two of one id');
   assert.equal(read({ turns: [{ ...turn('a', ''), content: {} }] }), undefined);
-  // In a circle, or in the air: all is still there, and comes to an end.
+  // Cycles and missing parents: everything is still there, and reading it ends.
   const circle = read({ id: '../../etc', turns: [turn('a', 'b'), turn('b', 'a'), turn('c', 'nowhere'), turn('d', '')], picked: { __proto__: 'a', a: 'zz' } });
   assert.doesNotMatch(circle.id, /\//);
   assert.ok(branches(circle, '').length >= 2);
@@ -90,7 +90,7 @@ test('files that are no conversations are refused with a reason, and odd ones do
   assert.ok(path(circle).length <= 4);
 });
 
-test('conversations are found, and written for people', () => {
+test('conversations can be searched and exported as text', () => {
   const { conversation } = talked();
   conversation.title = 'Boats & cats: a story/of both?';
   assert.equal(find(conversation, 'CATS boats'), '');

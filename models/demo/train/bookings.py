@@ -1,9 +1,9 @@
-"""Service dialogues put together from parts, beside the recorded ones of the corpus.
+"""Service dialogues composed from parts, in addition to the recorded ones in the corpus.
 
 The assistant's turns in the recorded dialogues are mostly one short question, and only some hundred of them begin with
 a table. These teach the same tasks (a table, a room, a ride, tickets) with answers of several sentences that repeat
-what the user has said. Every name of a place is invented or generic; nothing that is "booked" exists. A few exchanges
-about the model itself are here too.
+what the user has said. All names of places are invented or generic. A few exchanges about the model itself are here,
+too.
 """
 
 import random
@@ -75,7 +75,7 @@ def _finish(turns: list[str], rng: random.Random) -> list[str]:
 
 
 def _table(rng: random.Random) -> list[str]:
-    """A table in a restaurant; what the first request leaves out is asked for."""
+    """A table in a restaurant; the assistant asks for what the first request leaves out."""
     cuisine, city, day, time = rng.choice(CUISINES), rng.choice(CITIES), rng.choice(DAYS), rng.choice(TIMES)
     count = rng.choice(NUMBERS)
     people = "one person" if count == "one" else count + rng.choice([" people", "", ""])
@@ -317,7 +317,7 @@ ABOUT = [
 
 
 def service_chats(count: int, rng: random.Random) -> list[list[dict]]:
-    """`count` dialogues; half of them about a table."""
+    """`count` dialogues; half of them book a table."""
     out = []
     while len(out) < count:
         turns = rng.choice([_table, _table, _table, _room, _ride, _tickets])(rng)

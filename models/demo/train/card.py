@@ -1,4 +1,4 @@
-"""What the model card shows: the loss curves as a picture, thinned logs, and sampled answers.
+"""Makes the contents of the model card: a plot of the losses, thinned logs, and sampled answers.
 
     python card.py plot --run RUNS --out ..          needs matplotlib
     python card.py samples --models .. > samples.md  needs transformers

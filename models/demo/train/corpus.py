@@ -1,7 +1,7 @@
-"""Reads the corpus: cleaning, cutting into documents, and the 1 % that is held out.
+"""Reads the corpus: cleans it, cuts it into documents, and holds out 1 %.
 
 A document is held out when the first eight hex digits of the SHA-1 of its text, taken as a number, are 0 modulo 100.
-The choice thus depends on the text alone, not on the order of the files or on a seed. Books are cut into passages of
+The choice depends only on the text, not on the order of the files or on a seed. Books are cut into passages of
 about 8,000 characters, and the passages are held out one by one.
 """
 
@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 SEPARATOR = "<|endoftext|>"
-SHORT_STORY = 3000  # characters; TinyStories and the African Storybook lie below it, children's books far above
+SHORT_STORY = 3000  # characters; TinyStories and the African Storybook are below this, children's books far above
 PASSAGE = 8000  # characters
 
 _TYPOGRAPHY = str.maketrans(
@@ -103,7 +103,7 @@ def prose(corpus: Path, keep_percent: int) -> list[str]:
 
 
 def _sentence_case(text: str) -> str:
-    """Capital letters at the starts of sentences and for "i": part of the dialogues are all in small letters."""
+    """Capital letters at the starts of sentences and for "i": some dialogues are all in lower case."""
     text = re.sub(r"\bi\b(?!\.e)", "I", text)
     return re.sub(r"(^|[.!?]\s+)([a-z])", lambda m: m[1] + m[2].upper(), text)
 

@@ -1,6 +1,6 @@
-"""Batches from the token streams, kept whole in the device's memory.
+"""Batches from the token streams, which are kept in the device's memory.
 
-A batch depends on the seed and the step alone, so a run that is resumed sees what an unbroken one would have seen.
+A batch depends only on the seed and the step, so a resumed run sees the same data as an uninterrupted one.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 SEPARATOR, SYSTEM, USER, ASSISTANT, END_OF_TURN = range(5)  # ids of the special tokens
 
 # Share of the rows that begin with a document of this kind. The first stage is plain language modelling; in the last
-# one only the assistant's turns of a dialogue count, and a little plain text goes on so that it is not forgotten.
+# one only the assistant's turns of a dialogue count, and a little plain text remains so that it is not forgotten.
 FIRST_STAGE = {
     "prose": 0.2,
     "books": 0.1,
@@ -87,7 +87,7 @@ def assistant_mask(tokens: Tensor) -> Tensor:
 def held_rows(path: Path, length: int, limit: int) -> tuple[Tensor, Tensor]:
     """The first `limit` rows of a held-out stream, cut without overlap: (inputs, targets) [rows, length].
 
-    Chats are padded to one document a row, so that each is read from its own beginning; a padded target is -1.
+    Chats are padded to one document per row, so that each is read from its beginning; a padded target is -1.
     """
     with np.load(path) as file:
         tokens, starts = torch.from_numpy(file["tokens"].astype(np.int64)), file["starts"]

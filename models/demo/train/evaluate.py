@@ -1,9 +1,9 @@
-"""Perplexity on the held-out text of each kind and on WikiText-2's test split.
+"""Measures perplexity on the held-out text of each kind and on WikiText-2's test split.
 
     python evaluate.py hybrid --weights RUN/final.pt --data DATA [--out perplexity.json]
 
-Text is read in rows of 1,024 tokens without overlap, each from an empty state: long text is cut every 1,024 tokens,
-stories and dialogues are read from their own beginning. In dialogues only the assistant's turns count. In f32.
+Text is read in rows of 1,024 tokens without overlap, each from an empty state: long text is cut every 1,024 tokens;
+stories and dialogues are read from their beginning. In dialogues only the assistant's turns count. In f32.
 """
 
 import argparse
@@ -25,7 +25,7 @@ LENGTH, BATCH = 1024, 16
 
 @torch.no_grad()
 def measure(model: torch.nn.Module, path: Path, plain: bool, sizes: torch.Tensor) -> dict[str, float]:
-    """Mean loss and perplexity a token, and bits a byte of text where the text is plain."""
+    """Mean loss and perplexity per token and, for plain text, bits per byte."""
     device = next(model.parameters()).device
     inputs, targets = held_rows(path, LENGTH, rows_of(path))
     loss = count = size = 0.0
@@ -42,7 +42,7 @@ def measure(model: torch.nn.Module, path: Path, plain: bool, sizes: torch.Tensor
 
 
 def rows_of(path: Path) -> int:
-    """A bound on the rows of a held-out file: one for each document and each 1,024 tokens."""
+    """An upper bound for the rows of a held-out file: one for each document and each 1,024 tokens."""
     with np.load(path) as file:
         return len(file["starts"]) if path.name.split(".")[0] not in PLAIN - {"stories"} else -(-len(file["tokens"]) // LENGTH)
 
@@ -59,7 +59,7 @@ def main() -> None:
     model.load_state_dict({k: v.float() for k, v in torch.load(args.weights, weights_only=True, map_location="cpu").items()})
     model = model.to(device).eval()
     tokenizer = Tokenizer.from_file(str(args.data / "tokenizer.json"))
-    # in byte-level BPE a token's letters stand for one byte each; the special tokens are no text
+    # in byte-level BPE each character of a token represents one byte; special tokens aren't text
     sizes = torch.tensor([0.0 if i < 5 else float(len(tokenizer.id_to_token(i))) for i in range(tokenizer.get_vocab_size())])
     result = {}
     for kind in KINDS:

@@ -1,8 +1,8 @@
-"""Writes a model folder as users bring it, and checks it against transformers.
+"""Writes a model folder in the usual form and checks it against transformers.
 
     python export.py hybrid --weights RUN/final.pt --tokenizer DATA/tokenizer.json --out ../hybrid
 
-The training code's names are the checkpoint's names, so the file is `state_dict()` in bf16. The check loads the folder
+The training code uses the checkpoint's names, so the file is `state_dict()` in bf16. The check loads the folder
 with `AutoModelForCausalLM` in f32 and compares its logits with those of the training code on the same weights.
 """
 

@@ -1,6 +1,6 @@
 """The hybrid: Mamba-2 and attention layers, each followed by a mixture of experts with a shared expert.
 
-Module and parameter names are those of a `granitemoehybrid` checkpoint, so that `state_dict()` is the file's content.
+Modules and parameters have the names of a `granitemoehybrid` checkpoint, so `state_dict()` is the content of the file.
 """
 
 import math
@@ -24,7 +24,7 @@ class HybridShape:
     key_value_heads: int = 2
     head_dim: int = 64
     state: int = 128  # Mamba-2 state width, one group
-    mamba_heads: int = 8  # of 64 each, so that the inner width is 512
+    mamba_heads: int = 8  # of width 64, so that the inner width is 512
     mamba_head_dim: int = 64
     conv: int = 4
     experts: int = 8
@@ -45,7 +45,7 @@ class HybridShape:
         return self.mamba_heads * self.mamba_head_dim
 
     def config(self) -> dict:
-        """config.json, in the spelling that transformers 4 and 5 and llama.cpp's converter read."""
+        """config.json, in a form that transformers 4 and 5 and llama.cpp's converter can read."""
         return {
             "architectures": ["GraniteMoeHybridForCausalLM"],
             "model_type": "granitemoehybrid",
@@ -140,7 +140,7 @@ class Mamba2(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention without position encoding; the Mamba-2 layers below give the order."""
+    """Grouped-query attention without position encoding; the Mamba-2 layers below provide the order."""
 
     def __init__(self, s: HybridShape):
         super().__init__()
@@ -180,7 +180,7 @@ class Router(nn.Module):
 class Experts(nn.Module):
     """Top-k of the experts by router logit, weighted by the softmax over those k.
 
-    For training every expert is computed on every token and the unchosen ones are weighted by zero: at this width two
+    In training, every expert is computed for every token, and unchosen ones are weighted by zero: at this width two
     large matrix products are faster than sorting tokens, and the result is the same.
     """
 
@@ -209,7 +209,7 @@ class Experts(nn.Module):
 
 
 class SharedExpert(nn.Module):
-    """The expert that every token takes: SwiGLU."""
+    """The shared expert, used for every token: SwiGLU."""
 
     def __init__(self, s: HybridShape):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What both models are built of: the chunked linear recurrence as matrix products, norms, the causal convolution.
+"""The parts of both models: the chunked linear recurrence as matrix products, norms, the causal convolution.
 
 Shapes: b batch, l tokens, c chunks, q tokens of a chunk, h heads, p value width of a head, n key/state width of a head.
 """

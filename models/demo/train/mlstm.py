@@ -1,7 +1,7 @@
-"""The xLSTM of mLSTM blocks (Beck et al., 2024 and 2025). Names are those of an `xlstm` checkpoint of transformers.
+"""The xLSTM, made of mLSTM blocks (Beck et al., 2024 and 2025). Uses the names of an `xlstm` checkpoint of transformers.
 
 Training needs no stabilizer state: the gates are soft-capped at 15, so exp(i) is at most 3.3e6, and the sums over a
-context stay far inside f32's (and bf16's) range. With everything unscaled, max(|q.n|, e^-m) e^m is max(|q.n|, 1).
+context stay well within the range of f32 (and bf16). With everything unscaled, max(|q.n|, e^-m) e^m is max(|q.n|, 1).
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class XlstmShape:
     vocabulary: int = 8192
     width: int = 192
     blocks: int = 5
-    heads: int = 3  # of 64 each, for keys and values alike
+    heads: int = 3  # of width 64, for both keys and values
     ffn: int = 384
     gate_cap: float = 15.0
     logit_cap: float = 30.0
@@ -149,7 +149,7 @@ class Backbone(nn.Module):
 
 
 class Xlstm(nn.Module):
-    """The whole model; the output matrix is its own, since transformers does not tie it for this family."""
+    """The whole model; the output matrix is separate, because transformers doesn't tie it for this family."""
 
     balance_weight = 0.0
 

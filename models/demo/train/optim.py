@@ -1,7 +1,7 @@
 """The optimizers: Muon for the hidden matrices, AdamW for everything else.
 
-Muon (Jordan et al., 2024) orthogonalizes the momentum of a matrix by a Newton-Schulz iteration. Matrices of one shape are
-stacked and iterated together; a stack of experts counts as that many matrices.
+Muon (Jordan et al., 2024) orthogonalizes the momentum of a matrix by a Newton-Schulz iteration. Matrices with the same
+shape are stacked and iterated together; a stack of experts counts as that many matrices.
 """
 
 import torch

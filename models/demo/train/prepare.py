@@ -1,4 +1,4 @@
-"""Makes the training data: the tokenizer, and streams of token ids (u16) of each kind, with their held-out parts.
+"""Makes the training data: the tokenizer and, for each kind, streams of token ids (u16) with their held-out parts.
 
     python prepare.py --corpus CORPUS --out DATA [--seed 1]
 
@@ -42,12 +42,12 @@ def _story_chats(args: tuple[list[str], int]) -> list[list[dict]]:
 
 
 def _pieces(items: list, seed: int, size: int = 500) -> list[tuple[list, int]]:
-    """Cuts work into pieces with seeds of their own, so that the result does not depend on the number of processes."""
+    """Cuts work into pieces with separate seeds, so that the result doesn't depend on the number of processes."""
     return [(items[i : i + size], seed * 100_003 + i) for i in range(0, len(items), size)]
 
 
 def _with_system(chat: list[dict], rng: random.Random) -> list[dict]:
-    """One chat in ten gets a general system message, so that one in use does not throw the model off."""
+    """One chat in ten gets a general system message, so that the model can cope with one."""
     return [{"role": "system", "content": rng.choice(SYSTEM)}] + chat if rng.random() < 0.1 else chat
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--prose-percent", type=int, default=25, help="share of the old books that is used")
+    parser.add_argument("--prose-percent", type=int, default=25, help="percentage of the old books to use")
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

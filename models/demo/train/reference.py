@@ -2,13 +2,13 @@
 
     python reference.py --models .. --out ../../../tests/fixtures/demo
 
-One safetensors file a model:
+One safetensors file per model:
   tokens       i64 [48]          a fixed prompt
   logits       f32 [8, 8192]     the logits at its last eight positions
   chat_tokens  i64 [n]           the chat template's rendering of PROMPT, with the assistant's turn opened
-  greedy       i64 [32]          the tokens that greedy decoding continues it with
-  text_tokens  i64 [m]           TEXT, which was written for this purpose and is in no training data
-  text_nll     f32 [1]           mean negative log likelihood of text_tokens[1:], each given all before it
+  greedy       i64 [32]          the greedy continuation of chat_tokens
+  text_tokens  i64 [m]           TEXT, which was written for this purpose and isn't in the training data
+  text_nll     f32 [1]           mean negative log likelihood of text_tokens[1:], each given all tokens before it
 
 The metadata names the versions, and the smallest gap between the best and the second logit along the greedy path.
 """
@@ -52,7 +52,7 @@ def record(folder: Path, out: Path) -> None:
         [{"role": "user", "content": PROMPT}], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )["input_ids"]
     row, gap = chat, float("inf")
-    for _ in range(32):  # the whole context again for each token: no cache, so nothing of a cache's arithmetic in the data
+    for _ in range(32):  # recompute the whole context for each token, so that the data doesn't depend on a cache
         best = model(row).logits[0, -1].float().topk(2)
         gap = min(gap, (best.values[0] - best.values[1]).item())
         row = torch.cat([row, best.indices[:1].view(1, 1)], 1)
@@ -84,7 +84,7 @@ def record(folder: Path, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", type=Path, required=True, help="the folder that holds hybrid/ and xlstm/")
+    parser.add_argument("--models", type=Path, required=True, help="the folder that contains hybrid/ and xlstm/")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,8 +1,8 @@
-"""Prints answers of a model to a few requests, straight from the training code's weights.
+"""Prints a model's answers to a few requests, using the training code and its weights.
 
     python sample.py hybrid --weights RUN/final.pt --tokenizer DATA/tokenizer.json [--prompt TEXT] [--tries 3]
 
-Every token runs the whole context again, all requests in one batch: slow, but it needs nothing but the training code.
+Recomputes the whole context for every token, with all requests in one batch: slow, but only needs the training code.
 """
 
 import argparse
@@ -30,7 +30,7 @@ PROMPTS = [
 def pick(
     logits: Tensor, seen: Tensor, temperature: float, top_k: int, top_p: float, penalty: float, generator: torch.Generator
 ) -> Tensor:
-    """One token a row: repetition penalty, temperature, top-k, top-p, in the order that transformers applies them."""
+    """Samples one token per row: repetition penalty, temperature, top-k, top-p, in the order that transformers applies them."""
     old = logits.gather(1, seen)
     logits = logits.scatter(1, seen, torch.where(old > 0, old / penalty, old * penalty)) / temperature
     logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], float("-inf"))
@@ -64,7 +64,7 @@ def answer(
             logits = x @ model.model.embed_tokens.weight.T / shape.logits_scaling
         else:
             logits = shape.logit_cap * torch.tanh(model.lm_head(x) / shape.logit_cap)
-        # padding repeats a row's first token, which does not change the set of tokens seen
+        # padding repeats a row's first token, which doesn't change the set of seen tokens
         seen = torch.tensor([r + [r[0]] * (longest - len(r)) for r in rows], device=device)
         chosen = pick(logits.float(), seen, generator=generator, **sampling).tolist()
         for i, token in enumerate(chosen):

@@ -1,10 +1,10 @@
-"""Story requests made by rule from the stories themselves, and the rewriting of names, animals and things.
+"""Makes story requests from the stories themselves by rules, and rewrites names, animals and things.
 
 The corpus has only some ten thousand short stories, far too few to learn that a story should be about what was asked
-for. So every story yields several chat examples. Each is first rewritten (consistently through the text: other names,
-another animal, another thing), then its own text is searched for a main character, something that the character does,
-and things that are mentioned; the request is put together from these. No request is written for one particular story,
-and `FORBIDDEN` keeps the model card's prompts out of the training data.
+for. So every story yields several chat examples. Each is first rewritten (consistently throughout the text: other names,
+another animal, another thing). Then its text is searched for a main character, something that the character does, and
+things that are mentioned; the request is composed from these. No request is written for one particular story, and
+`FORBIDDEN` keeps the model card's prompts out of the training data.
 """
 
 import random
@@ -23,13 +23,13 @@ ANIMALS = """dog cat bird bunny bear fish rabbit mouse frog duck monkey lion pup
 cow crab panda squirrel penguin kitten mole pig chicken whale sheep owl dolphin hedgehog raccoon deer wolf tiger zebra
 hippo koala beaver badger donkey camel kangaroo seal lizard snail bee butterfly ant dragon dinosaur giraffe parrot""".split()
 PEOPLE = "girl boy man woman lady".split()
-# An animal whose own noise or way of moving appears in the story is left alone.
+# An animal whose own noise or way of moving appears in the story is not replaced.
 ANIMAL_WORDS = re.compile(
     r"\b(meow|purr|woof|bark|quack|oink|moo|neigh|roar|tweet|chirp|ribbit|croak|squeak|baa|buzz|fly|flew|flying|"
     r"wing|feather|nest|swim|swam|fin|web|egg|hatch|trunk|doggy|kitty|puppies|kittens|long neck|stripe|hump|mane|horn|shell)",
     re.I,
 )
-# Things that do the same duty in a story; mostly a thing is swapped for one of its own group.
+# Groups of things with similar roles in a story; mostly a thing is swapped for one of its own group.
 GROUPS = [
     g.split()
     for g in (
@@ -44,7 +44,7 @@ GROUPS = [
     )
 ]
 THINGS = sorted({t for g in GROUPS for t in g})
-# What is done with a thing in these stories is done with its own group only.
+# If a story contains one of these words, a thing is only swapped for one of its own group.
 THING_WORDS = re.compile(
     r"\b(bounc|kick|threw|throw|roll|read|page|drive|drove|beep|sail|float|row|ride|rode|drink|drank|smell|petal|grow|grew|"
     r"wear|wore|eat|ate|bite|chew|lick|taste|delicious|yummy|zoom|rang|string|pedal|wheel|engine|pour|open|squeez)",
@@ -148,7 +148,7 @@ ASK_ANY = [
 OPEN = ["", "", "", "", "", "", "Sure! ", "Of course. ", "Here is a story for you.\n", "Sure, here is a story.\n"]
 
 
-NOUNS: set[str] = set()  # what a request may mention beside THINGS and ANIMALS; filled by `learn_nouns`
+NOUNS: set[str] = set()  # what a request may mention besides THINGS and ANIMALS; filled by `learn_nouns`
 _NOT_CONCRETE = set(
     """day time lot while bit moment way idea friend place thing things end story name mom dad mommy daddy mum mama papa
 girl boy man woman lady child person kid family one lesson smile laugh hug kiss minute hour week year night morning afternoon
@@ -160,7 +160,7 @@ faces fastest rules truth sudden urge power size sight minutes moments future wa
 
 
 def learn_nouns(texts: list[str]) -> None:
-    """Collects concrete nouns: words mostly after an article or possessive, and then mostly before no further noun."""
+    """Collects concrete nouns: words that mostly follow an article or possessive and aren't followed by another noun."""
     all_, after, ending = Counter(), Counter(), Counter()
     for text in texts:
         all_.update(re.findall(r"\b[a-z]{3,}\b", text))
@@ -208,7 +208,7 @@ def _swap_names(text: str, rng: random.Random) -> str:
         free = [n for n in names if n not in used]
         rng.shuffle(free)
         for name in [n for n in names if n in used]:
-            # a neutral mark first, so that a name given out now is not replaced again
+            # a neutral mark first, so that a new name isn't replaced again
             text = re.sub(r"\b%s\b" % name, "\x00" + free.pop() + "\x01", text)
     return text.replace("\x00", "").replace("\x01", "")
 
@@ -216,8 +216,8 @@ def _swap_names(text: str, rng: random.Random) -> str:
 def rewrite(text: str, rng: random.Random) -> str:
     """Swaps names, the main character's kind, another animal, and up to two things, each with some probability.
 
-    A person may become an animal too: the language of the corpus hardly tells them apart. What a thing is swapped for
-    is of its own group, or any thing where the story only finds or sees it.
+    A person may become an animal, too: the language of the corpus hardly distinguishes them. A thing is swapped for one
+    of its own group, or for any thing where the story only finds or sees it.
     """
     if rng.random() < 0.85:
         text = _swap_names(text, rng)
@@ -267,7 +267,7 @@ def _events(text: str) -> list[str]:
 
 
 def request(text: str, rng: random.Random) -> str | None:
-    """A request that this story answers, or None where the rules find nothing to ask for."""
+    """A request that this story answers, or None if the rules find nothing to ask for."""
     found = _character(text)
     count = _count(text)
     things = [w for w in sorted(NOUNS | set(THINGS) | set(ANIMALS)) if count(w) >= 2]
@@ -308,7 +308,7 @@ def request(text: str, rng: random.Random) -> str | None:
 
 
 def story_chats(texts: list[str], variants: int, rng: random.Random) -> list[list[dict]]:
-    """`variants` rewritten chat examples of each story of moderate length; stories with a clear main character twice as many."""
+    """`variants` rewritten chat examples of each story of moderate length; twice as many if it has a clear main character."""
     out = []
     for text in texts:
         if not 250 <= len(text) <= 1500:

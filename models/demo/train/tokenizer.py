@@ -1,4 +1,4 @@
-"""The tokenizer (byte-level BPE, 8,192 tokens) and the chat form, and the files that carry them in a model folder."""
+"""The tokenizer (byte-level BPE, 8,192 tokens), the chat template, and their files in a model folder."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ END_OF_TEXT, SYSTEM, USER, ASSISTANT, END_OF_TURN = SPECIAL = [
     "<|end|>",
 ]
 
-# A turn is its role's token, the text, and <|end|>; nothing between turns; no token before the first one.
+# A turn is its role's token, the text, and <|end|>, with nothing between turns or before the first one.
 CHAT_TEMPLATE = """{%- for message in messages -%}
 {%- if message['role'] not in ['system', 'user', 'assistant'] -%}
 {{- raise_exception('unknown role: ' + message['role']) -}}
@@ -33,7 +33,7 @@ def chat_text(messages: list[dict]) -> str:
 
 
 def train_tokenizer(texts: list[str]) -> Tokenizer:
-    """Trains the BPE merges. Digits are always single tokens; words are cut by GPT-2's rule."""
+    """Trains the BPE merges. Digits are always single tokens; words are split by GPT-2's rule."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
@@ -44,7 +44,7 @@ def train_tokenizer(texts: list[str]) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() != VOCABULARY:
-        raise ValueError(f"the corpus gave a vocabulary of {tokenizer.get_vocab_size()}, not {VOCABULARY}")
+        raise ValueError(f"the corpus resulted in a vocabulary of {tokenizer.get_vocab_size()}, not {VOCABULARY}")
     return tokenizer
 
 

@@ -1,10 +1,10 @@
-"""Trains one of the models, from the streams that prepare.py wrote.
+"""Trains one of the models on the streams from prepare.py.
 
     python train.py hybrid --data DATA --out RUN
     python train.py xlstm --data DATA --out RUN
 
-Continues from RUN/checkpoint.pt when there is one. Every step's loss goes to RUN/log.jsonl, the held-out losses too.
-`--max-seconds` ends a run early, with a checkpoint, so that a run can be cut into sittings.
+Continues from RUN/checkpoint.pt if it exists. Logs every step's loss and the held-out losses to RUN/log.jsonl.
+`--max-seconds` ends a run early, with a checkpoint, so that training can be split into several runs.
 """
 
 import argparse
@@ -46,18 +46,18 @@ CHECK_KINDS = ["stories", "books", "prose", "story_chat", "service", "question"]
 
 
 def build(name: str, **changes) -> torch.nn.Module:
-    """A fresh model of that name."""
+    """Makes a new model by its name."""
     return Hybrid(HybridShape(**changes)) if name == "hybrid" else Xlstm(XlstmShape(**changes))
 
 
 def rate(step: int, steps: int) -> float:
-    """The learning rate's factor: warm-up, constant, then a straight line to zero."""
+    """The learning rate's factor: warm-up, constant, then linear to zero."""
     begin = DECAY_BEGINS * steps
     return min(1.0, (step + 1) / WARM_UP) * (1.0 if step < begin else max(0.0, (steps - step) / (steps - begin)))
 
 
 def check(model: torch.nn.Module, held: dict, device: torch.device) -> dict[str, float]:
-    """Held-out losses; for chats, of the assistant's turns."""
+    """Held-out losses; in chats, only the assistant's turns count."""
     model.eval()
     out = {}
     with torch.no_grad():

@@ -1,5 +1,5 @@
-//! Bamba (IBM, Princeton, CMU and UIUC, 2024): layers of Mamba-2 or attention, each followed by a dense
-//! feed-forward network; attention heads are rotated in part.
+//! Bamba (IBM, Princeton, CMU and UIUC, 2024): layers of Mamba-2 or attention, each followed by a
+//! dense feed-forward network. Part of each attention head is rotated.
 
 use super::Family;
 use super::mamba2::Mamba2Shape;
@@ -28,7 +28,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let fields = &frame.fields;
     let is_attention = attention_layers(&frame)?;
 
-    // Fields of a kind of layer that the model does not have may hold anything.
+    // Ignore the fields of a kind of layer that the model does not have.
     let mamba = match is_attention.contains(&false) {
         true => Some(Mamba2Shape::hybrid(&frame)?),
         false => None,
@@ -73,8 +73,8 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     frame.model("bamba", blocks)
 }
 
-/// Whether each layer is attention: those in `attn_layer_indices`. A list of kinds of layers, which
-/// the reference derives and does not read, must agree.
+/// Whether each layer is attention: those in `attn_layer_indices`. A list of layer types, which the
+/// reference derives and does not read, must agree.
 fn attention_layers(frame: &Frame<'_>) -> Result<Vec<bool>, ModelError> {
     const INDICES: &str = "attn_layer_indices";
     let indices = frame.fields.sizes(INDICES, 0, usize::MAX)?;

@@ -40,7 +40,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Factors {
     embedding: f32,
-    /// In place of `1 / sqrt(head_dim)`.
+    /// Replaces `1 / sqrt(head_dim)`.
     attention: f32,
     residual: f32,
     logits: f32,
@@ -59,7 +59,7 @@ impl Factors {
         })
     }
 
-    /// The model with these factors.
+    /// Applies these factors to a model.
     pub(crate) fn apply(&self, mut model: ModelSpec) -> ModelSpec {
         model.embedding.scale = self.embedding;
         model.head.scale = self.logits;

@@ -1,4 +1,4 @@
-//! Granite 4 (IBM, 2025): layers of Mamba-2 or attention, each followed by experts beside a shared
+//! Granite 4 (IBM, 2025): layers of Mamba-2 or attention, each followed by experts and a shared
 //! expert, or by the shared expert alone.
 
 use serde_json::Value;
@@ -34,13 +34,13 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     frame.refuse_window()?;
     let fields = &frame.fields;
     if fields.str("normalization_function")?.is_some_and(|name| name != "rmsnorm") {
-        return Err(fields.unsupported("normalization_function", "rmsnorm is"));
+        return Err(fields.unsupported("normalization_function", "supported: rmsnorm"));
     }
     let types = frame
         .layer_types(&["layer_types", "layers_block_type"])?
         .unwrap_or_else(|| vec!["linear_attention"; frame.layers]);
 
-    // Fields of a kind of layer that the model does not have may hold anything.
+    // Ignore the fields of a kind of layer that the model does not have.
     let mamba = match types.contains(&"linear_attention") {
         true => Some(Mamba2Shape::hybrid(&frame)?),
         false => None,
@@ -72,7 +72,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
 /// The fields of the attention layers.
 struct AttentionFields {
     heads: Heads,
-    /// None: no position encoding at all.
+    /// None: no position encoding.
     rope: Option<crate::Rope>,
     bias: bool,
 }
@@ -82,7 +82,7 @@ impl AttentionFields {
         let fields = &frame.fields;
         let defaults = HeadDefaults { heads: 32, kv_heads: None, head_dim: None };
         let heads = Heads::read(frame, defaults)?;
-        // Anything but "rope" means none in the reference; hub checkpoints say "nope".
+        // In the reference every value but "rope" means none; hub checkpoints say "nope".
         let rope = match fields.str("position_embedding_type")? {
             Some("rope") => {
                 let defaults = RopeDefaults { theta: 10000.0, partial: None, max_positions: 2048 };
@@ -99,12 +99,12 @@ impl AttentionFields {
     }
 }
 
-/// The fields of what follows each mixer.
+/// The fields of the feed-forward part of each layer.
 struct FeedForward {
     activation: Activation,
     /// Inner width of the shared expert.
     shared: usize,
-    /// Number and inner width of the other experts, where there are any.
+    /// Counts and inner width of the other experts, if there are any.
     experts: Option<(Counts, usize)>,
 }
 
@@ -143,7 +143,7 @@ impl FeedForward {
                 frame.hidden,
                 false,
             ),
-            // The reference takes the softmax over the chosen logits alone, which is the same.
+            // The reference takes the softmax over the chosen logits only, which is equivalent.
             renormalize: true,
             top_k: counts.top_k,
             experts,
@@ -151,7 +151,7 @@ impl FeedForward {
         })
     }
 
-    /// The expert that sees every token.
+    /// The expert that every token uses.
     fn shared(&self, frame: &Frame<'_>, prefix: &str) -> Dense {
         let (hidden, inner) = (frame.hidden, self.shared);
         let prefix = format!("{prefix}.shared_mlp");
@@ -165,14 +165,15 @@ impl FeedForward {
     }
 }
 
-/// The older names of kinds of layers, and the width where mlx-lm looks for it.
+/// Older names of layer kinds, and the width where mlx-lm looks for it.
 fn older_fields(root: &Root) -> Vec<NamedField> {
     let mut fields = Vec::new();
     let types = present(root, "layer_types").and_then(Value::as_array);
     let newer = types.filter(|types| types.iter().any(|kind| older_kind(kind) != *kind));
     let types = newer.map(|types| types.iter().map(older_kind).collect::<Value>());
     fields.extend(types.map(|types| ("layer_types", types)));
-    // Of a model without experts, mlx-lm takes the width of the one feed-forward network from the experts' field.
+    // In a model without experts, mlx-lm reads the width of the only feed-forward network from the
+    // experts' field.
     let dense = present(root, "num_local_experts").is_some_and(|count| *count == 0);
     let width = present(root, "shared_intermediate_size").filter(|_| dense);
     let width = width.filter(|width| root.get("intermediate_size") != Some(*width));

@@ -6,7 +6,7 @@ use super::mamba2::inner;
 use crate::frame::{BACKBONE, Frame, FrameDefaults, limit};
 use crate::{Block, Config, Conv, Linear, Mamba, Mixer, ModelError, ModelSpec, TensorSpec};
 
-/// What a family has for fields that the config lacks; FalconMamba has the same.
+/// Defaults for absent fields, shared with FalconMamba.
 pub(crate) const DEFAULTS: FrameDefaults =
     FrameDefaults { hidden: 768, vocab: 50280, layers: 32, eps: 1e-5, tied: true };
 
@@ -33,7 +33,7 @@ pub(crate) fn blocks(
 ) -> Result<Vec<Block>, ModelError> {
     frame.require_silu()?;
     let (fields, hidden) = (&frame.fields, frame.hidden);
-    // Where both are given, the reference uses the width; FalconMamba's own checkpoint relies on it.
+    // If both are given, the reference uses the width; FalconMamba's own checkpoint relies on that.
     let inner = match fields.size("intermediate_size", 1, limit::WIDTH)? {
         Some(inner) => inner,
         None => inner(fields, "expand", hidden)?,

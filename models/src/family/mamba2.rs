@@ -1,4 +1,4 @@
-//! Mamba-2 (Dao and Gu, "Transformers are SSMs", 2024), and its mixer for the hybrids that have it.
+//! Mamba-2 (Dao and Gu, "Transformers are SSMs", 2024), and its mixer for hybrid models.
 
 use serde_json::Value;
 
@@ -46,7 +46,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     frame.model("mamba2", blocks.collect())
 }
 
-/// Sizes and switches of a Mamba-2 mixer, from whatever fields a family has them in.
+/// Sizes and switches of a Mamba-2 mixer, independent of the family's field names.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mamba2Shape {
     pub(crate) hidden: usize,
@@ -57,16 +57,16 @@ pub(crate) struct Mamba2Shape {
     pub(crate) groups: usize,
     pub(crate) state: usize,
     pub(crate) kernel: usize,
-    /// Of both projections.
+    /// Whether both projections have biases.
     pub(crate) bias: bool,
     pub(crate) conv_bias: bool,
     pub(crate) dt_limit: (f32, f32),
-    /// Of the gated norm.
+    /// Epsilon of the gated norm.
     pub(crate) eps: f32,
 }
 
 impl Mamba2Shape {
-    /// Reads the `mamba_*` fields that the hybrids have.
+    /// Reads the `mamba_*` fields of hybrid models.
     pub(crate) fn hybrid(frame: &Frame<'_>) -> Result<Self, ModelError> {
         let fields = &frame.fields;
         let inner = inner(fields, "mamba_expand", frame.hidden)?;
@@ -95,7 +95,7 @@ impl Mamba2Shape {
         Ok(shape)
     }
 
-    /// An error unless the sizes fit together.
+    /// Fails unless the sizes are consistent.
     fn check(&self) -> Result<(), ModelError> {
         let Self { inner, heads, head_dim, groups, state, .. } = *self;
         let wide = product("heads * head_dim of Mamba-2", &[heads, head_dim], limit::ROWS)?;
@@ -105,7 +105,7 @@ impl Mamba2Shape {
         Ok(())
     }
 
-    /// The mixer whose tensors are `PREFIX.*`. Only where [`check`](Self::check) found no error.
+    /// The mixer with the tensors `PREFIX.*`. Call [`check`](Self::check) first.
     pub(crate) fn mixer(&self, prefix: &str) -> Mixer {
         let Self { hidden, inner, heads, head_dim, groups, state, .. } = *self;
         let channels = inner + 2 * groups * state;
@@ -122,7 +122,7 @@ impl Mamba2Shape {
             head_dim,
             groups,
             state,
-            // Always behind the gate, and over each group by itself, whatever old configs say in
+            // The norm is always after the gate and per group, whatever old configs say in
             // `norm_before_gate` and `rms_norm`: the reference reads neither.
             gate: Mamba2Gate::NormAfter {
                 norm: Norm::new(&format!("{prefix}.norm"), inner, self.eps),
@@ -133,7 +133,7 @@ impl Mamba2Shape {
     }
 }
 
-/// The number of channels: `hidden` times the factor in the field `key`, 2 where it is absent.
+/// The number of channels: `hidden` times the factor in the field `key`, by default 2.
 pub(crate) fn inner(fields: &Fields<'_>, key: &str, hidden: usize) -> Result<usize, ModelError> {
     let expand = fields.positive(key)?.unwrap_or(2.0);
     let inner = expand * hidden as f64;
@@ -142,7 +142,7 @@ pub(crate) fn inner(fields: &Fields<'_>, key: &str, hidden: usize) -> Result<usi
             field: fields.path(key),
             value: expand.to_string(),
             expected: format!(
-                "a factor that makes 1 to {} channels of hidden_size = {hidden}",
+                "a factor that gives 1 to {} channels with hidden_size = {hidden}",
                 limit::ROWS
             ),
         });
@@ -150,7 +150,7 @@ pub(crate) fn inner(fields: &Fields<'_>, key: &str, hidden: usize) -> Result<usi
     Ok(inner as usize)
 }
 
-/// The bounds on the step size.
+/// The limits on the step size.
 fn dt_limit(fields: &Fields<'_>) -> Result<(f32, f32), ModelError> {
     const KEY: &str = "time_step_limit";
     let (low, high) = fields.pair(KEY)?.unwrap_or((0.0, f64::INFINITY));
@@ -158,13 +158,13 @@ fn dt_limit(fields: &Fields<'_>) -> Result<(f32, f32), ModelError> {
         return Err(ModelError::OutOfRange {
             field: fields.path(KEY),
             value: format!("[{low}, {high}]"),
-            expected: "a finite number, and one that is not below it".into(),
+            expected: "a finite number and an upper limit that is not below it".into(),
         });
     }
     Ok((low as f32, high as f32))
 }
 
-/// mlx-lm requires the inner width, which is always that of all heads.
+/// mlx-lm requires the inner width, which always equals that of all heads.
 fn older_fields(root: &Root) -> Vec<NamedField> {
     let size = |key| present(root, key).and_then(Value::as_u64);
     let inner = size("num_heads").zip(size("head_dim"));

@@ -26,9 +26,9 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let model = Transformer::read(config, MODEL, DEFAULTS)?;
     let frame = &model.frame;
     let inner = frame.inner("intermediate_size", 14336)?;
-    // `null` is how later checkpoints say that there is none.
+    // Later checkpoints write `null` for no window.
     let window = frame.window(Some(4096))?;
-    // Models that mix windows by layer are of another family.
+    // Models with windows in some layers belong to another family.
     let kind = if window.is_some() { "sliding_attention" } else { "full_attention" };
     for (layer, name) in frame.layer_types(&["layer_types"])?.into_iter().flatten().enumerate() {
         if name != kind {

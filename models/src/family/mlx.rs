@@ -1,8 +1,8 @@
-//! What mlx-lm looks for in config.json that `transformers` 5 does not write any more.
+//! Fields of config.json that mlx-lm reads and `transformers` 5 no longer writes.
 //!
-//! Where rotary parameters stand only under `rope_parameters`, mlx-lm takes its own defaults without a word; where other
-//! fields have their newer names or values, it refuses the file. The older fields say the same, and every reader of the newer ones reads
-//! those on.
+//! If rotary parameters are only under `rope_parameters`, mlx-lm silently uses its own defaults;
+//! for other fields with newer names or values it refuses the file. The older fields mean the same,
+//! and readers of the newer ones ignore them.
 
 use serde_json::{Map, Value};
 
@@ -15,8 +15,8 @@ pub(super) type Root = Map<String, Value>;
 /// A field and its value.
 pub(super) type NamedField = (&'static str, Value);
 
-/// Fields that config.json needs beside those it has, or other values for those it has, so that mlx-lm reads the model that
-/// `config` describes: none for files in the spelling before `transformers` 5.
+/// Fields to add to config.json, or values to replace, so that mlx-lm reads the model of `config`:
+/// none for files in the spelling before `transformers` 5.
 pub fn mlx_fields(config: &Config) -> Vec<NamedField> {
     let root = config.root();
     let mut fields = Vec::new();
@@ -27,7 +27,7 @@ pub fn mlx_fields(config: &Config) -> Vec<NamedField> {
     fields
 }
 
-/// The fields of families whose config has one spelling.
+/// For families whose config has only one spelling.
 pub(super) fn none(_: &Root) -> Vec<NamedField> {
     Vec::new()
 }
@@ -38,7 +38,7 @@ pub(super) fn older_experts(root: &Root) -> Vec<NamedField> {
     experts.map(|experts| ("num_experts", experts.clone())).into_iter().collect()
 }
 
-/// A field that is there and not `null`.
+/// A field that is present and not `null`.
 pub(super) fn present<'a>(root: &'a Root, key: &str) -> Option<&'a Value> {
     root.get(key).filter(|value| !value.is_null())
 }
@@ -52,7 +52,7 @@ fn rotary(root: &Root, fields: &mut Vec<NamedField>) {
     let Some(parameters) = present(root, "rope_parameters").and_then(Value::as_object) else {
         return;
     };
-    // Where layers of different kinds have different parameters, there is no older spelling.
+    // Different parameters for different kinds of layers have no older spelling.
     let Some(kind) = parameters.get("rope_type").and_then(Value::as_str) else { return };
     if let Some(theta) = parameters.get("rope_theta")
         && lacks(root, "rope_theta")
@@ -60,7 +60,7 @@ fn rotary(root: &Root, fields: &mut Vec<NamedField>) {
         fields.push(("rope_theta", theta.clone()));
     }
     if kind != "default" && lacks(root, "rope_scaling") {
-        // Whole: who finds the older field does not look into the newer one.
+        // The whole object: readers of the older field don't look at the newer one.
         fields.push(("rope_scaling", Value::Object(parameters.clone())));
     }
 }

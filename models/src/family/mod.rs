@@ -1,4 +1,4 @@
-//! The families: one file each, named like its `model_type`, with all that is particular to it.
+//! The families: one file each, named like its `model_type`, with everything particular to it.
 
 pub(crate) mod mlx;
 
@@ -26,13 +26,14 @@ use crate::{Config, ModelError, ModelSpec};
 pub(crate) struct Family {
     /// Its `model_type`.
     pub(crate) model_type: &'static str,
-    /// What `architectures` holds.
+    /// Its entry in `architectures`.
     pub(crate) class: &'static str,
     /// Reads its config.
     pub(crate) spec: fn(&Config) -> Result<ModelSpec, ModelError>,
-    /// Whether mlx-lm has it: quantized checkpoints are named and stacked as mlx-lm does, else as the family's file does.
+    /// Whether mlx-lm supports it: its quantized checkpoints use mlx-lm's names and stacks,
+    /// otherwise those of the family's file.
     pub(crate) in_mlx: bool,
-    /// Fields of config.json that mlx-lm looks for under older names, beside those of all families.
+    /// Fields that mlx-lm reads under older names, in addition to those of all families.
     pub(crate) older_fields: fn(&Root) -> Vec<NamedField>,
 }
 

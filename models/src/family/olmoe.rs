@@ -29,7 +29,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let (frame, heads) = (&model.frame, model.heads);
     frame.refuse_window()?;
     let (wide, narrow) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
-    // The norms' widths are derived from the hidden size.
+    // The reference derives the norms' widths from the hidden size.
     equal("num_attention_heads * head_dim", wide, "hidden_size", frame.hidden)?;
     let bias = frame.fields.bool_or("attention_bias", false)?;
     let clip = frame.fields.positive("clip_qkv")?.map(|clip| clip as f32);

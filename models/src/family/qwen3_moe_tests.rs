@@ -10,7 +10,7 @@ fn config() -> Value {
     })
 }
 
-/// Which layers have experts.
+/// The indices of layers with experts.
 fn sparse(config: &Value) -> Vec<usize> {
     let model = spec_of(config);
     let blocks = model.blocks.iter().filter(|b| matches!(b.branches[0].mixer, Mixer::Moe(_)));

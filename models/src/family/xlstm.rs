@@ -21,13 +21,13 @@ pub(super) const FAMILY: Family = Family {
 
 /// The model that `config` describes.
 fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
-    // The second names of two fields; where both are given they must agree.
+    // Two fields have second names; if both are given they must agree.
     let fields = config.fields();
     let hidden = fields.size_or("embedding_dim", 4096, 1, limit::WIDTH)?;
     let layers = fields.size_or("num_blocks", 32, 1, limit::LAYERS)?;
     let defaults = FrameDefaults { hidden, vocab: 50304, layers, eps: 1e-6, tied: false };
     let mut frame = Frame::read(config, NAMES, defaults)?;
-    // The reference has no tying in this family, whatever the field says.
+    // In the reference this family never ties, whatever the field says.
     frame.untie();
     if fields.get("embedding_dim").is_some() {
         equal("hidden_size", frame.hidden, "embedding_dim", hidden)?;
@@ -36,14 +36,14 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
         equal("num_hidden_layers", frame.layers, "num_blocks", layers)?;
     }
     if fields.str("weight_mode")?.is_some_and(|mode| mode != "single") {
-        return Err(fields.unsupported("weight_mode", "single is"));
+        return Err(fields.unsupported("weight_mode", "supported: single"));
     }
-    // Fields of early checkpoints for parts that neither this nor the reference computes.
+    // Early checkpoints have fields for parts that the reference does not compute either.
     if fields.bool_or("add_qk_norm", false)? {
-        return Err(fields.unsupported("add_qk_norm", "queries and keys without a norm are"));
+        return Err(fields.unsupported("add_qk_norm", "supported: queries and keys without a norm"));
     }
     if fields.str("norm_type")?.is_some_and(|name| name != "rmsnorm") {
-        return Err(fields.unsupported("norm_type", "rmsnorm is"));
+        return Err(fields.unsupported("norm_type", "supported: rmsnorm"));
     }
 
     let shape = Shape::read(&frame)?;
@@ -60,7 +60,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
             blocks.push(block);
         }
     }
-    // The final norm has no bias, even where all others have; `add_out_norm` changes nothing.
+    // The final norm never has a bias; `add_out_norm` has no effect.
     let mut model = frame.model("xlstm", blocks)?;
     model.head.soft_cap = soft_cap(&fields, "output_logit_soft_cap", 30.0)?;
     Ok(model)
@@ -74,10 +74,10 @@ struct Shape {
     v_head_dim: usize,
     /// Inner width of the feed-forward network.
     inner: usize,
-    /// On all projections and norms; the gates' projections always have one.
+    /// Whether all projections and norms have biases; the gates' projections always have one.
     bias: bool,
     gate_soft_cap: Option<f32>,
-    /// In the cell's denominator.
+    /// Epsilon in the cell's denominator.
     eps: f32,
 }
 
@@ -85,8 +85,8 @@ impl Shape {
     fn read(frame: &Frame<'_>) -> Result<Self, ModelError> {
         let (fields, hidden) = (&frame.fields, frame.hidden);
         let heads = fields.size_or("num_heads", 8, 1, limit::HEADS)?;
-        // The layer does not round these up. (The cache of the reference does, to multiples of 64,
-        // and then fails where that changes them.)
+        // The layer does not round these up. (The reference's cache rounds them to multiples of 64,
+        // and fails if that changes them.)
         let qk = width(fields, "qk_dim_factor", 0.5, hidden, 0)?;
         let v = width(fields, "v_dim_factor", 1.0, hidden, 0)?;
         const MULTIPLE: &str = "ffn_round_up_to_multiple_of";
@@ -142,8 +142,8 @@ impl Shape {
     }
 }
 
-/// `hidden` times the factor in the field `key`: cut to a whole number, or rounded up to a multiple
-/// of `multiple` where that is not 0.
+/// `hidden` times the factor in the field `key`, truncated to an integer, or rounded up to a
+/// multiple of `multiple` unless that is 0.
 fn width(
     fields: &Fields<'_>,
     key: &str,
@@ -162,7 +162,7 @@ fn width(
             field: fields.path(key),
             value: factor.to_string(),
             expected: format!(
-                "a factor that makes a width of 1 to {} of hidden_size = {hidden}",
+                "a factor that gives a width of 1 to {} with hidden_size = {hidden}",
                 limit::WIDTH
             ),
         });

@@ -9,7 +9,7 @@ use super::{Layer, Mixer, Module, Role, Section, Small};
 
 /// Softmax attention (Vaswani et al., 2017, section 3.2) with grouped key/value heads (Ainslie et al., 2023).
 ///
-/// Order of what happens to queries and keys: projection and bias, `qk_norm`, `clip`, `rope`.
+/// Queries and keys go through: projection and bias, `qk_norm`, `clip`, `rope`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
     /// `[heads * head_dim, hidden]`.
@@ -32,54 +32,55 @@ pub struct Attention {
     pub qk_norm: Option<QkNorm>,
     /// OLMoE's `clip_qkv`: queries, keys and values are clamped to `[-clip, clip]`.
     pub clip: Option<f32>,
-    /// Rotary position encoding; none for NoPE.
+    /// Rotary position encoding; `None` for NoPE.
     pub rope: Option<Rope>,
     /// Sliding window: position `i` sees `j` with `i - window < j <= i`.
     pub window: Option<usize>,
 }
 
-/// RMS norm on queries and keys.
+/// RMS norm of queries and keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QkNorm {
-    /// On queries: over `head_dim` if `per_head`, else over `heads * head_dim`.
+    /// For queries: over `head_dim` if `per_head`, else over `heads * head_dim`.
     pub q: Norm,
-    /// On keys: over `head_dim` if `per_head`, else over `kv_heads * head_dim`.
+    /// For keys: over `head_dim` if `per_head`, else over `kv_heads * head_dim`.
     pub k: Norm,
-    /// Whether each head is normed by itself (Qwen3) or the whole projection at once (OLMoE).
+    /// Whether each head is normed separately (Qwen3) or the whole projection at once (OLMoE).
     pub per_head: bool,
 }
 
-/// Rotary position encoding (Su et al., "RoFormer", 2021), in the half-split form of `transformers`:
-/// element `i` is rotated with element `i + rotated / 2`, where `rotated = 2 * inv_freq.len()` elements
-/// at the front of each head take part.
+/// Rotary position encoding (Su et al., "RoFormer", 2021), in the half-split form of
+/// `transformers`: in each head the first `rotated = 2 * inv_freq.len()` elements take part, and
+/// element `i` is rotated with element `i + rotated / 2`.
 #[derive(Clone, PartialEq)]
 pub struct Rope {
-    /// Angle per position of each pair, in radians; scaled already (linear, llama3, yarn).
+    /// Angle per position of each pair, in radians, with scaling applied (linear, llama3, yarn).
     pub inv_freq: Vec<f32>,
     /// Factor on cosine and sine (yarn's attention factor); 1 elsewhere.
     pub attention_factor: f32,
-    /// How the angles change behind the context that the model was trained on (type dynamic).
+    /// How the angles change beyond the context that the model was trained on (type dynamic).
     pub dynamic: Option<DynamicRope>,
 }
 
 /// Rotary frequencies that depend on the length ("dynamic NTK scaling", by Reddit users bloc97 and emozilla, 2023): in a sequence of
 /// `n > max_positions` tokens the base is `theta * (factor * n / max_positions - (factor - 1))^(d / (d - 2))`.
 ///
-/// The length is that up to a position, so that a token's rotation depends on where it is and not on how many came with it.
+/// The length is counted up to each position, so a token's rotation depends on its position and not
+/// on how many tokens were fed together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DynamicRope {
     /// `theta`.
     pub theta: f32,
     /// `factor`.
     pub factor: f32,
-    /// Positions that are rotated by [`Rope::inv_freq`].
+    /// Number of positions that are rotated by [`Rope::inv_freq`].
     pub max_positions: usize,
-    /// `d`: elements of a head that are rotated, above 2.
+    /// `d`: number of rotated elements of a head, above 2.
     pub rotated: usize,
 }
 
 impl Rope {
-    /// Angle per position of each pair for a token at `position`.
+    /// Angles per position of each pair, for a token at `position`.
     pub fn inv_freq_at(&self, position: usize) -> Cow<'_, [f32]> {
         match &self.dynamic {
             Some(dynamic) if position >= dynamic.max_positions => {
@@ -91,20 +92,21 @@ impl Rope {
 }
 
 impl DynamicRope {
-    /// Angle per position of each pair in a sequence of `length` tokens: in single precision, as the reference has it.
+    /// Angles per position of each pair in a sequence of `length` tokens, in single precision as in
+    /// the reference.
     fn inv_freq(&self, length: usize) -> Vec<f32> {
         let Self { theta, factor, max_positions, rotated } = *self;
         let stretch = factor * length as f32 / max_positions as f32 - (factor - 1.0);
         let exponent = (rotated as f64 / (rotated - 2) as f64) as f32;
         let base = theta * stretch.powf(exponent);
         let exponents = (0..rotated).step_by(2).map(|i| i as f32 / rotated as f32);
-        // As in `Source::wavelengths`: the nearest to the true power, on every platform.
+        // As in `Source::wavelengths`: the f32 nearest to the exact power, on every platform.
         exponents.map(|e| (f64::from(base).powf(f64::from(e)) as f32).recip()).collect()
     }
 }
 
 impl fmt::Debug for Rope {
-    // Saved sessions know a model by this text: what most models don't have is not in it.
+    // Saved sessions identify a model by this text, so it omits fields that most models don't have.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("Rope");
         fields.field("inv_freq", &self.inv_freq);

@@ -1,4 +1,4 @@
-//! A feed-forward network that every token passes through.
+//! A feed-forward network that every token uses.
 
 use crate::spec::Linear;
 
@@ -13,7 +13,7 @@ pub struct Dense {
     pub up: Linear,
     /// `[hidden, inner]`.
     pub down: Linear,
-    /// On the gate.
+    /// Applied to the gate.
     pub activation: Activation,
 }
 
@@ -31,7 +31,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Its name in tables.
+    /// Name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Silu => "silu",
@@ -49,12 +49,12 @@ describe!(Dense, |parts| Dense { gate, up, down, activation: _ } => {
 });
 
 impl Dense {
-    /// Width within: rows of `gate` and `up`.
+    /// Inner width: the rows of `gate` and `up`.
     pub fn inner(&self) -> usize {
         self.gate.weight.rows
     }
 
-    /// The same network with at most `most` rows within.
+    /// The same network with an inner width of at most `most`.
     pub(super) fn sized(&self, hidden: usize, most: usize) -> Self {
         let inner = self.inner().min(most);
         Self {

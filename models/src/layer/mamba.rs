@@ -32,7 +32,7 @@ pub struct Mamba {
     pub state: usize,
     /// Rank of the step-size projection.
     pub dt_rank: usize,
-    /// FalconMamba: weightless RMS norm on `r`, `B` and `C`, each by itself, with this epsilon.
+    /// FalconMamba: epsilon of weightless RMS norms of `r`, `B` and `C`, each normed separately.
     pub bcdt_norm_eps: Option<f32>,
 }
 

@@ -31,13 +31,13 @@ pub struct Mamba2 {
     pub groups: usize,
     /// State per head element.
     pub state: usize,
-    /// Between scan and `out_proj`.
+    /// Between the scan and `out_proj`.
     pub gate: Mamba2Gate,
     /// `[hidden, inner]`.
     pub out_proj: Linear,
 }
 
-/// How Mamba-2's output `y` meets its gate `z`.
+/// How Mamba-2 applies the gate `z` to its output `y`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mamba2Gate {
     /// `y * silu(z)`, without a norm.
@@ -46,7 +46,7 @@ pub enum Mamba2Gate {
     NormAfter {
         /// Weight `[inner]` and epsilon.
         norm: Norm,
-        /// Equal parts that are normed by themselves.
+        /// Number of equal parts that are normed separately.
         groups: usize,
     },
 }
@@ -108,7 +108,7 @@ impl Layer for Mamba2 {
     fn small(&self, to: &Small) -> Mixer {
         let groups = self.groups.min(to.heads);
         let share = (self.heads / self.groups.max(1)).max(1);
-        // Enough heads for a row of the output projection to be whole groups of any quantized format.
+        // Enough heads that a row of the output projection is whole groups in any quantized format.
         let least = (to.width / 2).div_ceil((groups * self.head_dim).max(1)).max(to.heads);
         let heads = groups * share.min(least);
         let (inner, state) = (heads * self.head_dim, self.state);

@@ -33,11 +33,12 @@ pub struct MLstm {
     pub qk_head_dim: usize,
     /// Width of values of a head.
     pub v_head_dim: usize,
-    /// `cap * tanh(x / cap)` on both gates.
+    /// `cap * tanh(x / cap)`, applied to both gates.
     pub gate_soft_cap: Option<f32>,
     /// Added to the denominator.
     pub eps: f32,
-    /// Weight (and bias) `[heads * v_head_dim]` of the layer norm (mean subtracted) of each head.
+    /// Weight (and bias) `[heads * v_head_dim]` of the layer norm (with mean subtracted) of each
+    /// head.
     pub head_norm: Norm,
 }
 

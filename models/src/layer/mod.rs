@@ -1,8 +1,10 @@
-//! The kinds of layer: one file each, with its equation, its struct and one description of its parts.
+//! The kinds of layer: one file each, with the equation, the struct and one description of its
+//! parts.
 //!
-//! Whatever walks the tensors of a layer reads that description: checking a checkpoint, names and stacks of other layouts,
-//! quantizing, counting parameters, the self-test on a device. A new kind of layer is a new file here and a line in
-//! [`Mixer`]; its way into ops is `runtime/src/plan/lower/NAME.rs`.
+//! Everything that walks a layer's tensors uses that description: checking a checkpoint, names and
+//! stacks of other layouts, quantizing, counting parameters, the self-test on a device. A new kind
+//! of layer is a new file here and a line in [`Mixer`]; its lowering into ops is
+//! `runtime/src/plan/lower/NAME.rs`.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -10,8 +12,8 @@ mod part;
 mod role;
 mod small;
 
-/// Describes the parts of a layer once, for those that read them and for those that change them: the pattern binds
-/// references of either kind. It names every field, so that a new one can't be forgotten.
+/// Describes the parts of a layer once, for shared and for mutable access: the pattern binds
+/// references of either kind. It names every field, so a new field can't be forgotten.
 macro_rules! describe {
     ($layer:ident, |$parts:ident| $fields:pat => $body:block) => {
         impl $crate::layer::Describe for $layer {
@@ -51,36 +53,38 @@ pub use role::{Precision, Role};
 pub use short_conv::ShortConv;
 pub use small::{Small, SmallPart};
 
-/// What a kind of layer says about itself. Nothing has a default: a new kind answers all of it.
+/// The interface of a kind of layer. No method has a default, so a new kind must implement all of
+/// them.
 pub trait Layer: Describe {
-    /// Its name in tables and JSON.
+    /// Name in tables and JSON.
     fn kind(&self) -> &'static str;
 
-    /// Its name in a sentence.
+    /// Name in a sentence.
     fn title(&self) -> &'static str;
 
-    /// What its parameters are counted as, in the order of tables; a [`Section`] names one by its index.
+    /// Names under which its parameters are counted, in the order of tables; a [`Section`] refers
+    /// to them by index.
     fn components(&self) -> &'static [&'static str];
 
-    /// The section of parts that the description puts in no other.
+    /// The section of parts that the description assigns to no other.
     fn section(&self) -> Section;
 
-    /// Its sizes and switches, in words.
+    /// Sizes and switches, as text.
     fn sizes(&self) -> String;
 
-    /// The position encoding, in a layer that has one.
+    /// The position encoding, if the layer has one.
     fn rope(&self) -> Option<&Rope>;
 
-    /// The same layer in small: the same kernels, fewer heads, channels and experts.
+    /// A small version of the layer: the same kernels, fewer heads, channels and experts.
     fn small(&self, to: &Small) -> Mixer;
 }
 
 /// The parts of a layer, in order of use; see the macro `describe`.
 pub trait Describe {
-    /// Names every part.
+    /// Visits every part.
     fn parts<'a>(&'a self, parts: &mut Parts<'a>);
 
-    /// Names every part, to be changed.
+    /// Visits every part, mutably.
     fn parts_mut<'a>(&'a mut self, parts: &mut PartsMut<'a>);
 }
 
@@ -93,7 +97,7 @@ macro_rules! mixers {
         }
 
         impl Mixer {
-            /// What it says about itself.
+            /// The layer's description.
             pub fn layer(&self) -> &dyn Layer {
                 match self {
                     $(Self::$kind(layer) => layer,)*
@@ -106,7 +110,7 @@ macro_rules! mixers {
                 }
             }
 
-            /// Its place among the kinds, as they are declared: tables are in this order.
+            /// Index of its kind in the order of declaration, which tables use.
             fn rank(&self) -> usize {
                 enum Rank { $($kind,)* }
                 match self {
@@ -143,7 +147,7 @@ impl Mixer {
         parts.into_vec()
     }
 
-    /// The same parts in the same order, to be changed.
+    /// The same parts in the same order, mutable.
     pub(crate) fn places(&mut self) -> Vec<PartMut<'_>> {
         let layer = self.layer_mut();
         let mut parts = PartsMut::new(layer.section());

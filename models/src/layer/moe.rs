@@ -1,11 +1,11 @@
-//! A mixture of experts: feed-forward networks of which a token passes through a few.
+//! A mixture of experts: feed-forward networks of which each token uses a few.
 
 use crate::spec::Linear;
 
 use super::{Dense, Layer, Mixer, Module, Role, Rope, Section, Share, Small};
 
-/// Mixture of experts (Shazeer et al., 2017): the `top_k` experts with the largest router
-/// probability, weighted by it, beside an optional expert that sees every token.
+/// Mixture of experts (Shazeer et al., 2017): the `top_k` experts with the highest router
+/// probability, weighted by it, plus an optional expert that every token uses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moe {
     /// `[experts, hidden]`.
@@ -14,7 +14,7 @@ pub struct Moe {
     pub renormalize: bool,
     /// Experts used per token.
     pub top_k: usize,
-    /// All of one shape, without biases.
+    /// All of the same shape, without biases.
     pub experts: Vec<Dense>,
     /// Added with weight 1; its inner width may differ from the experts'.
     pub shared: Option<Dense>,
@@ -60,7 +60,7 @@ impl Layer for Moe {
         let first = self.experts.first();
         let (width, activation) = first.map_or((0, ""), |e| (e.inner(), e.activation.name()));
         let shared = self.shared.as_ref();
-        let shared = shared.map_or(String::new(), |s| format!(", one of {} for all", s.inner()));
+        let shared = shared.map_or(String::new(), |s| format!(", shared {}", s.inner()));
         let (used, count) = (self.top_k, self.experts.len());
         format!("{used} of {count} experts, {width} wide{shared}, {activation}")
     }

@@ -1,36 +1,36 @@
-//! The parts that a layer consists of, one tensor or matrix each.
+//! The parts of a layer, each a tensor or a matrix.
 
 use crate::spec::{Conv, Linear, Matrix, Norm, TensorSpec};
 use crate::tensors::TensorKind;
 
 use super::{Describe, Role};
 
-/// One tensor of a layer, or the rows of one.
+/// A tensor of a layer, or some of its rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'a> {
-    /// What it does.
+    /// Role in the layer.
     pub role: Role,
-    /// Where it is in the checkpoint, with its name and shape.
+    /// The tensor or rows in the checkpoint, with name and shape.
     pub held: Held<'a>,
-    /// What its parameters are counted as.
+    /// Component that its parameters count as.
     pub component: Component,
-    /// How much of such parts a token reads.
+    /// Fraction of such parts that a token reads.
     pub share: Share,
 }
 
-/// Where a part is in the checkpoint.
+/// The form of a part in the checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub enum Held<'a> {
-    /// Rows of a tensor, multiplied with or looked up.
+    /// Rows of a tensor, multiplied or looked up.
     Matrix(&'a Matrix),
-    /// The taps of a convolution.
+    /// Taps of a convolution.
     Conv(&'a TensorSpec),
     /// Any other tensor.
     Vector(&'a TensorSpec),
 }
 
 impl<'a> Held<'a> {
-    /// The tensor that holds it, and how that may be stored.
+    /// The tensor that contains it, and its kind.
     pub fn tensor(self) -> (&'a TensorSpec, TensorKind) {
         match self {
             Self::Matrix(matrix) => (&matrix.tensor, TensorKind::Matrix),
@@ -56,21 +56,21 @@ impl<'a> Held<'a> {
     }
 }
 
-/// What parameters are counted as: `attention`, `router`. Ordered as tables are.
+/// A component for parameter counts, such as `attention` or `router`. Ordered as in tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Component {
-    /// The kind of layer, then the component's place within it.
+    /// The kind of layer, then the index of the component within it.
     order: (usize, usize),
-    /// For tables and JSON.
+    /// Name in tables and JSON.
     pub name: &'static str,
 }
 
-/// `used` of `of` equal parts: those of a token's experts.
+/// `used` of `of` equal parts, such as the experts of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Share {
-    /// Parts that a token reads.
+    /// Number of parts that a token reads.
     pub used: usize,
-    /// All of them.
+    /// Number of all parts.
     pub of: usize,
 }
 
@@ -78,16 +78,16 @@ impl Share {
     /// Every token reads it.
     pub const ALL: Self = Self { used: 1, of: 1 };
 
-    /// The share of all tokens that read one of the parts, if they are spread evenly.
+    /// The fraction of tokens that read one of the parts, if they are spread evenly.
     pub fn fraction(self) -> f64 {
         self.used as f64 / self.of.max(1) as f64
     }
 }
 
-/// A kind of module that checkpoints name and stack in several ways: see `layout.rs`.
+/// A kind of module that checkpoints name and stack in several ways (see `layout.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Module {
-    /// As its family names it, everywhere.
+    /// Named as in its family's file, in every layout.
     Own,
     /// Queries, keys and values of attention, in this order.
     Attention,
@@ -95,14 +95,14 @@ pub enum Module {
     FeedForward,
     /// Gate, up and down of each expert.
     Experts,
-    /// The same of the expert that sees every token.
+    /// Gate, up and down of the expert that every token uses.
     SharedExpert,
-    /// What chooses the experts.
+    /// The router.
     Router,
 }
 
 impl Module {
-    /// Whether its projections may add a bias. Experts are multiplied without.
+    /// Whether its projections may have a bias. Experts have none.
     pub fn adds_bias(self) -> bool {
         match self {
             Self::Own | Self::Attention | Self::FeedForward | Self::Router => true,
@@ -111,14 +111,14 @@ impl Module {
     }
 }
 
-/// Parts of a layer that are counted, stored and used alike.
+/// Attributes shared by several parts of a layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Section {
     /// Index in [`Layer::components`](super::Layer::components).
     pub component: usize,
-    /// How checkpoints name them.
+    /// Module in checkpoints.
     pub module: Module,
-    /// How much of them a token reads.
+    /// Fraction of the parts that a token reads.
     pub share: Share,
 }
 
@@ -129,7 +129,7 @@ impl Section {
     }
 }
 
-/// Gathers the parts of a layer.
+/// Collects the parts of a layer.
 #[derive(Debug)]
 pub struct Parts<'a> {
     rank: usize,
@@ -147,35 +147,35 @@ impl<'a> Parts<'a> {
         self.all
     }
 
-    /// What follows belongs to `section`.
+    /// Assigns the following parts to `section`.
     pub fn section(&mut self, section: Section) {
         self.section = section;
     }
 
-    /// A projection and its bias.
+    /// Adds a projection and its bias.
     pub fn linear(&mut self, role: Role, linear: &'a Linear) {
         self.push(role, Held::Matrix(&linear.weight));
         self.bias(&linear.bias);
     }
 
-    /// A norm and its bias.
+    /// Adds a norm and its bias.
     pub fn norm(&mut self, norm: &'a Norm) {
         self.push(Role::Norm, Held::Vector(&norm.weight));
         self.bias(&norm.bias);
     }
 
-    /// A convolution and its bias.
+    /// Adds a convolution and its bias.
     pub fn conv(&mut self, conv: &'a Conv) {
         self.push(Role::Conv, Held::Conv(&conv.weight));
         self.bias(&conv.bias);
     }
 
-    /// Any other tensor.
+    /// Adds any other tensor.
     pub fn vector(&mut self, role: Role, tensor: &'a TensorSpec) {
         self.push(role, Held::Vector(tensor));
     }
 
-    /// The parts of another layer, in the section that is at hand.
+    /// Adds the parts of another layer, in the current section.
     pub fn nested(&mut self, layer: &'a impl Describe) {
         layer.parts(self);
     }
@@ -194,7 +194,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// A part of a layer, to be changed.
+/// A mutable part of a layer.
 #[derive(Debug)]
 pub(crate) struct PartMut<'a> {
     pub(crate) role: Role,
@@ -202,10 +202,10 @@ pub(crate) struct PartMut<'a> {
     pub(crate) place: Place<'a>,
 }
 
-/// What names a tensor in a spec, to be changed.
+/// A mutable reference to something in a spec that names a tensor.
 #[derive(Debug)]
 pub(crate) enum Place<'a> {
-    /// The table of embeddings.
+    /// The embedding table.
     Table(&'a mut Matrix),
     /// A projection with its bias.
     Linear(&'a mut Linear),
@@ -215,7 +215,7 @@ pub(crate) enum Place<'a> {
     Vector(&'a mut TensorSpec),
 }
 
-/// Gathers the parts of a layer that is changed: the methods are those of [`Parts`].
+/// Collects the mutable parts of a layer, with the methods of [`Parts`].
 #[derive(Debug)]
 pub struct PartsMut<'a> {
     section: Section,
@@ -231,34 +231,34 @@ impl<'a> PartsMut<'a> {
         self.all
     }
 
-    /// What follows belongs to `section`.
+    /// Assigns the following parts to `section`.
     pub fn section(&mut self, section: Section) {
         self.section = section;
     }
 
-    /// A projection and its bias.
+    /// Adds a projection and its bias.
     pub fn linear(&mut self, role: Role, linear: &'a mut Linear) {
         self.push(role, Place::Linear(linear));
     }
 
-    /// A norm and its bias.
+    /// Adds a norm and its bias.
     pub fn norm(&mut self, norm: &'a mut Norm) {
         self.push(Role::Norm, Place::Vector(&mut norm.weight));
         self.bias(&mut norm.bias);
     }
 
-    /// A convolution and its bias.
+    /// Adds a convolution and its bias.
     pub fn conv(&mut self, conv: &'a mut Conv) {
         self.push(Role::Conv, Place::Conv(&mut conv.weight));
         self.bias(&mut conv.bias);
     }
 
-    /// Any other tensor.
+    /// Adds any other tensor.
     pub fn vector(&mut self, role: Role, tensor: &'a mut TensorSpec) {
         self.push(role, Place::Vector(tensor));
     }
 
-    /// The parts of another layer, in the section that is at hand.
+    /// Adds the parts of another layer, in the current section.
     pub fn nested(&mut self, layer: &'a mut impl Describe) {
         layer.parts_mut(self);
     }

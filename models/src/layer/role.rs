@@ -1,9 +1,9 @@
-//! What a tensor does in its layer.
+//! The role of a tensor in its layer.
 
-/// What a tensor does in its model.
+/// The role of a tensor in its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
-    /// The table of the token embedding; where head and embedding are tied, both.
+    /// The embedding table; if head and embedding are tied, both.
     Embedding,
     /// From the residual stream to logits.
     Head,
@@ -23,43 +23,44 @@ pub enum Role {
     OutputGate,
     /// The input and forget gates of mLSTM: a row per head, through an exponential.
     CellGate,
-    /// From the heads or channels of attention or a recurrent layer back to the residual stream.
+    /// Output projection of attention or a recurrent layer, back to the residual stream.
     Out,
-    /// Which experts see a token.
+    /// Router: selects the experts of a token.
     Router,
     /// The gate of a feed-forward network.
     Gate,
     /// Its other input projection.
     Up,
-    /// From the feed-forward network back to the residual stream.
+    /// Output projection of a feed-forward network.
     Down,
     /// The weight of a norm.
     Norm,
-    /// What a projection, a norm or a convolution adds.
+    /// Bias of a projection, a norm or a convolution.
     Bias,
     /// The taps of a convolution over time.
     Conv,
-    /// How fast a state decays.
+    /// Decay of a state.
     Decay,
-    /// What passes a recurrence by.
+    /// Skip connection around a recurrence.
     Skip,
-    /// What is added to step sizes before their softplus.
+    /// Bias added to step sizes before the softplus.
     TimeBias,
 }
 
-/// How a quantizer treats a tensor.
+/// How quantization treats a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// It may have fewer bits.
+    /// May be quantized.
     Free,
-    /// It decides rather than carries: a small matrix that stays in full precision unless a recipe names it.
+    /// A small matrix that selects rather than carries values; stays in full precision unless a
+    /// recipe names it.
     Guarded,
-    /// It keeps its type and bytes.
+    /// Keeps its type and bytes.
     Full,
 }
 
 impl Role {
-    /// A word for tables and JSON.
+    /// Name in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Embedding => "embedding",
@@ -86,7 +87,7 @@ impl Role {
         }
     }
 
-    /// What quantizing may do to it.
+    /// How quantization may treat it.
     pub fn precision(self) -> Precision {
         match self {
             Self::Embedding
@@ -109,12 +110,13 @@ impl Role {
         }
     }
 
-    /// Whether it decides rather than carries: small matrices that stay in full precision unless a recipe names them.
+    /// Whether it selects rather than carries values: small matrices that stay in full precision
+    /// unless a recipe names them.
     pub fn is_gate(self) -> bool {
         self.precision() == Precision::Guarded
     }
 
-    /// What the elements of such a tensor lie around in trained models: made-up layers have it so.
+    /// Typical magnitude of its elements in trained models, used for generated layers.
     pub fn typical(self) -> f32 {
         match self {
             Self::Norm => 1.0,

@@ -1,38 +1,38 @@
-//! Layers in small: what a self-test computes in place of a real one.
+//! Small versions of layers, for the self-test.
 
 use crate::spec::{Conv, Linear, Matrix, Norm, TensorSpec};
 
 use super::part::Place;
 use super::{Mixer, Role};
 
-/// The sizes that a layer is brought down to; what is smaller stays as it is.
+/// Maximum sizes of a small layer; smaller sizes stay as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Small {
     /// Width of the residual stream.
     pub hidden: usize,
-    /// Channels of a recurrent layer, and width within a feed-forward network.
+    /// Channels of a recurrent layer, and inner width of a feed-forward network.
     pub width: usize,
-    /// Width within an expert.
+    /// Inner width of an expert.
     pub expert_width: usize,
-    /// Heads, or groups of them.
+    /// Heads, or groups of heads.
     pub heads: usize,
-    /// Experts, if a token doesn't take more.
+    /// Experts, unless a token uses more.
     pub experts: usize,
-    /// Positions that a window of attention shows, so that it moves.
+    /// Positions in an attention window; small, so that the window moves.
     pub window: usize,
 }
 
-/// A tensor of a layer in small, to be replaced by one that exists.
+/// A tensor of a small layer, to be replaced by an existing one.
 #[derive(Debug)]
 pub enum SmallPart<'a> {
-    /// A projection; its weight names the tensor and the first row of the real one.
+    /// A projection. Its weight names the real tensor and its first row.
     Linear(&'a mut Linear),
     /// Any other tensor.
     Tensor(Role, &'a mut TensorSpec),
 }
 
 impl Mixer {
-    /// Every tensor of a layer in small, in the order of [`parts`](Mixer::parts).
+    /// Every tensor of a small layer, in the order of [`parts`](Mixer::parts).
     pub fn small_parts(&mut self) -> Vec<SmallPart<'_>> {
         let all = self.places().into_iter();
         all.filter_map(|part| match part.place {
@@ -40,7 +40,7 @@ impl Mixer {
             Place::Conv(tensor) | Place::Vector(tensor) => {
                 Some(SmallPart::Tensor(part.role, tensor))
             }
-            // Layers have none.
+            // Layers have no tables.
             Place::Table(_) => None,
         })
         .collect()
@@ -55,7 +55,7 @@ impl TensorSpec {
 }
 
 impl Linear {
-    /// The same projection with other sizes. Tensor and first row still say which it is.
+    /// The same projection with other sizes. Tensor and first row still identify the real one.
     pub(super) fn sized(&self, rows: usize, cols: usize) -> Self {
         Self {
             weight: Matrix { rows, cols, ..self.weight.clone() },

@@ -9,7 +9,8 @@ fn mixers(spec: &mut ModelSpec) -> impl Iterator<Item = &mut Mixer> {
     spec.blocks.iter_mut().flat_map(|block| &mut block.branches).map(|branch| &mut branch.mixer)
 }
 
-/// Runs `check` on every layer of a model of every family, and asserts that every kind of layer came by.
+/// Runs `check` on every layer of a model of every family, and asserts that every kind of layer
+/// occurred.
 fn each_layer(mut check: impl FnMut(&mut Mixer)) {
     let mut kinds = HashSet::new();
     for config in samples() {
@@ -25,14 +26,14 @@ fn each_layer(mut check: impl FnMut(&mut Mixer)) {
 #[test]
 fn descriptions_name_every_tensor_of_a_layer_once() {
     each_layer(|mixer| {
-        // A tensor of the struct is printed wherever it is named.
+        // The debug output prints a tensor wherever the struct names it.
         let printed = format!("{mixer:?}").matches("TensorSpec {").count();
         assert_eq!(mixer.parts().len(), printed, "{mixer:?}");
     });
 }
 
 #[test]
-fn parts_are_the_same_to_read_and_to_change() {
+fn shared_and_mutable_parts_agree() {
     each_layer(|mixer| {
         let read: Vec<(Role, String)> = mixer
             .parts()
@@ -76,7 +77,7 @@ fn roles_shares_and_components_fit_the_tensors() {
 }
 
 #[test]
-fn layers_in_small_have_the_shapes_that_their_parts_say() {
+fn small_layers_have_the_shapes_of_their_parts() {
     let small = Small { hidden: 16, width: 16, expert_width: 8, heads: 1, experts: 2, window: 4 };
     each_layer(|mixer| {
         let shrunk = mixer.layer().small(&small);
@@ -91,7 +92,7 @@ fn layers_in_small_have_the_shapes_that_their_parts_say() {
                 Held::Conv(tensor) | Held::Vector(tensor) => assert!(tensor.elements() > 0),
             }
         }
-        // Of equal sizes, it is the same layer.
+        // With equal sizes, the result is the same layer.
         let same = mixer.layer().small(&Small {
             hidden: mixer_hidden(mixer),
             width: 1 << 20,
@@ -104,7 +105,7 @@ fn layers_in_small_have_the_shapes_that_their_parts_say() {
     });
 }
 
-/// The width of the residual stream: rows of the first projection back to it.
+/// The width of the residual stream: the rows of the first output projection.
 fn mixer_hidden(mixer: &Mixer) -> usize {
     let parts = mixer.parts();
     let out = parts.iter().find(|part| [Role::Out, Role::Down].contains(&part.role));

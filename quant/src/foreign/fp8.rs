@@ -1,7 +1,8 @@
-//! FP8 checkpoints: E4M3 codes, multiplied with a scale per tensor, per output or per block.
+//! FP8 checkpoints: E4M3 codes with a scale per tensor, per output or per block.
 //!
-//! DeepSeek-style checkpoints have `weight_scale_inv`, f32, for blocks of 128 by 128; compressed-tensors has `weight_scale` for the tensor, for each
-//! output, or for blocks. Despite the name of the first, both are multiplied: `w = e4m3(code) * scale`.
+//! DeepSeek-style checkpoints have `weight_scale_inv`, f32, for blocks of 128 by 128;
+//! compressed-tensors has `weight_scale` for the tensor, for each output, or for blocks. Despite
+//! the name of the first, both multiply: `w = e4m3(code) * scale`.
 
 use super::{Converted, ForeignError, check_length, encode_anew, finite_scales};
 use crate::{DType, Format, Quantized, e4m3, e8m0};
@@ -15,18 +16,22 @@ pub struct Fp8<'a> {
     pub codes: &'a [u8],
     /// `[outputs / block[0], inputs / block[1]]`, both rounded up.
     pub scales: &'a [u8],
-    /// Their type.
+    /// Type of the scales.
     pub float: DType,
-    /// Outputs and inputs that share a scale: `shape` for one scale, `[1, inputs]` for one per output, `[128, 128]` for blocks.
+    /// Outputs and inputs that share a scale: `shape` for a single scale, `[1, inputs]` for one per
+    /// output, `[128, 128]` for blocks.
     pub block: [usize; 2],
-    /// Whether the caller keeps [`Quantized::factor`], with which one scale for all weights is exact whatever it is. Without, the factor is 1.
+    /// Whether the caller keeps [`Quantized::factor`], which makes a single scale of any value
+    /// exact. Otherwise the factor is 1.
     pub factor: bool,
 }
 
-/// Converts an FP8 matrix: exactly into `mxfp8` where scales are powers of two (times one factor, if that is kept), else into 8 bits.
+/// Converts an FP8 matrix: exactly into `mxfp8` if scales are powers of two (times a common factor,
+/// if that is kept), otherwise into 8 bits.
 ///
 /// # Errors
-/// When the parts do not fit together, a scale or a weight is not finite, or rows are not whole groups of 32.
+/// If the parts are inconsistent, a scale or a weight is not finite, or rows are not whole groups
+/// of 32.
 pub fn fp8(source: &Fp8<'_>) -> Result<Converted, ForeignError> {
     let ([rows, cols], [block_rows, block_cols]) = (source.shape, source.block);
     if block_rows == 0 || block_cols == 0 {
@@ -41,7 +46,7 @@ pub fn fp8(source: &Fp8<'_>) -> Result<Converted, ForeignError> {
     let scales = finite_scales(source.float, source.scales)?;
 
     let group = Format::MXFP8.group();
-    // A group must not reach into the next block.
+    // A group must not extend into the next block.
     let aligned = block_cols.is_multiple_of(group) || blocks == 1;
     let sound = || source.codes.iter().all(|code| code & 0x7f != 0x7f);
     let found = if aligned && sound() { powers(&scales, source.factor) } else { None };
@@ -67,17 +72,18 @@ pub fn fp8(source: &Fp8<'_>) -> Result<Converted, ForeignError> {
     Ok(Converted { matrix: matrix.with_factor(factor), exact: true })
 }
 
-/// The E8M0 codes of scales that are powers of two times a factor, and the factor; 1 unless `any_factor`.
+/// The E8M0 codes of scales that are powers of two times a factor, and the factor, which is 1
+/// unless `any_factor`.
 fn powers(scales: &[f32], any_factor: bool) -> Option<(f32, Vec<u8>)> {
     let factor = match scales.first() {
-        // The significand, within 1..2.
+        // The significand, in 1..2.
         Some(&scale) if any_factor && scale.is_normal() && scale > 0.0 => {
             f32::from_bits(scale.to_bits() & 0x7f_ffff | 127 << 23)
         }
         _ => 1.0,
     };
     let code = |&scale: &f32| {
-        // Dividing numbers of the same significand is exact, so that only a power of two passes.
+        // Division of numbers with equal significands is exact, so only powers of two pass.
         let power = scale / factor;
         let code = match power.to_bits() >> 23 {
             0 => 0,

@@ -6,47 +6,50 @@ use super::{Converted, ForeignError, check_length, encode_anew, finite_scales};
 use crate::blocks::unpack;
 use crate::{DType, Format, Quantized};
 
-/// A layer as GPTQ writes it. All words are little-endian and of 32 bits.
+/// A layer in GPTQ's layout. All words are little-endian and have 32 bits.
 #[derive(Clone, Copy, Debug)]
 pub struct Gptq<'a> {
-    /// Outputs, inputs: the other way round than the tensors have them.
+    /// Outputs and inputs, in the opposite order of the tensors.
     pub shape: [usize; 2],
     /// Bits of a code: 2, 3, 4 or 8.
     pub bits: usize,
-    /// Inputs of a group; that of the last one may be fewer. For `group_size: -1`, the number of inputs.
+    /// Inputs per group; the last group may have fewer. For `group_size: -1`, the number of inputs.
     pub group: usize,
-    /// `[inputs * bits / 32, outputs]` words. Down a column, the codes are a stream of bits from the lowest on.
+    /// `[inputs * bits / 32, outputs]` words. Down a column, the codes are a stream of bits from
+    /// the lowest bit.
     pub qweight: &'a [u8],
     /// `[groups, outputs * bits / 32]` words, a stream of bits along the row.
     pub qzeros: &'a [u8],
     /// `[groups, outputs]`.
     pub scales: &'a [u8],
-    /// Their type.
+    /// Type of the scales.
     pub float: DType,
-    /// `[inputs]`, i32: the group of each input. Without, groups lie side by side.
+    /// `[inputs]`, i32: the group of each input. Without it, groups are consecutive.
     pub g_idx: Option<&'a [u8]>,
-    /// Whether zeros are stored as they are (`checkpoint_format: gptq_v2`). The original format stores them less one (modulo `2^bits`).
+    /// Whether zero points are stored unchanged (`checkpoint_format: gptq_v2`). The original format
+    /// stores them minus one (modulo `2^bits`).
     pub v2: bool,
 }
 
-/// A layer as AutoAWQ's GEMM version writes it, 4 bits.
+/// A layer in the layout of AutoAWQ's GEMM version, 4 bits.
 #[derive(Clone, Copy, Debug)]
 pub struct Awq<'a> {
-    /// Outputs, inputs: the other way round than the tensors have them.
+    /// Outputs and inputs, in the opposite order of the tensors.
     pub shape: [usize; 2],
-    /// Inputs of a group; that of the last one may be fewer.
+    /// Inputs per group; the last group may have fewer.
     pub group: usize,
-    /// `[inputs, outputs / 8]` words; nibble `i`, from the lowest on, is that of output `8 * word + [0, 2, 4, 6, 1, 3, 5, 7][i]`.
+    /// `[inputs, outputs / 8]` words; nibble `i`, from the lowest, belongs to output `8 * word +
+    /// [0, 2, 4, 6, 1, 3, 5, 7][i]`.
     pub qweight: &'a [u8],
     /// `[groups, outputs / 8]` words, in the same order.
     pub qzeros: &'a [u8],
     /// `[groups, outputs]`.
     pub scales: &'a [u8],
-    /// Their type.
+    /// Type of the scales.
     pub float: DType,
 }
 
-/// Which of a word's eight outputs a nibble belongs to.
+/// The output among a word's eight that a nibble belongs to.
 const AWQ_ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 
 /// Rows that are transposed together: a cache line of words.
@@ -55,7 +58,7 @@ const TILE: usize = 16;
 /// Converts a GPTQ layer.
 ///
 /// # Errors
-/// When the parts do not fit together, a scale is not finite, or rows are not whole groups of 32.
+/// If the parts are inconsistent, a scale is not finite, or rows are not whole groups of 32.
 pub fn gptq(source: &Gptq<'_>) -> Result<Converted, ForeignError> {
     let ([rows, cols], bits) = (source.shape, source.bits);
     if ![2, 3, 4, 8].contains(&bits) {
@@ -87,7 +90,7 @@ pub fn gptq(source: &Gptq<'_>) -> Result<Converted, ForeignError> {
         }
     }
 
-    // A column of words is, from the top, the row of ours: all that is needed is to transpose.
+    // A column of words, from the top, is a row of our layout, so transposing suffices.
     let mut codes =
         crate::matrix::zeros(row_words.checked_mul(4).and_then(|b| b.checked_mul(rows)))?;
     for (tile, out) in codes.chunks_mut(TILE * row_words * 4).enumerate() {
@@ -104,7 +107,7 @@ pub fn gptq(source: &Gptq<'_>) -> Result<Converted, ForeignError> {
 /// Converts an AWQ layer.
 ///
 /// # Errors
-/// When the parts do not fit together, a scale is not finite, or rows are not whole groups of 32.
+/// If the parts are inconsistent, a scale is not finite, or rows are not whole groups of 32.
 pub fn awq(source: &Awq<'_>) -> Result<Converted, ForeignError> {
     let ([rows, cols], bits) = (source.shape, 4);
     let integer = Integer::new(source.shape, bits, source.group, source.scales, source.float)?;
@@ -124,7 +127,7 @@ pub fn awq(source: &Awq<'_>) -> Result<Converted, ForeignError> {
     let row_bytes = cols / 2;
     let mut codes = crate::matrix::zeros(row_bytes.checked_mul(rows))?;
     for (index, eight) in codes.chunks_exact_mut(8 * row_bytes).enumerate() {
-        // The words of eight inputs are a word of each of eight outputs.
+        // The words of eight inputs become one word of each of eight outputs.
         for (k, lines) in source.qweight.chunks_exact(8 * line_bytes).enumerate() {
             let mut words = [0u32; 8];
             for (input, line) in lines.chunks_exact(line_bytes).enumerate() {
@@ -142,7 +145,7 @@ pub fn awq(source: &Awq<'_>) -> Result<Converted, ForeignError> {
     integer.convert(codes, &zeros, &group_of)
 }
 
-/// What both have in common.
+/// The common part of both layouts.
 struct Integer {
     rows: usize,
     cols: usize,
@@ -165,7 +168,7 @@ impl Integer {
         if group == 0 {
             return Err(ForeignError::EmptyGroup);
         }
-        // Ours are groups of at least 32 inputs.
+        // Our groups have at least 32 inputs.
         Format::affine(bits, 32)?.check_cols(cols)?;
         let whole_words =
             |count: usize| count.checked_mul(bits).is_some_and(|b| b.is_multiple_of(32));
@@ -179,12 +182,13 @@ impl Integer {
         Ok(Self { rows, cols, bits, group, groups, float, scales })
     }
 
-    /// The group of each input when they lie side by side.
+    /// The group of each input if groups are consecutive.
     fn side_by_side(&self) -> Vec<usize> {
         (0..self.cols).map(|column| column / self.group).collect()
     }
 
-    /// A matrix of `codes`, row by row in our packing, with `zeros` `[groups, rows]` and the group of each input.
+    /// Converts a matrix from `codes`, row by row in our packing, `zeros` `[groups, rows]`, and the
+    /// group of each input.
     fn convert(
         &self,
         codes: Vec<u8>,
@@ -204,9 +208,9 @@ impl Integer {
             biases.all(|bias| f64::from(float.round(bias as f32)) == bias)
         };
         let (float, exact) = match self.float {
-            // Scales of half types times a small integer fit f32 always.
+            // The product of a half-type scale and a small integer always fits f32.
             DType::F32 => {
-                // Decoding rounds products: with short scales to themselves.
+                // Decoding rounds products; with short scales it is exact.
                 let largest = u8::MAX >> (8 - self.bits);
                 let mut products = self.scales.iter().map(|scale| times(scale, largest));
                 (DType::F32, products.all(|p| f64::from(p as f32) == p) && fits(DType::F32))
@@ -225,14 +229,14 @@ impl Integer {
                 let index = group * self.rows + row;
                 let (scale, zero) = (self.scales[index], zeros[index]);
                 float.write(scale, scale_out);
-                // Zero minus, so that no bias is -0.
+                // `0.0 -` rather than negation, so that no bias is -0.
                 float.write(0.0 - scale * f32::from(zero), bias_out);
             }
         }
         Ok(Converted { matrix, exact })
     }
 
-    /// For inputs whose groups are mixed.
+    /// For inputs whose groups are interleaved.
     fn encode_anew(
         &self,
         codes: &[u8],
@@ -251,7 +255,7 @@ impl Integer {
     }
 }
 
-/// The groups that `g_idx` names, each of which must be there.
+/// The groups in `g_idx`, each of which must exist.
 fn group_indices(bytes: &[u8], cols: usize, groups: usize) -> Result<Vec<usize>, ForeignError> {
     check_length("g_idx", bytes, cols.checked_mul(4))?;
     let (indices, _) = bytes.as_chunks::<4>();

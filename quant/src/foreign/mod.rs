@@ -1,4 +1,4 @@
-//! Quantized layouts of other projects, converted into ours: pure functions of bytes.
+//! Converts quantized layouts of other projects into ours, as pure functions of bytes.
 //!
 //! | layout | function | exact when |
 //! | --- | --- | --- |
@@ -6,8 +6,9 @@
 //! | AWQ (GEMM), 4 bits | [`awq`] | groups are multiples of 32 |
 //! | FP8 (E4M3) with scales by tensor, row or block | [`fp8`] | scales are powers of two, or all the same and [`Quantized::factor`] is kept |
 //!
-//! What cannot be taken over becomes 8 bits in groups of 32 with f32 scales, the nearest of our formats, and says so ([`Converted::exact`]). A
-//! result takes at most a small multiple of its source's bytes. Sizes and indices are checked: the bytes may come from anyone.
+//! Anything else becomes 8 bits in groups of 32 with f32 scales, the closest of our formats, and
+//! [`Converted::exact`] is false. A result takes at most a small multiple of its source's bytes.
+//! Sizes and indices are checked, since the bytes are untrusted.
 
 mod fp8;
 mod integer;
@@ -24,18 +25,19 @@ use crate::{DType, DecodeError, EncodeError, Encoder, Format, FormatError, Quant
 pub struct Converted {
     /// `[rows, cols]`: outputs, inputs.
     pub matrix: Quantized,
-    /// Whether every weight is exactly the source's. Else it was encoded anew; or the source's scales are f32 of more digits than products with
-    /// codes leave room for, and weights are off by some units in the last place.
+    /// Whether every weight equals the source's exactly. If not, it was encoded again, or the
+    /// source's f32 scales have too many digits for exact products with the codes, and weights
+    /// differ by some units in the last place.
     pub exact: bool,
 }
 
-/// A foreign matrix cannot be converted.
+/// A matrix can't be converted.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ForeignError {
     /// There is no such layout.
     Bits {
-        /// Bits of a code.
+        /// Bits per code.
         bits: usize,
     },
     /// Codes do not fill whole words of 32 bits, or a size is zero or overflows.
@@ -44,37 +46,37 @@ pub enum ForeignError {
         rows: usize,
         /// Inputs.
         cols: usize,
-        /// Bits of a code.
+        /// Bits per code.
         bits: usize,
     },
-    /// Inputs of a group, or rows and columns of a block, are zero.
+    /// The inputs of a group, or the rows and columns of a block, are zero.
     EmptyGroup,
-    /// A part has another length than the shape needs.
+    /// A part has a different length than the shape requires.
     Length {
         /// The tensor.
         part: &'static str,
-        /// Its bytes.
+        /// Length that was given, in bytes.
         found: usize,
-        /// Bytes that are needed.
+        /// Required length, in bytes.
         needed: usize,
     },
-    /// `g_idx` names a group that is not there.
+    /// `g_idx` names a group that does not exist.
     Group {
         /// The input.
         column: usize,
         /// Its group.
         group: i32,
-        /// How many there are.
+        /// Number of groups.
         groups: usize,
     },
     /// A scale is NaN or infinite.
     Scale {
-        /// Where in the tensor of scales.
+        /// Index in the tensor of scales.
         index: usize,
         /// The scale.
         value: f32,
     },
-    /// The matrix cannot be encoded anew.
+    /// The matrix can't be encoded again.
     Encode(EncodeError),
 }
 
@@ -89,7 +91,7 @@ impl fmt::Display for ForeignError {
                 f,
                 "a matrix of {rows} outputs and {cols} inputs does not pack into whole words at {bits} bits"
             ),
-            Self::EmptyGroup => f.write_str("groups of no weights"),
+            Self::EmptyGroup => f.write_str("the group size is zero"),
             Self::Length { part, found, needed } => {
                 write!(f, "{part} of {found} bytes where {needed} are needed")
             }
@@ -131,7 +133,7 @@ impl From<DecodeError> for ForeignError {
     }
 }
 
-/// Encodes anew what cannot be taken over: `row(i, weights)` writes the weights of row `i`.
+/// Encodes a matrix again; `row(i, weights)` writes the weights of row `i`.
 fn encode_anew(
     [rows, cols]: [usize; 2],
     mut row: impl FnMut(usize, &mut [f32]),
@@ -146,7 +148,7 @@ fn encode_anew(
     Ok(Converted { matrix, exact: false })
 }
 
-/// An error unless `part` has exactly that many bytes.
+/// Fails unless `part` has exactly the given number of bytes.
 fn check_length(
     part: &'static str,
     bytes: &[u8],

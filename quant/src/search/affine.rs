@@ -1,14 +1,16 @@
 //! Affine groups: clipped ranges, then least squares.
 //!
-//! For given codes, the best scale and bias are a linear regression of the weights on the codes; for given scale and bias, the best codes are
-//! the nearest. Alternating the two never increases the error, but ends in the nearest local minimum, so it is begun from several
-//! ranges that clip more or less of either edge. At last the scale is rounded to its type, up and down, the bias is fitted
-//! again to that scale, and the codes to both: with bf16, a scale is off by up to 1/512, half a step at the far end of 8 bits.
+//! For given codes, the best scale and bias are a linear regression of the weights on the codes;
+//! for a given scale and bias, the best codes are the nearest. Alternating the two never increases
+//! the error, but ends in a local minimum, so the search starts from several ranges that clip more
+//! or less at either edge. Finally the scale is rounded to its type, up and down, the bias is
+//! fitted to that scale, and the codes to both: the error of a bf16 scale is up to 1/512, half a
+//! step at the far end of 8 bits.
 
 use crate::encode::{MAX_GROUP, Scaling, range, round_code};
 use crate::{DType, Encoder};
 
-/// Parts of the range that are kept, by bits: the fewer codes, the more it pays to clip.
+/// Fractions of the range that are kept, by bits: with fewer codes clipping pays more.
 const KEPT: [&[f32]; 9] = [
     &[],
     &[],
@@ -21,20 +23,22 @@ const KEPT: [&[f32]; 9] = [
     &[1.002, 1.0, 0.998, 0.995],
 ];
 
-/// How what is clipped is split: all at the upper edge, half, all at the lower edge.
+/// How the clipped part is split: all at the upper edge, half, all at the lower edge.
 const SPLITS: [f32; 3] = [0.0, 0.5, 1.0];
 
-/// Rounds of regression and rounding.
+/// Number of rounds of regression and rounding.
 const ROUNDS: usize = 6;
 
-/// A scale and a bias in units of the group's range divided by the largest code, from its least weight.
+/// A scale and a bias, in units of the group's range divided by the largest code, relative to its
+/// smallest weight.
 #[derive(Clone, Copy)]
 struct Line {
     scale: f32,
     bias: f32,
 }
 
-/// The scale and bias with the least error, as `encoder`'s type holds them, and their codes; nothing if the group has no usable range.
+/// The scale and bias with the least error, rounded to `encoder`'s type, and their codes; `None` if
+/// the group has no usable range.
 pub(super) fn search(
     encoder: &Encoder,
     weights: &[f32],
@@ -45,7 +49,7 @@ pub(super) fn search(
     let max = ((1u32 << bits) - 1) as f32;
     let (least, most) = range(weights);
     let unit = (most - least) / max;
-    // Squares of weights must stay within f32.
+    // Squares of weights must fit f32.
     if !(1e-15..1e15).contains(&unit) || least.abs().max(most.abs()) > 1e16 {
         return None;
     }
@@ -54,7 +58,7 @@ pub(super) fn search(
     units.iter_mut().zip(weights).for_each(|(u, w)| *u = (w - least) / unit);
     let total: f32 = shares.iter().sum();
 
-    // The two best beginnings.
+    // The two best starting points.
     let start = Line { scale: 1.0, bias: 0.0 };
     let mut best = [(f64::INFINITY, start); 2];
     for &kept in KEPT.get(bits).copied().unwrap_or_default() {
@@ -92,7 +96,7 @@ pub(super) fn search(
             // The first round fits the bias to the rounded scale, the second its codes to both.
             for _ in 0..2 {
                 let (error, offset) = fill(weights, shares, total, max, scale, bias, other);
-                // Not if a bias overflowed.
+                // Skip if a bias overflowed.
                 if error.is_finite() && result.is_none_or(|(least, _)| error < least) {
                     result = Some((error, Scaling::Affine { scale, bias }));
                     codes.copy_from_slice(other);
@@ -108,8 +112,9 @@ pub(super) fn search(
     result.map(|(_, scaling)| scaling)
 }
 
-/// Scales that the type holds around `scale`, each with the bias that keeps the middle of the range in place, and, where the type is
-/// coarse, the same counted from the other edge: the smaller of two biases is rounded less.
+/// Scales of the type near `scale`, each with the bias that keeps the middle of the range in place,
+/// and, if the type is coarse, the same counted from the other edge: the smaller of two biases is
+/// rounded less.
 fn orientations(float: DType, scale: f32, bias: f32, max: f32) -> impl Iterator<Item = (f32, f32)> {
     let middle = bias + scale * max / 2.0;
     let step = match float {
@@ -117,7 +122,7 @@ fn orientations(float: DType, scale: f32, bias: f32, max: f32) -> impl Iterator<
         DType::F16 => 1.0 / 1024.0,
         DType::BF16 => 1.0 / 128.0,
     };
-    // Neighbours of an f32 are the same for all that can be measured.
+    // For f32 the neighbours make no measurable difference.
     let neighbours: &[f32] = if float == DType::F32 { &[0.0] } else { &[-0.5, 0.0, 0.5] };
     let signs: &[f32] = if float == DType::F32 { &[1.0] } else { &[1.0, -1.0] };
     let mut last = 0.0;
@@ -133,19 +138,20 @@ fn orientations(float: DType, scale: f32, bias: f32, max: f32) -> impl Iterator<
         .map(move |scale| (scale, middle - scale * max / 2.0))
 }
 
-/// The line that fits the codes nearest to `begin` best, and its weighted squared error, in units.
+/// The line that best fits the codes nearest to `begin`, and its weighted squared error, in units.
 fn regress(units: &[f32], shares: &[f32], total: f32, max: f32, begin: Line) -> (f64, Line) {
     const LANES: usize = 8;
     let inverse = 1.0 / begin.scale;
     let [mut q, mut qq, mut e, mut qe, mut ee] = [[0.0f32; LANES]; 5];
-    // Groups are multiples of 16.
+    // Group sizes are multiples of 16.
     let (units, _) = units.as_chunks::<LANES>();
     let (shares, _) = shares.as_chunks::<LANES>();
     for (units, shares) in units.iter().zip(shares) {
         for lane in 0..LANES {
             let value = (units[lane] - begin.bias) * inverse;
             let code = (value.max(0.0).min(max) + 8_388_608.0) - 8_388_608.0;
-            // Regressing what is left keeps the digits that a regression of the value itself would cancel.
+            // Regressing the residual keeps digits that a regression of the value itself would
+            // cancel.
             let left = value - code;
             let (share_code, share_left) = (shares[lane] * code, shares[lane] * left);
             q[lane] += share_code;
@@ -172,8 +178,8 @@ fn regress(units: &[f32], shares: &[f32], total: f32, max: f32, begin: Line) -> 
     if line.scale > 0.0 && error.is_finite() { (error, line) } else { (f64::INFINITY, begin) }
 }
 
-/// Writes the codes nearest to `weights`; gives their weighted squared error and the weighted mean of what is left, which is what the bias
-/// should be more.
+/// Writes the codes nearest to `weights`; returns their weighted squared error and the weighted
+/// mean of the residual, by which the bias should grow.
 fn fill(
     weights: &[f32],
     shares: &[f32],

@@ -1,11 +1,12 @@
-//! Groups of the microscaling formats: the neighbours of the scale that rounding chose.
+//! Groups of the microscaling formats: tries neighbours of the scale that rounding chose.
 
 use super::Grid;
 use crate::encode::{MAX_GROUP, Scaling};
 use crate::{Encoder, Mode};
 
-/// The scale with the least error, and its codes. A smaller scale is finer and clips the largest weights; a larger one can put them, or
-/// most others, nearer to a code, as the codes of E2M1 are not evenly spaced.
+/// The scale with the least error, and its codes. A smaller scale is finer and clips the largest
+/// weights; a larger one can bring them, or most others, closer to a code, since the codes of E2M1
+/// are not evenly spaced.
 pub(super) fn search(
     encoder: &Encoder,
     plain: Scaling,
@@ -14,7 +15,8 @@ pub(super) fn search(
     codes: &mut [u8],
 ) -> Option<Scaling> {
     let Scaling::Code(plain) = plain else { return None };
-    // NVFP4 scales have eight codes per factor of two: an octave down, and up to where the largest weight gets the code 4 instead of 6.
+    // NVFP4 has eight scales per factor of two. Try an octave down, and up to where the largest
+    // weight gets the code 4 instead of 6.
     let (below, above, first, last) = match encoder.format().mode() {
         Mode::NvFp4 => (5, 6, 1, 0x7e),
         _ => (2, 1, 0, 254),
@@ -36,7 +38,7 @@ pub(super) fn search(
     best.map(|(_, scaling)| scaling)
 }
 
-/// Writes the nearest codes and gives their weighted squared error.
+/// Writes the nearest codes and returns their weighted squared error.
 fn fill(grid: &Grid, weights: &[f32], shares: &[f32], codes: &mut [u8]) -> f64 {
     codes.iter_mut().zip(weights).for_each(|(code, &weight)| *code = grid.nearest(weight));
     grid.error(weights, shares, codes)

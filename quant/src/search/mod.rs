@@ -1,9 +1,11 @@
-//! Better than rounding: for each group, the scale (and bias) with the least squared error, in the same layout.
+//! Search for the scale (and bias) of each group with the least squared error, in the same layout.
 //!
-//! [`Encoder::search_row`] minimises `sum_i importance_i * (w_i - decoded_i)^2` over each group, where `importance` is one number per input:
-//! the mean square of that input's activations, where they are known, makes the sum the expected squared error of the output, as
-//! far as inputs are uncorrelated; without it all count the same. What is compared is what will be decoded, with scale and
-//! bias as their type holds them, and the result of plain rounding is one of the candidates: the result is never worse than that.
+//! [`Encoder::search_row`] minimises `sum_i importance_i * (w_i - decoded_i)^2` over each group,
+//! with one `importance` per input. If it is the mean square of that input's activations, the sum
+//! is the expected squared error of the output, as far as inputs are uncorrelated; without it all
+//! inputs count the same. Candidates are compared by their decoded values, with scale and bias
+//! rounded to their type, and plain rounding is one of them, so the result is never worse than
+//! that.
 
 mod affine;
 mod float;
@@ -12,11 +14,12 @@ use crate::encode::{MAX_GROUP, Scaling, round_code};
 use crate::{EncodeError, Encoder, Mode, RowMut, e2m1, e4m3, e8m0, to_e2m1, to_e4m3};
 
 impl Encoder {
-    /// Encodes one row with the least squared error that was found, weighted by `importance` where it is given: a finite number, not
-    /// negative, for each column. Takes some tens of nanoseconds per weight.
+    /// Encodes one row with the least squared error found, weighted by `importance` if it is given:
+    /// a finite, non-negative number for each column. Takes some tens of nanoseconds per weight.
     ///
     /// # Errors
-    /// Those of [`Encoder::encode_row`], and when `importance` has another length than `weights` or a number in it is not usable.
+    /// Those of [`Encoder::encode_row`]; also if `importance` has a different length than `weights`
+    /// or contains an invalid number.
     pub fn search_row(
         &self,
         weights: &[f32],
@@ -32,7 +35,8 @@ impl Encoder {
         })
     }
 
-    /// The best choice that was found for one group. Scale and bias are as their type holds them, but where plain rounding is best and overflows.
+    /// The best choice found for a group. Scale and bias are rounded to their type, unless plain
+    /// rounding is best and overflows.
     pub(crate) fn search_group(
         &self,
         weights: &[f32],
@@ -42,7 +46,7 @@ impl Encoder {
         let mut shares = [1.0f32; MAX_GROUP];
         let shares = &mut shares[..weights.len()];
         if let Some(importance) = importance {
-            // Relative to the largest, so that sums in f32 can neither overflow nor vanish.
+            // Relative to the largest, so that sums in f32 neither overflow nor underflow.
             let most = importance.iter().fold(0.0f32, |most, &i| most.max(i));
             if most > 0.0 {
                 shares.iter_mut().zip(importance).for_each(|(share, i)| *share = i / most);
@@ -67,7 +71,7 @@ impl Encoder {
         found
     }
 
-    /// What `scaling` is when it was stored.
+    /// The value of `scaling` after storing it.
     pub(crate) fn rounded(&self, scaling: Scaling) -> Scaling {
         match scaling {
             Scaling::Code(_) => scaling,
@@ -77,7 +81,7 @@ impl Encoder {
         }
     }
 
-    /// The values that a group with `scaling`, as stored, can have.
+    /// The possible values of a group with the stored `scaling`.
     pub(crate) fn grid(&self, scaling: Scaling) -> Grid {
         let (scale, bias) = match (scaling, self.format.mode()) {
             (Scaling::Affine { scale, bias }, _) => (scale, bias),
@@ -89,7 +93,7 @@ impl Encoder {
     }
 }
 
-/// The values that the weights of one group can have.
+/// The possible values of the weights of a group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grid {
     mode: Mode,
@@ -109,7 +113,7 @@ impl Grid {
         }
     }
 
-    /// The value of a code, as [`crate::Blocks::decode_row`] has it.
+    /// The value of a code, equal to [`crate::Blocks::decode_row`]'s.
     #[inline]
     pub(crate) fn value(&self, code: u8) -> f32 {
         match self.mode {
@@ -129,7 +133,7 @@ impl Grid {
     }
 }
 
-/// An error unless there is a usable number for each of `cols` columns.
+/// Fails unless there is a valid number for each of `cols` columns.
 pub(crate) fn check_importance(cols: usize, importance: &[f32]) -> Result<(), EncodeError> {
     if importance.len() != cols {
         let (found, needed) = (importance.len(), cols);
@@ -149,7 +153,7 @@ mod tests {
     use super::*;
     use crate::{DType, Format, Quantized};
 
-    /// Numbers that look random, roughly normal.
+    /// Pseudorandom numbers, roughly normal.
     pub(super) fn normal(count: usize, seed: u64) -> Vec<f32> {
         let mut state = seed;
         let mut uniform = || {
@@ -177,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn no_group_is_worse_than_plainly_rounded() {
+    fn no_group_is_worse_than_plain_rounding() {
         let cols = 128;
         for format in formats() {
             for float in [DType::F32, DType::F16, DType::BF16] {
@@ -220,7 +224,7 @@ mod tests {
                         }
                     }
                 }
-                // On plain noise, what is gained is worth the time: least where a byte holds everything.
+                // On plain noise the gain is worth the time; it is least for 8-bit floats.
                 let least = if format.mode() == Mode::MxFp8 { 1.0 } else { 1.03 };
                 assert!(gain.exp() >= least, "{format} {float}: {}", gain.exp());
             }

@@ -1,4 +1,4 @@
-//! What a model's files say about its answers, gathered once.
+//! [`AnswerDefaults`]: the settings in a model's files that shape its answers.
 
 use std::path::Path;
 
@@ -6,13 +6,14 @@ use super::AnswerError;
 use crate::Model;
 use crate::text::{GenerationConfig, StopTokens, TextError, Tokenizer};
 
-/// The most tokens of an answer where neither the options nor the model say.
+/// Most tokens of an answer if neither the options nor the model set a limit.
 pub const DEFAULT_MAX_TOKENS: usize = 2048;
 
-/// What a model's files say about its answers. A value that is made once for a model, and cloned at little cost.
+/// The settings in a model's files that shape its answers. Load it once for a model; clones are
+/// cheap.
 #[derive(Clone, Debug, Default)]
 pub struct AnswerDefaults {
-    /// What makes text of tokens; without one, answers are ids alone.
+    /// The tokenizer. Without one, answers are token ids only.
     pub tokenizer: Option<Tokenizer>,
     /// `generation_config.json`.
     pub config: GenerationConfig,
@@ -21,11 +22,11 @@ pub struct AnswerDefaults {
 }
 
 impl AnswerDefaults {
-    /// Those of an open model: of its folder or of its mounted files. A model without `tokenizer.json` has no tokenizer; one that is there must
-    /// be sound.
+    /// Loads the defaults of an open model, from its folder or its mounted files. `tokenizer.json`
+    /// may be missing, but must not be broken.
     ///
     /// # Errors
-    /// When a file that is there is broken.
+    /// If a file exists but is broken.
     pub fn of(model: &Model) -> Result<Self, TextError> {
         let folder = model.folder();
         let tokenizer = match crate::files::small_file::exists(&folder.join("tokenizer.json")) {
@@ -35,12 +36,12 @@ impl AnswerDefaults {
         Self::from_folder(folder, tokenizer)
     }
 
-    /// Those of a model folder, with a tokenizer that is there already.
+    /// Loads the defaults of a model folder, with a tokenizer that is loaded already.
     ///
-    /// Where the files disagree about the token that ends a turn, each of them ends an answer.
+    /// If the files name different tokens that end a turn, each of them ends an answer.
     ///
     /// # Errors
-    /// When a file that is there is broken.
+    /// If a file exists but is broken.
     pub fn from_folder(folder: &Path, tokenizer: Option<Tokenizer>) -> Result<Self, TextError> {
         let config = GenerationConfig::from_folder(folder)?;
         let mut stop_tokens = StopTokens::from_folder(folder, tokenizer.as_ref())?;
@@ -50,7 +51,7 @@ impl AnswerDefaults {
         Ok(Self { tokenizer, config, stop_tokens })
     }
 
-    /// The tokenizer.
+    /// The tokenizer, or an error if the model has none.
     ///
     /// # Errors
     /// [`AnswerError::NoTokenizer`].
@@ -58,7 +59,7 @@ impl AnswerDefaults {
         self.tokenizer.as_ref().ok_or(AnswerError::NoTokenizer { what: "texts" })
     }
 
-    /// The most tokens of an answer of which `given` are asked for.
+    /// Most tokens of an answer: `given`, else the model's own limit, else [`DEFAULT_MAX_TOKENS`].
     pub fn max_tokens(&self, given: Option<usize>) -> usize {
         let configured = self.config.max_new_tokens.filter(|&most| most > 0);
         let configured = configured.and_then(|most| usize::try_from(most).ok());
@@ -66,7 +67,8 @@ impl AnswerDefaults {
     }
 }
 
-/// The most tokens that the positions of a model were made for. Recurrent layers, and attention without positions, have no such end.
+/// The number of positions that the model was trained for. `None` if nothing bounds it, as with
+/// recurrent layers or attention without positions.
 pub fn model_context(model: &Model) -> Option<usize> {
     let mut branches = model.spec().blocks.iter().flat_map(|block| &block.branches);
     model

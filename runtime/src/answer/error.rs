@@ -1,4 +1,4 @@
-//! Why there is no answer, or no more of it.
+//! [`AnswerError`]: why an answer could not start or go on.
 
 use std::fmt;
 
@@ -6,38 +6,38 @@ use crate::Error;
 use crate::sampling::SamplingError;
 use crate::text::TextError;
 
-/// Why there is no answer, or no more of it.
+/// Why an answer could not start or go on.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AnswerError {
-    /// The engine's. After [`Error::Cancelled`] the answer can go on.
+    /// An error of the engine. After [`Error::Cancelled`] the answer can go on.
     Engine(Error),
-    /// The tokenizer's, or that of a file of the model folder.
+    /// An error of the tokenizer or of another file of the model folder.
     Text(TextError),
-    /// `generation_config.json` asks for a sampling that is none.
+    /// `generation_config.json` has sampling options that are out of range.
     Defaults(SamplingError),
-    /// The sampling that was asked for is none.
+    /// The caller's sampling options are out of range.
     Sampling(SamplingError),
-    /// There is nothing to go on from.
+    /// The prompt is empty and the session has no logits to continue from.
     EmptyPrompt,
-    /// The prompt leaves no place for an answer.
+    /// The prompt leaves no room for an answer.
     PromptTooLong {
-        /// Tokens that the session would hold at the end of the prompt.
+        /// Tokens the session would hold at the end of the prompt.
         tokens: usize,
-        /// The most tokens of prompt and answer.
+        /// Most tokens of prompt and answer together.
         limit: usize,
     },
-    /// Something that is text was asked for, of a model without a tokenizer.
+    /// A request that needs text was made of a model without a tokenizer.
     NoTokenizer {
-        /// What.
+        /// What needs the tokenizer.
         what: &'static str,
     },
-    /// A sequence breaker of DRY that the tokenizer makes nothing of.
+    /// The tokenizer encodes a DRY sequence breaker as no tokens.
     EmptyBreaker {
         /// The breaker.
         text: String,
     },
-    /// The session was used otherwise since the answer began.
+    /// The session was used for something else after the answer began.
     SessionUsed,
 }
 
@@ -51,16 +51,16 @@ impl fmt::Display for AnswerError {
             Self::EmptyPrompt => write!(f, "the prompt has no tokens"),
             Self::PromptTooLong { tokens, limit } => write!(
                 f,
-                "the prompt takes the context to {tokens} tokens, which leaves no place for an answer: the limit is {limit}"
+                "the prompt takes the context to {tokens} tokens, which leaves no room for an answer: the limit is {limit}"
             ),
             Self::NoTokenizer { what } => {
-                write!(f, "{what} need a tokenizer, and the model has no tokenizer.json")
+                write!(f, "{what} need a tokenizer, but the model has no tokenizer.json")
             }
             Self::EmptyBreaker { text } => {
                 write!(f, "the sequence breaker {text:?} has no tokens")
             }
             Self::SessionUsed => {
-                write!(f, "the session was used otherwise since the answer began")
+                write!(f, "the session was used for something else after the answer began")
             }
         }
     }
@@ -69,7 +69,7 @@ impl fmt::Display for AnswerError {
 impl std::error::Error for AnswerError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            // Their message is the whole message, so that what follows is their source.
+            // These display their source's message as their own, so their source is the next one.
             Self::Engine(error) => error.source(),
             Self::Text(error) => error.source(),
             Self::Sampling(error) => error.source(),
@@ -80,7 +80,7 @@ impl std::error::Error for AnswerError {
 }
 
 impl AnswerError {
-    /// Whether it was cancelled, and can go on.
+    /// Whether the answer was cancelled and can go on.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Engine(Error::Cancelled))
     }

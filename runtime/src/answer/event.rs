@@ -1,27 +1,29 @@
-//! What happens on the way to an answer.
+//! [`Event`]: what happens while an answer is generated.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::session::speculate::SpeculationStats;
 
-/// What happens on the way to an answer, in this order: the prompt, the tokens, one end.
+/// What happens while an answer is generated: first the prompt, then the tokens, then one end.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// How far the prompt has got: once before its first token is computed, then after each piece of a few hundred. At the last, where both
-    /// are equal, the session is at the prompt's end.
+    /// Progress of the prompt: reported once before its first token is computed, then after each
+    /// piece of a few hundred tokens. In the last report both numbers are equal, and the session is
+    /// at the end of the prompt.
     Prompt {
         /// Tokens computed so far.
         done: usize,
-        /// Tokens to compute: those of the prompt whose state was not there.
+        /// Tokens to compute: those of the prompt whose state was not cached.
         total: usize,
     },
     /// A token of the answer.
     Token {
         /// Its id.
         id: u32,
-        /// The text that is certain with it; often empty, never half a character. Always empty without a tokenizer.
+        /// Text that is final with this token. Often empty, never part of a character, and
+        /// always empty without a tokenizer.
         text: String,
     },
     /// The end of the answer.
@@ -34,29 +36,29 @@ pub enum Event {
 pub struct AnswerEnd {
     /// Why.
     pub reason: EndReason,
-    /// Text that was held back until now; only of an answer that was stopped from outside.
+    /// Text that was held back until now. Empty unless the caller stopped the answer.
     pub text: String,
-    /// What it took.
+    /// Tokens and times.
     pub stats: AnswerStats,
 }
 
 /// Why an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// The model ended it with this token.
+    /// The model generated this stop token.
     StopToken(u32),
-    /// This text was about to appear.
+    /// This stop string appeared. It is not part of the text.
     StopString(String),
-    /// It has as many tokens as it may have.
+    /// The answer reached its token limit.
     MaxTokens,
-    /// Prompt and answer have as many tokens as they may have.
+    /// Prompt and answer together reached the context limit.
     ContextFull,
-    /// It was stopped from outside.
+    /// The caller stopped the answer.
     Stopped,
 }
 
 impl EndReason {
-    /// For machines: `stop_token`, `stop_string`, `max_tokens`, `context_full`, `stopped`.
+    /// A name for programs: `stop_token`, `stop_string`, `max_tokens`, `context_full`, `stopped`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::StopToken(_) => "stop_token",
@@ -67,42 +69,42 @@ impl EndReason {
         }
     }
 
-    /// Whether the model ended it: with a stop token, or by a stop string.
+    /// Whether the model finished the answer, with a stop token or a stop string.
     pub fn is_complete(&self) -> bool {
         matches!(self, Self::StopToken(_) | Self::StopString(_))
     }
 }
 
-/// What an answer took: tokens and times.
+/// Statistics of an answer: tokens and times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AnswerStats {
     /// Tokens of the prompt.
     pub prompt: usize,
-    /// Those of them whose state was there already.
+    /// Prompt tokens whose state was reused.
     pub reused: usize,
-    /// Those of them that were computed.
+    /// Prompt tokens that were computed.
     pub computed: usize,
-    /// Tokens generated, with the one that ended the answer.
+    /// Tokens generated, including the one that ended the answer.
     pub generated: usize,
-    /// Time for the tokens of the prompt.
+    /// Time spent on the prompt.
     pub prefill: Duration,
-    /// From the first call to the first token; `None` if there was none.
+    /// Time from the first call to the first token; `None` if there is no token.
     pub first_token: Option<Duration>,
-    /// From the first token to the last.
+    /// Time from the first token to the last.
     pub decode: Duration,
-    /// How guesses went, where tokens were guessed.
+    /// Statistics of speculative decoding, if it was on.
     pub speculation: Option<SpeculationStats>,
 }
 
 impl AnswerStats {
-    /// Tokens of the prompt computed in a second; `None` if none was computed.
+    /// Prompt tokens computed per second; `None` if none were computed.
     pub fn prefill_rate(&self) -> Option<f64> {
         rate(self.computed, self.prefill)
     }
 
-    /// Tokens generated in a second; `None` for fewer than two.
+    /// Tokens generated per second; `None` for fewer than two.
     pub fn decode_rate(&self) -> Option<f64> {
-        // The first one is the prompt's doing.
+        // The time of the first token counts towards the prompt.
         rate(self.generated.saturating_sub(1), self.decode)
     }
 }
@@ -128,7 +130,7 @@ impl fmt::Display for AnswerStats {
             write!(f, " at {rate:.1} tokens/s")?;
         }
         if let Some(SpeculationStats { steps, drafted, accepted }) = self.speculation {
-            write!(f, " in {steps} steps, {accepted} of {drafted} guesses right")?;
+            write!(f, " in {steps} steps, {accepted} of {drafted} drafts accepted")?;
         }
         Ok(())
     }

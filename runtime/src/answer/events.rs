@@ -3,8 +3,8 @@
 use super::{Answer, AnswerError, Event};
 use crate::{PrefixCache, Session};
 
-/// The events of an answer: what [`Answer::events`] gives. It ends after the end, or after an error. When it is dropped before, the session is sound, and the
-/// answer can go on. It blocks.
+/// The events of an answer, from [`Answer::events`]. Blocks. Ends after [`Event::End`] or an error.
+/// If it is dropped earlier, the session stays usable and the answer can go on.
 pub struct Events<'a, 'd> {
     answer: &'a mut Answer<'d>,
     session: &'a mut Session,
@@ -21,10 +21,10 @@ impl<'a, 'd> Events<'a, 'd> {
         Self { answer, session, cache, failed: false }
     }
 
-    /// Ends the answer where it is: the next event is the end.
+    /// Ends the answer here: the next event is the end.
     ///
     /// # Errors
-    /// As [`Answer::stop`].
+    /// Those of [`Answer::stop`].
     pub fn stop(&mut self) -> Result<(), AnswerError> {
         self.answer.stop()
     }
@@ -50,7 +50,7 @@ impl Iterator for Events<'_, '_> {
 
 impl Drop for Events<'_, '_> {
     fn drop(&mut self) {
-        // What fails here leaves the session poisoned, as it is while steps are under way.
+        // On failure the session stays poisoned, as it is while steps are in flight.
         let _ = self.answer.pause(self.session);
     }
 }

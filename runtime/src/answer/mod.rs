@@ -1,8 +1,10 @@
-//! From a prompt to an answer: one loop for every program.
+//! From a prompt to an answer: the one loop that the command line, the C interface and the browser
+//! share.
 //!
-//! An [`Answer`] takes a prompt into a session, chooses tokens until something ends the answer, and tells what happens as [`Event`]s: how far the
-//! prompt has got, each token with its text, the end with its reason and statistics. It is pulled: each call does one piece of the
-//! work, so that a program can do something else, or stop, between any two.
+//! An [`Answer`] feeds a prompt to a session, chooses tokens until something ends the answer, and
+//! reports [`Event`]s: the progress of the prompt, each token with its text, the end with its
+//! reason and statistics. The caller pulls: each call does one piece of work, so a program can do
+//! something else, or stop, between any two.
 //!
 //! ```no_run
 //! # use kinglet::answer::{Answer, AnswerDefaults, AnswerOptions, AnswerPrompt, Event};
@@ -23,7 +25,7 @@
 //!     match event? {
 //!         Event::Token { text, .. } => print!("{text}"),
 //!         Event::End(end) => println!("\n{}", end.stats),
-//!         // How far the prompt has got, and what later versions tell.
+//!         // Progress of the prompt, and events of later versions.
 //!         _ => {}
 //!     }
 //! }
@@ -31,20 +33,20 @@
 //! # Ok(()) }
 //! ```
 //!
-//! What holds for every answer, whoever asks for it:
+//! The rules for every answer:
 //!
-//! | question | answer |
+//! | question | rule |
 //! | --- | --- |
-//! | How are tokens chosen? | As `generation_config.json` says, with what [`Sampling`] sets on top. An option that only makes sense for draws ends greedy decoding. |
+//! | How are tokens chosen? | As `generation_config.json` says, overridden by [`Sampling`]. If the model decodes greedily, an option that only makes sense for random draws turns draws on. |
 //! | How long may it be? | [`AnswerOptions::max_tokens`], else `max_new_tokens` of `generation_config.json`, else [`DEFAULT_MAX_TOKENS`]. |
-//! | When is the context full? | When prompt and answer together have as many tokens as the limit: every token of an answer has a place in the session. A prompt that leaves no place for one is [`AnswerError::PromptTooLong`]. Where both bounds are reached at once, [`EndReason::MaxTokens`] is told. |
-//! | Which limit? | The smaller of the session's own and [`AnswerOptions::context`], which is what the positions of the model were made for unless it is given. |
-//! | Which tokens end it? | `eos_token_id` of `generation_config.json` (without it of `config.json`), the tokenizer's `eos_token`, and [`AnswerOptions::stop_tokens`]. |
-//! | Which strings? | `stop_strings` of `generation_config.json` and [`AnswerOptions::stop_strings`], wherever the tokens are cut. They are no part of the text. |
-//! | What of `ignore_eos`? | It leaves out the model's own tokens and strings, not those of the options. |
-//! | What of text held back? | It comes with the last token, or, where an answer is stopped from outside, with the end. |
-//! | What does the session hold? | The prompt and all tokens given out, except a stop token: that is the template's to write, and a next prompt that has another one there would not go on from a recurrent state. |
-//! | What does the cache get? | The prompt as [`PrefixCache::prefill`](crate::PrefixCache::prefill) keeps it, and the answer without its last token: what was cut off may be cut into other tokens when it is in a prompt. |
+//! | When is the context full? | When prompt and answer together reach the limit: every token of an answer takes a position in the session. A prompt that leaves no room for one is [`AnswerError::PromptTooLong`]. If both limits are reached at once, the reason is [`EndReason::MaxTokens`]. |
+//! | Which limit? | The smaller of the session's own and [`AnswerOptions::context`], which defaults to the positions that the model was trained for. |
+//! | Which tokens end it? | `eos_token_id` of `generation_config.json` (or else of `config.json`), the tokenizer's `eos_token`, and [`AnswerOptions::stop_tokens`]. |
+//! | Which strings end it? | `stop_strings` of `generation_config.json` and [`AnswerOptions::stop_strings`], however the text is split into tokens. They are not part of the text. |
+//! | What does `ignore_eos` do? | It ignores the model's own tokens and strings, not those of the options. |
+//! | When does text that was held back appear? | With the last token, or with the end if the caller stops the answer. |
+//! | What does the session hold? | The prompt and all generated tokens except a stop token. The template writes the token that ends a turn; if it writes another one than the model generated, the next prompt could not continue from a recurrent state that includes it. |
+//! | What does the cache hold? | The prompt, as [`PrefixCache::prefill`](crate::PrefixCache::prefill) keeps it, and the answer without its last token: a later prompt may tokenize text that was cut off differently. |
 
 mod defaults;
 mod error;

@@ -1,4 +1,4 @@
-//! What an answer goes on from, and how it is generated.
+//! [`AnswerPrompt`] and [`AnswerOptions`]: what an answer continues, and how it is generated.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -6,62 +6,65 @@ use std::time::Duration;
 use super::Sampling;
 use crate::Cancel;
 
-/// Most guesses of a step where nobody says.
+/// Default for the most draft tokens per step.
 pub const DEFAULT_DRAFT_TOKENS: usize = 6;
 
-/// What an answer goes on from.
+/// The prompt of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerPrompt {
     pub(super) tokens: Vec<u32>,
     pub(super) boundaries: Vec<usize>,
-    /// Whether these are all tokens that the session is to hold, or those that follow the ones it holds.
+    /// Whether these are all the tokens that the session is to hold. Otherwise they are appended to
+    /// what it holds.
     pub(super) whole: bool,
-    /// Whether the answer's text goes on with the prompt's, or is a text of its own.
+    /// Whether the answer's text continues that of the prompt. Otherwise it is a text of its own.
     pub(super) continues: bool,
 }
 
 impl AnswerPrompt {
-    /// All of a conversation. Whatever the session holds, it will hold this; the longest beginning whose state the session or the cache has is not
-    /// computed again.
+    /// A whole conversation. The session will hold exactly this prompt, whatever it held before;
+    /// the longest prefix whose state the session or the cache has is not computed again.
     #[cfg(feature = "chat-template")]
     pub fn chat(prompt: crate::text::Prompt) -> Self {
         let crate::text::Prompt { tokens, boundaries } = prompt;
         Self { tokens, boundaries, whole: true, continues: false }
     }
 
-    /// All of a text, which the answer continues. Of states that are there already, the same holds.
+    /// A whole text that the answer continues. Cached states are reused as in
+    /// [`AnswerPrompt::chat`].
     pub fn text(tokens: impl Into<Vec<u32>>) -> Self {
         let tokens = tokens.into();
         Self { tokens, boundaries: Vec::new(), whole: true, continues: true }
     }
 
-    /// Tokens that come after those that the session holds. None: the answer goes on from where the session is, which has logits then.
+    /// Tokens to append to those that the session holds. If there are none, the answer continues
+    /// from the session's logits.
     pub fn after(tokens: impl Into<Vec<u32>>) -> Self {
         let tokens = tokens.into();
         Self { tokens, boundaries: Vec::new(), whole: false, continues: true }
     }
 
-    /// The same with other positions, in the tokens, at which the cache keeps states.
+    /// Replaces the positions, counted in tokens, at which the cache keeps states.
     pub fn boundaries(mut self, boundaries: Vec<usize>) -> Self {
         self.boundaries = boundaries;
         self
     }
 
-    /// Its tokens.
+    /// The tokens of the prompt.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 }
 
-/// The most tokens of prompt and answer together. The session's own limit holds besides.
+/// Most tokens of prompt and answer together. The session's own limit applies too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Context {
-    /// What the positions of the model were made for ([`model_context`](super::model_context)).
+    /// The positions that the model was trained for ([`model_context`](super::model_context)).
     #[default]
     OfModel,
     /// No limit.
     Unlimited,
-    /// So many.
+    /// This many tokens.
     Tokens(usize),
 }
 
@@ -71,33 +74,37 @@ pub enum Context {
 pub struct AnswerOptions {
     /// How tokens are chosen.
     pub sampling: Sampling,
-    /// What the random numbers begin with; another one for each answer if not given.
+    /// Seed of the random numbers. By default a new one for each answer.
     pub seed: Option<u64>,
-    /// The most tokens of the answer; what the model says, or [`DEFAULT_MAX_TOKENS`](super::DEFAULT_MAX_TOKENS), if not given.
+    /// Most tokens of the answer. Defaults to the model's own limit, or else
+    /// [`DEFAULT_MAX_TOKENS`](super::DEFAULT_MAX_TOKENS).
     pub max_tokens: Option<usize>,
-    /// The most tokens of prompt and answer.
+    /// Most tokens of prompt and answer together.
     pub context: Context,
     /// Tokens that end the answer, besides the model's own.
     pub stop_tokens: Vec<u32>,
-    /// Texts that end the answer, besides the model's own.
+    /// Strings that end the answer, besides the model's own.
     pub stop_strings: Vec<String>,
-    /// Whether the model's own stop tokens and stop strings don't end the answer.
+    /// Whether to ignore the model's own stop tokens and stop strings.
     pub ignore_eos: bool,
-    /// Whether special tokens are shown in the text.
+    /// Whether the text includes special tokens.
     pub show_special: bool,
-    /// Guess up to so many tokens of a step by what followed the same words before
-    /// ([`PromptLookup`](crate::session::speculate::PromptLookup)); 0, the default, for none. [`Answer::speculate`](super::Answer::speculate) takes other drafters.
+    /// Most draft tokens per step, drafted by looking up what followed the same words before
+    /// ([`PromptLookup`](crate::session::speculate::PromptLookup)). 0, the default, drafts none.
+    /// [`Answer::speculate`](super::Answer::speculate) takes other drafters.
     pub lookup: usize,
-    /// How many steps a device may be ahead; 0 for none, 4 by default. While it is, the session can be used for nothing else: see
-    /// [`Answer::pause`](super::Answer::pause).
+    /// Most steps that a device may run ahead; 0 for none, 4 by default. While it is ahead, nothing
+    /// else can use the session: see [`Answer::pause`](super::Answer::pause).
     pub ahead: usize,
-    /// Whether the session is brought to the end of the answer, which takes a step where no stop token ended it. Without, it is sound and
-    /// lacks the last token. True by default.
+    /// Whether to feed the answer's last token to the session, which takes one more step unless a
+    /// stop token ended the answer. If not, the session is usable but lacks the last token. True by
+    /// default.
     pub keep_last: bool,
-    /// Stops the work between two events, in steps of several tokens (the prompt's) also within, where the backend can.
+    /// Stops the work between two events. Steps of several tokens (those of the prompt) also stop
+    /// midway if the backend can.
     pub cancel: Option<Cancel>,
-    /// Tells the time since a moment of its choice. If not given, the system's monotonic clock; in the browser, where the standard library has
-    /// none, all times are 0.
+    /// Returns the time since an arbitrary moment. Defaults to the system's monotonic clock. In the
+    /// browser, where the standard library has none, all times are 0.
     pub clock: Option<fn() -> Duration>,
 }
 
@@ -122,7 +129,7 @@ impl Default for AnswerOptions {
 }
 
 impl AnswerOptions {
-    /// What the model's authors set.
+    /// The defaults that the model's authors set.
     pub fn new() -> Self {
         Self::default()
     }
@@ -206,8 +213,9 @@ impl AnswerOptions {
     }
 }
 
-/// A seed that differs from call to call, below 2^53, so that every program that reads it as a float reads it exactly. It is not
-/// unpredictable, and in the browser, where the standard library has no randomness, always the same.
+/// A seed that differs from call to call. It is below 2^53, so that programs that parse it as a
+/// float read it exactly. It is not cryptographically random, and in the browser, where the
+/// standard library has no randomness, it is always the same.
 pub fn random_seed() -> u64 {
     // The standard library seeds its hash maps from the system's randomness.
     RandomState::new().hash_one(0u8) >> 11

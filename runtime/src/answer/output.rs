@@ -1,21 +1,21 @@
-//! What tokens mean for an answer: text, and whether they end it.
+//! Turns an answer's tokens into text and detects the end.
 
 use super::{AnswerDefaults, AnswerError, AnswerOptions, AnswerPrompt, EndReason};
 use crate::text::{
     FinishReason, Output, OutputStream, StopMatcher, StopTokens, StreamDecoder, TextError,
 };
 
-/// The tokens of an answer on their way to text.
+/// Converts the tokens of an answer to text.
 pub(super) struct AnswerOutput {
     stop_tokens: StopTokens,
-    /// Of the options, then of the model.
+    /// Those of the options, followed by those of the model.
     stop_strings: Vec<String>,
     /// `None` without a tokenizer.
     stream: Option<OutputStream>,
 }
 
 impl AnswerOutput {
-    /// For an answer to `prompt` after the tokens `held`.
+    /// Creates the converter for an answer to `prompt`, in a session that holds the tokens `held`.
     pub(super) fn new(
         defaults: &AnswerDefaults,
         prompt: &AnswerPrompt,
@@ -42,7 +42,7 @@ impl AnswerOutput {
                 let strings = StopMatcher::new(&stop_strings)?;
                 Some(OutputStream::new(decoder, stop_tokens.clone(), strings))
             }
-            // The model's own can't appear without text.
+            // Without a tokenizer the model's own stop strings can't appear.
             None if options.stop_strings.is_empty() => None,
             None => return Err(AnswerError::NoTokenizer { what: "stop strings" }),
         };
@@ -53,7 +53,7 @@ impl AnswerOutput {
         self.stop_tokens.contains(id)
     }
 
-    /// The text that a token brings, and whether it ends the answer.
+    /// The text that becomes final with token `id`, and the reason if it ends the answer.
     pub(super) fn push(&mut self, id: u32) -> Result<(String, Option<EndReason>), TextError> {
         match &mut self.stream {
             Some(stream) => {
@@ -64,7 +64,7 @@ impl AnswerOutput {
         }
     }
 
-    /// The text that was held back; a stop string may appear in it.
+    /// The text that was held back. It may contain a stop string.
     pub(super) fn finish(&mut self) -> Result<(String, Option<EndReason>), TextError> {
         match &mut self.stream {
             Some(stream) => {

@@ -1,4 +1,4 @@
-//! [`Answer`]: the loop.
+//! [`Answer`]: the loop that generates an answer.
 
 use std::mem;
 use std::time::Duration;
@@ -16,11 +16,14 @@ use crate::session::prefix_cache::{Prefill, piece};
 use crate::session::speculate::{Drafter, PromptLookup};
 use crate::{Cancel, Error, GenerateOptions, Logits, PrefixCache, PrefixUse, Session};
 
-/// An answer in the making. It is given its session, and its cache if there is one, with each call: always the same ones.
+/// An answer that is being generated. Every call must pass the same session, and the same cache if
+/// there is one.
 ///
-/// Between two calls a program may look at the session. It must not feed it, take it back or give it to another answer before this one has ended
-/// ([`AnswerError::SessionUsed`] says that it did); and while a device or a drafter is ahead of the tokens given out, the session counts as poisoned to all
-/// others: [`Answer::pause`] makes it sound in the middle of an answer. [`Answer::events`] does that by itself.
+/// Between two calls the caller may read the session. Until the answer ends it must not feed it,
+/// rewind it or use it for another answer; the next call then fails with
+/// [`AnswerError::SessionUsed`]. While a device or a drafter is ahead of the tokens returned, the
+/// session is poisoned to everyone else. [`Answer::pause`] makes it usable again, and
+/// [`Answer::events`] does so by itself.
 pub struct Answer<'d> {
     prompt: AnswerPrompt,
     limit: Option<usize>,
@@ -28,10 +31,10 @@ pub struct Answer<'d> {
     seed: u64,
     output: AnswerOutput,
     decoding: Decoding<'d>,
-    /// Put to work when the prompt has ended.
+    /// Used once the prompt is done.
     drafter: Option<(Box<dyn Drafter + 'd>, usize)>,
     phase: Phase,
-    /// Where the session is, if nobody else has used it.
+    /// The session's position after the last call, to detect other uses of it.
     position: usize,
     max_tokens: usize,
     keep_last: bool,
@@ -40,24 +43,24 @@ pub struct Answer<'d> {
     begun: Option<Duration>,
     first: Option<Duration>,
     stats: AnswerStats,
-    /// What the prompt has taken, until the cache is told.
+    /// What the prompt reused, until the cache is told.
     used: Option<PrefixUse>,
     text: String,
     tokens: Vec<u32>,
     reason: Option<EndReason>,
 }
 
-/// What comes next.
+/// What the answer does next.
 enum Phase {
-    /// The prompt, of which nothing was done.
+    /// Start on the prompt.
     Begin,
-    /// The rest of a prompt that is all the session is to hold.
+    /// Compute the rest of a prompt that is all the session is to hold.
     Whole(Prefill),
-    /// The rest of a prompt after what the session holds, from this token on.
+    /// Append the rest of a prompt to the session, from this token on.
     After(usize),
-    /// Tokens.
+    /// Generate tokens.
     Tokens,
-    /// The end, with text that was held back; it has been told to the cache or not.
+    /// Report the end, with the text that was held back. `cached`: the cache has been told.
     End {
         held: String,
         cached: bool,
@@ -66,10 +69,10 @@ enum Phase {
 }
 
 impl<'d> Answer<'d> {
-    /// An answer to `prompt` in `session`. Nothing is computed yet.
+    /// Creates an answer to `prompt` in `session`. Nothing is computed yet.
     ///
     /// # Errors
-    /// Options that are out of range, or need a tokenizer where there is none.
+    /// If an option is out of range, or needs a tokenizer and there is none.
     pub fn new(
         session: &Session,
         defaults: &AnswerDefaults,
@@ -112,14 +115,15 @@ impl<'d> Answer<'d> {
         })
     }
 
-    /// Lets `drafter` guess up to `most` tokens of a step: see [`speculate`](crate::session::speculate). Before the first token only; in place of
-    /// [`AnswerOptions::lookup`].
+    /// Lets `drafter` draft up to `most` tokens per step, in place of [`AnswerOptions::lookup`]:
+    /// see [`speculate`](crate::session::speculate). Must be called before the first token.
     pub fn speculate(mut self, drafter: impl Drafter + 'd, most: usize) -> Self {
         self.drafter = (most > 0).then(|| (Box::new(drafter) as _, most));
         self
     }
 
-    /// Goes on with the random numbers of an earlier answer ([`Answer::sampler_state`]). Before the first token only.
+    /// Continues the random numbers of an earlier answer ([`Answer::sampler_state`]). Must be
+    /// called before the first token.
     pub fn go_on_from(mut self, random: &SamplerState) -> Self {
         let state = self.sampler.state_mut();
         state.clone_from(random);
@@ -127,12 +131,12 @@ impl<'d> Answer<'d> {
         self
     }
 
-    /// The random numbers to come, and the tokens so far.
+    /// The state of the random numbers, and the tokens so far.
     pub fn sampler_state(&self) -> &SamplerState {
         self.sampler.state()
     }
 
-    /// What the random numbers began with.
+    /// The seed of the random numbers.
     pub fn seed(&self) -> u64 {
         self.seed
     }
@@ -142,27 +146,27 @@ impl<'d> Answer<'d> {
         &self.text
     }
 
-    /// The tokens so far, with the one that ended it.
+    /// The tokens so far, including the one that ended the answer.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
-    /// Why it ended; `None` before.
+    /// Why the answer ended; `None` before the end.
     pub fn reason(&self) -> Option<&EndReason> {
         self.reason.as_ref()
     }
 
-    /// What it took so far.
+    /// The statistics so far.
     pub fn stats(&self) -> AnswerStats {
         self.stats
     }
 
-    /// How many steps a device may be ahead from now on.
+    /// Sets how many steps a device may run ahead from now on.
     pub fn set_ahead(&mut self, steps: usize) {
         self.decoding.options.ahead = steps;
     }
 
-    /// All events from here on, one after the other.
+    /// The remaining events, as a blocking iterator.
     pub fn events<'a>(
         &'a mut self,
         session: &'a mut Session,
@@ -171,11 +175,12 @@ impl<'d> Answer<'d> {
         Events::new(self, session, cache)
     }
 
-    /// The next event; `None` after the end.
+    /// Returns the next event, or `None` after the end.
     ///
     /// # Errors
-    /// [`AnswerError::EmptyPrompt`], [`AnswerError::PromptTooLong`], [`AnswerError::SessionUsed`], those of the engine, the sampler and the tokenizer. After
-    /// [`Error::Cancelled`] the session is sound, and the next call goes on where this one was stopped, once the [`Cancel`] is cleared.
+    /// [`AnswerError::EmptyPrompt`], [`AnswerError::PromptTooLong`], [`AnswerError::SessionUsed`],
+    /// and those of the engine, the sampler and the tokenizer. After [`Error::Cancelled`] the
+    /// session is usable; clear the [`Cancel`], and the next call goes on where this one stopped.
     pub fn next(
         &mut self,
         session: &mut Session,
@@ -187,14 +192,14 @@ impl<'d> Answer<'d> {
     /// [`Answer::next`] without blocking.
     ///
     /// # Errors
-    /// As [`Answer::next`].
+    /// Those of [`Answer::next`].
     pub async fn next_async(
         &mut self,
         session: &mut Session,
         cache: Option<&mut PrefixCache>,
     ) -> Result<Option<Event>, AnswerError> {
         self.check(session)?;
-        // The session's own, if it has one, when there is no other.
+        // The answer's flag takes the place of the session's own during the call.
         let others = match &self.cancel {
             Some(cancel) => Some(session.cancel.replace(cancel.clone())),
             None => None,
@@ -204,17 +209,18 @@ impl<'d> Answer<'d> {
             session.cancel = others;
         }
         if result.is_err() {
-            // What can't be settled leaves the session poisoned, which the next call of it says.
+            // If this fails, the session stays poisoned, and the next call on it reports that.
             let _ = self.decoding.settle(session).await;
         }
         self.position = session.position();
         result
     }
 
-    /// Makes the session sound between two calls: what the device or the drafter has done beyond the tokens given out is undone. The answer can go on.
+    /// Makes the session usable between two calls by undoing what the device or the drafter did
+    /// beyond the tokens returned. The answer can go on.
     ///
     /// # Errors
-    /// Those of a step; the session is poisoned then.
+    /// Those of a step. The session is then poisoned.
     pub fn pause(&mut self, session: &mut Session) -> Result<(), AnswerError> {
         pollster::block_on(self.pause_async(session))
     }
@@ -222,23 +228,24 @@ impl<'d> Answer<'d> {
     /// [`Answer::pause`] without blocking.
     ///
     /// # Errors
-    /// As [`Answer::pause`].
+    /// Those of [`Answer::pause`].
     pub async fn pause_async(&mut self, session: &mut Session) -> Result<(), AnswerError> {
-        if self.is_other(session) {
+        if self.was_used(session) {
             return Err(AnswerError::SessionUsed);
         }
         Ok(self.decoding.settle(session).await?)
     }
 
-    /// Ends the answer where it is, if it has not ended: the next event is the end. In the middle of the prompt the session stays at what it has got to.
+    /// Ends the answer here, if it has not ended: the next event is the end. A prompt that is not
+    /// done leaves the session where it got to.
     ///
     /// # Errors
-    /// The tokenizer's, on the text that was held back.
+    /// Those of the tokenizer, on the text that was held back.
     pub fn stop(&mut self) -> Result<(), AnswerError> {
         if self.reason.is_none() {
             let (held, found) = self.output.finish()?;
             self.text.push_str(&held);
-            // Without a token nothing is worth keeping beyond what the prompt has left in the cache.
+            // An answer without tokens adds nothing to what the prompt left in the cache.
             self.end(found.unwrap_or(EndReason::Stopped), held);
         }
         Ok(())
@@ -250,19 +257,20 @@ impl<'d> Answer<'d> {
         self.phase = Phase::End { held, cached };
     }
 
-    /// Whether the session is another than the last call has left.
-    fn is_other(&self, session: &Session) -> bool {
+    /// Whether the session is not the one that the last call left.
+    fn was_used(&self, session: &Session) -> bool {
         session.position() != self.position
             || (self.decoding.is_under_way() && !session.is_poisoned())
     }
 
     fn check(&mut self, session: &Session) -> Result<(), AnswerError> {
-        if !self.is_other(session) {
+        if !self.was_used(session) {
             return Ok(());
         }
         match (&mut self.phase, &self.reason) {
             (Phase::Over, _) => Ok(()),
-            // Who ends it and does something else meanwhile still learns what it took.
+            // A caller that stopped the answer and then used the session still gets the end with
+            // its statistics.
             (Phase::End { cached, .. }, Some(EndReason::Stopped)) => {
                 *cached = true;
                 self.keep_last = false;
@@ -325,7 +333,7 @@ impl<'d> Answer<'d> {
         }
     }
 
-    /// Checks the prompt and begins with it.
+    /// Checks the prompt and starts on it.
     fn begin(
         &mut self,
         session: &mut Session,
@@ -334,7 +342,7 @@ impl<'d> Answer<'d> {
         let AnswerPrompt { tokens, boundaries, whole, .. } = &self.prompt;
         let vocab = session.model().vocab();
         for (index, &id) in tokens.iter().enumerate() {
-            // Before any of it is computed.
+            // Check all ids before computing anything.
             if usize::try_from(id).map_or(true, |id| id >= vocab) {
                 return Err(Error::TokenOutOfRange { id, index, vocab }.into());
             }
@@ -351,7 +359,7 @@ impl<'d> Answer<'d> {
             return Err(AnswerError::PromptTooLong { tokens: end, limit });
         }
         let room = self.limit.map_or(usize::MAX, |limit| limit - end);
-        // No further, so that a device doesn't go beyond.
+        // Keeps the device from running past the limit.
         self.decoding.options.max_tokens = self.max_tokens.min(room);
         self.phase = match whole {
             true => Phase::Whole(Prefill::begin(cache, session, tokens, boundaries)?),
@@ -361,14 +369,14 @@ impl<'d> Answer<'d> {
         Ok(())
     }
 
-    /// Tells the cache, once, what the prompt has taken.
+    /// Reports to the cache, once, what the prompt reused.
     fn tell_cache(&mut self, cache: Option<&mut PrefixCache>) {
         if let (Some(cache), Some(used)) = (cache, self.used.take()) {
             cache.count(used);
         }
     }
 
-    /// Adds the time since `before` to the prompt's.
+    /// Adds the time since `before` to that of the prompt.
     fn count(&mut self, before: Duration) {
         self.stats.prefill += (self.clock)().saturating_sub(before);
     }
@@ -397,7 +405,7 @@ impl<'d> Answer<'d> {
         }
     }
 
-    /// The next token, and what it means.
+    /// Generates the next token and the event for it.
     async fn token(
         &mut self,
         session: &mut Session,
@@ -407,7 +415,7 @@ impl<'d> Answer<'d> {
         self.stats.speculation = self.decoding.speculation();
         let id = match chosen {
             Ok(Some(id)) => id,
-            // It has ended before this.
+            // The generation ended before this token.
             Ok(None) => return Err(Error::NoLogits.into()),
             Err(error) => return Err(error.into()),
         };
@@ -432,7 +440,7 @@ impl<'d> Answer<'d> {
         Ok(Event::Token { id, text })
     }
 
-    /// Brings the session to the end of the answer, and tells of it once.
+    /// Brings the session to the end of the answer, and reports the end once.
     async fn finish(
         &mut self,
         session: &mut Session,

@@ -1,14 +1,16 @@
-//! How the tokens of an answer are chosen: what a program sets on top of what the model's authors set.
+//! [`Sampling`]: the caller's sampling options, on top of the model's own.
 
 use super::AnswerError;
 use crate::sampling::{SamplingOptions, StageOrder};
 use crate::text::{EncodeOptions, GenerationConfig, Tokenizer};
 
-/// What DRY's repetitions don't reach over unless told otherwise: the ends of lines and of quotes, lists, names.
+/// Default sequence breakers of DRY: ends of lines, and characters around quotes, lists and names.
+/// Repetitions don't extend across them.
 pub const DRY_BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 
-/// How tokens are chosen. What is `None` is as `generation_config.json` says, and else as [`SamplingOptions::from_generation_config`] has it. The fields are
-/// those of [`SamplingOptions`].
+/// How tokens are chosen. A field that is `None` takes the value in `generation_config.json`, or
+/// else the one of [`SamplingOptions::from_generation_config`]. The fields are those of
+/// [`SamplingOptions`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sampling {
     /// [`SamplingOptions::temperature`].
@@ -29,19 +31,19 @@ pub struct Sampling {
     pub frequency_penalty: Option<f32>,
     /// [`SamplingOptions::penalty_last_n`].
     pub penalty_last_n: Option<usize>,
-    /// Strength of DRY.
+    /// DRY: strength of the penalty.
     pub dry_multiplier: Option<f32>,
-    /// Growth of DRY with each token.
+    /// DRY: growth of the penalty with each further token.
     pub dry_base: Option<f32>,
-    /// Repetitions shorter than this are free of DRY.
+    /// DRY: repetitions shorter than this have no penalty.
     pub dry_allowed_length: Option<u32>,
-    /// How many of the last tokens DRY looks at.
+    /// DRY: number of last tokens to search for repetitions.
     pub dry_last_n: Option<usize>,
-    /// Texts that DRY's repetitions don't reach over; [`DRY_BREAKERS`] if not given.
+    /// DRY: strings that repetitions don't extend across. Defaults to [`DRY_BREAKERS`].
     pub dry_sequence_breakers: Option<Vec<String>>,
-    /// How often XTC leaves out the most probable tokens.
+    /// XTC: probability of removing the most probable tokens.
     pub xtc_probability: Option<f32>,
-    /// Which tokens count as most probable for XTC.
+    /// XTC: probability from which a token counts as one of the most probable.
     pub xtc_threshold: Option<f32>,
     /// [`SamplingOptions::logit_bias`].
     pub logit_bias: Vec<(u32, f32)>,
@@ -50,32 +52,33 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// What the model's authors set.
+    /// The defaults that the model's authors set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The most probable token, always.
+    /// Always the most probable token.
     pub fn greedy() -> Self {
         Self { temperature: Some(0.0), ..Self::default() }
     }
 
-    /// Whether it has an option that only makes sense for draws.
+    /// Whether an option is set that only makes sense for random draws.
     fn draws(&self) -> bool {
         let above_0 = [self.temperature, self.min_p, self.xtc_probability];
-        // What changes nothing asks for nothing.
+        // Neutral values don't count.
         self.top_k.is_some_and(|top_k| top_k > 0)
             || above_0.iter().flatten().any(|value| *value > 0.0)
             || [self.top_p, self.typical_p].iter().flatten().any(|value| *value < 1.0)
     }
 
-    /// The options that a sampler takes.
+    /// The options for the sampler.
     ///
-    /// Where the defaults are greedy and an option is set that only makes sense for draws, tokens are drawn, as `transformers` does with
-    /// `do_sample=True`.
+    /// If the defaults are greedy and an option is set that only makes sense for random draws,
+    /// tokens are drawn, as `transformers` does with `do_sample=True`.
     ///
     /// # Errors
-    /// [`AnswerError::Defaults`], [`AnswerError::Sampling`]; breakers that are no tokens, or are given without a tokenizer.
+    /// [`AnswerError::Defaults`] and [`AnswerError::Sampling`]; sequence breakers that have no
+    /// tokens, or are given without a tokenizer.
     pub fn options(
         &self,
         config: &GenerationConfig,
@@ -128,7 +131,7 @@ impl Sampling {
                     breakers.push(tokens);
                 }
             }
-            // One of the usual breakers may have no token.
+            // A default breaker may have no token.
             None => {
                 let tokens =
                     DRY_BREAKERS.iter().filter_map(|text| tokenizer.encode(text, plain).ok());
@@ -185,7 +188,7 @@ mod tests {
             assert_eq!(options(&greedy, sampling).temperature, 1.0);
         }
         assert_eq!(options(&greedy, Sampling::greedy()).temperature, 0.0);
-        // Values that change nothing, as interfaces with fixed defaults send them.
+        // Neutral values, as clients with fixed defaults send them.
         let (top_p, top_k, min_p) = (Some(1.0), Some(0), Some(0.0));
         let neutral = Sampling { top_p, top_k, min_p, ..Sampling::new() };
         assert_eq!(options(&greedy, neutral).temperature, 0.0);

@@ -1,7 +1,10 @@
-//! How keys and values are quantized: [`CACHE_GROUP`](crate::plan::CACHE_GROUP) elements share a scale and a bias, `x = scale code + bias`.
+//! How keys and values are quantized: [`CACHE_GROUP`](crate::plan::CACHE_GROUP) elements share a
+//! scale and a bias, `x = scale * code + bias`.
 //!
-//! The same on every backend, so that a session goes on elsewhere with what it was. What is decoded and encoded again stays, but for
-//! rare codes at the edge of two.
+//! Codes are made position by position when keys and values join the cache, so they don't depend on
+//! how the tokens were fed. They are the same on every backend, so a session can move to another
+//! one. Decoding and encoding again gives the same codes, except rarely where a value lies on the
+//! boundary between two codes.
 
 use half::f16;
 
@@ -15,7 +18,7 @@ pub(crate) enum Bits {
 }
 
 impl Bits {
-    /// Those of a quantized cache's codes.
+    /// Code size of a quantized cache; `None` for other formats.
     pub(crate) fn of(format: StateFormat) -> Option<Self> {
         match format {
             StateFormat::F32 | StateFormat::F16 => None,
@@ -24,7 +27,7 @@ impl Bits {
         }
     }
 
-    /// Bytes of a group's codes.
+    /// Bytes of one group's codes.
     pub(crate) fn bytes(self) -> usize {
         match self {
             Self::Four => GROUP / 2,
@@ -41,7 +44,7 @@ impl Bits {
     }
 }
 
-/// Scale, bias and codes of a group; what is missing of it counts as its first element.
+/// Encodes one group as scale, bias and codes. A partial group is padded with its first element.
 pub(crate) fn encode(bits: Bits, values: &[f32]) -> (f16, f16, [u8; GROUP]) {
     let first = values.first().copied().unwrap_or(0.0);
     let (low, high) = values.iter().fold((first, first), |(a, b), &x| (a.min(x), b.max(x)));
@@ -51,14 +54,15 @@ pub(crate) fn encode(bits: Bits, values: &[f32]) -> (f16, f16, [u8; GROUP]) {
     let inverse = if scale > f16::ZERO { 1.0 / scale.to_f32() } else { 0.0 };
     let mut codes = [0; GROUP];
     for (code, &x) in codes.iter_mut().zip(values) {
-        // Not a number becomes 0: it is found where it comes from.
+        // NaN becomes code 0; the NaN is reported where it arises.
         *code = ((x - bias.to_f32()) * inverse + 0.5).floor().clamp(0.0, bits.most()) as u8;
     }
     (scale, bias, codes)
 }
 
-/// `[rows, width]` as words: each group is one with the scale in the low half and the bias in the high half, and then its codes, the first in the
-/// lowest bits. What is missing of a row's last group has code 0.
+/// Packs `[rows, width]` into words. A group is one word with the scale in the low half and the
+/// bias in the high half, followed by its codes, the first in the lowest bits. The missing elements
+/// of a row's last group have code 0.
 #[cfg(feature = "wgpu")]
 pub(crate) fn to_words(bits: Bits, values: &[f32], width: usize) -> Vec<u32> {
     let mut words = Vec::new();
@@ -75,7 +79,7 @@ pub(crate) fn to_words(bits: Bits, values: &[f32], width: usize) -> Vec<u32> {
     words
 }
 
-/// What [`to_words`] made words of, up to what codes can't tell.
+/// Decodes what [`to_words`] packed.
 #[cfg(feature = "wgpu")]
 pub(crate) fn from_words(bits: Bits, words: &[u32], width: usize) -> Vec<f32> {
     let (of_group, each) = (1 + bits.bytes() / 4, GROUP / (bits.bytes() / 4));

@@ -1,4 +1,5 @@
-//! [`Backend`]: which backend computes, and what `auto` means. The one place that knows them all.
+//! [`Backend`]: which backend computes, and what `auto` means. The only place that knows all
+//! backends.
 
 use std::sync::Arc;
 
@@ -7,28 +8,28 @@ use kinglet_models::ModelSpec;
 use super::Executable;
 use super::cpu::CpuExecutable;
 #[cfg(feature = "wgpu")]
-use super::gpu::wgpu::{OpenDevice, WgpuExecutable, adapter};
+use super::gpu::wgpu::{OpenDevice, WgpuExecutable, hardware};
 use crate::plan::Plan;
 use crate::weights::Weights;
 use crate::{Error, ModelOptions};
 
-/// Which backend computes.
+/// A backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backend {
-    /// The best there is here: a graphics card or one that is part of the processor (feature `wgpu`), the processor where there is
-    /// none or it refuses. A device that the processor plays is taken only where
+    /// The best available: a discrete or integrated GPU (feature `wgpu`), or the CPU if there is
+    /// none or it fails to open. A software adapter is used only if
     /// [`ModelOptions::adapter`](crate::ModelOptions::adapter) names it.
     #[default]
     Auto,
-    /// The processor.
+    /// The CPU.
     Cpu,
-    /// A graphics card or another device through Vulkan, Metal or DX12 (feature `wgpu`).
+    /// A GPU or another device through Vulkan, Metal or DX12 (feature `wgpu`).
     Wgpu,
 }
 
 impl Backend {
-    /// Every backend by the name that command lines use.
+    /// Every backend by its command-line name.
     pub const NAMES: &[(&str, Self)] =
         &[("auto", Self::Auto), ("cpu", Self::Cpu), ("wgpu", Self::Wgpu)];
 }
@@ -45,11 +46,12 @@ impl std::str::FromStr for Backend {
     }
 }
 
-/// Makes `plan` ready to run with `weights` on the backend that `options` name. [`Model`](crate::Model) does this for
-/// a checkpoint; a plan of one's own can be run the same way.
+/// Compiles `plan` with `weights` for the backend that `options` name. [`Model`](crate::Model) does
+/// this for a checkpoint; call it directly to run a plan of your own.
 ///
 /// # Errors
-/// When a tensor of the plan is not among the weights, an option is out of range, or the device refuses.
+/// If a tensor of the plan is not among the weights, an option is out of range, or the device
+/// refuses.
 pub fn compile(
     plan: Arc<Plan>,
     weights: &Weights,
@@ -58,7 +60,7 @@ pub fn compile(
     compile_model(plan, weights, options, None)
 }
 
-/// [`compile`] for a model: a backend may test itself with small models like it.
+/// [`compile`] for a model. A backend may test itself with small models like `spec`.
 pub(crate) fn compile_model(
     plan: Arc<Plan>,
     weights: &Weights,
@@ -74,13 +76,14 @@ pub(crate) fn compile_model(
         Backend::Wgpu => Err(Error::Option {
             name: "backend",
             value: "wgpu".into(),
-            expected: "a backend of this build, which was made without the feature wgpu",
+            expected: "a backend of this build (it lacks the feature wgpu)",
         }),
     }
 }
 
-/// What `auto` is here. An adapter that was named is not silently replaced by the processor, nor is what only the processor
-/// can be asked for (threads, instructions, states in half precision) dropped for an adapter.
+/// Chooses the backend for `auto`. An adapter named by the caller is never replaced by the CPU, and
+/// options that only the CPU honours (threads, instruction set) are never dropped in favour of an
+/// adapter.
 fn automatic(
     plan: Arc<Plan>,
     weights: &Weights,
@@ -92,13 +95,13 @@ fn automatic(
         return Ok(Box::new(WgpuExecutable::new(plan, weights, options, spec)?));
     } else if options.threads.is_none()
         && options.isa.is_none()
-        && let Some(adapter) = adapter::hardware()
+        && let Some(adapter) = hardware()
     {
         let own = options.clone().adapter(adapter);
         match WgpuExecutable::new(plan.clone(), weights, &own, spec) {
             Ok(executable) => return Ok(Box::new(executable)),
             Err(error) if error.is_of_device() => {
-                log::warn!("adapter {adapter} is not used, the processor computes: {error}");
+                log::warn!("using the CPU instead of adapter {adapter}: {error}");
             }
             Err(error) => return Err(error),
         }
@@ -107,7 +110,8 @@ fn automatic(
     Ok(Box::new(CpuExecutable::new(plan, weights, options)?))
 }
 
-/// Whether the backend that `options` name computes with weights where they lie in memory; the other brings them to a device in pieces.
+/// Whether the backend computes with weights where they lie in the host's memory. The other kind
+/// uploads them to a device in pieces.
 pub(crate) fn needs_resident(options: &ModelOptions) -> bool {
     match options.backend {
         Backend::Auto | Backend::Cpu => true,
@@ -115,20 +119,21 @@ pub(crate) fn needs_resident(options: &ModelOptions) -> bool {
     }
 }
 
-/// A device that was waited for, where a model that is opened must not wait. It stays open as long as this lives.
+/// A device opened in advance by a caller that may await but not block. It stays open while this
+/// lives.
 pub(crate) struct Awaited {
     #[cfg(feature = "wgpu")]
     device: Option<OpenDevice>,
 }
 
 impl Awaited {
-    /// Opens the device that `options` ask for, if they ask for one.
+    /// Opens the device that `options` ask for, if any.
     ///
     /// # Errors
-    /// When there is none, or it refuses.
+    /// If there is none, or it fails to open.
     #[cfg_attr(
         not(feature = "wgpu"),
-        expect(clippy::unused_async, reason = "the processor is there")
+        expect(clippy::unused_async, reason = "the CPU needs no opening")
     )]
     pub(crate) async fn open(options: &ModelOptions) -> Result<Self, Error> {
         #[cfg(feature = "wgpu")]
@@ -142,13 +147,13 @@ impl Awaited {
         })
     }
 
-    /// Tests the device for models like `spec`.
+    /// Runs the self-test of the device for models like `spec`.
     ///
     /// # Errors
-    /// When the device fails the test.
+    /// If the device fails the test.
     #[cfg_attr(
         not(feature = "wgpu"),
-        expect(clippy::unused_async, reason = "the processor is not tested")
+        expect(clippy::unused_async, reason = "the CPU has no self-test")
     )]
     pub(crate) async fn test(
         &self,

@@ -1,8 +1,11 @@
-//! Backends: each turns a [`Plan`](crate::plan::Plan) into an [`Executable`] once, which then only runs it.
+//! Backends: each compiles a [`Plan`](crate::plan::Plan) into an [`Executable`] once, and then runs
+//! it.
 //!
-//! [`executable`] is the trait that a backend implements, and what passes through it; `choice` is where a backend is chosen by name, and what `auto`
-//! means. `cpu/` is the processor, `gpu/` what the graphics APIs share, and each of them in a folder below it. A backend uses `executable` and never
-//! this file or `choice`.
+//! - `executable` has the traits that a backend implements, and the types that pass through them.
+//! - `choice` picks a backend by name and decides what `auto` means.
+//! - `cpu/` is the CPU. `gpu/` is what graphics APIs share, with a folder for each API.
+//!
+//! A backend uses `executable`, and never this file or `choice`.
 
 mod cache_codes;
 mod choice;

@@ -1,27 +1,27 @@
-//! Files that are written whole or not at all: into another file beside them, which then takes their name.
+//! Atomic file writes: into a temporary file in the same folder, which is then renamed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes that are collected before the system is asked to write them.
+/// Size of the write buffer, in bytes.
 const BUFFER: usize = 1 << 20;
 
-/// Writes the file `path` with `write`. What was there stays if anything fails.
+/// Writes the file `path` with `write`. If anything fails, the old file stays.
 pub(crate) fn write<E: From<io::Error>>(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>,
 ) -> Result<(), E> {
-    // A link stays a link: what it points to is replaced.
+    // Keep a link: replace the file that it points to.
     let target = match fs::canonicalize(path) {
         Ok(target) => target,
         Err(error) if error.kind() == io::ErrorKind::NotFound => path.into(),
         Err(error) => return Err(error.into()),
     };
-    // To rename over a device would replace it for everybody.
+    // Renaming over a device would replace it for the whole system.
     if fs::metadata(&target).is_ok_and(|metadata| !metadata.is_file()) {
-        let problem = "it exists and is no regular file";
+        let problem = "it exists and is not a regular file";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, problem).into());
     }
     let (temporary, file) = create_beside(&target)?;
@@ -40,7 +40,7 @@ pub(crate) fn write<E: From<io::Error>>(
     result
 }
 
-/// A new file in the folder of `path`, under a name that nobody else has.
+/// Creates a new file in the folder of `path`, under an unused name.
 fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -50,7 +50,7 @@ fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
         let temporary = folder.join(format!(".kinglet-{}-{count}.tmp", std::process::id()));
         match OpenOptions::new().write(true).create_new(true).open(&temporary) {
             Ok(file) => return Ok((temporary, file)),
-            // Left behind by a process of this number that was ended.
+            // Left by a process with the same id that was killed.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }

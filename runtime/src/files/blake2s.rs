@@ -1,14 +1,15 @@
-//! BLAKE2s with 256 bits (Saarinen and Aumasson, RFC 7693, 2015): a hash for which nobody knows two inputs with one value.
+//! BLAKE2s with 256 bits (Saarinen and Aumasson, RFC 7693, 2015): a cryptographic hash.
 //!
-//! It identifies what somebody else may have chosen with care. Of the hashes that resist that it is the one with the least code, and without the
-//! instructions that processors have for SHA-256 it is the faster of the two. It has no key, so that its values can be written to files.
+//! It identifies data that an adversary may have chosen. Of the hashes that resist collisions it
+//! needs the least code, and it is faster than SHA-256 on processors without instructions for that.
+//! It has no key, so its values can be written to files.
 
-/// A hash: the bytes of the standard, as little-endian words.
+/// A hash: the standard's bytes as little-endian words.
 pub(crate) type Digest = [u32; 8];
 
 const BLOCK: usize = 64;
 
-/// The initial words, those of SHA-256.
+/// The initial state, the same as that of SHA-256.
 const INITIAL: [u32; 8] = [
     0x6a09_e667,
     0xbb67_ae85,
@@ -34,7 +35,7 @@ const ORDER: [[usize; 16]; 10] = [
     [10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0],
 ];
 
-/// The words of the state that are mixed together: columns, then diagonals.
+/// Indices of the state words that are mixed together: columns, then diagonals.
 const MIXED: [[usize; 4]; 8] = [
     [0, 4, 8, 12],
     [1, 5, 9, 13],
@@ -46,12 +47,13 @@ const MIXED: [[usize; 4]; 8] = [
     [3, 4, 9, 14],
 ];
 
-/// A hash in the making.
+/// An incremental hash.
 pub(crate) struct Blake2s {
     state: Digest,
-    /// Bytes in the blocks that `state` has taken in.
+    /// Number of bytes compressed into `state`.
     taken: u64,
-    /// The last block, which is known to be the last one only at the end.
+    /// The current block. It is compressed only when more bytes follow, since the last block is
+    /// marked.
     block: [u8; BLOCK],
     filled: usize,
 }
@@ -59,7 +61,7 @@ pub(crate) struct Blake2s {
 impl Blake2s {
     pub(crate) fn new() -> Self {
         let mut state = INITIAL;
-        // The parameters: a hash of 32 bytes, no key, no tree.
+        // The parameters: a digest of 32 bytes, no key, no tree.
         state[0] ^= 0x0101_0020;
         Self { state, taken: 0, block: [0; BLOCK], filled: 0 }
     }
@@ -78,7 +80,7 @@ impl Blake2s {
         }
     }
 
-    /// Adds the words' bytes, little-endian.
+    /// Adds the little-endian bytes of the words.
     pub(crate) fn write_words(&mut self, words: &[u32]) {
         if cfg!(target_endian = "little") {
             self.write(bytemuck::cast_slice(words));
@@ -133,7 +135,7 @@ mod tests {
         hash.finish().iter().map(|word| format!("{:08x}", word.swap_bytes())).collect()
     }
 
-    /// "abc" is the RFC's example; the others are what Python's `hashlib.blake2s` gives.
+    /// "abc" is the RFC's example; the other values come from Python's `hashlib.blake2s`.
     #[test]
     fn it_gives_the_published_values() {
         assert_eq!(

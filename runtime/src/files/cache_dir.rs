@@ -1,4 +1,5 @@
-//! Files that only save time: each is written whole, with a hash against damage, and what is broken counts as missing.
+//! Cache files: written atomically, with a hash that detects damage. Damaged files count as
+//! missing.
 
 use std::fs;
 use std::io::{self, Write};
@@ -6,7 +7,7 @@ use std::path::Path;
 
 use crate::files::fnv1a::Fnv1a;
 
-/// Writes `bytes` to `path`, and the folder where it is missing.
+/// Writes `bytes` to `path`, creating its folder if needed.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
@@ -17,12 +18,12 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     })
 }
 
-/// What [`write`] has written; `None` where there is nothing or it is broken.
+/// Reads what [`write`] wrote. `None` if the file is missing or damaged.
 pub(crate) fn read(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = fs::read(path).ok()?;
     let (stated, data) = bytes.split_first_chunk::<8>()?;
     if u64::from_le_bytes(*stated) != Fnv1a::of(data) {
-        log::debug!("{} is broken and not used", path.display());
+        log::debug!("ignoring {}: it is damaged", path.display());
         return None;
     }
     bytes.drain(..8);

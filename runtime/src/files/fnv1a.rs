@@ -1,6 +1,6 @@
-//! FNV-1a (Fowler, Noll and Vo) with 64 bits: tells things apart, and knows nothing of intent.
+//! FNV-1a (Fowler, Noll and Vo) with 64 bits: a fast hash without protection against chosen inputs.
 
-/// A hash in the making.
+/// An incremental hash.
 pub(crate) struct Fnv1a(u64);
 
 impl Fnv1a {

@@ -1,4 +1,5 @@
-//! Files: small ones read whole, files of an embedding program in place of folders, files that are written whole or not at all, and hashes.
+//! Files: bounded reads of small files, in-memory files in place of folders, atomic writes, and
+//! hashes.
 
 pub(crate) mod atomic_file;
 pub(crate) mod blake2s;

@@ -1,7 +1,8 @@
-//! Model folders that are no folders: files inside an application's package, open files, buffers in memory.
+//! In-memory model folders: files inside an application's package, open files, buffers.
 //!
-//! A [`ModelFiles`] that is mounted has a path, which everything in this crate that reads a model folder takes like any other: the
-//! model, its tokenizer, its chat template. The path means nothing to the system, and nothing once the mount is dropped.
+//! Mounting [`ModelFiles`] gives them a path. Everything in this crate that reads a model folder
+//! accepts it: the model, its tokenizer, its chat template. The path means nothing to the system,
+//! and is invalid once the mount is dropped.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,8 +13,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::weights::{ReadAt, Source};
 
-/// The files of a model by the names that they would have in a folder (`config.json`, `model.safetensors`, ...). A file of a folder in it
-/// has the name of both, separated by `/` on every system: `additional_chat_templates/rag.jinja`.
+/// The files of a model, by the names they would have in a folder (`config.json`,
+/// `model.safetensors`, ...). A file in a subfolder has a name with `/` on every system:
+/// `additional_chat_templates/rag.jinja`.
 #[derive(Debug, Default)]
 pub struct ModelFiles {
     files: BTreeMap<String, Stored>,
@@ -39,42 +41,44 @@ impl Stored {
 }
 
 impl ModelFiles {
-    /// No files.
+    /// Creates an empty list.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a file whose contents are in memory; replaces one of the same name.
+    /// Adds a file whose contents are in memory, replacing any of the same name.
     pub fn add_bytes(&mut self, name: impl Into<String>, contents: Vec<u8>) {
         self.files.insert(name.into(), Stored::Bytes(Arc::new(contents)));
     }
 
-    /// Adds `len` bytes of an open file from `offset` on: an asset stored as it is in an application's package.
-    /// Replaces one of the same name. The file's own position is neither used nor moved.
+    /// Adds `len` bytes of an open file from `offset` on, such as an asset stored uncompressed in
+    /// an application's package. Replaces any file of the same name. The file's own position is
+    /// neither used nor moved.
     pub fn add_region(&mut self, name: impl Into<String>, file: File, offset: u64, len: u64) {
         self.files.insert(name.into(), Stored::Region { file, offset, len });
     }
 
-    /// Adds a file of `len` bytes whose parts `reader` reads. Replaces one of the same name.
+    /// Adds a file of `len` bytes that `reader` reads in parts. Replaces any file of the same name.
     pub fn add_reader(&mut self, name: impl Into<String>, reader: Arc<dyn ReadAt>, len: u64) {
         self.files.insert(name.into(), Stored::Reader { reader, len });
     }
 
-    /// A second list of the same files, which shares what it can: open files and memory.
+    /// A copy of the list that shares open files and memory.
     ///
     /// # Errors
-    /// Where the system doesn't duplicate an open file.
+    /// If the system can't duplicate an open file.
     pub fn try_clone(&self) -> io::Result<Self> {
         let files = self.files.iter().map(|(name, stored)| Ok((name.clone(), stored.try_clone()?)));
         Ok(Self { files: files.collect::<io::Result<_>>()? })
     }
 
-    /// Whether a file of this name was added.
+    /// Whether there is a file of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.files.contains_key(name)
     }
 
-    /// Gives the files a path for as long as the mount lives. A model that was opened keeps its weights without it.
+    /// Gives the files a path for as long as the mount lives. A model that was opened from it keeps
+    /// its weights.
     pub fn mount(self) -> Mounted {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -87,12 +91,12 @@ impl ModelFiles {
 
 static MOUNTED: RwLock<BTreeMap<PathBuf, Arc<ModelFiles>>> = RwLock::new(BTreeMap::new());
 
-/// Keeps [`ModelFiles`] at their path.
+/// Keeps [`ModelFiles`] mounted at a path.
 #[derive(Debug)]
 pub struct Mounted(PathBuf);
 
 impl Mounted {
-    /// The folder.
+    /// The path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -104,17 +108,17 @@ impl Drop for Mounted {
     }
 }
 
-/// The mounted files that `folder` is the path of.
+/// The files mounted at `folder`.
 fn files_at(folder: &Path) -> Option<Arc<ModelFiles>> {
     MOUNTED.read().unwrap_or_else(PoisonError::into_inner).get(folder).cloned()
 }
 
-/// Whether `folder` is the path of mounted files.
+/// Whether files are mounted at `folder`.
 pub(crate) fn is_mounted(folder: &Path) -> bool {
     files_at(folder).is_some()
 }
 
-/// The mounted files that `path` leads into, and what its last part is called there.
+/// The mounted files that `path` leads into, and the name of `path` among them.
 fn find(path: &Path) -> Option<(Arc<ModelFiles>, String)> {
     let mut parts = path.iter();
     let files = files_at(Path::new(parts.next()?))?;
@@ -122,12 +126,13 @@ fn find(path: &Path) -> Option<(Arc<ModelFiles>, String)> {
     Some((files, name.join("/")))
 }
 
-/// The names of mounted files; `None` for a folder that is not mounted.
+/// The names of the files mounted at `folder`; `None` if it is not mounted.
 pub(crate) fn names(folder: &Path) -> Option<Vec<String>> {
     Some(files_at(folder)?.files.keys().cloned().collect())
 }
 
-/// All of a mounted file, or its length where that is more than `limit`; `None` for a path that is not mounted.
+/// Reads a mounted file, or returns its length if that exceeds `limit`. `None` if the path is not
+/// mounted.
 pub(crate) fn read(path: &Path, limit: u64) -> Option<io::Result<Result<Vec<u8>, u64>>> {
     let (files, name) = find(path)?;
     Some(match files.files.get(&name) {
@@ -142,7 +147,7 @@ pub(crate) fn read(path: &Path, limit: u64) -> Option<io::Result<Result<Vec<u8>,
     })
 }
 
-/// A mounted safetensors file; `None` for a folder that is not mounted.
+/// Opens a mounted safetensors file; `None` if the folder is not mounted.
 pub(crate) fn source(folder: &Path, name: &str) -> Option<io::Result<Option<Source>>> {
     let files = files_at(folder)?;
     Some(match files.files.get(name) {
@@ -164,11 +169,12 @@ fn read_all(reader: &dyn ReadAt, len: u64) -> io::Result<Vec<u8>> {
 }
 
 fn read_region(file: &File, offset: u64, len: u64) -> io::Result<Vec<u8>> {
-    // A region that the file does not have is found out before memory is taken for it.
+    // Check the region before allocating memory for it.
     let held = file.metadata()?.len();
     let end = offset.checked_add(len).filter(|&end| end <= held);
     if end.is_none() {
-        let message = format!("{len} bytes from {offset} on reach beyond its end at {held}");
+        let message =
+            format!("{len} bytes at offset {offset} extend past the end of the file at {held}");
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
     }
     let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];

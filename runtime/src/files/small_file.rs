@@ -1,4 +1,4 @@
-//! Reading files of a model folder that are small by nature, whatever lies there in their stead.
+//! Reads the small files of a model folder, with bounds on size and checks of what is really there.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -8,23 +8,24 @@ use crate::files::mounted;
 
 /// Why a file was not read.
 pub(crate) enum Failure {
-    /// There is none.
+    /// There is no such file.
     NotFound,
-    /// It can't be read, or something else lies in its place: no regular file, a link to nothing, the beginning of a download.
+    /// It can't be read, or is not a regular file: a folder, a dangling link, a partial download.
     Io(io::Error),
-    /// It is larger than such a file can sensibly be: bytes, of which more may follow.
+    /// It exceeds the limit: the bytes known, of which there may be more.
     TooLarge(u64),
 }
 
-/// What programs that download append to the name of a file that is not whole yet.
+/// Endings that download programs append to the name of an unfinished file.
 const UNFINISHED: [&str; 6] = ["incomplete", "part", "partial", "crdownload", "download", "aria2"];
-/// Where the hub's client notes what it downloads into a folder: now, and in older versions.
+/// Folders where the hub's client tracks its downloads into a folder, in current and older
+/// versions.
 const NOTES: [&str; 2] = [".cache/huggingface/download", ".huggingface/download"];
 
-/// How a file begins that Git LFS stands in for.
+/// How a Git LFS pointer file begins.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// All of a regular file of at most `limit` bytes.
+/// Reads a regular file of at most `limit` bytes.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
     let failure = |error: io::Error| match error.kind() {
         ErrorKind::NotFound => Failure::NotFound,
@@ -33,58 +34,56 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
     if let Some(contents) = mounted::read(path, limit) {
         return contents.map_err(failure)?.map_err(Failure::TooLarge);
     }
-    let metadata = std::fs::metadata(path).map_err(|error| match in_place_of(path, &error) {
-        Some(what) => Failure::Io(io::Error::new(error.kind(), what)),
-        None => failure(error),
-    })?;
-    // Asked before opening: to open a named pipe would wait for somebody to write to it.
+    let metadata =
+        std::fs::metadata(path).map_err(|error| match explain_missing(path, &error) {
+            Some(what) => Failure::Io(io::Error::new(error.kind(), what)),
+            None => failure(error),
+        })?;
+    // Check before opening: opening a named pipe would wait for a writer.
     if !metadata.is_file() {
-        let what = if metadata.is_dir() { "it is a folder" } else { "it is no regular file" };
+        let what = if metadata.is_dir() { "it is a folder" } else { "it is not a regular file" };
         return Err(Failure::Io(io::Error::new(ErrorKind::InvalidInput, what)));
     }
     if metadata.len() > limit {
         return Err(Failure::TooLarge(metadata.len()));
     }
     let mut contents = Vec::new();
-    // The length is what the file had, and no bound on what comes out of it.
+    // The length is only a hint: the file may grow while it is read.
     let file = File::open(path).map_err(failure)?;
     file.take(limit.saturating_add(1)).read_to_end(&mut contents).map_err(failure)?;
     match contents.len() as u64 {
         bytes if bytes > limit => Err(Failure::TooLarge(bytes)),
         _ if contents.starts_with(LFS_POINTER) => {
-            let what = "it is a pointer of Git LFS and not the file: `git lfs pull` fetches that";
+            let what = "it is a Git LFS pointer: run `git lfs pull` to fetch the file";
             Err(Failure::Io(io::Error::new(ErrorKind::InvalidData, what)))
         }
         _ => Ok(contents),
     }
 }
 
-/// What there is of a file that the system does not find: a link to nothing, or a download that did not end.
-pub(crate) fn in_place_of(path: &Path, error: &io::Error) -> Option<String> {
+/// Explains why the system finds no file: a dangling link, or an unfinished download.
+pub(crate) fn explain_missing(path: &Path, error: &io::Error) -> Option<String> {
     if error.kind() != ErrorKind::NotFound {
         return None;
     }
     if let Ok(target) = std::fs::read_link(path) {
         return Some(format!(
-            "it is a link to {}, which is not there: the download may be incomplete",
+            "it is a link to {}, which does not exist: the download may be incomplete",
             target.display()
         ));
     }
     let unfinished = unfinished(path)?;
-    Some(format!(
-        "its download was not finished ({} is there): download it again",
-        unfinished.display()
-    ))
+    Some(format!("its download is unfinished ({} exists): download it again", unfinished.display()))
 }
 
-/// The sign that a file was being downloaded, where it is not there.
+/// A trace of an unfinished download of a missing file.
 fn unfinished(path: &Path) -> Option<PathBuf> {
     let (folder, name) = (path.parent()?, path.file_name()?.to_str()?);
     let mut beside = UNFINISHED.iter().map(|ending| format!("{name}.{ending}"));
     if let Some(found) = beside.find(|name| folder.join(name).exists()) {
         return Some(found.into());
     }
-    // The client locks before it downloads and describes the file when it has it; the lock stays.
+    // The client creates a lock before a download and metadata after it. The lock stays.
     NOTES.iter().find_map(|notes| {
         let lock = format!("{notes}/{name}.lock");
         let whole = folder.join(notes).join(format!("{name}.metadata")).exists();
@@ -92,14 +91,14 @@ fn unfinished(path: &Path) -> Option<PathBuf> {
     })
 }
 
-/// Whether a file of this name is the beginning of another one.
+/// Whether a file of this name is part of an unfinished download.
 pub(crate) fn is_unfinished(name: &str) -> bool {
     UNFINISHED.iter().any(|ending| {
         name.strip_suffix(ending).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
     })
 }
 
-/// Whether there is something by this name, though it may not be readable.
+/// Whether something of this name exists, even if unreadable.
 pub(crate) fn exists(path: &Path) -> bool {
     !matches!(read(path, 0), Err(Failure::NotFound))
 }
@@ -124,7 +123,7 @@ mod tests {
         assert_eq!(problem(), "not found");
         std::fs::write(notes.join("a.json.lock"), "").unwrap();
         assert!(problem().contains("download/a.json.lock is there"), "{}", problem());
-        // It was there and was removed.
+        // The file existed and was removed.
         std::fs::write(notes.join("a.json.metadata"), "").unwrap();
         assert_eq!(problem(), "not found");
         std::fs::write(folder.join("a.json.incomplete"), "").unwrap();

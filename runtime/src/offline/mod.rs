@@ -1,4 +1,4 @@
-//! What is done with a model apart from answering: measuring it, and making it smaller.
+//! Work on a model apart from answering: measuring it and quantizing it.
 
 pub mod calibrate;
 pub mod eval;

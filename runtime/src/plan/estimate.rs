@@ -1,4 +1,4 @@
-//! What a model will take of memory, told before it is loaded.
+//! Estimates the memory of a model before it is loaded.
 
 use std::path::Path;
 
@@ -6,29 +6,29 @@ use crate::plan::Plan;
 use crate::weights::Weights;
 use crate::{Error, ModelOptions, read_spec, resolve_folder};
 
-/// Tokens of a step where the options don't say: as the CPU backend's.
+/// Tokens per step if the options don't say; the CPU backend's default.
 const DEFAULT_CHUNK: usize = 512;
 
-/// Bytes that a model and its first session take.
+/// Memory of a model and its first session, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryEstimate {
-    /// The tensors. The CPU backend maps them: they count as cache, which the system can take back and read
-    /// again. Other devices hold a copy.
+    /// The tensors. The CPU backend maps them, so they count as page cache, which the system can
+    /// reclaim and read again. Other devices hold a copy.
     pub weights: u64,
-    /// State of one session at the context that was asked for.
+    /// State of one session at the requested context.
     pub state: u64,
-    /// Activations of the largest step, and its logits. What single ops need besides is not counted.
+    /// Activations of the largest step, and its logits. Excludes scratch memory of single ops.
     pub working: u64,
 }
 
 impl MemoryEstimate {
-    /// All of it.
+    /// The sum of all.
     pub fn total(&self) -> u64 {
         self.weights.saturating_add(self.state).saturating_add(self.working)
     }
 
-    /// For a plan over weights, with one session of `context` tokens.
+    /// Estimates a plan with its weights and one session of `context` tokens.
     pub fn of(plan: &Plan, weights: &Weights, options: &ModelOptions, context: usize) -> Self {
         let floats = |elements: usize| (elements as u64).saturating_mul(4);
         let chunk = options.chunk.unwrap_or(DEFAULT_CHUNK).clamp(1, 1 << 16);
@@ -42,11 +42,11 @@ impl MemoryEstimate {
     }
 }
 
-/// What the model in `folder` and one session of `context` tokens will take. Reads `config.json` and the headers of
-/// the weights; touches no tensor, so that it takes milliseconds.
+/// Estimates the model in `folder` with one session of `context` tokens. Reads `config.json` and
+/// the headers of the weights but no tensor, so it takes milliseconds.
 ///
 /// # Errors
-/// As [`Model::open`](crate::Model::open), as far as these files tell.
+/// Those of [`Model::open`](crate::Model::open), as far as these files show them.
 pub fn estimate(
     folder: impl AsRef<Path>,
     options: &ModelOptions,

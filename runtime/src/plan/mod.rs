@@ -1,7 +1,8 @@
-//! [`Plan`]: how a model is computed, for no device in particular.
+//! [`Plan`]: how a model is computed, on any device.
 //!
-//! A [`ModelSpec`] is lowered once into a list of fused ops over buffers and state tensors. A plan is plain data:
-//! it can be printed, compared and tested; every backend runs the same one. Each kind of layer becomes ops in `plan/lower/NAME.rs`.
+//! A [`ModelSpec`] is lowered once into a list of fused ops over buffers and state tensors. A plan
+//! is plain data: it can be printed, compared and tested, and every backend runs the same one.
+//! `plan/lower/NAME.rs` lowers each kind of layer.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -27,22 +28,22 @@ pub struct Plan {
     pub vocab: usize,
     /// The ops, in order.
     pub ops: Vec<Op>,
-    /// What the ops read and write.
+    /// The buffers that the ops read and write.
     pub buffers: Vec<Buffer>,
     /// Widths of the memory areas that the buffers share, in elements per token.
     pub slots: Vec<usize>,
-    /// What a session carries from step to step.
+    /// The states that a session carries from step to step.
     pub states: Vec<State>,
 }
 
 /// A matrix `[T, width]` that lives within a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Buffer {
-    /// What it holds, for people.
+    /// A name for people to read.
     pub name: &'static str,
     /// Elements per token.
     pub width: usize,
-    /// Where it lies: buffers whose lifetimes do not meet share a slot.
+    /// Its slot. Buffers whose lifetimes don't overlap share one.
     pub slot: usize,
 }
 
@@ -79,7 +80,8 @@ impl Plan {
         plan
     }
 
-    /// The same with attention to the last `window` positions and the first `sinks` only, in layers that see more.
+    /// Limits attention to the last `window` positions and the first `sinks`, in layers that see
+    /// more.
     pub fn with_window(mut self, window: usize, sinks: usize) -> Self {
         for op in &mut self.ops {
             let Some(cache) = op.description_mut().limit_window(window, sinks) else { continue };
@@ -94,7 +96,7 @@ impl Plan {
         self
     }
 
-    /// The same with recurrent tensors and key/value caches that are stored so.
+    /// Sets the formats of recurrent tensors and of key/value caches.
     pub fn with_formats(mut self, tensors: StateFormat, caches: StateFormat) -> Self {
         for state in &mut self.states {
             state.format = match state.kind {
@@ -105,7 +107,7 @@ impl Plan {
         self
     }
 
-    /// Gives each buffer a slot such that no two that are alive at the same time share one.
+    /// Gives each buffer a slot such that no two live buffers share one.
     fn share_slots(&mut self) {
         // Per buffer: the first op that writes it and the last that touches it.
         let mut lives = vec![(usize::MAX, 0); self.buffers.len()];
@@ -118,12 +120,12 @@ impl Plan {
         }
         let mut order: Vec<usize> = (0..self.buffers.len()).collect();
         order.sort_by_key(|&id| lives[id].0);
-        // Per slot: the last op of its present tenant.
+        // Per slot: the last op of its current buffer.
         let mut busy_until: Vec<usize> = Vec::new();
         for id in order {
             let ((first, last), width) = (lives[id], self.buffers[id].width);
             let free = (0..self.slots.len()).filter(|&slot| busy_until[slot] < first);
-            // The slot whose width fits best wastes the least memory.
+            // The slot with the closest width wastes the least memory.
             let slot = free.min_by_key(|&slot| self.slots[slot].abs_diff(width));
             let slot = slot.unwrap_or_else(|| {
                 self.slots.push(0);
@@ -136,18 +138,18 @@ impl Plan {
         }
     }
 
-    /// Bytes of state that a session holds at a context of `tokens`.
+    /// Bytes of a session's state at a context of `tokens` tokens.
     pub fn state_bytes(&self, tokens: usize) -> usize {
         self.states.iter().map(|state| state.bytes(tokens)).fold(0, usize::saturating_add)
     }
 
-    /// Bytes of buffers that a step over `tokens` needs.
+    /// Bytes of the buffers for a step of `tokens` tokens.
     pub fn buffer_bytes(&self, tokens: usize) -> usize {
         4 * tokens * self.slots.iter().sum::<usize>()
     }
 }
 
-/// Buffers, states and ops in the making.
+/// A plan under construction.
 #[derive(Default)]
 struct Builder {
     ops: Vec<Op>,
@@ -161,12 +163,13 @@ impl Builder {
         BufferId(self.buffers.len() - 1)
     }
 
-    /// A state named for its layer. A second one of the same name, of another branch or block of that layer, is numbered.
+    /// Adds a state named after its layer. Further ones of the same name, from other branches or
+    /// blocks of that layer, are numbered.
     fn state(&mut self, layer: usize, what: &str, kind: StateKind) -> StateId {
         let first = format!("layer.{layer}.{what}");
         let mut name = first.clone();
         let mut number = 1;
-        // Names of one layer are close together: none is looked for among those of layers before.
+        // A layer's states are adjacent, so earlier layers need no search.
         let prefix = format!("layer.{layer}.");
         while self
             .states
@@ -182,12 +185,12 @@ impl Builder {
         StateId(self.states.len() - 1)
     }
 
-    /// All of the buffer.
+    /// All columns of the buffer.
     fn whole(&self, buffer: BufferId) -> Slice {
         Slice { buffer, offset: 0, width: self.buffers[buffer.0].width }
     }
 
-    /// Every branch is lowered before any of them adds to `x`.
+    /// Lowers every branch before any of them adds to `x`.
     fn block(&mut self, x: BufferId, block: &Block) {
         let lowered: Vec<_> = block
             .branches
@@ -201,7 +204,7 @@ impl Builder {
     }
 }
 
-/// One line an op: number, name, buffers read and written with their widths, states, weights.
+/// One line per op: number, name, buffers read and written with their widths, states, weights.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |id: &BufferId| {

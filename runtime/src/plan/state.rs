@@ -1,13 +1,13 @@
-//! What sessions carry: the form of each state, and how it is stored.
+//! The states of sessions: the kind of each, and how it is stored.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-/// What a session carries for one op.
+/// The state that a session carries for one op.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// `layer.NUMBER.WHAT`.
+    /// `layer.NUMBER.NAME`.
     pub name: String,
-    /// Its form.
+    /// Its kind.
     pub kind: StateKind,
     /// How its numbers are stored between steps.
     pub format: StateFormat,
@@ -16,22 +16,24 @@ pub struct State {
 /// How the numbers of a state are stored between steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum StateFormat {
-    /// Single precision, as they are computed with.
+    /// f32, as they are computed with.
     #[default]
     F32,
-    /// Half precision.
+    /// f16.
     F16,
-    /// Codes of 8 bits, and for every [`CACHE_GROUP`] of a head's elements a scale and a bias in half precision: `scale code + bias`.
+    /// Codes of 8 bits, with a scale and a bias in f16 for every [`CACHE_GROUP`] of a head's
+    /// elements: `scale * code + bias`.
     Affine8,
     /// The same with codes of 4 bits.
     Affine4,
 }
 
-/// Elements of a key or a value that share scale and bias where a cache is quantized.
+/// Elements of a key or a value that share scale and bias in a quantized cache.
 pub const CACHE_GROUP: usize = 32;
 
 impl StateFormat {
-    /// Bytes of `rows` rows of `width` numbers. Groups begin anew with each row, and the last of them is as large as the others.
+    /// Bytes of `rows` rows of `width` numbers. Every row starts a new group, and its last group
+    /// takes full size.
     pub fn bytes(self, rows: usize, width: usize) -> usize {
         let groups = |bits: usize| 4 * (bits + 1) * width.div_ceil(CACHE_GROUP);
         let row = match self {
@@ -44,29 +46,29 @@ impl StateFormat {
     }
 }
 
-/// The form of a state.
+/// The kind of a state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StateKind {
-    /// A tensor of constant size, `f32`, zero at first.
+    /// An f32 tensor of constant size, initially zero.
     Tensor {
         /// Outermost dimension first.
         shape: Vec<usize>,
     },
-    /// Keys and values of the positions so far: grows with the context.
+    /// Keys and values of all positions so far: grows with the context.
     KeyValue {
         /// Key and value heads.
         kv_heads: usize,
         /// Width of a head.
         head_dim: usize,
-        /// The last positions, which are read again; older ones may be dropped.
+        /// The number of last positions that are still read; older ones may be dropped.
         window: Option<usize>,
-        /// The first positions, which are always read again.
+        /// The number of first positions that are always read.
         sinks: usize,
     },
 }
 
 impl State {
-    /// Elements held at a context of `tokens`.
+    /// Number of elements at a context of `tokens` tokens.
     pub fn elements(&self, tokens: usize) -> usize {
         match &self.kind {
             StateKind::Tensor { shape } => shape.iter().product(),
@@ -77,7 +79,7 @@ impl State {
         }
     }
 
-    /// Bytes held at a context of `tokens`.
+    /// Bytes at a context of `tokens` tokens.
     pub fn bytes(&self, tokens: usize) -> usize {
         let width = match &self.kind {
             StateKind::Tensor { .. } => 1,

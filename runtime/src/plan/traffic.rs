@@ -1,4 +1,4 @@
-//! How many bytes a decoded token must move: the yardstick of decode speed.
+//! The bytes that a decoded token must move: the yardstick of decode speed.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -6,10 +6,10 @@ use crate::Error;
 use crate::plan::{Plan, StateKind};
 use crate::weights::Weights;
 
-/// Bytes that decoding one token moves at least, each counted once.
+/// The least number of bytes that decoding one token moves, each counted once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Weights read: all matrices, of the experts only those that a token uses.
+    /// Weights read: all matrices, but only the experts that a token uses.
     pub weights: u64,
     /// Recurrent state, read and written.
     pub state: u64,
@@ -18,10 +18,10 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Of one token of `plan` at position `depth`.
+    /// The traffic of decoding one token of `plan` at position `depth`.
     ///
     /// # Errors
-    /// When a tensor of the plan is not among the weights.
+    /// If a tensor of the plan is not among the weights.
     pub fn of_decode(plan: &Plan, weights: &Weights, depth: usize) -> Result<Self, Error> {
         let mut traffic = Self::default();
         for op in &plan.ops {
@@ -30,7 +30,7 @@ impl Traffic {
                 let data = weights.matrix(matrix)?;
                 traffic.weights += data.byte_len() as u64;
             }
-            // A token uses some of the experts: that share of the stack's bytes.
+            // A token uses some of the experts, so count that share of their bytes.
             let (mut all, mut share) = (0, 0);
             for (used, matrix) in &uses.experts {
                 all += weights.matrix(matrix)?.byte_len() as u64;
@@ -55,7 +55,7 @@ impl Traffic {
         Ok(traffic)
     }
 
-    /// All together.
+    /// The sum of all.
     pub fn total(&self) -> u64 {
         self.weights + self.state + self.key_value
     }

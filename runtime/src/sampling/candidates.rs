@@ -1,13 +1,13 @@
-//! The tokens that can still be chosen, and the stages that cut them down.
+//! The tokens that can still be chosen, and the stages that reduce them.
 //!
-//! Nothing here sorts the whole vocabulary: the most probable tokens are selected in linear time
-//! and only they are sorted, as many as a stage turns out to need.
+//! Nothing here sorts the whole vocabulary. The most probable tokens are selected in linear time,
+//! and only as many of them are sorted as a stage needs.
 
 use std::cmp::Ordering;
 
 use super::math;
 
-/// A token with its logit, which is relative to the largest: at most 0.
+/// A token with its logit minus the largest logit, which is at most 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Candidate {
     pub(super) id: u32,
@@ -20,30 +20,29 @@ impl Candidate {
     }
 }
 
-/// More probable tokens first; of equals, those with lower ids.
+/// Orders by falling probability, then by rising id.
 fn by_logit(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 
-/// Candidates, with buffers that are kept from token to token. There is at least one, unless
-/// [`Candidates::fill`] was given none.
+/// The candidates, with buffers that are reused from token to token. There is at least one, unless
+/// [`Candidates::fill`] found none.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Candidates {
     items: Vec<Candidate>,
-    /// So many of `items` are sorted, and before all others.
+    /// The first `sorted` of `items` are sorted and come before all others.
     sorted: usize,
-    /// For the typical stage: distance and candidate.
+    /// For the typical stage: distances from the entropy, with the candidates.
     distances: Vec<(f64, Candidate)>,
 }
 
 impl Candidates {
-    /// Takes the tokens whose logit is not negative infinity; `max` is the largest logit.
+    /// Takes the tokens whose logit is not negative infinity. `max` is the largest logit.
     pub(super) fn fill(&mut self, logits: &[f32], max: f32, temperature: f32) {
         self.fill_above(logits, max, temperature, f32::NEG_INFINITY);
     }
 
-    /// Takes the tokens whose logit, relative to `max` and divided by the temperature, is above
-    /// `least`.
+    /// Takes the tokens whose logit, minus `max` and divided by the temperature, is above `least`.
     fn fill_above(&mut self, logits: &[f32], max: f32, temperature: f32, least: f32) {
         self.items.clear();
         self.sorted = 0;
@@ -55,16 +54,16 @@ impl Candidates {
         }
     }
 
-    /// Takes the `k` most probable tokens, sorted. As [`Self::fill`] and [`Self::top_k`], but most
-    /// logits cost one comparison.
+    /// Takes the `k` most probable tokens, sorted. Equal to [`Self::fill`] and [`Self::top_k`], but
+    /// most logits cost one comparison.
     pub(super) fn fill_top_k(&mut self, logits: &[f32], max: f32, temperature: f32, k: usize) {
         if k >= logits.len() {
             return self.fill(logits, max, temperature);
         }
         self.items.clear();
         self.sorted = 0;
-        // With k better tokens at hand, a logit up to the worst of theirs is out: of equals the
-        // earlier ones are kept.
+        // Once there are k better tokens, drop logits up to the lowest of theirs: ties go to the
+        // earlier token.
         let room = k.saturating_mul(4).max(256);
         let mut least = f32::NEG_INFINITY;
         for (id, logit) in (0u32..).zip(logits) {
@@ -81,8 +80,8 @@ impl Candidates {
         self.items.iter_mut().for_each(|item| item.logit = (item.logit - max) / temperature);
     }
 
-    /// Takes the most probable tokens that together have probability `p`. As [`Self::fill`] and
-    /// [`Self::top_p`], but without looking at tokens that are far from being among them.
+    /// Takes the most probable tokens that together reach probability `p`. Equal to [`Self::fill`]
+    /// and [`Self::top_p`], but skips tokens that are far below.
     pub(super) fn fill_top_p(&mut self, logits: &[f32], max: f32, temperature: f32, p: f32) {
         let wanted = f64::from(p) * math::exp_sum(logits, max, temperature);
         for k in [256, 4096] {
@@ -97,10 +96,10 @@ impl Candidates {
         self.keep_mass(wanted);
     }
 
-    /// Takes the tokens with at least the share `min_p` of the largest probability. As
+    /// Takes the tokens with at least `min_p` times the largest probability. Equal to
     /// [`Self::fill`] and [`Self::min_p`], but most logits cost one comparison.
     pub(super) fn fill_min_p(&mut self, logits: &[f32], max: f32, temperature: f32, min_p: f32) {
-        // A little too low, and then exactly.
+        // The first bound is slightly too low; `min_p` then applies the exact one.
         self.fill_above(logits, max, temperature, min_p.ln() - 1e-3);
         self.min_p(min_p);
     }
@@ -137,7 +136,7 @@ impl Candidates {
         self.items.iter().map(Candidate::weight).sum()
     }
 
-    /// Keeps the `k` most probable.
+    /// Keeps the `k` most probable tokens.
     pub(super) fn top_k(&mut self, k: usize) {
         if k > 0 && k < self.items.len() {
             self.sort_front(k);
@@ -145,7 +144,7 @@ impl Candidates {
         }
     }
 
-    /// Keeps the most probable that together have probability `p`.
+    /// Keeps the most probable tokens that together reach probability `p`.
     pub(super) fn top_p(&mut self, p: f32) {
         if p >= 1.0 {
             return;
@@ -154,13 +153,14 @@ impl Candidates {
         self.keep_mass(wanted);
     }
 
-    /// Keeps the most probable whose weights together are `wanted`. False if all are less.
+    /// Keeps the most probable tokens whose weights together reach `wanted`. Returns false if the
+    /// total is less.
     fn keep_mass(&mut self, wanted: f64) -> bool {
         let mut sum = 0.0;
         let mut count = 0;
         while count < self.items.len() {
             if count == self.sorted {
-                // Each step looks at all that is left, so that there should be few.
+                // Each pass scans all unsorted items, so grow fast to need few passes.
                 self.sort_front((self.sorted * 4).max(64).max(self.items.len() / 16));
             }
             sum += self.items.get(count).map_or(0.0, Candidate::weight);
@@ -173,13 +173,14 @@ impl Candidates {
         false
     }
 
-    /// Keeps those with at least the share `min_p` of the largest probability.
+    /// Keeps tokens with at least `min_p` times the largest probability.
     pub(super) fn min_p(&mut self, min_p: f32) {
         if min_p <= 0.0 {
             return;
         }
         let max = self.max();
-        // By probabilities, not logits: `min_p` 1 keeps all that are as probable as the first.
+        // Compares probabilities, not logits, so that `min_p` 1 keeps all tokens as probable as the
+        // first.
         self.items.retain(|item| math::exp(item.logit - max) >= min_p);
         self.sorted = self.sorted.min(self.items.len());
     }
@@ -188,8 +189,8 @@ impl Candidates {
         self.items.iter().map(|item| item.logit).fold(f32::NEG_INFINITY, f32::max)
     }
 
-    /// Keeps those whose information is closest to the expected one, together of probability
-    /// `mass`.
+    /// Keeps the tokens whose information is closest to the entropy and that together reach
+    /// probability `mass`.
     pub(super) fn typical(&mut self, mass: f32) {
         if mass >= 1.0 {
             return;
@@ -237,7 +238,7 @@ impl Candidates {
         self.sorted = self.items.len();
     }
 
-    /// Of those with at least the probability `threshold`, keeps only the least probable.
+    /// Of the tokens with at least probability `threshold`, keeps only the least probable.
     pub(super) fn exclude_top(&mut self, threshold: f32) {
         let least = f64::from(threshold) * self.total();
         let is_top = |item: &Candidate| item.weight() >= least;
@@ -254,7 +255,7 @@ impl Candidates {
         self.sorted = self.sorted.saturating_sub(removed);
     }
 
-    /// Chooses by a number from 0 to below 1: the place in the cumulated probabilities at this
+    /// Chooses a token by a number in `[0, 1)`: the place in the cumulative probabilities at this
     /// temperature.
     pub(super) fn draw(&self, temperature: f32, number: f64) -> Option<u32> {
         let max = self.max();
@@ -276,7 +277,7 @@ impl Candidates {
         last
     }
 
-    /// The probabilities at this temperature, most probable first.
+    /// The probabilities at this temperature, in falling order.
     pub(super) fn probabilities(&mut self, temperature: f32) -> Vec<(u32, f32)> {
         self.sort_front(self.items.len());
         let max = self.max();

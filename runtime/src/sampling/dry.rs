@@ -2,12 +2,12 @@
 
 use super::DryOptions;
 
-/// Buffers that are kept from token to token. All lengths are zero between calls.
+/// Buffers that are reused from token to token. All elements are zero between calls.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scratch {
-    /// The lengths of matches, see [`match_lengths`].
+    /// Lengths of matches, see [`match_lengths`].
     matches: Vec<usize>,
-    /// The longest repetition that a token would continue, by token.
+    /// The longest repetition that each token would continue.
     longest: Vec<usize>,
 }
 
@@ -35,8 +35,8 @@ pub(super) fn apply(
     }
     match_lengths(history, &mut scratch.matches);
     let place = |token: u32| usize::try_from(token).unwrap_or(usize::MAX);
-    // `back` tokens before the end, an earlier copy of the end stops; the token after it is the
-    // one that went on there.
+    // An earlier copy of the end stops `back` tokens before the end; `next` is the token that
+    // followed it.
     let continued = || (1..history.len()).zip(history.iter().rev());
     for (back, &next) in continued() {
         let length = scratch.matches.get(back).copied().unwrap_or(0).min(reach);
@@ -55,14 +55,14 @@ pub(super) fn apply(
             continue;
         }
         if let Some(logit) = logits.get_mut(place(next)) {
-            // No more than the largest number: infinity would rule out what is only unwanted.
+            // Cap the penalty: infinity would rule out a token that is only unwanted.
             let growth = power(options.base, length - allowed.min(length));
             *logit -= (options.multiplier * growth).min(f32::MAX / 4.0);
         }
     }
 }
 
-/// `base ^ exponent`. Unlike `powi`, the same on every platform.
+/// `base ^ exponent`. Unlike `powi`, it gives the same result on every platform.
 fn power(mut base: f32, mut exponent: usize) -> f32 {
     let mut power = 1.0;
     while exponent > 0 {
@@ -75,7 +75,7 @@ fn power(mut base: f32, mut exponent: usize) -> f32 {
     power
 }
 
-/// How many tokens there are after the last breaker.
+/// The number of tokens after the last breaker.
 fn since_breaker(history: &[u32], breakers: &[Vec<u32>]) -> usize {
     let ends_in_breaker = |end: usize| {
         let text = history.get(..end).unwrap_or_default();
@@ -87,15 +87,15 @@ fn since_breaker(history: &[u32], breakers: &[Vec<u32>]) -> usize {
         .map_or(history.len(), |end| history.len() - end)
 }
 
-/// For each `back` from 1: how long the common end of the text, and of the text without its last
-/// `back` tokens, is. This is the Z function of the text read backwards, in linear time
-/// (D. Gusfield, "Algorithms on Strings, Trees, and Sequences", 1997, section 1.4).
+/// For each `back` from 1: the length of the common suffix of the text and the text without its
+/// last `back` tokens. This is the Z function of the reversed text, in linear time (D. Gusfield,
+/// "Algorithms on Strings, Trees, and Sequences", 1997, section 1.4).
 fn match_lengths(history: &[u32], lengths: &mut Vec<usize>) {
     let n = history.len();
     let at = |index: usize| n.checked_sub(index + 1).and_then(|index| history.get(index));
     lengths.clear();
     lengths.resize(n, 0);
-    // The match that reaches furthest: from `left` to before `right`.
+    // The match that reaches furthest, as the range `left..right`.
     let (mut left, mut right) = (0, 0);
     for back in 1..n {
         let mut length = 0;
@@ -119,8 +119,8 @@ mod tests {
     use super::*;
     use crate::sampling::Rng;
 
-    /// The definition, slowly: for each token, the longest end of the text that occurs earlier
-    /// followed by that token and holds no breaker.
+    /// The definition, written naively: for each token, the longest suffix of the text that occurs
+    /// earlier followed by that token and contains no breaker.
     fn oracle(options: &DryOptions, history: &[u32], vocabulary: u32) -> Vec<f32> {
         let mut penalties = vec![0.0; vocabulary as usize];
         for token in 0..vocabulary {
@@ -134,7 +134,7 @@ mod tests {
                     .sequence_breakers
                     .iter()
                     .any(|breaker| end.windows(breaker.len()).any(|window| window == breaker));
-                // A breaker also ends a match where only its last tokens are in the end.
+                // A breaker also ends a match if only its last tokens are in the suffix.
                 let cut = (0..=history.len())
                     .rev()
                     .find(|&e| options.sequence_breakers.iter().any(|b| history[..e].ends_with(b)));

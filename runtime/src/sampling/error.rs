@@ -1,40 +1,40 @@
-//! What can go wrong with sampling.
+//! [`SamplingError`].
 
 use std::error::Error;
 use std::fmt;
 
-/// An error of the sampler: an option out of its range, or logits that cannot be sampled from.
+/// An error of the sampler: an option out of range, or logits that can't be sampled from.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum SamplingError {
-    /// An option has a value that it cannot have.
+    /// An option is out of range.
     Option {
-        /// The option, as it is called in [`SamplingOptions`](super::SamplingOptions).
+        /// The option's name in [`SamplingOptions`](super::SamplingOptions).
         name: &'static str,
         /// Its value.
         value: String,
-        /// The values that it can have.
+        /// The values accepted.
         range: &'static str,
     },
-    /// An option names a token that the model does not have.
+    /// An option names a token that is not in the vocabulary.
     Token {
         /// The option.
         name: &'static str,
         /// The token.
         id: u32,
-        /// How many tokens the model has.
+        /// Size of the model's vocabulary.
         vocabulary: usize,
     },
-    /// A logit is NaN or positive infinity: the model's computation went wrong.
+    /// A logit is NaN or positive infinity: the model's computation failed.
     NotFinite {
-        /// The token whose logit it is.
+        /// The token of that logit.
         id: usize,
         /// The logit.
         value: f32,
     },
     /// No token can be chosen: there are no logits, or all are negative infinity.
     NoCandidates {
-        /// How many logits there are.
+        /// Number of logits.
         logits: usize,
     },
 }
@@ -55,7 +55,7 @@ impl fmt::Display for SamplingError {
                 "the logit of token {id} is {value}: the model's weights or computation are broken"
             ),
             Self::NoCandidates { logits } => {
-                write!(f, "none of {logits} tokens can be chosen: all are ruled out")
+                write!(f, "no token can be chosen: all {logits} are ruled out")
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Log-probabilities for those who ask for them.
+//! Log-probabilities of tokens.
 
 use super::{SamplingError, check, math};
 
@@ -14,17 +14,17 @@ pub struct LogProb {
 /// The log-probabilities of one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogProbs {
-    /// The token that was asked for.
+    /// The requested token.
     pub chosen: LogProb,
-    /// The most probable tokens, in order; of equals, those with lower ids first.
+    /// The most probable tokens in falling order. Ties are in order of ids.
     pub top: Vec<LogProb>,
 }
 
-/// The log-softmax of the logits, before any stage of sampling: of the token `chosen`, and of the
-/// `top` most probable tokens (fewer if there are fewer).
+/// Computes the log-softmax of the logits, before any sampling stage, for the token `chosen` and
+/// the `top` most probable tokens (or all, if there are fewer).
 ///
 /// # Errors
-/// Logits that are NaN or positive infinity, or all negative infinity; a `chosen` that has none.
+/// If a logit is NaN or positive infinity, all are negative infinity, or `chosen` has no logit.
 pub fn log_probs(logits: &[f32], chosen: u32, top: usize) -> Result<LogProbs, SamplingError> {
     let (_, max) = check(logits)?;
     let log_total = math::exp_sum(logits, max, 1.0).ln();

@@ -1,17 +1,17 @@
-//! The arithmetic of a softmax, the same on every platform.
+//! Softmax arithmetic with the same results on every platform.
 
 /// `e^x` for `x <= 0`, with a relative error below 2e-7; 0 below the smallest normal number.
 ///
-/// Only products, sums and bits, so that the compiler can do several at once and the result does
-/// not depend on a platform's `libm`. `x = n ln 2 + r`, `|r| <= ln 2 / 2`, and a polynomial for
-/// `e^r`, its first terms those of the series.
+/// Uses only products, sums and bit operations, so that the compiler can vectorize it and the
+/// result doesn't depend on a platform's `libm`: `x = n ln 2 + r` with `|r| <= ln 2 / 2`, and a
+/// polynomial for `e^r` whose first terms are those of the series.
 #[inline]
 pub(super) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // Adding and subtracting 1.5 * 2^23 rounds to a whole number.
     const ROUND: f32 = 12_582_912.0;
-    // A smaller x would have no normal result.
+    // For smaller x the result is not a normal number.
     let small = x < -87.3;
     let x = if small { 0.0 } else { x };
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
@@ -21,7 +21,7 @@ pub(super) fn exp(x: f32) -> f32 {
     for term in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = p * r + term;
     }
-    // 2^n by its exponent; n, in -126..=0, is also the last bits of the rounded number.
+    // 2^n from its exponent. The low bits of the rounded number hold n, in -126..=0.
     let exponent = rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
     let scale = f32::from_bits(exponent << 23);
     if small { 0.0 } else { p * scale }
@@ -29,7 +29,7 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// The sum of [`exp`] of `(logit - max) / temperature`.
 pub(super) fn exp_sum(logits: &[f32], max: f32, temperature: f32) -> f64 {
-    // Several sums at once, in an order that is fixed here and not by the compiler.
+    // Eight partial sums, which the compiler can vectorize without changing the order.
     let mut sums = [0.0f64; 8];
     let (whole, rest) = logits.as_chunks::<8>();
     for lane in whole {
@@ -44,10 +44,10 @@ pub(super) fn exp_sum(logits: &[f32], max: f32, temperature: f32) -> f64 {
     sums.iter().sum()
 }
 
-/// Draws a place by a number from 0 to below 1: where it falls in the cumulated weights, [`exp`] of
-/// `(logit - max) / temperature`. `None` if there is no weight at all.
+/// Draws an index with a number in `[0, 1)`: where it falls in the cumulative weights, [`exp`] of
+/// `(logit - max) / temperature`. `None` if all weights are 0.
 pub(super) fn draw(logits: &[f32], max: f32, temperature: f32, number: f64) -> Option<usize> {
-    // By blocks first, so that most weights are summed several at a time.
+    // Skip whole blocks first, so that most weights are summed with vector instructions.
     const BLOCK: usize = 256;
     let target = number * exp_sum(logits, max, temperature);
     let mut sum = 0.0;
@@ -58,7 +58,7 @@ pub(super) fn draw(logits: &[f32], max: f32, temperature: f32, number: f64) -> O
             continue;
         }
         if sum + mass <= target {
-            // The last block may miss the target by rounding; then its last token is taken.
+            // Rounding may push the target past the end; then take the last token with a weight.
             last = logits.iter().rposition(|&logit| exp((logit - max) / temperature) > 0.0);
             last = last.map(|place| block * BLOCK + place);
             sum += mass;

@@ -1,8 +1,8 @@
 //! Choosing the next token from a model's logits.
 //!
-//! A [`Sampler`] is [`SamplingOptions`], which may change from token to token, and a
-//! [`SamplerState`] (random numbers and history), which belongs to one sequence. Neither touches
-//! the state of the model. After the first tokens, no memory is allocated for a token.
+//! A [`Sampler`] combines [`SamplingOptions`], which may change from token to token, with a
+//! [`SamplerState`] (random numbers and history), which belongs to one sequence. It never touches
+//! the model's state. After the first tokens it allocates no memory.
 //!
 //! ```
 //! use kinglet::sampling::{Sampler, SamplingOptions};
@@ -45,7 +45,7 @@ use crate::backend::TokenChoice;
 pub struct Sampler {
     options: SamplingOptions,
     state: SamplerState,
-    // What follows is kept only so that it need not be allocated again.
+    // Buffers, kept to avoid allocations.
     logits: Vec<f32>,
     candidates: Candidates,
     counts: penalties::Counts,
@@ -53,18 +53,18 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler with an empty history and the random numbers of a seed.
+    /// Creates a sampler with an empty history, seeded by `seed`.
     ///
     /// # Errors
-    /// As [`SamplingOptions::validate`].
+    /// Those of [`SamplingOptions::validate`].
     pub fn new(options: SamplingOptions, seed: u64) -> Result<Self, SamplingError> {
         Self::with_state(options, SamplerState::new(seed))
     }
 
-    /// A sampler that goes on from a state.
+    /// Creates a sampler that continues from `state`.
     ///
     /// # Errors
-    /// As [`SamplingOptions::validate`].
+    /// Those of [`SamplingOptions::validate`].
     pub fn with_state(
         options: SamplingOptions,
         state: SamplerState,
@@ -85,44 +85,44 @@ impl Sampler {
         &self.options
     }
 
-    /// Changes the options from the next token on. On an error they stay as they were.
+    /// Changes the options from the next token on. On error they stay as they were.
     ///
     /// # Errors
-    /// As [`SamplingOptions::validate`].
+    /// Those of [`SamplingOptions::validate`].
     pub fn set_options(&mut self, options: SamplingOptions) -> Result<(), SamplingError> {
         options.validate()?;
         self.options = options;
         Ok(())
     }
 
-    /// The state: to be saved, or cloned for a fork.
+    /// The state, to be saved or cloned for a fork.
     pub fn state(&self) -> &SamplerState {
         &self.state
     }
 
-    /// The state: to add a prompt to the history, to rewind, to reseed, or to restore.
+    /// The state, to add a prompt to its history, rewind it, reseed it or replace it.
     pub fn state_mut(&mut self) -> &mut SamplerState {
         &mut self.state
     }
 
-    /// Takes the random numbers that a token chosen this way has used elsewhere.
+    /// Consumes the random numbers that a device used for a token chosen this way.
     pub(crate) fn skip(&mut self, choice: &TokenChoice) {
         if let TokenChoice::Drawn(_) = choice {
             self.state.rng().next_f64();
         }
     }
 
-    /// Records a token that is in the text now: one that was sampled and is used.
+    /// Records a token that is now part of the text: one that was sampled and used.
     pub fn accept(&mut self, token: u32) {
         self.state.accept(token);
     }
 
-    /// Chooses a token. `logits` is `[vocabulary]`. The token is not recorded: see
+    /// Chooses a token from `logits`, `[vocabulary]`. The token is not recorded: see
     /// [`Self::accept`].
     ///
     /// # Errors
-    /// Logits that are NaN or positive infinity; no token that can be chosen; a logit bias for a
-    /// token that the model does not have.
+    /// If a logit is NaN or positive infinity, no token can be chosen, or a logit bias names a
+    /// token that the model doesn't have.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32, SamplingError> {
         if self.options.temperature == 0.0 {
             let options = &self.options;
@@ -147,12 +147,11 @@ impl Sampler {
         self.candidates.draw(self.final_temperature(), number).ok_or(none)
     }
 
-    /// The tokens that can be drawn and their probabilities, most probable first. XTC, which is
-    /// itself drawn by lot, is applied as it would be for the next token; the state does not
-    /// change.
+    /// The tokens that can be drawn with their probabilities, in falling order. XTC, which is
+    /// random itself, is applied as it would be for the next token. The state does not change.
     ///
     /// # Errors
-    /// As [`Self::sample`].
+    /// Those of [`Self::sample`].
     pub fn distribution(&mut self, logits: &[f32]) -> Result<Vec<(u32, f32)>, SamplingError> {
         if self.options.temperature == 0.0 {
             return Ok(vec![(self.sample(logits)?, 1.0)]);
@@ -165,7 +164,7 @@ impl Sampler {
         Ok(self.candidates.probabilities(temperature))
     }
 
-    /// What the candidates' logits are still to be divided by.
+    /// The temperature that the candidates' logits must still be divided by.
     fn final_temperature(&self) -> f32 {
         match self.options.order {
             StageOrder::TemperatureFirst => 1.0,
@@ -173,7 +172,7 @@ impl Sampler {
         }
     }
 
-    /// Bias and penalties, on a copy of the logits; gives the best token and its logit.
+    /// Applies bias and penalties to a copy of the logits. Returns the best token and its logit.
     fn modify(&mut self, logits: &[f32]) -> Result<(u32, f32), SamplingError> {
         check(logits)?;
         self.logits.clear();
@@ -195,7 +194,7 @@ impl Sampler {
         check(&self.logits)
     }
 
-    /// All stages up to the draw: leaves the candidates.
+    /// Runs all stages before the draw; the result is in `candidates`.
     fn cut(&mut self, logits: &[f32]) -> Result<(), SamplingError> {
         let (_, max) = self.modify(logits)?;
         let options = &self.options;
@@ -206,7 +205,7 @@ impl Sampler {
             StageOrder::TemperatureFirst => options.temperature,
             StageOrder::TemperatureLast => 1.0,
         };
-        // The first stage that cuts need not take all tokens first.
+        // The first stage that reduces the tokens can do so while it collects them.
         let typical_first = options.order == StageOrder::TemperatureLast && options.typical_p < 1.0;
         if top_k > 0 {
             candidates.fill_top_k(logits, max, temperature, top_k);
@@ -238,12 +237,12 @@ impl Sampler {
     }
 }
 
-/// Checks logits and finds the largest, of equals the first: its token and its value.
+/// Checks the logits and finds the largest: its token and its value. Ties go to the lowest id.
 fn check(logits: &[f32]) -> Result<(u32, f32), SamplingError> {
     let mut best = None;
     let mut max = f32::NEG_INFINITY;
     for (place, &logit) in logits.iter().enumerate() {
-        // One comparison for most logits: NaN is neither greater nor less nor equal.
+        // One comparison for most logits: NaN is unordered.
         if logit.partial_cmp(&max).is_none_or(Ordering::is_gt) {
             if logit.is_nan() || logit == f32::INFINITY {
                 return Err(SamplingError::NotFinite { id: place, value: logit });

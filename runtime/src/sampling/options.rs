@@ -1,4 +1,4 @@
-//! How a token is chosen.
+//! [`SamplingOptions`]: how a token is chosen.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,41 +6,42 @@ use super::SamplingError;
 use crate::backend::{Draw, TokenChoice};
 use crate::text::GenerationConfig;
 
-/// When the temperature is applied, and with it the order of the stages that cut the distribution.
+/// When the temperature is applied, which also fixes the order of the stages that reduce the
+/// distribution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageOrder {
-    /// As `transformers` (`generation/utils.py`, `_get_logits_processor`): temperature, top-k,
+    /// As in `transformers` (`generation/utils.py`, `_get_logits_processor`): temperature, top-k,
     /// top-p, min-p, typical, then XTC. The values in a model's `generation_config.json` are meant
     /// for this order.
     #[default]
     TemperatureFirst,
-    /// As llama.cpp (`common/common.h`, the default chain of samplers): top-k, typical, top-p,
-    /// min-p, XTC, then temperature. A high temperature then does not let in more tokens.
+    /// As in llama.cpp (`common/common.h`, the default chain of samplers): top-k, typical, top-p,
+    /// min-p, XTC, then temperature. A high temperature then does not admit more tokens.
     TemperatureLast,
 }
 
-/// "Don't repeat yourself" (P. E. Weidmann, text-generation-webui pull request 5677): a token that
-/// would continue a repetition of the text's end is penalized by
-/// `multiplier * base ^ (length of the repetition - allowed_length)`.
+/// "Don't repeat yourself" (P. E. Weidmann, text-generation-webui pull request 5677): penalizes a
+/// token that would continue a repetition of the text's end by `multiplier * base ^ (length of the
+/// repetition - allowed_length)`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DryOptions {
-    /// Strength; 0 turns DRY off. Usual: 0.8.
+    /// Strength; 0 turns DRY off. Typical: 0.8.
     pub multiplier: f32,
-    /// Growth with each repeated token, at least 1. Usual: 1.75.
+    /// Growth with each repeated token, at least 1. Typical: 1.75.
     pub base: f32,
-    /// Repetitions shorter than this are free. Usual: 2.
+    /// Repetitions shorter than this have no penalty. Typical: 2.
     pub allowed_length: u32,
-    /// How many of the last tokens are looked at; `None` is all.
+    /// Number of last tokens to search; `None` searches all.
     pub last_n: Option<usize>,
-    /// A repetition does not reach over these token sequences (a new line, the start of a turn).
-    /// A breaker of one token is never penalized itself.
+    /// Token sequences that a repetition doesn't extend across (a new line, the start of a turn). A
+    /// breaker of one token is never penalized itself.
     pub sequence_breakers: Vec<Vec<u32>>,
 }
 
 impl Default for DryOptions {
-    /// Off, with the usual values for the rest.
+    /// Off; the other fields have their typical values.
     fn default() -> Self {
         Self {
             multiplier: 0.0,
@@ -53,65 +54,67 @@ impl Default for DryOptions {
 }
 
 /// "Exclude top choices" (P. E. Weidmann, text-generation-webui pull request 6335): of all tokens
-/// at least as probable as the threshold, all but the least probable are excluded.
+/// at least as probable as the threshold, excludes all but the least probable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct XtcOptions {
-    /// How often this is done, 0 to 1; 0 turns XTC off. Usual: 0.5.
+    /// Probability of applying it, from 0 to 1; 0 turns XTC off. Typical: 0.5.
     pub probability: f32,
-    /// The threshold, 0 to 1. Above 0.5 there is never more than one such token. Usual: 0.1.
+    /// The threshold, from 0 to 1. Above 0.5 at most one token reaches it. Typical: 0.1.
     pub threshold: f32,
 }
 
 impl Default for XtcOptions {
-    /// Off, with the usual threshold.
+    /// Off, with the typical threshold.
     fn default() -> Self {
         Self { probability: 0.0, threshold: 0.1 }
     }
 }
 
-/// How a token is chosen from the logits. All can be changed from token to token.
+/// How a token is chosen from the logits. All fields may change from token to token.
 ///
-/// The stages run in this order; which of the middle ones comes when is [`StageOrder`]'s:
+/// The stages run in this order; [`StageOrder`] fixes the order within the fourth:
 /// 1. logit bias,
 /// 2. repetition, presence and frequency penalties,
 /// 3. DRY,
 /// 4. temperature, top-k, top-p, min-p, typical, XTC,
 /// 5. the draw.
 ///
-/// The default changes nothing: tokens are drawn from the model's own distribution.
+/// The defaults change nothing: tokens are drawn from the model's own distribution.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SamplingOptions {
-    /// Divisor of the logits. 0 is greedy: the most probable token (after bias and penalties), of
-    /// equals the one with the lowest id. Default 1.
+    /// Divides the logits. 0 means greedy: the most probable token after bias and penalties, with
+    /// ties going to the lowest id. Default 1.
     pub temperature: f32,
-    /// Only so many of the most probable tokens, of equals those with lower ids; 0 (the default)
-    /// is no limit.
+    /// Keeps only the `top_k` most probable tokens, with ties going to lower ids. 0, the default,
+    /// keeps all.
     pub top_k: u32,
-    /// Only the most probable tokens that together have this probability (A. Holtzman et al., "The
-    /// Curious Case of Neural Text Degeneration", 2020); 1 (the default) is all.
+    /// Keeps only the most probable tokens that together reach this probability (A. Holtzman et
+    /// al., "The Curious Case of Neural Text Degeneration", 2020). 1, the default, keeps all.
     pub top_p: f32,
-    /// Only tokens that have at least this share of the most probable one's probability
-    /// (N. N. Minh et al., "Turning Up the Heat: Min-p Sampling", 2024); 0 (the default) is all.
+    /// Keeps only tokens with at least this share of the largest probability (N. N. Minh et al.,
+    /// "Turning Up the Heat: Min-p Sampling", 2024). 0, the default, keeps all.
     pub min_p: f32,
-    /// Only the tokens closest to the expected information that together have this probability
-    /// (C. Meister et al., "Locally Typical Sampling", 2023); 1 (the default) is all.
+    /// Keeps only the tokens whose information is closest to the entropy and that together reach
+    /// this probability (C. Meister et al., "Locally Typical Sampling", 2023). 1, the default,
+    /// keeps all.
     pub typical_p: f32,
-    /// Logits of tokens in the history are divided by this if positive, else multiplied
-    /// (N. S. Keskar et al., "CTRL", 2019, section 4.1); 1 (the default) is none.
+    /// Divides the positive logits of tokens in the history, and multiplies the negative ones (N.
+    /// S. Keskar et al., "CTRL", 2019, section 4.1). 1, the default, is no penalty.
     pub repetition_penalty: f32,
-    /// Subtracted from the logits of tokens in the history. Default 0.
+    /// Is subtracted from the logits of tokens in the history. Default 0.
     pub presence_penalty: f32,
-    /// Subtracted from the logits of tokens in the history, once for each time. Default 0.
+    /// Is subtracted from the logits of tokens in the history, once per occurrence. Default 0.
     pub frequency_penalty: f32,
-    /// How many of the last tokens the three penalties look at; `None` (the default) is all.
+    /// Number of last tokens that these three penalties consider; `None`, the default, considers
+    /// all.
     pub penalty_last_n: Option<usize>,
-    /// Penalty on repeated sequences. Default off.
+    /// Penalty on repeated sequences. Off by default.
     pub dry: DryOptions,
-    /// Exclusion of the most probable tokens. Default off.
+    /// Exclusion of the most probable tokens. Off by default.
     pub xtc: XtcOptions,
-    /// Added to the logits of tokens; negative infinity rules a token out.
+    /// Added to the logits of single tokens; negative infinity rules a token out.
     pub logit_bias: Vec<(u32, f32)>,
     /// The order of the stages.
     pub order: StageOrder,
@@ -138,16 +141,16 @@ impl Default for SamplingOptions {
 }
 
 impl SamplingOptions {
-    /// The most probable token, always.
+    /// Always the most probable token.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
     }
 
-    /// What the model's authors set, read as `transformers` reads it: greedy unless `do_sample` is
-    /// true; then with `temperature` 1 and `top_k` 50 where the file does not say otherwise.
+    /// The defaults that the model's authors set, interpreted as in `transformers`: greedy unless
+    /// `do_sample` is true; with `do_sample`, `temperature` defaults to 1 and `top_k` to 50.
     ///
     /// # Errors
-    /// As [`Self::validate`].
+    /// Those of [`Self::validate`].
     pub fn from_generation_config(config: &GenerationConfig) -> Result<Self, SamplingError> {
         let neutral = Self::default();
         let repetition_penalty = config.repetition_penalty.unwrap_or(neutral.repetition_penalty);
@@ -177,8 +180,8 @@ impl SamplingOptions {
             || self.xtc.probability > 0.0
     }
 
-    /// What of this a device can do by itself, with a number that is still to be drawn; `None` where a stage is asked for that
-    /// needs the host: logit biases, penalties, DRY, typical-p, XTC.
+    /// The part of these options that a device can apply by itself, with its random number still to
+    /// be set. `None` if a stage needs the host: logit biases, penalties, DRY, typical-p, XTC.
     pub fn choice(&self, vocab: usize) -> Option<TokenChoice> {
         let plain = self.logit_bias.is_empty()
             && !self.has_penalties()
@@ -205,7 +208,7 @@ impl SamplingOptions {
         }))
     }
 
-    /// Checks that each option is in its range.
+    /// Checks that every option is in range.
     ///
     /// # Errors
     /// [`SamplingError::Option`] for the first that is not.

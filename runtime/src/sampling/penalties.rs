@@ -1,8 +1,8 @@
-//! Penalties on tokens that are in the text already: repetition, presence, frequency.
+//! Penalties on tokens that are already in the text: repetition, presence, frequency.
 
 use super::SamplingOptions;
 
-/// Counts of tokens, kept so that counting again does not allocate. All zero between calls.
+/// Counts of tokens, reused to avoid allocations. All zero between calls.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     by_token: Vec<u32>,
@@ -23,7 +23,7 @@ impl SamplingOptions {
     }
 }
 
-/// Lowers the logits of the tokens in `history`. Tokens that have no logit are passed over.
+/// Lowers the logits of the tokens in `history`. Ignores tokens without a logit.
 pub(super) fn apply(
     options: &SamplingOptions,
     history: &[u32],
@@ -48,7 +48,7 @@ pub(super) fn apply(
         else {
             continue;
         };
-        // The first time counts for all.
+        // The token's first occurrence applies the whole count.
         let count = std::mem::take(count);
         if count > 0 {
             if *logit < 0.0 {

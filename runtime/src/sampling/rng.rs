@@ -1,18 +1,18 @@
-//! Random numbers that are the same on every platform, for the same seed.
+//! Random numbers that are the same on every platform for the same seed.
 
 use serde::{Deserialize, Serialize};
 
 /// xoshiro256++ (D. Blackman, S. Vigna, "Scrambled Linear Pseudorandom Number Generators", 2019),
-/// its state filled from a seed by SplitMix64, as its authors advise.
+/// with its state filled from a seed by SplitMix64, as its authors advise.
 ///
-/// The state is all there is: saved and restored, the sequence goes on where it was.
+/// Saving and restoring the state continues the sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rng {
     state: [u64; 4],
 }
 
 impl Rng {
-    /// A generator for a seed; any seed is as good as another.
+    /// Creates a generator from a seed. All seeds are equally good.
     pub fn new(seed: u64) -> Self {
         let mut x = seed;
         let mut next = || {
@@ -24,7 +24,7 @@ impl Rng {
         Self { state: [next(), next(), next(), next()] }
     }
 
-    /// Whether this is the one state that gives zeros forever, and that no seed leads to.
+    /// Whether the state is all zeros, which yields zeros forever and comes from no seed.
     pub(crate) fn is_stuck(&self) -> bool {
         self.state == [0; 4]
     }
@@ -43,7 +43,7 @@ impl Rng {
         result
     }
 
-    /// A number from 0 to below 1, in steps of 2⁻⁵³.
+    /// A random number in `[0, 1)`, in steps of 2⁻⁵³.
     pub fn next_f64(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }

@@ -1,13 +1,13 @@
-//! The sampler against plain definitions, against `transformers`, and by statistics.
+//! The sampler against naive definitions, against `transformers`, and by statistics.
 
 use super::*;
 
-/// Sound logits, in steps so large that dividing them by a temperature keeps them apart.
+/// Valid logits, in steps large enough that dividing by a temperature keeps them distinct.
 fn logits(seed: u64, count: usize, spread: f64) -> Vec<f32> {
     let mut rng = Rng::new(seed);
     (0..count)
         .map(|_| {
-            // The sum of uniform numbers is about normal.
+            // A sum of uniform numbers is approximately normal.
             let normal: f64 = (0..6).map(|_| rng.next_f64()).sum::<f64>() - 3.0;
             ((normal * spread * 512.0).round() / 512.0) as f32
         })
@@ -107,7 +107,7 @@ fn stages_are_those_of_the_definitions() {
                     let found = with(SamplingOptions { top_k: k, ..base.clone() });
                     assert_close(&found, &oracle::top_k(all.clone(), k as usize), &what("top_k"));
                 }
-                // Values that no cumulated probability comes close to by chance.
+                // Values that no cumulative probability comes close to by chance.
                 for p in [0.013_f32, 0.4321, 0.9017, 0.9876] {
                     let wide = f64::from(p);
                     let found = with(SamplingOptions { top_p: p, ..base.clone() });
@@ -184,7 +184,7 @@ fn distributions_are_those_of_transformers() {
 }
 
 /// The chi-square statistic of draws against a distribution, and its degrees of freedom. Tokens
-/// expected less than ten times are counted together.
+/// expected less than ten times are pooled.
 fn chi_square(expected: &[(u32, f64)], drawn: &[u32]) -> (f64, f64) {
     let total = drawn.len() as f64;
     let (mut statistic, mut cells) = (0.0, 0.0);
@@ -225,20 +225,20 @@ fn draws_follow_the_distribution() {
             (0..40_000).map(|_| sampler.sample(&logits).expect("sound logits")).collect();
         assert!(drawn.iter().all(|id| expected.iter().any(|(kept, _)| kept == id)));
         let (statistic, freedom) = chi_square(&expected, &drawn);
-        // Four standard deviations above the mean of the chi-square distribution; the seed is
-        // fixed, so that this passes always or never.
+        // Four standard deviations above the mean of the chi-square distribution. The seed is
+        // fixed, so the result is deterministic.
         assert!(
             statistic < freedom + 4.0 * (2.0 * freedom).sqrt(),
             "{statistic} at {freedom} degrees of freedom: {options:?}"
         );
-        // And not suspiciously even.
+        // Nor suspiciously even.
         assert!(statistic > freedom - 4.0 * (2.0 * freedom).sqrt(), "{statistic} at {freedom}");
     }
 }
 
 #[test]
 fn xtc_is_done_as_often_as_it_says() {
-    // Two tokens above the threshold: when XTC is done, the first cannot be drawn.
+    // Two tokens above the threshold: when XTC applies, the first can't be drawn.
     let logits = [2.0_f32, 1.9, -2.0];
     let xtc = XtcOptions { probability: 0.4, threshold: 0.2 };
     let options = SamplingOptions { xtc, ..Default::default() };
@@ -255,7 +255,7 @@ fn greedy_takes_the_first_of_the_largest() {
     assert_eq!(sampler.sample(&[0.0, 3.0, -1.0, 3.0]), Ok(1));
     assert_eq!(sampler.sample(&[f32::NEG_INFINITY, -5.0]), Ok(1));
     assert_eq!(sampler.distribution(&[1.0, 2.0]), Ok(vec![(1, 1.0)]));
-    // Bias and penalties hold for greedy choices too.
+    // Bias and penalties apply to greedy choices too.
     let options =
         SamplingOptions { logit_bias: vec![(1, f32::NEG_INFINITY)], ..SamplingOptions::greedy() };
     sampler.set_options(options).expect("sound options");
@@ -264,11 +264,11 @@ fn greedy_takes_the_first_of_the_largest() {
     sampler.set_options(options.clone()).expect("sound options");
     sampler.accept(1);
     assert_eq!(sampler.sample(&[0.0, 3.0, 2.5]), Ok(2));
-    // Outside of the window the token is free again.
+    // Outside the window the token has no penalty.
     sampler.set_options(SamplingOptions { penalty_last_n: Some(1), ..options }).expect("sound");
     sampler.accept(0);
     assert_eq!(sampler.sample(&[0.0, 3.0, 2.5]), Ok(1));
-    // A low temperature comes to the same.
+    // A very low temperature gives the same result.
     let cold = SamplingOptions { temperature: 1e-30, ..Default::default() };
     sampler.set_options(cold).expect("sound options");
     assert_eq!(sampler.sample(&[1e30, 0.0, 1e30 * 1.01]), Ok(2));
@@ -302,7 +302,7 @@ fn the_same_seed_gives_the_same_tokens_also_from_a_saved_state() {
     assert_eq!(three.state().history(), first);
     three.state_mut().rewind(3);
     assert_eq!(three.state().history(), &first[..3]);
-    // Another seed, other tokens; and these are pinned, so that they stay the same everywhere.
+    // Another seed gives other tokens. The first tokens are pinned, so that they never change.
     let mut other = Sampler::new(options, 78).expect("sound options");
     assert_ne!((0..20).map(|i| step(&mut other, i)).collect::<Vec<_>>(), first);
     assert_eq!(first, PINNED);
@@ -362,7 +362,7 @@ fn broken_logits_are_refused() {
         );
         assert_eq!(sampler.sample(&[]), Err(SamplingError::NoCandidates { logits: 0 }));
         assert_eq!(sampler.sample(&[-inf, -inf]), Err(SamplingError::NoCandidates { logits: 2 }));
-        // The sampler is as good as before.
+        // The error left the sampler unchanged.
         assert_eq!(sampler.sample(&[-inf, 0.0]), Ok(1));
     }
     let options = SamplingOptions { logit_bias: vec![(9, 1.0)], ..Default::default() };

@@ -1,11 +1,13 @@
-//! Continuous batching: many sessions generate together, join and leave between steps.
+//! Continuous batching: many sessions generate together, and join and leave between steps.
 //!
-//! A step reads the weights once, however many sessions take part in it, so that many together are far faster than one after the
-//! other. A [`Batch`] makes each step of all that wait for it: a token of every session that generates, and as much of the
-//! prompts of those that have just joined as fits. Nobody waits for the longest answer, and a long prompt doesn't hold up the others.
+//! A step reads the weights once, however many sessions take part, so many sessions together are
+//! far faster than one after the other. Each step of a [`Batch`] takes one token of every session
+//! that generates, and as much of the prompts of sessions that have just joined as fits. No session
+//! waits for the longest answer, and a long prompt doesn't delay the others.
 //!
-//! Each token is chosen by the sequence's own sampler from its own logits: a sequence gets the answer that its session would give
-//! alone, up to the rounding by which steps of several tokens differ from steps of one.
+//! Each sequence's own sampler chooses its tokens from its own logits. A sequence therefore gets
+//! the answer that its session would give alone, up to the rounding by which steps of several
+//! tokens differ from steps of one.
 //!
 //! ```no_run
 //! use kinglet::sampling::{Sampler, SamplingOptions};
@@ -38,15 +40,16 @@ use crate::model::{Model, Run};
 use crate::sampling::Sampler;
 use crate::session::{GenerateOptions, Session};
 
-/// How a [`Batch`] makes its steps.
+/// How a [`Batch`] composes its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchOptions {
-    /// Most sequences that take part in a step; those beyond wait until one ends, in the order in which they joined. At least 1; 64
-    /// by default.
+    /// Most sequences that take part in a step. Further ones wait, in the order in which they
+    /// joined, until one ends. At least 1; 64 by default.
     pub sequences: usize,
-    /// Most tokens of a step. Those that generate take one each; prompts share what is left, or, where nothing is, one token. More makes
-    /// prompts faster, less makes the answers of the others steadier. 256 by default.
+    /// Most tokens in a step. Each sequence that generates takes one. Prompts share what is left,
+    /// but at least one token. Larger values speed up prompts, smaller ones steady the other
+    /// sequences. 256 by default.
     pub step_tokens: usize,
 }
 
@@ -57,7 +60,7 @@ impl Default for BatchOptions {
 }
 
 impl BatchOptions {
-    /// 64 sequences, 256 tokens.
+    /// The defaults: 64 sequences, 256 tokens.
     pub fn new() -> Self {
         Self::default()
     }
@@ -75,41 +78,42 @@ impl BatchOptions {
     }
 }
 
-/// A sequence of a [`Batch`]; no two of one batch are ever the same.
+/// Identifies a sequence of a [`Batch`]. Ids are never reused within a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SequenceId(u64);
 
-/// What became of a sequence in a step.
+/// The outcome of a step for one sequence.
 #[derive(Debug)]
 pub struct BatchEvent {
-    /// Which one.
+    /// The sequence.
     pub id: SequenceId,
-    /// What.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// What can become of a sequence in a step.
+/// The outcomes of a step for a sequence.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It has generated this token.
+    /// It generated this token.
     Token(u32),
-    /// It has all the tokens that it was to have, and takes part in no further step.
+    /// It has generated all its tokens, and takes part in no further step.
     Finished,
-    /// It can't go on and takes part in no further step; the others are not concerned. [`Error::ContextFull`],
-    /// [`Error::Cancelled`] by its session's flag, [`Error::NoLogits`], [`Error::PoisonedSession`] after a step that failed,
+    /// It can't go on, and takes part in no further step; the other sequences are unaffected. One
+    /// of [`Error::ContextFull`], [`Error::Cancelled`] (by its session's flag),
+    /// [`Error::NoLogits`], [`Error::PoisonedSession`] (after a step that failed) and
     /// [`Error::Sampling`].
     Failed(Error),
 }
 
-/// What [`Batch::leave`] gives back.
-pub struct Left {
-    /// It holds all tokens but the last that was generated, as after a [`Generation`](crate::Generation); of a prompt so many as were
-    /// taken in.
+/// What [`Batch::leave`] returns.
+pub struct LeftSequence {
+    /// The session. It holds all tokens but the last generated one, as after a
+    /// [`Generation`](crate::Generation), or the part of the prompt fed so far.
     pub session: Session,
-    /// With the tokens that it has chosen in its history.
+    /// The sampler, with the tokens it chose in its history.
     pub sampler: Sampler,
-    /// Tokens of the prompt that the session has not taken in.
+    /// Tokens of the prompt that were not fed to the session.
     pub rest: Vec<u32>,
 }
 
@@ -120,7 +124,7 @@ pub struct Batch {
     /// In the order in which they joined.
     sequences: Vec<Sequence>,
     next: u64,
-    /// What the next step that succeeds has to tell.
+    /// Events for the next successful step to return.
     events: Vec<BatchEvent>,
 }
 
@@ -129,30 +133,30 @@ struct Sequence {
     session: Session,
     sampler: Sampler,
     prompt: Vec<u32>,
-    /// Tokens of the prompt that the session has taken in.
+    /// Number of prompt tokens fed to the session.
     fed: usize,
-    /// The token that was generated last, which is not in the session.
+    /// The last generated token, which is not fed to the session yet.
     pending: Option<u32>,
     /// Tokens that may still be generated.
     room: usize,
     /// Whether it takes part in further steps.
     going: bool,
-    /// Tokens that the next step takes of it.
+    /// Number of its tokens in the next step.
     share: usize,
 }
 
 impl Batch {
-    /// Without sequences.
+    /// Creates a batch without sequences.
     pub fn new(model: &Model, options: BatchOptions) -> Self {
         Self { model: model.clone(), options, sequences: Vec::new(), next: 0, events: Vec::new() }
     }
 
-    /// Lets `session` go on with `prompt` and then generate with `sampler`, from the next step on. A session that has
-    /// logits may go on without a prompt. [`GenerateOptions::ahead`] means nothing here.
+    /// Adds `session`: from the next step on it is fed `prompt` and then generates with `sampler`.
+    /// A session that has logits needs no prompt. [`GenerateOptions::ahead`] has no effect here.
     ///
     /// # Errors
-    /// When the session is another model's or poisoned, the prompt has a token that the model doesn't have or doesn't fit into the
-    /// session, or there is neither prompt nor logits.
+    /// If the session is another model's or poisoned, if the prompt has a token that the model
+    /// doesn't have or doesn't fit into the session, or if there is neither a prompt nor logits.
     pub fn join(
         &mut self,
         mut session: Session,
@@ -183,33 +187,35 @@ impl Batch {
         Ok(id)
     }
 
-    /// Takes a sequence out, whatever it is at; `None` where there is no such one, or it has left.
-    pub fn leave(&mut self, id: SequenceId) -> Option<Left> {
+    /// Removes a sequence at any point. `None` if there is no such sequence, or it has left.
+    pub fn leave(&mut self, id: SequenceId) -> Option<LeftSequence> {
         let index = self.sequences.iter().position(|sequence| sequence.id == id)?;
         let Sequence { session, sampler, mut prompt, fed, .. } = self.sequences.remove(index);
         prompt.drain(..fed);
-        Some(Left { session, sampler, rest: prompt })
+        Some(LeftSequence { session, sampler, rest: prompt })
     }
 
-    /// Those that joined and have not left, in that order.
+    /// The sequences in the batch, in the order in which they joined.
     pub fn ids(&self) -> impl Iterator<Item = SequenceId> {
         self.sequences.iter().map(|sequence| sequence.id)
     }
 
-    /// The session of a sequence, as [`Left::session`] would be.
+    /// The session of a sequence, in the state that [`LeftSequence::session`] would have.
     pub fn session(&self, id: SequenceId) -> Option<&Session> {
         self.sequences.iter().find(|sequence| sequence.id == id).map(|sequence| &sequence.session)
     }
 
-    /// Whether another step has something to do or to tell.
+    /// Whether another step has work to do or events to return.
     pub fn is_busy(&self) -> bool {
         !self.events.is_empty() || self.sequences.iter().any(|sequence| sequence.going)
     }
 
-    /// One step of all that take part, and what became of each: nothing for those whose prompts go on.
+    /// Runs one step of all sequences that take part, and returns what happened to each. Sequences
+    /// whose prompts go on have no event.
     ///
     /// # Errors
-    /// Those of [`Model::step`]. The sessions that took part are poisoned then, which the next step tells of each of them.
+    /// Those of [`Model::step`]. The sessions that took part are then poisoned, and the next step
+    /// reports each of them as failed.
     pub fn step(&mut self) -> Result<Vec<BatchEvent>, Error> {
         pollster::block_on(self.step_async())
     }
@@ -217,10 +223,10 @@ impl Batch {
     /// [`Batch::step`] without blocking.
     ///
     /// # Errors
-    /// As [`Batch::step`].
+    /// Those of [`Batch::step`].
     pub async fn step_async(&mut self) -> Result<Vec<BatchEvent>, Error> {
         loop {
-            self.divide();
+            self.assign_shares();
             let mut runs: Vec<Run<'_>> =
                 self.sequences.iter_mut().filter_map(Sequence::run).collect();
             if runs.is_empty() {
@@ -228,19 +234,19 @@ impl Batch {
             }
             match self.model.step_async(&mut runs).await {
                 Ok(()) => break,
-                // Nothing has changed for anyone: the others go on without those that were stopped.
+                // Nothing has changed: run the step again without the cancelled sequences.
                 Err(Error::Cancelled) => {}
                 Err(error) => return Err(error),
             }
         }
         for sequence in &mut self.sequences {
-            sequence.went_on(&mut self.events);
+            sequence.finish_step(&mut self.events);
         }
         Ok(std::mem::take(&mut self.events))
     }
 
-    /// Says how many tokens the next step takes of each sequence.
-    fn divide(&mut self) {
+    /// Sets how many tokens of each sequence the next step takes.
+    fn assign_shares(&mut self) {
         for sequence in &mut self.sequences {
             sequence.share = 0;
             if sequence.going
@@ -256,7 +262,7 @@ impl Batch {
             sequence.share = usize::from(sequence.pending.is_some());
             generating += sequence.share;
         }
-        // However many generate, prompts get on.
+        // Prompts progress however many sequences generate.
         let mut room = self.options.step_tokens.saturating_sub(generating).max(1);
         for sequence in self.sequences.iter_mut().filter(taking_part()).take(most) {
             if sequence.pending.is_none() {
@@ -268,7 +274,7 @@ impl Batch {
 }
 
 impl Sequence {
-    /// What stands in the way of another step.
+    /// Checks whether the sequence can take part in another step.
     fn can_go_on(&self) -> Result<(), Error> {
         let session = &self.session;
         if session.cancel.as_ref().is_some_and(Cancel::is_set) {
@@ -277,7 +283,7 @@ impl Sequence {
         if session.poisoned {
             return Err(Error::PoisonedSession);
         }
-        // A prompt was seen to fit when it came.
+        // `join` checked that the prompt fits.
         let (held, more) = (session.tokens.len(), usize::from(self.pending.is_some()));
         match session.context_limit.filter(|&limit| held + more > limit) {
             Some(limit) => Err(Error::ContextFull { held, more, limit }),
@@ -285,7 +291,7 @@ impl Sequence {
         }
     }
 
-    /// Its part of the step.
+    /// The sequence's run in the step.
     fn run(&mut self) -> Option<Run<'_>> {
         let Self { session, prompt, fed, pending, share, .. } = self;
         let (tokens, rest) = match pending {
@@ -296,8 +302,8 @@ impl Sequence {
         (!tokens.is_empty()).then_some(Run { session, tokens, logits })
     }
 
-    /// After the step: takes note of its share, and chooses the next token where there is something to choose from.
-    fn went_on(&mut self, events: &mut Vec<BatchEvent>) {
+    /// After the step: advances by its share, and chooses the next token if there are logits.
+    fn finish_step(&mut self, events: &mut Vec<BatchEvent>) {
         let share = std::mem::take(&mut self.share);
         if !self.going {
             return;
@@ -307,7 +313,7 @@ impl Sequence {
             Some(_) => self.pending = None,
             None => self.fed += share,
         }
-        // One that waits for its turn has a prompt left, or begins with the logits that it has.
+        // A sequence still waiting has part of its prompt left, or starts from its own logits.
         if self.fed < self.prompt.len() {
             return;
         }

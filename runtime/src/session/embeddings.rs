@@ -1,4 +1,5 @@
-//! Vectors in place of tokens: what another model makes of a picture or a sound, or a prompt that was trained instead of written.
+//! Vectors in place of tokens: another model's encoding of an image or a sound, or a trained
+//! prompt.
 
 use crate::Error;
 use crate::backend::Logits;
@@ -7,22 +8,26 @@ use crate::model::{Embedded, Model, Run};
 use crate::session::Session;
 use crate::session::vectors::{digest_of, hold};
 
-/// Ids from here on are not tokens: each stands for a vector that [`Session::feed_embeddings`] was given. No vocabulary is so large.
+/// First id of a vector. Larger ids are not tokens: each stands for a vector that was passed to
+/// [`Session::feed_embeddings`]. No vocabulary is this large.
 ///
-/// Vectors have the same id exactly if they have the same bits, told apart by a cryptographic hash of 256 bits. An id holds in this process, and as
-/// long as a session, a snapshot or a [`PrefixCache`](crate::PrefixCache) holds a position of the vector. Fed again after that, it has another id.
+/// Vectors have the same id exactly if they have the same bits, as told apart by a cryptographic
+/// hash of 256 bits. An id is valid only in this process, and only while a session, a snapshot or a
+/// [`PrefixCache`](crate::PrefixCache) holds a position of the vector. A vector fed again later
+/// gets another id.
 pub const FIRST_VECTOR_ID: u32 = 1 << 31;
 
 impl Model {
-    /// Elements of the vector that a token is embedded as.
+    /// Width of an embedding: elements of the vector for a token.
     pub fn embedding_width(&self) -> usize {
         self.spec().embedding.table.cols
     }
 
-    /// What `tokens` are embedded as, `[tokens, width]`: rows of the table, before the factor that some models put on them.
+    /// The embeddings of `tokens`, `[tokens, width]`: rows of the table, before the factor that
+    /// some models multiply them by.
     ///
     /// # Errors
-    /// When a token is out of range, or the table can't be read.
+    /// If a token is out of range, or the table can't be read.
     pub fn embed(&self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
         let (vocab, width) = (self.vocab(), self.embedding_width());
         if let Some(index) = tokens.iter().position(|&id| id as usize >= vocab) {
@@ -39,16 +44,19 @@ impl Model {
 }
 
 impl Session {
-    /// Takes vectors, `[n, width]`, as [`Session::feed`] takes tokens, each in place of what a token is embedded as: as rows of the table, before the
-    /// factor that some models put on them. Returns the logits after the last of them, `[vocab]`.
+    /// Feeds vectors, `[n, width]`, like [`Session::feed`] does tokens. Each replaces a token's
+    /// embedding, before the factor that some models multiply it by. Returns the logits after the
+    /// last one, `[vocab]`.
     ///
-    /// Their positions have ids from [`FIRST_VECTOR_ID`] on among [`Session::tokens`]. All else works as with tokens: snapshots, saving,
-    /// reuse of prefixes (equal vectors are equal prefixes). The session keeps no vectors, so it can't compute them again:
+    /// In [`Session::tokens`] the vectors have ids from [`FIRST_VECTOR_ID`] on. Everything else
+    /// works as with tokens: snapshots, saving, reuse of prefixes (equal vectors are equal
+    /// prefixes). The session keeps no vectors and can't compute them again, so
     /// [`Session::rewind_and_replay`] across them is an error.
     ///
     /// # Errors
-    /// When there are none, their number is no multiple of [`Model::embedding_width`], or one is not finite; when the session is full or poisoned:
-    /// nothing has changed then. As [`Session::feed`].
+    /// If there are none, their number is not a multiple of [`Model::embedding_width`], or one is
+    /// not finite; if the session is full or poisoned. Nothing has changed then. Otherwise those of
+    /// [`Session::feed`].
     pub fn feed_embeddings(&mut self, vectors: &[f32]) -> Result<&[f32], Error> {
         pollster::block_on(self.feed_embeddings_async(vectors))
     }
@@ -56,7 +64,7 @@ impl Session {
     /// [`Session::feed_embeddings`] without blocking.
     ///
     /// # Errors
-    /// As [`Session::feed_embeddings`].
+    /// Those of [`Session::feed_embeddings`].
     pub async fn feed_embeddings_async(&mut self, vectors: &[f32]) -> Result<&[f32], Error> {
         let model = self.model.clone();
         let width = model.embedding_width();

@@ -1,4 +1,4 @@
-//! [`Generation`]: tokens that a session generates one after the other, ahead of the caller where the device can.
+//! [`Generation`]: generates tokens one by one, running ahead of the caller if the device can.
 
 use std::collections::VecDeque;
 
@@ -8,17 +8,17 @@ use crate::backend::{Ahead, BackendRun, Logits, SessionState, TokenChoice};
 use crate::sampling::{Rng, Sampler};
 use crate::session::speculate::{Drafter, Speculating, SpeculationStats};
 
-/// Steps between two states that are kept to come back to: a copy of the recurrent tensors for each so many steps, and at most so
-/// many computed again at the end.
+/// Steps between two snapshots to return to. Each costs a copy of the recurrent tensors, and at
+/// most this many steps are computed again at the end.
 const KEEP_EVERY: usize = 16;
 
 /// How a session generates: see [`Session::generate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GenerateOptions {
-    /// The most tokens; unlimited by default.
+    /// Most tokens; unlimited by default.
     pub max_tokens: usize,
-    /// How many steps the device may be ahead of the caller; 0 for none. 4 by default.
+    /// Most steps that the device may run ahead of the caller; 0 for none. 4 by default.
     pub ahead: usize,
 }
 
@@ -29,7 +29,7 @@ impl Default for GenerateOptions {
 }
 
 impl GenerateOptions {
-    /// No limit, up to 4 steps ahead.
+    /// The defaults: no limit, up to 4 steps ahead.
     pub fn new() -> Self {
         Self::default()
     }
@@ -47,51 +47,55 @@ impl GenerateOptions {
     }
 }
 
-/// An answer in the making: what [`Session::generate`] begins.
+/// An answer that is being generated, from [`Session::generate`].
 ///
-/// Each token is chosen by the sampler from the logits after all before it. The last one that was given out is not in the session
-/// yet: it is taken into the state when the next is asked for, so that after [`Generation::finish`] the session holds
-/// all tokens but the last, and [`Session::last_logits`] are those that the last was chosen from. Then, or when the value is
-/// dropped, the session and the sampler's state are exactly what they would be if tokens had been sampled and fed one by one.
+/// The sampler chooses each token from the logits after all tokens before it. The last token
+/// returned is not in the session yet: it is fed when the next one is requested. So after
+/// [`Generation::finish`] the session holds all tokens but the last, and [`Session::last_logits`]
+/// are those that the last was chosen from. Then, or when the value is dropped, the session and the
+/// sampler's state are exactly as if tokens had been sampled and fed one by one.
 ///
-/// Where a device can choose by itself (greedy, temperature, top-k, top-p, min-p on the wgpu backend; penalties, DRY, logit
-/// biases, typical-p and XTC stay on the host), it goes on with the next steps while the host still reads the tokens of earlier
-/// ones; random numbers are the sampler's own, so that a seed gives the tokens that it gives on the host, up to rounding of the
-/// logits. To end such an answer costs the steps that were in vain, and at most 16 that are computed again. A session that
-/// retains states at intervals ([`Session::retain`]) is not decoded ahead, since these states come with their logits.
+/// On the wgpu backend the device can choose tokens by itself: greedy, or with temperature, top-k,
+/// top-p and min-p. (Penalties, DRY, logit biases, typical-p and XTC stay on the host.) It then
+/// runs the next steps while the host still reads the tokens of earlier ones. It uses the sampler's
+/// own random numbers, so a seed gives the same tokens as on the host, up to rounding of the
+/// logits. Ending such an answer wastes the steps in flight, and computes at most 16 again. A
+/// session that retains states at intervals ([`Session::retain`]) is not run ahead, since these
+/// states need their logits.
 pub struct Generation<'a> {
     session: &'a mut Session,
     sampler: &'a mut Sampler,
     decoding: Decoding<'a>,
 }
 
-/// What a [`Generation`] is between two tokens, apart from the session and the sampler, which are given to each call: always the same ones, and
-/// not used otherwise until [`Decoding::settle`].
+/// The state of a [`Generation`] between two tokens. Every call must pass the same session and
+/// sampler, which must not be used otherwise until [`Decoding::settle`].
 pub(crate) struct Decoding<'a> {
     pub(crate) options: GenerateOptions,
-    /// Tokens given out.
+    /// Number of tokens returned.
     given: usize,
     /// The last of them, which is not in the session.
     pending: Option<u32>,
     ahead: Option<Running>,
-    /// How often the device left a choice to the host.
+    /// Number of choices that the device left to the host.
     left: usize,
     speculating: Option<Speculating<'a>>,
 }
 
-/// Steps under way on a device.
+/// Steps in flight on a device.
 struct Running {
     device: Box<dyn Ahead>,
     choice: TokenChoice,
-    /// The sampler's random numbers, of which those of the steps under way were taken.
+    /// The sampler's random numbers, advanced past those of the steps in flight.
     numbers: Rng,
-    /// States to come back to, each with the tokens that it has taken, oldest first: the first is never behind the session.
+    /// Snapshots to return to, each with the number of tokens it holds, oldest first. The first
+    /// never holds more than the session.
     kept: VecDeque<(usize, Box<dyn SessionState>)>,
     submitted: usize,
 }
 
 impl Session {
-    /// Begins to generate from the session's last logits with `sampler`, which records the tokens.
+    /// Starts generating from the session's last logits with `sampler`, which records the tokens.
     pub fn generate<'a>(
         &'a mut self,
         sampler: &'a mut Sampler,
@@ -102,26 +106,28 @@ impl Session {
 }
 
 impl<'a> Generation<'a> {
-    /// Lets `drafter` guess up to `most` tokens at a time, which the model verifies together: see [`speculate`](crate::session::speculate). The
-    /// device doesn't go ahead then. Before the first token only. A session that retains states at intervals goes without guesses.
+    /// Lets `drafter` draft up to `most` tokens at a time, which the model verifies together: see
+    /// [`speculate`](crate::session::speculate). The device doesn't run ahead then. Must be called
+    /// before the first token. A session that retains states at intervals ignores it.
     pub fn speculate(mut self, drafter: Box<dyn Drafter + 'a>, most: usize) -> Self {
         self.decoding.speculate(self.session, drafter, most);
         self
     }
 
-    /// How the guesses of [`Generation::speculate`] went.
+    /// Statistics of [`Generation::speculate`].
     pub fn speculation(&self) -> Option<SpeculationStats> {
         self.decoding.speculation()
     }
 }
 
 impl Generation<'_> {
-    /// The next token; `None` after [`GenerateOptions::max_tokens`].
+    /// Generates the next token; `None` after [`GenerateOptions::max_tokens`].
     ///
     /// # Errors
-    /// Without logits to begin with, [`Error::NoLogits`]; [`Error::Sampling`]; [`Error::ContextFull`] where the session has no
-    /// place for the token before; [`Error::Cancelled`] by the session's [`Cancel`](crate::Cancel), after which it can be called
-    /// again; those of [`Session::feed`].
+    /// [`Error::NoLogits`] if there are no logits to start from; [`Error::Sampling`];
+    /// [`Error::ContextFull`] if the session has no room for the previous token;
+    /// [`Error::Cancelled`] by the session's [`Cancel`](crate::Cancel), after which it can be
+    /// called again; those of [`Session::feed`].
     pub fn next_token(&mut self) -> Result<Option<u32>, Error> {
         pollster::block_on(self.next_token_async())
     }
@@ -129,25 +135,25 @@ impl Generation<'_> {
     /// [`Generation::next_token`] without blocking.
     ///
     /// # Errors
-    /// As [`Generation::next_token`].
+    /// Those of [`Generation::next_token`].
     pub async fn next_token_async(&mut self) -> Result<Option<u32>, Error> {
         self.decoding.next_token(self.session, self.sampler).await
     }
 
-    /// Tokens that the session would hold if the generation ended now.
+    /// The number of tokens that the session would hold if the generation ended now.
     pub fn position(&self) -> usize {
         self.session.position()
     }
 
-    /// Whether the device is going ahead.
+    /// Whether the device is running ahead.
     pub fn is_ahead(&self) -> bool {
         self.decoding.is_ahead()
     }
 
-    /// Ends the answer after the last token given out: what the device has done beyond it is undone.
+    /// Ends the answer after the last token returned, and undoes what the device did beyond it.
     ///
     /// # Errors
-    /// Those of a step; the session is poisoned then.
+    /// Those of a step. The session is then poisoned.
     pub fn finish(self) -> Result<(), Error> {
         pollster::block_on(self.finish_async())
     }
@@ -155,7 +161,7 @@ impl Generation<'_> {
     /// [`Generation::finish`] without blocking.
     ///
     /// # Errors
-    /// As [`Generation::finish`].
+    /// Those of [`Generation::finish`].
     pub async fn finish_async(mut self) -> Result<(), Error> {
         self.decoding.settle(self.session).await
     }
@@ -167,7 +173,7 @@ impl<'a> Decoding<'a> {
         Self { options, given, pending, ahead, left, speculating }
     }
 
-    /// As [`Generation::speculate`].
+    /// See [`Generation::speculate`].
     pub(crate) fn speculate(
         &mut self,
         session: &Session,
@@ -180,34 +186,35 @@ impl<'a> Decoding<'a> {
         }
     }
 
-    /// As [`Generation::speculation`].
+    /// See [`Generation::speculation`].
     pub(crate) fn speculation(&self) -> Option<SpeculationStats> {
         self.speculating.as_ref().map(|speculating| speculating.stats)
     }
 
-    /// As [`Generation::is_ahead`].
+    /// See [`Generation::is_ahead`].
     pub(crate) fn is_ahead(&self) -> bool {
         self.ahead.is_some()
     }
 
-    /// Whether the session's state may be that of other tokens than it says, until [`Decoding::settle`].
+    /// Whether the session's state may be that of other tokens than it lists, until
+    /// [`Decoding::settle`].
     pub(crate) fn is_under_way(&self) -> bool {
         let guessed = self.speculating.as_ref().is_some_and(Speculating::is_under_way);
         guessed || self.ahead.as_ref().is_some_and(|running| running.submitted > 0)
     }
 
-    /// Forgets what is under way, of a session that is another one now.
+    /// Drops what is in flight, because the session was replaced or used otherwise.
     pub(crate) fn abandon(&mut self) {
         self.ahead = None;
         self.speculating = None;
     }
 
-    /// The last token that was given out, where the session lacks it.
+    /// The last token returned, if the session lacks it.
     pub(crate) fn pending(&self) -> Option<u32> {
         self.pending
     }
 
-    /// Takes the last token that was given out into the session, which is settled.
+    /// Feeds the last token returned to the session, which must be settled.
     pub(crate) async fn take_pending(&mut self, session: &mut Session) -> Result<(), Error> {
         if let Some(token) = self.pending {
             session.feed_async(&[token]).await?;
@@ -216,7 +223,7 @@ impl<'a> Decoding<'a> {
         Ok(())
     }
 
-    /// As [`Generation::next_token_async`].
+    /// See [`Generation::next_token_async`].
     pub(crate) async fn next_token(
         &mut self,
         session: &mut Session,
@@ -236,7 +243,7 @@ impl<'a> Decoding<'a> {
             Some(before) => match self.chosen_by_device(session, sampler, before).await? {
                 Some(token) => token,
                 None => {
-                    // The device may have taken it in already.
+                    // The device may have fed it already.
                     if self.pending.is_some() {
                         session.feed_async(&[before]).await?;
                         self.pending = None;
@@ -251,7 +258,8 @@ impl<'a> Decoding<'a> {
         Ok(Some(token))
     }
 
-    /// The token after `before`, which then is in the session, chosen by the host from the logits of a step with guesses.
+    /// Feeds `before`, and lets the host choose the next token from the logits of a speculative
+    /// step.
     async fn verified(
         &mut self,
         session: &mut Session,
@@ -262,14 +270,15 @@ impl<'a> Decoding<'a> {
         if session.poisoned && !speculating.is_under_way() {
             return Err(Error::PoisonedSession);
         }
-        // With the last token nothing is chosen.
+        // Nothing is chosen after the last token.
         let room = self.options.max_tokens.saturating_sub(self.given);
         let logits = speculating.take(session, before, room).await?;
         self.pending = None;
         Ok(sampler.sample(logits)?)
     }
 
-    /// The token after `before`, which then is in the session; `None` where the host must choose.
+    /// Feeds `before`, and returns the next token as the device chose it; `None` if the host must
+    /// choose.
     async fn chosen_by_device(
         &mut self,
         session: &mut Session,
@@ -280,7 +289,7 @@ impl<'a> Decoding<'a> {
             self.begin(session, sampler);
         }
         let Some(running) = &mut self.ahead else { return Ok(None) };
-        // The last token is the host's, which then has the logits.
+        // The host chooses the last token, so that it has the logits.
         let most = self.options.max_tokens.saturating_sub(1).saturating_sub(self.given);
         let held = session.tokens.len();
         let room = session.context_limit.map_or(usize::MAX, |limit| limit.saturating_sub(held));
@@ -291,11 +300,11 @@ impl<'a> Decoding<'a> {
         let wanted = most.min(self.options.ahead).min(room);
         if wanted == 0 {
             if running.submitted > 0 {
-                self.arrive(session, before).await?;
+                self.feed_last_chosen(session, before).await?;
             }
             return Ok(None);
         }
-        match self.go_ahead(session, sampler, before, wanted).await {
+        match self.run_ahead(session, sampler, before, wanted).await {
             Ok(Some(token)) => Ok(Some(token)),
             Ok(None) => {
                 self.left += 1;
@@ -303,15 +312,16 @@ impl<'a> Decoding<'a> {
                 Ok(None)
             }
             Err(error) => {
-                // Where it can't be undone either, the session stays poisoned.
+                // If this fails too, the session stays poisoned.
                 let _ = self.settle(session).await;
                 Err(error)
             }
         }
     }
 
-    /// Sees to it that `wanted` steps are under way, the first of them with the token `before`, and waits for one.
-    async fn go_ahead(
+    /// Ensures that `wanted` steps are in flight, the first of them with the token `before`, and
+    /// waits for one.
+    async fn run_ahead(
         &mut self,
         session: &mut Session,
         sampler: &mut Sampler,
@@ -319,7 +329,7 @@ impl<'a> Decoding<'a> {
         wanted: usize,
     ) -> Result<Option<u32>, Error> {
         let Some(running) = &mut self.ahead else { return Ok(None) };
-        // Sound again when all of it is settled.
+        // Cleared when everything is settled.
         session.poisoned = true;
         while running.device.under_way() < wanted {
             let first = running.submitted == 0;
@@ -341,10 +351,10 @@ impl<'a> Decoding<'a> {
         Ok(chosen)
     }
 
-    /// Lets the device go ahead, if it can.
+    /// Lets the device run ahead, if it can.
     fn begin(&mut self, session: &Session, sampler: &Sampler) {
         let retains = session.retained.until_next(session.tokens.len()).is_some();
-        // Where it leaves much to the host, going ahead is in vain.
+        // If the device leaves many choices to the host, running ahead is wasted.
         let trusted = self.left == 0 || self.left * 64 <= self.given;
         if self.options.ahead == 0 || retains || session.poisoned || !trusted {
             return;
@@ -359,8 +369,9 @@ impl<'a> Decoding<'a> {
         self.ahead = Some(Running { device, choice, numbers, kept, submitted: 0 });
     }
 
-    /// Takes in the last token that the device has chosen, with no step under way, and leaves the choice of the next to the host.
-    async fn arrive(&mut self, session: &mut Session, token: u32) -> Result<(), Error> {
+    /// Feeds the last token that the device chose, with no step in flight, and leaves the next
+    /// choice to the host.
+    async fn feed_last_chosen(&mut self, session: &mut Session, token: u32) -> Result<(), Error> {
         self.ahead = None;
         let Session { model, state, tokens, logits, poisoned, .. } = session;
         logits.clear();
@@ -373,7 +384,7 @@ impl<'a> Decoding<'a> {
         Ok(())
     }
 
-    /// Brings the session's state to its tokens. It can go on from there.
+    /// Brings the session's state to its tokens. The generation can go on from there.
     pub(crate) async fn settle(&mut self, session: &mut Session) -> Result<(), Error> {
         if let Some(speculating) = &mut self.speculating {
             return speculating.settle(session).await;
@@ -381,10 +392,11 @@ impl<'a> Decoding<'a> {
         let Some(mut running) = self.ahead.take() else { return Ok(()) };
         let held = session.tokens.len();
         running.forget(held);
-        // Without one, no step was submitted.
+        // Without a snapshot, no step was submitted.
         let Some((position, state)) = running.kept.pop_front() else { return Ok(()) };
         session.state = state;
-        // Later states must not see what comes next, which costs nothing when they are gone.
+        // Drop the later snapshots first: a shared buffer would otherwise be copied by the next
+        // step.
         drop(running);
         let again = session.tokens.get(position..).unwrap_or_default();
         if !again.is_empty() {
@@ -404,22 +416,22 @@ impl<'a> Decoding<'a> {
     }
 }
 
-/// A token by the host.
+/// Lets the host choose a token.
 fn sample(session: &Session, sampler: &mut Sampler) -> Result<u32, Error> {
     let logits = session.last_logits().ok_or(Error::NoLogits)?;
     Ok(sampler.sample(logits)?)
 }
 
 impl Running {
-    /// Forgets the states that nobody comes back to from `held` tokens: there is a later one, and something to compute after it,
-    /// which gives the logits.
+    /// Drops snapshots that are no longer needed to return to `held` tokens, once a later one
+    /// exists that still leaves a token to compute, for the logits.
     fn forget(&mut self, held: usize) {
         while self.kept.get(1).is_some_and(|(position, _)| *position < held) {
             self.kept.pop_front();
         }
     }
 
-    /// How the step to be submitted chooses.
+    /// The choice for the next step to be submitted.
     fn next_choice(&mut self) -> TokenChoice {
         let mut choice = self.choice;
         if let TokenChoice::Drawn(draw) = &mut choice {
@@ -431,7 +443,7 @@ impl Running {
 
 impl Drop for Generation<'_> {
     fn drop(&mut self) {
-        // What fails here leaves the session poisoned, as it is while steps are under way.
+        // On failure the session stays poisoned, as it is while steps are in flight.
         let _ = pollster::block_on(self.decoding.settle(self.session));
     }
 }

@@ -1,4 +1,4 @@
-//! [`Session`]: one sequence of tokens and the state that it has left behind.
+//! [`Session`]: one sequence of tokens and its state.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -10,7 +10,7 @@ mod retained;
 pub mod saved_state;
 mod snapshot;
 pub mod speculate;
-mod taken;
+mod token_list;
 mod vectors;
 
 use crate::Error;
@@ -26,23 +26,24 @@ pub(crate) use retained::Retained;
 pub use retained::{Reach, Retain};
 pub(crate) use snapshot::SharedState;
 pub use snapshot::Snapshot;
-pub(crate) use taken::Taken;
+pub(crate) use token_list::TokenList;
 pub(crate) use vectors::{VECTOR_BYTES, Vector};
 
 /// The state of one sequence: recurrent tensors, key/value cache, tokens, last logits.
 ///
-/// It is made by [`Model::session`] and grows by [`Session::feed`] or by [`Model::step`], which runs
+/// Created by [`Model::session`]. It grows by [`Session::feed`], or by [`Model::step`], which runs
 /// several sessions together.
 ///
-/// **Going back.** Keys and values lie there position by position, so attention can forget the last of them. A recurrent
-/// tensor can't: it is what all tokens together made of it, and going back means to have kept a copy. So a session
-/// goes back to a [`Snapshot`] of it, to positions where it was told to retain its state ([`Session::mark`],
-/// [`Session::retain`]), to its beginning, and, where no layer is recurrent, to any position that its caches still
-/// hold. [`Session::reach`] tells; [`Session::rewind_and_replay`] gets to every position, and computes what lies between.
+/// **Going back.** Keys and values are stored position by position, so attention can drop the last
+/// ones. A recurrent tensor combines all tokens, so going back needs a copy. A session can
+/// therefore go back to a [`Snapshot`] of it, to positions where its state was retained
+/// ([`Session::mark`], [`Session::retain`]), to its beginning, and, if no layer is recurrent, to
+/// any position that its caches still hold. [`Session::reach`] lists these.
+/// [`Session::rewind_and_replay`] reaches every position, computing the tokens in between.
 pub struct Session {
     pub(crate) model: Model,
     pub(crate) state: Box<dyn SessionState>,
-    pub(crate) tokens: Taken,
+    pub(crate) tokens: TokenList,
     pub(crate) logits: Vec<f32>,
     pub(crate) retained: Retained,
     pub(crate) poisoned: bool,
@@ -51,10 +52,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// Takes `tokens` into the state and returns the logits after the last of them, `[vocab]`.
+    /// Feeds `tokens` and returns the logits after the last of them, `[vocab]`.
     ///
     /// # Errors
-    /// When a token is out of range (nothing has changed then), there is no memory, or the session is poisoned.
+    /// If a token is out of range (nothing has changed then), there is not enough memory, or the
+    /// session is poisoned.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
         let model = self.model.clone();
         model.step(&mut [Run { session: self, tokens, logits: Logits::Last }])?;
@@ -64,77 +66,80 @@ impl Session {
     /// [`Session::feed`] without blocking.
     ///
     /// # Errors
-    /// As [`Session::feed`].
+    /// Those of [`Session::feed`].
     pub async fn feed_async(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
         let model = self.model.clone();
         model.step_async(&mut [Run { session: self, tokens, logits: Logits::Last }]).await?;
         Ok(&self.logits)
     }
 
-    /// Takes `tokens` into the state and returns the logits after each of them, `[tokens, vocab]`.
+    /// Feeds `tokens` and returns the logits after each of them, `[tokens, vocab]`.
     ///
     /// # Errors
-    /// As [`Session::feed`].
+    /// Those of [`Session::feed`].
     pub fn feed_all(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
         let model = self.model.clone();
         model.step(&mut [Run { session: self, tokens, logits: Logits::All }])?;
         Ok(&self.logits)
     }
 
-    /// Lets `cancel` stop the steps that this session takes part in; `None`: nothing does. A step of several sessions is stopped
-    /// by any of theirs. A fork begins without one.
+    /// Lets `cancel` stop the steps that this session takes part in, or nothing for `None`. A step
+    /// of several sessions is stopped by any of their flags. A fork starts without one.
     pub fn set_cancel(&mut self, cancel: Option<Cancel>) {
         self.cancel = cancel;
     }
 
-    /// The most tokens that it may hold; `None` is no limit.
+    /// Most tokens that the session may hold; `None` is no limit.
     pub fn context_limit(&self) -> Option<usize> {
         self.context_limit
     }
 
-    /// The model that the session belongs to.
+    /// The model of the session.
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// The tokens taken so far. Ids from [`FIRST_VECTOR_ID`] on stand for vectors ([`Session::feed_embeddings`]), in this process and as long as a
-    /// session, snapshot or [`PrefixCache`](crate::PrefixCache) holds the vector's position.
+    /// The tokens fed so far. Ids from [`FIRST_VECTOR_ID`] on stand for vectors
+    /// ([`Session::feed_embeddings`]). They are valid in this process, while a session, snapshot or
+    /// [`PrefixCache`](crate::PrefixCache) holds the vector's position.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
-    /// Number of tokens taken so far.
+    /// Number of tokens fed so far.
     pub fn position(&self) -> usize {
         self.tokens.len()
     }
 
-    /// The logits that the last step was asked for, `[rows, vocab]`.
+    /// The logits that the last step computed, `[rows, vocab]`.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
 
-    /// Logits after the last token, if the last step was asked for them, or what the session went back to had them.
+    /// The logits after the last token, if the last step computed them, or if the state that the
+    /// session went back to has them.
     pub fn last_logits(&self) -> Option<&[f32]> {
         let start = self.logits.len().checked_sub(self.model.vocab())?;
         self.logits.get(start..)
     }
 
-    /// Bytes of state held, without what is retained to go back to. Constant where all layers are recurrent.
+    /// Bytes of state held, without retained states. Constant if all layers are recurrent.
     pub fn state_bytes(&self) -> usize {
         self.state.bytes()
     }
 
-    /// Whether a step failed half-way: then only [`Session::restore`], [`Session::reset`] and going back to a retained
-    /// position are left.
+    /// Whether a step failed midway. Then only [`Session::restore`], [`Session::reset`] and going
+    /// back to a retained position are possible.
     pub fn is_poisoned(&self) -> bool {
         self.poisoned
     }
 
-    /// What the session is now, to come back to. Cheap: its memory is shared with the session until that goes
-    /// on, and then recurrent tensors are copied once, and of the caches only the pages that are written to.
+    /// Takes a snapshot of the session, to come back to. This is cheap: it shares memory with the
+    /// session. When the session goes on, recurrent tensors are copied once, and of the caches only
+    /// the pages that are written to.
     ///
     /// # Errors
-    /// When the session is poisoned, or there is no memory.
+    /// If the session is poisoned, or there is not enough memory.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
         if self.poisoned {
             return Err(Error::PoisonedSession);
@@ -143,11 +148,11 @@ impl Session {
         Ok(Snapshot::new(self.model.clone(), state, self.tokens.clone(), self.last_logits()))
     }
 
-    /// Makes the session what it was, or another one of this model was, at the time of the snapshot; a poisoned session is
-    /// sound again. What it retained of the tokens that both begin with stays.
+    /// Restores the session, or another one of this model, to a snapshot. A poisoned session
+    /// becomes usable again. States retained within the common prefix of tokens are kept.
     ///
     /// # Errors
-    /// When the snapshot is another model's, or there is no memory: nothing has changed then.
+    /// If the snapshot is another model's, or there is not enough memory. Nothing has changed then.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
         if !self.model.is(snapshot.model()) {
             return Err(Error::ForeignSession);
@@ -155,16 +160,16 @@ impl Session {
         self.state = snapshot.state().copy()?;
         let common = common_prefix(&self.tokens, snapshot.tokens());
         self.retained.forget_after(common);
-        self.tokens.clone_from(snapshot.taken());
+        self.tokens.clone_from(snapshot.token_list());
         self.set_logits(snapshot.last_logits());
         self.poisoned = false;
         Ok(())
     }
 
-    /// A second session that goes on from here by itself, with what is retained to go back to.
+    /// Creates a second session that continues from here independently, with the retained states.
     ///
     /// # Errors
-    /// When there is no memory for its state, or this one is poisoned.
+    /// If there is not enough memory for its state, or this session is poisoned.
     pub fn fork(&self) -> Result<Self, Error> {
         if self.poisoned {
             return Err(Error::PoisonedSession);
@@ -177,15 +182,15 @@ impl Session {
             retained: self.retained.clone(),
             poisoned: false,
             context_limit: self.context_limit,
-            // Whoever stops the one need not mean the other.
+            // Cancelling one session must not cancel the other.
             cancel: None,
         })
     }
 
-    /// Back to a sequence without tokens.
+    /// Goes back to a session without tokens.
     ///
     /// # Errors
-    /// When there is no memory for the new state.
+    /// If there is not enough memory for the new state.
     pub fn reset(&mut self) -> Result<(), Error> {
         self.state = self.model.executable().new_state()?;
         self.tokens.clear();
@@ -195,17 +200,17 @@ impl Session {
         Ok(())
     }
 
-    /// From now on, retains the state at every so many tokens. What is retained already stays, as far as there is
-    /// room for it.
+    /// Sets which states are retained from now on. States retained already stay, as far as the new
+    /// limit allows.
     pub fn retain(&mut self, retain: Retain) {
         self.retained.set(retain);
     }
 
-    /// Retains the state as it is now, so that [`Session::rewind`] can come back to this position. The oldest of the retained
-    /// states makes room if there are too many ([`Retain::points`]).
+    /// Retains the current state, so that [`Session::rewind`] can come back to this position. Drops
+    /// the oldest retained state if there are too many ([`Retain::points`]).
     ///
     /// # Errors
-    /// When the session is poisoned, or there is no memory.
+    /// If the session is poisoned, or there is not enough memory.
     pub fn mark(&mut self) -> Result<(), Error> {
         if self.poisoned {
             return Err(Error::PoisonedSession);
@@ -218,17 +223,17 @@ impl Session {
         Ok(())
     }
 
-    /// Positions where the state is retained, in order.
+    /// Positions where the state is retained, ascending.
     pub fn marks(&self) -> impl Iterator<Item = usize> {
         self.retained.positions()
     }
 
-    /// Bytes that are held only to go back to them.
+    /// Bytes held only by retained states.
     pub fn retained_bytes(&self) -> usize {
         self.retained.bytes(&*self.state)
     }
 
-    /// How far back the session's layers can go, each kind by itself.
+    /// How far back each kind of layer can go.
     pub fn reach(&self) -> Reach {
         let (attention, recurrent) = self.kinds();
         let mut points: Vec<usize> = self.retained.positions().collect();
@@ -259,12 +264,13 @@ impl Session {
         self.kinds() == (true, false)
     }
 
-    /// Back to the first `length` tokens, exactly and without computing. [`Session::last_logits`] are those of that
-    /// position if they were known when its state was retained.
+    /// Goes back to the first `length` tokens, exactly and without computing.
+    /// [`Session::last_logits`] are those of that position if they were known when its state was
+    /// retained.
     ///
     /// # Errors
-    /// [`Error::NotReachable`], which names the nearest positions that can be reached: nothing has changed then. When
-    /// there is no memory.
+    /// [`Error::NotReachable`], with the nearest reachable positions; nothing has changed then. If
+    /// there is not enough memory.
     pub fn rewind(&mut self, length: usize) -> Result<(), Error> {
         let held = self.position();
         let reach = self.reach();
@@ -292,13 +298,14 @@ impl Session {
         Ok(())
     }
 
-    /// Back to the first `length` tokens, whether their state was retained or not: goes to the nearest position before
-    /// them that can be reached and computes the rest again. [`Session::last_logits`] are there afterwards, unless
-    /// `length` is 0. Returns how many tokens were computed.
+    /// Goes back to the first `length` tokens, whether their state was retained or not: goes to the
+    /// nearest reachable position before them and computes the rest again. [`Session::last_logits`]
+    /// are known afterwards, unless `length` is 0. Returns how many tokens were computed.
     ///
     /// # Errors
-    /// When the session holds fewer tokens, or vectors would have to be computed again: nothing has changed then. When there is no memory: then the session may
-    /// hold fewer tokens than `length`.
+    /// If the session holds fewer tokens, or vectors would have to be computed again; nothing has
+    /// changed then. If there is not enough memory; the session may then hold fewer tokens than
+    /// `length`.
     pub fn rewind_and_replay(&mut self, length: usize) -> Result<usize, Error> {
         let held = self.position();
         if length > held {
@@ -331,7 +338,7 @@ impl Session {
     }
 }
 
-/// How many tokens both begin with.
+/// Length of the common prefix.
 pub(crate) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use super::SharedState;
 use crate::backend::SessionState;
 
-/// Which states a session retains to go back to: see [`Session::retain`](super::Session::retain).
+/// Which states a session retains: see [`Session::retain`](super::Session::retain).
 ///
-/// A retained state takes the memory of the recurrent tensors, and of a page of keys and values for each layer of
-/// attention and head.
+/// A retained state takes the memory of the recurrent tensors, and one page of keys and values per
+/// attention layer and head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retain {
-    /// Retain the state at each multiple of so many tokens; 0, the default, is never. A step is cut there.
+    /// Retains the state at every multiple of this many tokens; 0, the default, for none. Steps are
+    /// split there.
     pub every: usize,
-    /// The most states that are retained, marks included: the oldest makes room. 16 by default.
+    /// Most retained states, marks included; the oldest is dropped to make room. 16 by default.
     pub points: usize,
 }
 
@@ -27,12 +28,13 @@ impl Default for Retain {
 /// How far back a session can go: see [`Session::reach`](super::Session::reach).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reach {
-    /// The first position that keys and values can be cut back to, and from there on any; `None` where no layer has
-    /// them (or a step failed half-way).
+    /// The lowest position that keys and values can be cut back to; all later ones work too. `None`
+    /// if no layer has a cache, or a step failed midway.
     pub attention: Option<usize>,
-    /// The positions that recurrent tensors can be brought back to, in order; `None` where no layer has them.
+    /// The positions that recurrent tensors can be brought back to, ascending; `None` if no layer
+    /// has any.
     pub recurrent: Option<Vec<usize>>,
-    /// Positions where all of the state is at hand.
+    /// Positions where the whole state is known.
     pub(super) points: Vec<usize>,
     /// Tokens that the session holds.
     pub(super) held: usize,
@@ -45,16 +47,17 @@ impl Reach {
             || self.cut_from().is_some_and(|first| (first..=self.held).contains(&position))
     }
 
-    /// The last position below `position` and the first above it that the session can go back to.
+    /// The nearest positions below and above `position` that the session can go back to.
     pub fn nearest(&self, position: usize) -> (Option<usize>, Option<usize>) {
         let above = self.points.iter().copied().filter(|&point| point > position).min();
-        // A cut that reaches `position` or something below it makes it reachable itself, unless it is past the end.
+        // A cut that reaches `position` or below makes it reachable itself, unless it is past the
+        // end.
         let cut = self.cut_from().filter(|&first| first > position && first <= self.held);
         let below = position.checked_sub(1).map(|position| self.at_most(position));
         (below, above.into_iter().chain(cut).min())
     }
 
-    /// The last position up to `position` that the session can go back to: 0 if there is no other.
+    /// The last position up to `position` that the session can go back to; at least 0.
     pub(crate) fn at_most(&self, position: usize) -> usize {
         let position = position.min(self.held);
         if self.contains(position) {
@@ -63,13 +66,13 @@ impl Reach {
         self.points.iter().copied().filter(|&point| point <= position).max().unwrap_or(0)
     }
 
-    /// Where no layer is recurrent, cutting is all that it takes.
+    /// The lowest position that cutting alone can reach, if no layer is recurrent.
     fn cut_from(&self) -> Option<usize> {
         if self.recurrent.is_some() { None } else { self.attention }
     }
 }
 
-/// A state at a position.
+/// A retained state with its position.
 #[derive(Clone)]
 pub(crate) struct Point {
     pub(crate) position: usize,
@@ -77,7 +80,7 @@ pub(crate) struct Point {
     pub(crate) logits: Option<Arc<[f32]>>,
 }
 
-/// The retained states of one session, oldest position first.
+/// The retained states of one session, by ascending position.
 #[derive(Clone, Default)]
 pub(crate) struct Retained {
     options: Retain,
@@ -96,14 +99,15 @@ impl Retained {
         }
     }
 
-    /// Tokens from `position` to where a state is to be retained; `None` if nowhere.
+    /// Tokens from `position` to the next one where the state is to be retained; `None` if there is
+    /// none.
     pub(crate) fn until_next(&self, position: usize) -> Option<usize> {
         let every = self.options.every;
         (every > 0 && self.options.points > 0).then(|| every - position % every)
     }
 
     pub(crate) fn push(&mut self, position: usize, state: SharedState, logits: Option<&[f32]>) {
-        // No position comes after this one, except that it is here already: marked, then met by the interval.
+        // The last point may have this position already, if a mark and the interval coincide.
         while self.points.back().is_some_and(|point| point.position >= position) {
             self.points.pop_back();
         }
@@ -125,7 +129,7 @@ impl Retained {
         self.points.iter().map(|point| point.position)
     }
 
-    /// Bytes that are held here and not by `live`.
+    /// Bytes held here but not by `live`.
     pub(crate) fn bytes(&self, live: &dyn SessionState) -> usize {
         let mut seen = HashSet::new();
         live.blocks(&mut |id, _| {

@@ -1,13 +1,13 @@
-//! [`Snapshot`]: what a session was at a moment.
+//! [`Snapshot`]: the state of a session at one moment.
 
 use std::sync::{Arc, Mutex};
 
-use super::{Session, Taken};
+use super::{Session, TokenList};
 use crate::Error;
 use crate::backend::SessionState;
 use crate::model::Model;
 
-/// A state that nobody steps, so that many can hold it.
+/// A state that is never stepped, so that many can share it.
 #[derive(Clone)]
 pub(crate) struct SharedState(Arc<Mutex<Box<dyn SessionState>>>);
 
@@ -16,30 +16,30 @@ impl SharedState {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// A state of one's own, to be stepped.
+    /// A copy of the state that can be stepped.
     pub(crate) fn copy(&self) -> Result<Box<dyn SessionState>, Error> {
         self.with(|state| state.snapshot())
     }
 
     pub(crate) fn with<T>(&self, f: impl FnOnce(&dyn SessionState) -> T) -> T {
-        // It is only read: nothing can have left it half-way.
+        // The state is only read, so a panic can't leave it inconsistent.
         let state = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         f(&**state)
     }
 }
 
-/// What a [`Session`] was at a moment: state, tokens, last logits. It stays on the device and never changes. A device
-/// that is lost takes it along: [`Snapshot::write_to`] is what survives.
+/// A [`Session`] at one moment: state, tokens, last logits. It stays on the device, never changes,
+/// and is lost with the device; [`Snapshot::write_to`] survives that.
 ///
-/// Clones share everything. Made by [`Session::snapshot`]; [`Session::restore`] brings a session back to it, and
-/// [`Snapshot::session`] begins a new one there.
+/// Clones share everything. [`Session::snapshot`] creates it, [`Session::restore`] brings a session
+/// back to it, and [`Snapshot::session`] starts a new one from it.
 #[derive(Clone)]
 pub struct Snapshot(Arc<Inner>);
 
 struct Inner {
     model: Model,
     state: SharedState,
-    tokens: Taken,
+    tokens: TokenList,
     logits: Option<Vec<f32>>,
 }
 
@@ -47,27 +47,27 @@ impl Snapshot {
     pub(crate) fn new(
         model: Model,
         state: SharedState,
-        tokens: Taken,
+        tokens: TokenList,
         logits: Option<&[f32]>,
     ) -> Self {
         Self(Arc::new(Inner { model, state, tokens, logits: logits.map(<[f32]>::to_vec) }))
     }
 
-    /// The model that the session belonged to.
+    /// The model of the session.
     pub fn model(&self) -> &Model {
         &self.0.model
     }
 
-    /// The tokens that the session had taken; ids of vectors among them are as in [`Session::tokens`].
+    /// The tokens of the session. Ids of vectors are as in [`Session::tokens`].
     pub fn tokens(&self) -> &[u32] {
         &self.0.tokens
     }
 
-    pub(crate) fn taken(&self) -> &Taken {
+    pub(crate) fn token_list(&self) -> &TokenList {
         &self.0.tokens
     }
 
-    /// Number of tokens that the session had taken.
+    /// Number of tokens of the session.
     pub fn position(&self) -> usize {
         self.0.tokens.len()
     }
@@ -82,10 +82,10 @@ impl Snapshot {
         self.0.state.with(|state| state.bytes())
     }
 
-    /// A new session that goes on from here.
+    /// Creates a new session that continues from here.
     ///
     /// # Errors
-    /// When there is no memory for its state.
+    /// If there is not enough memory for its state.
     pub fn session(&self) -> Result<Session, Error> {
         let mut session = self.0.model.session()?;
         session.restore(self)?;

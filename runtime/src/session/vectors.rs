@@ -1,10 +1,12 @@
-//! Identities of vectors that sessions took in place of tokens.
+//! Identities of the vectors that sessions are fed in place of tokens.
 //!
-//! Prefixes are compared by ids of 32 bits, a vector's among those of tokens. A hash of 31 bits would give two vectors one id: whoever can choose the
-//! picture finds such a pair in a second, and the state of one would be reused for the other. So a vector is identified by 256 bits of
-//! [BLAKE2s](crate::files::blake2s), and its id is a number that the process gives out: to equal digests the same, to different ones different.
-//! Equal ids are equal digests then, and whatever compares ids (the tree of prefixes, rewinding, guesses) compares digests.
-//! Files hold the digests, and an id in them means nothing elsewhere.
+//! Prefixes are compared by 32-bit ids, among which those of vectors are mixed with those of
+//! tokens. A 31-bit hash as the id could give two vectors the same one: anyone who can choose the
+//! image finds such a pair in a second, and the state of one would be reused for the other. So a
+//! vector is identified by 256 bits of [BLAKE2s](crate::files::blake2s), and its id is a number
+//! that the process assigns: the same for equal digests, different for different ones. Code that
+//! compares ids (the tree of prefixes, rewinding, drafts) thereby compares digests. Files hold the
+//! digests; an id in them means nothing elsewhere.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,14 +15,15 @@ use super::FIRST_VECTOR_ID;
 use crate::Error;
 use crate::files::blake2s::{Blake2s, Digest};
 
-/// A vector that something still refers to: a session, a snapshot, an entry of a cache. Its id is free again when nothing does.
+/// A vector that a session, a snapshot or a cache entry still refers to. Its id is freed with the
+/// last reference.
 #[derive(Debug)]
 pub(crate) struct Vector {
     id: u32,
     digest: Digest,
 }
 
-/// Bytes that a vector takes here, about: itself, and its places in [`Ids`].
+/// Approximate memory of one vector's identity, in bytes: itself, and its entries in [`Ids`].
 pub(crate) const VECTOR_BYTES: usize = 128;
 
 impl Vector {
@@ -29,7 +32,7 @@ impl Vector {
         self.id
     }
 
-    /// What identifies it everywhere.
+    /// Its identity across processes.
     pub(crate) fn digest(&self) -> &Digest {
         &self.digest
     }
@@ -41,21 +44,21 @@ impl Drop for Vector {
     }
 }
 
-/// The digest of a vector: of its bits, so that 0 and -0 differ.
+/// The digest of a vector's bits; 0 and -0 differ.
 pub(crate) fn digest_of(vector: &[f32]) -> Digest {
     let mut hash = Blake2s::new();
     hash.write_words(bytemuck::cast_slice(vector));
     hash.finish()
 }
 
-/// The vectors with these digests, as long as they are held.
+/// The vectors with these digests, for as long as the result is held.
 ///
 /// # Errors
-/// When 2^31 others are held.
+/// If 2^31 other vectors are held.
 pub(crate) fn hold(digests: &[Digest]) -> Result<Vec<Arc<Vector>>, Error> {
     let mut held = Vec::with_capacity(digests.len());
     for digest in digests {
-        // Locked for each: a vector that is dropped where this fails locks, too.
+        // Lock per vector: dropping a vector on failure locks too.
         let vector = ids().hold(digest);
         held.push(vector.ok_or(Error::OutOfMemory {
             what: "identities of vectors",
@@ -65,7 +68,8 @@ pub(crate) fn hold(digests: &[Digest]) -> Result<Vec<Arc<Vector>>, Error> {
     Ok(held)
 }
 
-/// Those of the process. One for all models, so that no id means one thing to a model and another to the next.
+/// The ids of this process. All models share them, so that no id means different vectors to two
+/// models.
 fn ids() -> MutexGuard<'static, Ids> {
     static IDS: LazyLock<Mutex<Ids>> = LazyLock::new(Mutex::default);
     IDS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -76,14 +80,14 @@ fn ids() -> MutexGuard<'static, Ids> {
 struct Ids {
     by_digest: HashMap<Digest, Weak<Vector>>,
     used: HashSet<u32>,
-    /// Where the next id is looked for, counted from [`FIRST_VECTOR_ID`]. It goes round: an id that a caller has kept longer than the vector was held
-    /// is given to another one only after 2^31 more.
+    /// Where the search for the next free id starts, counted from [`FIRST_VECTOR_ID`]. It wraps
+    /// around, so that an id that a caller keeps too long is reassigned only after 2^31 others.
     next: u32,
 }
 
 impl Ids {
     fn hold(&mut self, digest: &Digest) -> Option<Arc<Vector>> {
-        // Nothing else holds one that is found but can't be upgraded: it is about to be forgotten.
+        // An entry that can't be upgraded is about to be removed.
         if let Some(vector) = self.by_digest.get(digest).and_then(Weak::upgrade) {
             return Some(vector);
         }
@@ -104,7 +108,7 @@ impl Ids {
 
     fn forget(&mut self, vector: &Vector) {
         self.used.remove(&vector.id);
-        // The digest may be held again, with another id, since the last that held this one let go.
+        // The digest may be held again under another id by now.
         if self.by_digest.get(&vector.digest).is_some_and(|weak| weak.strong_count() == 0) {
             self.by_digest.remove(&vector.digest);
         }

@@ -1,15 +1,17 @@
-//! The companions of `tokenizer.json`: the tokens that they add to it, and the names that they give to tokens.
+//! The companions of `tokenizer.json`: they add tokens to it and name special tokens.
 //!
 //! This follows `transformers` 5 step by step (`PreTrainedTokenizerBase._from_pretrained`, then
-//! `TokenizersBackend.__init__`), so that each token gets the id that it has there, also where files contradict each
-//! other:
+//! `TokenizersBackend.__init__`), so that every token gets the same id, even if files contradict
+//! each other:
 //!
-//! 1. `tokenizer_config.json` names tokens: the seven standard ones, any other field that ends in `_token`, and the
-//!    lists or objects `extra_special_tokens` and `additional_special_tokens` (the older name).
-//! 2. Without `added_tokens_decoder` there, the files are older than that field: `special_tokens_map.json` overrides
-//!    the names, and the tokens of `added_tokens.json` count.
-//! 3. Tokens are added in the order of the ids that they are declared with, then named ones, then extra ones. The
-//!    declared id itself does not count: a token that the vocabulary has keeps its id, others get the next free one.
+//! 1. `tokenizer_config.json` names tokens: the seven standard ones, any other field that ends in
+//!    `_token`, and the lists or objects `extra_special_tokens` and `additional_special_tokens`
+//!    (the older name).
+//! 2. If it has no `added_tokens_decoder`, the files predate that field: `special_tokens_map.json`
+//!    overrides the names, and the tokens of `added_tokens.json` are added.
+//! 3. Tokens are added in the order of their declared ids, then the named ones, then the extra
+//!    ones. The declared id itself has no effect: a token in the vocabulary keeps its id, and
+//!    others get the next free one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -30,7 +32,7 @@ const EXTRA: &str = "extra_special_tokens";
 const ADDITIONAL: &str = "additional_special_tokens";
 const DECODER: &str = "added_tokens_decoder";
 
-/// What `tokenizer.json` says that is needed beside the library's own reading of it.
+/// The fields of `tokenizer.json` that are needed besides what the library reads.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Head {
@@ -39,32 +41,32 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// The token that the file pads with; it is the `pad_token` where the configuration has no such field.
+    /// The padding token of the file, which is the `pad_token` if the configuration names none.
     pub(super) fn pad_token(&self) -> Option<&str> {
         self.padding.get(PAD)?.as_str()
     }
 }
 
-/// The companion files of one folder, read.
+/// The parsed companion files of one folder.
 #[derive(Debug, Default)]
 pub(super) struct Companions {
-    /// The standard names that are declared, by their index in [`NAMES`]; null is declared, too.
+    /// Declared standard names, by index in [`NAMES`]. A declared null is `None`.
     standard: BTreeMap<usize, Option<Declared>>,
-    /// Further names, in order.
+    /// Other names, in order.
     own: Vec<(String, Declared)>,
     extra: Vec<Declared>,
-    /// Tokens with the ids that they are declared with.
+    /// Added tokens, by declared id.
     added: BTreeMap<i64, Properties>,
-    /// The last declaration of each of these texts.
+    /// The last declaration of each text.
     by_text: HashMap<String, Properties>,
-    /// The files are older than `added_tokens_decoder`.
+    /// The files predate `added_tokens_decoder`.
     legacy: bool,
     pub(super) add_bos: Option<bool>,
     pub(super) add_eos: Option<bool>,
 }
 
 impl Companions {
-    /// Reads the files of a model folder. Those that are missing declare nothing.
+    /// Reads the files of a model folder. Missing files declare nothing.
     pub(super) fn read(folder: &Path) -> Result<Self, TextError> {
         let path = folder.join("tokenizer_config.json");
         let config = read_optional_object(&path)?.unwrap_or_default();
@@ -92,7 +94,7 @@ impl Companions {
         Ok(companions)
     }
 
-    /// `added_tokens_decoder`: `{"5": {"content": "<s>", "special": true, ...}}`, by id.
+    /// Reads `added_tokens_decoder`: `{"5": {"content": "<s>", "special": true, ...}}`, by id.
     fn read_decoder(&mut self, path: &Path, decoder: &Value) -> Result<(), TextError> {
         let Value::Object(decoder) = decoder else {
             let problem = format!("expected an object, found {}", kind(decoder));
@@ -101,7 +103,7 @@ impl Companions {
         for (id, token) in decoder {
             let field = format!("{DECODER}.{id}");
             let id: Result<u32, _> = id.parse();
-            let id = id.map_err(|_| field_error(path, &field, "the name is no token id"))?;
+            let id = id.map_err(|_| field_error(path, &field, "the name is not a token id"))?;
             let Value::Object(token) = token else {
                 let problem = format!("expected an object, found {}", kind(token));
                 return Err(field_error(path, &field, problem));
@@ -111,7 +113,7 @@ impl Companions {
         Ok(())
     }
 
-    /// `added_tokens.json`: ids by text. `special` are the texts that are named so far.
+    /// Reads `added_tokens.json`: ids by text. `special` are the texts named so far.
     fn read_added(
         &mut self,
         path: &Path,
@@ -135,15 +137,15 @@ impl Companions {
         self.added.insert(id, token);
     }
 
-    /// Whether the files say anything about the token that pads, if only that there is none.
+    /// Whether the files declare a padding token, or declare that there is none.
     #[cfg(feature = "chat-template")]
     pub(super) fn declares_pad(&self) -> bool {
         let pad = NAMES.iter().position(|name| *name == PAD);
         pad.is_some_and(|index| self.standard.contains_key(&index))
     }
 
-    /// Names and texts of the tokens that are named, in the order of `transformers`; `pad` is what `tokenizer.json`
-    /// pads with.
+    /// Names and texts of the named tokens, in the order of `transformers`. `pad` is the padding
+    /// token of `tokenizer.json`.
     pub(super) fn named(&self, pad: Option<&str>) -> Vec<(String, String)> {
         let tokens = self.named_tokens(pad);
         tokens.into_iter().map(|(name, token)| (name, token.text().to_string())).collect()
@@ -171,8 +173,8 @@ impl Companions {
         tokens.into_iter().filter_map(|(name, token)| Some((name, token?))).collect()
     }
 
-    /// The tokens to add to those of `tokenizer.json`, in order, each with the id that it is declared with, if any.
-    /// `known` are the texts of the added tokens that the library has from that file.
+    /// The tokens to add to those of `tokenizer.json`, in order, each with its declared id if it
+    /// has one. `known` are the texts of the added tokens in that file.
     pub(super) fn additions(
         mut self,
         head: &Head,
@@ -212,8 +214,9 @@ impl Companions {
         added.chain(more).collect()
     }
 
-    /// The added tokens of `tokenizer.json` itself. Where two files claim an id, this file's token has it, and the
-    /// other is not added unless something names it. Entries that are not as they should be are the library's to refuse.
+    /// Reads the added tokens of `tokenizer.json` itself. If two files claim an id, the token of
+    /// this file has it, and the other is added only if something names it. The library reports
+    /// malformed entries.
     fn read_head(&mut self, head: &Head) {
         for token in head.added_tokens.as_array().into_iter().flatten() {
             let (Some(id), Some(token)) =
@@ -228,12 +231,12 @@ impl Companions {
     }
 }
 
-/// The names as they are while the files are read.
+/// The names, while the files are being read.
 #[derive(Default)]
 struct Names {
     standard: BTreeMap<usize, Option<Declared>>,
-    /// Objects with a name of their own; they come before those of `explicit`.
-    /// Null keeps a name's place.
+    /// Objects with a name of their own. They come before those of `explicit`. A null reserves the
+    /// place of a name.
     automatic: Vec<(String, Option<Declared>)>,
     explicit: Vec<(String, Declared)>,
     extra: Option<Extra>,
@@ -259,7 +262,7 @@ impl Names {
                         set(&mut self.automatic, name, Some(token));
                     }
                     Value::Null => set(&mut self.automatic, name, None),
-                    // `add_bos_token` and the like.
+                    // Options such as `add_bos_token`.
                     _ => {}
                 }
             }
@@ -271,7 +274,7 @@ impl Names {
         Ok(())
     }
 
-    /// An object of extra tokens is one of named tokens.
+    /// Treats an object of extra tokens as named tokens.
     fn name_extra(&mut self) {
         match self.extra.take() {
             Some(Extra::Named(named)) => {
@@ -281,7 +284,7 @@ impl Names {
         }
     }
 
-    /// `special_tokens_map.json`.
+    /// Reads `special_tokens_map.json`.
     fn read_map(&mut self, path: &Path, map: &Map<String, Value>) -> Result<(), TextError> {
         for (name, value) in map {
             if let Some(index) = NAMES.iter().position(|known| known == name) {
@@ -314,7 +317,7 @@ impl Names {
         Ok(())
     }
 
-    /// The texts that count as special for `added_tokens.json`.
+    /// The texts that are special for `added_tokens.json`.
     fn converted(&self) -> HashSet<String> {
         let listed = match &self.extra {
             Some(Extra::List(list)) => list.as_slice(),
@@ -347,7 +350,7 @@ impl Names {
     }
 }
 
-/// Sets the value of a name, at the place where the name first came.
+/// Sets the value of a name. It stays at the place of its first appearance.
 fn set<T>(named: &mut Vec<(String, T)>, name: &str, token: T) {
     match named.iter_mut().find(|(known, _)| known == name) {
         Some((_, value)) => *value = token,
@@ -369,7 +372,7 @@ fn optional_bool(
     }
 }
 
-/// What `tokenizer.json` of a folder pads with.
+/// The padding token in `tokenizer.json` of a folder.
 #[cfg_attr(not(feature = "chat-template"), allow(dead_code))]
 pub(super) fn pad_token(folder: &Path) -> Option<String> {
     let json = files::read_optional(&folder.join("tokenizer.json"), files::MAX_TOKENIZER_BYTES);

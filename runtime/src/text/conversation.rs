@@ -1,14 +1,15 @@
-//! From messages to the tokens of a prompt.
+//! [`Conversation`]: from messages to the tokens of a prompt.
 
 use super::{ChatOptions, ChatTemplate, EncodeOptions, Message, TextError, Tokenizer};
 
-/// How many of the last messages' ends are looked for, besides the first's.
+/// How many of the last messages get a boundary, besides the first message.
 const LAST: usize = 4;
 
-/// A conversation: its messages, and how it is rendered.
+/// A conversation: its messages and the options for rendering it.
 ///
-/// Each turn renders and tokenizes the whole of it; a [`PrefixCache`](crate::PrefixCache) sees to it that only what is
-/// new is computed, also where the template writes earlier turns otherwise than they were generated.
+/// Each turn renders and tokenizes the whole conversation. A [`PrefixCache`](crate::PrefixCache)
+/// ensures that only the new part is computed, even if the template writes earlier turns
+/// differently than they were generated.
 ///
 /// ```no_run
 /// # use kinglet::text::{ChatTemplate, Conversation, Message, Tokenizer};
@@ -32,9 +33,9 @@ const LAST: usize = 4;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conversation {
-    /// What was said, in order.
+    /// The messages, in order.
     pub messages: Vec<Message>,
-    /// How it is rendered.
+    /// How the conversation is rendered.
     pub options: ChatOptions,
 }
 
@@ -43,26 +44,27 @@ pub struct Conversation {
 pub struct Prompt {
     /// The tokens.
     pub tokens: Vec<u32>,
-    /// Where later prompts are likely to leave this one's path, ascending: how many tokens come before the end of the first
-    /// message (instructions that many conversations share), of the last few, and before the beginning of the answer, which
-    /// some templates begin with a text that they leave out once the answer is there.
+    /// Token positions where later prompts are likely to diverge from this one, ascending: the end
+    /// of the first message (instructions that many conversations share), the ends of the last few,
+    /// and the start of the answer, since some templates begin it with a text that they omit from
+    /// finished answers.
     pub boundaries: Vec<usize>,
 }
 
 impl Conversation {
-    /// The conversation as text, by the model's template.
+    /// Renders the conversation as text with the model's template.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`].
+    /// Those of [`ChatTemplate::render`].
     pub fn render(&self, template: &ChatTemplate) -> Result<String, TextError> {
         template.render(&self.messages, &self.options)
     }
 
-    /// The conversation as tokens. Special tokens come from the template's text, none are added;
-    /// what a message contains is not told apart from them (as in `transformers`).
+    /// Renders and tokenizes the conversation. Special tokens come from the template's text; none
+    /// are added. As in `transformers`, special tokens in a message's content are recognized too.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`] and [`Tokenizer::encode`].
+    /// Those of [`ChatTemplate::render`] and [`Tokenizer::encode`].
     pub fn encode(
         &self,
         template: &ChatTemplate,
@@ -73,13 +75,14 @@ impl Conversation {
         tokenizer.encode(&text, options)
     }
 
-    /// The conversation as tokens, and where in them messages end.
+    /// Renders and tokenizes the conversation, and finds where its messages end.
     ///
-    /// The end of a message is where the conversation up to it, rendered by itself, and the whole have their last character
-    /// in common. A template that refuses such a part gives no boundary there; that costs time later, nothing else.
+    /// The end of a message is the end of the text that the conversation up to it, rendered by
+    /// itself, shares with the whole. If a template refuses such a part, there is no boundary
+    /// there; this only costs time later.
     ///
     /// # Errors
-    /// As [`Conversation::encode`].
+    /// Those of [`Conversation::encode`].
     pub fn prompt(
         &self,
         template: &ChatTemplate,
@@ -96,7 +99,7 @@ impl Conversation {
             .filter_map(|part| template.render(self.messages.get(..part)?, &options).ok())
             .map(|part| {
                 let common = part.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
-                // Tokens whose text is all in what both have.
+                // Count the tokens whose text lies entirely in the common prefix.
                 ends.partition_point(|end| *end <= common)
             })
             .filter(|boundary| (1..tokens.len()).contains(boundary))

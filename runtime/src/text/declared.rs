@@ -1,4 +1,4 @@
-//! Tokens as the companions of `tokenizer.json` declare them: by text, as objects, in lists.
+//! Token declarations in the companions of `tokenizer.json`: by text, as objects, in lists.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use tokenizers::AddedToken;
 use super::TextError;
 use super::files::{field_error, kind};
 
-/// A token as a file declares it: by its text alone, or with its properties.
+/// A token declaration: its text alone, or with its properties.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Declared {
     Text(String),
@@ -24,17 +24,18 @@ impl Declared {
     }
 }
 
-/// An `AddedToken` whose defaults are not settled yet.
+/// An `AddedToken` without its defaults filled in.
 #[derive(Clone, Debug)]
 pub(super) struct Properties {
     pub(super) content: String,
     pub(super) single_word: bool,
     pub(super) lstrip: bool,
     pub(super) rstrip: bool,
-    /// The default is what `special` is not.
+    /// Defaults to the opposite of `special`.
     pub(super) normalized: Option<bool>,
     pub(super) special: bool,
-    /// Still a JSON object when `transformers` compares the tokens of `added_tokens.json` with the named ones.
+    /// Whether it is still a JSON object when `transformers` compares the tokens of
+    /// `added_tokens.json` with the named ones.
     pub(super) unconverted: bool,
 }
 
@@ -54,7 +55,7 @@ impl PartialEq for Properties {
     }
 }
 
-/// `extra_special_tokens`: a list of tokens, or an object of named ones.
+/// The value of `extra_special_tokens`: a list of tokens, or an object of named ones.
 #[derive(Debug)]
 pub(super) enum Extra {
     Null,
@@ -72,7 +73,7 @@ impl Extra {
     }
 }
 
-/// How `transformers` 4 marks a token in `tokenizer_config.json`.
+/// Whether an object has the mark that `transformers` 4 writes into `tokenizer_config.json`.
 pub(super) fn is_tagged(object: &Map<String, Value>) -> bool {
     object.get("__type").and_then(Value::as_str) == Some("AddedToken")
 }
@@ -89,8 +90,8 @@ pub(super) fn plain(text: &str, special: bool) -> Properties {
     }
 }
 
-/// A token given as text, as an object, or not at all. The objects of `special_tokens_map.json` are special whatever they
-/// say.
+/// Parses a token given as text, as an object, or as null. Objects in `special_tokens_map.json` are
+/// always special.
 pub(super) fn optional_token(
     path: &Path,
     field: &str,
@@ -119,7 +120,8 @@ pub(super) fn extra(path: &Path, field: &str, value: &Value) -> Result<Extra, Te
         let mut token = optional_token(path, field, value, false)?
             .ok_or_else(|| field_error(path, field, "expected a token, found null"))?;
         if let (Declared::Token(token), Value::Object(object)) = (&mut token, value) {
-            // `transformers` 4 wrote them so into special_tokens_map.json; 5 does not take them.
+            // `transformers` 4 wrote such objects into special_tokens_map.json; version 5 rejects
+            // them.
             token.special |= !is_tagged(object) && !object.contains_key("special");
         }
         Ok::<_, TextError>(token)

@@ -1,11 +1,11 @@
-//! Turning token texts into text one token at a time.
+//! Incremental decoding: turns token texts into text one token at a time.
 //!
-//! `tokenizers` decodes a whole sequence: it hands all tokens through a chain of decoders, some of
+//! `tokenizers` decodes a whole sequence. It passes all tokens through a chain of decoders, some of
 //! which look at neighbours (a run of `<0xE5>` bytes becomes one character, the first token loses
-//! its leading space). Here each decoder is a [`Stage`] that takes one token and gives back what
-//! is certain by then, so that the pieces, joined, are exactly the one-shot result and the work
-//! per token does not grow with the text. A chain that cannot be cut up in this way (CTC, rules
-//! that rewrite the fused text) is decoded in a [`Window`] over the last tokens.
+//! its leading space). Here each decoder is a [`Stage`] that takes one token and returns the text
+//! that is certain so far. The pieces, joined, are exactly the one-shot result, and the work per
+//! token doesn't grow with the text. Chains that can't be split this way (CTC, rules that rewrite
+//! the fused text) are decoded in a [`Window`] over the last tokens.
 
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
@@ -13,7 +13,7 @@ use tokenizers::{Decoder, DecoderWrapper as Wrapper};
 
 use super::tokenizer::guarded;
 
-/// The decoder chain of a tokenizer, as incremental stages.
+/// A tokenizer's decoder chain as incremental stages.
 #[derive(Clone)]
 pub(crate) enum Pipeline {
     Stages(Vec<Stage>),
@@ -21,7 +21,7 @@ pub(crate) enum Pipeline {
 }
 
 impl Pipeline {
-    /// The pipeline of a tokenizer's decoder, at the beginning of a text.
+    /// Builds the pipeline of a tokenizer's decoder, at the beginning of a text.
     pub(crate) fn new(decoder: Option<&DecoderWrapper>) -> Self {
         let Some(decoder) = decoder else {
             // Without a decoder, `tokenizers` joins the tokens with spaces.
@@ -36,12 +36,12 @@ impl Pipeline {
         }
     }
 
-    /// Whether the pieces, joined, are always exactly what decoding all tokens at once gives.
+    /// Whether the joined pieces always equal the one-shot result.
     pub(crate) fn is_exact(&self) -> bool {
         matches!(self, Self::Stages(_))
     }
 
-    /// Takes a token's text and appends to `out` the text that is certain now.
+    /// Takes a token's text and appends the text that is now certain to `out`.
     pub(crate) fn push(&mut self, token: String, out: &mut String) -> Result<(), String> {
         match self {
             Self::Stages(stages) => push_through(stages, token, out),
@@ -49,7 +49,7 @@ impl Pipeline {
         }
     }
 
-    /// Ends the text: appends what was held back.
+    /// Ends the text: appends what was held back to `out`.
     pub(crate) fn finish(&mut self, out: &mut String) -> Result<(), String> {
         match self {
             Self::Stages(stages) => {
@@ -69,7 +69,7 @@ impl Pipeline {
     }
 }
 
-/// Lists the decoders of nested sequences in order. False if they are nested absurdly deep.
+/// Lists the decoders of nested sequences in order. False if they are nested too deeply.
 fn flatten(decoder: &DecoderWrapper, parts: &mut Vec<DecoderWrapper>, depth: usize) -> bool {
     match decoder {
         Wrapper::Sequence(sequence) => {
@@ -82,9 +82,9 @@ fn flatten(decoder: &DecoderWrapper, parts: &mut Vec<DecoderWrapper>, depth: usi
     }
 }
 
-/// The stages of a chain, or `None` where one of its decoders needs the whole text at once.
+/// The stages of a chain; `None` if one of its decoders needs the whole text at once.
 fn stages_of(parts: &[DecoderWrapper], stages: &mut Vec<Stage>) -> Option<()> {
-    // After `Fuse` or `ByteLevel` the chain has one single token: the text so far.
+    // After `Fuse` or `ByteLevel` the chain sees a single token: the text so far.
     let mut fused = false;
     for part in parts {
         match (part, fused) {
@@ -104,7 +104,7 @@ fn stages_of(parts: &[DecoderWrapper], stages: &mut Vec<Stage>) -> Option<()> {
             (Wrapper::WordPiece(_) | Wrapper::Metaspace(_), false) => {
                 stages.push(Stage::FirstDiffers { decoder: part.clone(), first: true });
             }
-            // All of a fused text is the first token, and Metaspace looks at single characters.
+            // The fused text counts as the first token, and Metaspace looks at single characters.
             (Wrapper::Metaspace(_), true) => stages.push(Stage::Each(part.clone())),
             (Wrapper::BPE(_), false) => {
                 stages.push(Stage::LastDiffers { decoder: part.clone(), held: None });
@@ -126,31 +126,32 @@ fn stages_of(parts: &[DecoderWrapper], stages: &mut Vec<Stage>) -> Option<()> {
     Some(())
 }
 
-/// One decoder of a chain, with what it holds back.
+/// One decoder of a chain, with the text it holds back.
 #[derive(Clone)]
 pub(crate) enum Stage {
     /// No decoder: tokens are joined with spaces.
     Join { first: bool },
-    /// Each token is rewritten by itself.
+    /// Each token is rewritten independently.
     Each(DecoderWrapper),
-    /// Each token is rewritten by itself; the first of the text differently.
+    /// Each token is rewritten independently; the first of the text differently.
     FirstDiffers { decoder: DecoderWrapper, first: bool },
-    /// Each token is rewritten by itself; the last of the text differently.
+    /// Each token is rewritten independently; the last of the text differently.
     LastDiffers { decoder: DecoderWrapper, held: Option<String> },
-    /// Runs of `<0xNN>` tokens become characters, or one U+FFFD for each byte of a run that is
-    /// not UTF-8. Whether it is, shows only at the end of the run.
+    /// Runs of `<0xNN>` tokens become characters, or one U+FFFD per byte if the run is not valid
+    /// UTF-8. That is known only at the end of the run.
     ByteFallback { pending: Vec<String> },
-    /// Tokens are written in the byte alphabet of GPT-2; the bytes, joined, are UTF-8.
+    /// Tokens are written in GPT-2's byte alphabet; the joined bytes are UTF-8.
     ByteLevel { pending: Vec<u8> },
-    /// All tokens become one: nothing is to be done as the pieces are joined anyway.
+    /// All tokens become one. Nothing to do, since the pieces are joined anyway.
     Fuse,
-    /// Cuts up to `start` and `stop` characters `content` from each token's ends.
+    /// Strips up to `start` and `stop` characters `content` from the ends of each token.
     StripEach { content: char, start: usize, stop: usize },
-    /// The same for the ends of the fused text; `held` of `content` may be its end.
+    /// The same for the ends of the fused text. `held` counts trailing `content` characters that
+    /// may be its end.
     StripFused { content: char, start: usize, stop: usize, held: usize },
 }
 
-/// Hands one token through a chain of stages, appending to `out` what comes out of it.
+/// Passes one token through a chain of stages, and appends the result to `out`.
 fn push_through(stages: &mut [Stage], token: String, out: &mut String) -> Result<(), String> {
     let Some((stage, rest)) = stages.split_first_mut() else {
         out.push_str(&token);
@@ -231,7 +232,7 @@ impl Stage {
         Ok(())
     }
 
-    /// What was held back, at the end of the text.
+    /// Returns what was held back, at the end of the text.
     fn finish(&mut self, out: &mut Vec<String>) -> Result<(), String> {
         match self {
             Self::LastDiffers { decoder, held } => {
@@ -240,7 +241,7 @@ impl Stage {
                 }
             }
             Self::ByteFallback { pending } => flush_bytes(pending, out)?,
-            // An incomplete character at the end is one U+FFFD, as in `from_utf8_lossy`.
+            // An incomplete character at the end becomes one U+FFFD, as in `from_utf8_lossy`.
             Self::ByteLevel { pending } if !pending.is_empty() => {
                 out.push(String::from_utf8_lossy(&std::mem::take(pending)).into_owned());
             }
@@ -254,7 +255,7 @@ fn run(decoder: &DecoderWrapper, tokens: Vec<String>) -> Result<Vec<String>, Str
     guarded(|| decoder.decode_chain(tokens))?.map_err(|error| error.to_string())
 }
 
-/// The form that `tokenizers` takes for a byte; what it does with signs inside is its own.
+/// Whether `tokenizers` takes the token for a byte. It handles signs inside the brackets itself.
 fn is_byte_token(token: &str) -> bool {
     token.len() == 6
         && token.starts_with("<0x")
@@ -271,8 +272,8 @@ fn flush_bytes(pending: &mut Vec<String>, out: &mut Vec<String>) -> Result<(), S
     Ok(())
 }
 
-/// Appends the bytes of a token in GPT-2's byte alphabet; a token with a character outside of the
-/// alphabet (an added token with a space, say) stands for its own UTF-8 bytes.
+/// Appends the bytes of a token in GPT-2's byte alphabet. A token with a character outside the
+/// alphabet (such as an added token with a space) stands for its own UTF-8 bytes.
 fn push_byte_level(token: &str, bytes: &mut Vec<u8>) {
     let before = bytes.len();
     for c in token.chars() {
@@ -287,8 +288,8 @@ fn push_byte_level(token: &str, bytes: &mut Vec<u8>) {
     }
 }
 
-/// GPT-2's alphabet: printable Latin-1 bytes stand for themselves, the 68 others are, in order,
-/// the characters from U+0100 on.
+/// Decodes GPT-2's alphabet: printable Latin-1 bytes stand for themselves, and the other 68, in
+/// order, are the characters from U+0100 on.
 fn byte_of(c: char) -> Option<u8> {
     match u32::from(c) {
         code @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => u8::try_from(code).ok(),
@@ -299,8 +300,8 @@ fn byte_of(c: char) -> Option<u8> {
     }
 }
 
-/// Moves all complete characters out of `bytes`, malformed ones as U+FFFD; an incomplete character
-/// at the end stays, at most 3 bytes.
+/// Moves all complete characters out of `bytes`, malformed ones as U+FFFD. An incomplete character
+/// at the end stays; it has at most 3 bytes.
 fn take_utf8(bytes: &mut Vec<u8>, text: &mut String) {
     let mut rest = bytes.as_slice();
     loop {
@@ -330,7 +331,7 @@ fn take_utf8(bytes: &mut Vec<u8>, text: &mut String) {
     }
 }
 
-/// One token without up to `start` and `stop` characters `content` at its ends.
+/// Strips up to `start` and `stop` characters `content` from the ends of one token.
 fn strip(token: &str, content: char, start: usize, stop: usize) -> String {
     let mut text = token;
     for _ in 0..start {
@@ -348,18 +349,18 @@ fn strip(token: &str, content: char, start: usize, stop: usize) -> String {
     text.to_string()
 }
 
-/// Decoding by comparing the last tokens' text before and after a new token: for chains that have
-/// no incremental form. Right as long as the chain rewrites no more than the window.
+/// Decodes the last tokens with and without each new token and returns the difference, for chains
+/// that have no incremental form. Exact as long as the chain rewrites no more than the window.
 #[derive(Clone)]
 pub(crate) struct Window {
     decoder: DecoderWrapper,
     tokens: Vec<String>,
-    /// How many of `tokens` are context: their text is given out already.
+    /// How many of `tokens` are context, whose text was returned already.
     context: usize,
 }
 
 impl Window {
-    /// A window that stays undecided for so long is given out as it is.
+    /// A window that stays undecided for this many tokens is returned as it is.
     const MAX_TOKENS: usize = 64;
 
     fn new(decoder: DecoderWrapper) -> Self {
@@ -380,7 +381,7 @@ impl Window {
             return Ok(());
         }
         out.push_str(new_part(&given, &text));
-        // The tokens given out just now are the context of the next.
+        // The tokens returned just now are the context of the next.
         self.tokens.drain(..self.context);
         self.context = self.tokens.len();
         Ok(())
@@ -396,7 +397,7 @@ impl Window {
     }
 }
 
-/// What `text` has after the beginning that it shares with `given`.
+/// The part of `text` after its common prefix with `given`.
 fn new_part<'a>(given: &str, text: &'a str) -> &'a str {
     let shared: usize = given
         .chars()
@@ -423,7 +424,7 @@ mod tests {
             }
         }
         assert!(seen.iter().all(|&seen| seen));
-        // The best known letters of the alphabet: space, newline, soft hyphen.
+        // Well-known characters of the alphabet: space, newline, soft hyphen.
         assert_eq!(
             (byte_of('Ġ'), byte_of('Ċ'), byte_of('Ń')),
             (Some(b' '), Some(b'\n'), Some(0xad))

@@ -1,10 +1,10 @@
-//! What can go wrong with text: one variant per cause, the values in the message.
+//! [`TextError`]: one variant per cause, with the values in the message.
 
 use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 
-/// An error of the text side: tokenizers, chat templates, stop conditions, generation defaults.
+/// An error from tokenizers, chat templates, stop conditions or generation defaults.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TextError {
@@ -12,16 +12,16 @@ pub enum TextError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file is larger than anything of its kind should be, and was not read.
+    /// A file is larger than the limit for its kind, and was not read.
     FileTooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size.
+        /// Its size in bytes.
         bytes: u64,
-        /// The largest size that is read.
+        /// The limit in bytes.
         limit: u64,
     },
     /// A file is not JSON, or ends too early.
@@ -31,53 +31,53 @@ pub enum TextError {
         /// The syntax error, with its line and column.
         source: serde_json::Error,
     },
-    /// A field of a JSON file has a value that it cannot have.
+    /// A field of a JSON file has an invalid value.
     Field {
         /// The file.
         path: PathBuf,
         /// The field, as a path inside the file (`added_tokens_decoder.5.content`).
         field: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// `tokenizer.json` is JSON, but no tokenizer that can be built.
+    /// `tokenizer.json` is valid JSON but not a usable tokenizer.
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// What the tokenizer library said.
+        /// The tokenizer library's message.
         problem: String,
     },
     /// The tokenizer failed on a text.
     Encode {
-        /// What the tokenizer library said.
+        /// The tokenizer library's message.
         problem: String,
     },
     /// The tokenizer failed on token ids.
     Decode {
-        /// What the tokenizer library said.
+        /// The tokenizer library's message.
         problem: String,
     },
-    /// The tokenizer can produce ids for which the model has no embedding.
+    /// The tokenizer can produce ids that the model's embedding has no row for.
     VocabularyTooLarge {
         /// The largest token id of the tokenizer.
         largest_id: u32,
         /// The text of that token.
         token: String,
-        /// The rows of the model's embedding.
+        /// Rows of the model's embedding.
         rows: usize,
     },
-    /// A text contains a token for which the model has no embedding.
+    /// A text contains a token that the model's embedding has no row for.
     TokenWithoutEmbedding {
         /// The token's id.
         id: u32,
         /// Its text.
         token: String,
-        /// The rows of the model's embedding.
+        /// Rows of the model's embedding.
         rows: usize,
     },
-    /// A stop condition cannot be used.
+    /// A stop condition is invalid.
     Stop {
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// The model folder has no chat template.
@@ -85,25 +85,25 @@ pub enum TextError {
         /// The folder that was searched.
         folder: PathBuf,
     },
-    /// There are several chat templates, none of them has the wanted name.
+    /// None of the model's chat templates has the requested name.
     NoSuchChatTemplate {
-        /// The name that was asked for.
+        /// The name requested.
         name: String,
-        /// The names that there are.
+        /// The names of the model's templates.
         available: Vec<String>,
     },
     /// A chat template does not parse.
     TemplateSyntax {
         /// The line in the template, from 1; 0 when unknown.
         line: usize,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
-    /// A chat template is larger or more deeply nested than is allowed.
+    /// A chat template exceeds a limit on size or nesting.
     TemplateTooComplex {
-        /// The line in the template, from 1; 0 when it concerns the whole template.
+        /// The line in the template, from 1; 0 if the whole template is meant.
         line: usize,
-        /// Which measure is exceeded, with its value and limit.
+        /// The limit exceeded, with the value.
         problem: String,
     },
     /// A chat template refused the conversation with its own message (`raise_exception`).
@@ -111,26 +111,26 @@ pub enum TextError {
         /// The message of the template's author.
         message: String,
     },
-    /// A chat template failed while it was rendered.
+    /// A chat template failed during rendering.
     TemplateRender {
         /// The line in the template, from 1; 0 when unknown.
         line: usize,
-        /// What happened.
+        /// The problem.
         problem: String,
     },
-    /// A chat template did more work than is allowed; it may loop for ever.
+    /// A chat template exceeded its limit on work; it may loop forever.
     TemplateWork {
-        /// The limit, in units of work (about one per instruction and per 64 bytes handled).
+        /// The limit, in units of work (about one per instruction and one per 64 bytes handled).
         limit: u64,
     },
-    /// A chat template wrote more text than is allowed.
+    /// A chat template exceeded its limit on output.
     TemplateOutput {
         /// The limit in bytes.
         limit: usize,
     },
     /// A message or an option of a conversation cannot be rendered.
     Conversation {
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
 }
@@ -138,10 +138,10 @@ pub enum TextError {
 impl fmt::Display for TextError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io { path, source } => write!(f, "{}: cannot be read: {source}", path.display()),
+            Self::Io { path, source } => write!(f, "can't read {}: {source}", path.display()),
             Self::FileTooLarge { path, bytes, limit } => write!(
                 f,
-                "{}: {bytes} bytes is more than the {limit} bytes that such a file may have",
+                "{}: {bytes} bytes exceed the limit of {limit} for such a file",
                 path.display()
             ),
             Self::Json { path, source } => write!(
@@ -155,8 +155,8 @@ impl fmt::Display for TextError {
             Self::Tokenizer { path, problem } => {
                 write!(f, "{}: no usable tokenizer: {problem}", path.display())
             }
-            Self::Encode { problem } => write!(f, "text cannot be tokenized: {problem}"),
-            Self::Decode { problem } => write!(f, "tokens cannot be decoded: {problem}"),
+            Self::Encode { problem } => write!(f, "can't tokenize the text: {problem}"),
+            Self::Decode { problem } => write!(f, "can't decode the tokens: {problem}"),
             Self::VocabularyTooLarge { largest_id, token, rows } => write!(
                 f,
                 "the tokenizer has token {largest_id} ({token:?}), but the model's embedding has \
@@ -164,7 +164,7 @@ impl fmt::Display for TextError {
             ),
             Self::TokenWithoutEmbedding { id, token, rows } => write!(
                 f,
-                "the text contains the token {token:?} (id {id}), which the model cannot take: its embedding has \
+                "the text contains the token {token:?} (id {id}), which the model can't embed: its embedding has \
                  only {rows} rows, so ids go up to {}; write the text without it",
                 rows.saturating_sub(1)
             ),
@@ -195,18 +195,18 @@ impl fmt::Display for TextError {
             }
             Self::TemplateWork { limit } => write!(
                 f,
-                "the chat template did more than {limit} units of work and was stopped (it may \
+                "the chat template was stopped after {limit} units of work (it may \
                  loop for ever; a very long conversation may need a higher limit)"
             ),
             Self::TemplateOutput { limit } => {
-                write!(f, "the chat template wrote more than {limit} bytes and was stopped")
+                write!(f, "the chat template was stopped after {limit} bytes of output")
             }
             Self::Conversation { problem } => write!(f, "conversation: {problem}"),
         }
     }
 }
 
-/// " (line N)", or nothing for an unknown line.
+/// Formats as " (line N)", or as nothing for an unknown line.
 struct At(usize);
 
 impl fmt::Display for At {

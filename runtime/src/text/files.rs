@@ -1,4 +1,4 @@
-//! Reading the text files of a model folder: bounded sizes, errors that name file and field.
+//! Reads the text files of a model folder, with bounded sizes and errors that name file and field.
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use super::TextError;
 use crate::files::small_file::{self, Failure};
 use crate::weights::unread;
 
-/// The largest `tokenizer.json` that is read; the largest on the hub are near 35 MB.
+/// Largest `tokenizer.json` accepted, in bytes. The largest on the hub are near 35 MB.
 pub(crate) const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
-/// The largest other JSON file that is read; `tokenizer_config.json` reaches some hundred kB.
+/// Largest size of the other JSON files, in bytes. `tokenizer_config.json` reaches some hundred kB.
 pub(crate) const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
-/// Reads a whole file that a model can do without: `None` where there is none. One that can't be read, or has something else in its
-/// place, counts as none with a warning.
+/// Reads a whole file that is optional; `None` if there is none. If it can't be read, or is not a
+/// file, logs a warning and returns `None`.
 pub(crate) fn read_optional(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TextError> {
     match read_needed(path, limit) {
         Err(TextError::Io { source, .. }) => {
@@ -25,7 +25,7 @@ pub(crate) fn read_optional(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, 
     }
 }
 
-/// Reads a whole file, or says that there is none (`None`).
+/// Reads a whole file; `None` if there is none.
 pub(crate) fn read_needed(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TextError> {
     match small_file::read(path, limit) {
         Ok(contents) => Ok(Some(contents)),
@@ -37,7 +37,7 @@ pub(crate) fn read_needed(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Te
     }
 }
 
-/// Reads UTF-8 text, or says that the file is not there.
+/// Reads a UTF-8 file; `None` if there is none.
 #[cfg_attr(not(feature = "chat-template"), allow(dead_code))]
 pub(crate) fn read_optional_text(path: &Path, limit: u64) -> Result<Option<String>, TextError> {
     let Some(bytes) = read_optional(path, limit)? else { return Ok(None) };
@@ -50,13 +50,13 @@ pub(crate) fn read_optional_text(path: &Path, limit: u64) -> Result<Option<Strin
     }
 }
 
-/// Reads a JSON object; a missing file is `None`.
+/// Reads a JSON object; `None` if there is no file.
 pub(crate) fn read_optional_object(path: &Path) -> Result<Option<Map<String, Value>>, TextError> {
     let Some(bytes) = read_optional(path, MAX_CONFIG_BYTES)? else { return Ok(None) };
     // Python writes infinities into such files as bare words.
     let value = match std::str::from_utf8(&bytes) {
         Ok(text) => serde_json::from_str(&kinglet_models::tag_bare_floats(text)),
-        // The parser says where it stops being text.
+        // The parser reports where the file stops being UTF-8.
         Err(_) => serde_json::from_slice(&bytes),
     };
     let value: Value =
@@ -72,7 +72,7 @@ pub(crate) fn field_error(path: &Path, field: &str, problem: impl Into<String>) 
     TextError::Field { path: path.to_path_buf(), field: field.to_string(), problem: problem.into() }
 }
 
-/// A short description of a JSON value for messages: its kind, and the value where it is short.
+/// Describes a JSON value for messages: its kind, and the value itself if it is short.
 pub(crate) fn kind(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
@@ -84,7 +84,8 @@ pub(crate) fn kind(value: &Value) -> String {
     }
 }
 
-/// Takes a token id or a list of them (`eos_token_id` comes as either). Null and negative numbers stand for no token.
+/// Parses a token id or a list of them (`eos_token_id` comes as either). Null and negative numbers
+/// mean no token.
 pub(crate) fn token_ids(path: &Path, field: &str, value: &Value) -> Result<Vec<u32>, TextError> {
     let one = |value: &Value| {
         if is_no_token(value) {

@@ -1,4 +1,4 @@
-//! What a model's authors set for generation: `generation_config.json`.
+//! [`GenerationConfig`]: the defaults in `generation_config.json`.
 
 use std::path::Path;
 
@@ -7,45 +7,46 @@ use serde_json::{Map, Value};
 use super::TextError;
 use super::files::{field_error, kind, read_optional_object, token_ids};
 
-/// The contents of `generation_config.json`, as far as they concern sampling and stopping.
+/// The parts of `generation_config.json` that concern sampling and stopping.
 ///
-/// A field that the file does not have is `None`: the engine's default holds. Values are read, not
-/// judged; [`SamplingOptions::validate`](crate::sampling::SamplingOptions::validate) judges them.
+/// A field that the file lacks is `None`, so that the engine's default holds. Reading doesn't check
+/// ranges; [`SamplingOptions::validate`](crate::sampling::SamplingOptions::validate) does.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
-    /// Draw tokens at random; otherwise the most probable token is taken (greedy).
+    /// Whether to draw tokens at random. If not, the most probable token is taken.
     pub do_sample: Option<bool>,
     /// Divisor of the logits.
     pub temperature: Option<f32>,
-    /// Only so many of the most probable tokens; 0 is no limit.
+    /// Keeps only the `top_k` most probable tokens; 0 keeps all.
     pub top_k: Option<u32>,
-    /// Only the most probable tokens that make up this probability.
+    /// Keeps only the most probable tokens that together reach this probability.
     pub top_p: Option<f32>,
-    /// Only tokens at least this probable, relative to the most probable one.
+    /// Keeps only tokens at least this probable, relative to the most probable one.
     pub min_p: Option<f32>,
-    /// Only the most typical tokens that make up this probability.
+    /// Keeps only the most typical tokens that together reach this probability.
     pub typical_p: Option<f32>,
-    /// Penalty on tokens that are in the text already (1 is none).
+    /// Penalty on tokens that are already in the text; 1 is none.
     pub repetition_penalty: Option<f32>,
-    /// The most tokens to generate.
+    /// Most tokens to generate.
     pub max_new_tokens: Option<u32>,
-    /// The most tokens of prompt and answer together.
+    /// Most tokens of prompt and answer together.
     pub max_length: Option<u32>,
     /// Strings that end the answer.
     pub stop_strings: Vec<String>,
-    /// The tokens that end the answer; empty where the file names none. Negative ids are none.
+    /// Tokens that end the answer; empty if the file names none. Negative ids are dropped.
     pub eos_token_ids: Vec<u32>,
-    /// The token that begins a text; for information only, so that a value that is no id is `None`.
+    /// The token that begins a text. For information only: an invalid value is `None`.
     pub bos_token_id: Option<u32>,
-    /// The token that fills a batch; for information only, as above.
+    /// The token that pads a batch. For information only: an invalid value is `None`.
     pub pad_token_id: Option<u32>,
 }
 
 impl GenerationConfig {
-    /// Reads the file of a model folder. Without the file, nothing is set.
+    /// Reads the file in a model folder. Without the file, all fields are unset.
     ///
     /// # Errors
-    /// A file that is no JSON object, or a field of the wrong type or range, by name.
+    /// If the file is not a JSON object, or a field has the wrong type or range; the error names
+    /// it.
     pub fn from_folder(folder: &Path) -> Result<Self, TextError> {
         let path = folder.join("generation_config.json");
         match read_optional_object(&path)? {
@@ -54,10 +55,10 @@ impl GenerationConfig {
         }
     }
 
-    /// Reads a parsed file. `path` is for messages only.
+    /// Reads the parsed file. `path` is used only in messages.
     ///
     /// # Errors
-    /// As [`Self::from_folder`].
+    /// Those of [`Self::from_folder`].
     pub fn from_object(map: &Map<String, Value>, path: &Path) -> Result<Self, TextError> {
         let reader = Reader { map, path };
         Ok(Self {
@@ -78,7 +79,7 @@ impl GenerationConfig {
     }
 }
 
-/// Typed access to the fields of one file; null is like an absent field.
+/// Typed access to the fields of one file. A null field counts as absent.
 struct Reader<'a> {
     map: &'a Map<String, Value>,
     path: &'a Path,
@@ -120,7 +121,7 @@ impl<'a> Reader<'a> {
         self.get(field).map_or(Ok(Vec::new()), |value| token_ids(self.path, field, value))
     }
 
-    /// An id that is for information only: what is no id is as good as none.
+    /// An id that is for information only; invalid values become `None`.
     fn unused_id(&self, field: &str) -> Option<u32> {
         self.ids(field).ok()?.first().copied()
     }
@@ -164,7 +165,7 @@ mod tests {
         assert_eq!(config.stop_strings, ["\n\n"]);
         assert_eq!(read(r#"{"eos_token_id": 2}"#).expect("one id").eos_token_ids, [2]);
         assert_eq!(read("{}").expect("an empty file"), GenerationConfig::default());
-        // Values that stand for no token, and those that nothing depends on.
+        // Values that mean no token, and values that nothing depends on.
         let config = read(
             r#"{"eos_token_id": [2, -1, null, 5.0], "pad_token_id": -1, "bos_token_id": "<s>"}"#,
         );

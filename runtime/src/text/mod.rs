@@ -1,8 +1,8 @@
-//! Text: tokenizers, streaming detokenization, chat templates, stop conditions, and the defaults
-//! that a model's authors set for generation.
+//! Text: tokenizers, streaming detokenization, chat templates, stop conditions, and the generation
+//! defaults that a model's authors set.
 //!
-//! Everything here reads the files of a model folder as they come from the hub, and holds without
-//! a model: tokens are plain `u32`.
+//! Everything here reads the files of a model folder as they come from the hub, and works without a
+//! model: tokens are plain `u32`.
 //!
 //! | file | read by |
 //! | --- | --- |

@@ -1,26 +1,26 @@
-//! An answer as it is generated: tokens in, text out, and when it is over.
+//! [`OutputStream`]: tokens of an answer in, text and the end of the answer out.
 
 use super::{StopMatcher, StopTokens, StreamDecoder, TextError};
 
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// A stop token came: its id.
+    /// This stop token appeared.
     StopToken(u32),
-    /// A stop string appeared: its index in the list.
+    /// This stop string appeared, by its index in the list.
     StopString(usize),
 }
 
-/// What one token brings.
+/// The effect of one token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
-    /// Text to be shown now; may be empty.
+    /// Text to show now; may be empty.
     pub text: String,
-    /// Why the answer ends with this token, if it does. Nothing more is to be pushed then.
+    /// Why the answer ends with this token, if it does. No more tokens must be pushed then.
     pub finish: Option<FinishReason>,
 }
 
-/// Joins a [`StreamDecoder`] with stop tokens and stop strings.
+/// Combines a [`StreamDecoder`] with stop tokens and stop strings.
 #[derive(Clone, Debug)]
 pub struct OutputStream {
     decoder: StreamDecoder,
@@ -29,19 +29,19 @@ pub struct OutputStream {
 }
 
 impl OutputStream {
-    /// A stream for one answer.
+    /// Creates a stream for one answer.
     pub fn new(decoder: StreamDecoder, tokens: StopTokens, strings: StopMatcher) -> Self {
         Self { decoder, tokens, strings }
     }
 
-    /// Takes a token. A stop token gives no text of its own; what was held back comes with it.
+    /// Takes a token. A stop token has no text of its own, but releases the text held back.
     ///
     /// # Errors
     /// [`TextError::Decode`].
     pub fn push(&mut self, id: u32) -> Result<Output, TextError> {
         if self.tokens.contains(id) {
             let mut output = self.finish()?;
-            // A stop string that was complete only with the held text came first.
+            // A stop string completed by the held text came before the stop token.
             output.finish = output.finish.or(Some(FinishReason::StopToken(id)));
             return Ok(output);
         }
@@ -50,7 +50,7 @@ impl OutputStream {
         Ok(self.match_strings(&piece))
     }
 
-    /// Ends the answer from outside (a limit of tokens, the user): gives the text held back.
+    /// Ends the answer from outside (a limit, the user) and returns the text held back.
     ///
     /// # Errors
     /// [`TextError::Decode`].

@@ -1,39 +1,41 @@
-//! The named special tokens of a model: `tokenizer_config.json` and `special_tokens_map.json`.
+//! [`SpecialTokens`]: the special tokens that `tokenizer_config.json` and `special_tokens_map.json`
+//! name.
 
 use std::path::Path;
 
 use super::TextError;
 use super::companions::Companions;
 
-/// The names that `transformers` gives to special tokens, in its order. Chat templates see those
-/// that are set as variables of the same name.
+/// The standard names of `transformers`, in its order. Chat templates see the tokens that are set
+/// as variables of these names.
 pub(crate) const NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// The special tokens that a model's tokenizer configuration names.
 ///
-/// The tokens of `tokenizer_config.json` count: those with a standard name (`bos_token`, ...), any
-/// other field that ends in `_token` (`eot_token`, `image_token`), and what `extra_special_tokens`
-/// names. Where that file has no `added_tokens_decoder` (it is then older than the field),
-/// `special_tokens_map.json` overrides it, as in `transformers`.
+/// Names come from `tokenizer_config.json`: the standard ones (`bos_token`, ...), any other field
+/// that ends in `_token` (`eot_token`, `image_token`), and those in `extra_special_tokens`. If that
+/// file has no `added_tokens_decoder`, it predates the field, and `special_tokens_map.json`
+/// overrides it, as in `transformers`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
-    /// Name and text: those of [`NAMES`] in their order, then a model's own names.
+    /// Names and texts: those of [`NAMES`] in their order, then the model's own names.
     named: Vec<(String, String)>,
     add_bos: Option<bool>,
     add_eos: Option<bool>,
 }
 
 impl SpecialTokens {
-    /// Reads the names from a model folder. Missing files mean that no token is named.
+    /// Reads the names from a model folder. Missing files name no tokens.
     ///
     /// # Errors
-    /// Files that are not JSON objects, and tokens that are neither text nor objects with `content`.
+    /// If a file is not a JSON object, or a token is neither text nor an object with `content`.
     pub fn from_folder(folder: &Path) -> Result<Self, TextError> {
         Ok(Self::from_companions(&Companions::read(folder)?, None))
     }
 
-    /// The names of companion files; `pad` is what `tokenizer.json` pads with, which has a name where they give it none.
+    /// The names in the companion files. `pad` is the padding token of `tokenizer.json`, used if
+    /// they name none.
     pub(super) fn from_companions(companions: &Companions, pad: Option<&str>) -> Self {
         Self {
             named: companions.named(pad),
@@ -42,7 +44,7 @@ impl SpecialTokens {
         }
     }
 
-    /// Sets a token by the name that `transformers` gives to it (`bos_token`, `pad_token`, ...).
+    /// Sets a token by its standard name (`bos_token`, `pad_token`, ...).
     pub fn set(&mut self, name: &str, text: &str) {
         match self.named.iter_mut().find(|(known, _)| known == name) {
             Some((_, value)) => *value = text.to_string(),
@@ -70,13 +72,13 @@ impl SpecialTokens {
         self.named.iter().map(|(name, text)| (name.as_str(), text.as_str()))
     }
 
-    /// `add_bos_token` of the configuration. For information: like `transformers` 5, what is
-    /// really added is decided by the post-processor in `tokenizer.json`.
+    /// `add_bos_token` of the configuration. For information only: as in `transformers` 5, the
+    /// post-processor in `tokenizer.json` decides what is added.
     pub fn add_bos_token(&self) -> Option<bool> {
         self.add_bos
     }
 
-    /// `add_eos_token` of the configuration; for information, as [`Self::add_bos_token`].
+    /// `add_eos_token` of the configuration. For information only, like [`Self::add_bos_token`].
     pub fn add_eos_token(&self) -> Option<bool> {
         self.add_eos
     }

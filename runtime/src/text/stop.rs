@@ -1,4 +1,5 @@
-//! When an answer ends: stop tokens, and stop strings found across token boundaries.
+//! [`StopTokens`] and [`StopMatcher`]: when an answer ends, with stop strings found across token
+//! boundaries.
 
 use std::path::Path;
 
@@ -12,19 +13,19 @@ pub struct StopTokens {
 }
 
 impl StopTokens {
-    /// Stop at these tokens.
+    /// Creates a set of these tokens.
     pub fn new(ids: impl IntoIterator<Item = u32>) -> Self {
         let mut tokens = Self::default();
         ids.into_iter().for_each(|id| tokens.insert(id));
         tokens
     }
 
-    /// The stop tokens of a model folder: `eos_token_id` of `generation_config.json`; without it,
-    /// of `config.json` (there also of its `text_config`); without that, the tokenizer's
-    /// `eos_token`. A chat may want [`Tokenizer::eos_id`] in addition.
+    /// The stop tokens of a model folder: `eos_token_id` of `generation_config.json`, or else of
+    /// `config.json` (or its `text_config`), or else the tokenizer's `eos_token`. A chat may want
+    /// [`Tokenizer::eos_id`] in addition.
     ///
     /// # Errors
-    /// Files that are not JSON, or an `eos_token_id` that is no id and no list of ids.
+    /// If a file is not JSON, or an `eos_token_id` is neither an id nor a list of ids.
     pub fn from_folder(folder: &Path, tokenizer: Option<&Tokenizer>) -> Result<Self, TextError> {
         let generation = GenerationConfig::from_folder(folder)?;
         if !generation.eos_token_ids.is_empty() {
@@ -56,28 +57,28 @@ impl StopTokens {
         self.ids.contains(&id)
     }
 
-    /// The tokens, in the order in which they were named.
+    /// The tokens, in the order in which they were added.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 }
 
-/// What a piece of text means for a [`StopMatcher`].
+/// The result of a piece of text for a [`StopMatcher`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matched {
-    /// Text that is certainly no part of a stop string, to be given out now.
+    /// Text that is certainly not part of a stop string, to be shown now.
     pub text: String,
-    /// The stop string that has appeared, as an index into the list given to
-    /// [`StopMatcher::new`]. The text before it is given out, the string itself is not.
+    /// The stop string that appeared, as an index into the list passed to [`StopMatcher::new`]. The
+    /// text before it is in `text`; the string itself is not.
     pub stop: Option<usize>,
 }
 
-/// Finds stop strings in text that comes in pieces, and holds back only text that may still
-/// become one. What it gives out does not depend on where the pieces are cut.
+/// Finds stop strings in text that comes in pieces, and holds back only text that may still become
+/// one. The result doesn't depend on where the pieces are cut.
 ///
-/// Of several stop strings the one that is complete first counts; of those that are complete at
-/// the same place, the longest. Each string is followed by a Knuth-Morris-Pratt automaton, so that
-/// the work for a byte is constant on average.
+/// If several stop strings match, the one that completes first wins; of those that complete at the
+/// same place, the longest. Each string is followed by a Knuth-Morris-Pratt automaton, so the work
+/// per byte is constant on average.
 #[derive(Clone, Debug, Default)]
 pub struct StopMatcher {
     patterns: Vec<Pattern>,
@@ -90,7 +91,7 @@ struct Pattern {
     bytes: Vec<u8>,
     /// `failure[i]`: the longest proper prefix of `bytes` that is a suffix of `bytes[..=i]`.
     failure: Vec<usize>,
-    /// How many bytes of the pattern the text ends with.
+    /// Length of the pattern's longest prefix that the text so far ends with.
     matched: usize,
 }
 
@@ -106,7 +107,7 @@ impl Pattern {
         pattern
     }
 
-    /// How much of the pattern is matched after one more byte, given how much was before.
+    /// The number of bytes matched after one more byte, given the number before.
     fn step(&self, mut matched: usize, byte: u8) -> usize {
         loop {
             if self.bytes.get(matched) == Some(&byte) {
@@ -121,7 +122,7 @@ impl Pattern {
 }
 
 impl StopMatcher {
-    /// Looks for these strings.
+    /// Creates a matcher for these strings.
     ///
     /// # Errors
     /// [`TextError::Stop`] for an empty string.
@@ -159,13 +160,13 @@ impl StopMatcher {
                 return Matched { text: std::mem::take(&mut self.held), stop: Some(stop) };
             }
         }
-        // What is held back begins like a stop string, so it begins with a whole character.
+        // The text held back starts like a stop string, so it starts on a character boundary.
         let kept = self.patterns.iter().map(|pattern| pattern.matched).max().unwrap_or(0);
         let tail = self.held.split_off(self.held.len().saturating_sub(kept));
         Matched { text: std::mem::replace(&mut self.held, tail), stop: None }
     }
 
-    /// Ends the text: gives what was held back, which is no stop string any more.
+    /// Ends the text: returns what was held back, since it can no longer become a stop string.
     pub fn finish(&mut self) -> String {
         self.patterns.iter_mut().for_each(|pattern| pattern.matched = 0);
         self.stopped = false;
@@ -182,12 +183,13 @@ impl StopMatcher {
 mod tests {
     use super::*;
 
-    /// The definition, slowly: the first position at which the text so far ends in a stop string.
+    /// The definition, written naively: the first position where the text so far ends in a stop
+    /// string.
     fn oracle(text: &str, stops: &[&str]) -> (String, Option<usize>) {
         for end in (0..=text.len()).filter(|&end| text.is_char_boundary(end)) {
             let ending = |stop: &&str| text[..end].ends_with(*stop);
             let found = (0..stops.len()).filter(|&i| ending(&stops[i]));
-            // `max_by_key` takes the last of equals, so that the first is found from behind.
+            // `max_by_key` returns the last maximum, so iterate in reverse to get the first.
             if let Some(best) = found.rev().max_by_key(|&i| stops[i].len()) {
                 return (text[..end - stops[best].len()].to_string(), Some(best));
             }
@@ -195,7 +197,7 @@ mod tests {
         (text.to_string(), None)
     }
 
-    /// Gives the text in pieces cut where `cuts` has a set bit, and checks each piece.
+    /// Feeds the text in pieces, cut where `cuts` has a set bit, and checks each piece.
     fn run(text: &str, stops: &[&str], cuts: u32) -> (String, Option<usize>) {
         let mut matcher = StopMatcher::new(stops).expect("no empty stop string");
         let (mut out, mut piece, mut fed) = (String::new(), String::new(), String::new());
@@ -212,7 +214,7 @@ mod tests {
                 assert_eq!(matcher.push("more"), Matched::default(), "text after the stop");
                 return (out, matched.stop);
             }
-            // Nothing more is held back than what may become a stop string.
+            // Only text that may become a stop string is held back.
             let held = &fed[out.len()..];
             assert!(
                 held.is_empty() || stops.iter().any(|stop| stop.starts_with(held)),

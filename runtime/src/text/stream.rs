@@ -1,18 +1,18 @@
-//! Text from tokens that come one by one, never half a character.
+//! [`StreamDecoder`]: text from tokens that arrive one by one, never cut inside a character.
 
 use super::decode::Pipeline;
 use super::{TextError, Tokenizer};
 
-/// Decodes a stream of tokens: what it gives out, joined, is exactly what
-/// [`Tokenizer::decode`] gives for all the tokens at once, and no piece ends in half a character.
+/// Decodes a stream of tokens. The pieces, joined, are exactly what [`Tokenizer::decode`] returns
+/// for all the tokens at once, and no piece ends inside a character.
 ///
-/// A piece is held back while later tokens can still change it: a character of several tokens, or
-/// a run of byte tokens (`<0xE5>`), which is text or not as a whole. The work for a token does not
-/// depend on how long the text is. Invalid UTF-8 becomes U+FFFD as in the one-shot decode.
+/// Text is held back while later tokens can still change it: part of a character, or a run of byte
+/// tokens (`<0xE5>`), which is valid or not as a whole. The work per token doesn't depend on the
+/// length of the text. Invalid UTF-8 becomes U+FFFD, as in the one-shot decode.
 ///
-/// For the few decoders that look at the text as a whole (CTC, a `Replace` after a `Fuse`) the
-/// last tokens are decoded again with each new one; the result can then differ from the one-shot
-/// decode where such a rule reaches further back.
+/// For the few decoders that need the whole text (CTC, a `Replace` after a `Fuse`), the last tokens
+/// are decoded again with each new one. The result can then differ from the one-shot decode if such
+/// a rule reaches further back.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), kinglet::text::TextError> {
@@ -35,15 +35,15 @@ pub struct StreamDecoder {
 }
 
 impl StreamDecoder {
-    /// A decoder at the beginning of a text.
+    /// Creates a decoder at the beginning of a text.
     pub fn new(tokenizer: Tokenizer, skip_special_tokens: bool) -> Self {
         let pipeline = tokenizer.new_pipeline();
         Self { tokenizer, pipeline, skip_special_tokens }
     }
 
-    /// A decoder for the continuation of `prompt`: what it gives out is what the continuation adds
-    /// to the prompt's text. Some tokenizers take a space from the first token of a text; so the
-    /// continuation of a raw prompt needs this, while an answer in a chat is a text of its own.
+    /// Creates a decoder for a continuation of `prompt`: it returns what the continuation adds to
+    /// the prompt's text. Some tokenizers strip a space from the first token of a text, so the
+    /// continuation of a raw prompt needs this. An answer in a chat is a text of its own.
     ///
     /// # Errors
     /// [`TextError::Decode`].
@@ -61,44 +61,44 @@ impl StreamDecoder {
         Ok(decoder)
     }
 
-    /// Takes the next token; gives the text that is certain now, `None` if there is none.
+    /// Takes the next token and returns the text that is now certain, or `None` if there is none.
     ///
     /// # Errors
-    /// [`TextError::Decode`] where the tokenizer's decoder fails.
+    /// [`TextError::Decode`] if the tokenizer's decoder fails.
     pub fn push(&mut self, id: u32) -> Result<Option<String>, TextError> {
         let mut text = String::new();
         self.push_to(id, &mut text)?;
         Ok((!text.is_empty()).then_some(text))
     }
 
-    /// As [`Self::push`], appending to a string.
+    /// Like [`Self::push`], appending to a string.
     ///
     /// # Errors
-    /// As [`Self::push`].
+    /// Those of [`Self::push`].
     pub fn push_to(&mut self, id: u32, text: &mut String) -> Result<(), TextError> {
         if self.skip_special_tokens && self.tokenizer.is_special(id) {
             return Ok(());
         }
-        // Rows of the embedding that are no token have no text.
+        // Padding rows of the embedding have no token and no text.
         let Some(token) = self.tokenizer.id_to_token(id) else { return Ok(()) };
         self.pipeline.push(token, text).map_err(|problem| TextError::Decode { problem })
     }
 
-    /// Ends the text: gives what was held back (an incomplete character as U+FFFD) and begins
-    /// anew.
+    /// Ends the text: returns what was held back (an incomplete character as U+FFFD) and starts a
+    /// new text.
     ///
     /// # Errors
-    /// As [`Self::push`].
+    /// Those of [`Self::push`].
     pub fn finish(&mut self) -> Result<String, TextError> {
         let mut text = String::new();
         self.finish_to(&mut text)?;
         Ok(text)
     }
 
-    /// As [`Self::finish`], appending to a string.
+    /// Like [`Self::finish`], appending to a string.
     ///
     /// # Errors
-    /// As [`Self::push`].
+    /// Those of [`Self::push`].
     pub fn finish_to(&mut self, text: &mut String) -> Result<(), TextError> {
         let mut pipeline = std::mem::replace(&mut self.pipeline, self.tokenizer.new_pipeline());
         pipeline.finish(text).map_err(|problem| TextError::Decode { problem })

@@ -1,4 +1,5 @@
-//! A model's tokenizer: `tokenizer.json` through the `tokenizers` library, without its traps.
+//! [`Tokenizer`]: `tokenizer.json` through the `tokenizers` library, with guards against its
+//! pitfalls.
 
 use std::any::Any;
 use std::collections::HashSet;
@@ -15,42 +16,42 @@ use super::files;
 use super::{SpecialTokens, StreamDecoder, TextError};
 use crate::weights;
 
-/// The most contradictions between files that a warning names.
+/// Most contradictions between files that one warning lists.
 const SHOWN: usize = 4;
 
-/// How a text is turned into tokens.
+/// Options for turning text into tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodeOptions {
-    /// Add what the tokenizer's post-processor adds (often a token that begins the text). A
-    /// rendered chat template has these tokens in its text already and wants `false`.
+    /// Whether to add what the tokenizer's post-processor adds, often a token that begins the text.
+    /// A rendered chat template already contains these tokens and needs `false`.
     pub add_special_tokens: bool,
-    /// Take text like `<|im_end|>` for the special token of this name. With `false` it is text
-    /// like any other, as it should be where a text comes from somebody who is not trusted.
+    /// Whether to parse text like `<|im_end|>` as the special token. With `false` it is ordinary
+    /// text, as is right for untrusted text.
     pub parse_special_tokens: bool,
 }
 
 impl Default for EncodeOptions {
-    /// Special tokens are added and recognized, as in `transformers`.
+    /// Adds and parses special tokens, as in `transformers`.
     fn default() -> Self {
         Self { add_special_tokens: true, parse_special_tokens: true }
     }
 }
 
-/// A tokenizer: text to token ids and back. Cloning it is cheap (it is shared).
+/// A tokenizer: converts text to token ids and back. Clones are cheap and share it.
 ///
-/// Truncation and padding that `tokenizer.json` may ask for are ignored: a prompt is never cut.
+/// Truncation and padding in `tokenizer.json` are ignored: a prompt is never cut.
 ///
 /// A tokenizer may have more entries than the model's embedding has rows: see
 /// [`Tokenizer::for_embedding`].
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
-    /// The rows of the model's embedding, where they are known.
+    /// Rows of the model's embedding, if known.
     rows: Option<usize>,
 }
 
 struct Inner {
-    /// Written to only for the moment in which special tokens are not recognized.
+    /// Written to only while an `encode` runs without special tokens.
     library: RwLock<tokenizers::Tokenizer>,
     special: SpecialTokens,
     special_ids: HashSet<u32>,
@@ -71,11 +72,11 @@ impl fmt::Debug for Tokenizer {
 impl Tokenizer {
     /// Loads the tokenizer of a model folder: `tokenizer.json`, and from its companions
     /// (`tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`) the names of
-    /// special tokens and the tokens that `tokenizer.json` lacks, with the ids that they have in
+    /// special tokens and the tokens that `tokenizer.json` lacks, with the same ids as in
     /// `transformers`.
     ///
     /// # Errors
-    /// Missing, truncated and malformed files, each with its path; never a panic.
+    /// Missing, truncated and malformed files, each with its path. Never panics.
     pub fn from_folder(folder: &Path) -> Result<Self, TextError> {
         let path = folder.join("tokenizer.json");
         let Some(json) = files::read_needed(&path, files::MAX_TOKENIZER_BYTES)? else {
@@ -103,10 +104,10 @@ impl Tokenizer {
         })
     }
 
-    /// Builds a tokenizer from the contents of a `tokenizer.json`. `path` is for messages only.
+    /// Builds a tokenizer from the contents of a `tokenizer.json`. `path` is used only in messages.
     ///
     /// # Errors
-    /// As [`Tokenizer::from_folder`].
+    /// Those of [`Tokenizer::from_folder`].
     pub fn from_json(json: &[u8], path: &Path, special: SpecialTokens) -> Result<Self, TextError> {
         Self::build(json, path, |_| (special, Companions::default()))
     }
@@ -116,7 +117,7 @@ impl Tokenizer {
         path: &Path,
         declared: impl FnOnce(&Head) -> (SpecialTokens, Companions),
     ) -> Result<Self, TextError> {
-        // The library reports broken JSON without a position, in places by a panic.
+        // The library reports broken JSON without a position, and sometimes panics.
         let head = read_head(json, path)?;
         let (special, companions) = declared(&head);
         let built = guarded(|| {
@@ -128,8 +129,8 @@ impl Tokenizer {
                 .into_iter()
                 .max_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)))
                 .map(|(token, id)| (id, token));
-            // By their texts, as the library decodes: a token that was special once stays so, whatever a later
-            // declaration of it says.
+            // Compare by text, as the library does when it decodes: a token that was once declared
+            // special stays so.
             let added = library.get_added_vocabulary();
             let special_ids = library
                 .get_added_tokens_decoder()
@@ -156,15 +157,15 @@ impl Tokenizer {
     }
 
     fn library(&self) -> RwLockReadGuard<'_, tokenizers::Tokenizer> {
-        // Nothing is left half done by a panic: what is written is one flag.
+        // A panic can't leave the value inconsistent: only one flag is ever written.
         self.inner.library.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Turns a text into token ids.
     ///
     /// # Errors
-    /// [`TextError::Encode`] where the tokenizer has no token for a part of the text and no
-    /// unknown token either, or fails otherwise; [`TextError::TokenWithoutEmbedding`] (see
+    /// [`TextError::Encode`] if the tokenizer fails, for example because a part of the text has no
+    /// token and there is no unknown token; [`TextError::TokenWithoutEmbedding`] (see
     /// [`Tokenizer::for_embedding`]).
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TextError> {
         let run = |library: &tokenizers::Tokenizer| {
@@ -190,8 +191,8 @@ impl Tokenizer {
         Err(TextError::Encode { problem })
     }
 
-    /// As [`Tokenizer::encode`] with special tokens as they stand in the text and none added; also, for each
-    /// token, where its text ends, in bytes.
+    /// Like [`Tokenizer::encode`], parsing special tokens in the text but adding none. Also returns
+    /// where the text of each token ends, in bytes.
     #[cfg(feature = "chat-template")]
     pub(super) fn encode_with_ends(&self, text: &str) -> Result<(Vec<u32>, Vec<usize>), TextError> {
         match guarded(|| self.library().encode(text, false)) {
@@ -205,11 +206,11 @@ impl Tokenizer {
         }
     }
 
-    /// Turns token ids into text. Ids that the tokenizer does not know have no text (an embedding
-    /// is often a little larger than the vocabulary).
+    /// Turns token ids into text. Unknown ids have no text (an embedding is often a little larger
+    /// than the vocabulary).
     ///
     /// # Errors
-    /// [`TextError::Decode`] where the tokenizer's decoder fails.
+    /// [`TextError::Decode`] if the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, TextError> {
         if !self.inner.pipeline.is_exact() {
             return match guarded(|| self.library().decode(ids, skip_special_tokens)) {
@@ -227,7 +228,7 @@ impl Tokenizer {
         Ok(text)
     }
 
-    /// A decoder for tokens that come one by one; see [`StreamDecoder`].
+    /// Creates a decoder for tokens that arrive one by one; see [`StreamDecoder`].
     pub fn stream(&self, skip_special_tokens: bool) -> StreamDecoder {
         StreamDecoder::new(self.clone(), skip_special_tokens)
     }
@@ -242,25 +243,25 @@ impl Tokenizer {
         self.library().id_to_token(id)
     }
 
-    /// Whether an id is a special token: control, no text.
+    /// Whether an id is a special token, that is, a control token without text.
     pub fn is_special(&self, id: u32) -> bool {
         self.inner.special_ids.contains(&id)
     }
 
-    /// How many tokens there are, added tokens included.
+    /// The number of tokens, including added ones.
     pub fn vocab_size(&self) -> usize {
         self.inner.vocab_size
     }
 
-    /// The largest token id; `None` for an empty vocabulary. Ids need not be without gaps.
+    /// The largest token id; `None` for an empty vocabulary. Ids can have gaps.
     pub fn largest_id(&self) -> Option<u32> {
         self.inner.largest.as_ref().map(|(id, _)| *id)
     }
 
-    /// Checks that the model has an embedding for each token: `rows` are the rows of its
-    /// embedding. An embedding larger than the vocabulary is usual (padding) and right. A smaller
-    /// one is no fault by itself: a tokenizer [`for_embedding`](Self::for_embedding) fails only on
-    /// texts that need what is missing.
+    /// Checks that the model has an embedding for every token, where `rows` is the number of rows
+    /// of its embedding. An embedding larger than the vocabulary is normal (padding). A smaller one
+    /// need not be an error: a tokenizer made by [`for_embedding`](Self::for_embedding) fails only
+    /// on texts that need the missing rows.
     ///
     /// # Errors
     /// [`TextError::VocabularyTooLarge`].
@@ -273,16 +274,17 @@ impl Tokenizer {
         }
     }
 
-    /// The tokenizer for a model whose embedding has `rows` rows. Entries beyond them (an embedding is sometimes not
-    /// enlarged with its tokenizer) are no fault while no text contains them: [`Tokenizer::encode`] fails on a text that
-    /// does, and a model has no logit for them, so that it never generates one.
+    /// The tokenizer for a model whose embedding has `rows` rows. Entries beyond them (sometimes a
+    /// tokenizer was enlarged but its embedding was not) are no error until a text contains one:
+    /// [`Tokenizer::encode`] then fails. The model has no logits for them, so it never generates
+    /// one.
     #[must_use]
     pub fn for_embedding(mut self, rows: usize) -> Self {
         self.rows = Some(rows);
         self
     }
 
-    /// Checks ids that come from a text against the rows of the embedding.
+    /// Checks that the embedding has rows for ids that come from a text.
     fn check_rows(&self, ids: &[u32]) -> Result<(), TextError> {
         let Some(rows) = self.rows else { return Ok(()) };
         match ids.iter().find(|id| usize::try_from(**id).map_or(true, |id| id >= rows)) {
@@ -314,7 +316,7 @@ impl Tokenizer {
     }
 }
 
-/// Adds the tokens that the companions of `tokenizer.json` declare and it lacks.
+/// Adds the tokens that the companions of `tokenizer.json` declare and the file lacks.
 fn add_declared(
     library: &mut tokenizers::Tokenizer,
     companions: Companions,
@@ -324,7 +326,7 @@ fn add_declared(
     let known = library.get_added_tokens_decoder();
     let known = known.into_values().map(|token| token.content).collect();
     let additions = companions.additions(head, &known);
-    // All in one call: each call builds the library's search trees anew.
+    // Add them in one call: each call rebuilds the library's search trees.
     library.add_tokens(additions.iter().map(|(_, token)| token.clone()))?;
     let mut contradicted = additions.iter().filter_map(|(declared, token)| {
         let (declared, found) = ((*declared)?, library.token_to_id(&token.content)?);
@@ -339,19 +341,19 @@ fn add_declared(
         };
         let folder = path.parent().unwrap_or(path).display();
         log::warn!(
-            "{folder}: the tokenizer's files contradict each other about ids: {}{more} (ids as in transformers)",
+            "{folder}: the tokenizer's files disagree about token ids: {}{more}; using the ids of transformers",
             shown.join(", ")
         );
     }
     Ok(())
 }
 
-/// Reads what is needed of a `tokenizer.json` beside what the library makes of it.
+/// Reads the fields of `tokenizer.json` that are needed besides what the library reads.
 fn read_head(json: &[u8], path: &Path) -> Result<Head, TextError> {
     let syntax = |source| TextError::Json { path: path.to_path_buf(), source };
     match serde_json::from_slice(json) {
         Ok(head) => Ok(head),
-        // What is JSON, but of another shape, is the library's to refuse.
+        // The library reports JSON of the wrong shape.
         Err(error) if error.is_data() => {
             serde_json::from_slice::<IgnoredAny>(json).map(|_| Head::default()).map_err(syntax)
         }
@@ -359,9 +361,10 @@ fn read_head(json: &[u8], path: &Path) -> Result<Head, TextError> {
     }
 }
 
-/// Runs code of the `tokenizers` library, which panics on some input, and makes a panic an error.
+/// Runs code of the `tokenizers` library, which panics on some input, and turns a panic into an
+/// error.
 pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    // What the closures touch is dropped after a panic, or is only read.
+    // What the closures touch is dropped after a panic, or only read.
     catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
         format!("the tokenizer library failed ({})", panic_message(payload.as_ref()))
     })

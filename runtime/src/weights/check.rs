@@ -1,4 +1,4 @@
-//! Holds a checkpoint against the model that it should be the weights of, before anything runs.
+//! Checks a checkpoint against its model before anything runs.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -16,58 +16,59 @@ use super::{Weights, dense_dtype, same_elements};
 /// How strict [`Weights::check`] is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CheckOptions {
-    /// Whether tensors that the model has no use for are an error. Else they are warned of once, with their names in short:
-    /// most are harmless (heads that predict further tokens, buffers of old versions, the parts of a model that sees), but a bias that
-    /// nobody adds gives wrong numbers.
+    /// Whether tensors that the model doesn't use are an error. If not, one warning lists them in
+    /// short. Most are harmless (heads that predict further tokens, buffers of old versions, vision
+    /// towers), but an unused bias means wrong results.
     pub strict: bool,
 }
 
-/// What a check found that is no error.
+/// What a successful check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// Tensors that the model does not need and that its family is known to have.
+    /// Tensors that the model does not use, and that its family is known to have.
     pub ignored: Vec<String>,
-    /// Other tensors that the model does not need; none with [`CheckOptions::strict`].
+    /// Other tensors that the model does not use; none with [`CheckOptions::strict`].
     pub surplus: Vec<String>,
 }
 
-/// One way in which a checkpoint does not fit its model.
+/// One way in which a checkpoint does not match its model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Problem {
-    /// A tensor that the model needs is not there.
+    /// A tensor is missing.
     Missing {
         /// The tensor.
         tensor: String,
-        /// The shape it should have.
+        /// The expected shape.
         shape: Vec<usize>,
-        /// A tensor that is there, is not needed, and has nearly this name.
+        /// An unused tensor with nearly this name.
         similar: Option<String>,
     },
-    /// A tensor has another shape than the model needs.
+    /// A tensor has the wrong shape.
     WrongShape {
         /// The tensor.
         tensor: String,
-        /// The shape it should have.
+        /// The expected shape.
         expected: Vec<usize>,
-        /// The shape it has.
+        /// Its shape.
         found: Vec<usize>,
     },
-    /// A tensor that the model needs has elements of another type than F32, F16 or BF16, and is no quantized matrix.
+    /// A needed tensor is neither F32, F16 or BF16 nor a quantized matrix.
     UnsupportedDtype {
         /// The tensor.
         tensor: String,
         /// Its type.
         dtype: String,
     },
-    /// A quantized tensor, or what belongs to it, is broken.
+    /// A quantized tensor, or one of its companions, is invalid.
     Quantized {
         /// The tensor that holds the codes.
         tensor: String,
-        /// What is wrong.
+        /// The problem.
         error: QuantizedError,
     },
-    /// A tensor that the model does not need: an error with [`CheckOptions::strict`], else named beside those that are.
+    /// The model does not use a tensor. An error with [`CheckOptions::strict`]; otherwise only
+    /// listed along with other problems.
     Surplus {
         /// The tensor.
         tensor: String,
@@ -82,22 +83,22 @@ impl fmt::Display for Problem {
             Self::Missing { tensor, shape, similar } => {
                 write!(f, "{} of shape {} is missing", Name(tensor), Shape(shape))?;
                 match similar {
-                    Some(similar) => write!(f, "; there is {}", Name(similar)),
+                    Some(similar) => write!(f, "; found {}", Name(similar)),
                     None => Ok(()),
                 }
             }
             Self::WrongShape { tensor, expected, found } => write!(
                 f,
-                "{} has shape {}, {} was expected",
+                "{} has shape {}, expected {}",
                 Name(tensor),
                 Shape(found),
                 Shape(expected)
             ),
             Self::UnsupportedDtype { tensor, dtype } => {
-                write!(f, "{} has dtype {dtype}; F32, F16 and BF16 can be read", Name(tensor))
+                write!(f, "{} has dtype {dtype}, expected F32, F16 or BF16", Name(tensor))
             }
             Self::Quantized { tensor, error } => {
-                write!(f, "{} cannot be read as quantized: {error}", Name(tensor))
+                write!(f, "{} is not a valid quantized tensor: {error}", Name(tensor))
             }
             Self::Surplus { tensor, shape } => {
                 write!(f, "{} of shape {} is not part of the model", Name(tensor), Shape(shape))
@@ -106,17 +107,17 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All ways in which a checkpoint does not fit its model.
+/// All ways in which a checkpoint does not match its model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
     /// `model_type` of the model.
     pub model_type: String,
-    /// The problems, never none: missing tensors first, surplus ones last.
+    /// The problems; never empty. Missing tensors come first, surplus ones last.
     pub problems: Vec<Problem>,
 }
 
 impl Mismatch {
-    /// The tensors that are missing.
+    /// The missing tensors.
     pub(super) fn missing(&self) -> impl Iterator<Item = &str> {
         self.problems.iter().filter_map(|problem| match problem {
             Problem::Missing { tensor, .. } => Some(&**tensor),
@@ -125,7 +126,7 @@ impl Mismatch {
     }
 }
 
-/// Problems that a message lists; it counts the others.
+/// Most problems that a message lists; it counts the others.
 const LISTED: usize = 20;
 
 impl fmt::Display for Mismatch {
@@ -136,12 +137,12 @@ impl fmt::Display for Mismatch {
         let dtypes = count(|p| matches!(p, Problem::UnsupportedDtype { .. }));
         let quantized = count(|p| matches!(p, Problem::Quantized { .. }));
         let surplus = count(|p| matches!(p, Problem::Surplus { .. }));
-        write!(f, "the weights do not fit config.json (a {} model): ", Name(&self.model_type))?;
+        write!(f, "the weights do not match config.json (a {} model): ", Name(&self.model_type))?;
         let mut separator = "";
         for (count, what) in [
             (missing, "missing"),
             (shapes, "of wrong shape"),
-            (dtypes, "of a dtype that cannot be read"),
+            (dtypes, "of an unsupported dtype"),
             (quantized, "wrongly quantized"),
             (surplus, "not part of the model"),
         ] {
@@ -151,7 +152,7 @@ impl fmt::Display for Mismatch {
                 separator = ", ";
             }
         }
-        // The first one stands on the first line, for those who print no more than that.
+        // The first problem is on the first line, for callers that print only that.
         if let Some(first) = self.problems.first() {
             write!(f, ": {first}")?;
         }
@@ -164,11 +165,12 @@ impl fmt::Display for Mismatch {
 }
 
 impl Weights {
-    /// Holds names, shapes and dtypes against what `spec` needs, and reports every difference at once.
+    /// Checks names, shapes and dtypes against what `spec` needs, and reports every difference at
+    /// once.
     ///
     /// # Errors
-    /// [`WeightsError::Mismatch`] with all tensors that are missing, misshapen, of a type that
-    /// cannot be read, or (where that is to be an error) not part of the model.
+    /// [`WeightsError::Mismatch`] with all tensors that are missing, have the wrong shape or an
+    /// unsupported type, or (with [`CheckOptions::strict`]) are not part of the model.
     pub fn check(&self, spec: &ModelSpec, options: CheckOptions) -> Result<Checked, WeightsError> {
         let needed = spec.tensors_by_kind();
         let (mut missing, mut problems) = (Vec::new(), Vec::new());
@@ -202,17 +204,17 @@ impl Weights {
         let missing = missing.into_iter().enumerate().map(|(i, tensor)| Problem::Missing {
             tensor: tensor.name.clone(),
             shape: tensor.shape.clone(),
-            // A search through all names, so only where it will be read.
+            // This searches all names, so only do it for problems that are listed.
             similar: if i < LISTED { similar(&tensor.name, &spare) } else { None },
         });
         problems.splice(..0, missing);
-        // Codes' companions beside a matrix that has no use for them: how the matrix is meant can't be told.
+        // If a matrix has companions that it doesn't use, its meaning is ambiguous.
         let doubtful = |name: &str| {
             let stem = COMPANIONS.iter().find_map(|part| name.strip_suffix(part));
             stem.is_some_and(|stem| names.contains(format!("{stem}.weight").as_str()))
         };
         let doubt = spare.iter().any(|name| doubtful(name));
-        // What is there besides may say what is wrong.
+        // Surplus tensors may explain the other problems.
         if options.strict || doubt || !problems.is_empty() {
             problems.extend(surplus.iter().map(|entry| Problem::Surplus {
                 tensor: entry.name.to_string(),
@@ -225,7 +227,7 @@ impl Weights {
         }
         if !spare.is_empty() {
             let s = if spare.len() == 1 { " is" } else { "s are" };
-            let listed = in_short(&spare, names.iter().map(|name| &**name));
+            let listed = summarize(&spare, names.iter().map(|name| &**name));
             log::warn!("{} tensor{s} not used by the model: {listed}", spare.len());
         }
         checked.surplus = spare.iter().map(|name| name.to_string()).collect();
@@ -234,7 +236,7 @@ impl Weights {
 }
 
 impl Weights {
-    /// Adds what is wrong with a tensor of packed words; the names of the tensors that belong to it.
+    /// Checks a quantized tensor, adds its problems, and returns the names of its companions.
     fn check_quantized(
         &self,
         tensor: &TensorSpec,
@@ -266,11 +268,11 @@ impl Weights {
             Some(error) => Problem::Quantized { tensor, error },
             None => Problem::UnsupportedDtype { tensor, dtype: Dtype::U32.to_string() },
         });
-        // Whether they fit cannot be told without the tensor that they belong to.
+        // Without the tensor they belong to, they can't be checked.
         all.into()
     }
 
-    /// Whether the model is known to have no need of a tensor; what belongs to quantized ones goes with them.
+    /// Whether the family is known not to use a tensor, or the quantized tensor that it belongs to.
     fn is_ignored(&self, spec: &ModelSpec, name: &str) -> bool {
         let ignored = |name: &str| spec.ignored.iter().any(|pattern| matches(pattern, name));
         let owner = COMPANIONS
@@ -281,7 +283,7 @@ impl Weights {
     }
 }
 
-/// Adds what is wrong with a dense tensor.
+/// Checks a dense tensor and adds its problems.
 fn check_dense(entry: &Entry, tensor: &TensorSpec, kind: TensorKind, problems: &mut Vec<Problem>) {
     let fits = match kind {
         TensorKind::Conv => same_elements(&tensor.shape, &entry.shape),
@@ -300,15 +302,16 @@ fn check_dense(entry: &Entry, tensor: &TensorSpec, kind: TensorKind, problems: &
     }
 }
 
-/// Ends of the names of tensors that stand beside codes.
+/// Suffixes of the companions of a quantized tensor.
 const COMPANIONS: [&str; 3] = [".scales", ".biases", ".global_scale"];
 
-/// Groups of unused tensors that a warning names; it counts the others.
+/// Most groups of unused tensors that a warning lists; it counts the others.
 const GROUPS: usize = 6;
 
-/// The names of unused tensors: modules of which nothing is used as `MODULE.*`, numbers that differ as `*`.
-fn in_short<'a>(unused: &[&str], used: impl Iterator<Item = &'a str>) -> String {
-    // Every path that leads to a tensor that is used.
+/// Names of unused tensors in short: `MODULE.*` for modules that are entirely unused, and `*` for
+/// numbers that differ.
+fn summarize<'a>(unused: &[&str], used: impl Iterator<Item = &'a str>) -> String {
+    // All prefixes of paths to used tensors.
     let mut paths: HashSet<&str> = HashSet::new();
     for name in used {
         let mut dots = name.match_indices('.').map(|(at, _)| at).collect::<Vec<_>>();
@@ -326,7 +329,8 @@ fn in_short<'a>(unused: &[&str], used: impl Iterator<Item = &'a str>) -> String 
             None => name.into(),
         }
     };
-    // Groups in the order of their first tensors: the pattern, the name if there is only one, and how many tensors.
+    // Groups in the order of their first tensors: the pattern, whether it is a single name, and the
+    // number of tensors.
     let mut order: Vec<String> = Vec::new();
     let mut groups: HashMap<String, (String, bool, usize)> = HashMap::new();
     for name in unused {
@@ -359,7 +363,7 @@ fn in_short<'a>(unused: &[&str], used: impl Iterator<Item = &'a str>) -> String 
     text
 }
 
-/// A name among `spare` that is `name` with another prefix, with one more, or with one less.
+/// A name among `spare` that differs from `name` only in its prefix.
 fn similar(name: &str, spare: &[&str]) -> Option<String> {
     let ends = |long: &str, short: &str| {
         long.strip_suffix(short).is_some_and(|prefix| prefix.ends_with('.'))
@@ -373,7 +377,7 @@ fn similar(name: &str, spare: &[&str]) -> Option<String> {
         .map(|other| other.to_string())
 }
 
-/// Whether `text` is what `pattern` describes, in which `*` stands for any run of characters.
+/// Whether `text` matches `pattern`, in which `*` stands for any run of characters.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
@@ -381,7 +385,7 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     };
     let Some(last) = parts.next_back() else { return rest.is_empty() };
     for part in parts {
-        // The first place is the best: it leaves the most for what follows.
+        // The first match is the best: it leaves the most for the rest.
         let Some(at) = rest.find(part) else { return false };
         rest = rest.get(at + part.len()..).unwrap_or_default();
     }
@@ -426,7 +430,7 @@ mod tests {
     #[test]
     fn unused_tensors_are_listed_in_short() {
         let used = ["model.embed.weight", "model.layers.0.mlp.up.weight", "model.norm.weight"];
-        let short = |unused: &[&str]| in_short(unused, used.into_iter());
+        let short = |unused: &[&str]| summarize(unused, used.into_iter());
         assert_eq!(short(&["score.weight"]), "`score.*`");
         assert_eq!(short(&["extra"]), "`extra`");
         let vision: Vec<String> = (0..300).map(|i| format!("vision.layers.{i}.w")).collect();
@@ -438,7 +442,7 @@ mod tests {
         assert_eq!(short(&layers[1..]), "`model.layers.1.*` (2)");
         let used = ["model.layers.0.mlp.up", "model.layers.1.mlp.up", "model.layers.12.mlp.up"];
         let masks = ["model.layers.0.mlp.mask", "model.layers.12.mlp.mask"];
-        assert_eq!(in_short(&masks, used.into_iter()), "`model.layers.*.mlp.mask` (2)");
+        assert_eq!(summarize(&masks, used.into_iter()), "`model.layers.*.mlp.mask` (2)");
         let many: Vec<String> = (0..100).map(|i| format!("m{i}.weight")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let text = short(&many);

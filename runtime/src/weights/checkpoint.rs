@@ -1,7 +1,8 @@
-//! [`Checkpoint`]: the files of a model folder, opened and fitted to each other.
+//! [`Checkpoint`]: the files of a model folder, opened and matched to each other.
 //!
-//! `config.json` says what the model computes, but not all about its tensors: they have other names and stacks in checkpoints of
-//! other programs and versions, and a head may be there or not whatever the config says. What the files hold decides.
+//! `config.json` describes the computation but not every tensor. Checkpoints of other programs and
+//! versions use other names and stacks, and an output head may be present whatever the config says.
+//! The tensors in the files decide.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,37 +19,37 @@ use crate::weights::{
     CheckOptions, Checked, Conversion, Encoding, MatrixData, MatrixView, Weights,
 };
 
-/// No `config.json` comes near this; a file that does is something else.
+/// Largest `config.json` accepted, in bytes.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
-/// Bytes of a matrix that are compared at a time.
+/// Bytes of a matrix compared at a time.
 const COMPARED_BYTES: usize = 4 << 20;
 
-/// A model folder: what to compute, and the weights for it, checked against each other.
+/// A model folder: the spec and the weights, checked against each other.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Checkpoint {
     /// The folder.
     pub folder: PathBuf,
-    /// What the model computes; its tensors are those of the weights.
+    /// The spec. Its tensor names are those of the weights.
     pub spec: ModelSpec,
-    /// What the config says of quantization.
+    /// The quantization that the config states.
     pub quantization: Option<Quantization>,
-    /// The tensors.
+    /// The weights.
     pub weights: Weights,
-    /// What was converted from a layout that is not computed on.
+    /// What was converted from foreign quantized layouts.
     pub conversion: Conversion,
-    /// What else the checkpoint holds.
+    /// Other findings about the checkpoint.
     pub checked: Checked,
 }
 
 impl Checkpoint {
     /// Opens the checkpoint in `folder`: `config.json` and `model.safetensors`, or the shards that
-    /// `model.safetensors.index.json` names. Names, shapes and types of all tensors are checked. For a repository in the hub's cache
-    /// its snapshot is opened ([`resolve_folder`]).
+    /// `model.safetensors.index.json` names. Checks names, shapes and types of all tensors. For a
+    /// repository in the hub's cache it opens the snapshot ([`resolve_folder`]).
     ///
     /// # Errors
-    /// When a file is missing, broken or doesn't fit the others.
+    /// If a file is missing, broken or doesn't match the others.
     pub fn open(folder: impl AsRef<Path>, options: CheckOptions) -> Result<Self, Error> {
         let folder = &*resolve_folder(folder)?;
         unread::begin(folder);
@@ -58,8 +59,8 @@ impl Checkpoint {
         if let Some(part) = config.place() {
             let (model, family) = (whole.model_type(), config.model_type());
             log::warn!(
-                "config.json is that of a larger model (`{}`): only its text part is run (`{part}`, a {} model)",
-                model.ok().flatten().unwrap_or("without a name"),
+                "config.json describes a larger model (`{}`): running only its text part (`{part}`, a {} model)",
+                model.ok().flatten().unwrap_or("unnamed"),
                 family.ok().flatten().unwrap_or("language"),
             );
         }
@@ -88,7 +89,7 @@ impl Checkpoint {
 /// Reads `config.json` of `folder`.
 ///
 /// # Errors
-/// When the file can't be read or is no JSON object; [`Error::NotAModel`] where there is none.
+/// If the file can't be read or is not a JSON object; [`Error::NotAModel`] if there is none.
 pub fn read_config(folder: &Path) -> Result<Config, Error> {
     let folder = resolve_folder(folder)?;
     let text = read_config_text(&folder)?;
@@ -96,7 +97,7 @@ pub fn read_config(folder: &Path) -> Result<Config, Error> {
     Config::parse(&text).map_err(|source| Error::Config { path, source })
 }
 
-/// The text of `config.json` in a folder that is resolved.
+/// Reads the text of `config.json` in a resolved folder.
 pub(crate) fn read_config_text(folder: &Path) -> Result<String, Error> {
     let path = folder.join("config.json");
     let bytes = small_file::read(&path, MAX_CONFIG_BYTES).map_err(|failure| match failure {
@@ -112,11 +113,11 @@ pub(crate) fn read_config_text(folder: &Path) -> Result<String, Error> {
     })
 }
 
-/// Reads `config.json` of `folder` into what the model computes, with the names that its family has for its tensors;
-/// [`Checkpoint::open`] gives it with those of the weights.
+/// Reads `config.json` of `folder` as a spec with the family's own tensor names.
+/// [`Checkpoint::open`] gives it the names in the weights.
 ///
 /// # Errors
-/// When the file can't be read, understood, or describes a model that is not supported.
+/// If the file can't be read or parsed, or describes a model that is not supported.
 pub fn read_spec(folder: &Path) -> Result<ModelSpec, Error> {
     let folder = &*resolve_folder(folder)?;
     let config = read_config(folder)?;
@@ -124,7 +125,7 @@ pub fn read_spec(folder: &Path) -> Result<ModelSpec, Error> {
     kinglet_models::spec(&config).map_err(|source| Error::Config { path, source })
 }
 
-/// What the weights hold of the two matrices that `spec` ties.
+/// Compares the two matrices that `spec` ties, as far as the weights have them.
 fn tie(spec: &ModelSpec, weights: &Weights) -> Tie {
     let Some(untied) = &spec.head.untied else { return Tie::Same };
     let (head, embedding) = (&untied.weight, &spec.embedding.table);
@@ -132,14 +133,15 @@ fn tie(spec: &ModelSpec, weights: &Weights) -> Tie {
         (true, false) => Tie::HeadAlone,
         (true, true) => match (weights.matrix(head), weights.matrix(embedding)) {
             (Ok(head), Ok(embedding)) if !alike(&head, &embedding) => Tie::Different,
-            // What cannot be read is not used.
+            // A matrix that can't be read is not used.
             _ => Tie::Same,
         },
         (false, _) => Tie::Same,
     }
 }
 
-/// Whether two matrices are the same, looked at by some rows at a time. What can't be read is taken for the same here, and found when it is used.
+/// Whether two matrices are equal, comparing some rows at a time. Unreadable ones count as equal;
+/// the error appears when they are used.
 fn alike(one: &MatrixData, other: &MatrixData) -> bool {
     if (one.rows(), one.cols()) != (other.rows(), other.cols()) {
         return false;
@@ -157,7 +159,7 @@ fn alike(one: &MatrixData, other: &MatrixData) -> bool {
     })
 }
 
-/// Whether two matrices are stored in the same way and have the same bytes.
+/// Whether two matrices are stored the same way with the same bytes.
 fn same(one: MatrixView<'_>, other: MatrixView<'_>) -> bool {
     match (one, other) {
         (
@@ -176,12 +178,11 @@ fn same(one: MatrixView<'_>, other: MatrixView<'_>) -> bool {
     }
 }
 
-/// Warns where config and tensors disagree about a format. The tensors are followed: they can be read in one way only.
+/// Warns if config and tensors disagree about a format. The tensors win: they can be read in only
+/// one way.
 fn compare(spec: &ModelSpec, weights: &Weights, stated: &MlxQuantization) {
     if let Some(why) = stated.impossible() {
-        log::warn!(
-            "config.json states a format that does not exist, and the shapes are followed: {why}"
-        );
+        log::warn!("config.json states an impossible format, so the shapes decide: {why}");
     }
     let mut wrong: Option<(String, String)> = None;
     let mut count = 0;
@@ -200,13 +201,13 @@ fn compare(spec: &ModelSpec, weights: &Weights, stated: &MlxQuantization) {
         };
         count += 1;
         wrong.get_or_insert_with(|| {
-            (tensor.name.clone(), format!("{said}; it is {}", stored.encoding))
+            (tensor.name.clone(), format!("{said}, but it is {}", stored.encoding))
         });
     }
     if let Some((name, difference)) = wrong {
         log::warn!(
-            "config.json calls {count} tensors otherwise than they are stored, among them {name}: {difference}; \
-             they are read as they are stored"
+            "config.json states another format than the stored one for {count} tensors, such as {name}: {difference}; \
+             using the stored formats"
         );
     }
 }

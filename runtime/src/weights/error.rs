@@ -1,4 +1,4 @@
-//! [`WeightsError`]: all that can be wrong with the weights of a checkpoint.
+//! [`WeightsError`]: everything that can be wrong with the weights of a checkpoint.
 
 use std::fmt;
 use std::io;
@@ -11,45 +11,45 @@ use super::index::IndexError;
 use super::quantized::QuantizedError;
 use crate::weights::folder::Place;
 
-/// What went wrong with the weights. Names of tensors and files come from the checkpoint; the messages
-/// cut long ones and escape what is not printable.
+/// An error in the weights. Names of tensors and files come from the checkpoint; messages truncate
+/// long ones and escape unprintable characters.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum WeightsError {
-    /// The folder holds no weights that can be read.
+    /// The folder holds no weights in a supported format.
     NoWeights {
         /// The folder.
         folder: PathBuf,
-        /// Weights in other formats that are there.
+        /// Weights in other formats.
         others: Vec<String>,
     },
-    /// What was given is no folder.
+    /// The path is not a folder.
     NotAFolder {
-        /// What was given.
+        /// The path.
         path: PathBuf,
     },
-    /// The system refused.
+    /// The system reported an error.
     Io {
-        /// What was tried: a verb.
+        /// The operation, as a verb.
         doing: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Where a file should be there is something else.
+    /// Something other than a file has the file's name.
     NotAFile {
         /// Its path.
         path: PathBuf,
         /// What it is.
         what: &'static str,
     },
-    /// A symbolic link to nothing.
+    /// A symbolic link is dangling.
     DanglingLink {
         /// The link.
         path: PathBuf,
     },
-    /// A region of a file that the file does not have.
+    /// A region extends past the end of its file.
     Region {
         /// The file.
         file: String,
@@ -60,48 +60,48 @@ pub enum WeightsError {
         /// Length of the file.
         file_len: u64,
     },
-    /// A file that the machine's addresses do not reach across.
+    /// A file is too large for the machine's address space.
     TooLargeToMap {
         /// The file.
         file: String,
         /// Its length.
         len: u64,
     },
-    /// A file became shorter after it was opened.
+    /// A file was truncated after it was opened.
     Shrunk {
         /// The file.
         file: String,
-        /// Bytes that it had.
+        /// Its length when it was opened, in bytes.
         expected: u64,
-        /// Bytes that it has.
+        /// Its length now, in bytes.
         found: u64,
     },
-    /// A safetensors file is broken.
+    /// A safetensors file is invalid.
     Header {
         /// The file.
         file: String,
-        /// In what way.
+        /// The problem.
         error: HeaderError,
     },
-    /// `model.safetensors.index.json` is broken.
+    /// `model.safetensors.index.json` is invalid.
     Index {
         /// The file.
         path: PathBuf,
-        /// In what way.
+        /// The problem.
         error: IndexError,
     },
-    /// Tensors are missing, and files as well that they may be in.
+    /// Tensors are missing, and so are files that may contain them.
     Incomplete {
         /// The folder.
         folder: PathBuf,
-        /// The files that are not there.
+        /// The missing files.
         files: Vec<String>,
-        /// How many tensors are missing.
+        /// Number of missing tensors.
         tensors: usize,
         /// One of them.
         first: String,
     },
-    /// The folder holds the shards of several checkpoints, and nothing says which of them counts.
+    /// The folder holds shards of several checkpoints, and no index tells which to use.
     MixedShards {
         /// The folder.
         folder: PathBuf,
@@ -117,36 +117,36 @@ pub enum WeightsError {
         /// The other file.
         second: String,
     },
-    /// A tensor that was asked for is not there.
+    /// A requested tensor is not in the checkpoint.
     MissingTensor {
         /// The tensor.
         tensor: String,
     },
-    /// A tensor that was asked for has elements of another type than F32, F16 or BF16.
+    /// A requested tensor is not F32, F16 or BF16.
     UnsupportedDtype {
         /// The tensor.
         tensor: String,
         /// Its type.
         dtype: String,
     },
-    /// A tensor has another shape than it should.
+    /// A tensor has the wrong shape.
     WrongShape {
         /// The tensor.
         tensor: String,
-        /// The shape that it should have.
+        /// The expected shape.
         expected: Vec<usize>,
-        /// The shape that it has.
+        /// Its shape.
         found: Vec<usize>,
     },
-    /// Rows were asked for that a tensor does not have.
+    /// The requested rows are out of range.
     Rows {
         /// The tensor.
         tensor: String,
-        /// First row asked for.
+        /// First requested row.
         start: usize,
-        /// Number of rows asked for.
+        /// Number of requested rows.
         rows: usize,
-        /// Columns asked for.
+        /// Number of requested columns.
         cols: usize,
         /// The tensor's shape.
         shape: Vec<usize>,
@@ -160,21 +160,21 @@ pub enum WeightsError {
         /// Its value.
         value: f32,
     },
-    /// A quantized tensor cannot be read.
+    /// A quantized tensor is invalid.
     Quantized {
         /// The tensor that holds the codes.
         tensor: String,
-        /// What is wrong.
+        /// The problem.
         error: QuantizedError,
     },
-    /// A layer in the quantized layout of another project cannot be converted.
+    /// A layer in another project's quantized layout can't be converted.
     Foreign {
-        /// The layer: its tensors' names up to the last dot.
+        /// The layer: the common prefix of its tensors' names.
         layer: String,
-        /// Why.
+        /// The reason.
         error: ConversionError,
     },
-    /// The checkpoint does not fit the model's configuration.
+    /// The checkpoint does not match the model's configuration.
     Mismatch(Mismatch),
     /// There is not enough memory for a decoded tensor.
     OutOfMemory {
@@ -183,7 +183,7 @@ pub enum WeightsError {
         /// Bytes needed.
         bytes: usize,
     },
-    /// The bytes of a tensor were asked for that are not in memory, or not as many as its shape needs.
+    /// The bytes of a tensor are not in memory.
     NotInMemory {
         /// The tensor.
         tensor: String,
@@ -198,35 +198,35 @@ impl fmt::Display for WeightsError {
             Self::NoWeights { folder, others } => no_weights(f, folder, others),
             Self::NotAFolder { path } => write!(
                 f,
-                "{} is no folder: give the folder that holds config.json and model.safetensors",
+                "{} is not a folder: pass the folder with config.json and model.safetensors",
                 path.display()
             ),
             Self::Io { doing, path, source } => {
-                write!(f, "could not {doing} {}: {source}", path.display())
+                write!(f, "can't {doing} {}: {source}", path.display())
             }
             Self::NotAFile { path, what } => {
-                write!(f, "{} is {what}, where a safetensors file should be", path.display())
+                write!(f, "{} is {what}: expected a safetensors file", path.display())
             }
             Self::DanglingLink { path } => write!(
                 f,
-                "{} is a link to a file that is not there: the download may be incomplete",
+                "{} is a link to a file that does not exist: the download may be incomplete",
                 path.display()
             ),
             Self::Region { file, offset, len, file_len } => write!(
                 f,
-                "{}: the {len} bytes from {offset} are not within the file's {file_len}",
+                "{}: {len} bytes at offset {offset} extend past the end of the file at {file_len}",
                 Name(file)
             ),
             Self::TooLargeToMap { file, len } => write!(
                 f,
-                "{}: {len} bytes are more than this machine's {}-bit addresses reach across",
+                "{}: {len} bytes exceed this machine's {}-bit address space",
                 Name(file),
                 usize::BITS
             ),
             Self::Shrunk { file, expected, found } => write!(
                 f,
-                "{} had {expected} bytes when it was opened and has {found} now: \
-                 somebody changed it, load the model again",
+                "{} was truncated from {expected} to {found} bytes after it was opened: \
+                 load the model again",
                 Name(file)
             ),
             Self::Header { file, error } => write!(f, "{}: {error}", Name(file)),
@@ -236,8 +236,8 @@ impl fmt::Display for WeightsError {
                 let are = if files.len() == 1 { "is" } else { "are" };
                 write!(
                     f,
-                    "{} is incomplete: {tensors} tensor{s} missing ({}{rest}), and so {are} {}: \
-                     the download was not finished, download what is lacking",
+                    "{} is incomplete: {tensors} tensor{s} missing ({}{rest}), and {are} {}: \
+                     finish the download",
                     Place(folder),
                     Name(first),
                     Names(files)
@@ -245,14 +245,14 @@ impl fmt::Display for WeightsError {
             }
             Self::MixedShards { folder, firsts } => write!(
                 f,
-                "{} holds the shards of several checkpoints ({}), and no index says which of them counts: \
-                 remove those that are left over, or download model.safetensors.index.json",
+                "{} holds shards of several checkpoints ({}), and no index tells which to use: \
+                 remove the stale ones, or download model.safetensors.index.json",
                 Place(folder),
                 Names(firsts)
             ),
             Self::DuplicateTensor { tensor, first, second } => write!(
                 f,
-                "tensor {} is in {} and in {}, and no index says which one counts: remove the file that is left over",
+                "tensor {} is in both {} and {}, and no index tells which to use: remove the stale file",
                 Name(tensor),
                 Name(first),
                 Name(second)
@@ -260,21 +260,19 @@ impl fmt::Display for WeightsError {
             Self::MissingTensor { tensor } => {
                 write!(f, "tensor {} is not in the checkpoint", Name(tensor))
             }
-            Self::UnsupportedDtype { tensor, dtype } => write!(
-                f,
-                "tensor {} has dtype {dtype}; F32, F16 and BF16 can be read",
-                Name(tensor)
-            ),
+            Self::UnsupportedDtype { tensor, dtype } => {
+                write!(f, "tensor {} has dtype {dtype}, expected F32, F16 or BF16", Name(tensor))
+            }
             Self::WrongShape { tensor, expected, found } => write!(
                 f,
-                "tensor {} has shape {}, {} was expected",
+                "tensor {} has shape {}, expected {}",
                 Name(tensor),
                 Shape(found),
                 Shape(expected)
             ),
             Self::Rows { tensor, start, rows, cols, shape } => write!(
                 f,
-                "tensor {} of shape {} has no {rows} rows of {cols} from row {start} on",
+                "tensor {} of shape {} has no {rows} rows of {cols} columns starting at row {start}",
                 Name(tensor),
                 Shape(shape)
             ),
@@ -287,7 +285,7 @@ impl fmt::Display for WeightsError {
                 write!(f, "quantized tensor {}: {error}", Name(tensor))
             }
             Self::Foreign { layer, error } => {
-                write!(f, "the quantized layer {} cannot be converted: {error}", Name(layer))
+                write!(f, "can't convert the quantized layer {}: {error}", Name(layer))
             }
             Self::Mismatch(mismatch) => mismatch.fmt(f),
             Self::OutOfMemory { tensor, bytes } => {
@@ -295,7 +293,7 @@ impl fmt::Display for WeightsError {
             }
             Self::NotInMemory { tensor } => write!(
                 f,
-                "the bytes of tensor {} are not in memory: its file is read in parts, so read the rows first",
+                "tensor {} is not in memory: its file is read in parts, so make the rows resident first",
                 Name(tensor)
             ),
             Self::Cancelled => f.write_str("cancelled"),
@@ -321,58 +319,56 @@ fn no_weights(
 ) -> fmt::Result {
     write!(
         f,
-        "no weights in {}: neither model.safetensors nor model.safetensors.index.json is there",
+        "no weights in {}: found neither model.safetensors nor model.safetensors.index.json",
         Place(folder)
     )?;
     let Some(first) = others.first() else {
-        return f.write_str(
-            "; give the folder that a model was downloaded to, with its *.safetensors files",
-        );
+        return f
+            .write_str("; pass the folder of a downloaded model, with its *.safetensors files");
     };
     write!(f, ", only {}", Name(first))?;
     if others.len() > 1 {
         write!(f, " and {} more files", others.len() - 1)?;
     }
-    f.write_str(instead_of_weights(first))
+    f.write_str(weights_advice(first))
 }
 
-/// What to do where the file `name` is there instead of weights: the end of a sentence that names it.
-pub(crate) fn instead_of_weights(name: &str) -> &'static str {
+/// Advice for a folder with the file `name` in place of weights: the end of a sentence that names
+/// the file.
+pub(crate) fn weights_advice(name: &str) -> &'static str {
     let ending = name.rsplit('.').next().unwrap_or_default();
     match ending {
         "safetensors" if name.starts_with("adapter") => {
-            "; that is an adapter alone: merge it into its base model (`merge_and_unload` of `peft`), \
-             store the result with `save_pretrained`, and give that folder"
+            "; that is only an adapter: merge it into its base model (`merge_and_unload` of `peft`), \
+             save the result with `save_pretrained`, and pass that folder"
         }
         "safetensors" if name.starts_with("consolidated") => {
-            "; that file has tensors under names of its own: download model*.safetensors of the same model as well"
+            "; that file uses other tensor names: download model*.safetensors of the same model"
         }
         "safetensors" if name.contains("-of-") => {
             "; if these files are the whole model, rename them to model-00001-of-0000N.safetensors and so on"
         }
         "safetensors" => {
             "; if that is the whole model, rename it to model.safetensors, \
-             else fetch the index file as well"
+             otherwise download the index file too"
         }
-        "gguf" => {
-            "; GGUF files are not read: download the original checkpoint in safetensors format"
-        }
+        "gguf" => "; GGUF is not supported: download the original checkpoint in safetensors format",
         "onnx" | "tflite" | "mlmodel" | "xml" => {
-            "; exported graphs are not read: download the original checkpoint in safetensors format"
+            "; exported graphs are not supported: download the original checkpoint in safetensors format"
         }
-        "npz" => "; it is of an older version of MLX: convert the original checkpoint again",
+        "npz" => "; it was written by an old version of MLX: convert the original checkpoint again",
         "h5" | "msgpack" => {
-            "; weights of TensorFlow and Flax are not read: download the model in safetensors format"
+            "; TensorFlow and Flax weights are not supported: download the model in safetensors format"
         }
         _ => {
-            ", which is not read (loading it would run code from the file): \
-             load it with `transformers` and store it with \
+            ", which is not supported (loading it would run code from the file): \
+             load it with `transformers` and save it with \
              `model.save_pretrained(folder, safe_serialization=True)`"
         }
     }
 }
 
-/// Some names, and how many more there are.
+/// Displays some names, and how many more there are.
 pub(crate) struct Names<'a>(pub(crate) &'a [String]);
 
 impl fmt::Display for Names<'_> {
@@ -389,7 +385,7 @@ impl fmt::Display for Names<'_> {
     }
 }
 
-/// A name out of a file: quoted, escaped, and cut where it is long.
+/// Displays a name from a file: quoted, escaped, and truncated if long.
 pub(crate) struct Name<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Name<'_> {
@@ -398,7 +394,7 @@ impl fmt::Display for Name<'_> {
         let mut chars = self.0.chars();
         f.write_str("`")?;
         for c in chars.by_ref().take(LONGEST) {
-            // Quotation marks need no escape inside backquotes.
+            // Quotation marks need no escape within backquotes.
             if c == '"' || c == '\'' {
                 write!(f, "{c}")
             } else {
@@ -409,12 +405,12 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-/// What a JSON error says, cut: it may quote a string of any length out of the file.
+/// The message of a JSON error, truncated: it may quote a string of any length from the file.
 pub(super) fn json_message(error: &serde_json::Error) -> String {
     const LONGEST: usize = 240;
     let message = error.to_string();
     match message.char_indices().nth(LONGEST) {
-        // The place is at the end of the message, so it is put back.
+        // Keep the position, which is at the end of the message.
         Some((cut, _)) => format!(
             "{}... at line {} column {}",
             message.get(..cut).unwrap_or_default(),
@@ -425,7 +421,7 @@ pub(super) fn json_message(error: &serde_json::Error) -> String {
     }
 }
 
-/// A shape: `[2, 3]`.
+/// Displays a shape, such as `[2, 3]`.
 pub(super) struct Shape<'a, T>(pub(super) &'a [T]);
 
 impl<T: fmt::Display> fmt::Display for Shape<'_, T> {

@@ -1,4 +1,4 @@
-//! A number that tells weights apart, so that a state made with one model is not restored into another.
+//! A number that tells weights apart, so that the state of one model is not restored into another.
 
 use std::ops::Range;
 
@@ -6,30 +6,33 @@ use super::Weights;
 use super::error::WeightsError;
 use crate::files::fnv1a::Fnv1a;
 
-/// Bytes of each sample of a tensor.
+/// Size of one sample of a tensor, in bytes.
 const SAMPLE: usize = 64;
-/// Samples of a tensor: its first bytes, its last, and evenly between.
+/// Samples per tensor: its first bytes, its last, and evenly in between.
 const SAMPLES: usize = 4;
 
 impl Weights {
-    /// A fingerprint of the weights: the same for the same tensors whatever files they lie in, and
-    /// another one as good as surely if a name, a dtype, a shape or any sampled byte differs.
+    /// A fingerprint of the weights. It is the same for the same tensors however they are
+    /// distributed over files, and differs almost certainly if a name, a dtype, a shape or any
+    /// sampled byte differs.
     ///
-    /// FNV-1a over the tensors in order of their names: the
-    /// name, the dtype, the shape and four samples of 64 bytes, the first and the last included. It
-    /// reads at most four pages of a tensor, so it is cheap, and it does **not** see a change between the
-    /// samples. Two trained models differ nearly everywhere, so that tells them apart. It is no
-    /// cryptographic hash: who wants two checkpoints with one fingerprint can make them.
+    /// This is FNV-1a over the tensors in order of their names: the name, the dtype, the shape and
+    /// four samples of 64 bytes, including the first and the last. It reads at most four pages of a
+    /// tensor, so it is cheap, but it does **not** see changes between the samples. Two trained
+    /// models differ nearly everywhere, so that suffices. It is not a cryptographic hash: anyone
+    /// can construct two checkpoints with the same fingerprint.
     ///
-    /// The value is part of the format of saved states: to change the computation is to refuse them.
+    /// The value is part of the format of saved states, so changing the computation invalidates
+    /// them.
     ///
     /// # Errors
-    /// [`WeightsError::Shrunk`] when a file was cut short since it was opened; when one can't be read.
+    /// [`WeightsError::Shrunk`] if a file was truncated after it was opened; if a file can't be
+    /// read.
     pub fn fingerprint(&self) -> Result<u64, WeightsError> {
         self.check_unchanged()?;
         let mut hash = Fnv1a::new();
         for entry in &self.entries {
-            // Lengths go first, so that no two lists of tensors give the same run of bytes.
+            // Hashing lengths first keeps different lists of tensors apart.
             hash.write_u64(entry.name.len() as u64);
             hash.write(entry.name.as_bytes());
             let dtype = entry.dtype.to_string();
@@ -47,12 +50,12 @@ impl Weights {
     }
 }
 
-/// All of `bytes` bytes if that is no more than the samples would be, else the samples.
+/// The ranges of the samples, or one range for all of the tensor if it is small.
 fn samples(bytes: usize) -> impl Iterator<Item = Range<usize>> {
     let (count, len) = if bytes <= SAMPLES * SAMPLE { (1, bytes) } else { (SAMPLES, SAMPLE) };
     let last = bytes - len;
     (0..count).map(move |i| {
-        // Divided first, so that no size overflows; the last sample is put where the bytes end.
+        // Divide first, so that nothing overflows. The last sample ends where the bytes end.
         let start = if i + 1 == count { last } else { last / (SAMPLES - 1) * i };
         start..start + len
     })

@@ -1,4 +1,5 @@
-//! [`Weights::fit`]: a spec takes on the names that its tensors have in a checkpoint, and the biases that are only there.
+//! [`Weights::fit_names`] and [`Weights::fit_biases`]: adapt a spec to the names and biases in a
+//! checkpoint.
 
 use std::collections::HashSet;
 
@@ -14,11 +15,11 @@ impl Weights {
         spec.fit_names(&self.names().collect::<Vec<_>>());
     }
 
-    /// Adds to `spec` the biases that stand beside packed matrices though the family has none: programs that pack write one for each
-    /// matrix. Most are zero; those go, since they change nothing.
+    /// Adds biases to `spec` that accompany packed matrices although the family has none: programs
+    /// that pack weights write one for each matrix. Most are zero, and are dropped.
     ///
     /// # Errors
-    /// When such a bias is not zero and belongs to a matrix that is multiplied without one.
+    /// If such a bias is not zero and its matrix is multiplied without one.
     pub(crate) fn fit_biases(&mut self, spec: &mut ModelSpec) -> Result<(), WeightsError> {
         let mut zero: HashSet<String> = HashSet::new();
         for (linear, adds_bias) in spec.linears_mut() {
@@ -31,7 +32,7 @@ impl Weights {
             if !self.packed_layers.contains(stem) || !self.contains(&name) {
                 continue;
             }
-            // What can't be read as numbers is left to the check, which then needs it.
+            // Non-numeric tensors are left to the check, which reports them if they are needed.
             let values = self.get(&name).and_then(|bias: TensorData| bias.to_f32());
             if values.is_ok_and(|values| values.iter().all(|value| *value == 0.0)) {
                 zero.insert(name);

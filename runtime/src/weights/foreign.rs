@@ -1,4 +1,4 @@
-//! Checkpoints in the quantized layouts of other projects, converted while they are loaded.
+//! Converts checkpoints in other projects' quantized layouts while they are loaded.
 //!
 //! | layout | tensors | become |
 //! | --- | --- | --- |
@@ -7,8 +7,11 @@
 //! | FP8 | `X.weight` in F8_E4M3, `X.weight_scale` or `X.weight_scale_inv` | `X.weight`, `X.scales` (and `X.biases`) |
 //! | FP8 stacks | `P.X` or `P.X.weight`, `[experts, rows, cols]`, with scales of a dimension more | the experts one by one, `P.experts.E.X.weight` |
 //!
-//! What they become is held in memory, so a checkpoint of such a layout takes its own size in memory, and a multiple of it where it has
-//! to be encoded anew. Scales of activations and of caches (`X.input_scale`, `X.k_scale`, ...) are left out: neither is quantized here.
+//! The results are held in memory, so loading such a checkpoint takes its own size in memory, and a
+//! multiple of that if it must be encoded anew. A layout is converted exactly if a format holds the
+//! same weights. Otherwise (act-order GPTQ, FP8 with a scale per row) it is encoded in 8 bits, with
+//! a warning. Scales of activations and caches (`X.input_scale`, `X.k_scale`, ...) are ignored:
+//! neither is quantized here.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -25,7 +28,7 @@ use super::header::Entry;
 use super::map::{Part, Source};
 use super::{Weights, dense_dtype};
 
-/// Scales that only matter where activations or caches are quantized.
+/// Scales that matter only if activations or caches are quantized.
 const UNUSED: [&str; 11] = [
     ".input_scale",
     ".input_zero_point",
@@ -40,44 +43,44 @@ const UNUSED: [&str; 11] = [
     "_proj_activation_scale",
 ];
 
-/// Why tensors of a foreign layout cannot be converted.
+/// Why tensors of a foreign layout can't be converted.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ConversionError {
-    /// A tensor that belongs to the layer is not there.
+    /// A tensor of the layer is missing.
     Missing {
         /// Its name.
         name: String,
     },
-    /// A tensor has a shape that does not go with the others.
+    /// A tensor's shape doesn't match the others.
     Shape {
         /// Its name.
         name: String,
         /// Its shape.
         found: Vec<usize>,
-        /// What was expected.
+        /// The expected shape.
         expected: String,
     },
-    /// A tensor has a type that it cannot have.
+    /// A tensor has the wrong type.
     Dtype {
         /// Its name.
         name: String,
         /// Its type.
         found: String,
-        /// What it can have.
+        /// The expected types.
         expected: &'static str,
     },
-    /// The result's name is that of another tensor.
+    /// Another tensor already has the result's name.
     Occupied {
         /// The name.
         name: String,
     },
-    /// A bias that is not zero stands beside a matrix that is multiplied without one.
+    /// A nonzero bias accompanies a matrix that is multiplied without one.
     Bias {
         /// Its name.
         name: String,
     },
-    /// Its contents make no sense, or no format has such rows.
+    /// The contents are invalid, or no format has such rows.
     Contents(ForeignError),
 }
 
@@ -86,17 +89,17 @@ impl fmt::Display for ConversionError {
         match self {
             Self::Missing { name } => write!(f, "{} is missing", Name(name)),
             Self::Shape { name, found, expected } => {
-                write!(f, "{} has shape {}; {expected} was expected", Name(name), Shape(found))
+                write!(f, "{} has shape {}, expected {expected}", Name(name), Shape(found))
             }
             Self::Dtype { name, found, expected } => {
-                write!(f, "{} has dtype {found}; {expected} was expected", Name(name))
+                write!(f, "{} has dtype {found}, expected {expected}", Name(name))
             }
             Self::Occupied { name } => {
-                write!(f, "{} is there as well: which of the two counts cannot be told", Name(name))
+                write!(f, "{} exists too, and nothing tells which of the two to use", Name(name))
             }
             Self::Bias { name } => write!(
                 f,
-                "{} is not zero, and the model adds no bias there: convert the checkpoint again without biases",
+                "{} is not zero, but the model adds no bias there: convert the checkpoint again without biases",
                 Name(name)
             ),
             Self::Contents(error) => error.fmt(f),
@@ -110,26 +113,27 @@ impl From<ForeignError> for ConversionError {
     }
 }
 
-/// What a conversion did.
+/// The outcome of a conversion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conversion {
     /// Matrices that were converted.
     pub matrices: usize,
-    /// Those of them that no format holds exactly: they were encoded anew, in 8 bits.
+    /// The matrices among them that no format holds exactly, so that they were encoded anew in 8
+    /// bits.
     pub inexact: Vec<String>,
 }
 
-/// A layer to be converted: the name before the last dot of its tensors, and those tensors.
+/// A layer to convert: the common prefix of its tensors' names, and these tensors.
 struct Layer {
     prefix: String,
-    /// They go.
+    /// The tensors to replace.
     entries: Vec<Entry>,
-    /// Which matrix of a stack it is.
+    /// Index in a stack of matrices.
     expert: Option<usize>,
 }
 
 impl Layer {
-    /// The name before the last dot of what it becomes.
+    /// The prefix of the results' names.
     fn target(&self) -> String {
         let Some(expert) = self.expert else { return self.prefix.clone() };
         let (path, leaf) = match self.prefix.rsplit_once('.') {
@@ -142,15 +146,16 @@ impl Layer {
     }
 }
 
-/// Most matrices of a stack; no model has more experts.
+/// Most matrices in a stack; no model has more experts.
 const MOST_EXPERTS: usize = 1 << 12;
 
 impl Weights {
-    /// Converts what `stated` says is in a foreign layout; nothing where it is MLX's. Layers are found by the names of their tensors,
-    /// and their sizes by the shapes.
+    /// Converts the tensors that `stated` declares to be in a foreign layout; does nothing for
+    /// MLX's. Finds layers by the names of their tensors, and sizes by the shapes.
     ///
     /// # Errors
-    /// [`WeightsError::Foreign`] for the first layer whose tensors do not fit together, in the order of names.
+    /// [`WeightsError::Foreign`] for the first layer, in order of names, whose tensors don't match
+    /// each other.
     pub fn convert(&mut self, stated: &Quantization) -> Result<Conversion, WeightsError> {
         let layers = match stated {
             Quantization::Mlx(_) => return Ok(Conversion::default()),
@@ -197,8 +202,8 @@ impl Weights {
         }
         if let Some(first) = done.inexact.first() {
             log::warn!(
-                "{} of {} matrices are in a layout that no format here holds exactly, among them {}: \
-                 they were encoded anew in 8 bits",
+                "{} of {} matrices have a layout that no supported format holds exactly, such as {}: \
+                 encoding them in 8 bits",
                 done.inexact.len(),
                 done.matrices,
                 Name(first)
@@ -207,7 +212,7 @@ impl Weights {
         Ok(done)
     }
 
-    /// Adds a matrix as `PREFIX.weight` and what belongs to it.
+    /// Adds a matrix as `PREFIX.weight` and its companions.
     fn add(&mut self, prefix: &str, matrix: kinglet_quant::Quantized) -> Result<(), WeightsError> {
         let (format, float) = (matrix.format(), matrix.float());
         let (rows, groups) = (matrix.rows(), format.groups(matrix.cols()));
@@ -233,7 +238,7 @@ impl Weights {
             let name = format!("{prefix}.{name}");
             let range = 0..bytes.len();
             let part = Part::new(Source::bytes(format!("the converted {name}"), bytes))?;
-            // Fewer parts than tensors, of which a header holds fewer than that.
+            // There are fewer parts than tensors, and a header can't hold 2^32 of those.
             let id = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
             self.parts.push(Arc::new(part));
             let shape = [rows, cols].into();
@@ -242,7 +247,7 @@ impl Weights {
         Ok(())
     }
 
-    /// Layers with a `qweight`.
+    /// Finds layers with a `qweight`.
     fn packed_layers(&self) -> Vec<Layer> {
         let prefixes = self.names().filter_map(|name| name.strip_suffix(".qweight"));
         let layer = |prefix: &str| {
@@ -254,11 +259,11 @@ impl Weights {
         prefixes.map(layer).collect()
     }
 
-    /// Layers whose weight is E4M3 and that have a scale.
+    /// Finds layers with a weight in E4M3 and a scale.
     fn fp8_layers(&self) -> Vec<Layer> {
         let weights = self.entries.iter().filter(|entry| entry.dtype == Dtype::F8_E4M3);
         let layers = weights.flat_map(|weight| {
-            // A stack may be a parameter of its own name.
+            // A stack can be a parameter without `.weight`.
             let prefix = weight.name.strip_suffix(".weight").unwrap_or(&weight.name);
             let scale = [".weight_scale", ".weight_scale_inv", "_scale_inv", "_scale"]
                 .iter()
@@ -297,7 +302,7 @@ impl Weights {
         let [zero_groups, zero_words] = matrix_shape(qzeros, "[groups, words]")?;
         let bits = match stated {
             Quantization::Awq { bits, .. } => *bits,
-            // The rows of `qzeros` tell, where layers have bits of their own.
+            // If layers differ in bits, the rows of `qzeros` give them.
             Quantization::Gptq(gptq) => {
                 match zero_words.checked_mul(32).map(|n| (n / rows.max(1), n)) {
                     Some((bits, n)) if n % rows.max(1) == 0 && bits > 0 => bits,
@@ -382,7 +387,8 @@ impl Weights {
     }
 }
 
-/// The shape of the scales of one matrix of a stack of `experts`; all of it where the matrices share them.
+/// The shape of the scales of one matrix in a stack of `experts`; all of it if the matrices share
+/// them.
 fn of_one(scales: &[usize], experts: usize) -> &[usize] {
     match scales {
         [first, own @ ..] if *first == experts && !(own.is_empty() && experts == 1) => own,
@@ -390,20 +396,20 @@ fn of_one(scales: &[usize], experts: usize) -> &[usize] {
     }
 }
 
-/// The bytes of one matrix, of `len` bytes, of a stack.
+/// The bytes of one matrix of `len` bytes in a stack.
 fn part(bytes: &[u8], expert: Option<usize>, len: usize) -> &[u8] {
     let Some(expert) = expert else { return bytes };
     let range = expert.checked_mul(len).and_then(|start| Some(start..start.checked_add(len)?));
     range.and_then(|range| bytes.get(range)).unwrap_or_default()
 }
 
-/// Inputs of a group: as stated, or by the number of groups.
+/// Inputs per group: as stated, or derived from the number of groups.
 fn group_size(cols: usize, groups: usize, stated: Option<usize>) -> Option<usize> {
     let fits = |group: &usize| *group > 0 && cols.div_ceil(*group) == groups;
     stated.filter(fits).or_else(|| cols.checked_div(groups).filter(fits))
 }
 
-/// Rows and columns that share a scale.
+/// The numbers of rows and columns that share a scale.
 fn block(
     [rows, cols]: [usize; 2],
     scales: &[usize],
@@ -446,7 +452,8 @@ fn dtype_error(entry: &Entry, expected: &'static str) -> ConversionError {
     ConversionError::Dtype { name, found, expected }
 }
 
-/// `work` of each item, in their order, on as many threads as the machine has.
+/// Runs `work` on each item, on as many threads as the machine has. Results are in the order of the
+/// items.
 fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len());
     if threads <= 1 {
@@ -463,7 +470,7 @@ fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> 
     };
     let mut all: Vec<(usize, R)> = std::thread::scope(|scope| {
         let spawned: Vec<_> = (1..threads)
-            // Without a thread the others do its share.
+            // If a thread can't be started, the others do its share.
             .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, share).ok())
             .collect();
         let mut all = share();
@@ -493,7 +500,8 @@ mod tests {
         assert_eq!(block(shape, &[2, 2], Some([64, 32])), Some([64, 32]));
         assert_eq!(block(shape, &[3, 2], None), Some([32, 32]));
         assert_eq!(block(shape, &[3, 1], None), Some([32, 64]));
-        // 96 rows of blocks of 64 are two, the last one shorter; without a config they would be of 48.
+        // 96 rows in blocks of 64 give two, the last one shorter. Without a config they would be
+        // blocks of 48.
         assert_eq!(block(shape, &[2, 1], Some([64, 128])), Some([64, 128]));
         assert_eq!(block(shape, &[2, 1], None), Some([48, 64]));
         for wrong in [&[95][..], &[0], &[0, 0], &[7, 5], &[97, 1], &[96, 1, 1], &[usize::MAX, 1]] {

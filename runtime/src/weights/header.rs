@@ -1,19 +1,18 @@
-//! The header of a safetensors file: a length, then JSON that says where each tensor lies.
+//! The header of a safetensors file: a length, then JSON with the position of each tensor.
 //!
 //! ```text
 //! u64 little-endian: n | n bytes of JSON | data
 //! {"NAME": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [begin, end]}, "__metadata__": {..}}
 //! ```
 //!
-//! The element types come from the `safetensors` crate. The walk over the JSON does not, for
-//! reasons found in version 0.8 of that crate: it first collects the whole header as a tree of
-//! generic values (a hostile header of 100 MB takes gigabytes), keeps the last of two tensors of one
-//! name without a word, overflows an addition where offsets come close to 2^64 (a panic where overflow
-//! checks are on), and its errors name neither tensor nor numbers. What it accepts and
-//! rejects is otherwise kept, and tests hold the two against each other.
+//! The element types come from the `safetensors` crate, but the JSON is parsed here. Version 0.8 of
+//! the crate first builds a tree of generic values from the whole header (a hostile header of 100
+//! MB takes gigabytes), silently keeps the last of two tensors of one name, overflows an addition
+//! for offsets near 2^64 (a panic with overflow checks), and its errors name neither tensor nor
+//! numbers. Otherwise this accepts and rejects the same files, and tests compare the two.
 //!
-//! Memory: nothing is allocated before the length has been held against the file, and a tensor's entry
-//! takes less than four times its own text.
+//! Memory: nothing is allocated before the length was checked against the file, and a tensor's
+//! entry takes less than four times its text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,23 +26,23 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 
 use super::error::{Name, Shape, json_message};
 
-/// Longest header that is read, as in the reference implementation.
+/// Longest header accepted, in bytes; the same as the reference implementation's.
 pub(super) const MAX_HEADER: u64 = 100_000_000;
-/// Most dimensions of a tensor; checkpoints have up to 5.
+/// Most dimensions of a tensor. Checkpoints have up to 5.
 pub(super) const MAX_RANK: usize = 8;
-/// Bytes in front of the JSON.
+/// Bytes before the JSON.
 pub(super) const PREFIX: usize = 8;
 
-/// A tensor as a header describes it, checked against its file.
+/// A tensor in a header, checked against its file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
     /// Its name.
     pub(crate) name: Arc<str>,
     /// Outermost dimension first.
     pub(crate) shape: Arc<[usize]>,
-    /// Where its bytes lie, counted from the start of the file.
+    /// The range of its bytes, from the start of the file.
     pub(crate) range: Range<usize>,
-    /// The file it lies in; 0 until several files are joined.
+    /// The index of its file; 0 until several files are joined.
     pub(super) part: u32,
     /// Type of its elements.
     pub(crate) dtype: Dtype,
@@ -53,51 +52,51 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// The file has no room for the length of a header.
+    /// The file is too short for the header's length.
     TooShort {
         /// Length of the file.
         len: u64,
     },
-    /// The file is a stand-in that Git LFS left in place of the content.
+    /// The file is a Git LFS pointer.
     GitLfsPointer,
-    /// The header says to be longer than any is.
+    /// The stated length of the header exceeds the limit.
     TooLong {
         /// Length of the header.
         header: u64,
         /// The limit.
         limit: u64,
     },
-    /// The header says to be longer than the file.
+    /// The stated length of the header exceeds the file.
     PastEnd {
         /// Length of the header.
         header: u64,
         /// Length of the file.
         len: u64,
     },
-    /// The header is not text.
+    /// The header is not UTF-8.
     NotUtf8 {
-        /// Bytes of it that are.
+        /// Length of the valid prefix, in bytes.
         valid: usize,
     },
-    /// The header is not the JSON that it should be.
+    /// The header's JSON has the wrong structure.
     Json(String),
-    /// Two entries have one name.
+    /// Two entries have the same name.
     DuplicateName(String),
-    /// A type of elements that the format does not have.
+    /// The element type is unknown.
     Dtype {
         /// The tensor.
         tensor: String,
-        /// What the header calls it.
+        /// The type in the header.
         dtype: String,
     },
-    /// A shape with too many dimensions.
+    /// A shape has too many dimensions.
     Rank {
         /// The tensor.
         tensor: String,
         /// The limit.
         limit: usize,
     },
-    /// A shape whose size in bytes cannot be computed, or is no whole number of bytes.
+    /// The size of a shape overflows, or is not a whole number of bytes.
     Shape {
         /// The tensor.
         tensor: String,
@@ -106,16 +105,16 @@ pub enum HeaderError {
         /// Its type.
         dtype: String,
     },
-    /// Offsets that end before they begin.
+    /// Offsets end before they begin.
     Descending {
         /// The tensor.
         tensor: String,
-        /// First byte, counted from the end of the header.
+        /// First byte, from the end of the header.
         begin: u64,
-        /// Byte after the last.
+        /// End of its bytes, exclusive.
         end: u64,
     },
-    /// Offsets that hold another number of bytes than the shape needs.
+    /// The offsets don't match the size of the shape.
     Size {
         /// The tensor.
         tensor: String,
@@ -124,25 +123,25 @@ pub enum HeaderError {
         /// Bytes that shape and type need.
         expected: u64,
     },
-    /// A tensor that begins before the end of the one in front of it, or leaves bytes between.
+    /// A tensor overlaps the one before it, or leaves a gap.
     Offsets {
         /// The tensor.
         tensor: String,
-        /// Where it begins, counted from the end of the header.
+        /// Its first byte, from the end of the header.
         begin: u64,
-        /// Where the one in front of it ends.
+        /// The end of the tensor before it.
         expected: u64,
     },
-    /// A tensor whose bytes are not in the file: it was cut short.
+    /// A tensor's bytes are not in the file, which was truncated.
     Truncated {
         /// The tensor.
         tensor: String,
-        /// Where it ends, counted from the end of the header.
+        /// Its end, from the end of the header.
         end: u64,
         /// Bytes after the header.
         data: u64,
     },
-    /// Bytes after the last tensor.
+    /// There are bytes after the last tensor.
     TrailingBytes {
         /// Bytes that belong to tensors.
         used: u64,
@@ -156,67 +155,64 @@ impl fmt::Display for HeaderError {
         match self {
             Self::TooShort { len } => write!(
                 f,
-                "the file has {len} bytes, too few for a safetensors header: download it again"
+                "the file has only {len} bytes, too few for a safetensors header: download it again"
             ),
             Self::GitLfsPointer => f.write_str(
-                "the file is only a Git LFS pointer: run `git lfs pull` to fetch the weights",
+                "the file is a Git LFS pointer: run `git lfs pull` to fetch the weights",
             ),
             Self::TooLong { header, limit } => write!(
                 f,
-                "the first 8 bytes give a header of {header} bytes (at most {limit} are read): \
-                 this is no safetensors file, or it is damaged"
+                "the first 8 bytes state a header of {header} bytes, above the limit of {limit}: \
+                 this is not a safetensors file, or it is damaged"
             ),
             Self::PastEnd { header, len } => write!(
                 f,
-                "the header should have {header} bytes, the whole file has {len}: \
-                 it was cut short, download it again"
+                "the header should have {header} bytes, but the whole file has {len}: \
+                 the file is truncated, download it again"
             ),
             Self::NotUtf8 { valid } => {
-                write!(f, "the header is not text: byte {valid} of it is not UTF-8")
+                write!(f, "the header is not UTF-8 at byte {valid}")
             }
-            Self::Json(message) => write!(f, "the header is not as safetensors has it: {message}"),
+            Self::Json(message) => write!(f, "the header is not valid for safetensors: {message}"),
             Self::DuplicateName(tensor) => {
-                write!(f, "tensor {} stands twice in the header", Name(tensor))
+                write!(f, "tensor {} is in the header twice", Name(tensor))
             }
-            Self::Dtype { tensor, dtype } => write!(
-                f,
-                "tensor {} has the unknown dtype {}; safetensors has F32, F16, BF16 and others",
-                Name(tensor),
-                Name(dtype)
-            ),
+            Self::Dtype { tensor, dtype } => {
+                write!(f, "tensor {} has the unknown dtype {}", Name(tensor), Name(dtype))
+            }
             Self::Rank { tensor, limit } => {
                 write!(f, "tensor {} has more than {limit} dimensions", Name(tensor))
             }
             Self::Shape { tensor, shape, dtype } => write!(
                 f,
-                "tensor {} of {dtype} has the impossible shape {}",
+                "tensor {} of {dtype} has the invalid shape {}",
                 Name(tensor),
                 Shape(shape)
             ),
             Self::Descending { tensor, begin, end } => {
-                write!(f, "tensor {} ends at {end}, before its begin at {begin}", Name(tensor))
+                write!(f, "tensor {} ends at {end}, before its start at {begin}", Name(tensor))
             }
             Self::Size { tensor, found, expected } => write!(
                 f,
-                "tensor {} has {found} bytes, its shape and dtype need {expected}",
+                "tensor {} has {found} bytes, but its shape and dtype need {expected}",
                 Name(tensor)
             ),
             Self::Offsets { tensor, begin, expected } => write!(
                 f,
-                "tensor {} begins at {begin} of the data, {} the end of the one before it ({expected})",
+                "tensor {} starts at byte {begin} of the data, {} the end of the previous tensor ({expected})",
                 Name(tensor),
-                if begin < expected { "inside, before" } else { "leaving a gap after" }
+                if begin < expected { "before" } else { "leaving a gap after" }
             ),
             Self::Truncated { tensor, end, data } => write!(
                 f,
-                "tensor {} ends at {end} of the data, but the file holds {data} bytes of it: \
-                 it was cut short, download it again",
+                "tensor {} ends at byte {end} of the data, but the file has only {data}: \
+                 it is truncated, download it again",
                 Name(tensor)
             ),
             Self::TrailingBytes { used, data } => write!(
                 f,
-                "the tensors take {used} bytes, the file holds {data} after its header: \
-                 what else is in there is unknown"
+                "the tensors take {used} bytes, but the file has {data} after its header: \
+                 the rest is unknown data"
             ),
         }
     }
@@ -224,8 +220,8 @@ impl fmt::Display for HeaderError {
 
 impl std::error::Error for HeaderError {}
 
-/// The tensors of a safetensors file of `total` bytes, in order of their offsets. `file` has its first bytes: at least those in front of
-/// the tensors.
+/// Parses the tensors of a safetensors file of `total` bytes, in order of their offsets. `file` has
+/// its first bytes, at least up to the first tensor.
 pub(super) fn parse(file: &[u8], total: usize) -> Result<Vec<Entry>, HeaderError> {
     let len = total as u64;
     let Some((prefix, rest)) = file.split_first_chunk::<PREFIX>() else {
@@ -233,7 +229,8 @@ pub(super) fn parse(file: &[u8], total: usize) -> Result<Vec<Entry>, HeaderError
     };
     let header = u64::from_le_bytes(*prefix);
     if header > MAX_HEADER {
-        // A pointer file begins with "version https://git-lfs...", whose first 8 bytes are huge.
+        // A pointer file begins with "version https://git-lfs...", and its first 8 bytes are a huge
+        // length.
         return Err(if file.starts_with(b"version https://git-lfs") {
             HeaderError::GitLfsPointer
         } else {
@@ -251,7 +248,7 @@ pub(super) fn parse(file: &[u8], total: usize) -> Result<Vec<Entry>, HeaderError
     Ok(entries)
 }
 
-/// The tensors that the header `json` describes, in front of `data` bytes; ranges are counted from its end.
+/// Parses the header `json` before `data` bytes of tensors. Ranges are counted from its end.
 pub(crate) fn parse_json(json: &[u8], data: usize) -> Result<Vec<Entry>, HeaderError> {
     let json = std::str::from_utf8(json)
         .map_err(|error| HeaderError::NotUtf8 { valid: error.valid_up_to() })?;
@@ -261,7 +258,7 @@ pub(crate) fn parse_json(json: &[u8], data: usize) -> Result<Vec<Entry>, HeaderE
     Ok(entries)
 }
 
-/// Sorts by name and refuses names that stand twice.
+/// Sorts by name and rejects duplicates.
 fn check_names(entries: &mut [Entry]) -> Result<(), HeaderError> {
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     for pair in entries.windows(2) {
@@ -274,7 +271,7 @@ fn check_names(entries: &mut [Entry]) -> Result<(), HeaderError> {
     Ok(())
 }
 
-/// Sorts by offset and refuses all but tensors that fill the data without gap or overlap.
+/// Sorts by offset and rejects tensors that don't fill the data without gap or overlap.
 fn check_offsets(entries: &mut [Entry], data: usize) -> Result<(), HeaderError> {
     entries.sort_unstable_by_key(|entry| (entry.range.start, entry.range.end));
     let mut used = 0;
@@ -305,7 +302,7 @@ fn read_json(json: &str) -> Result<Vec<Entry>, HeaderError> {
     read.map_err(|error| problem.unwrap_or_else(|| HeaderError::Json(json_message(&error))))
 }
 
-/// The value of one tensor's key.
+/// One tensor's entry.
 #[derive(Deserialize)]
 struct RawEntry<'a> {
     #[serde(borrow)]
@@ -315,7 +312,7 @@ struct RawEntry<'a> {
 }
 
 struct HeaderVisitor<'p> {
-    /// Why reading stopped, where that was not the JSON itself.
+    /// The reason for stopping, if it was not the JSON itself.
     problem: &'p mut Option<HeaderError>,
 }
 
@@ -351,7 +348,7 @@ impl<'de> Visitor<'de> for HeaderVisitor<'_> {
 }
 
 impl RawEntry<'_> {
-    /// What can be checked of a tensor by itself.
+    /// Checks what can be checked of a tensor by itself.
     fn check(self, name: &str) -> Result<Entry, HeaderError> {
         let tensor = || name.to_string();
         let Ok(dtype) =
@@ -385,7 +382,7 @@ impl RawEntry<'_> {
         if found != bits / 8 {
             return Err(HeaderError::Size { tensor: tensor(), found, expected: bits / 8 });
         }
-        // Only where addresses have 32 bits can these not be represented; such a file is not mapped.
+        // This fails only on 32-bit machines, which can't map such a file.
         let address = |at: u64| usize::try_from(at).map_err(|_| bad_shape());
         Ok(Entry {
             name: name.into(),
@@ -397,7 +394,7 @@ impl RawEntry<'_> {
     }
 }
 
-/// A shape of any length, of which at most [`MAX_RANK`] dimensions are kept.
+/// A shape of any rank, of which the first [`MAX_RANK`] dimensions are kept.
 struct RawShape {
     dims: [u64; MAX_RANK],
     rank: usize,
@@ -428,7 +425,7 @@ impl<'de> Deserialize<'de> for RawShape {
     }
 }
 
-/// Reads a string, borrowing it from the input where it holds no escapes.
+/// Reads a string, borrowing it from the input if it has no escapes.
 pub(super) struct Text;
 
 impl<'de> DeserializeSeed<'de> for Text {
@@ -455,7 +452,7 @@ impl<'de> Visitor<'de> for Text {
     }
 }
 
-/// Walks over `__metadata__`, which nothing here needs, and refuses all but strings in it.
+/// Skips `__metadata__`, which is not used, but rejects values that are not strings.
 struct StringMap;
 
 impl<'de> DeserializeSeed<'de> for StringMap {

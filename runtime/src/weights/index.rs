@@ -1,7 +1,7 @@
 //! The index of a checkpoint in several files, `model.safetensors.index.json`.
 //!
-//! It is `{"metadata": {..}, "weight_map": {"TENSOR": "SHARD", ..}}`. Shards are files in
-//! the same folder; a name that could lead out of it is refused.
+//! Its form is `{"metadata": {..}, "weight_map": {"TENSOR": "SHARD", ..}}`. Shards are files in the
+//! same folder; names that could lead out of it are rejected.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,69 +14,71 @@ use super::header::Text;
 
 /// Most shards; each is a file kept open.
 pub(super) const MAX_SHARDS: usize = 4096;
-/// Longest name of a file, in bytes, on any common file system.
+/// Longest file name on any common file system, in bytes.
 const MAX_SHARD_NAME: usize = 255;
 
 /// What is wrong with `model.safetensors.index.json`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum IndexError {
-    /// It is longer than any is.
+    /// It is too long.
     TooLong {
         /// The limit in bytes.
         limit: u64,
     },
-    /// It is not the JSON that it should be.
+    /// Its JSON has the wrong structure.
     Json(String),
-    /// It names a tensor twice.
+    /// It lists a tensor twice.
     DuplicateName(String),
-    /// It names a shard that is not simply a file of the folder.
+    /// A shard's name is not a plain file name.
     ShardName {
-        /// A tensor that should be in the shard.
+        /// A tensor in the shard.
         tensor: String,
         /// The name.
         shard: String,
     },
-    /// It names too many shards.
+    /// It lists too many shards.
     TooManyShards {
         /// The limit.
         limit: usize,
     },
-    /// It names no tensor.
+    /// It lists no tensor.
     Empty,
 }
 
 impl fmt::Display for IndexError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLong { limit } => write!(f, "longer than {limit} bytes: this is no index"),
-            Self::Json(message) => write!(f, "not as an index is: {message}"),
-            Self::DuplicateName(tensor) => write!(f, "tensor {} stands in it twice", Name(tensor)),
+            Self::TooLong { limit } => {
+                write!(f, "longer than {limit} bytes, too long for an index")
+            }
+            Self::Json(message) => write!(f, "not a valid index: {message}"),
+            Self::DuplicateName(tensor) => write!(f, "it lists tensor {} twice", Name(tensor)),
             Self::ShardName { tensor, shard } => write!(
                 f,
-                "tensor {} should be in {}, which is not the name of a file in the same folder",
+                "it maps tensor {} to {}, which is not the name of a file in the same folder",
                 Name(tensor),
                 Name(shard)
             ),
-            Self::TooManyShards { limit } => write!(f, "it names more than {limit} files"),
-            Self::Empty => f.write_str("its weight_map names no tensor"),
+            Self::TooManyShards { limit } => write!(f, "it lists more than {limit} files"),
+            Self::Empty => f.write_str("its weight_map is empty"),
         }
     }
 }
 
 impl std::error::Error for IndexError {}
 
-/// Where an index has each tensor.
+/// The shard of each tensor, according to an index.
 #[derive(Debug)]
 pub(super) struct WeightMap {
-    /// The shards' file names, each once.
+    /// Distinct file names of the shards.
     pub(super) shards: Vec<String>,
-    /// Name of a tensor and its index in `shards`, sorted by name.
+    /// Tensor names with indices into `shards`, sorted by name.
     pub(super) tensors: Vec<(Box<str>, u32)>,
 }
 
 impl WeightMap {
-    /// The shard that a tensor should be in, as an index in `shards`.
+    /// The shard of a tensor, as an index into `shards`.
     pub(super) fn shard_of(&self, tensor: &str) -> Option<u32> {
         let at = self.tensors.binary_search_by(|(name, _)| (**name).cmp(tensor)).ok()?;
         self.tensors.get(at).map(|(_, shard)| *shard)
@@ -102,7 +104,7 @@ pub(super) fn parse(json: &[u8]) -> Result<WeightMap, IndexError> {
     if index.tensors.is_empty() { Err(IndexError::Empty) } else { Ok(index) }
 }
 
-/// Whether `name` can only be a file of the folder that it is looked for in, on any system.
+/// Whether `name` can only refer to a file in the folder itself, on any system.
 fn is_plain(name: &str) -> bool {
     let separates = |c: char| matches!(c, '/' | '\\' | ':') || c.is_control();
     (1..=MAX_SHARD_NAME).contains(&name.len())
@@ -112,7 +114,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 struct IndexVisitor<'p> {
-    /// Why reading stopped, where that was not the JSON itself.
+    /// The reason for stopping, if it was not the JSON itself.
     problem: &'p mut Option<IndexError>,
 }
 

@@ -1,8 +1,9 @@
-//! Which files hold the weights of a folder.
+//! Finds the files that hold the weights of a folder.
 //!
-//! `model.safetensors`, as `transformers` prefers it; else the shards that `model.safetensors.index.json` names; and where those
-//! are not all there, the shards that are: an index may be of another build, or not have been downloaded. What tensors a file
-//! has, only its header says. Symbolic links are followed, for that is how download caches store their files.
+//! `model.safetensors` comes first, as in `transformers`; then the shards that
+//! `model.safetensors.index.json` names; and if those are not all there, the shards that are. An
+//! index may belong to another build, or may not have been downloaded. Only a file's header tells
+//! which tensors it has. Symbolic links are followed, because download caches store files that way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -15,28 +16,28 @@ use super::index::{self, IndexError, MAX_SHARDS, WeightMap};
 use super::map::Source;
 use crate::files::mounted;
 
-/// The one file of a checkpoint that is not sharded.
+/// The file of a checkpoint that is not sharded.
 const SINGLE: &str = "model.safetensors";
-/// The file that names the shards of one that is.
+/// The index of a checkpoint that is.
 const INDEX: &str = "model.safetensors.index.json";
-/// Longest index that is read. Checkpoints of a hundred thousand tensors have 10 MB.
+/// Longest index accepted, in bytes. Checkpoints of a hundred thousand tensors have one of 10 MB.
 const MAX_INDEX: u64 = 100_000_000;
 
 /// The files of a checkpoint.
 #[derive(Debug)]
 pub(super) struct Located {
-    /// Those that are there.
+    /// The files that exist.
     pub(super) sources: Vec<Source>,
-    /// Where the index has each tensor.
+    /// The shard of each tensor, according to the index.
     pub(super) index: Option<WeightMap>,
-    /// Those that should be there and are not.
+    /// The files that are missing.
     pub(super) absent: Absent,
 }
 
-/// Files that an index names, or that the numbers in the names of others tell of, and that are not there.
+/// Missing files: those that an index names, or that the numbers in other shards' names imply.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Absent {
-    /// Where they were looked for.
+    /// The folder searched.
     pub(super) folder: PathBuf,
     /// Their names.
     pub(super) files: Vec<String>,
@@ -44,10 +45,11 @@ pub(super) struct Absent {
 
 /// Opens the files of the checkpoint in `folder`, and its index if there is one.
 pub(super) fn locate(folder: &Path) -> Result<Located, WeightsError> {
-    // What lies in the place of a file that does without it, told if nothing else is found.
+    // A problem with an optional file, reported if nothing else is found.
     let mut problem = None;
-    if let Some(single) = unless_void(open_source(folder, SINGLE), &mut problem)? {
-        // It is enough, unless an index knows it for one of several. An index of other files is left over from them.
+    if let Some(single) = usable_or_absent(open_source(folder, SINGLE), &mut problem)? {
+        // This file suffices, unless an index lists it as one of several. An index of other files
+        // is stale.
         let index = read_index(folder).ok().flatten();
         let more = index.filter(|index| index.shards.len() > 1);
         return match more.filter(|index| index.shards.iter().any(|shard| shard == SINGLE)) {
@@ -55,7 +57,7 @@ pub(super) fn locate(folder: &Path) -> Result<Located, WeightsError> {
             None => Ok(Located { sources: vec![single], index: None, absent: Absent::default() }),
         };
     }
-    if let Some(index) = unless_void(read_index(folder), &mut problem)? {
+    if let Some(index) = usable_or_absent(read_index(folder), &mut problem)? {
         return indexed(folder, index);
     }
     let sets = numbered(folder);
@@ -64,27 +66,25 @@ pub(super) fn locate(folder: &Path) -> Result<Located, WeightsError> {
     }
     let chosen = choose(folder, &sets)?;
     if let Some(problem) = problem {
-        log::warn!("{problem}; {} files with weights are read without it", chosen.len());
+        log::warn!("{problem}; reading {} files with weights without it", chosen.len());
     }
     let left = sets.values().map(BTreeMap::len).sum::<usize>() - chosen.len();
     if left > 0 {
-        log::warn!(
-            "{}: {left} files with weights are of another set and are not read",
-            folder.display()
-        );
+        log::warn!("{}: ignoring {left} files with weights of another set", folder.display());
     }
-    let absent = unnumbered(&sets, &chosen);
+    let absent = missing_shards(&sets, &chosen);
     open_all(folder, chosen, None, absent)
 }
 
-/// What was found, where a thing that can't be read may count as absent: then `problem` holds it.
-fn unless_void<T>(
+/// Returns what was found. If it is unusable and may count as absent, stores the reason in
+/// `problem`.
+fn usable_or_absent<T>(
     found: Result<Option<T>, WeightsError>,
     problem: &mut Option<WeightsError>,
 ) -> Result<Option<T>, WeightsError> {
     let void = match &found {
         Err(WeightsError::DanglingLink { .. } | WeightsError::NotAFile { .. }) => true,
-        // Weights can be read without an index, and not without the permission to read them.
+        // Weights can be read without an index, but not without permission to read them.
         Err(WeightsError::Io { path, source, .. }) => {
             path.ends_with(INDEX) && source.kind() == ErrorKind::PermissionDenied
         }
@@ -99,7 +99,7 @@ fn unless_void<T>(
     }
 }
 
-/// Opens the shards of an index, or those that lie there in their stead.
+/// Opens the shards of an index, or those that exist instead.
 fn indexed(folder: &Path, index: WeightMap) -> Result<Located, WeightsError> {
     let (mut sources, mut there, mut lacking) = (Vec::new(), BTreeSet::new(), Vec::new());
     for shard in &index.shards {
@@ -127,15 +127,15 @@ fn indexed(folder: &Path, index: WeightMap) -> Result<Located, WeightsError> {
             });
         }
         if !sets.iter().any(is_whole) {
-            lacking = unnumbered(&sets, &chosen);
+            lacking = missing_shards(&sets, &chosen);
         }
     }
-    // Beside a set that is whole, shards of another one would only raise doubt.
+    // If one set is complete, shards of another one would only cause conflicts.
     let whole = sets.iter().any(is_whole);
     let in_sets: BTreeSet<&String> = sets.values().flat_map(BTreeMap::values).collect();
     chosen.extend(there.into_iter().filter(|name| !whole || !in_sets.contains(name)));
     log::info!(
-        "{}: {} files that the weights should be in are not there; {} are",
+        "{}: {} files with weights are missing, {} exist",
         folder.display(),
         lacking.len(),
         chosen.len()
@@ -160,10 +160,10 @@ fn open_all(
     Ok(Located { sources, index, absent })
 }
 
-/// Shards by their numbers, of a set that says how many they are.
+/// Shards by number, of a set whose names state its size.
 type Set = BTreeMap<usize, String>;
 
-/// The shards in `folder` that are there and say by their names what they are, by the size of the set that they belong to.
+/// The shards in `folder`, by the size of the set that their names state.
 fn numbered(folder: &Path) -> BTreeMap<usize, Set> {
     let mut sets: BTreeMap<usize, Set> = BTreeMap::new();
     let mounted = mounted::is_mounted(folder);
@@ -176,7 +176,7 @@ fn numbered(folder: &Path) -> BTreeMap<usize, Set> {
     sets
 }
 
-/// The two numbers of `model-00001-of-00003.safetensors`.
+/// Parses the two numbers of `model-00001-of-00003.safetensors`.
 fn number(name: &str) -> Option<(usize, usize)> {
     let rest = name.strip_prefix("model")?.strip_suffix(".safetensors")?;
     let (number, of) = rest.strip_prefix(['-', '.', '_'])?.split_once("-of-")?;
@@ -188,12 +188,12 @@ fn number(name: &str) -> Option<(usize, usize)> {
     (number <= of && (1..=MAX_SHARDS).contains(&of)).then_some((number, of))
 }
 
-/// Whether all shards of a set are there, counted from 1, or from 0.
+/// Whether all shards of a set exist, counted from 1 or from 0.
 fn is_whole((of, set): (&usize, &Set)) -> bool {
     set.len() >= *of
 }
 
-/// The shards to read: those of the one set that is whole, or all that are there.
+/// The shards to read: those of the one complete set, or all that exist.
 fn choose(folder: &Path, sets: &BTreeMap<usize, Set>) -> Result<BTreeSet<String>, WeightsError> {
     let mut whole = sets.iter().filter(|&set| is_whole(set));
     let mixed = || {
@@ -213,14 +213,14 @@ fn choose(folder: &Path, sets: &BTreeMap<usize, Set>) -> Result<BTreeSet<String>
     }
 }
 
-/// Names of the files that are lacking of the sets that `chosen` are from.
-fn unnumbered(sets: &BTreeMap<usize, Set>, chosen: &BTreeSet<String>) -> Vec<String> {
+/// The names of the files missing from the sets of `chosen`.
+fn missing_shards(sets: &BTreeMap<usize, Set>, chosen: &BTreeSet<String>) -> Vec<String> {
     let mut files = Vec::new();
     for (&of, set) in sets {
         let Some(name) = set.values().find(|name| chosen.contains(*name)) else { continue };
         let from = usize::from(!set.contains_key(&0));
         for number in (from..from + of).filter(|number| !set.contains_key(number)) {
-            files.push(renumbered(name, number));
+            files.push(shard_name(name, number));
             if files.len() >= MAX_SHARDS {
                 return files;
             }
@@ -229,8 +229,8 @@ fn unnumbered(sets: &BTreeMap<usize, Set>, chosen: &BTreeSet<String>) -> Vec<Str
     files
 }
 
-/// The name of another shard than the one that is called `name`.
-fn renumbered(name: &str, number: usize) -> String {
+/// The name of shard `number` in the same set as `name`.
+fn shard_name(name: &str, number: usize) -> String {
     let end = name.rfind("-of-").unwrap_or(name.len());
     let (before, after) = name.split_at(end);
     let stem = before.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -238,7 +238,7 @@ fn renumbered(name: &str, number: usize) -> String {
     format!("{stem}{number:0width$}{after}")
 }
 
-/// The index of `folder`; `None` if there is none.
+/// Reads the index of `folder`; `None` if there is none.
 fn read_index(folder: &Path) -> Result<Option<WeightMap>, WeightsError> {
     let path = folder.join(INDEX);
     let Some(json) = read_index_file(&path)? else { return Ok(None) };
@@ -249,7 +249,8 @@ fn read_index(folder: &Path) -> Result<Option<WeightMap>, WeightsError> {
     index.map(Some).map_err(|error| WeightsError::Index { path, error })
 }
 
-/// The bytes of the index at `path`, wherever that is: of one that is not too long.
+/// Reads the bytes of the index at `path`, mounted or not. The inner `None` means that it is too
+/// long.
 fn read_index_file(path: &Path) -> Result<Option<Option<Vec<u8>>>, WeightsError> {
     let io = |source| WeightsError::Io { doing: "read", path: path.to_path_buf(), source };
     match mounted::read(path, MAX_INDEX) {
@@ -264,7 +265,7 @@ fn read_index_file(path: &Path) -> Result<Option<Option<Vec<u8>>>, WeightsError>
     Ok(Some(Some(json).filter(|json| json.len() as u64 <= MAX_INDEX)))
 }
 
-/// Opens a file of the folder, wherever that is; `None` if nothing has that name.
+/// Opens a file of the folder, mounted or not; `None` if there is none.
 fn open_source(folder: &Path, name: &str) -> Result<Option<Source>, WeightsError> {
     if let Some(mounted) = mounted::source(folder, name) {
         let io = |source| WeightsError::Io { doing: "open", path: folder.join(name), source };
@@ -273,14 +274,14 @@ fn open_source(folder: &Path, name: &str) -> Result<Option<Source>, WeightsError
     Ok(open(&folder.join(name))?.map(|file| Source::file(name, file)))
 }
 
-/// Opens a regular file, through links; `None` if nothing has that name.
+/// Opens a regular file, following links; `None` if there is none.
 fn open(path: &Path) -> Result<Option<File>, WeightsError> {
     let io = |doing, source| WeightsError::Io { doing, path: path.to_path_buf(), source };
-    // Asked before opening: to open a named pipe would wait for somebody to write to it.
+    // Check before opening: opening a named pipe would wait for a writer.
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => File::open(path).map(Some).map_err(|e| io("open", e)),
         Ok(metadata) => {
-            let what = if metadata.is_dir() { "a folder" } else { "no regular file" };
+            let what = if metadata.is_dir() { "a folder" } else { "not a regular file" };
             Err(WeightsError::NotAFile { path: path.to_path_buf(), what })
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -293,7 +294,7 @@ fn open(path: &Path) -> Result<Option<File>, WeightsError> {
     }
 }
 
-/// Says what is there instead of weights.
+/// Explains what the folder holds instead of weights.
 fn nothing_found(folder: &Path) -> WeightsError {
     if !mounted::is_mounted(folder) {
         match fs::metadata(folder) {
@@ -346,7 +347,7 @@ mod tests {
         let sets = sets(&["model-00002-of-00004.safetensors", "model-00004-of-00004.safetensors"]);
         let chosen = choose(Path::new("."), &sets).unwrap();
         assert_eq!(
-            unnumbered(&sets, &chosen),
+            missing_shards(&sets, &chosen),
             ["model-00001-of-00004.safetensors", "model-00003-of-00004.safetensors"]
         );
     }

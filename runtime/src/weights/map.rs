@@ -1,14 +1,14 @@
-//! One file of a checkpoint: mapped read-only, held in a buffer, or asked for its parts where it can be neither.
+//! One file of a checkpoint: mapped read-only, held in a buffer, or read in parts.
 //!
-//! The only `unsafe` of the weights is here: the mapping itself. A mapping is sound only as long as
-//! nobody writes to the file or cuts it short. No system that Kinglet runs on lets a reader rule that
-//! out, so the risk is stated rather than hidden:
+//! This is the only `unsafe` code for weights: the mapping itself. A mapping is sound only as long
+//! as nobody writes to the file or truncates it. No system that Kinglet runs on lets a reader rule
+//! that out, so the risk is documented:
 //!
-//! * a file that is *cut short* while mapped makes a read of the lost pages fault (`SIGBUS` on
-//!   Unix, an in-page error on Windows). [`Part::check_unchanged`] finds that out before the read;
-//!   whoever walks over many pages calls it as it goes, which leaves a small window and no more;
-//! * a file that is *overwritten in place* changes the weights under the reader: the numbers are
-//!   then wrong, but every bit pattern is a valid weight, so nothing worse follows.
+//! - If a mapped file is *truncated*, reading the lost pages faults (`SIGBUS` on Unix, an in-page
+//!   error on Windows). [`Part::check_unchanged`] detects that before the read. Long passes call it
+//!   as they go, which leaves only a small window.
+//! - If a mapped file is *overwritten in place*, the weights change under the reader. The results
+//!   are then wrong, but every bit pattern is a valid weight, so nothing worse follows.
 //!
 //! Programs that replace a checkpoint should write a new file and rename it over the old one, as
 //! download tools do: a mapping keeps the old file alive.
@@ -25,16 +25,17 @@ use memmap2::{Mmap, MmapOptions};
 use super::error::WeightsError;
 use super::header::{MAX_HEADER, PREFIX};
 
-/// A file that is neither mapped nor held in memory: a browser's, for example. Parts of it are read when they are needed.
+/// A file that is neither mapped nor in memory, such as one in a browser. Its parts are read when
+/// they are needed.
 pub trait ReadAt: fmt::Debug + Send + Sync {
     /// Fills `out` with the bytes from `offset` on.
     ///
     /// # Errors
-    /// When they can't be read, or are not all there.
+    /// If they can't all be read.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
 }
 
-/// Where the bytes of one safetensors file come from, for [`Weights::from_sources`].
+/// The source of one safetensors file's bytes, for [`Weights::from_sources`].
 ///
 /// [`Weights::from_sources`]: super::Weights::from_sources
 #[derive(Debug)]
@@ -45,7 +46,7 @@ pub struct Source {
 
 #[derive(Debug)]
 enum Kind {
-    /// From `offset`; to the end of the file where `len` is `None`.
+    /// From `offset`, to the end of the file if `len` is `None`.
     File {
         file: File,
         offset: u64,
@@ -59,29 +60,29 @@ enum Kind {
 }
 
 impl Source {
-    /// A whole open file. `name` is what errors call it.
+    /// A whole open file. `name` is used in errors.
     pub fn file(name: impl Into<String>, file: File) -> Self {
         Self { name: name.into(), kind: Kind::File { file, offset: 0, len: None } }
     }
 
-    /// `len` bytes of an open file from `offset` on: an asset stored inside an application's
-    /// package. The offset may be any; it need not be aligned to anything.
+    /// `len` bytes of an open file from `offset` on, such as an asset inside an application's
+    /// package. The offset needs no alignment.
     pub fn region(name: impl Into<String>, file: File, offset: u64, len: u64) -> Self {
         Self { name: name.into(), kind: Kind::File { file, offset, len: Some(len) } }
     }
 
-    /// Bytes already in memory: where there is no file system, as in a browser.
+    /// Bytes in memory, for targets without a file system, such as a browser.
     pub fn bytes(name: impl Into<String>, bytes: Vec<u8>) -> Self {
         Self::shared(name, Arc::new(bytes))
     }
 
-    /// A file of `len` bytes whose parts `reader` reads. What a backend keeps in the host's memory is read at once; what goes to a
-    /// device passes through.
+    /// A file of `len` bytes that `reader` reads in parts. Data that a backend keeps in the host's
+    /// memory is read at once; data for a device passes through.
     pub fn reader(name: impl Into<String>, reader: Arc<dyn ReadAt>, len: u64) -> Self {
         Self { name: name.into(), kind: Kind::Reader { reader, len } }
     }
 
-    /// Bytes in memory that others hold as well.
+    /// Bytes in memory that are shared with others.
     pub fn shared(name: impl Into<String>, bytes: Arc<Vec<u8>>) -> Self {
         Self { name: name.into(), kind: Kind::Bytes(bytes) }
     }
@@ -98,7 +99,7 @@ pub(super) struct Part {
 enum Backing {
     Mapped {
         map: Mmap,
-        /// Kept open so that its length can be asked for.
+        /// Kept open to check its length.
         file: File,
         /// The length that the file must keep for every mapped byte to exist.
         end: u64,
@@ -107,7 +108,7 @@ enum Backing {
     Reader {
         reader: Arc<dyn ReadAt>,
         len: usize,
-        /// The beginning: all in front of the tensors.
+        /// The bytes before the tensors.
         head: Vec<u8>,
     },
 }
@@ -124,12 +125,12 @@ impl Part {
         Ok(Self { name, backing })
     }
 
-    /// What errors call the file.
+    /// The file's name in errors.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// All of its bytes; of a file that is read in parts only those in front of the tensors.
+    /// All of its bytes, or only those before the tensors if the file is read in parts.
     pub(super) fn bytes(&self) -> &[u8] {
         match &self.backing {
             Backing::Mapped { map, .. } => map,
@@ -138,7 +139,7 @@ impl Part {
         }
     }
 
-    /// Its length, whether it is in memory or not.
+    /// Its length, in memory or not.
     pub(super) fn len(&self) -> usize {
         match &self.backing {
             Backing::Reader { len, .. } => *len,
@@ -146,12 +147,12 @@ impl Part {
         }
     }
 
-    /// Whether all of its bytes can be had without reading.
+    /// Whether all of its bytes are accessible without reading.
     pub(super) fn is_resident(&self) -> bool {
         !matches!(self.backing, Backing::Reader { .. })
     }
 
-    /// Bytes `range`, read if they have to be.
+    /// The bytes in `range`, read if necessary.
     pub(super) fn read(&self, range: Range<usize>) -> Result<Cow<'_, [u8]>, WeightsError> {
         let Backing::Reader { reader, len, .. } = &self.backing else {
             let bytes = self.bytes().get(range);
@@ -165,7 +166,7 @@ impl Part {
         Ok(Cow::Owned(bytes))
     }
 
-    /// The same file, all of it in memory.
+    /// The same file, entirely in memory.
     pub(super) fn resident(&self) -> Result<Self, WeightsError> {
         let mut bytes = zeros(&self.name, self.len())?;
         if let Backing::Reader { reader, .. } = &self.backing {
@@ -178,12 +179,12 @@ impl Part {
         Ok(Self::owned(self.name.clone(), bytes))
     }
 
-    /// Bytes that are in memory.
+    /// A part of bytes in memory.
     pub(super) fn owned(name: String, bytes: Vec<u8>) -> Self {
         Self { name, backing: Backing::Owned(Arc::new(bytes)) }
     }
 
-    /// Errors if the file has become shorter than what is mapped.
+    /// Fails if the file is now shorter than its mapping.
     pub(super) fn check_unchanged(&self) -> Result<(), WeightsError> {
         let Backing::Mapped { file, end, .. } = &self.backing else { return Ok(()) };
         let found = file.metadata().map_err(|source| self.io("read the length of", source))?.len();
@@ -193,7 +194,8 @@ impl Part {
         Ok(())
     }
 
-    /// Passes advice on the order of reads to the system; does nothing where there is no such call.
+    /// Passes advice on the order of reads to the system. Does nothing on systems without such a
+    /// call.
     #[cfg_attr(not(unix), allow(unused_variables))]
     pub(super) fn advise(&self, access: Access) -> Result<(), WeightsError> {
         #[cfg(unix)]
@@ -209,8 +211,8 @@ impl Part {
         Ok(())
     }
 
-    /// Lets go of the memory that bytes `range` were read into: what is touched again is read again. For passes over weights that are
-    /// larger than the memory; does nothing where there is no such call.
+    /// Releases the memory of the bytes in `range`; touching them reads them again. For passes over
+    /// weights larger than the memory. Does nothing on systems without such a call.
     #[cfg_attr(not(unix), allow(unused_variables))]
     pub(super) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
@@ -219,11 +221,12 @@ impl Part {
             && range.end <= map.len()
         {
             let advice = memmap2::UncheckedAdvice::DontNeed;
-            // SAFETY: the pages are those of a read-only mapping of a file, and within it: a page that is dropped is filled from the file
-            // when it is touched again, by whichever thread, just as it was the first time. Nothing is lost, for nothing was written.
+            // SAFETY: the pages belong to a read-only mapping of a file and are within it. A
+            // dropped page is filled from the file again when any thread touches it, just as the
+            // first time. Nothing is lost, since nothing was written.
             let done = unsafe { map.unchecked_advise_range(advice, range.start, range.len()) };
             if let Err(error) = done {
-                log::debug!("{}: pages were not released: {error}", self.name);
+                log::debug!("{}: can't release pages: {error}", self.name);
             }
         }
     }
@@ -233,22 +236,22 @@ impl Part {
     }
 }
 
-/// In which order weights will be read: a hint to the system, for [`Weights::advise`].
+/// The order in which weights will be read: a hint to the system, for [`Weights::advise`].
 ///
 /// [`Weights::advise`]: super::Weights::advise
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// No particular order: what a mapping starts with.
+    /// No particular order, the default of a mapping.
     Normal,
-    /// From front to back, once: read ahead a lot.
+    /// Once from front to back: read ahead a lot.
     Sequential,
-    /// Here and there, as experts are: do not read ahead.
+    /// In random order, as experts are: do not read ahead.
     Random,
-    /// All of it soon: begin to read now.
+    /// All of it soon: start reading now.
     WillNeed,
 }
 
-/// Bytes that are asked of a reader at once.
+/// Bytes requested from a reader at once.
 const PIECE: usize = 4 << 20;
 
 fn zeros(name: &str, len: usize) -> Result<Vec<u8>, WeightsError> {
@@ -259,7 +262,7 @@ fn zeros(name: &str, len: usize) -> Result<Vec<u8>, WeightsError> {
     Ok(bytes)
 }
 
-/// Reads what is in front of the tensors. What is wrong with it is found by who parses it.
+/// Reads the bytes before the tensors. The parser reports what is wrong with them.
 fn read_head(name: &str, reader: Arc<dyn ReadAt>, len: u64) -> Result<Backing, WeightsError> {
     let too_large = || WeightsError::TooLargeToMap { file: name.into(), len };
     let total = usize::try_from(len).map_err(|_| too_large())?;
@@ -268,7 +271,7 @@ fn read_head(name: &str, reader: Arc<dyn ReadAt>, len: u64) -> Result<Backing, W
     let prefix = prefix.get_mut(..total.min(PREFIX)).unwrap_or_default();
     reader.read_at(0, prefix).map_err(io)?;
     let header = prefix.first_chunk().map_or(0, |prefix| u64::from_le_bytes(*prefix));
-    // A length that can't be one leaves the beginning, which says what the file is instead.
+    // For an invalid length keep the first bytes, which may show what the file is instead.
     let header = if header > MAX_HEADER { 64 } else { header as usize };
     let mut head = zeros(name, header.saturating_add(PREFIX).min(total))?;
     reader.read_at(0, &mut head).map_err(io)?;
@@ -279,7 +282,7 @@ fn map(name: &str, file: File, offset: u64, len: Option<u64>) -> Result<Backing,
     let io = |doing, source| WeightsError::Io { doing, path: name.into(), source };
     let metadata = file.metadata().map_err(|source| io("read the length of", source))?;
     if !metadata.is_file() {
-        let what = if metadata.is_dir() { "a folder" } else { "no regular file" };
+        let what = if metadata.is_dir() { "a folder" } else { "not a regular file" };
         return Err(WeightsError::NotAFile { path: name.into(), what });
     }
     let file_len = metadata.len();
@@ -292,10 +295,10 @@ fn map(name: &str, file: File, offset: u64, len: Option<u64>) -> Result<Backing,
     let map_len = usize::try_from(len).map_err(|_| too_large())?;
     let mut options = MmapOptions::new();
     options.offset(offset).len(map_len);
-    // SAFETY: the mapping is read-only and private to this module, its file is a regular file that is
-    // at least `offset + len` long, and the slice handed out never outlives it. What remains is that
-    // somebody else cuts or rewrites the file while it is mapped; see the head of this module for
-    // what happens then and what is done about it.
+    // SAFETY: the mapping is read-only and private to this module, its file is a regular file of at
+    // least `offset + len` bytes, and slices of it never outlive it. Another process may still
+    // truncate or rewrite the file; the module documentation says what happens then and what is
+    // done about it.
     let map = unsafe { options.map(&file) }.map_err(|source| io("map", source))?;
     Ok(Backing::Mapped { map, file, end: offset.saturating_add(len) })
 }

@@ -1,4 +1,4 @@
-//! [`MatrixData`]: a matrix of a checkpoint where it lies, dense or quantized.
+//! [`MatrixData`]: a reference to a matrix in a checkpoint, dense or quantized.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,19 +9,19 @@ use kinglet_quant::{Blocks, DType, Format, Mode, ScaleType, decode};
 use super::error::WeightsError;
 use super::tensor::Span;
 
-/// A matrix of a checkpoint, where it lies in its file: some rows of a tensor. Cheap to clone; keeps
-/// the file mapped.
+/// A reference to a matrix in its file: some rows of a tensor. Cheap to clone; keeps the file
+/// mapped.
 #[derive(Clone)]
 pub struct MatrixData {
     pub(super) name: Arc<str>,
     pub(super) storage: Storage,
-    /// First row, counted over the tensor.
+    /// First row within the tensor.
     pub(super) start: usize,
     pub(super) rows: usize,
     pub(super) cols: usize,
 }
 
-/// Exactly the bytes of a matrix's rows.
+/// The bytes of exactly the matrix's rows.
 #[derive(Clone)]
 pub(super) enum Storage {
     Dense {
@@ -38,7 +38,7 @@ pub(super) enum Storage {
     },
 }
 
-/// What the bytes of a matrix are. All of it is little-endian and lies **at any address**.
+/// The bytes of a matrix. They are little-endian and have **no alignment**.
 #[derive(Clone, Copy, Debug)]
 pub enum MatrixView<'a> {
     /// `rows * cols` elements, row-major.
@@ -76,7 +76,7 @@ impl MatrixData {
         &self.name
     }
 
-    /// How it is stored.
+    /// The encoding.
     pub fn encoding(&self) -> Encoding {
         match &self.storage {
             Storage::Dense { dtype, .. } => Encoding::Dense(*dtype),
@@ -84,20 +84,20 @@ impl MatrixData {
         }
     }
 
-    /// Rows: the number of outputs.
+    /// Number of rows (outputs).
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Columns: the number of inputs.
+    /// Number of columns (inputs).
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// Bytes of a row, codes and scales together.
+    /// Bytes per row, including scales.
     pub fn row_bytes(&self) -> usize {
         match &self.storage {
-            // A row is part of a file, so this cannot overflow; no row need be, which is why it saturates.
+            // A row is part of a file and can't overflow; saturate for matrices without rows.
             Storage::Dense { dtype, .. } => self.cols.saturating_mul(dtype.size()),
             Storage::Quantized { format, float, .. } => {
                 let scales = if format.mode() == Mode::Affine { 2 } else { 1 };
@@ -112,10 +112,10 @@ impl MatrixData {
         self.rows.saturating_mul(self.row_bytes())
     }
 
-    /// Its bytes.
+    /// The bytes of the matrix.
     ///
     /// # Errors
-    /// When they are not in memory: see [`MatrixData::resident`].
+    /// If they are not in memory: see [`MatrixData::resident`].
     pub fn view(&self) -> Result<MatrixView<'_>, WeightsError> {
         match &self.storage {
             Storage::Dense { span, dtype } => {
@@ -128,7 +128,7 @@ impl MatrixData {
                 };
                 let (codes, scales) = (self.bytes_of(codes)?, self.bytes_of(scales)?);
                 let shape = [self.rows, self.cols];
-                // The spans were cut to fit when the matrix was made.
+                // The spans were sized when the matrix was made.
                 Blocks::new(*format, *float, shape, codes, scales, biases)
                     .map(|blocks| MatrixView::Quantized(blocks.with_factor(*factor)))
                     .map_err(|_| self.not_in_memory())
@@ -147,7 +147,7 @@ impl MatrixData {
     /// Decodes row `row` into `out`, exactly in f32.
     ///
     /// # Errors
-    /// When there is no such row, or `out` is not `cols` long.
+    /// If there is no such row, or `out` is not `cols` long.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) -> Result<(), WeightsError> {
         let error = || WeightsError::Rows {
             tensor: self.name.to_string(),
@@ -169,17 +169,17 @@ impl MatrixData {
         }
     }
 
-    /// Lets go of the memory of dense rows, which are read again when they are touched.
+    /// Releases the memory of dense rows; touching them reads them again.
     pub(crate) fn release(&self) {
         if let Storage::Dense { span, .. } = &self.storage {
             span.release();
         }
     }
 
-    /// Rows `rows` of this matrix.
+    /// The rows `rows` of this matrix.
     ///
     /// # Errors
-    /// When it has no such rows.
+    /// If the rows are out of range.
     pub fn slice(&self, rows: Range<usize>) -> Result<Self, WeightsError> {
         let storage = match &self.storage {
             Storage::Dense { span, dtype } => self
@@ -215,10 +215,11 @@ impl MatrixData {
         }
     }
 
-    /// Rows `rows` of this matrix, in memory: read there if the file is one that is read in parts, else as they are.
+    /// The rows `rows` of this matrix in memory. Reads them if the file is read in parts; otherwise
+    /// returns them as they are.
     ///
     /// # Errors
-    /// When it has no such rows, or they can't be read.
+    /// If the rows are out of range or can't be read.
     pub fn resident(&self, rows: Range<usize>) -> Result<Self, WeightsError> {
         let mut part = self.slice(rows)?;
         match &mut part.storage {
@@ -232,7 +233,7 @@ impl MatrixData {
         Ok(part)
     }
 
-    /// The type of the scales, and what all weights are multiplied with besides; `None` for a dense matrix.
+    /// The type of the scales, and the factor of all weights; `None` for a dense matrix.
     pub fn scaling(&self) -> Option<(ScaleType, f32)> {
         match &self.storage {
             Storage::Dense { .. } => None,

@@ -1,12 +1,12 @@
-//! The weights of a checkpoint: `model.safetensors`, or the shards that an index names, mapped read-only.
+//! The weights of a checkpoint: `model.safetensors`, or the shards that an index names, mapped
+//! read-only.
 //!
-//! [`Weights::open`] maps the files and checks their headers; [`Weights::check`] holds what is there
-//! against a [`ModelSpec`]; then [`Weights::vector`] decodes small tensors and
-//! [`Weights::matrix`] refers to large ones where they lie. Nothing is copied, and nothing is aligned: the
-//! bytes of a tensor may begin at any address.
+//! [`Weights::open`] maps the files and parses their headers, and [`Weights::check`] checks them
+//! against a [`ModelSpec`]. Then [`Weights::vector`] decodes small tensors, and [`Weights::matrix`]
+//! refers to large ones in place. Nothing is copied or aligned: a tensor may begin at any address.
 //!
-//! A file can be anything, so every fact in it is checked: whatever its bytes are, opening it gives
-//! weights or a [`WeightsError`], and takes memory in proportion to its header alone.
+//! Files are not trusted: every fact in one is checked. Opening any file gives weights or a
+//! [`WeightsError`], and takes memory in proportion to its header alone.
 //!
 //! [`ModelSpec`]: kinglet_models::ModelSpec
 
@@ -41,10 +41,10 @@ pub(crate) mod unread;
 pub(crate) use check::matches as glob;
 pub use check::{CheckOptions, Checked, Mismatch, Problem};
 pub use error::WeightsError;
-pub(crate) use error::{Name, Names, instead_of_weights};
+pub(crate) use error::{Name, Names, weights_advice};
 pub use foreign::{Conversion, ConversionError};
 pub use header::HeaderError;
-/// For other safetensors files than weights.
+/// For safetensors files that are not weights.
 pub(crate) use header::{Entry as Tensor, parse_json as parse_header};
 pub use index::IndexError;
 pub use map::{Access, ReadAt, Source};
@@ -63,26 +63,27 @@ pub struct Weights {
     parts: Vec<Arc<Part>>,
     /// Sorted by name, each name once.
     entries: Vec<Entry>,
-    /// What all weights of a converted matrix are multiplied with, where that is not 1, by its name.
+    /// Factors of converted matrices' weights, by name, where they are not 1.
     factors: BTreeMap<String, f32>,
-    /// Files that should be there as well.
+    /// Files that are missing.
     absent: Absent,
-    /// What was packed in whole numbers and is converted: the names of these tensors before the last dot.
+    /// Layers that were packed as integers and are converted: the common prefixes of their tensors'
+    /// names.
     packed_layers: HashSet<String>,
 }
 
-/// A tensor as the checkpoint describes it, of whatever type.
+/// A tensor as its header describes it, of any type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorInfo<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Its dtype as safetensors calls it: `BF16`, `U32`, ...
+    /// Its safetensors dtype: `BF16`, `U32`, ...
     pub dtype: String,
     /// Outermost dimension first.
     pub shape: &'a [usize],
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// The file that it lies in.
+    /// Its file.
     pub file: &'a str,
 }
 
@@ -91,22 +92,23 @@ pub struct TensorInfo<'a> {
 pub struct StoredTensor {
     /// The type of its elements, or the format of its codes.
     pub encoding: Encoding,
-    /// Bytes of it and of the scales, biases and factors beside it.
+    /// Its size in bytes, including scales, biases and factors.
     pub bytes: u64,
 }
 
 impl Weights {
-    /// Maps the checkpoint in the folder `folder`: `model.safetensors`, or else the shards of
-    /// `model.safetensors.index.json`, or those that are there. What their headers say counts: the index decides only which of two
-    /// files a tensor is taken from that is in both.
+    /// Maps the checkpoint in `folder`: `model.safetensors`, or else the shards of
+    /// `model.safetensors.index.json`, or those that exist. The files' headers determine the
+    /// tensors; the index only decides between two files with the same tensor.
     ///
     /// # Errors
-    /// When there are no weights, when a file cannot be opened or is broken, and when it can't be told which of two tensors of a
-    /// name counts. That a file is lacking is an error of the check that finds its tensors missing.
+    /// If there are no weights, a file can't be opened or is invalid, or nothing decides between
+    /// two tensors of one name. A missing file is an error only of the check that finds its tensors
+    /// missing.
     pub fn open(folder: &Path) -> Result<Self, WeightsError> {
         let Located { sources, index, absent } = locate::locate(folder)?;
         let mut weights = Self::join(sources, index.as_ref())?;
-        // Where all is there that an index knows of, its files tell nothing.
+        // If every tensor in the index exists, files it names are not missed.
         let lacks =
             |index: &WeightMap| index.tensors.iter().any(|(name, _)| !weights.contains(name));
         if !absent.files.is_empty() && index.as_ref().is_none_or(lacks) {
@@ -115,10 +117,10 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Maps open safetensors files, each with the name that errors shall call it.
+    /// Maps open safetensors files, each with the name used in errors.
     ///
     /// # Errors
-    /// As for [`Weights::from_sources`].
+    /// Those of [`Weights::from_sources`].
     pub fn from_files(files: Vec<(String, File)>) -> Result<Self, WeightsError> {
         Self::from_sources(files.into_iter().map(|(name, file)| Source::file(name, file)).collect())
     }
@@ -126,12 +128,12 @@ impl Weights {
     /// Joins the tensors of several safetensors files, regions of files, or buffers.
     ///
     /// # Errors
-    /// When one cannot be mapped or is broken, and when a tensor is in two of them.
+    /// If one can't be mapped or is invalid, or a tensor is in two of them.
     pub fn from_sources(sources: Vec<Source>) -> Result<Self, WeightsError> {
         Self::join(sources, None)
     }
 
-    /// Joins the tensors of files; `index` decides between two of one name.
+    /// Joins the tensors of files. `index` decides between two of one name.
     fn join(sources: Vec<Source>, index: Option<&WeightMap>) -> Result<Self, WeightsError> {
         let mut parts = Vec::new();
         let mut entries: Vec<Entry> = Vec::new();
@@ -150,14 +152,14 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Keeps one of the tensors of each name: that of the file that the index names for it, or else of the one that the index
-    /// names at all.
+    /// Keeps one of the tensors of each name: from the file that the index names for it, or else
+    /// from one that the index names at all.
     fn settle_duplicates(&mut self, index: Option<&WeightMap>) -> Result<(), WeightsError> {
         let twice = |pair: &[Entry]| matches!(pair, [a, b] if a.name == b.name);
         if !self.entries.windows(2).any(twice) {
             return Ok(());
         }
-        // The part that each shard of the index is.
+        // The part for each shard of the index.
         let shards = index.map_or(&[][..], |index| &index.shards);
         let part_of = |shard: &String| {
             let part = self.parts.iter().position(|part| part.name() == shard.as_str());
@@ -207,7 +209,8 @@ impl Weights {
         }
     }
 
-    /// An error about tensors that are not there: that the download is incomplete, where files are not there either.
+    /// Turns an error about missing tensors into one about an incomplete download, if files are
+    /// missing too.
     pub(crate) fn incomplete(&self, error: WeightsError) -> WeightsError {
         let missing = match &error {
             WeightsError::Mismatch(mismatch) => mismatch.missing().map(str::to_string).collect(),
@@ -226,7 +229,7 @@ impl Weights {
         }
     }
 
-    /// An error if tensors of `spec` and files are lacking. Shapes and types are not looked at.
+    /// Fails if tensors of `spec` and files are missing. Ignores shapes and types.
     ///
     /// # Errors
     /// [`WeightsError::Incomplete`].
@@ -241,10 +244,11 @@ impl Weights {
         }
     }
 
-    /// Reads what is read in parts into memory: what a backend needs that computes with weights where they lie.
+    /// Loads files that are read in parts into memory, for a backend that computes with weights in
+    /// place.
     ///
     /// # Errors
-    /// When a file can't be read, or there is no memory for it.
+    /// If a file can't be read, or there is not enough memory.
     pub fn make_resident(&mut self) -> Result<(), WeightsError> {
         for part in &mut self.parts {
             if !part.is_resident() {
@@ -279,12 +283,12 @@ impl Weights {
         })
     }
 
-    /// Size of all tensors.
+    /// Total size of all tensors, in bytes.
     pub fn total_bytes(&self) -> u64 {
         self.entries.iter().map(|entry| entry.range.len() as u64).sum()
     }
 
-    /// Size of all tensors of each dtype, by its name in safetensors.
+    /// Total size in bytes by dtype, as safetensors names it.
     pub fn bytes_by_dtype(&self) -> BTreeMap<String, u64> {
         let mut bytes: BTreeMap<Dtype, u64> = BTreeMap::new();
         for entry in &self.entries {
@@ -293,15 +297,15 @@ impl Weights {
         bytes.into_iter().map(|(dtype, bytes)| (dtype.to_string(), bytes)).collect()
     }
 
-    /// Whether there is a tensor called `name`, of whatever type.
+    /// Whether there is a tensor `name` of any type.
     pub fn contains(&self, name: &str) -> bool {
         self.entry(name).is_some()
     }
 
-    /// The tensor called `name`.
+    /// The tensor `name`.
     ///
     /// # Errors
-    /// When there is none, and when its elements are of another type than F32, F16 or BF16.
+    /// If it is missing, or is not F32, F16 or BF16.
     pub fn get(&self, name: &str) -> Result<TensorData, WeightsError> {
         let missing = || WeightsError::MissingTensor { tensor: name.to_string() };
         let entry = self.entry(name).ok_or_else(missing)?;
@@ -314,7 +318,7 @@ impl Weights {
         Ok(TensorData::new(part, range, name, shape, dtype))
     }
 
-    /// The tensor that `spec` describes.
+    /// The tensor for `spec`.
     fn get_shaped(&self, spec: &TensorSpec) -> Result<TensorData, WeightsError> {
         let tensor = self.get(&spec.name)?;
         if *tensor.shape() != *spec.shape {
@@ -327,10 +331,10 @@ impl Weights {
         Ok(tensor)
     }
 
-    /// How the tensor that `spec` describes is stored as a matrix, and in how many bytes with all that belongs to it.
+    /// How the tensor for `spec` is stored as a matrix, and its size with its companions.
     ///
     /// # Errors
-    /// When it is missing, of another shape or of a type that cannot be read.
+    /// If it is missing, or has the wrong shape or an unsupported type.
     pub fn stored(&self, spec: &TensorSpec) -> Result<StoredTensor, WeightsError> {
         let size = |name: &str| self.entry(name).map_or(0, |entry| entry.range.len() as u64);
         match self.packed(spec)? {
@@ -346,7 +350,8 @@ impl Weights {
         }
     }
 
-    /// The dense tensor that `spec` describes; its one dimension of 1 may be elsewhere, as that of convolutions is in MLX's layout.
+    /// The dense tensor for `spec`. Its dimension of 1 may be elsewhere, as in MLX's layout of
+    /// convolutions.
     fn get_vector(&self, spec: &TensorSpec) -> Result<TensorData, WeightsError> {
         let tensor = self.get(&spec.name)?;
         if same_elements(&spec.shape, tensor.shape()) {
@@ -355,21 +360,20 @@ impl Weights {
         self.get_shaped(spec)
     }
 
-    /// All elements of a small tensor, as `f32`.
+    /// Decodes all elements of a small tensor to `f32`.
     ///
     /// # Errors
-    /// When the tensor is missing, of another shape or of a type that cannot be read, and when one
-    /// of its elements is NaN or infinite.
+    /// If the tensor is missing, has the wrong shape or an unsupported type, or has an element that
+    /// is NaN or infinite.
     pub fn vector(&self, spec: &TensorSpec) -> Result<Vec<f32>, WeightsError> {
         self.get_vector(spec)?.to_f32()
     }
 
-    /// A matrix, where it lies: `NAME.weight`, dense, or packed words that `NAME.scales` (and `NAME.biases`) go with. Its values
-    /// are not looked at.
+    /// A matrix in place: `NAME.weight`, dense, or packed words with `NAME.scales` (and
+    /// `NAME.biases`). Its values are not checked.
     ///
     /// # Errors
-    /// When its tensor is missing, of another shape or of a type that cannot be read, and when the
-    /// tensor does not have its rows.
+    /// If its tensor is missing, has the wrong shape or an unsupported type, or lacks the rows.
     pub fn matrix(&self, matrix: &Matrix) -> Result<MatrixData, WeightsError> {
         let Matrix { tensor, row_offset, rows, cols } = matrix;
         if let Some(packed) = self.packed(tensor)? {
@@ -378,11 +382,11 @@ impl Weights {
         self.get_shaped(tensor)?.matrix(*row_offset, *rows, *cols)
     }
 
-    /// Errors if a file has become shorter since it was opened, which makes reading from it
-    /// fault. Costs a system call for each file: worth it in front of long passes over the weights.
+    /// Fails if a file was truncated after it was opened, since reading it would fault. Costs one
+    /// system call per file, which long passes over the weights can afford.
     ///
     /// # Errors
-    /// [`WeightsError::Shrunk`], or [`WeightsError::Io`] where the length cannot be asked for.
+    /// [`WeightsError::Shrunk`], or [`WeightsError::Io`] if the length can't be read.
     pub fn check_unchanged(&self) -> Result<(), WeightsError> {
         self.parts.iter().try_for_each(|part| part.check_unchanged())
     }
@@ -390,14 +394,14 @@ impl Weights {
     /// Tells the system in which order the weights will be read.
     ///
     /// # Errors
-    /// When the system refuses. It is only advice: going on is fine.
+    /// If the system refuses. Since this is only advice, callers can go on.
     pub fn advise(&self, access: Access) -> Result<(), WeightsError> {
         self.parts.iter().try_for_each(|part| part.advise(access))
     }
 }
 
-/// Whether tensors of these shapes hold the same elements in the same order: equal shapes, and the two orders in which the weights
-/// of a depthwise convolution have their axes, `[channels, 1, kernel]` and `[channels, kernel, 1]`.
+/// Whether two shapes hold the same elements in the same order: equal shapes, or the two layouts of
+/// a depthwise convolution, `[channels, 1, kernel]` and `[channels, kernel, 1]`.
 fn same_elements(expected: &[usize], found: &[usize]) -> bool {
     match (expected, found) {
         ([channels, a, b], [other, c, d]) if channels == other && (*a == 1 || *b == 1) => {
@@ -407,7 +411,7 @@ fn same_elements(expected: &[usize], found: &[usize]) -> bool {
     }
 }
 
-/// The dense type that a stored type is, if it is one that can be computed with.
+/// The dense type for a stored type, if it is supported.
 fn dense_dtype(dtype: Dtype) -> Option<DType> {
     match dtype {
         Dtype::F32 => Some(DType::F32),

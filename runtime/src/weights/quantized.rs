@@ -1,9 +1,9 @@
-//! Quantized tensors: packed words, and the tensors beside them that say what they mean.
+//! Quantized tensors: packed words with companion tensors that define their meaning.
 //!
-//! `NAME.weight` is `U32`, `[.., rows, cols * bits / 32]`; `NAME.scales` is `[.., rows, cols / group]` and, in affine mode, so is
-//! `NAME.biases`. The format is read off these shapes and types: what config.json says of a layer is often missing or
-//! was meant for another (MLX reads checkpoints in the same way). `NAME.global_scale`, one f32 or one for each matrix of a stack,
-//! belongs to NVFP4.
+//! `NAME.weight` is `U32`, `[.., rows, cols * bits / 32]`. `NAME.scales` is `[.., rows, cols /
+//! group]`, and so is `NAME.biases` in affine mode. The format follows from these shapes and types:
+//! the entry in config.json is often missing or meant for another layer (MLX reads checkpoints in
+//! the same way). `NAME.global_scale`, one f32 or one per matrix of a stack, belongs to NVFP4.
 
 use std::fmt;
 
@@ -24,12 +24,12 @@ const NVFP4_RANGE: f32 = 448.0 * 6.0;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QuantizedError {
-    /// A tensor that must stand beside the codes is not there.
+    /// A companion of the codes is missing.
     Missing {
         /// Its name.
         name: String,
     },
-    /// A tensor beside the codes has another shape than the codes' rows need.
+    /// A companion's shape doesn't match the codes.
     Shape {
         /// Its name.
         name: String,
@@ -38,44 +38,44 @@ pub enum QuantizedError {
         /// The shape of the codes.
         codes: Vec<usize>,
     },
-    /// A tensor beside the codes has a type that it cannot have.
+    /// A companion has the wrong type.
     Dtype {
         /// Its name.
         name: String,
         /// Its type.
         found: String,
-        /// What it can have.
+        /// The expected types.
         expected: &'static str,
     },
     /// No format has such rows.
     Format(FormatError),
-    /// It is used as something else than a matrix.
+    /// It is used as something other than a matrix.
     NotAMatrix,
 }
 
 impl fmt::Display for QuantizedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing { name } => write!(f, "{} is missing beside it", Name(name)),
+            Self::Missing { name } => write!(f, "its companion {} is missing", Name(name)),
             Self::Shape { name, found, codes } => write!(
                 f,
-                "{} has shape {}, which does not go with codes of shape {}",
+                "{} has shape {}, which does not match codes of shape {}",
                 Name(name),
                 Shape(found),
                 Shape(codes)
             ),
             Self::Dtype { name, found, expected } => {
-                write!(f, "{} has dtype {found}; {expected} was expected", Name(name))
+                write!(f, "{} has dtype {found}, expected {expected}", Name(name))
             }
             Self::Format(error) => error.fmt(f),
             Self::NotAMatrix => f.write_str(
-                "only matrices can be quantized; norms, biases and convolutions are F32, F16 or BF16",
+                "only matrices can be quantized; norms, biases and convolutions must be F32, F16 or BF16",
             ),
         }
     }
 }
 
-/// A quantized tensor as a whole.
+/// A whole quantized tensor.
 pub(super) struct Packed {
     matrix: MatrixData,
     /// One for all, or one for each matrix of the stack.
@@ -84,12 +84,12 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// How it is stored.
+    /// Its encoding.
     pub(super) fn encoding(&self) -> Encoding {
         self.matrix.encoding()
     }
 
-    /// Its format; always there.
+    /// Its format; never `None`.
     pub(super) fn format(&self) -> Option<Format> {
         match self.encoding() {
             Encoding::Quantized(format) => Some(format),
@@ -105,7 +105,7 @@ impl Packed {
         }
     }
 
-    /// Rows `start .. start + rows`, counted over the flattened leading dimensions.
+    /// Rows `start .. start + rows` over the flattened leading dimensions.
     pub(super) fn matrix(&self, start: usize, rows: usize) -> Result<MatrixData, WeightsError> {
         let mut matrix = self.matrix.slice(start..start.saturating_add(rows))?;
         let index = start.checked_div(self.rows_per_factor).unwrap_or(0);
@@ -118,14 +118,15 @@ impl Packed {
     }
 }
 
-/// The names of the tensors beside `NAME.weight`: scales, biases, global scale.
+/// The names of the companions of `NAME.weight`: scales, biases, global scale.
 pub(super) fn companions(name: &str) -> Option<[String; 3]> {
     let prefix = name.strip_suffix(".weight")?;
     Some(["scales", "biases", "global_scale"].map(|part| format!("{prefix}.{part}")))
 }
 
 impl Weights {
-    /// The quantized tensor that stands where `spec` asks for a dense one, if it is one: words of 32 bits with scales beside them.
+    /// The quantized tensor stored under the name of a dense one, if it is quantized: 32-bit words
+    /// with scales.
     pub(super) fn packed(&self, spec: &TensorSpec) -> Result<Option<Packed>, WeightsError> {
         let Some(entry) = self.entry(&spec.name).filter(|entry| entry.dtype == Dtype::U32) else {
             return Ok(None);
@@ -177,7 +178,7 @@ impl Weights {
             }
             bias_span = Some(self.span(bias_entry)?);
         }
-        // The shape fits a tensor of the file, so that this cannot overflow; a count of zero is fine.
+        // The shape fits a tensor of the file, so this can't overflow. A count of zero is fine.
         let rows = leading.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(0);
         let factors = match (format.mode(), self.entry(&global)) {
             _ if self.factors.contains_key(&spec.name) => {
@@ -223,7 +224,7 @@ impl Weights {
         let span = self.span(entry).map_err(missing)?;
         let bytes = span.read().map_err(missing)?;
         let mut values = vec![0.0; bytes.len() / 4];
-        // The length of F32 tensors is checked with the header.
+        // The header check covers the length of F32 tensors.
         let decoded = decode(DType::F32, &bytes, &mut values);
         debug_assert!(decoded.is_ok());
         Ok(values.into_iter().map(|value| value / NVFP4_RANGE).collect())

@@ -1,7 +1,8 @@
-//! Passes over all bytes of the weights: fetching them into memory, and looking for NaN and infinity.
+//! Passes over all bytes of the weights: loading them into memory, and searching for NaN and
+//! infinity.
 //!
-//! Both walk in pieces of [`PIECE`] bytes. Between pieces they report progress, can be stopped, and
-//! make sure that the file still has its bytes: a mapped file that was cut short faults when read.
+//! Both advance in pieces of [`PIECE`] bytes. Between pieces they report progress, can be stopped,
+//! and check that the file still has its bytes: reading a mapped file that was truncated faults.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -14,23 +15,23 @@ use super::error::WeightsError;
 use super::quantized::companions;
 use super::tensor::Span;
 
-/// Bytes between two reports of progress: a few milliseconds' worth from memory.
+/// Bytes between two reports of progress: a few milliseconds from memory.
 const PIECE: usize = 16 << 20;
-/// The smallest page of any system: to read a byte of each is to read every page.
+/// The smallest page size of any system. Reading one byte of each reads every page.
 const PAGE: usize = 4096;
-/// Bytes scanned before looking whether one was found; they stay in the first-level cache.
+/// Bytes scanned between two tests for a match; they fit in the first-level cache.
 const BLOCK: usize = 16 << 10;
 
-/// Called with the bytes done and the bytes in all; `false` stops the pass.
+/// Called with the bytes done and the total; `false` stops the pass.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
 
 impl Weights {
-    /// Reads a byte of every page, so that the weights are in memory as far as they fit: what a
-    /// progress bar at loading shows. Not needed for correctness.
+    /// Reads a byte of every page, so that the weights are in memory as far as they fit, with
+    /// progress for a loading bar. Not needed for correctness.
     ///
     /// # Errors
-    /// [`WeightsError::Cancelled`] when `progress` says to stop, [`WeightsError::Shrunk`] when a file
-    /// was cut short.
+    /// [`WeightsError::Cancelled`] if `progress` returns false, [`WeightsError::Shrunk`] if a file
+    /// was truncated.
     pub fn touch(&self, progress: Progress<'_>) -> Result<(), WeightsError> {
         let total = self.parts.iter().map(|part| part.bytes().len() as u64).sum();
         let mut done = 0;
@@ -47,12 +48,12 @@ impl Weights {
         Ok(())
     }
 
-    /// Looks at every element of every tensor that `spec` needs, in order of use, for NaN and
-    /// infinity; of quantized ones at scales, biases, factors, and codes that are floats. Reads all of the weights, so it is for a
-    /// check that was asked for, not for loading.
+    /// Searches every element of every tensor that `spec` needs, in order of use, for NaN and
+    /// infinity; for quantized tensors the scales, biases, factors, and codes that are floats. It
+    /// reads all of the weights, so run it on request, not at every load.
     ///
     /// # Errors
-    /// [`WeightsError::NonFinite`] for the first one found; else as for [`Weights::touch`] and
+    /// [`WeightsError::NonFinite`] for the first one found; those of [`Weights::touch`] and
     /// [`Weights::get`].
     pub fn scan_non_finite(
         &self,
@@ -85,7 +86,7 @@ impl Weights {
         Ok(())
     }
 
-    /// The tensors that hold the numbers of `tensor`: itself, or codes and all that stands beside them.
+    /// The tensors that hold the numbers of `tensor`: itself, or its codes and companions.
     fn numbers(&self, tensor: &TensorSpec, all: &mut Vec<Numbers>) -> Result<(), WeightsError> {
         let mut add = |name: &str, kind| {
             let missing = || WeightsError::MissingTensor { tensor: name.to_string() };
@@ -100,7 +101,7 @@ impl Weights {
         let Some(format) = packed.format() else { return Ok(()) };
         let [scales, biases, global] = companions(&tensor.name).unwrap_or_default();
         let scale_type = format.scale_type(packed.float());
-        // Codes are numbers of any bits, but for E4M3, which has a NaN.
+        // All codes are valid, except that E4M3 has a NaN.
         let codes = Some(ScaleType::E4M3).filter(|_| format.mode() == Mode::MxFp8);
         add(&tensor.name, codes)?;
         add(&scales, Some(scale_type))?;
@@ -114,11 +115,11 @@ impl Weights {
     }
 }
 
-/// A tensor to be looked at.
+/// A tensor to scan.
 struct Numbers {
     name: Arc<str>,
     span: Span,
-    /// What its elements are; `None` where all of them are fine.
+    /// The type of its elements; `None` if all of them are valid.
     kind: Option<ScaleType>,
 }
 
@@ -128,14 +129,14 @@ fn value(kind: ScaleType, bytes: &[u8], index: usize) -> f32 {
     let element = bytes.get(at..at.saturating_add(kind.size())).unwrap_or_default();
     let mut value = [f32::NAN];
     if let ScaleType::Float(dtype) = kind {
-        // On a failure the value stays NaN, which is what it is called then.
+        // On failure the value stays NaN, which is what is reported.
         let _ = decode(dtype, element, &mut value);
     }
     value[0]
 }
 
-/// Index of the first element of `bytes` that is NaN or infinite, which is to say, whose exponent
-/// is all ones (E4M3: all bits but the sign).
+/// Index of the first element of `bytes` that is NaN or infinite: its exponent is all ones (for
+/// E4M3, all bits but the sign).
 fn first_non_finite(kind: ScaleType, bytes: &[u8]) -> Option<usize> {
     let dtype = match kind {
         ScaleType::Float(dtype) => dtype,
@@ -158,8 +159,8 @@ fn first_non_finite(kind: ScaleType, bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Index of the first element that is `bad`. Whole blocks are tested without a branch in the loop, so
-/// that the compiler makes vector code of it.
+/// Index of the first element that is `bad`. Tests whole blocks without a branch in the loop, so
+/// that the compiler can vectorize it.
 fn first<const N: usize>(bytes: &[u8], bad: impl Fn([u8; N]) -> bool + Copy) -> Option<usize> {
     let (elements, _) = bytes.as_chunks::<N>();
     for (i, block) in elements.chunks(BLOCK / N).enumerate() {
@@ -214,7 +215,7 @@ mod tests {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let per_block = BLOCK / dtype.size();
             for index in [0, 1, per_block - 1, per_block, 2 * per_block + 77] {
-                // One byte in front, so that elements lie at odd addresses.
+                // One extra byte, so that elements lie at odd addresses.
                 let mut bytes = vec![0; 1 + 3 * BLOCK];
                 for at in [index, 3 * per_block - 1] {
                     let end = 1 + (at + 1) * dtype.size();

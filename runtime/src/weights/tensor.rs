@@ -1,4 +1,4 @@
-//! Views of tensors: a reference to the file they lie in, and where in it.
+//! Views of tensors: a reference to a file, and a range in it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use super::error::WeightsError;
 use super::map::Part;
 use super::matrix::{MatrixData, Storage};
 
-/// Some bytes of a file that stays mapped as long as they are referred to.
+/// Bytes of a file that stays mapped while they are referred to.
 #[derive(Clone)]
 pub(super) struct Span {
     part: Arc<Part>,
@@ -25,16 +25,16 @@ impl Span {
 
     /// The bytes; `None` if they are not in memory.
     pub(super) fn bytes(&self) -> Option<&[u8]> {
-        // What a file that is read in parts has in memory is its header.
+        // A file that is read in parts has only its header in memory.
         if self.part.is_resident() { self.part.bytes().get(self.range.clone()) } else { None }
     }
 
-    /// How many bytes.
+    /// Number of bytes.
     pub(super) fn len(&self) -> usize {
         self.range.len()
     }
 
-    /// The bytes, read if they have to be.
+    /// The bytes, read if necessary.
     pub(super) fn read(&self) -> Result<Cow<'_, [u8]>, WeightsError> {
         self.part.read(self.range.clone())
     }
@@ -49,17 +49,17 @@ impl Span {
         Ok(Self::new(Arc::new(Part::owned(self.part.name().to_string(), bytes)), range))
     }
 
-    /// Errors if the file has become too short to hold what is mapped.
+    /// Fails if the file is now too short for its mapping.
     pub(super) fn check_unchanged(&self) -> Result<(), WeightsError> {
         self.part.check_unchanged()
     }
 
-    /// Lets go of the memory of these bytes, which are read again when they are touched.
+    /// Releases the memory of these bytes; touching them reads them again.
     pub(super) fn release(&self) {
         self.part.release(self.range.clone());
     }
 
-    /// Part `range` of this span, in bytes; `None` if it is not within.
+    /// The part `range` of this span, in bytes; `None` if it is out of range.
     pub(super) fn slice(&self, range: Range<usize>) -> Option<Self> {
         let start = self.range.start.checked_add(range.start)?;
         let end = self.range.start.checked_add(range.end)?;
@@ -68,7 +68,7 @@ impl Span {
     }
 }
 
-/// A dense tensor of a checkpoint, where it lies in its file. Cheap to clone; keeps the file mapped.
+/// A reference to a dense tensor in its file. Cheap to clone; keeps the file mapped.
 #[derive(Clone)]
 pub struct TensorData {
     span: Span,
@@ -78,7 +78,7 @@ pub struct TensorData {
 }
 
 impl TensorData {
-    /// `range` must be within `part` and fit `shape` and `dtype`: headers are checked for it.
+    /// `range` must be within `part` and match `shape` and `dtype`, as header parsing ensures.
     pub(super) fn new(
         part: Arc<Part>,
         range: Range<usize>,
@@ -104,16 +104,16 @@ impl TensorData {
         &self.shape
     }
 
-    /// Its elements, row-major and little-endian, **at any address**: nothing aligns them.
+    /// Its elements, row-major and little-endian, with **no alignment**.
     ///
     /// # Errors
-    /// When they are not in memory, because the file is read in parts ([`ReadAt`](super::ReadAt)).
+    /// If they are not in memory, because the file is read in parts ([`ReadAt`](super::ReadAt)).
     pub fn bytes(&self) -> Result<&[u8], WeightsError> {
         let not_there = || WeightsError::NotInMemory { tensor: self.name.to_string() };
         self.span.bytes().ok_or_else(not_there)
     }
 
-    /// Bytes of all elements, in memory or not.
+    /// Size of all elements in bytes, in memory or not.
     pub fn byte_len(&self) -> usize {
         self.span.len()
     }
@@ -126,13 +126,14 @@ impl TensorData {
     /// Rows `rows` of the tensor, seen as `[.., cols]` with its leading dimensions flattened.
     ///
     /// # Errors
-    /// When the tensor has no such rows.
+    /// If the rows are out of range.
     pub fn rows(&self, rows: Range<usize>) -> Result<MatrixData, WeightsError> {
         let cols = self.shape.last().copied().unwrap_or(1);
         self.matrix(rows.start, rows.len(), cols)
     }
 
-    /// `rows` rows of `cols` from row `start` on. `cols` must be the tensor's last dimension.
+    /// `rows` rows of `cols` columns from row `start` on. `cols` must be the tensor's last
+    /// dimension.
     pub(super) fn matrix(
         &self,
         start: usize,
@@ -148,7 +149,7 @@ impl TensorData {
         let span = available.zip(row_bytes).zip(start.checked_add(rows)).and_then(
             |((available, row_bytes), end)| {
                 let range = start.checked_mul(row_bytes)?..end.checked_mul(row_bytes)?;
-                // Compared in rows as well: with no columns, any number of rows has 0 bytes.
+                // Compare rows too: without columns, any number of rows has 0 bytes.
                 (cols == last && end <= available).then(|| self.span.slice(range))?
             },
         );
@@ -170,7 +171,7 @@ impl TensorData {
     /// All elements as `f32`, none of which is NaN or infinite.
     ///
     /// # Errors
-    /// When one is, when there is no memory for them, or when the file was cut short.
+    /// If one is, there is not enough memory, or the file was truncated.
     pub fn to_f32(&self) -> Result<Vec<f32>, WeightsError> {
         self.check_unchanged()?;
         let elements = self.elements();
@@ -181,7 +182,7 @@ impl TensorData {
         let mut values = Vec::new();
         values.try_reserve_exact(elements).map_err(|_| no_memory())?;
         values.resize(elements, 0.0);
-        // Cannot fail: `elements` was computed from the bytes, of which shape and dtype need all.
+        // Can't fail: `elements` was computed from the bytes, which match shape and dtype.
         decode(self.dtype, &self.span.read()?, &mut values).map_err(|_| no_memory())?;
         match values.iter().position(|value| !value.is_finite()) {
             Some(index) => {
@@ -192,14 +193,14 @@ impl TensorData {
         }
     }
 
-    /// Lets go of the memory of bytes `range`, which are read again when they are touched.
+    /// Releases the memory of the bytes in `range`; touching them reads them again.
     pub(crate) fn release(&self, range: Range<usize>) {
         if let Some(span) = self.span.slice(range) {
             span.release();
         }
     }
 
-    /// Errors if the file has become too short to hold what is mapped.
+    /// Fails if the file is now too short for its mapping.
     pub(super) fn check_unchanged(&self) -> Result<(), WeightsError> {
         self.span.check_unchanged()
     }

@@ -1,7 +1,7 @@
-//! Small files of a model that are there and can't be read: told once, with what follows from doing without them.
+//! Warnings about small files that exist but can't be read, with the consequences of ignoring them.
 //!
-//! None of them is needed to compute, so that none is an error. But an answer that ends elsewhere, or a prompt whose special tokens are
-//! taken for text, is wrong without a sign of it.
+//! None of these files is needed to compute, so none causes an error. But an answer that ends
+//! elsewhere, or a prompt whose special tokens are parsed as text, would be wrong without any sign.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -12,58 +12,60 @@ use serde_json::Value;
 
 use crate::files::small_file;
 
-/// Files that were told of. Several parts of the text side read the same ones.
-static TOLD: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-/// So many are remembered.
-const MAX_TOLD: usize = 1000;
-/// The largest file that the end of an answer is looked up in.
+/// Files that were reported. Several parts of the text code read the same ones.
+static REPORTED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// Most files remembered.
+const MAX_REPORTED: usize = 1000;
+/// Largest file searched for the end of an answer, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Forgets what was told of the files in `folder`: a model is opened there.
+/// Clears what was reported about the files in `folder`, when a model is opened there.
 pub(crate) fn begin(folder: &Path) {
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    told.retain(|path| !path.starts_with(folder));
+    let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+    reported.retain(|path| !path.starts_with(folder));
 }
 
-/// Warns that the file at `path` can't be read, unless that was done.
+/// Warns that the file at `path` can't be read, unless that was done already.
 pub(crate) fn warn(path: &Path, problem: &dyn Display) {
     {
-        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() >= MAX_TOLD {
-            told.clear();
+        let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.len() >= MAX_REPORTED {
+            reported.clear();
         }
-        if !told.insert(path.to_path_buf()) {
+        if !reported.insert(path.to_path_buf()) {
             return;
         }
     }
     log::warn!("can't read {}: {problem}; without it, {}", path.display(), consequence(path));
 }
 
-/// What follows from doing without a file.
+/// The consequence of ignoring a file.
 pub(crate) fn consequence(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let folder = path.parent().unwrap_or(path);
     match &*name {
         "generation_config.json" => end_of_answers(folder),
-        "tokenizer.json" => "there are no tokens for a text".into(),
+        "tokenizer.json" => "text can't be tokenized".into(),
         "tokenizer_config.json" => {
-            "the special tokens and the chat template that it may have are not known, so that prompts may be wrong".into()
+            "its special tokens and chat template are unknown, so prompts may be wrong".into()
         }
         "special_tokens_map.json" | "added_tokens.json" => {
-            "special tokens that it alone names are read as plain text, so that prompts may be wrong".into()
+            "special tokens that only it names are parsed as plain text, so prompts may be wrong"
+                .into()
         }
         "chat_template.jinja" => {
-            "the chat template is looked for in tokenizer_config.json and chat_template.json".into()
+            "the chat template may be in tokenizer_config.json or chat_template.json".into()
         }
-        "chat_template.json" => "a chat template that it may have is not known".into(),
-        "additional_chat_templates" => "the chat templates in it are not known".into(),
-        "config.json" => "the tokens that it ends answers with are not known".into(),
-        name if name.ends_with(".jinja") => "this chat template is not known".into(),
-        _ => "what it says is left out".into(),
+        "chat_template.json" => "its chat template is unknown".into(),
+        "additional_chat_templates" => "the chat templates in it are unknown".into(),
+        "config.json" => "its stop tokens are unknown".into(),
+        name if name.ends_with(".jinja") => "this chat template is unknown".into(),
+        _ => "its contents are ignored".into(),
     }
 }
 
-/// Where an answer ends without `generation_config.json`, as the stop tokens of a folder are found.
+/// How an answer ends without `generation_config.json`, following the rules for the stop tokens of
+/// a folder.
 fn end_of_answers(folder: &Path) -> String {
     let config = object(&folder.join("config.json"));
     let of = |config: &Value| ids(config.get("eos_token_id")?);
@@ -75,10 +77,10 @@ fn end_of_answers(folder: &Path) -> String {
             Some(token) => {
                 format!("an answer ends at {token} (eos_token of tokenizer_config.json)")
             }
-            None => "no token ends an answer, only its greatest length".into(),
+            None => "no token ends an answer, only the limit on its length".into(),
         },
     };
-    format!("{end}, and tokens are chosen as is the default")
+    format!("{end}, and sampling uses its defaults")
 }
 
 fn object(path: &Path) -> Option<Value> {
@@ -86,7 +88,7 @@ fn object(path: &Path) -> Option<Value> {
     serde_json::from_str(&kinglet_models::tag_bare_floats(std::str::from_utf8(&bytes).ok()?)).ok()
 }
 
-/// Token ids, as a field names one or several; those that are none are not judged here.
+/// Displays the token ids in a field, one or several. Doesn't validate them.
 fn ids(value: &Value) -> Option<String> {
     let ids: Vec<String> = match value {
         Value::Array(items) => {

@@ -1,9 +1,9 @@
-//! What several of the tests need.
+//! Shared helpers of the tests.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A folder of its own for a test, removed at the end.
+/// A temporary folder for a test, removed when dropped.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {

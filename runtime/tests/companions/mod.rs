@@ -1,4 +1,4 @@
-//! The companions of `tokenizer.json`, against what `transformers` makes of them.
+//! The companions of `tokenizer.json`, compared with `transformers`.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{BYTE_LEVEL, Folder};
 
-/// A folder as a case of the fixture describes it.
+/// The folder that a case of the fixture describes.
 fn folder(case: &Value) -> Folder {
     let folder = Folder::new("companions");
     let mut tokenizer: Value = serde_json::from_str(BYTE_LEVEL).expect("JSON");
@@ -28,7 +28,7 @@ fn folder(case: &Value) -> Folder {
 
 #[test]
 fn companions_name_and_add_tokens_as_in_transformers() {
-    // More cases than are committed: `make_companions.py --random COUNT FILE`.
+    // For more cases than are committed: `make_companions.py --random COUNT FILE`.
     let more = std::env::var_os("KINGLET_COMPANIONS").map(PathBuf::from);
     let fixture = match more {
         Some(path) => std::fs::read_to_string(path).expect("the file of cases"),
@@ -61,7 +61,8 @@ fn companions_name_and_add_tokens_as_in_transformers() {
 
 #[test]
 fn objects_without_a_mark_are_taken_where_transformers_refuses_them() {
-    // As transformers 4 wrote `special_tokens_map.json`, and as people write `tokenizer_config.json`.
+    // As transformers 4 wrote `special_tokens_map.json`, and as people write
+    // `tokenizer_config.json`.
     let list = json!([{"content": "<|new|>", "lstrip": false}, "<|im_end|>"]);
     for file in ["special_tokens_map.json", "tokenizer_config.json"] {
         let folder = Folder::new("unmarked");
@@ -122,7 +123,7 @@ fn thousands_of_tokens_are_added_at_once() {
     folder.write("added_tokens.json", &added.to_string());
     let tokenizer = Tokenizer::from_folder(folder.path()).expect("a tokenizer");
     assert_eq!(tokenizer.vocab_size(), 20_422);
-    // In the order of the ids that they are declared with.
+    // In the order of their declared ids.
     assert_eq!(tokenizer.token_to_id("<|extra_19999|>"), Some(422));
     assert_eq!(tokenizer.token_to_id("<|extra_0|>"), Some(20_421));
 }

@@ -1,9 +1,9 @@
-//! An allocator that counts, for tests of how much memory a file makes us take.
+//! A counting allocator, for tests of how much memory a file makes the library take.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// Counts what each thread holds, so that tests can run beside each other.
+/// Counts what each thread holds, so that tests can run in parallel.
 struct Counting;
 
 thread_local! {
@@ -20,31 +20,31 @@ fn count(freed: usize, taken: usize) {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: every call is passed on unchanged to the system's allocator. The counters are `Cell`s without
-// a destructor and initialised at compile time, so counting neither allocates nor fails.
+// SAFETY: every call is forwarded unchanged to the system's allocator. The counters are `Cell`s
+// without a destructor and initialised at compile time, so counting neither allocates nor fails.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(0, layout.size());
-        // SAFETY: the caller keeps what `GlobalAlloc::alloc` asks for.
+        // SAFETY: the caller upholds the contract of `GlobalAlloc::alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         count(layout.size(), 0);
-        // SAFETY: the caller keeps what `GlobalAlloc::dealloc` asks for.
+        // SAFETY: the caller upholds the contract of `GlobalAlloc::dealloc`.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // Old and new may exist at once.
+        // Old and new may exist at the same time.
         count(layout.size(), new_size);
-        // SAFETY: the caller keeps what `GlobalAlloc::realloc` asks for.
+        // SAFETY: the caller upholds the contract of `GlobalAlloc::realloc`.
         unsafe { System.realloc(at, layout, new_size) }
     }
 }
 
-/// What `f` gives, and the most that it held at once beyond what was held before.
+/// The result of `f`, and its peak memory beyond what was held before.
 pub(crate) fn peak<T>(f: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.get();
     PEAK.set(before);

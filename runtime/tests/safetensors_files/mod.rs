@@ -1,4 +1,5 @@
-//! Safetensors files and folders for tests, made with std alone so that they can be as wrong as needed.
+//! Safetensors files and folders for tests, made with std alone so that they can be as invalid as
+//! needed.
 
 #![allow(dead_code)]
 
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kinglet::weights::{Source, Weights, WeightsError};
 
-/// A folder of its own for a test; it and all in it are removed with the value.
+/// A temporary folder for a test, removed with its contents when dropped.
 pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {
@@ -41,7 +42,7 @@ impl Drop for TempDir {
     }
 }
 
-/// A safetensors file of this header and this data, whatever they are.
+/// A safetensors file with this header and this data, valid or not.
 pub(crate) fn raw(header: impl AsRef<[u8]>, data: &[u8]) -> Vec<u8> {
     let header = header.as_ref();
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
@@ -55,8 +56,8 @@ pub(crate) fn entry(name: &str, dtype: &str, shape: &[u64], begin: u64, end: u64
     format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#)
 }
 
-/// A valid file of these tensors, `(name, dtype, shape, bytes)`. `padding` spaces end the header, so
-/// that the data can be put at any address.
+/// A valid file of these tensors, `(name, dtype, shape, bytes)`. `padding` spaces end the header,
+/// so that the data can start at any address.
 pub(crate) fn file(tensors: &[(&str, &str, &[u64], Vec<u8>)], padding: usize) -> Vec<u8> {
     let (mut entries, mut data) = (Vec::new(), Vec::new());
     for (name, dtype, shape, bytes) in tensors {
@@ -83,7 +84,7 @@ pub(crate) fn index(map: &[(&str, &str)]) -> String {
     format!(r#"{{"metadata":{{"total_size":1}},"weight_map":{{{}}}}}"#, map.join(","))
 }
 
-/// A valid file with each kind of thing.
+/// A valid file with each kind of tensor.
 pub(crate) fn small() -> Vec<u8> {
     let a = ("a.weight", "F32", &[2u64, 3][..], f32s(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
     let b = ("b", "BF16", &[4u64][..], vec![0x80, 0x3f, 0, 0x40, 0x40, 0x40, 0x80, 0x40]);

@@ -5,7 +5,7 @@ use crate::kernel::{Declaration, Kinds, Stored};
 /// A kernel: an op, or a form or part of one, that is dispatched by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kernel {
-    /// `attention`: many tokens: queries, keys and values made ready.
+    /// `attention`: many tokens: prepares queries, keys and values.
     AttentionPrepare,
     /// `attention`: many tokens: tiles of queries over the cache.
     AttentionAttend,
@@ -77,11 +77,11 @@ pub enum Kernel {
     MLstmFinish,
     /// `moe_down`: few tokens.
     MoeDownRows,
-    /// `moe_down`: many tokens: each expert's share.
+    /// `moe_down`: many tokens: each expert's contribution.
     MoeDownTiles,
-    /// `moe_down`: up to 32 tokens: each expert's share.
+    /// `moe_down`: up to 32 tokens: each expert's contribution.
     MoeDownSmallTiles,
-    /// `moe_down`: many tokens: the sum of the shares.
+    /// `moe_down`: many tokens: the sum of the contributions.
     MoeDownSum,
     /// `moe_group`: groups tokens by expert before the products of many tokens.
     MoeGroup,
@@ -93,7 +93,7 @@ pub enum Kernel {
     MoeUpTiles,
     /// `moe_up`: up to 32 tokens.
     MoeUpSmallTiles,
-    /// `prepare`: makes many tokens ready for a projection.
+    /// `prepare`: prepares many tokens for a projection.
     Prepare,
     /// `sample`: chooses the most probable token.
     SampleGreedy,
@@ -101,9 +101,9 @@ pub enum Kernel {
     SampleLargest,
     /// `sample`: the probability mass of each block of logits.
     SampleMasses,
-    /// `sample`: draws from all tokens.
+    /// `sample`: samples from all tokens.
     SampleDrawn,
-    /// `sample`: draws from the most probable tokens.
+    /// `sample`: samples from the most probable tokens.
     SampleSorted,
 }
 
@@ -284,4 +284,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "5a6f92a15d1f5ec0";
+pub(crate) const SOURCES: &str = "126ed17d162e05e7";

@@ -1,9 +1,9 @@
 // w = scale * q + bias, by groups.
 //# use quantized
 
-/// Scale and bias are f16, one word together.
+/// Scale and bias are f16, in one word.
 const SCALES_F16: u32 = 0u;
-/// The same in bf16.
+/// Scale and bias are bf16, in one word.
 const SCALES_BF16: u32 = 1u;
 /// Scale and bias are f32, a word each.
 const SCALES_F32: u32 = 2u;
@@ -27,15 +27,15 @@ fn scale_and_bias(m: Matrix, row: u32, unit: u32) -> vec2<f32> {
 }
 
 //# when int8
-/// Scale and bias of a unit as they are stored; a second word counts only where they are f32. No branch: the loads of several
-/// rows are under way together.
+/// Packed scale and bias of a unit; the second word counts only for f32. There is no branch, so that the loads of
+/// several rows overlap.
 fn load_scale(m: Matrix, row: u32, unit: u32) -> vec2<u32> {
     let words = select(1u, 2u, m.kind == SCALES_F32);
     let at = m.scales + row * m.scale_stride + unit / m.units * words;
     return vec2(word(at), word(at + words - 1u));
 }
 
-/// Scale and bias from what `load_scale` gave.
+/// Scale and bias from the result of `load_scale`.
 fn scale_of(m: Matrix, raw: vec2<u32>) -> vec2<f32> {
     let halves = vec2(raw.x << 16u, raw.x & 0xffff0000u);
     let wide = bitcast<vec2<f32>>(select(raw, halves, m.kind == SCALES_BF16));

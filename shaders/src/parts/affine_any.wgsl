@@ -37,13 +37,13 @@ fn pack_codes(low: vec4<i32>, high: vec4<i32>) -> vec2<u32> {
     return vec2(pack4xI8(low), pack4xI8(high));
 }
 
-/// What a thread loads of a row at once: a unit is as many words as a code has bits.
+/// The part of a row that a thread loads at once: a unit has as many words as a code has bits.
 struct Raw {
     codes: array<u32, BITS>,
     scale: vec2<u32>,
 }
 
-/// Unit `unit` of a row, not looked at yet.
+/// Unit `unit` of a row, still packed.
 fn load_raw(m: Matrix, row: u32, unit: u32) -> Raw {
     let at = m.offset + row * m.stride + unit * BITS;
     var raw: Raw;
@@ -78,10 +78,10 @@ fn dot_raw(m: Matrix, raw: Raw, x: Rounded) -> f32 {
 //# end
 
 //# when tiles small_tiles
-/// Words that hold sixteen codes, wherever they begin.
+/// Number of words that contain sixteen codes, wherever they start.
 const WORDS: u32 = (BITS + 1u) / 2u;
 
-/// Weights `16 granule ..` of a row as they are stored.
+/// Weights `16 granule ..` of a row, still packed.
 fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
     let bit = granule * 16u * BITS;
     let at = m.offset + row * m.stride + bit / 32u;
@@ -98,7 +98,7 @@ fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
     return Raw(codes, scale_and_bias(m, row, granule / 2u));
 }
 
-/// Four codes whose first bit is `bit` of those that begin with the first bit of `codes`.
+/// Four codes starting at bit `bit` of `codes`.
 fn four_codes(codes: vec4<u32>, bit: u32) -> vec4<f32> {
     let shift = bit % 32u;
     var window = codes[bit / 32u] >> shift;
@@ -108,7 +108,7 @@ fn four_codes(codes: vec4<u32>, bit: u32) -> vec4<f32> {
     return vec4<f32>((vec4(window) >> vec4(0u, BITS, 2u * BITS, 3u * BITS)) & vec4((1u << BITS) - 1u));
 }
 
-/// Their values.
+/// Decodes packed weights.
 fn decode(raw: Raw) -> array<vec4<f32>, 4> {
     let s = raw.scales;
     return array(

@@ -1,22 +1,22 @@
-// Attention of few tokens: to pieces of the cache, which are then put together.
+// Attention of few tokens over pieces of the cache, which are then combined.
 
 //# when pieces pieces_any pieces_packed merge
-/// The numbers of positions from x up to before y that piece `index` has; none where x >= y.
+/// The position numbers of piece `index`, from x to before y; none if x >= y.
 fn piece_of(index: u32, sight: Sight) -> vec2<u32> {
     let end = sight.sinks + step.position + step.tokens - sight.oldest;
-    // As many positions as threads' subgroups read together, at least.
+    // At least as many positions as the threads' subgroups read together.
     let length = ((end + params.pieces - 1u) / params.pieces + 31u) / 32u * 32u;
     let first = min(index * length, end);
     return vec2(first, min(first + length, end));
 }
 
 //# when pieces pieces_any pieces_packed
-// A workgroup takes a piece of the cache of a key/value head, for all queries that share it. Positions of the run itself are
-// made ready by the workgroup that has them, and queries by every one: that saves a dispatch.
+// A workgroup takes a piece of the cache of a key/value head, for all queries that share it. The workgroup that has a
+// position of the run prepares it, and every workgroup prepares the queries, which saves a dispatch.
 const THREADS: u32 = 128u;
-/// Most queries at once.
+/// Maximum number of queries at once.
 const ROWS: u32 = 8u;
-/// Elements of a value for each thread, where there are more than threads.
+/// Elements of a value per thread, if there are more elements than threads.
 const HELD: u32 = 8u;
 
 /// [T, heads, pieces, head_dim + 2]: weighted values, the largest score, the sum of weights.
@@ -24,7 +24,7 @@ const HELD: u32 = 8u;
 
 /// [rows, head_dim / 4].
 var<workgroup> queries: array<vec4<f32>, 256>;
-/// [THREADS, 2]: weights of eight queries for the positions at hand.
+/// [THREADS, 2]: weights of eight queries for the current positions.
 var<workgroup> weights: array<vec4<f32>, 256>;
 
 //# when pieces
@@ -35,7 +35,7 @@ fn capacity_of_cache() -> u32 {
     return arrayLength(&keys) * 4u / (params.kv_heads * params.head_dim);
 }
 
-/// Elements `4 * quad ..` of the key that begins at `at`.
+/// Elements `4 * quad ..` of the key at `at`.
 fn load_key(at: u32, quad: u32) -> vec4<f32> {
     return keys[at / 4u + quad];
 }
@@ -52,7 +52,7 @@ fn capacity_of_cache() -> u32 {
     return arrayLength(&keys) / (params.kv_heads * params.head_dim);
 }
 
-/// Elements `4 * quad ..` of the key that begins at `at`.
+/// Elements `4 * quad ..` of the key at `at`.
 fn load_key(at: u32, quad: u32) -> vec4<f32> {
     var value = vec4(0.0);
     for (var i = 0u; i < min(4u, params.head_dim - quad * 4u); i += 1u) {
@@ -76,7 +76,7 @@ fn at_of(place: u32, kv: u32) -> u32 {
     return (place * params.kv_heads + kv) * params.head_dim;
 }
 
-/// Element `i` of the value that begins at `at`.
+/// Element `i` of the value at `at`.
 fn load_value(at: u32, i: u32) -> f32 {
     return values[at + i];
 }
@@ -88,13 +88,13 @@ fn load_value(at: u32, i: u32) -> f32 {
 
 //# use weights
 
-/// Element `i` of the value that begins at `at`.
+/// Element `i` of the value at `at`.
 fn load_value(at: u32, i: u32) -> f32 {
     return load_value_quad(at, i / 4u)[i % 4u];
 }
 
 //# when pieces pieces_any pieces_packed
-/// Elements `4 * quad ..` of a head, made ready, zeros behind its end.
+/// Elements `4 * quad ..` of a head, prepared, zeros after its end.
 fn ready_quad(head: Head, quad: u32) -> vec4<f32> {
     var value = vec4(0.0);
     for (var i = 0u; i < min(4u, params.head_dim - quad * 4u); i += 1u) {
@@ -104,7 +104,7 @@ fn ready_quad(head: Head, quad: u32) -> vec4<f32> {
 }
 
 //# when pieces pieces_any
-/// Brings key and value head `kv` of a token to their place.
+/// Stores key and value head `kv` of a token at their place.
 fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
     let at = at_of(place, kv);
     let key = find_head(KEY, kv, token, ids);
@@ -118,7 +118,7 @@ fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
 }
 
 //# when pieces_packed
-/// Brings key and value head `kv` of a token to their place.
+/// Stores key and value head `kv` of a token at their place.
 fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
     let at = at_of(place, kv);
     stage(find_head(KEY, kv, token, ids), ids);
@@ -164,10 +164,10 @@ fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
         }
         workgroupBarrier();
 
-        // Queries 0 to 3 and 4 to 7; those of more than 128 elements are at most four.
+        // Queries 0 to 3 and 4 to 7; with more than 128 elements there are at most four.
         var largest = array<vec4<f32>, 2>(vec4(LOWEST), vec4(LOWEST));
         var total = array<vec4<f32>, 2>(vec4(0.0), vec4(0.0));
-        // Of fours of queries; of wider heads, of every 128th element.
+        // By groups of four queries; for wider heads, by every 128th element.
         var sum: array<vec4<f32>, HELD>;
         for (var j = 0u; j < HELD; j += 1u) {
             sum[j] = vec4(0.0);
@@ -206,7 +206,7 @@ fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
                     let next = max(largest[four], largest_over(scores, ids, THREADS));
                     keep[four] = exp(largest[four] - next);
                     largest[four] = next;
-                    // What is not seen stays out where nothing has been seen yet, too.
+                    // Masked positions get weight 0 even before any position was seen.
                     let weight = select(exp(scores - next), vec4(0.0), scores == vec4(LOWEST));
                     total[four] = keep[four] * total[four] + weight;
                     weights[thread * 2u + four] = weight;
@@ -226,7 +226,7 @@ fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
                     sum[j] = keep[four] * sum[j] + part;
                 }
             }
-            // Weights are written anew behind the barriers of the next scores.
+            // The weights are overwritten after the barriers of the next scores.
         }
         for (var four = 0u; four < 2u; four += 1u) {
             total[four] = sum_over(total[four], ids, THREADS);
@@ -246,7 +246,7 @@ fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
                 parts[at + params.head_dim + 1u] = total[r / 4u][r % 4u];
             }
         }
-        // The next queries are written when all have read these.
+        // Wait until all have read these queries before the next ones are written.
         workgroupBarrier();
     }
 }

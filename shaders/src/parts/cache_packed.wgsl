@@ -1,33 +1,33 @@
-// Keys and values as codes: each 32 elements of a head are a word with scale and bias in half precision, and BITS words of codes, the
-// first element in the lowest bits. What is stored of a position depends on it alone.
+// Quantized keys and values: each 32 elements of a head are a word with scale and bias in half precision, and BITS
+// words of codes, the first element in the lowest bits. A position's codes depend on that position only.
 
-/// Words of 32 elements.
+/// Words per 32 elements.
 const GROUP_WORDS: u32 = BITS + 1u;
 /// The largest code.
 const MOST: u32 = (1u << BITS) - 1u;
 const LARGEST_HALF: f32 = 65504.0;
 
-/// Words of a head.
+/// Number of words of a head.
 fn head_words() -> u32 {
     return (params.head_dim + 31u) / 32u * GROUP_WORDS;
 }
 
-/// The first word of a head at a place.
+/// Index of the first word of a head at a place.
 fn at_of(place: u32, kv: u32) -> u32 {
     return (place * params.kv_heads + kv) * head_words();
 }
 
-/// The positions that the cache has room for.
+/// The number of positions that the cache has room for.
 fn capacity_of_cache() -> u32 {
     return arrayLength(&keys) / (params.kv_heads * head_words());
 }
 
-/// Where the word with codes `4 * quad ..` lies behind its group's first.
+/// Offset of the word with codes `4 * quad ..` from its group's first word.
 fn word_of(quad: u32) -> u32 {
     return 1u + quad % 8u * BITS / 8u;
 }
 
-/// Four numbers from the word that has them and their group's first.
+/// Decodes four elements from their word and their group's first word.
 fn decoded(first: u32, word: u32, quad: u32) -> vec4<f32> {
     let own = word >> (quad % (8u / BITS) * 16u);
     let codes = (vec4(own) >> vec4(0u, BITS, 2u * BITS, 3u * BITS)) & vec4(MOST);
@@ -36,23 +36,23 @@ fn decoded(first: u32, word: u32, quad: u32) -> vec4<f32> {
 }
 
 //# when attend_packed pieces_packed
-/// Elements `4 * quad ..` of the key that begins at `at`; any numbers behind its end.
+/// Elements `4 * quad ..` of the key at `at`; arbitrary values after its end.
 fn load_key(at: u32, quad: u32) -> vec4<f32> {
     let group = at + quad / 8u * GROUP_WORDS;
     return decoded(keys[group], keys[group + word_of(quad)], quad);
 }
 
-/// Elements `4 * quad ..` of the value that begins at `at`; any numbers behind its end.
+/// Elements `4 * quad ..` of the value at `at`; arbitrary values after its end.
 fn load_value_quad(at: u32, quad: u32) -> vec4<f32> {
     let group = at + quad / 8u * GROUP_WORDS;
     return decoded(values[group], values[group + word_of(quad)], quad);
 }
 
 //# when prepare_packed pieces_packed
-/// [head_dim]: a head to be stored.
+/// [head_dim]: a head to store.
 var<workgroup> staged: array<f32, 1024>;
 
-/// Makes a head ready to be stored, by all threads; to be followed by a barrier before another one is.
+/// Prepares a head for storing, with all threads. A barrier must follow before the next call.
 fn stage(head: Head, ids: Ids) {
     for (var i = thread_of(ids); i < params.head_dim; i += THREADS) {
         staged[i] = ready(head, i);
@@ -60,13 +60,13 @@ fn stage(head: Head, ids: Ids) {
     workgroupBarrier();
 }
 
-/// The bits of the binary16 nearest to a number that is no larger than the largest, ties to even: `pack2x16float` may round either way,
-/// and codes are to be the same on every device.
+/// The bits of the binary16 nearest to a number within its range, ties to even. `pack2x16float` may round either way,
+/// but codes must be the same on every device.
 fn half_bits(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
     let sign = (bits >> 16u) & 0x8000u;
     let size = bits & 0x7fffffffu;
-    // Below 2^-14 they are multiples of 2^-24.
+    // Numbers below 2^-14 are multiples of 2^-24.
     let small = u32(round(min(bitcast<f32>(size), 1.0) * 16777216.0));
     let rounded = (size + 0xfffu + ((size >> 13u) & 1u) - 0x38000000u) >> 13u;
     return sign | select(rounded, small, size < 0x38800000u);

@@ -1,22 +1,22 @@
-// Sums of the log decays of a chunk's tokens, all of which are at most 0. Every sum adds terms of one sign: none is the
-// difference of two long ones, so that none loses accuracy, whatever order a compiler chooses.
+// Sums of the log decays of a chunk's tokens, all of which are at most 0. Every sum adds terms of one sign; none is a
+// difference of long sums, so none loses accuracy, whatever order a compiler chooses.
 
-/// Tokens of a chunk.
+/// Tokens per chunk.
 const CHUNK: u32 = 64u;
-/// Tokens of a block of a chunk.
+/// Tokens per block of a chunk.
 const BLOCK: u32 = 4u;
 const BLOCKS: u32 = 16u;
 
-/// [CHUNK]: of each token; 0 behind the last.
+/// [CHUNK]: by token; 0 after the last.
 var<workgroup> log_decays: array<f32, CHUNK>;
-/// [CHUNK]: from the beginning of a token's block to the token, its own included.
+/// [CHUNK]: from the start of a token's block to the token, inclusive.
 var<workgroup> block_until: array<f32, CHUNK>;
-/// [CHUNK]: from behind a token to the end of its block.
+/// [CHUNK]: from after a token to the end of its block.
 var<workgroup> block_after: array<f32, CHUNK>;
-/// [BLOCKS, BLOCKS]: from behind the first block to before the second.
+/// [BLOCKS, BLOCKS]: from after the first block to before the second.
 var<workgroup> blocks_between: array<f32, 256>;
 
-/// Makes the sums; 256 threads, of which the first 64 bring a token each.
+/// Computes the sums with 256 threads; each of the first 64 contributes a token.
 fn sum_decays(own: f32, thread: u32) {
     if thread < CHUNK {
         log_decays[thread] = own;
@@ -43,7 +43,7 @@ fn sum_decays(own: f32, thread: u32) {
     workgroupBarrier();
 }
 
-/// From behind token `j` to token `i`, which is not before it, its own included.
+/// From after token `j` to token `i`, inclusive, with `i >= j`.
 fn decay_between(j: u32, i: u32) -> f32 {
     let first = j / BLOCK;
     let last = i / BLOCK;
@@ -57,7 +57,7 @@ fn decay_between(j: u32, i: u32) -> f32 {
     return sum;
 }
 
-/// From the chunk's beginning to token `i`, its own included.
+/// From the chunk's start to token `i`, inclusive.
 fn decay_until(i: u32) -> f32 {
     if i < BLOCK {
         return block_until[i];
@@ -65,7 +65,7 @@ fn decay_until(i: u32) -> f32 {
     return block_until[BLOCK - 1u] + blocks_between[i / BLOCK] + block_until[i];
 }
 
-/// From behind token `j` to the chunk's end.
+/// From after token `j` to the chunk's end.
 fn decay_after(j: u32) -> f32 {
     return decay_between(j, CHUNK - 1u);
 }

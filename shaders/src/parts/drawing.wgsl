@@ -1,13 +1,13 @@
-// What tokens weigh, and which of them a number falls on.
+// The weights of tokens, and the token that a random number selects.
 
 struct Draw {
-    /// What distances from the largest logit are divided by before any token is ruled out.
+    /// Divisor of the distances from the largest logit, before the filters.
     cut_temperature: f32,
-    /// What they are divided by besides, before the draw.
+    /// A further divisor, before sampling.
     draw_temperature: f32,
     top_p: f32,
     min_p: f32,
-    /// From 0 to below 1.
+    /// Random number in 0..1.
     number: f32,
     /// 0 for none.
     top_k: u32,
@@ -16,12 +16,12 @@ struct Draw {
 /// How the next token is chosen.
 @group(0) @binding(_) var<uniform> draw: Draw;
 
-/// e^distance for a distance up to 0; nothing where that is no normal number.
+/// e^distance for a distance up to 0; zero if the result is not a normal number.
 fn weight(distance: f32) -> f32 {
     return select(exp(max(distance, -88.0)), 0.0, distance < -87.3);
 }
 
-/// Weights of the four tokens from `first` on; nothing for those that `min_p` rules out.
+/// Weights of the four tokens from `first` on; zero for those that `min_p` excludes.
 fn weights_at(first: u32, most: f32) -> vec4<f32> {
     var weights = vec4(0.0);
     for (var i = 0u; i < 4u; i += 1u) {
@@ -39,7 +39,7 @@ fn sum4(a: vec4<f32>) -> f32 {
     return (a.x + a.y) + (a.z + a.w);
 }
 
-/// Which of four a place falls on, where what comes before them weighs `start`: the last that weighs anything, if on none.
+/// The one of four that `place` falls on, if everything before weighs `start`: if none, the last with any weight.
 fn pick(weights: vec4<f32>, place: f32, start: f32) -> u32 {
     var sum = start;
     var last = 0u;

@@ -1,16 +1,16 @@
-// Tiles whose tokens are those of one expert, in the order of `moe_group`.
+// Tiles whose tokens belong to one expert, in the order of `moe_group`.
 //# use tiles
 
-/// What `moe_group` wrote.
+/// Output of `moe_group`.
 @group(0) @binding(_) var<storage, read> lists: array<u32>;
 
 struct Tile {
     matrix: Matrix,
     cols: u32,
     tokens: u32,
-    /// First of its items in `lists`.
+    /// Index of the first of its items in `lists`.
     item: u32,
-    /// First output of the tile, and outputs of its expert.
+    /// First output of the tile, and number of outputs of its expert.
     row: u32,
     rows: u32,
     /// First rows of the expert in `matrix`.

@@ -1,11 +1,11 @@
-// The Mamba-2 scan of many tokens: in chunks, as products of tiles.
+// The Mamba-2 scan of many tokens, in chunks, as products of tiles.
 
 //# when scores states outputs
-/// x, B, C, [T, channels], by the run's tokens.
+/// x, B, C, [T, channels], for the run's tokens.
 @group(0) @binding(_) var<storage, read> convolved: array<f32>;
 
 //# when scores
-// A workgroup takes a group of a chunk.
+// One workgroup per group of a chunk.
 //# use products
 
 /// C B^T, [chunks, groups, SIDE, SIDE].
@@ -53,7 +53,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 /// [CHUNK]: the step sizes of a head.
 var<workgroup> step_sizes: array<f32, CHUNK>;
 
-/// Makes the sums of a head's log decays and its step sizes.
+/// Computes the sums of a head's log decays, and its step sizes.
 fn prepare(head: u32, first: u32, count: u32, thread: u32) {
     var dt = 0.0;
     if thread < count {
@@ -65,7 +65,7 @@ fn prepare(head: u32, first: u32, count: u32, thread: u32) {
     sum_decays(-dt * exp(vectors[params.a_log + head]), thread);
 }
 
-/// Four columns of x of a head at token `t`, from column `column` on.
+/// Four columns, from `column` on, of x of a head at token `t`.
 fn load_x(t: u32, head: u32, column: u32) -> vec4<f32> {
     var x = vec4(0.0);
     let at = t * params.channels + head * params.head_dim + column;
@@ -78,7 +78,7 @@ fn load_x(t: u32, head: u32, column: u32) -> vec4<f32> {
 }
 
 //# when states
-// A workgroup takes 64 rows by 64 columns of a head's state and a chunk.
+// One workgroup per 64 rows by 64 columns of a head's state and chunk.
 
 /// What each chunk adds to S, [chunks, heads, state_dim, head_dim].
 @group(0) @binding(_) var<storage, read_write> added: array<f32>;
@@ -134,11 +134,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 }
 
 //# when pass
-// A thread takes an element of the state through the chunks.
+// Each thread takes an element of the state through the chunks.
 const THREADS: u32 = 256u;
 const CHUNK: u32 = 64u;
 
-/// What each chunk adds to S, then S before each chunk, [chunks, heads, state_dim, head_dim].
+/// What each chunk adds to S; afterwards S before each chunk, [chunks, heads, state_dim, head_dim].
 @group(0) @binding(_) var<storage, read_write> states: array<f32>;
 /// Decay over each chunk, [chunks, heads].
 @group(0) @binding(_) var<storage, read> chunk_decays: array<f32>;
@@ -164,7 +164,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 }
 
 //# when outputs
-// A workgroup takes 64 columns of a head and a chunk.
+// One workgroup per 64 columns of a head and chunk.
 
 /// C B^T, [chunks, groups, SIDE, SIDE].
 @group(0) @binding(_) var<storage, read> scores: array<f32>;
@@ -173,7 +173,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 /// y, [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
-/// [CHUNK]: decays from the chunk's beginning.
+/// [CHUNK]: decays from the chunk's start.
 var<workgroup> starts: array<f32, CHUNK>;
 
 @compute @workgroup_size(256)

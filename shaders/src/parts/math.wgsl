@@ -1,5 +1,5 @@
-// Scalar functions in forms that stay exact at both ends of their range: a device's own `tanh` may overflow, and
-// `log(1 + e)` forgets a small `e`.
+// Scalar functions in forms that are exact at both ends of their range: a device's own `tanh` may overflow, and `log(1
+// + e)` loses a small `e`.
 
 /// 1 / (1 + e^-x).
 fn sigmoid(x: f32) -> f32 {
@@ -54,7 +54,7 @@ fn stable_tanh(x: f32) -> f32 {
     return sign(x) * (1.0 - e) / (1.0 + e);
 }
 
-/// cap * tanh(x / cap); without a cap (0) x itself.
+/// cap * tanh(x / cap); x itself if cap is 0.
 fn soft_cap(x: f32, cap: f32) -> f32 {
     if cap == 0.0 {
         return x;

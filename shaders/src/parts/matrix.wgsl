@@ -1,18 +1,19 @@
-// Where a matrix lies in the binding `weights`. A unit is the part of a row that a thread multiplies at once: `UNIT` weights.
+// The position of a matrix in the binding `weights`. A unit is the part of a row that a thread multiplies at once:
+// `UNIT` weights.
 
 struct Matrix {
-    /// First code, in elements of the binding (of packed codes: in words).
+    /// Index of the first code, in elements of the binding (for packed codes, in words).
     offset: u32,
-    /// The same from one row to the next.
+    /// Distance between rows, in the same unit.
     stride: u32,
-    /// First word of scales.
+    /// Index of the first word of scales.
     scales: u32,
-    /// Words of scales from one row to the next.
+    /// Words of scales per row.
     scale_stride: u32,
-    /// Units that share a scale.
+    /// Number of units that share a scale.
     units: u32,
-    /// How an affine scale and bias are stored: `SCALES_F16`, ...
+    /// Storage of an affine scale and bias: `SCALES_F16`, ...
     kind: u32,
-    /// What all weights are multiplied with.
+    /// Factor on all weights.
     factor: f32,
 }

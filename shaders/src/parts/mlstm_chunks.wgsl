@@ -1,8 +1,8 @@
-// The mLSTM scan of many tokens: in chunks, as products of tiles.
+// The mLSTM scan of many tokens, in chunks, as products of tiles.
 
 //# when scores states pass outputs
-/// Numbers of a chunk of a head: its sum of log forget gates, l of its last token, then for each token F, l and the sum of its
-/// row of W.
+/// Numbers per chunk of a head: its sum of log forget gates, l of its last token, then for each token F, l and the sum
+/// of its row of W.
 const NUMBERS: u32 = 194u;
 const LOG_DECAYS: u32 = 2u;
 const LARGEST: u32 = 66u;
@@ -15,7 +15,7 @@ const DIVISORS: u32 = 130u;
 /// [CHUNK]: input gates.
 var<workgroup> input_gates: array<f32, CHUNK>;
 
-/// Finds a chunk's input gates and the sums of its log forget gates.
+/// Computes a chunk's input gates and the sums of its log forget gates.
 fn prepare(head: u32, first: u32, count: u32, thread: u32) {
     var gate = vec2(0.0);
     if thread < count {
@@ -27,7 +27,7 @@ fn prepare(head: u32, first: u32, count: u32, thread: u32) {
     sum_decays(gate.y, thread);
 }
 
-/// Four elements of token `t` of the run: those of the `width` from `column` on that begin at `first`.
+/// Four elements of token `t` of the run, from `column` on, out of the `width` elements at `first`.
 fn load_quad(t: u32, column: u32, first: u32, width: u32) -> vec4<f32> {
     var value = vec4(0.0);
     let at = row_of(t) + column + first;
@@ -40,7 +40,7 @@ fn load_quad(t: u32, column: u32, first: u32, width: u32) -> vec4<f32> {
 }
 
 //# when scores
-// A workgroup takes a head of a chunk.
+// One workgroup per head of a chunk.
 
 /// W, [chunks, heads, SIDE, SIDE].
 @group(0) @binding(_) var<storage, read_write> scores: array<f32>;
@@ -121,7 +121,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 }
 
 //# when states
-// A workgroup takes 64 rows by 64 columns of a head's memory and a chunk.
+// One workgroup per 64 rows by 64 columns of a head's memory and chunk.
 
 /// [chunks, heads, NUMBERS].
 @group(0) @binding(_) var<storage, read> numbers: array<f32>;
@@ -141,7 +141,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let most = numbers[chunk_head * NUMBERS + 1u];
     prepare(head, first, count, thread);
     var block = empty_block();
-    // The first 16 threads add up four rows of n each.
+    // Each of the first 16 threads adds up four rows of n.
     var sum = vec4(0.0);
     for (var base = 0u; base < count; base += DEPTH) {
         let place = base + thread / 16u;
@@ -185,14 +185,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 }
 
 //# when pass
-// A thread takes an element of the state through the chunks.
+// Each thread takes an element of the state through the chunks.
 const THREADS: u32 = 256u;
 const CHUNK: u32 = 64u;
 
 /// [chunks, heads, NUMBERS].
 @group(0) @binding(_) var<storage, read> numbers: array<f32>;
-/// What each chunk adds to the state, then the state before each chunk, [chunks, heads, qk_head_dim * v_head_dim +
-/// qk_head_dim + 1].
+/// What each chunk adds to the state; afterwards the state before each chunk, [chunks, heads, qk_head_dim * v_head_dim
+/// + qk_head_dim + 1].
 @group(0) @binding(_) var<storage, read_write> states: array<f32>;
 
 @compute @workgroup_size(THREADS)
@@ -233,7 +233,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 }
 
 //# when outputs
-// A workgroup takes 64 columns of a head and a chunk.
+// One workgroup per 64 columns of a head and chunk.
 //# use products
 const CHUNK: u32 = 64u;
 
@@ -246,7 +246,7 @@ const CHUNK: u32 = 64u;
 /// H, [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
-/// [CHUNK]: factors on what the memory carries and on what the chunk's own tokens give, then divisors.
+/// [CHUNK]: factors on the carried memory and on the chunk's own tokens; afterwards divisors.
 var<workgroup> carries: array<f32, CHUNK>;
 var<workgroup> owns: array<f32, CHUNK>;
 var<workgroup> divisors: array<f32, CHUNK>;
@@ -284,7 +284,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     workgroupBarrier();
 
     var block = empty_block();
-    // The first 16 threads add up Q n of four tokens each.
+    // Each of the first 16 threads adds up Q n of four tokens.
     var carried = vec4(0.0);
     for (var base = 0u; base < key_dim; base += DEPTH) {
         var q = vec4(0.0);

@@ -1,9 +1,10 @@
-// Products of tiles in workgroup memory: 64 rows by 64 columns, 16 terms at a time, by 256 threads that own four rows by
-// four columns each. A kernel fills `left_tile` and `right_tile` with whole vectors: a thread brings four neighbours of a side.
+// Products of tiles in workgroup memory: 64 rows by 64 columns, 16 terms at a time, by 256 threads with four rows by
+// four columns each. A kernel fills `left_tile` and `right_tile` with whole vectors: a thread loads four neighbours of
+// a side.
 
 const SIDE: u32 = 64u;
 const DEPTH: u32 = 16u;
-/// Fours of a term's row in a tile, and one more: neighbours in a column fall into different banks.
+/// Vectors of a term's row in a tile, plus one, so that neighbours in a column are in different banks.
 const COLUMN: u32 = 17u;
 
 /// [DEPTH, SIDE / 4]: rows, by term.

@@ -1,27 +1,27 @@
-// What stands before a projection: a norm, a gate, both or nothing, on the elements of one token.
+// The operation before a projection: a norm, a gate, both or neither, on the elements of one token.
 //
-// A norm's factor is common to all elements of a token, so a projection may be computed of the elements without it
-// (`PROLOGUE_NORM`, `PROLOGUE_GATED_NORM`) while the squares are summed, and be multiplied by it at the end. Where that is
-// not so (several groups, a bias), `find_scales` passes over the token first.
+// A norm's factor is common to all elements of a token, so a projection may multiply the elements without it
+// (`PROLOGUE_NORM`, `PROLOGUE_GATED_NORM`) while the squares are summed, and apply it at the end. Otherwise (several
+// groups, a bias) `find_scales` passes over the token first.
 //# use math
 //# use step
 //# use reduce
 
 struct Prologue {
     kind: u32,
-    /// Elements of a token that take part.
+    /// Elements of a token that are used.
     cols: u32,
     /// First column of the input.
     input_offset: u32,
-    /// Elements from one token to the next.
+    /// Elements between two tokens.
     input_stride: u32,
     gate_offset: u32,
     gate_stride: u32,
-    /// The norm's weight, [cols], in `vectors`.
+    /// Offset of the norm's weight, [cols], in `vectors`.
     weight: u32,
-    /// The norm's bias, [cols], in `vectors`.
+    /// Offset of the norm's bias, [cols], in `vectors`.
     bias: u32,
-    /// Equal parts that are normed by themselves.
+    /// Number of equal parts that are normed separately.
     groups: u32,
     eps: f32,
 }
@@ -33,12 +33,12 @@ const PROLOGUE_NORM: u32 = 1u;
 const PROLOGUE_GATE: u32 = 2u;
 /// An RMS norm of x * silu(gate) over all columns, its factor applied at the end.
 const PROLOGUE_GATED_NORM: u32 = 3u;
-/// An RMS norm with factors found first.
+/// An RMS norm with its factors computed first.
 const PROLOGUE_SCALED_NORM: u32 = 4u;
-/// An RMS norm of x * silu(gate) in groups, with factors found first.
+/// An RMS norm of x * silu(gate) in groups, with its factors computed first.
 const PROLOGUE_SCALED_GATED_NORM: u32 = 5u;
 
-/// Most groups of a norm.
+/// Maximum number of groups of a norm.
 //# when head_rows
 const MAX_GROUPS: u32 = 256u;
 //# unless head_rows
@@ -48,9 +48,9 @@ const MAX_GROUPS: u32 = 512u;
 //# when f32 f16
 /// [T, input_stride].
 @group(0) @binding(_) var<storage, read> input: array<f32>;
-/// [T, gate_stride]; the input again where there is no gate.
+/// [T, gate_stride]; the input again if there is no gate.
 @group(0) @binding(_) var<storage, read> gate: array<f32>;
-/// The op's small tensors, one behind the other.
+/// The op's small tensors, concatenated.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 
 fn input_at(i: u32) -> f32 {
@@ -68,9 +68,9 @@ fn small(i: u32) -> f32 {
 //# when int8
 /// [T, input_stride / 4]: strides and offsets are multiples of four here.
 @group(0) @binding(_) var<storage, read> input: array<vec4<f32>>;
-/// [T, gate_stride / 4]; the input again where there is no gate.
+/// [T, gate_stride / 4]; the input again if there is no gate.
 @group(0) @binding(_) var<storage, read> gate: array<vec4<f32>>;
-/// The op's small tensors, one behind the other, each from a multiple of four on.
+/// The op's small tensors, concatenated, each aligned to four elements.
 @group(0) @binding(_) var<storage, read> vectors: array<vec4<f32>>;
 
 fn input_at(i: u32) -> f32 {
@@ -91,12 +91,12 @@ fn small(i: u32) -> f32 {
 var<workgroup> scales: array<f32, MAX_GROUPS>;
 
 //# when head_rows
-// What stands before is known here: a layer norm of each group, then a product with sigmoid(gate).
+// Here the operation is fixed: a layer norm of each group, then a product with sigmoid(gate).
 
 /// [groups].
 var<workgroup> means: array<f32, MAX_GROUPS>;
 
-/// Whether a product with silu(gate) comes first.
+/// Whether silu(gate) is multiplied first.
 fn is_gated(p: Prologue) -> bool {
     return false;
 }
@@ -111,7 +111,7 @@ fn has_late_factor(p: Prologue) -> bool {
     return false;
 }
 //# unless head_rows
-/// Whether a product with silu(gate) comes first.
+/// Whether silu(gate) is multiplied first.
 fn is_gated(p: Prologue) -> bool {
     return p.kind == PROLOGUE_GATE || p.kind == PROLOGUE_GATED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM;
 }
@@ -127,7 +127,7 @@ fn has_late_factor(p: Prologue) -> bool {
 }
 //# end
 
-/// Element `k` of `token` behind the gate and before the norm.
+/// Element `k` of `token` after the gate and before the norm.
 fn gated(p: Prologue, token: u32, k: u32) -> f32 {
     var value = input_at(token * p.input_stride + p.input_offset + k);
     if is_gated(p) {
@@ -136,7 +136,7 @@ fn gated(p: Prologue, token: u32, k: u32) -> f32 {
     return value;
 }
 
-/// `value`, which is element `k` behind the gate, with the norm's weight, bias and found factors.
+/// Applies the norm's weight, bias and factors to `value`, which is element `k` after the gate.
 fn weighted(p: Prologue, value: f32, k: u32) -> f32 {
     var result = value;
     if needs_scales(p) {
@@ -155,15 +155,15 @@ fn norm_factor(p: Prologue, sum_of_squares: f32, width: u32) -> f32 {
     return inverseSqrt(sum_of_squares / f32(width) + p.eps);
 }
 
-/// Elements `i`, `i + span`, `i + 2 span` and `i + 3 span` of a group from `start` on, behind the gate and before the norm; the last stands in
-/// for those behind it. There are no branches, so that all loads are under way together.
+/// Elements `i`, `i + span`, `i + 2 span` and `i + 3 span` of a group from `start` on, after the gate and before the
+/// norm; beyond the end the last element is used. There are no branches, so that all loads overlap.
 fn spread(p: Prologue, token: u32, start: u32, i: u32, span: u32, width: u32) -> vec4<f32> {
     let at = vec4(i) + span * vec4(0u, 1u, 2u, 3u);
     let k = start + min(at, vec4(width - 1u));
     return vec4(gated(p, token, k.x), gated(p, token, k.y), gated(p, token, k.z), gated(p, token, k.w));
 }
 
-/// Fills `scales` for `token`: a span of threads takes a group, and all of them are busy where groups are few.
+/// Computes `scales` for `token`: a span of threads takes a group, so that all threads are busy even with few groups.
 fn find_scales(p: Prologue, token: u32, ids: Ids) {
     let width = p.cols / p.groups;
     var span = THREADS;
@@ -173,10 +173,10 @@ fn find_scales(p: Prologue, token: u32, ids: Ids) {
     let lane = thread_of(ids) % span;
     for (var first = 0u; first < p.groups; first += THREADS / span) {
         let group = first + thread_of(ids) / span;
-        // Where no group is left, the last one stands in.
+        // If no group is left, use the last one.
         let start = min(group, p.groups - 1u) * width;
-        // A mean and squares in one pass: differences from the first element are summed. Since that is one of n, its square distance from
-        // the mean is n times the variance at most, so that what cancels is bounded.
+        // Mean and squares in one pass: differences from the first element are summed. Since that is one of n elements,
+        // its squared distance from the mean is at most n times the variance, which bounds the cancellation.
         var origin = 0.0;
         //# when head_rows
         origin = gated(p, token, start);

@@ -1,4 +1,4 @@
-// What the quantized formats share. Codes of all rows come first, then the scales.
+// Shared by the quantized formats. Codes of all rows come first, then the scales.
 //# use matrix
 
 /// Packed codes, rows padded with zeros to whole units, and scales.
@@ -12,12 +12,12 @@ fn word(i: u32) -> u32 {
     return weights[i / 4u][i % 4u];
 }
 
-/// Four codes of four bits each, from the lowest on.
+/// Four codes of four bits each, from the lowest bits.
 fn nibbles(bits: u32) -> vec4<u32> {
     return (vec4(bits) >> vec4(0u, 4u, 8u, 12u)) & vec4(15u);
 }
 
-/// Four codes of a byte each, from the lowest on.
+/// Four codes of a byte each, from the lowest byte.
 fn bytes(bits: u32) -> vec4<u32> {
     return (vec4(bits) >> vec4(0u, 8u, 16u, 24u)) & vec4(255u);
 }
@@ -38,38 +38,38 @@ fn e4m3(code: vec4<u32>) -> vec4<f32> {
     return select(value, -value, code > vec4(127u));
 }
 
-/// E8M0, a power of two; made of two factors, of which none is subnormal.
+/// E8M0, a power of two; computed from two factors, neither of which is subnormal.
 fn e8m0(code: u32) -> f32 {
     let low = code / 2u;
     return bitcast<f32>((low + 64u) << 23u) * bitcast<f32>((code - low + 63u) << 23u);
 }
 
 //# when int8
-/// Twice the values of four E2M1 codes, of which each is in the low half of a byte: integers from -12 to 12.
+/// Twice the values of four E2M1 codes, each in the low half of a byte: integers from -12 to 12.
 fn twice_e2m1(codes: u32) -> u32 {
     let ones = 0x01010101u;
     let mantissa = codes & ones;
     let low = (codes >> 1u) & ones;
     let high = (codes >> 2u) & ones;
-    // An exponent of 0 has no leading bit; each one above 1 doubles.
+    // With exponent 0 there is no leading bit; each exponent above 1 doubles.
     var value = mantissa + (low | high) * 2u;
     value += value & (high * 255u);
     value += value & ((high & low) * 255u);
-    // There is no negative 0: adding its one would carry into the next byte.
+    // There is no negative 0: its increment would carry into the next byte.
     let negative = (codes >> 3u) & (mantissa | low | high);
     return (value ^ (negative * 255u)) + negative;
 }
 //# end
 
 //# when tiles small_tiles
-/// Sixteen weights as they are stored: their codes from the lowest bit on, and what they share.
+/// Sixteen packed weights: their codes from the lowest bit, and their shared scale.
 struct Raw {
     codes: vec4<u32>,
     scales: vec2<f32>,
 }
 
-/// Four codes of four bits each as numbers, from the lowest on: put into the mantissas of numbers from 1 to 2, which is less work than
-/// a conversion.
+/// Four codes of four bits each as numbers, from the lowest bits: placed into the mantissas of numbers from 1 to 2,
+/// which is cheaper than a conversion.
 fn nibbles_as_floats(bits: u32) -> vec4<f32> {
     let placed = (vec4(bits << 19u, bits << 15u, bits << 11u, bits << 7u) & vec4(0x780000u)) | vec4(0x3f800000u);
     return 16.0 * (bitcast<vec4<f32>>(placed) - 1.0);

@@ -1,9 +1,9 @@
-// Logits in order, whatever a device makes of comparisons with NaN; and a workgroup of 256 threads that looks for the largest, or
-// for the place where running totals reach a number.
+// Ordering of logits, independent of a device's comparisons with NaN; and a workgroup of 256 threads that finds the
+// largest, or the place where running totals reach a number.
 //# use step
 
 const THREADS: u32 = 256u;
-/// Logits of a block, for which a workgroup or a turn of one is there.
+/// Logits per block, which a workgroup processes at once.
 const BLOCK: u32 = 1024u;
 
 /// [THREADS]: a key and its token each.
@@ -13,12 +13,12 @@ var<workgroup> totals: array<f32, THREADS>;
 /// Totals before each sixteenth of the threads.
 var<workgroup> bases: array<f32, 16>;
 
-/// The key of NaN and of positive infinity, which no sound logit has.
+/// Keys from that of positive infinity on; NaN and infinity are broken logits.
 const BROKEN: u32 = 0xff800000u;
-/// The key of negative infinity: a token that is ruled out.
+/// The key of negative infinity: an excluded token.
 const EXCLUDED: u32 = 0x007fffffu;
 
-/// A number that is larger for larger logits; both zeros have the same.
+/// A number that increases with the logit; both zeros have the same.
 fn key_of(logit: f32) -> u32 {
     let bits = bitcast<u32>(logit);
     let magnitude = bits & 0x7fffffffu;
@@ -31,17 +31,17 @@ fn key_of(logit: f32) -> u32 {
     return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
 }
 
-/// The logit of a key of a finite one.
+/// The logit of a key; only for finite logits.
 fn logit_of(key: u32) -> f32 {
     return bitcast<f32>(select(~key, key & 0x7fffffffu, key >= 0x80000000u));
 }
 
-/// Whether `a` comes before `b`: a larger logit does, and of equals the lower token.
+/// Whether `a` comes before `b`: the larger logit first, on a tie the lower token.
 fn before(a: vec2<u32>, b: vec2<u32>) -> bool {
     return a.x > b.x || (a.x == b.x && a.y < b.y);
 }
 
-/// The first in order of what all threads have.
+/// The first in order over all threads.
 fn first_of(own: vec2<u32>, thread: u32) -> vec2<u32> {
     tops[thread] = own;
     workgroupBarrier();
@@ -54,7 +54,7 @@ fn first_of(own: vec2<u32>, thread: u32) -> vec2<u32> {
     return workgroupUniformLoad(&tops[0]);
 }
 
-/// Fills `totals` with the running totals of what the threads have; none is less than the one before.
+/// Fills `totals` with the running totals over the threads; they never decrease.
 fn accumulate(own: f32, thread: u32) {
     workgroupBarrier();
     totals[thread] = own;
@@ -79,13 +79,13 @@ fn accumulate(own: f32, thread: u32) {
     workgroupBarrier();
 }
 
-/// What the threads before have, behind [`accumulate`].
+/// The total of the threads before this one, after [`accumulate`].
 fn total_before(thread: u32) -> f32 {
     return select(0.0, totals[max(thread, 1u) - 1u], thread > 0u);
 }
 
-/// Whether the running total passes `place` at this thread, and at no other. What rounding leaves beyond the last total belongs
-/// to the last thread that has anything.
+/// Whether the running total passes `place` at this thread, which is true for exactly one. What rounding leaves beyond
+/// the last total belongs to the last thread with any mass.
 fn passes(place: f32, thread: u32) -> bool {
     let all = totals[THREADS - 1u];
     let start = total_before(thread);

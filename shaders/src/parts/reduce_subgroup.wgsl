@@ -1,5 +1,5 @@
-// Reductions within subgroups first, whatever their size, then through workgroup memory. Threads are numbered by
-// subgroup and place in it, so that neighbours in number are neighbours in a subgroup.
+// Reductions within subgroups first, of any size, then through workgroup memory. Threads are numbered by subgroup and
+// position in it, so that neighbouring numbers are in the same subgroup.
 
 struct Ids {
     subgroup: u32,
@@ -7,15 +7,15 @@ struct Ids {
     lane: u32,
 }
 
-/// [THREADS]: what each subgroup has; of sums in strides, as many as there are threads at most.
+/// [THREADS]: the result of each subgroup; for sums in strides, at most one per thread.
 var<workgroup> partials: array<vec4<f32>, THREADS>;
 
-/// The invocation's number in its workgroup.
+/// Number of the invocation in its workgroup.
 fn thread_of(ids: Ids) -> u32 {
     return ids.subgroup * ids.size + ids.lane;
 }
 
-/// The sum over each `span` neighbouring threads, a power of two; all of them get it.
+/// The sum over each `span` neighbouring threads (a power of two), returned to all of them.
 fn sum_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
     var sum = value;
     let near = min(span, ids.size);
@@ -36,7 +36,7 @@ fn sum_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
     if count == 2u {
         sum += partials[first + 1u];
     } else if count > 2u {
-        // Small subgroups leave many parts: four to a turn.
+        // Small subgroups leave many parts: add four per turn.
         sum = vec4(0.0);
         for (var i = first; i < first + count; i += 4u) {
             sum += (partials[i] + partials[i + 1u]) + (partials[i + 2u] + partials[i + 3u]);
@@ -46,7 +46,7 @@ fn sum_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
     return sum;
 }
 
-/// The sum over all threads whose numbers are equal modulo `stride`, a power of two; all of them get it.
+/// The sum over all threads with equal numbers modulo `stride` (a power of two), returned to all of them.
 fn sum_strided(value: vec4<f32>, ids: Ids, stride: u32) -> vec4<f32> {
     var sum = value;
     for (var distance = stride; distance < ids.size; distance *= 2u) {
@@ -66,7 +66,7 @@ fn sum_strided(value: vec4<f32>, ids: Ids, stride: u32) -> vec4<f32> {
     return sum;
 }
 
-/// The largest of each component over each `span` neighbouring threads.
+/// The maximum of each component over each `span` neighbouring threads.
 fn largest_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
     var largest = value;
     let near = min(span, ids.size);
@@ -87,7 +87,7 @@ fn largest_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
     return largest;
 }
 
-/// The largest over each `span` neighbouring threads.
+/// The maximum over each `span` neighbouring threads.
 fn max_over(value: f32, ids: Ids, span: u32) -> f32 {
     var largest = value;
     let near = min(span, ids.size);
@@ -114,7 +114,7 @@ fn max_over(value: f32, ids: Ids, span: u32) -> f32 {
     return largest;
 }
 
-/// The largest over each four neighbouring threads. No subgroup has fewer.
+/// The maximum over each four neighbouring threads. Every subgroup has at least four.
 fn max_of_four(value: f32, ids: Ids) -> f32 {
     let pair = max(value, subgroupShuffleXor(value, 1u));
     return max(pair, subgroupShuffleXor(pair, 2u));
@@ -126,10 +126,10 @@ fn sum_of_four(value: i32, ids: Ids) -> i32 {
     return pair + subgroupShuffleXor(pair, 2u);
 }
 
-/// [THREADS / 4]: what each subgroup has of a total.
+/// [THREADS / 4]: each subgroup's part of a total.
 var<workgroup> totals: array<f32, THREADS / 4u>;
 
-/// Gives this thread's part of a total, which all threads have behind the next barrier.
+/// Contributes this thread's part of a total, which all threads can read after the next barrier.
 fn give_total(value: f32, ids: Ids) {
     var sum = value;
     for (var distance = 1u; distance < ids.size; distance *= 2u) {
@@ -140,7 +140,7 @@ fn give_total(value: f32, ids: Ids) {
     }
 }
 
-/// The total of what all threads gave.
+/// The total of all threads' parts.
 fn total(ids: Ids) -> f32 {
     var sum = 0.0;
     for (var i = 0u; i < THREADS / ids.size; i += 1u) {

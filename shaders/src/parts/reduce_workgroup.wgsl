@@ -1,4 +1,4 @@
-// Reductions through workgroup memory alone: for every device.
+// Reductions through workgroup memory only, for every device.
 
 struct Ids {
     index: u32,
@@ -7,12 +7,12 @@ struct Ids {
 /// [THREADS].
 var<workgroup> partials: array<vec4<f32>, THREADS>;
 
-/// The invocation's number in its workgroup.
+/// Number of the invocation in its workgroup.
 fn thread_of(ids: Ids) -> u32 {
     return ids.index;
 }
 
-/// The sum over each `span` neighbouring threads, a power of two; all of them get it.
+/// The sum over each `span` neighbouring threads (a power of two), returned to all of them.
 fn sum_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
     let thread = ids.index;
     partials[thread] = value;
@@ -28,7 +28,7 @@ fn sum_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
     return sum;
 }
 
-/// The sum over all threads whose numbers are equal modulo `stride`, a power of two; all of them get it.
+/// The sum over all threads with equal numbers modulo `stride` (a power of two), returned to all of them.
 fn sum_strided(value: vec4<f32>, ids: Ids, stride: u32) -> vec4<f32> {
     let thread = ids.index;
     partials[thread] = value;
@@ -44,7 +44,7 @@ fn sum_strided(value: vec4<f32>, ids: Ids, stride: u32) -> vec4<f32> {
     return sum;
 }
 
-/// The largest of each component over each `span` neighbouring threads.
+/// The maximum of each component over each `span` neighbouring threads.
 fn largest_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
     let thread = ids.index;
     partials[thread] = value;
@@ -60,7 +60,7 @@ fn largest_over(value: vec4<f32>, ids: Ids, span: u32) -> vec4<f32> {
     return largest;
 }
 
-/// The largest over each `span` neighbouring threads.
+/// The maximum over each `span` neighbouring threads.
 fn max_over(value: f32, ids: Ids, span: u32) -> f32 {
     let thread = ids.index;
     partials[thread].x = value;
@@ -76,7 +76,7 @@ fn max_over(value: f32, ids: Ids, span: u32) -> f32 {
     return largest;
 }
 
-/// The largest over each four neighbouring threads.
+/// The maximum over each four neighbouring threads.
 fn max_of_four(value: f32, ids: Ids) -> f32 {
     return max_over(value, ids, 4u);
 }
@@ -86,15 +86,15 @@ fn sum_of_four(value: i32, ids: Ids) -> i32 {
     return i32(sum_over(vec4(f32(value), 0.0, 0.0, 0.0), ids, 4u).x);
 }
 
-/// [THREADS]: what each thread has of a total.
+/// [THREADS]: each thread's part of a total.
 var<workgroup> totals: array<f32, THREADS>;
 
-/// Gives this thread's part of a total, which all threads have behind the next barrier.
+/// Contributes this thread's part of a total, which all threads can read after the next barrier.
 fn give_total(value: f32, ids: Ids) {
     totals[ids.index] = value;
 }
 
-/// The total of what all threads gave.
+/// The total of all threads' parts.
 fn total(ids: Ids) -> f32 {
     var sum = vec4(0.0);
     for (var i = 0u; i < THREADS; i += 4u) {

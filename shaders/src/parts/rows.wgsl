@@ -1,5 +1,5 @@
-// Products of rows of weights with one token: the form for few tokens. A workgroup makes a piece of the token ready in its
-// memory; then `lanes` threads multiply four rows, whose weights they stream, with it.
+// Products of rows of weights with one token: the form for few tokens. A workgroup prepares a piece of the token in its
+// memory; then `lanes` threads multiply it by four rows, whose weights they stream.
 //# when f32
 //# use rows_f32
 //# when int8

@@ -2,10 +2,10 @@
 //# use weights
 //# use prologue
 
-/// Elements of a token that are made ready at once.
+/// Elements of a token that are prepared at once.
 const PIECE: u32 = 1024u;
 
-/// The piece, four elements each; a gap after every eight keeps threads that read units apart in memory's banks.
+/// The piece, in vectors of four; a gap after every eight puts threads that read units into different memory banks.
 var<workgroup> piece: array<vec4<f32>, 288>;
 
 fn piece_at(quad: u32) -> u32 {
@@ -20,7 +20,7 @@ fn unit_of_piece(unit: u32) -> Unit {
     return x;
 }
 
-/// Four elements of `token` behind the gate and before the norm.
+/// Four elements of `token` after the gate and before the norm.
 fn four_gated(p: Prologue, token: u32, k: vec4<u32>) -> vec4<f32> {
     let at = k + token * p.input_stride + p.input_offset;
     var value = vec4(input[at.x], input[at.y], input[at.z], input[at.w]);
@@ -31,7 +31,7 @@ fn four_gated(p: Prologue, token: u32, k: vec4<u32>) -> vec4<f32> {
     return value;
 }
 
-/// Four elements with the norm's weight, bias and found factors, and behind the gate after it.
+/// Applies the norm's weight, bias and factors, and a gate after the norm, to four elements.
 fn four_weighted(p: Prologue, token: u32, value: vec4<f32>, k: vec4<u32>) -> vec4<f32> {
     var result = value;
     if needs_scales(p) {
@@ -56,16 +56,16 @@ fn four_weighted(p: Prologue, token: u32, value: vec4<f32>, k: vec4<u32>) -> vec
     return result;
 }
 
-/// Makes elements `base .. base + PIECE` of `token` ready, zeros behind the last; gives this thread's sum of squares.
+/// Prepares elements `base .. base + PIECE` of `token`, zeros after the last; returns this thread's sum of squares.
 fn fill_piece(p: Prologue, token: u32, base: u32, ids: Ids) -> f32 {
     let thread = thread_of(ids);
     var squares = 0.0;
-    // All have read the piece before.
+    // Wait until all threads have read the previous piece.
     workgroupBarrier();
     for (var quad = thread; quad < PIECE / 4u; quad += THREADS) {
         let k = vec4(base + quad * 4u) + vec4(0u, 1u, 2u, 3u);
         let inside = k < vec4(p.cols);
-        // Where nothing is, the last element stands in: without branches all loads are under way together.
+        // Past the end, use the last element: without branches all loads overlap.
         let at = min(k, vec4(p.cols - 1u));
         let raw = select(vec4(0.0), four_gated(p, token, at), inside);
         squares += dot(raw, raw);
@@ -75,7 +75,7 @@ fn fill_piece(p: Prologue, token: u32, base: u32, ids: Ids) -> f32 {
     return squares;
 }
 
-/// This lane's share of the products of four rows with the piece that begins at `base` and of which `len` elements count.
+/// This lane's part of the products of four rows with the piece at `base`, of which `len` elements count.
 fn multiply_piece(m: Matrix, rows: vec4<u32>, base: u32, len: u32, lane: u32, lanes: u32) -> vec4<f32> {
     var sum = vec4(0.0);
     let first = base / UNIT;
@@ -92,7 +92,7 @@ fn multiply_piece(m: Matrix, rows: vec4<u32>, base: u32, len: u32, lane: u32, la
     return sum;
 }
 
-/// The products of four rows with the prepared `token`; each of the `lanes` neighbours that share them gets them.
+/// The products of four rows with the prepared `token`, returned to each of the `lanes` threads that share them.
 fn multiply_rows(m: Matrix, rows: vec4<u32>, p: Prologue, token: u32, lanes: u32, ids: Ids) -> vec4<f32> {
     if needs_scales(p) {
         find_scales(p, token, ids);

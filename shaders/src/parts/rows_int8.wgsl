@@ -1,12 +1,12 @@
-// A piece of a token rounded to eight bits, with a scale for every unit of 32 elements. A unit of a row is
-// `w = scale * code + bias` with integer codes, so its product with the token is
-// `x_scale * (scale * (code . x) + bias * sum(x))`, in which all that grows with the unit is a product of integers.
+// A piece of a token rounded to eight bits, with a scale for every unit of 32 elements. A unit of a row is `w = scale *
+// code + bias` with integer codes, so its product with the token is `x_scale * (scale * (code . x) + bias * sum(x))`,
+// in which everything that grows with the unit is an integer product.
 //
-// The bias is multiplied with the sum of the rounded elements: then what rounding adds is multiplied with weights, whose mean
-// is about 0, and not with codes, whose mean isn't.
+// The bias is multiplied by the sum of the rounded elements. Then the rounding error is multiplied by weights, whose
+// mean is about 0, and not by codes, whose mean isn't.
 //
-// Loads of weights stand together and before what doesn't need them, so that they are under way together: a thread that waits for
-// one row after the other, or for the token before it asks for weights, waits for most of its time.
+// Loads of weights are grouped, and issued before computations that don't need them, so that they overlap: a thread
+// that waits for one row after another, or for the token before it loads weights, waits most of the time.
 
 /// A unit of a token.
 struct Rounded {
@@ -16,22 +16,23 @@ struct Rounded {
     c: vec2<u32>,
     d: vec2<u32>,
     scale: f32,
-    /// The sum of the rounded elements, times the scale.
+    /// The sum of the rounded elements times the scale.
     sum: f32,
 }
 
 //# use weights
 //# use prologue
 
-/// Elements of a token that are made ready at once.
+/// Elements of a token that are prepared at once.
 const PIECE: u32 = 7168u;
 const UNITS: u32 = 224u;
-/// From a quarter of the units to the next; the gap keeps threads that write quarters of a unit apart in memory's banks.
+/// Distance between quarters of the units; the gap puts threads that write quarters of a unit into different memory
+/// banks.
 const QUARTER: u32 = 228u;
 
 /// [4, QUARTER]: eight elements of each unit, in the order of the weights' codes: `pack_codes`.
 var<workgroup> rounded: array<vec2<u32>, 912>;
-/// [UNITS]: a unit's scale, and that times the sum of its elements.
+/// [UNITS]: a unit's scale, and the scale times the sum of its elements.
 var<workgroup> rounded_scales: array<vec2<f32>, UNITS>;
 
 /// Eight elements.
@@ -40,7 +41,7 @@ struct Eight {
     high: vec4<f32>,
 }
 
-/// Elements `k ..` of `token` behind the gate and before the norm.
+/// Elements `k ..` of `token` after the gate and before the norm.
 fn eight_gated(p: Prologue, token: u32, k: u32) -> Eight {
     let at = (token * p.input_stride + p.input_offset + k) / 4u;
     var low = input[at];
@@ -53,12 +54,12 @@ fn eight_gated(p: Prologue, token: u32, k: u32) -> Eight {
     return Eight(low, high);
 }
 
-/// Elements `k ..` of `token` with the norm's weight, bias and found factors, and behind the gate after it.
+/// Applies the norm's weight, bias and factors, and a gate after the norm, to elements `k ..` of `token`.
 fn eight_weighted(p: Prologue, token: u32, value: Eight, k: u32) -> Eight {
     var low = value.low;
     var high = value.high;
     if needs_scales(p) {
-        // No group has fewer than eight elements, so these are of two at most.
+        // Groups have at least eight elements, so these belong to at most two.
         let width = p.cols / p.groups;
         let group = k / width;
         let next = min(group + 1u, p.groups - 1u);
@@ -90,8 +91,8 @@ fn eight_weighted(p: Prologue, token: u32, value: Eight, k: u32) -> Eight {
     return Eight(low, high);
 }
 
-/// Rounds item `item`: eight elements, a quarter of a unit whose other quarters the three neighbours have. The item is written
-/// where it is one of the piece's `count`.
+/// Rounds item `item`: eight elements, a quarter of a unit whose other quarters the three neighbouring threads have.
+/// Writes the item if it is one of the piece's `count`.
 fn round_item(value: Eight, item: u32, count: u32, ids: Ids) {
     let a = max(abs(value.low), abs(value.high));
     let largest = max_of_four(max(max(a.x, a.y), max(a.z, a.w)), ids);
@@ -107,15 +108,15 @@ fn round_item(value: Eight, item: u32, count: u32, ids: Ids) {
     }
 }
 
-/// Makes elements `base .. base + PIECE` of `token` ready; `squares` is this thread's sum of squares so far, of which the new
-/// one is returned, and all threads' is `total` afterwards.
+/// Prepares elements `base .. base + PIECE` of `token`. `squares` is this thread's sum of squares so far; returns the
+/// new one. Afterwards `total` is that of all threads.
 fn fill_piece(p: Prologue, token: u32, base: u32, squares: f32, ids: Ids) -> f32 {
     let thread = thread_of(ids);
     let count = min(p.cols - base, PIECE) / 8u;
     var sum = squares;
-    // All have read the piece before.
+    // Wait until all threads have read the previous piece.
     workgroupBarrier();
-    // Two items a turn, so that the loads of both are under way together.
+    // Two items per turn, so that their loads overlap.
     for (var start = 0u; start < count; start += 2u * THREADS) {
         let first = start + thread;
         let second = first + THREADS;
@@ -166,7 +167,7 @@ fn dot_rows(m: Matrix, raw: RawRows, x: Rounded) -> vec4<f32> {
     return vec4(dot_raw(m, raw.a, x), dot_raw(m, raw.b, x), dot_raw(m, raw.c, x), dot_raw(m, raw.d, x));
 }
 
-/// The products of four rows with the prepared `token`; each of the `lanes` neighbours that share them gets them.
+/// The products of four rows with the prepared `token`, returned to each of the `lanes` threads that share them.
 fn multiply_rows(m: Matrix, rows: vec4<u32>, p: Prologue, token: u32, lanes: u32, ids: Ids) -> vec4<f32> {
     let lane = thread_of(ids) % lanes;
     let all_units = p.cols / UNIT;
@@ -182,7 +183,7 @@ fn multiply_rows(m: Matrix, rows: vec4<u32>, p: Prologue, token: u32, lanes: u32
         let units = min(p.cols - base, PIECE) / UNIT;
         for (var unit = lane; unit < units; unit += lanes) {
             let raw = next;
-            // Of this piece, or the first of the next one.
+            // The next unit of this piece, or the first of the next piece.
             let then = select(first + unit + lanes, first + units + lane, unit + lanes >= units);
             if then < all_units {
                 next = load_rows(m, rows, then);

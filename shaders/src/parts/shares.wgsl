@@ -1,7 +1,7 @@
-// What a lane has of the products of rows of `moe_down` with h of all experts.
+// A lane's part of the products of rows of `moe_down` with h of all experts.
 
 //# when f32
-/// This lane's share of the products of four rows with the `cols` elements of h from `column` on.
+/// This lane's part of the products of four rows with the `cols` elements of h from `column` on.
 fn share(m: Matrix, rows: vec4<u32>, token: u32, column: u32, cols: u32, ids: Ids) -> vec4<f32> {
     let p = Prologue(PROLOGUE_NONE, cols, column, params.input_stride, 0u, 0u, ABSENT, ABSENT, 1u, 0.0);
     var sum = vec4(0.0);
@@ -12,7 +12,7 @@ fn share(m: Matrix, rows: vec4<u32>, token: u32, column: u32, cols: u32, ids: Id
     return sum;
 }
 
-/// This lane's share of the products of four rows with h of all experts.
+/// This lane's part of the products of four rows with h of all experts.
 fn shares(rows: vec4<u32>, token: u32, ids: Ids) -> vec4<f32> {
     var sum = vec4(0.0);
     for (var place = 0u; place < params.places; place += 1u) {
@@ -33,11 +33,11 @@ fn shares(rows: vec4<u32>, token: u32, ids: Ids) -> vec4<f32> {
 struct Own {
     raw: RawRows,
     is_shared: bool,
-    /// The expert's; 0 for one whose rows are elsewhere.
+    /// The expert's weight; 0 if its rows are in another piece.
     weight: f32,
 }
 
-/// The rows' unit that meets element `k` of h, of which the first `chosen` are of the chosen experts.
+/// The unit of the rows for element `k` of h, of which the first `chosen` belong to the chosen experts.
 fn load_own(rows: vec4<u32>, token: u32, k: u32, chosen: u32) -> Own {
     if k >= chosen {
         return Own(load_rows(params.shared_matrix, rows, (k - chosen) / UNIT), true, 1.0);
@@ -51,12 +51,12 @@ fn load_own(rows: vec4<u32>, token: u32, k: u32, chosen: u32) -> Own {
     return Own(load_rows(params.matrix, rows + first, (k - place * params.inner) / UNIT), false, weight);
 }
 
-/// This lane's share of the products of four rows with h of all experts. All of h passes in one loop: a unit of it tells whose
-/// it is.
+/// This lane's part of the products of four rows with h of all experts. One loop passes over all of h: a unit's index
+/// tells its expert.
 fn shares(rows: vec4<u32>, token: u32, ids: Ids) -> vec4<f32> {
     let lane = thread_of(ids) % params.lanes;
     let chosen = params.places * params.inner;
-    // Without the chosen experts, h of the shared one alone.
+    // Without the chosen experts, only h of the shared one.
     let column = select(0u, params.top_k * params.inner, params.places == 0u);
     let p = Prologue(PROLOGUE_NONE, chosen + params.shared_inner, column, params.input_stride, 0u, 0u, ABSENT, ABSENT, 1u, 0.0);
     var sum = vec4(0.0);

@@ -2,7 +2,7 @@
 alias Kept = f16;
 alias Kept4 = vec4<f16>;
 
-/// A number as it is stored: what is too large becomes the largest that there is, since an infinity would never go away again.
+/// A number as it is stored: values too large become the largest f16, since an infinity would never go away.
 fn kept(value: f32) -> Kept {
     return f16(clamp(value, -65504.0, 65504.0));
 }

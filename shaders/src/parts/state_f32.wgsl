@@ -1,4 +1,4 @@
-// Recurrent states are stored as they are computed with.
+// Recurrent states are stored in the precision of computation.
 alias Kept = f32;
 alias Kept4 = vec4<f32>;
 

@@ -1,18 +1,18 @@
-// What of a step a dispatch computes: all of it, one run, or some of the wanted logits.
+// The part of a step that a dispatch computes: all of it, one run, or some of the wanted logits.
 
 struct Step {
-    /// First row in the step's buffers (for logits: first of the wanted rows).
+    /// First row in the step's buffers (for logits, the first of the wanted rows).
     start: u32,
-    /// Rows.
+    /// Number of rows.
     tokens: u32,
-    /// Tokens that the sequence held before.
+    /// Number of tokens in the sequence before this step.
     position: u32,
-    /// Which half of a doubled state holds what the step before has left.
+    /// The half of a double-buffered state that the last step wrote.
     parity: u32,
 }
 
-/// One of these for the step and for each of its runs, chosen by a dynamic offset.
+/// One for the step and one for each of its runs, selected by a dynamic offset.
 @group(0) @binding(_) var<uniform> step: Step;
 
-/// Stands for an offset of something that is not there.
+/// Sentinel: no offset.
 const ABSENT: u32 = 0xffffffffu;

@@ -1,9 +1,9 @@
-// What sums in f16 are added to.
+// The totals that sums in f16 are added to.
 
 //# when tiles
 alias Block = array<vec4<f32>, 8>;
 
-/// Adds the sums over a tile's columns to those over all columns.
+/// Adds the sums over a tile's columns to the totals.
 fn add_sums(block: ptr<function, Block>, sums: ptr<function, Sums>) {
     (*block)[0] += vec4<f32>((*sums)[0]);
     (*block)[1] += vec4<f32>((*sums)[1]);
@@ -18,7 +18,7 @@ fn add_sums(block: ptr<function, Block>, sums: ptr<function, Sums>) {
 //# when small_tiles
 alias Block = array<vec4<f32>, 4>;
 
-/// Adds the sums over a tile's columns to those over all columns.
+/// Adds the sums over a tile's columns to the totals.
 fn add_sums(block: ptr<function, Block>, sums: ptr<function, Sums>) {
     (*block)[0] += vec4<f32>((*sums)[0]);
     (*block)[1] += vec4<f32>((*sums)[1]);

@@ -1,8 +1,8 @@
-// Tiles by cooperative matrices of 16 by 16: f16 times f16, added up in f32. Subgroups have 32 threads.
+// Tiles of cooperative matrices of 16 by 16: f16 times f16, accumulated in f32. Subgroups have 32 threads.
 //
-// Both tiles lie row by row with their columns side by side, as they come; a gap behind each row keeps rows apart in memory's banks and
-// aligned to 16 bytes, as loads of cooperative matrices must be. A is the tokens' tile, B the weights' (by columns: a row of weights is a
-// column of B), and C has a row for each token.
+// Both tiles are stored row by row with their columns side by side, as loaded; a gap after each row puts rows into
+// different memory banks and aligns them to 16 bytes, as loads of cooperative matrices require. A is the tokens' tile,
+// B the weights' tile (by columns: a row of weights is a column of B), and C has a row per token.
 
 const THREADS: u32 = 256u;
 const SUBGROUPS: u32 = 8u;
@@ -11,19 +11,19 @@ const DEPTH: u32 = 32u;
 //# when tiles
 /// A subgroup has 32 rows by 64 tokens.
 const TOKENS: u32 = 128u;
-/// Fours of a token that a thread brings, and threads that bring a token.
+/// Vectors of four that a thread loads of a token, and threads that load a token.
 const QUADS: u32 = 4u;
 const SHARE: u32 = 2u;
 //# when small_tiles
 /// A subgroup has 16 rows by all 32 tokens.
 const TOKENS: u32 = 32u;
-/// Fours of a token that a thread brings, and threads that bring a token.
+/// Vectors of four that a thread loads of a token, and threads that load a token.
 const QUADS: u32 = 1u;
 const SHARE: u32 = 8u;
 //# end
-/// Threads that bring a row of weights.
+/// Threads that load a row of weights.
 const GRANULES: u32 = DEPTH / GRANULE;
-/// Fours from one row of a tile to the next.
+/// Vectors between two rows of a tile.
 const STRIDE: u32 = 10u;
 
 alias Tokens16 = coop_mat16x16<f16, A>;
@@ -38,7 +38,7 @@ var<workgroup> weight_tile: array<vec4<f16>, ROWS * STRIDE>;
 var<workgroup> results: array<vec4<f32>, SUBGROUPS * 64u>;
 var<workgroup> tokens_of_tile: u32;
 
-/// Puts what a thread has brought into the tiles.
+/// Stores what a thread has loaded into the tiles.
 fn place_tiles(incoming: Incoming, cols: u32, base: u32, thread: u32) {
     let values = weights_of(incoming, cols, base, thread);
     let at = thread / GRANULES * STRIDE + thread % GRANULES * 4u;
@@ -55,10 +55,10 @@ fn place_tiles(incoming: Incoming, cols: u32, base: u32, thread: u32) {
     }
 }
 
-/// Finishes 16 tokens by 16 rows, from `token` and `row` of the tile on, that the subgroup has put into `results`.
+/// Finishes 16 tokens by 16 rows, from `token` and `row` of the tile on, that the subgroup has stored in `results`.
 fn finish_results(tile: Tile, token: u32, row: u32, subgroup: u32, lane: u32) {
     workgroupBarrier();
-    // Neighbours write side by side.
+    // Neighbouring threads write neighbouring elements.
     for (var i = lane; i < 128u; i += 32u) {
         let place = token + i / 8u;
         if place < tile.tokens {
@@ -77,7 +77,7 @@ fn main(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let tile = tile_of(group);
-    // That all threads agree must be plain to see where cooperative matrices are used.
+    // It must be evident that all threads agree where cooperative matrices are used.
     if thread == 0u {
         tokens_of_tile = tile.tokens;
     }
@@ -86,7 +86,7 @@ fn main(
         return;
     }
     let row = weight_row(tile, thread / GRANULES);
-    // Places behind the last token hold that token; what comes of them is left out.
+    // Places after the last token hold that token; their results are dropped.
     let input = input_row(tile, min(thread / SHARE, tile.tokens - 1u));
     results[thread] = vec4(0.0);
     results[thread + THREADS] = vec4(0.0);

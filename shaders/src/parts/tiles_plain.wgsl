@@ -1,4 +1,4 @@
-// Tiles by the threads' own arithmetic. In f16, products are summed in f16 over a tile's columns and in f32 from there on.
+// Tiles in ordinary arithmetic. In f16, products are summed in f16 over a tile's columns and in f32 beyond.
 
 const THREADS: u32 = 128u;
 //# when tiles
@@ -6,7 +6,7 @@ const THREADS: u32 = 128u;
 const ROWS: u32 = 64u;
 const TOKENS: u32 = 64u;
 const DEPTH: u32 = 32u;
-/// Fours of a token that a thread brings, and threads that bring a token.
+/// Vectors of four that a thread loads of a token, and threads that load a token.
 const QUADS: u32 = 4u;
 const SHARE: u32 = 2u;
 //# when small_tiles
@@ -14,11 +14,11 @@ const SHARE: u32 = 2u;
 const ROWS: u32 = 32u;
 const TOKENS: u32 = 16u;
 const DEPTH: u32 = 64u;
-/// Fours of a token that a thread brings, and threads that bring a token.
+/// Vectors of four that a thread loads of a token, and threads that load a token.
 const QUADS: u32 = 2u;
 const SHARE: u32 = 8u;
 //# end
-/// Threads that bring a row of weights.
+/// Threads that load a row of weights.
 const GRANULES: u32 = DEPTH / GRANULE;
 const ROW_QUADS: u32 = ROWS / 4u;
 const TOKEN_QUADS: u32 = TOKENS / 4u;
@@ -28,20 +28,20 @@ var<workgroup> token_tile: array<vec4<Real>, DEPTH * TOKEN_QUADS>;
 /// [DEPTH, ROWS / 4]: weights of the tile, by column.
 var<workgroup> weight_tile: array<vec4<Real>, DEPTH * ROW_QUADS>;
 
-/// Of each token four rows: sums over a tile's columns.
+/// Sums over a tile's columns: four rows for each token.
 //# when tiles
 alias Sums = array<vec4<Real>, 8>;
 //# when small_tiles
 alias Sums = array<vec4<Real>, 4>;
 //# end
-/// The same over all columns, in f32.
+/// Sums over all columns, in f32.
 //# when f32
 alias Block = Sums;
 //# when f16
 //# use sums_f16
 //# end
 
-/// Puts four columns of a row of weights into the tile.
+/// Stores four columns of a row of weights in the tile.
 fn put_weights(column: u32, row: u32, values: vec4<Real>) {
     let at = column * ROW_QUADS + row / 4u;
     weight_tile[at][row % 4u] = values.x;
@@ -50,7 +50,7 @@ fn put_weights(column: u32, row: u32, values: vec4<Real>) {
     weight_tile[at + 3u * ROW_QUADS][row % 4u] = values.w;
 }
 
-/// Puts four columns of a token into the tile.
+/// Stores four columns of a token in the tile.
 fn put_token(column: u32, token: u32, values: vec4<Real>) {
     let at = column * TOKEN_QUADS + token / 4u;
     token_tile[at][token % 4u] = values.x;
@@ -59,7 +59,7 @@ fn put_token(column: u32, token: u32, values: vec4<Real>) {
     token_tile[at + 3u * TOKEN_QUADS][token % 4u] = values.w;
 }
 
-/// Puts what a thread has brought into the tiles.
+/// Stores what a thread has loaded into the tiles.
 fn place_tiles(incoming: Incoming, cols: u32, base: u32, thread: u32) {
     let row = thread / GRANULES;
     let column = thread % GRANULES * GRANULE;
@@ -134,10 +134,10 @@ fn finish_block(tile: Tile, block: ptr<function, Block>, thread: u32) {
     finish_place(tile, token + 7u, (*block)[7], thread);
 }
 //# when small_tiles
-/// [TOKENS, ROWS / 4]: what a quarter of the columns makes.
+/// [TOKENS, ROWS / 4]: the results of a quarter of the columns.
 var<workgroup> shares: array<vec4<f32>, TOKENS * ROW_QUADS>;
 
-/// Adds up the quarters of the columns, one after the other, and finishes one token's four rows.
+/// Adds up the quarters of the columns, one after another, and finishes one token's four rows.
 fn finish_block(tile: Tile, block: ptr<function, Block>, thread: u32) {
     let first = thread / ROW_QUADS % TOKEN_QUADS * 4u * ROW_QUADS + thread % ROW_QUADS;
     var sum = vec4(0.0);
@@ -183,7 +183,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let row = weight_row(tile, thread / GRANULES);
-    // Places behind the last token hold that token; what comes of them is left out.
+    // Places after the last token hold that token; their results are dropped.
     let input = input_row(tile, min(thread / SHARE, tile.tokens - 1u));
     var block: Block;
     var incoming = load(tile.matrix, row, input, tile.cols, 0u, thread);

@@ -28,20 +28,20 @@ fn pack_codes(low: vec4<i32>, high: vec4<i32>) -> vec2<u32> {
     return vec2(pack4xI8(low), pack4xI8(high));
 }
 
-/// What a thread loads of a row at once.
+/// The part of a row that a thread loads at once.
 struct Raw {
     low: vec4<u32>,
     high: vec4<u32>,
     scale: vec2<u32>,
 }
 
-/// Unit `unit` of a row, not looked at yet.
+/// Unit `unit` of a row, still packed.
 fn load_raw(m: Matrix, row: u32, unit: u32) -> Raw {
     let at = m.offset + row * m.stride + 2u * unit;
     return Raw(weights[at], weights[at + 1u], load_scale(m, row, unit));
 }
 
-/// The product of a loaded unit with a rounded unit and its scales. Codes become signed by taking 128 away.
+/// The product of a loaded unit with a rounded unit and its scales. Codes become signed by subtracting 128.
 fn dot_raw(m: Matrix, raw: Raw, x: Rounded) -> f32 {
     let low = raw.low ^ vec4(0x80808080u);
     let high = raw.high ^ vec4(0x80808080u);
@@ -55,12 +55,12 @@ fn dot_raw(m: Matrix, raw: Raw, x: Rounded) -> f32 {
 //# end
 
 //# when tiles small_tiles
-/// Weights `16 granule ..` of a row as they are stored.
+/// Weights `16 granule ..` of a row, still packed.
 fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
     return Raw(weights[m.offset + row * m.stride + granule], scale_and_bias(m, row, granule / 2u));
 }
 
-/// Their values.
+/// Decodes packed weights.
 fn decode(raw: Raw) -> array<vec4<f32>, 4> {
     let s = raw.scales;
     return array(

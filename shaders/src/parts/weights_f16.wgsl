@@ -23,13 +23,13 @@ fn dot_unit(m: Matrix, row: u32, unit: u32, x: Unit) -> f32 {
 }
 
 //# when tiles small_tiles
-/// Sixteen weights as they are stored.
+/// Sixteen packed weights.
 struct Raw {
     first: vec4<u32>,
     second: vec4<u32>,
 }
 
-/// Weights `16 granule ..` of a row as they are stored, zeros behind its last.
+/// Weights `16 granule ..` of a row, still packed; zeros after its end.
 fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
     var raw: Raw;
     let at = m.offset + row * m.stride + 2u * granule;
@@ -40,7 +40,7 @@ fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
     return raw;
 }
 
-/// Their values.
+/// Decodes packed weights.
 fn decode(raw: Raw) -> array<vec4<f32>, 4> {
     return array(four(raw.first.xy), four(raw.first.zw), four(raw.second.xy), four(raw.second.zw));
 }

@@ -17,12 +17,12 @@ fn dot_unit(m: Matrix, row: u32, unit: u32, x: Unit) -> f32 {
 }
 
 //# when tiles small_tiles
-/// Sixteen weights as they are stored.
+/// Sixteen packed weights.
 struct Raw {
     values: array<vec4<f32>, 4>,
 }
 
-/// Weights `16 granule ..` of a row as they are stored, zeros behind its last.
+/// Weights `16 granule ..` of a row, still packed; zeros after its end.
 fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
     var raw: Raw;
     let first = 4u * granule;
@@ -40,7 +40,7 @@ fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
     return raw;
 }
 
-/// Their values.
+/// Decodes packed weights.
 fn decode(raw: Raw) -> array<vec4<f32>, 4> {
     return raw.values;
 }

@@ -25,12 +25,12 @@ fn dot_unit(m: Matrix, row: u32, unit: u32, x: Unit) -> f32 {
 }
 
 //# when tiles small_tiles
-/// Weights `16 granule ..` of a row as they are stored.
+/// Weights `16 granule ..` of a row, still packed.
 fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
     return Raw(weights[m.offset + row * m.stride + granule], vec2(unit_scale(m, row, granule / 2u)));
 }
 
-/// Their values.
+/// Decodes packed weights.
 fn decode(raw: Raw) -> array<vec4<f32>, 4> {
     let s = raw.scales.x;
     return array(

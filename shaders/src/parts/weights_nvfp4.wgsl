@@ -25,7 +25,7 @@ fn dot_unit(m: Matrix, row: u32, unit: u32, x: Unit) -> f32 {
 }
 
 //# when int8
-/// Eight rounded elements in the order of the codes: those of even place are the low halves of the codes' bytes.
+/// Eight rounded elements in the order of the codes: even elements belong to the low halves of the codes' bytes.
 fn pack_codes(low: vec4<i32>, high: vec4<i32>) -> vec2<u32> {
     return vec2(
         pack4xI8(vec4(low.x, low.z, high.x, high.z)),
@@ -33,19 +33,19 @@ fn pack_codes(low: vec4<i32>, high: vec4<i32>) -> vec2<u32> {
     );
 }
 
-/// What a thread loads of a row at once.
+/// The part of a row that a thread loads at once.
 struct Raw {
     codes: vec4<u32>,
     scale: u32,
 }
 
-/// Unit `unit` of a row, not looked at yet.
+/// Unit `unit` of a row, still packed.
 fn load_raw(m: Matrix, row: u32, unit: u32) -> Raw {
     let scale = word(m.scales + row * m.scale_stride + unit / 2u) >> (unit % 2u * 16u);
     return Raw(weights[m.offset + row * m.stride + unit], scale);
 }
 
-/// The product of eight codes with as many rounded elements.
+/// The product of eight codes and eight rounded elements.
 fn dot_word(codes: u32, x: vec2<u32>) -> i32 {
     let even = dot4I8Packed(twice_e2m1(codes & 0x0f0f0f0fu), x.x);
     return even + dot4I8Packed(twice_e2m1((codes >> 4u) & 0x0f0f0f0fu), x.y);
@@ -61,14 +61,14 @@ fn dot_raw(m: Matrix, raw: Raw, x: Rounded) -> f32 {
 //# end
 
 //# when tiles small_tiles
-/// Weights `16 granule ..` of a row as they are stored.
+/// Weights `16 granule ..` of a row, still packed.
 fn fetch(m: Matrix, row: u32, granule: u32) -> Raw {
     let codes = weights[m.offset + row * m.stride + granule / 2u];
     let own = select(codes.xy, codes.zw, (granule & 1u) == 1u);
     return Raw(vec4(own, 0u, 0u), vec2(unit_scales(m, row, granule / 2u)[granule & 1u]));
 }
 
-/// Their values.
+/// Decodes packed weights.
 fn decode(raw: Raw) -> array<vec4<f32>, 4> {
     let s = raw.scales.x;
     return array(

@@ -1,4 +1,4 @@
-//! What is written: tensors, files, config.json, the report.
+//! The output: tensors, files, config.json, the report.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ fn rounded_weights_are_those_of_mlx_to_the_byte() {
         for (name, tensor) in &ours {
             assert!(*tensor == theirs[name], "{family}: {name} differs");
         }
-        // Codes, scales and what is kept are all among them.
+        // Codes, scales and unquantized tensors are all among them.
         assert!(ours.values().any(|(dtype, ..)| dtype == "U32"), "{family}");
         assert!(ours.values().any(|(dtype, ..)| dtype == "F32"), "{family}");
     }
@@ -54,7 +54,7 @@ fn the_result_runs_and_gives_the_logits_of_its_decoded_weights() {
         let (got, expected) = (logits(&out.path(), &TOKENS), logits(dense.path(), &TOKENS));
         let error = relative_l2(&got, &expected);
         assert!(error <= 1e-5, "{model} {args:?}: {error:.1e}");
-        // The codes say something: these are not the logits of the source, and not far from them either.
+        // The codes matter: these logits are not the source's, but close to them.
         let source = logits(Path::new(&fixture(model)), &TOKENS);
         let moved = relative_l2(&got, &source);
         assert!((1e-4..0.9).contains(&moved), "{model} {args:?}: {moved:.1e}");
@@ -98,7 +98,7 @@ fn the_report_has_sizes_and_errors() {
         let all = report["tensors"].as_array().unwrap().clone();
         all.into_iter().find(|t| t["name"] == "backbone.blocks.0.mlstm_layer.q.weight").unwrap()
     };
-    // Four bits and a scale and a bias of 32 bits for 32 weights.
+    // Four bits, plus a scale and a bias of 32 bits for every 32 weights.
     assert_eq!(q(&searched)["bits_per_weight"], 6.0);
     assert_eq!(q(&searched)["role"], "query");
     let error = |report: &Value| q(report)["relative_rms_error"].as_f64().unwrap();
@@ -177,21 +177,21 @@ fn config_json_gains_the_quantization_and_keeps_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     let source = PathBuf::from(fixture("mamba2/plain"));
     fs::copy(source.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
-    // The older spelling has a bare Infinity; and a number that no f64 holds.
+    // The older spelling has a bare Infinity, and a number that no f64 holds.
     let old = fs::read_to_string(source.join("config.legacy.json")).unwrap();
     let old = old.replacen('{', "{\n  \"added\": 12345678901234567890123,", 1);
     fs::write(folder.path().join("config.json"), &old).unwrap();
     for (name, text) in [("tokenizer.json", "{}"), ("LICENSE", "mine"), ("notes.txt", "no")] {
         fs::write(folder.path().join(name), text).unwrap();
     }
-    // What is no file does not go along, and not without a word.
+    // What is not a regular file is not copied, with a warning.
     fs::create_dir(folder.path().join("generation_config.json")).unwrap();
     fs::create_dir(folder.path().join("additional_chat_templates")).unwrap();
     fs::write(folder.path().join("additional_chat_templates/rag.jinja"), "rag").unwrap();
     let out = Out::new();
     let model = folder.path().to_str().unwrap();
     let done = quantize(model, &out.path(), &["--json", "--mode", "nvfp4"]);
-    assert!(done.stderr.contains("generation_config.json along: it is a folder"), "{done:?}");
+    assert!(done.stderr.contains("generation_config.json: it is a folder"), "{done:?}");
     let report: Value = serde_json::from_str(&done.stdout).unwrap();
     let left_out = json!([{ "file": "generation_config.json", "problem": "it is a folder" }]);
     assert_eq!(report["left_out"], left_out);

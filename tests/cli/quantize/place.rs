@@ -1,4 +1,4 @@
-//! Where it writes, that nothing half is ever there, and what it refuses.
+//! The output folder: nothing incomplete is ever there, and what is refused.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ fn places_that_must_not_be_written_to_are_refused() {
     assert_eq!(names(&full), ["letter.txt"]);
     assert_eq!(out.siblings(), ["full", "model"]);
 
-    // An empty folder is as good as none, and a checkpoint is replaced when that is asked for.
+    // An empty folder is as good as none, and a checkpoint is replaced on request.
     fs::create_dir(out.path()).unwrap();
     quantize(model_name, &out.path(), &["--group-size", "32"]).ok();
     let message = quantize(model_name, &out.path(), &["--mode", "mxfp8"]).error(1);
@@ -78,7 +78,7 @@ fn places_that_must_not_be_written_to_are_refused() {
 }
 
 #[test]
-fn models_that_cannot_be_quantized_are_told_apart() {
+fn models_that_cannot_be_quantized_are_distinguished() {
     let out = Out::new();
     for (name, part) in [
         ("quantized/llama-affine4", "quantized already"),
@@ -105,7 +105,7 @@ fn models_that_cannot_be_quantized_are_told_apart() {
     assert!(message.contains(name) && message.contains("NaN at index 131"), "{message}");
     fs::write(folder.path().join("model.safetensors"), &bytes[..bytes.len() - 5]).unwrap();
     let message = quantize(model, &out.path(), &["--group-size", "32"]).error(1);
-    assert!(message.contains("cut short"), "{message}");
+    assert!(message.contains("is truncated"), "{message}");
     assert!(out.siblings().is_empty(), "nothing is left behind: {:?}", out.siblings());
 }
 
@@ -128,7 +128,7 @@ fn options_that_cannot_be_meant_are_wrong_usage() {
     }
 }
 
-/// A model that takes seconds to quantize and nothing to make: its weights are a hole in a file.
+/// A model that takes seconds to quantize but no time to make: its weights are a hole in a file.
 #[cfg(unix)]
 fn slow_model() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -157,7 +157,7 @@ fn slow_model() -> TempDir {
     folder
 }
 
-/// Starts to quantize and waits until weights are being written.
+/// Starts quantizing and waits until weights are being written.
 #[cfg(unix)]
 fn begin(model: &Path, out: &Out) -> Running {
     let (model, place) = (model.to_str().unwrap(), out.path());
@@ -185,7 +185,7 @@ fn a_killed_run_leaves_no_half_checkpoint_and_the_next_one_cleans_up() {
     assert!(!out.path().exists());
     let left = out.siblings();
     assert_eq!(left.len(), 1, "{left:?}");
-    // What another run is still writing is none of this one's business.
+    // Another run's incomplete output is left alone.
     let busy = begin(slow.path(), &out);
     assert_eq!(out.siblings().len(), 1, "the leftover is gone: {:?}", out.siblings());
     quantize(&fixture("llama/plain"), &out.path(), &["--group-size", "32"]).ok();
@@ -199,7 +199,7 @@ fn a_killed_run_leaves_no_half_checkpoint_and_the_next_one_cleans_up() {
 fn ctrl_c_leaves_nothing() {
     let (out, slow) = (Out::new(), slow_model());
     let running = begin(slow.path(), &out);
-    // The handler watches from just before the folder is made.
+    // The handler is active from just before the folder is created.
     running.interrupt();
     let (status, stdout, stderr) = running.finish();
     assert_eq!((status.code(), stdout.as_str(), stderr.as_str()), (Some(130), "", ""));

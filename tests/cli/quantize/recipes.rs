@@ -1,4 +1,4 @@
-//! Which format each matrix gets.
+//! The format of each matrix.
 
 use std::fs;
 
@@ -64,9 +64,10 @@ fn a_recipe_that_cannot_be_is_refused() {
         quantize(&model, &out.path(), &args)
     };
     for (rules, parts) in [
-        ("{", &["recipe.json", "no JSON"][..]),
+        ("{", &["recipe.json", "not JSON"][..]),
         (r#"[{"match": "a", "bits": 7}]"#, &["recipe.json", "rule 1", "7 bits"]),
-        // Rows of 12 are no whole groups; where a star stands for the module's name, that is no error.
+        // Rows of 12 are not whole groups; a rule with a star in the module's name skips them
+        // without an error.
         (
             r#"[{"match": "*.switch_mlp.down_proj", "bits": 8, "group_size": 32}]"#,
             &["rule 1", "layers.0", "switch_mlp.down_proj", "12", "32"],
@@ -101,7 +102,7 @@ fn a_mixed_recipe_keeps_to_its_average() {
     }
     let default = dry(&["--bits", "3", "--recipe", "mixed"]);
     assert!(bits(&default) > plain && bits(&default) <= plain + 0.3, "{default}");
-    // What matters most has most.
+    // The matrices that matter most get the most bits.
     let of = |name: &str| {
         let tensors = default["tensors"].as_array().unwrap();
         tensors.iter().find(|t| t["name"] == name).unwrap()["format"]["bits"].as_u64().unwrap()

@@ -1,4 +1,4 @@
-//! A pseudo-terminal with the program in it, and the screen that a person would see.
+//! A pseudo-terminal that runs the program, and the screen that a person would see.
 
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
@@ -20,12 +20,12 @@ pub(super) struct Terminal {
     pty: Pty,
     child: Child,
     screen: vt100::Parser,
-    /// All that it wrote.
+    /// All output so far.
     written: Vec<u8>,
 }
 
 impl Terminal {
-    /// Starts a command in a terminal of so many columns.
+    /// Starts a command in a terminal with the given number of columns.
     pub(super) fn start(command: &std::process::Command, columns: u16) -> Self {
         let (pty, pts) = blocking::open().unwrap();
         pty.resize(Size::new(ROWS, columns)).unwrap();
@@ -42,19 +42,19 @@ impl Terminal {
         Self { pty, child, screen, written: Vec::new() }
     }
 
-    /// The screen's text, without what is blank at the end of lines and of the screen.
+    /// The screen's text, without trailing blanks and empty lines.
     pub(super) fn text(&self) -> String {
         let contents = self.screen.screen().contents();
         contents.lines().map(str::trim_end).collect::<Vec<_>>().join("\n").trim_end().to_string()
     }
 
-    /// The screen's lines as they stand in the terminal.
+    /// The screen's lines as the terminal shows them.
     pub(super) fn rows(&self) -> Vec<String> {
         let (_, columns) = self.screen.screen().size();
         self.screen.screen().rows(0, columns.get()).map(|row| row.trim_end().to_string()).collect()
     }
 
-    /// Whether a line of the screen was broken by the terminal rather than the program.
+    /// Whether the terminal, rather than the program, broke a line of the screen.
     pub(super) fn has_broken_line(&self) -> bool {
         (0..ROWS).any(|row| self.screen.screen().row_wrapped(row))
     }
@@ -64,7 +64,7 @@ impl Terminal {
         String::from_utf8_lossy(&self.written).into_owned()
     }
 
-    /// Reads what comes within a moment; false at the end.
+    /// Reads what arrives within a moment; false at the end.
     fn read(&mut self) -> bool {
         let moment = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
         let mut fds = [PollFd::new(&self.pty, PollFlags::IN)];
@@ -72,7 +72,7 @@ impl Terminal {
             return true;
         }
         let mut bytes = [0; 4096];
-        // Linux has an error where others have an end.
+        // Linux reports an error where other systems report an end.
         let count = self.pty.read(&mut bytes).unwrap_or(0);
         self.screen.process(&bytes[..count]);
         self.written.extend(&bytes[..count]);
@@ -107,7 +107,7 @@ impl Terminal {
         self.pty.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Types a line at the prompt and sees that it was taken.
+    /// Types a line at the prompt and checks that it was accepted.
     #[track_caller]
     pub(super) fn say(&mut self, line: &str) {
         self.prompt();
@@ -120,13 +120,13 @@ impl Terminal {
         self.wait("next line", |terminal| column(terminal) == 0 || !is_last(terminal));
     }
 
-    /// Waits until an answer of words has begun, which no prompt has.
+    /// Waits until an answer, recognized by words that no prompt has, has begun.
     #[track_caller]
     pub(super) fn see_words(&mut self, question: &str) {
         let begun = |terminal: &Self| {
             let text = terminal.text();
             let after = text.rsplit_once(&format!("> {question}")).map(|(_, after)| after);
-            // Or the question has left the screen at the top.
+            // Or the question has scrolled off the screen.
             after.is_none_or(|after| after.trim().len() > 20)
         };
         self.wait("answer", begun);
@@ -142,19 +142,19 @@ impl Terminal {
         rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
-    /// Whether what is typed is shown, as a shell expects it of a program that has ended.
+    /// Whether typing is echoed, as a shell expects after a program ends.
     pub(super) fn echoes(&self) -> bool {
         let modes = tcgetattr(&self.pty).unwrap();
         modes.local_modes.contains(LocalModes::ECHO | LocalModes::ICANON)
     }
 
-    /// Whether it has ended. Reads on, so that it can.
+    /// Whether it has ended. Keeps reading, so that it can.
     pub(super) fn has_ended(&mut self) -> bool {
         self.read();
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Waits for its end; gives the exit code.
+    /// Waits for its end; returns the exit code.
     #[track_caller]
     pub(super) fn end(&mut self) -> i32 {
         let begun = Instant::now();
@@ -173,7 +173,8 @@ impl Terminal {
         readable && self.read()
     }
 
-    /// Closes the terminal, as the window's button does, and waits for the end; gives the exit code.
+    /// Closes the terminal, as the window's button does, and waits for the end; returns the exit
+    /// code.
     #[track_caller]
     pub(super) fn close(self) -> i32 {
         let Self { pty, mut child, .. } = self;
@@ -185,7 +186,7 @@ impl Terminal {
             }
             if begun.elapsed() > PATIENCE {
                 child.kill().unwrap();
-                panic!("it does not end when its terminal does");
+                panic!("the program did not end after its terminal closed");
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -1,5 +1,5 @@
-//! `o_i = sum_j softmax_j(scale * q_i . k_j) v_j` over the positions `j` that `i` sees; queries and keys are normed, clipped and
-//! rotated before, values are clipped.
+//! `o_i = sum_j softmax_j(scale * q_i . k_j) v_j` over the positions `j` that `i` sees. Queries and
+//! keys are normed, clipped and rotated first; values are clipped.
 
 use kinglet::op::Attention;
 
@@ -42,7 +42,7 @@ pub(super) fn attention(op: &Attention, pass: &Pass<'_>) -> Rows {
     outputs
 }
 
-/// RMS norm, of each head by itself or of all together.
+/// RMS norm, of each head separately or of all together.
 fn normed(x: &[f64], norm: &Norm, per_head: bool, dim: usize) -> Vec<f64> {
     if per_head { x.chunks(dim).flat_map(|x| norm.apply(x)).collect() } else { norm.apply(x) }
 }
@@ -53,7 +53,7 @@ fn clipped(op: &Attention, x: &[f64]) -> Vec<f64> {
     x.iter().map(|x| x.clamp(-clip, clip)).collect()
 }
 
-/// Pair `(i, i + pairs)` of each head is turned by `position * inv_freq[i]`.
+/// Pair `(i, i + pairs)` of each head is rotated by `position * inv_freq[i]`.
 fn rotated(op: &Attention, mut x: Vec<f64>, position: usize) -> Vec<f64> {
     let Some(rope) = &op.rope else { return x };
     let inv_freq = rope.inv_freq_at(position);

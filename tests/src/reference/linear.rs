@@ -10,7 +10,7 @@ pub(super) fn linear(op: &Linear, pass: &Pass<'_>) -> Rows {
     let before = pass.read(op.output);
     let inputs = prologue(&op.prologue, pass.columns(op.input), pass);
     let outputs = inputs.iter().zip(before).map(|(x, before)| {
-        // The parts' outputs side by side.
+        // The parts' outputs, concatenated.
         let y: Vec<f64> = parts.iter().flat_map(|part| part.apply(x)).collect();
         match op.mode {
             Output::Store => y,

@@ -1,6 +1,6 @@
-//! The functions that the ops' equations are made of, in plain `f64`.
+//! Functions of the ops' equations, in plain `f64`.
 //!
-//! Nothing here is fast, blocked or clever; it shares no code with any backend.
+//! Nothing here is fast, blocked or clever, and no code is shared with a backend.
 
 use kinglet::models::Activation;
 

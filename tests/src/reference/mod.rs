@@ -1,7 +1,8 @@
 //! A language model in plain `f64`: the page to read first.
 //!
-//! [`run`] is the whole forward pass. A [`Plan`] is a list of ops over buffers; each op is one file here, named as the op, and reads
-//! as its paper does. [`Pass::op`] lists them all. Where to go on:
+//! [`run`] is the whole forward pass. A [`Plan`] is a list of ops over buffers; each op is one file
+//! here, named like the op, and reads like its paper. [`Pass::op`] lists them all. Where to
+//! continue:
 //!
 //! | for | read |
 //! | --- | --- |
@@ -10,9 +11,10 @@
 //! | how a `config.json` becomes layers | `models/` |
 //! | the same ops made fast | `runtime/src/backend/cpu/NAME.rs`, `shaders/src/NAME.wgsl` |
 //!
-//! A pass takes all tokens of a sequence at once, so that there is no state to carry: recurrences and caches begin empty at the
-//! first token. Nothing here is fast, and no code is shared with a backend. It is what the op tests hold every backend against, and
-//! `tests/conformance.rs` holds it against `transformers`.
+//! A pass takes all tokens of a sequence at once, so there is no state to carry: recurrences and
+//! caches start empty at the first token. Nothing here is fast, and no code is shared with a
+//! backend. The op tests compare every backend with this, and `tests/conformance.rs` compares it
+//! with `transformers`.
 
 mod attention;
 mod conv1d;
@@ -38,7 +40,7 @@ pub use values::{Conv, Linear, Norm, Values};
 /// A matrix `[T, width]`: a row for each token.
 pub type Rows = Vec<Vec<f64>>;
 
-/// The logits after each of `tokens`, `[T, vocab]`, of a sequence that begins with the first of them.
+/// The logits after each of `tokens`, `[T, vocab]`, for a sequence that starts with them.
 pub fn run(plan: &Plan, weights: &Weights, tokens: &[u32]) -> Rows {
     let mut pass = Pass::new(plan, weights, tokens);
     for op in &plan.ops {
@@ -47,21 +49,22 @@ pub fn run(plan: &Plan, weights: &Weights, tokens: &[u32]) -> Rows {
     pass.logits
 }
 
-/// A forward pass under way.
+/// A forward pass in progress.
 #[derive(Debug)]
 pub struct Pass<'a> {
     /// The sequence.
     pub tokens: &'a [u32],
     /// The weights.
     pub values: Values<'a>,
-    /// What the plan's buffers hold now.
+    /// Current contents of the plan's buffers.
     pub buffers: Vec<Rows>,
-    /// What the head gave.
+    /// Output of the head.
     pub logits: Rows,
 }
 
 impl<'a> Pass<'a> {
-    /// A pass over `tokens` before its first op: buffers hold NaN, so that what is read before it is written shows.
+    /// A pass over `tokens` before its first op. Buffers hold NaN, so that a read before a write is
+    /// noticed.
     pub fn new(plan: &Plan, weights: &'a Weights, tokens: &'a [u32]) -> Self {
         let empty = |width: usize| vec![vec![f64::NAN; width]; tokens.len()];
         let buffers = plan.buffers.iter().map(|buffer| empty(buffer.width)).collect();

@@ -1,4 +1,5 @@
-//! The `top_k` largest of `softmax(R n(x))`, largest first, made to sum to 1 where `renormalize` says so.
+//! The `top_k` largest of `softmax(R n(x))`, largest first, scaled to sum to 1 if `renormalize` is
+//! set.
 
 use kinglet::op::MoeRoute;
 
@@ -18,7 +19,7 @@ pub(super) fn moe_route(op: &MoeRoute, pass: &Pass<'_>) -> Rows {
     pass.read(op.input).iter().map(route).collect()
 }
 
-/// All experts with their probabilities, largest first; of equals the first.
+/// All experts with their probabilities, largest first; on a tie the lower index first.
 pub fn ranked(x: &[f64], norm: &Norm, router: &Linear) -> Vec<(usize, f64)> {
     let probabilities = softmax(&router.apply(&norm.apply(x)));
     let mut ranked: Vec<_> = probabilities.into_iter().enumerate().collect();

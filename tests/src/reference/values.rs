@@ -1,4 +1,4 @@
-//! [`Values`]: the weights of a plan as `f64`, whatever they are stored in.
+//! [`Values`]: the weights of a plan as `f64`, whatever their storage type.
 
 use kinglet::models::{self as spec, Matrix, TensorSpec};
 use kinglet::weights::{Weights, WeightsError};
@@ -20,7 +20,7 @@ impl Values<'_> {
         values.into_iter().map(f64::from).collect()
     }
 
-    /// A row of a matrix. Codes are decoded to what they stand for.
+    /// A row of a matrix, with codes decoded.
     pub fn row(&self, matrix: &Matrix, row: usize) -> Vec<f64> {
         self.rows(matrix, row..row + 1)
     }
@@ -69,9 +69,9 @@ pub struct Linear {
     pub weight: Vec<f64>,
     /// `[rows]`.
     pub bias: Option<Vec<f64>>,
-    /// Outputs.
+    /// Number of outputs.
     pub rows: usize,
-    /// Inputs.
+    /// Number of inputs.
     pub cols: usize,
 }
 
@@ -88,7 +88,7 @@ impl Linear {
     }
 }
 
-/// RMS norm with what it multiplies by and adds.
+/// RMS norm with its weight and bias.
 #[derive(Clone, Debug)]
 pub struct Norm {
     /// `[width]`.
@@ -108,14 +108,14 @@ impl Norm {
     }
 }
 
-/// Depthwise causal convolution of a sequence `[T, channels]` that nothing precedes.
+/// Depthwise causal convolution of a whole sequence `[T, channels]`.
 #[derive(Clone, Debug)]
 pub struct Conv {
     /// `[channels, kernel]`.
     pub weight: Vec<f64>,
     /// `[channels]`.
     pub bias: Option<Vec<f64>>,
-    /// Taps.
+    /// Number of taps.
     pub kernel: usize,
 }
 
@@ -131,7 +131,7 @@ impl Conv {
         let one = |t: usize, c: usize| {
             let mut sum = self.bias.as_ref().map_or(0.0, |bias| bias[c]);
             for k in 0..self.kernel {
-                // Before the first token there are zeros.
+                // Tokens before the first count as zeros.
                 if let Some(past) = (t + 1 + k).checked_sub(self.kernel) {
                     sum += self.weight[c * self.kernel + k] * x[past][c];
                 }

@@ -1,4 +1,4 @@
-//! `kinglet completions`: what a shell needs to complete command lines.
+//! `kinglet completions`: shell completion scripts.
 
 use std::io::{self, Write as _};
 
@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use crate::error::CliError;
 
 const EXAMPLES: &str = "\
-Print it to where the shell looks for it, once:
+Run it once, into the file that the shell reads:
 
   bash        kinglet completions bash > ~/.local/share/bash-completion/completions/kinglet
   zsh         kinglet completions zsh > ~/.zfunc/_kinglet      (~/.zfunc is in $fpath)
@@ -20,15 +20,15 @@ Print it to where the shell looks for it, once:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CompletionsArgs {
-    /// The shell
+    /// Shell to print the script for
     #[arg(value_name = "SHELL")]
     shell: Shell,
 }
 
-/// Runs the command, for this command line.
+/// Runs the command. `command` is the whole command line.
 ///
 /// # Errors
-/// When nothing can be written.
+/// If standard output can't be written to.
 pub(crate) fn run(args: &CompletionsArgs, mut command: Command) -> Result<(), CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "kinglet", &mut script);

@@ -1,4 +1,4 @@
-//! `kinglet devices`: what can compute here, and what of it would be used.
+//! `kinglet devices`: lists the CPU and the adapters, and which capabilities are used.
 
 use clap::Args;
 use kinglet::{AdapterInfo, Isa, adapters};
@@ -17,7 +17,7 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DevicesArgs {
-    /// A JSON object for each adapter, one to a line
+    /// Print one JSON object per line, for each adapter
     #[arg(long)]
     json: bool,
 }
@@ -25,7 +25,7 @@ pub(crate) struct DevicesArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// When nothing can be written.
+/// If standard output can't be written to.
 pub(crate) fn run(args: &DevicesArgs) -> Result<(), CliError> {
     let mut output = Output::new(if args.json { Format::Json } else { Format::Text });
     let found = adapters_here();
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<(), CliError> {
         text += &describe(adapter, width)?;
     }
     if found.is_empty() {
-        let none = format!("wgpu: no adapter (no driver was found for {})", kinglet::GRAPHICS);
+        let none = format!("wgpu: no adapter (found no driver for {})", kinglet::GRAPHICS);
         text += &wrapped(&none, "  ", width);
     }
     output.styled(&text)
@@ -74,7 +74,7 @@ fn describe(adapter: &AdapterInfo, width: usize) -> Result<String, kinglet::Erro
     for line in [
         format!("  {}, {}, {}", adapter.kind, adapter.api, adapter.driver),
         format!("  {}", abilities.join(", ")),
-        format!("  kernels see buffers of up to {}", bytes(adapter.max_binding)),
+        format!("  kernels can bind buffers of up to {}", bytes(adapter.max_binding)),
         format!("  {used}"),
     ] {
         text += &wrapped(&line, "    ", width);

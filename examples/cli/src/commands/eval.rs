@@ -1,4 +1,4 @@
-//! `kinglet eval`: perplexity on a text, and the distance from a reference model.
+//! `kinglet eval`: perplexity on a text, and the divergence from a reference model.
 
 use std::path::PathBuf;
 
@@ -16,14 +16,14 @@ use crate::table::wrapped;
 use crate::{interrupt, load, table, tokens};
 
 const EXAMPLES: &str = "\
-The text is cut into windows of --context tokens that begin every --stride
-tokens; each is read from an empty state. The last min(stride, context - 1 -
-context/2) predictions of a window count. By default that is what llama.cpp's
-llama-perplexity counts. Perplexities are comparable only with the same
+The text is split into windows of --context tokens, one every --stride tokens.
+Each window starts from an empty state, and its last min(stride, context - 1 -
+context/2) predictions count. The defaults count the same predictions as
+llama.cpp's llama-perplexity. Perplexities are comparable only with the same
 tokenizer.
 
-With --reference, usually the model before it was quantized: KL(reference ||
-model) in nats, and how often both find the same token most likely.
+With --reference, usually the model before quantization, it also prints
+KL(reference || model) in nats, and how often both predict the same token.
 
 Examples:
   kinglet eval --model DIR --text wiki.test.raw
@@ -35,22 +35,22 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct EvalArgs {
-    /// The text, UTF-8; - is standard input
+    /// Text to evaluate on, UTF-8; - is standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     text: PathBuf,
-    /// Folder of a model to compare with [default: none]
+    /// Folder of a reference model to compare with [default: none]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     reference: Option<PathBuf>,
     /// Tokens of a window
     #[arg(long, value_name = "N", default_value_t = EvalOptions::default().context, value_parser = count())]
     context: usize,
-    /// Tokens from one window to the next [default: those of a window]
+    /// Tokens from one window to the next [default: --context]
     #[arg(long, value_name = "N", value_parser = count())]
     stride: Option<usize>,
-    /// Only this many tokens of the text [default: all]
+    /// Use only this many tokens of the text [default: all]
     #[arg(long, value_name = "TOKENS", value_parser = count())]
     limit: Option<usize>,
-    /// A JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -58,18 +58,18 @@ pub(crate) struct EvalArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// What is wrong with options, files or models; [`CliError::Interrupted`] after Ctrl-C.
+/// Errors of options, files or models; [`CliError::Interrupted`] after Ctrl-C.
 pub(crate) fn run(global: &GlobalArgs, args: &EvalArgs) -> Result<(), CliError> {
     let text = tokens::read_text(&args.text)?;
     let model = load::model(global, |options| options)?;
     let ids = TextTokens::new(&load::tokenizer(&model)?, &text)?;
     let reference = args.reference.as_deref();
-    // What is compared with keeps what it remembers as it was computed.
+    // The reference always uses full-precision caches and states.
     let exact =
         |options: ModelOptions| options.cache_type(CacheType::F32).state_type(StateType::F32);
     let reference = reference.map(|folder| load::model_in(folder, global, exact)).transpose()?;
     if let Some(reference) = &reference {
-        // Without a tokenizer of its own, a reference is taken at its size.
+        // A reference without a tokenizer is compared only by vocabulary size.
         if load::has_tokenizer(reference.folder()) {
             let tokenizer = Tokenizer::from_folder(reference.folder())?;
             ids.check_same(&TextTokens::new(&tokenizer, &text)?)?;
@@ -98,7 +98,7 @@ fn report(result: &Evaluation) -> String {
     let mut rows = vec![
         ("predictions", format!("{predictions} in {windows} windows")),
         ("perplexity", format!("{perplexity:.4} ± {:.4}", perplexity * nll_error)),
-        ("  -ln p", format!("{nll:.5} nats a token")),
+        ("  -ln p", format!("{nll:.5} nats per token")),
     ];
     if let Some(comparison) = &result.comparison {
         let divergence = &comparison.divergence;

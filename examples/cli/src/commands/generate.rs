@@ -1,4 +1,4 @@
-//! `kinglet generate`: continues a text or a sequence of tokens as it is, without a chat template.
+//! `kinglet generate`: continues a text or a sequence of tokens, without a chat template.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -16,8 +16,8 @@ use crate::speculate_args::SpeculateArgs;
 use crate::{interrupt, load, report, tokens};
 
 const EXAMPLES: &str = "\
-Only the continuation is printed, as it is generated. A model without
-tokenizer.json takes --tokens, and token ids are printed.
+Prints only the continuation, as it is generated. A model without tokenizer.json
+needs --tokens, and prints token ids.
 
 Examples:
   kinglet generate --prompt \"Once upon a time\" --max-tokens 100
@@ -26,18 +26,19 @@ Examples:
 
 /// Options of `generate`.
 #[derive(Args)]
-// As clap writes it, it is wider than a terminal.
+// clap's own usage line is wider than a terminal.
 #[command(after_help = EXAMPLES, override_usage = "kinglet generate [OPTIONS] <--prompt TEXT|--prompt-file F|--tokens IDS>")]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     prompt: Prompt,
-    /// Show special tokens in the text
+    /// Print special tokens
     #[arg(long)]
     special: bool,
-    /// Tell tokens per second and time to the first token, on standard error
+    /// Print tokens per second and time to the first token to standard error
     #[arg(long)]
     stats: bool,
-    /// One JSON object per line: an event for each token, then one with text, counts and times
+    /// Print one JSON object per line: an event for each token, then one with text, counts and
+    /// times
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -51,13 +52,13 @@ pub(crate) struct GenerateArgs {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Prompt {
-    /// The text to continue
+    /// Text to continue
     #[arg(long, short, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// A file with the text to continue; - is standard input
+    /// File with the text to continue; - is standard input
     #[arg(long, short = 'f', value_name = "FILE", value_hint = ValueHint::FilePath)]
     prompt_file: Option<PathBuf>,
-    /// The tokens to continue, as in 1,2,3
+    /// Token ids to continue, as in 1,2,3
     #[arg(long, value_name = "IDS")]
     tokens: Option<String>,
 }
@@ -65,7 +66,7 @@ struct Prompt {
 /// Runs the command.
 ///
 /// # Errors
-/// What is wrong with options, files or model; [`CliError::Interrupted`] after Ctrl-C.
+/// Errors of options, files or model; [`CliError::Interrupted`] after Ctrl-C.
 pub(crate) fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<(), CliError> {
     let begun = Instant::now();
     let text = match (&args.prompt.prompt, &args.prompt.prompt_file) {
@@ -90,7 +91,7 @@ pub(crate) fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<(), CliErro
     }
     let defaults = AnswerDefaults::from_folder(model.folder(), tokenizer)?;
     let sampling = args.sampling.sampling(&defaults, model.folder())?;
-    // The session ends with the program.
+    // The session is not used after the answer, so its last token need not be computed.
     let options = args.stop.options(sampling, args.sampling.seed());
     let options = options.show_special(args.special).keep_last(false);
     let mut speculation = args.speculate.speculation(global, &model)?;

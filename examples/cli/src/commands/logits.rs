@@ -1,4 +1,4 @@
-//! `kinglet logits`: the logits after each token of a sequence, as a safetensors file.
+//! `kinglet logits`: the logits after each token of a sequence, written as safetensors.
 
 use std::path::PathBuf;
 
@@ -12,14 +12,14 @@ use crate::error::CliError;
 use crate::progress::{Progress, Unit};
 use crate::{interrupt, load, tokens};
 
-/// Tokens that the engine computes together unless told otherwise.
+/// Default number of tokens that the engine computes in one step.
 const STEP: usize = 512;
-/// Without `--chunk`, no more logits than this are in memory at a time.
+/// Without `--chunk`, at most this many bytes of logits are in memory.
 const MAX_BYTES: usize = 256 << 20;
 
 const EXAMPLES: &str = "\
 The file has `logits`, F32 [tokens, vocabulary], and `tokens`, I64 [tokens]. It
-is written whole or not at all. No tokenizer is needed.
+is written atomically. No tokenizer is needed.
 
 Examples:
   kinglet logits --model DIR --tokens 1,2,3 --out logits.safetensors
@@ -28,15 +28,16 @@ Examples:
 
 /// Options of `logits`.
 #[derive(Args)]
-// As clap writes it, it is wider than a terminal.
+// clap's own usage line is wider than a terminal.
 #[command(after_help = EXAMPLES, override_usage = "kinglet logits [OPTIONS] --out FILE <--tokens IDS|--tokens-file FILE>")]
 pub(crate) struct LogitsArgs {
     #[command(flatten)]
     input: Input,
-    /// How many tokens to compute at a time; the numbers agree for every choice [default: 512, fewer for a large vocabulary]
+    /// Tokens to compute at a time; does not change the result [default: 512, fewer for a large
+    /// vocabulary]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
     chunk: Option<u32>,
-    /// The file to write
+    /// File to write
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     out: PathBuf,
 }
@@ -44,10 +45,10 @@ pub(crate) struct LogitsArgs {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Input {
-    /// The tokens, as in 1,2,3
+    /// Token ids, as in 1,2,3
     #[arg(long, value_name = "IDS")]
     tokens: Option<String>,
-    /// A file with the tokens, separated by commas or white space; - is standard input
+    /// File with token ids, separated by commas or white space; - is standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     tokens_file: Option<PathBuf>,
 }
@@ -55,7 +56,7 @@ struct Input {
 /// Runs the command.
 ///
 /// # Errors
-/// What is wrong with options, files or model; [`CliError::Interrupted`] after Ctrl-C.
+/// Errors of options, files or model; [`CliError::Interrupted`] after Ctrl-C.
 pub(crate) fn run(global: &GlobalArgs, args: &LogitsArgs) -> Result<(), CliError> {
     let ids = match (&args.input.tokens, &args.input.tokens_file) {
         (Some(text), _) => tokens::parse(text)
@@ -64,11 +65,11 @@ pub(crate) fn run(global: &GlobalArgs, args: &LogitsArgs) -> Result<(), CliError
         (None, None) => return Err(CliError::EmptyPrompt),
     };
     let chunk = args.chunk.and_then(|chunk| usize::try_from(chunk).ok());
-    // A chunk is one step of the engine, however long it is.
+    // A chunk is one step of the engine, whatever its length.
     let model = load::model(global, |options| options.chunk(chunk.unwrap_or(STEP)))?;
     let chunk = chunk.unwrap_or_else(|| (MAX_BYTES / 4 / model.vocab().max(1)).clamp(1, STEP));
     let header = header(&model, ids.len())?;
-    // Before hours of work rather than after them.
+    // Check before hours of work, not after.
     check_ids(&model, &ids)?;
     let mut file = AtomicFile::create(&args.out)?;
     file.write(&header)?;
@@ -106,14 +107,14 @@ fn check_ids(model: &Model, ids: &[u32]) -> Result<(), CliError> {
     }
 }
 
-/// Length and JSON of the header. The tokens come first, so that both tensors are aligned to 8 bytes.
+/// Length and JSON of the header. The tokens come first, which aligns both tensors to 8 bytes.
 fn header(model: &Model, tokens: usize) -> Result<Vec<u8>, CliError> {
     let vocab = model.vocab();
     let ids = tokens.checked_mul(8);
     let end = tokens.checked_mul(vocab).and_then(|n| n.checked_mul(4)).zip(ids);
     let (ids, end) = end
         .and_then(|(logits, ids)| Some((ids, ids.checked_add(logits)?)))
-        .ok_or(kinglet::Error::OutOfMemory { what: "the file of logits", bytes: usize::MAX })?;
+        .ok_or(kinglet::Error::OutOfMemory { what: "the logits file", bytes: usize::MAX })?;
     let json = json!({
         "__metadata__": { "format": "pt", "model_type": model.spec().model_type, "backend": model.describe() },
         "tokens": { "dtype": "I64", "shape": [tokens], "data_offsets": [0, ids] },

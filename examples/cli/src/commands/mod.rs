@@ -1,4 +1,4 @@
-//! One file (or folder) per command, each with its options and a function `run`.
+//! One file or folder per command, with its options and a function `run`.
 
 pub(crate) mod bench;
 pub(crate) mod chat;

@@ -1,4 +1,4 @@
-//! `kinglet tokenize`: text to token ids and back. It needs the tokenizer alone, no weights.
+//! `kinglet tokenize`: text to token ids and back. Needs only the tokenizer, no weights.
 
 use std::path::PathBuf;
 
@@ -12,8 +12,8 @@ use crate::output::{Format, Output};
 use crate::{model_folder, template, tokens};
 
 const EXAMPLES: &str = "\
-Prints the ids as in 1,2,3: what --tokens of other commands takes. The text comes
-from standard input if it is not given.
+Prints token ids as in 1,2,3, the form that --tokens of other commands takes.
+The text is read from standard input if it is not given.
 
 Examples:
   kinglet tokenize \"Hello there\"
@@ -25,31 +25,31 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TokenizeArgs {
-    /// The text
+    /// Text to tokenize
     #[arg(value_name = "TEXT", conflicts_with_all = ["file", "decode"], allow_hyphen_values = true)]
     text: Option<String>,
-    /// A file with the text; - is standard input
+    /// File with the text; - is standard input
     #[arg(long, short, value_name = "FILE", conflicts_with = "decode")]
     file: Option<PathBuf>,
-    /// Turn these ids into text
+    /// Convert these token ids to text
     #[arg(long, value_name = "IDS", conflicts_with_all = ["chat", "system", "template", "no_special", "pieces"])]
     decode: Option<String>,
-    /// Take the text for a user's message and render the model's chat template first
+    /// Render the text as a user's message with the model's chat template first
     #[arg(long)]
     chat: bool,
-    /// A system prompt in front of the message
+    /// System prompt before the message
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
-    /// Which of the model's chat templates to use, by name, or a file (Jinja) to use instead of them
+    /// Name of one of the model's chat templates, or a Jinja file to use instead of them
     #[arg(long, value_name = "NAME|FILE", requires = "chat")]
     template: Option<String>,
     /// Don't add the tokens that begin or end a text
     #[arg(long)]
     no_special: bool,
-    /// A line for each token: its id, a tab, its text
+    /// Print a line per token: its id, a tab, its text
     #[arg(long, conflicts_with = "json")]
     pieces: bool,
-    /// A JSON object with text, ids and pieces
+    /// Print one JSON object with text, ids and pieces
     #[arg(long)]
     json: bool,
 }
@@ -57,7 +57,7 @@ pub(crate) struct TokenizeArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// What is wrong with options, files or tokenizer.
+/// Errors of options, files or tokenizer.
 pub(crate) fn run(model: &ModelArgs, args: TokenizeArgs) -> Result<(), CliError> {
     let folder = model_folder::find(model.model.as_deref())?;
     let tokenizer = Tokenizer::from_folder(&folder)?;
@@ -106,11 +106,11 @@ pub(crate) fn run(model: &ModelArgs, args: TokenizeArgs) -> Result<(), CliError>
     output.text(&format!("{}\n", ids.join(",")))
 }
 
-/// A token that the tokenizer does not have is a mistake here, where nobody generated it.
+/// Refuses ids that the tokenizer lacks: here the user typed them, so they are mistakes.
 fn check_ids(tokenizer: &Tokenizer, ids: &[u32]) -> Result<(), CliError> {
     match ids.iter().find(|&&id| tokenizer.id_to_token(id).is_none()) {
         Some(id) => Err(CliError::Usage(format!(
-            "--decode: the tokenizer has no token {id}: its {} tokens go up to {}",
+            "--decode: the tokenizer has no token {id}: it has {} tokens, the largest id is {}",
             tokenizer.vocab_size(),
             tokenizer.largest_id().unwrap_or_default()
         ))),
@@ -118,7 +118,7 @@ fn check_ids(tokenizer: &Tokenizer, ids: &[u32]) -> Result<(), CliError> {
     }
 }
 
-/// The tokens as the vocabulary spells them (`Ġthe`).
+/// The tokens as spelled in the vocabulary (`Ġthe`).
 fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<Option<String>> {
     ids.iter().map(|&id| tokenizer.id_to_token(id)).collect()
 }

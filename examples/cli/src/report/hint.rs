@@ -1,29 +1,29 @@
-//! What was probably meant by a command line that was wrong.
+//! Suggestions for an invalid command line.
 
 use std::path::Path;
 
 use clap::Command;
 use clap::error::{ContextKind, ContextValue};
 
-/// What other programs of this kind call things, and what to do here.
+/// Commands of similar programs, and what to use instead.
 const ELSEWHERE: [(&[&str], &str); 12] = [
     (&["run", "talk", "repl", "interactive"], "to talk to a model: `kinglet chat`"),
     (
         &["complete", "completion", "infer", "predict", "sample"],
         "to continue a text: `kinglet generate`",
     ),
-    (&["info", "show", "describe"], "to see what a model is made of: `kinglet inspect`"),
+    (&["info", "show", "describe"], "to see a model's structure: `kinglet inspect`"),
     (&["perplexity", "ppl", "evaluate"], "to measure a model on a text: `kinglet eval`"),
     (&["benchmark", "perf", "speed"], "to measure speed: `kinglet bench`"),
     (&["encode", "decode", "tokens", "tokenizer"], "for text and token ids: `kinglet tokenize`"),
-    (&["gpu", "gpus", "adapters", "device"], "to see what can compute here: `kinglet devices`"),
+    (&["gpu", "gpus", "adapters", "device"], "to list devices: `kinglet devices`"),
     (
         &["convert", "import"],
         "checkpoints run as they come from the hub; `kinglet quantize` writes one in fewer bits",
     ),
     (
         &["pull", "download", "get", "login"],
-        "models are downloaded elsewhere, as with `hf download ORG/NAME --local-dir DIR`, then `kinglet chat --model DIR`",
+        "download models with other tools, as with `hf download ORG/NAME --local-dir DIR`, then `kinglet chat --model DIR`",
     ),
     (
         &["list", "ls", "models", "ps", "rm"],
@@ -36,7 +36,7 @@ const ELSEWHERE: [(&[&str], &str); 12] = [
     (&["version"], "`kinglet --version`"),
 ];
 
-/// The command that was called: from what clap says about its usage, else the first on the command line.
+/// The command that was called: from clap's usage, or else the first one on the command line.
 pub(super) fn called(text: &str, command: &Command) -> Option<String> {
     let usage = text.lines().find_map(|line| line.strip_prefix("Usage: kinglet "));
     match usage {
@@ -48,7 +48,7 @@ pub(super) fn called(text: &str, command: &Command) -> Option<String> {
     }
 }
 
-/// What to write instead, where that can be guessed.
+/// A suggestion, if there is one.
 pub(super) fn hint(error: &clap::Error, command: &Command, called: Option<&str>) -> Option<String> {
     let named = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
@@ -113,7 +113,7 @@ fn is_folder(text: &str) -> bool {
     text.contains(['/', '\\']) || Path::new(text).is_dir()
 }
 
-/// Whether a command has an option, written `--long` or `-s`.
+/// Whether a command has an option, written as `--long` or `-s`.
 fn has(command: &Command, name: &str, option: &str) -> bool {
     let Some(command) = command.find_subcommand(name) else { return false };
     command.get_arguments().any(|known| match option.strip_prefix("--") {

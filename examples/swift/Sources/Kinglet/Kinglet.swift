@@ -1,4 +1,4 @@
-// Kinglet for Swift: objects that delete their handles, and errors that are thrown.
+// Kinglet for Swift: classes that delete their handles; failures are thrown as errors.
 import CKinglet
 import Foundation
 
@@ -7,7 +7,7 @@ public struct KingletError: Error, CustomStringConvertible {
     public let status: Int32
     public let description: String
 
-    /// What `Session.cancel` makes of the answer that it cancels.
+    /// Whether the call was ended by `Session.cancel`.
     public var isCancelled: Bool { status == -6 }
 }
 
@@ -19,7 +19,7 @@ func check(_ status: Int32) throws -> Int32 {
     return status
 }
 
-/// One message of a conversation.
+/// A message of a conversation.
 public struct Message: Codable, Sendable {
     public var role: String
     public var content: String
@@ -30,11 +30,11 @@ public struct Message: Codable, Sendable {
     }
 }
 
-/// An open model. Any number of threads may use it.
+/// An open model. Thread-safe.
 public final class Model: @unchecked Sendable {
     let handle: OpaquePointer
 
-    /// Opens the model in a folder; its weights are mapped, so that this takes milliseconds.
+    /// Opens the model in a folder. This takes milliseconds, because weights are memory-mapped.
     public init(path: String) throws {
         try check(kinglet_check_abi(UInt32(KINGLET_ABI_VERSION)))
         var made: OpaquePointer?
@@ -44,7 +44,7 @@ public final class Model: @unchecked Sendable {
 
     deinit { kinglet_model_delete(handle) }
 
-    /// What it is and what it runs on.
+    /// Describes the model and what it runs on.
     public func description() throws -> String {
         var text: UnsafeMutablePointer<CChar>?
         try check(kinglet_model_description(handle, &text))
@@ -53,10 +53,10 @@ public final class Model: @unchecked Sendable {
     }
 }
 
-/// A conversation's state. One thread at a time; `cancel` from any.
+/// The state of a conversation. Use it from one thread at a time; only `cancel` may be called from any thread.
 public final class Session: @unchecked Sendable {
     let handle: OpaquePointer
-    /// Held while a stream is computed.
+    /// Held while a stream is generated.
     private let streams = NSLock()
 
     public init(_ model: Model) throws {
@@ -67,7 +67,7 @@ public final class Session: @unchecked Sendable {
 
     deinit { kinglet_session_delete(handle) }
 
-    /// The answer to all messages so far. What was computed before is used again.
+    /// Starts an answer to all messages so far. Reuses what was computed for earlier ones.
     public func chat(_ messages: [Message], maxTokens: Int = 0) throws -> Answer {
         let json = String(decoding: try JSONEncoder().encode(messages), as: UTF8.self)
         var options: OpaquePointer?
@@ -79,17 +79,17 @@ public final class Session: @unchecked Sendable {
         return Answer(made!)
     }
 
-    /// The answer as `chat` gives it, computed on a thread of its own. A task that stops reading, or is cancelled, ends it within one step;
-    /// an error ends the stream with that error. Streams of a session are computed one after the other; an answer of `chat` is not waited for.
+    /// Like `chat`, but generates on a separate thread. If the task stops reading or is cancelled, the answer ends within one step; an error
+    /// ends the stream with that error. Streams of a session run one after another, but they don't wait for an answer of `chat`.
     public func stream(_ messages: [Message], maxTokens: Int = 0) -> AsyncThrowingStream<String, Error> {
         AsyncThrowingStream { continuation in
             let reader = Reader()
             continuation.onTermination = { reason in
                 if case .cancelled = reason { reader.left(self) }
             }
-            // Not a task: to compute is to block, and there are few threads for tasks.
+            // Not a task, because generating blocks, and there are few threads for tasks.
             let thread = Thread {
-                // Until a cancellation is taken away nothing else may begin: it would be cancelled instead.
+                // No other stream may begin until a cancellation has been cleared: it would be cancelled instead.
                 self.streams.lock()
                 defer { self.streams.unlock() }
                 guard reader.begins() else { return continuation.finish() }
@@ -109,18 +109,18 @@ public final class Session: @unchecked Sendable {
         }
     }
 
-    /// Ends what the session computes with an error that `isCancelled`, within one step.
+    /// Ends the running call, within one step, with an error whose `isCancelled` is true.
     public func cancel() throws { try check(kinglet_session_cancel(handle)) }
 }
 
-/// Whether a stream is still read and now computed. A cancellation that nothing takes away would meet the session's next answer, so a reader
-/// that leaves cancels only what is being computed, and what came too late for it is taken away.
+/// Tracks whether a stream is being generated and whether its reader has left. A cancellation that isn't cleared would end the session's next
+/// answer. So a reader that leaves cancels only while its answer is being generated, and a cancellation that comes too late is cleared.
 private final class Reader: @unchecked Sendable {
     private let lock = NSLock()
     private var isComputing = false
     private var hasLeft = false
 
-    /// Whether anybody is there to compute for.
+    /// Returns whether the reader is still there.
     func begins() -> Bool {
         lock.lock()
         defer { lock.unlock() }
@@ -143,7 +143,7 @@ private final class Reader: @unchecked Sendable {
     }
 }
 
-/// An answer as it is generated, a piece of text at a time.
+/// An answer that is being generated, piece by piece.
 public final class Answer {
     let handle: OpaquePointer
 
@@ -151,7 +151,7 @@ public final class Answer {
 
     deinit { kinglet_generation_delete(handle) }
 
-    /// The next piece of text, empty while a character is incomplete; nil after the last.
+    /// The next piece of text: empty while a character is incomplete, nil after the last.
     public func next() throws -> String? {
         var text: UnsafePointer<CChar>?
         let status = try check(kinglet_generation_next(handle, nil, &text, nil))

@@ -1,4 +1,4 @@
-// A chat on the terminal: swift run chat MODEL_FOLDER
+// A terminal chat: swift run chat MODEL_FOLDER
 import Foundation
 import Kinglet
 
@@ -6,7 +6,7 @@ guard CommandLine.arguments.count == 2 else {
     FileHandle.standardError.write(Data("usage: chat MODEL_FOLDER\n".utf8))
     exit(2)
 }
-/// At once: `print` keeps what it gets until a line ends.
+/// Unlike `print`, shows the text at once, before the line ends.
 func show(_ text: String) { FileHandle.standardOutput.write(Data(text.utf8)) }
 do {
     let model = try Model(path: CommandLine.arguments[1])

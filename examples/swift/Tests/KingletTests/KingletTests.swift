@@ -2,7 +2,7 @@ import Foundation
 import Kinglet
 import XCTest
 
-/// With the model in the folder that the environment variable `KINGLET_MODEL` names, or the demonstration model.
+/// Tests with the model in the folder `KINGLET_MODEL` (an environment variable), or with the demo model.
 final class KingletTests: XCTestCase {
     let question = [Message(role: "user", content: "Tell me a story about a dog.")]
 
@@ -69,7 +69,7 @@ final class KingletTests: XCTestCase {
         }
     }
 
-    func testStreamsOfASessionAreComputedOneAfterTheOther() async throws {
+    func testStreamsOfASessionRunOneAfterAnother() async throws {
         let session = try session()
         let question = question
         let answers = try await withThrowingTaskGroup(of: String.self) { group in
@@ -86,7 +86,7 @@ final class KingletTests: XCTestCase {
         XCTAssertTrue(answers.allSatisfy { !$0.isEmpty })
     }
 
-    func testWhatIsCancelledEndsWithAnErrorThatSaysSo() throws {
+    func testACancelledAnswerEndsWithACancellationError() throws {
         let session = try session()
         let answer = try session.chat(question, maxTokens: 100)
         _ = try answer.next()

@@ -1,5 +1,5 @@
-//! `kinglet-web-bindgen MODULE.wasm FOLDER`: what `wasm-bindgen --target web` does, of the version that the module was built with, so
-//! that nobody needs to install it.
+//! `kinglet-web-bindgen MODULE.wasm FOLDER`: runs `wasm-bindgen --target web` in the version that
+//! the module was built with, so that nothing needs to be installed.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! An answer of the library's loop, with an ear for the page between its events.
+//! Runs an answer of the library's loop and checks for the page's messages between events.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use wasm_bindgen_futures::JsFuture;
 use crate::engine::Shared;
 use crate::error::Failure;
 
-/// What is asked for.
+/// The request.
 pub(crate) enum Request<'a> {
     /// An answer to messages: a JSON list.
     Chat(&'a str),
@@ -22,7 +22,7 @@ pub(crate) enum Request<'a> {
     Text(&'a str),
 }
 
-/// How an answer is generated. What is not given is as the model's authors set it.
+/// Options of an answer. Those not given come from the model's own settings.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Options {
@@ -42,19 +42,19 @@ struct Options {
     stop: Vec<String>,
     stop_tokens: Vec<u32>,
     ignore_eos: bool,
-    /// Guesses of a step by what followed the same words before.
+    /// Tokens drafted in a step from earlier occurrences of the same words.
     speculate: usize,
     /// Variables for the template.
     variables: Map<String, Value>,
     tools: Option<Vec<Value>>,
-    /// Which of several templates.
+    /// Name of the chat template, if there are several.
     template: Option<String>,
-    /// Seconds since 1970, in local time: what the template calls now.
+    /// The template's current time: local time in seconds since 1970.
     now: Option<i64>,
 }
 
 impl Options {
-    /// As the library's loop takes them.
+    /// Converts to options of the library's loop.
     fn answer(&self) -> AnswerOptions {
         let sampling = Sampling {
             temperature: self.temperature,
@@ -79,12 +79,12 @@ impl Options {
     }
 }
 
-/// The standard library has no clock here.
+/// A clock, since the standard library has none here.
 fn clock() -> Duration {
     Duration::from_millis(Date::now().max(0.0) as u64)
 }
 
-/// What the page is told, and whether it wants no more.
+/// Calls the page's hook, which returns whether to stop.
 pub(crate) struct Hook<'a>(pub(crate) &'a Function);
 
 impl Hook<'_> {
@@ -99,7 +99,8 @@ impl Hook<'_> {
     }
 }
 
-/// Brings `session` to the end of what is asked, which `before` then holds, and answers. Gives how it ended.
+/// Brings `session` to the end of the prompt, takes the snapshot `before`, and answers. Returns how
+/// it ended.
 pub(crate) async fn answer(
     shared: &Shared,
     session: &mut Session,
@@ -116,7 +117,7 @@ pub(crate) async fn answer(
     let result = run(&mut answer, session, &mut cache, before, &Hook(hook)).await;
     *shared.cache.borrow_mut() = Some(cache);
     if result.is_err() {
-        // Waited for here: where it would be done later, nobody can wait. What fails leaves the session poisoned.
+        // Awaited here, since later code can't await. A failure leaves the session poisoned.
         let _ = answer.pause_async(session).await;
     }
     let AnswerEnd { reason, stats, .. } = result?;
@@ -145,7 +146,7 @@ fn reason_name(reason: &EndReason) -> &'static str {
     }
 }
 
-/// Tells the page of each event until the end.
+/// Passes each event to the page until the end.
 async fn run(
     answer: &mut Answer<'_>,
     session: &mut Session,
@@ -174,7 +175,7 @@ async fn run(
             answer.stop()?;
         }
     }
-    Err(Failure::Argument("the answer has ended before".into()))
+    Err(Failure::Argument("the answer has already ended".into()))
 }
 
 fn prompt(

@@ -1,4 +1,4 @@
-//! A model that is loaded, with its tokenizer and its template.
+//! A loaded model with its tokenizer and template.
 
 use std::cell::RefCell;
 use std::io::Cursor;
@@ -17,12 +17,12 @@ use crate::files::Files;
 use crate::sequence::Sequence;
 use crate::threads;
 
-/// Tokens of a step on the processor: the worker listens between two of them.
+/// Tokens of a step on the CPU; the worker handles messages between two steps.
 const CHUNK: usize = 64;
-/// Bytes of states that are kept to go back to.
+/// Size of the cache of earlier states, in bytes.
 const CACHE_BYTES: usize = 64 << 20;
 
-/// How a model is opened: `options` of [`Engine::open`].
+/// Options for opening a model: `options` of [`Engine::open`].
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Options {
@@ -37,19 +37,19 @@ struct Options {
     threads: Option<usize>,
 }
 
-/// What all sequences of a model share.
+/// Data shared by all sequences of a model.
 pub(crate) struct Shared {
     pub(crate) model: Model,
-    /// Or why there is none.
+    /// Or the reason why there is none.
     pub(crate) template: Result<ChatTemplate, String>,
     pub(crate) defaults: AnswerDefaults,
-    /// Away while somebody uses it.
+    /// `None` while it is in use.
     pub(crate) cache: RefCell<Option<PrefixCache>>,
     weight_bytes: u64,
     backend: Backend,
 }
 
-/// A model that is loaded.
+/// A loaded model.
 #[wasm_bindgen]
 pub struct Engine {
     pub(crate) shared: Rc<Shared>,
@@ -57,11 +57,12 @@ pub struct Engine {
 
 #[wasm_bindgen]
 impl Engine {
-    /// Opens a model. `options` is JSON: `backend` (`cpu`, `webgpu`), `threads` and what the package's `LoadOptions` say of the engine.
-    /// `start` is what starts threads, where there are to be more than one.
+    /// Opens a model. `options` is JSON: `backend` (`cpu`, `webgpu`), `threads` and the engine's part
+    /// of the package's `LoadOptions`.
+    /// `start` starts further threads, if there is more than one.
     ///
     /// # Errors
-    /// When a file is missing, broken or doesn't fit the others, when there is no memory, or an option is none.
+    /// If a file is missing, broken or inconsistent, memory is short, or an option is invalid.
     pub async fn open(
         files: Files,
         options: &str,
@@ -70,7 +71,7 @@ impl Engine {
         Ok(Self::open_in(files, options, start).await?)
     }
 
-    /// Backend, vocabulary, sizes: JSON.
+    /// Backend, vocabulary and sizes as JSON.
     pub fn info(&self) -> String {
         let Shared { model, template, weight_bytes, defaults, .. } = &*self.shared;
         let spec = model.spec();
@@ -88,7 +89,7 @@ impl Engine {
         .to_string()
     }
 
-    /// Memory and what of prompts was reused: JSON.
+    /// Memory, and how much of the prompts was reused, as JSON.
     pub fn stats(&self) -> String {
         let cache = self.shared.cache.borrow();
         let cache = cache.as_ref().map(PrefixCache::stats).unwrap_or_default();
@@ -104,19 +105,19 @@ impl Engine {
         .to_string()
     }
 
-    /// A sequence without tokens.
+    /// Creates a sequence without tokens.
     ///
     /// # Errors
-    /// When there is no memory for its state.
+    /// If there is no memory for its state.
     pub fn sequence(&self) -> Result<Sequence, JsValue> {
         let session = self.shared.model.session().map_err(Failure::from)?;
         Ok(Sequence::new(self.shared.clone(), session))
     }
 
-    /// A sequence that was saved.
+    /// Restores a saved sequence.
     ///
     /// # Errors
-    /// When it is damaged or another model's.
+    /// If it is damaged or belongs to another model.
     #[wasm_bindgen(js_name = readSequence)]
     pub fn read_sequence(&self, saved: Vec<u8>) -> Result<Sequence, JsValue> {
         let saved = self.shared.model.read_session(Cursor::new(saved)).map_err(Failure::from)?;
@@ -125,10 +126,10 @@ impl Engine {
         Ok(sequence)
     }
 
-    /// The tokens of a text.
+    /// Tokenizes a text.
     ///
     /// # Errors
-    /// When the tokenizer has none for a part of it.
+    /// If the tokenizer has no tokens for a part of it.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, JsValue> {
         let options = kinglet::text::EncodeOptions::default();
         let tokenizer = self.shared.defaults.require_tokenizer().map_err(Failure::from)?;
@@ -180,19 +181,19 @@ impl Engine {
     }
 }
 
-/// The backend by the name that it has in the browser.
+/// The backend with the given browser name.
 fn backend(name: &str) -> Result<Backend, Failure> {
     match name {
         "cpu" => Ok(Backend::Cpu),
         "webgpu" => Ok(Backend::Wgpu),
         other => {
-            let message = format!("backend {other:?}: cpu or webgpu is expected");
+            let message = format!("backend {other:?}: expected cpu or webgpu");
             Err(Failure::Argument(message))
         }
     }
 }
 
-/// Memory of the module, which never shrinks.
+/// Memory of the module, in bytes; it never shrinks.
 fn wasm_bytes() -> usize {
     const PAGE: usize = 65536;
     core::arch::wasm32::memory_size(0) * PAGE

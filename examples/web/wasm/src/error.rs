@@ -1,4 +1,4 @@
-//! Errors as JavaScript's `Error`, with a `code` that programs can tell them by.
+//! Errors as JavaScript's `Error`, with a `code` for programs.
 
 use js_sys::{Error as JsError, Reflect};
 use kinglet::answer::AnswerError;
@@ -7,20 +7,20 @@ use kinglet::weights::WeightsError;
 use kinglet::{Error, SavedStateError};
 use wasm_bindgen::JsValue;
 
-/// What went wrong, on its way to JavaScript.
+/// An error to throw in JavaScript.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The engine's.
+    /// From the engine.
     Engine(Error),
-    /// A tokenizer's or a template's.
+    /// From the tokenizer or the template.
     Text(TextError),
-    /// The caller's: what was given is not what it should be.
+    /// An invalid argument.
     Argument(String),
-    /// The prompt leaves no place for an answer.
+    /// The prompt leaves no room for an answer.
     Full(String),
-    /// Another call is not over.
+    /// Another call is still running.
     Busy,
-    /// What the page threw when it was told of something.
+    /// An exception thrown by the page's hook.
     Page(JsValue),
 }
 
@@ -53,7 +53,7 @@ impl From<AnswerError> for Failure {
     }
 }
 
-/// The word that programs know an engine's error by.
+/// The code of an engine error.
 fn code(error: &Error) -> &'static str {
     match error {
         Error::NotAModel(_) | Error::Read { .. } | Error::TooLarge { .. } => "file",
@@ -75,7 +75,7 @@ fn code(error: &Error) -> &'static str {
     }
 }
 
-/// The message without the folder that mounted files seem to lie in, which is of no meaning to anybody outside.
+/// The message without the virtual folder of mounted files, which means nothing outside.
 fn without_mount(message: &str) -> String {
     let mut parts = message.split("kinglet-files:");
     let mut out = parts.next().unwrap_or_default().to_string();
@@ -96,17 +96,17 @@ impl From<Failure> for JsValue {
             Failure::Text(error) => ("text", error.to_string()),
             Failure::Argument(message) => ("argument", message),
             Failure::Full(message) => ("context-full", message),
-            Failure::Busy => ("busy", "another call of this model is not over yet".into()),
+            Failure::Busy => ("busy", "another call of this model is still running".into()),
             Failure::Page(thrown) => return thrown,
         };
         let error = JsError::new(&without_mount(&message));
-        // An object that was just made takes a property.
+        // Setting a property on a new object can't fail.
         let _ = Reflect::set(&error, &"code".into(), &code.into());
         error.into()
     }
 }
 
-/// What a thrown value says.
+/// The message of a thrown value.
 pub(crate) fn message(thrown: &JsValue) -> String {
     let message = Reflect::get(thrown, &"message".into()).ok().and_then(|text| text.as_string());
     message.or_else(|| thrown.as_string()).unwrap_or_else(|| format!("{thrown:?}"))

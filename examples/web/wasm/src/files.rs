@@ -1,5 +1,5 @@
-//! The files of a model as the page hands them over: small ones whole, weights as something that can be asked for ranges, so that they
-//! need never be in memory together.
+//! The files of a model from the page: small ones as a whole, weights through a function that reads
+//! ranges, so that they need never be in memory together.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,7 +12,8 @@ use wasm_bindgen::prelude::*;
 use crate::error::message;
 
 thread_local! {
-    /// What reads files, by number: the engine's readers may be sent to other threads, which what belongs to JavaScript can't be.
+    /// The readers of files, by number: the engine's readers must be `Send`, which JavaScript
+    /// objects can't be.
     static READERS: RefCell<Vec<Option<Function>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -24,17 +25,17 @@ pub struct Files {
     ranged: Vec<Ranged>,
 }
 
-/// A file that is read in ranges.
+/// A file read in ranges.
 pub(crate) struct Ranged {
     name: String,
     bytes: u64,
-    /// `(offset, length) => Uint8Array`, which is done when it returns.
+    /// `(offset, length) => Uint8Array`, synchronous.
     read: Function,
 }
 
 #[wasm_bindgen]
 impl Files {
-    /// No files.
+    /// Creates an empty list.
     #[wasm_bindgen(constructor)]
     pub fn new() -> Self {
         Self::default()
@@ -45,21 +46,21 @@ impl Files {
         self.whole.push((name, contents));
     }
 
-    /// Adds a file of `bytes` bytes of which `read(offset, length)` gives a part.
+    /// Adds a file of `bytes` bytes; `read(offset, length)` returns a part of it.
     #[wasm_bindgen(js_name = addRanged)]
     pub fn add_ranged(&mut self, name: String, bytes: f64, read: Function) {
-        // A length that no file has is found out when it is read.
+        // A wrong length is detected when the file is read.
         self.ranged.push(Ranged { name, bytes: bytes as u64, read });
     }
 }
 
 impl Files {
-    /// Bytes of all weights.
+    /// Total size of the weights, in bytes.
     pub(crate) fn ranged_bytes(&self) -> u64 {
         self.ranged.iter().map(|file| file.bytes).sum()
     }
 
-    /// All of it, as the engine reads it.
+    /// The files in the engine's form.
     pub(crate) fn into_model(self) -> ModelFiles {
         let mut files = ModelFiles::new();
         self.whole.into_iter().for_each(|(name, contents)| files.add_bytes(name, contents));
@@ -74,7 +75,7 @@ impl Files {
     }
 }
 
-/// A file of the page.
+/// A file that the page reads.
 #[derive(Debug)]
 struct Reader {
     number: usize,
@@ -103,7 +104,7 @@ impl ReadAt for Reader {
         let read = read.call2(&JsValue::NULL, &offset, &length).map_err(failed)?;
         let read: Uint8Array = read.dyn_into().map_err(failed)?;
         if read.length() as usize != out.len() {
-            let why = format!("{} bytes came instead of {}", read.length(), out.len());
+            let why = format!("{} bytes were read instead of {}", read.length(), out.len());
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
         }
         read.copy_to(out);

@@ -1,4 +1,4 @@
-//! How fast a model is here.
+//! Measures the speed of a model.
 
 use js_sys::Function;
 use kinglet::GenerateOptions;
@@ -9,15 +9,16 @@ use crate::answer::Hook;
 use crate::engine::Engine;
 use crate::error::Failure;
 
-/// Tokens at most.
+/// Maximum number of tokens.
 const MOST: usize = 24;
 
 #[wasm_bindgen]
 impl Engine {
-    /// Generates some tokens that nobody reads and calls `hook` after each, until it says stop. Nothing of it is kept.
+    /// Generates some tokens, which are discarded, and calls `hook` after each until it returns
+    /// true.
     ///
     /// # Errors
-    /// The engine's, and what `hook` throws.
+    /// Errors of the engine, and exceptions of `hook`.
     pub async fn pace(&self, hook: Function) -> Result<(), JsValue> {
         Ok(self.pace_in(&hook).await?)
     }

@@ -1,4 +1,4 @@
-//! A sequence of tokens and its state: answers, snapshots, bytes to keep.
+//! A sequence of tokens and its state: answers, snapshots, saving.
 
 use std::rc::Rc;
 
@@ -11,30 +11,30 @@ use crate::answer;
 use crate::engine::Shared;
 use crate::error::Failure;
 
-/// A sequence of tokens with its state.
+/// A sequence of tokens and its state.
 #[wasm_bindgen]
 pub struct Sequence {
     shared: Rc<Shared>,
     session: Session,
-    /// What it was before its last answer.
+    /// Its state before its last answer.
     prompt: Option<CoreSnapshot>,
 }
 
-/// What a sequence was at a moment.
+/// The state of a sequence at one moment.
 #[wasm_bindgen]
 pub struct Snapshot(CoreSnapshot);
 
 #[wasm_bindgen]
 impl Snapshot {
-    /// Tokens that the sequence had taken.
+    /// Number of tokens of the sequence.
     pub fn position(&self) -> usize {
         self.0.position()
     }
 
-    /// All of it, to be kept elsewhere.
+    /// Exports the whole state.
     ///
     /// # Errors
-    /// When the state can't be copied from its device.
+    /// If the state can't be copied from its device.
     pub async fn save(&self) -> Result<Vec<u8>, JsValue> {
         let mut bytes = Vec::new();
         self.0.write_to_async(&mut bytes).await.map_err(Failure::from)?;
@@ -44,11 +44,12 @@ impl Snapshot {
 
 #[wasm_bindgen]
 impl Sequence {
-    /// Answers `messages` (JSON, a list). `options` is JSON, see [`answer::Options`](crate::answer). `hook` is called with what happens; what
-    /// it returns, or what the promise that it returns gives, ends the answer where it is true. Gives how it ended: JSON.
+    /// Answers `messages` (a JSON list). `options` is JSON, see [`answer::Options`](crate::answer).
+    /// `hook` is called with each event; the answer ends if it returns true, or a promise of it.
+    /// Returns how it ended, as JSON.
     ///
     /// # Errors
-    /// The engine's, the template's and what `hook` throws.
+    /// Errors of the engine and the template, and exceptions of `hook`.
     pub async fn chat(
         &mut self,
         messages: &str,
@@ -59,10 +60,10 @@ impl Sequence {
         Ok(self.answer(request, options, &hook).await?)
     }
 
-    /// Continues `prompt`, a text as it is. Else as [`Sequence::chat`].
+    /// Continues the text `prompt` without a template; otherwise like [`Sequence::chat`].
     ///
     /// # Errors
-    /// As [`Sequence::chat`].
+    /// See [`Sequence::chat`].
     pub async fn generate(
         &mut self,
         prompt: &str,
@@ -73,54 +74,54 @@ impl Sequence {
         Ok(self.answer(request, options, &hook).await?)
     }
 
-    /// What the sequence is now. Cheap.
+    /// Takes a snapshot. Cheap.
     ///
     /// # Errors
-    /// When a step of it has failed half-way.
+    /// If the sequence is poisoned by a failed step.
     pub fn snapshot(&self) -> Result<Snapshot, JsValue> {
         Ok(Snapshot(self.session.snapshot().map_err(Failure::from)?))
     }
 
-    /// What the sequence was before its last answer, if it gave one.
+    /// The state before its last answer, if there was one.
     #[wasm_bindgen(js_name = lastPrompt)]
     pub fn last_prompt(&self) -> Option<Snapshot> {
         self.prompt.clone().map(Snapshot)
     }
 
-    /// Makes the sequence what it, or another of the model, was.
+    /// Restores a snapshot of this sequence or another one of the model.
     ///
     /// # Errors
-    /// When the snapshot is another model's.
+    /// If the snapshot belongs to another model.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), JsValue> {
         Ok(self.session.restore(&snapshot.0).map_err(Failure::from)?)
     }
 
-    /// A second sequence that goes on from here by itself.
+    /// Copies the sequence. Both continue independently.
     ///
     /// # Errors
-    /// When there is no memory for its state.
+    /// If there is no memory for its state.
     pub fn fork(&self) -> Result<Sequence, JsValue> {
         let session = self.session.fork().map_err(Failure::from)?;
         Ok(Self { shared: self.shared.clone(), session, prompt: self.prompt.clone() })
     }
 
-    /// All of it, to be kept elsewhere.
+    /// Exports the whole state.
     ///
     /// # Errors
-    /// When the state can't be copied from its device.
+    /// If the state can't be copied from its device.
     pub async fn save(&self) -> Result<Vec<u8>, JsValue> {
         let mut bytes = Vec::new();
         self.session.write_to_async(&mut bytes, None).await.map_err(Failure::from)?;
         Ok(bytes)
     }
 
-    /// Tokens and bytes of state: JSON.
+    /// Number of tokens and size of the state as JSON.
     pub fn stats(&self) -> String {
         let (tokens, bytes) = (self.session.position(), self.session.state_bytes());
         json!({ "tokens": tokens, "stateBytes": bytes }).to_string()
     }
 
-    /// The tokens taken so far.
+    /// The tokens so far.
     pub fn tokens(&self) -> Vec<u32> {
         self.session.tokens().to_vec()
     }
@@ -141,7 +142,7 @@ impl Sequence {
         answer::answer(shared, session, prompt, request, options, hook).await
     }
 
-    /// Lets other sequences begin with what this one holds.
+    /// Adds this sequence's state to the cache for other sequences.
     pub(crate) fn keep(&self) -> Result<(), Failure> {
         if let Some(cache) = self.shared.cache.borrow_mut().as_mut() {
             cache.insert(&self.session)?;

@@ -1,7 +1,8 @@
-//! Threads of the processor: workers of the page that share the module's memory. The standard library can start none in a browser, so the
-//! page is asked for one, and lets it enter the module at [`run_thread`](crate::run_thread).
+//! CPU threads: workers of the page that share the module's memory. The standard library can't start
+//! threads in a browser, so the page starts a worker, which enters the module at
+//! [`run_thread`](crate::run_thread).
 
-// An address takes the way through the page to the thread that it is for.
+// The page passes each address to the thread it belongs to.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -18,26 +19,26 @@ thread_local! {
     static START: RefCell<Option<Function>> = const { RefCell::new(None) };
 }
 
-/// Starts threads by `start`, on the thread that calls this.
+/// Starts threads through `start`, on the calling thread.
 pub(crate) fn spawn(start: Function) -> Spawn {
     START.set(Some(start));
     Spawn::new(|thread| {
         let address = Box::into_raw(Box::new(thread)) as usize;
         let started = START.with_borrow(|start| match start {
             Some(start) => start.call1(&JsValue::NULL, &address.into()).map_err(|e| message(&e)),
-            None => Err("another thread's to start".into()),
+            None => Err("only the thread that opened the model can start threads".into()),
         });
         started.map(drop).map_err(|error| {
-            // SAFETY: nobody has taken the address: it is the box that was just made.
+            // SAFETY: the address is the box that was just made, and was not passed on.
             drop(unsafe { Box::from_raw(address as *mut TeamThread) });
             io::Error::other(error)
         })
     })
 }
 
-/// What [`run_thread`](crate::run_thread) does.
+/// Implements [`run_thread`](crate::run_thread).
 pub(crate) fn run(address: usize) {
-    // SAFETY: the worker was given the address by `spawn`, which made a box of it and left it to the worker.
+    // SAFETY: `spawn` made a box for this address and gave it to this worker.
     let thread = unsafe { Box::from_raw(address as *mut TeamThread) };
     thread.run();
 }

@@ -1,8 +1,9 @@
-//! `attention` on the CPU: queries and keys are made ready and keys and values join the cache, then blocks of queries
-//! pass over the cache's pages with an online softmax (Milakov and Gimelshein, 2018).
+//! `attention` on the CPU: queries and keys are normed and rotated, keys and values join the cache,
+//! then blocks of queries pass over the cache's pages with an online softmax (Milakov and
+//! Gimelshein, 2018).
 //!
-//! Where there are fewer blocks than threads can use (a single token over a long context), the pages are shared out
-//! too, and the parts are put together at the end.
+//! If there are fewer blocks than threads (a single token over a long context), the pages are
+//! divided among tasks too, and the parts are combined at the end.
 
 use kinglet_models::Rope;
 
@@ -18,10 +19,10 @@ use crate::Error;
 use crate::plan::op;
 use crate::weights::Weights;
 
-/// Query rows (tokens times heads of a group) of a task.
+/// Query rows per task: tokens times heads of a group.
 const QUERY_ROWS: usize = 32;
 
-/// Stands for "no score yet": finite, so that differences stay defined.
+/// Stands for "no score yet". Finite, so that differences are defined.
 const LOWEST: f32 = -1e30;
 
 pub(super) struct Attention {
@@ -60,7 +61,7 @@ impl CpuOp for Attention {
         let input = step.buffers.get(op.input);
         let ready = Ready { attention: self, isa: step.isa, input, table: table.as_ref() };
 
-        // Queries, `[kv_heads, T, group, dim]`: the rows of a task lie side by side.
+        // Queries, `[kv_heads, T, group, dim]`: the rows of a task are adjacent.
         let mut queries = step.scratch.take(tokens * width)?;
         let split = chunks(&mut queries[..tokens * width], tokens * group * dim);
         step.team.for_each(kv_heads, split, |kv, out| ready.queries(kv, out));
@@ -92,7 +93,7 @@ impl CpuOp for Attention {
                 for first in (0..len).step_by(block) {
                     let (from, to) = (start + first, start + len.min(first + block));
                     let oldest = op.span().oldest(positions[from]);
-                    // Pages of sinks first, then those from `oldest` on.
+                    // Pages of sinks come first, then those from `oldest` on.
                     let sinks = op.sinks.div_ceil(PAGE).min(oldest / PAGE);
                     let skipped = oldest / PAGE - sinks;
                     let (first_page, end_page) = (0, positions[to - 1] / PAGE + 1 - skipped);
@@ -124,7 +125,7 @@ impl CpuOp for Attention {
             self.attend(ready.isa, task, queries, &positions, cache, (scores, unpacked), out);
         });
 
-        // Put the shares of each block together.
+        // Combine the shares of each block.
         let out = output.data();
         let mut index = 0;
         while let Some(task) = tasks.get(index) {
@@ -147,15 +148,15 @@ impl CpuOp for Attention {
 struct Task {
     run: usize,
     kv: usize,
-    /// Tokens `from .. to` of the step.
+    /// Tokens `from..to` of the step.
     from: usize,
     to: usize,
-    /// Among the pages of sinks and those behind the ones that are `skipped`.
+    /// Indices among the pages of sinks and those after the `skipped` ones.
     pages: std::ops::Range<usize>,
-    /// Pages of sinks, and pages behind them that nobody sees.
+    /// Number of pages of sinks, and number of pages after them that nothing attends to.
     sinks: usize,
     skipped: usize,
-    /// How many tasks share these queries' pages.
+    /// Number of tasks that share these queries' pages.
     shares: usize,
 }
 
@@ -174,7 +175,8 @@ fn combine<'a>(shares: impl Iterator<Item = &'a [f32]> + Clone, out: &mut [f32])
 }
 
 impl Attention {
-    /// Query rows of a task over its pages: `out` is `[rows, dim + 2]`: weighted values, largest score, sum of weights.
+    /// Attends with a task's query rows to its pages. `out` is `[rows, dim + 2]`: weighted values,
+    /// largest score, sum of weights.
     #[allow(clippy::too_many_arguments)]
     fn attend(
         &self,
@@ -211,14 +213,14 @@ impl Attention {
             });
             for i in 0..rows {
                 let position = positions[task.from + i / group];
-                // Slots of the page before a position.
+                // The number of slots in the page that lie before a position.
                 let before = |end: usize| end.saturating_sub(page * PAGE).min(PAGE);
                 let (mut first, mut end) =
                     (before(self.op.span().oldest(position)), before(position + 1));
                 let sinks = before(self.op.sinks.min(position + 1));
                 let (scores, out) = (&mut scores[i * PAGE..][..PAGE], &mut out[i * row..][..row]);
                 if sinks > 0 {
-                    // What lies between sinks and window has no weight.
+                    // Positions between sinks and window get no weight.
                     if sinks < first {
                         scores[sinks..first].fill(LOWEST);
                     }
@@ -243,7 +245,8 @@ impl Attention {
     }
 }
 
-/// Turns a page's scores into weights relative to the largest so far; what was summed before is scaled to it.
+/// Turns a page's scores into weights relative to the largest score so far, and rescales the
+/// earlier sums to it.
 struct SoftmaxRow<'a> {
     scores: &'a mut [f32],
     first: usize,
@@ -300,7 +303,7 @@ impl Kernel for SoftmaxRow<'_> {
     }
 }
 
-/// What queries and keys go through before they meet.
+/// Prepares queries and keys: norm, clip, rotation.
 struct Ready<'a> {
     attention: &'a Attention,
     isa: Isa,
@@ -321,7 +324,7 @@ impl Ready<'_> {
         }
     }
 
-    /// Keys and values of head `kv` of tokens `tokens`, into the cache.
+    /// Writes keys and values of head `kv` of tokens `tokens` to the cache.
     fn keys(
         &self,
         kv: usize,
@@ -347,7 +350,7 @@ impl Ready<'_> {
         }
     }
 
-    /// Norm, clip and rotation of head `head` of those that begin at head `first`, `count` in all.
+    /// Norms, clips and rotates head `head` of the `count` heads that begin at head `first`.
     fn one(
         &self,
         token: usize,
@@ -384,7 +387,7 @@ impl Ready<'_> {
     }
 }
 
-/// Cosines and sines of a step's positions.
+/// Cosines and sines of the positions of a step.
 struct Rotation {
     /// `[T, pairs]` of (cos, sin).
     table: Vec<(f32, f32)>,
@@ -392,7 +395,8 @@ struct Rotation {
 }
 
 impl Rotation {
-    /// Angles are products in f32, as the reference computes them; their cosines are then exact to f32.
+    /// Angles are f32 products, as the reference computes them; their cosines are then exact to
+    /// f32.
     fn new(rope: &Rope, positions: &[usize]) -> Self {
         let factor = f64::from(rope.attention_factor);
         let angle = |position: usize, inv: f32| {

@@ -1,4 +1,4 @@
-//! `conv1d` on the CPU; also the convolution within `mamba2_scan`.
+//! `conv1d` on the CPU, also used for the convolution in `mamba2_scan`.
 
 use kinglet_models as spec;
 
@@ -12,12 +12,12 @@ use crate::Error;
 use crate::plan::op::{self, BufferId, Slice, StateId};
 use crate::weights::Weights;
 
-/// Channels of a task.
+/// Channels per task.
 const BLOCK: usize = 256;
 
 /// Taps and bias of a depthwise convolution.
 pub(super) struct Conv {
-    /// `[kernel, channels]`: a tap's weights lie side by side.
+    /// `[kernel, channels]`: the weights of a tap are adjacent.
     taps: Vec<f32>,
     bias: Vec<f32>,
     kernel: usize,
@@ -37,7 +37,8 @@ impl Conv {
         Ok(Self { taps, bias, kernel, channels })
     }
 
-    /// Convolves the runs' rows of `input` (`channels` columns, rows `stride` apart) into `out`, `[T, channels]`, and applies SiLU.
+    /// Convolves the runs' rows of `input` (`channels` columns, rows `stride` apart) into `out`,
+    /// `[T, channels]`, and applies SiLU.
     pub(super) fn run(
         &self,
         team: &Team,
@@ -65,7 +66,7 @@ impl Conv {
         for run in runs {
             let source = source.from_row(run.start);
             let out = &mut out[run.start * channels..][..run.len * channels];
-            // Waking the team costs more than a few thousand channels do.
+            // Waking the team costs more than a few thousand channels.
             let block = if run.len * channels < 1 << 14 { channels } else { BLOCK };
             let memory = run.state.dense(state);
             let state = columns(memory, channels, channels, block);
@@ -130,7 +131,8 @@ impl<'a> Kernel for ConvTask<'a, '_> {
                 let mut sum = load(s, bias);
                 for k in 0..self.conv.kernel {
                     let tap = &self.conv.taps[k * channels..][range.clone()][start..end];
-                    // Tap k of token t meets input t - held + k; before the run's first that is state.
+                    // Tap k of token t multiplies input t - held + k. Inputs before the run's first
+                    // come from the state.
                     let x = match (t + k).checked_sub(held) {
                         Some(t) => {
                             let x = load(s, &row(input, t)[start..end]);
@@ -152,7 +154,7 @@ impl<'a> Kernel for ConvTask<'a, '_> {
                 store(s, sum, &mut out[start..end]);
             }
         }
-        // The last `held` rows of the state followed by the run's gated inputs.
+        // The new state: the last `held` rows of the old state followed by the gated inputs.
         for index in 0..held {
             let from = index + self.len;
             match from.checked_sub(held) {

@@ -34,17 +34,17 @@ impl GatedPair {
         Tiling::new(rows, cols, 2 * self.gate.matrix.row_bytes(), tokens, threads)
     }
 
-    /// Both.
+    /// Both projections.
     pub(super) fn projections(&self) -> impl Iterator<Item = &Projection> {
         [&self.gate, &self.up].into_iter()
     }
 
-    /// Scratch that [`Self::tile`] needs.
+    /// Elements of scratch memory that [`Self::tile`] needs.
     pub(super) fn scratch(tiling: Tiling) -> usize {
         2 * tiling.elements()
     }
 
-    /// The block's columns of `act(G x) * (U x)` for every token of `x`, a row each.
+    /// Computes the block's columns of `act(G x) * (U x)`, one row per token of `x`.
     pub(super) fn tile(
         &self,
         isa: Isa,

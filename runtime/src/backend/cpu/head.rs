@@ -1,4 +1,4 @@
-//! `head` on the CPU: only the tokens whose logits are wanted are computed.
+//! `head` on the CPU: computes only the tokens whose logits are wanted.
 
 use super::CpuOp;
 use super::inputs::means_from;
@@ -61,7 +61,7 @@ impl CpuOp for Head {
         let rows = |run: &StepRun<'_>| run.wanted.rows(run.len);
         let x = input.vectors();
         if let Some(run) = step.runs.iter_mut().find(|run| rows(run) == which.len()) {
-            // All belong to one run: they are computed where its caller wants them.
+            // All rows belong to one run, so compute them in its buffer.
             let held = run.logits.len();
             grow(run.logits, held + which.len() * vocab, "logits")?;
             let out = (&mut run.logits[held..], vocab);

@@ -1,4 +1,4 @@
-//! What products read: activations as they are, and in eight bits where packed weights take them so.
+//! The inputs of products: f32 activations, and 8-bit ones for packed weights that use them.
 
 use super::kernel::dot::Vectors;
 use super::kernel::packed::activations::{Quantize, row};
@@ -14,7 +14,7 @@ use crate::{Activations, Error};
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'a> {
     pub floats: Vectors<'a>,
-    /// The same vectors, where a matrix takes them.
+    /// The same vectors in eight bits, if a matrix uses them.
     pub int8: Option<Int8<'a>>,
 }
 
@@ -39,13 +39,13 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// The inputs `x`, of which these are the records.
+    /// The inputs `x`, whose 8-bit form these records are.
     pub(super) fn inputs<'a>(&'a self, x: Vectors<'a>) -> Inputs<'a> {
         let int8 = |(memory, layout): &'a (Vec<f32>, Layout)| Int8::new(memory, *layout, x.tokens);
         Inputs { floats: x, int8: self.made.as_ref().map(int8) }
     }
 
-    /// Gives the memory back.
+    /// Returns the memory to `scratch`.
     pub(super) fn end(self, scratch: &mut Scratch) {
         if let Some((memory, _)) = self.made {
             scratch.give(memory);
@@ -53,7 +53,7 @@ impl Records {
     }
 }
 
-/// What a product needs of a step.
+/// The parts of a step that a product needs.
 pub(super) struct Means<'s> {
     pub team: &'s Team,
     pub isa: Isa,
@@ -62,7 +62,7 @@ pub(super) struct Means<'s> {
     pub activations: Activations,
 }
 
-/// [`Means`] from a step's fields, leaving the others free.
+/// Makes [`Means`] from a step's fields, leaving the others free.
 macro_rules! means_from {
     ($step:expr) => {
         $crate::backend::cpu::inputs::Means {
@@ -77,7 +77,7 @@ macro_rules! means_from {
 pub(super) use means_from;
 
 impl Means<'_> {
-    /// `x`, of `cols` columns, in eight bits if one of `projections` takes it so.
+    /// Converts `x`, of `cols` columns, to eight bits if one of `projections` uses that.
     pub(super) fn records<'p>(
         &mut self,
         x: Vectors<'_>,

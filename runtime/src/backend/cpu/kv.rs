@@ -1,7 +1,7 @@
-//! Keys and values of the positions so far, in pages.
+//! Paged key/value caches.
 //!
-//! Pages are shared between snapshots until one writes to them; pages that a sliding window has left behind are dropped, but those
-//! that hold sinks.
+//! Snapshots share pages until one of them writes. Pages that a sliding window has passed are
+//! dropped, except those that hold sinks.
 
 use std::collections::VecDeque;
 
@@ -19,7 +19,7 @@ pub(super) struct KvCache {
     head_dim: usize,
     span: AttentionSpan,
     format: StateFormat,
-    /// The first position that is held, sinks aside.
+    /// The first position held, sinks aside.
     first: usize,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct KvCache {
 pub(super) struct HeadCache {
     pages: VecDeque<Page>,
     first_page: usize,
-    /// Pages before the first that hold sinks.
+    /// Earlier pages that hold sinks.
     sinks: Vec<Page>,
 }
 
@@ -47,7 +47,8 @@ impl KvCache {
         self.format
     }
 
-    /// Makes room for positions `position .. position + len` and drops what no position from `position` on sees.
+    /// Makes room for positions `position..position + len`, and drops pages that no position from
+    /// `position` on attends to.
     pub(super) fn reserve(&mut self, position: usize, len: usize) -> Result<(), Error> {
         let first_page = self.span.oldest(position) / PAGE;
         let sinks = self.span.sinks.div_ceil(PAGE);
@@ -64,7 +65,7 @@ impl KvCache {
             while head.first_page + head.pages.len() < end_page {
                 head.pages.push_back(Page::new(self.format, self.head_dim)?);
             }
-            // The pages that will be written must not be shared with a snapshot.
+            // The pages to be written must not be shared with a snapshot.
             for index in position / PAGE..end_page {
                 if let Some(page) = head.pages.get_mut(index - head.first_page) {
                     page.unshare()?;
@@ -75,7 +76,8 @@ impl KvCache {
         Ok(())
     }
 
-    /// The first position that [`Self::cut`] can go back to: all that its next token sees must still be here.
+    /// The lowest position that [`Self::cut`] can go back to: everything its next token attends to
+    /// must still be held.
     pub(super) fn floor(&self) -> usize {
         match (self.first, self.span.window) {
             (0, _) => 0,
@@ -85,14 +87,14 @@ impl KvCache {
         }
     }
 
-    /// Forgets the positions from `position` on, which is no less than [`Self::floor`].
+    /// Drops the positions from `position` on, which must be at least [`Self::floor`].
     pub(super) fn cut(&mut self, position: usize) {
         for head in &mut self.heads {
             head.pages.truncate(position.div_ceil(PAGE).saturating_sub(head.first_page));
         }
     }
 
-    /// What a token at `position` and those after it see.
+    /// Exports what a token at `position` and later ones attend to.
     pub(super) fn export(&self, position: usize) -> Result<PortableState, Error> {
         let (sinks, first) = self.span.held(position);
         let (mut keys, mut values) = (Vec::new(), Vec::new());
@@ -110,7 +112,8 @@ impl KvCache {
         Ok(PortableState::KeyValue { first, keys, values })
     }
 
-    /// Whether `len` keys are those of positions `first .. position` and the sinks before, and these are all that a token at `position` sees.
+    /// Whether `len` keys are those of positions `first..position` and the sinks before, and are
+    /// all that a token at `position` attends to.
     pub(super) fn fits(&self, (first, position): (usize, usize), len: usize) -> bool {
         let own = position.checked_sub(first).map(|n| n + self.span.sinks.min(first));
         let rows = own.and_then(|n| n.checked_mul(self.heads.len()));
@@ -118,8 +121,8 @@ impl KvCache {
             && rows.and_then(|n| n.checked_mul(self.head_dim)) == Some(len)
     }
 
-    /// Keys and values of positions `first .. position`, each `[kv_heads, position - first, head_dim]`, behind those of the sinks before
-    /// `first`, instead of what is here.
+    /// Replaces the cache by keys and values of positions `first..position`, each `[kv_heads,
+    /// position - first, head_dim]`, preceded by those of the sinks before `first`.
     pub(super) fn import(
         &mut self,
         (first, position): (usize, usize),
@@ -145,7 +148,7 @@ impl KvCache {
                 head.write(place, key, value);
             }
         }
-        // `reserve` went by what the first of them sees.
+        // `reserve` kept what the first position attends to.
         new.first = first;
         *self = new;
         Ok(())
@@ -155,7 +158,7 @@ impl KvCache {
         self.heads.iter().flat_map(|head| head.pages.iter().chain(&head.sinks))
     }
 
-    /// Calls `visit` with address and bytes of each page.
+    /// Calls `visit` with the address and size of each page.
     pub(super) fn blocks(&self, visit: &mut dyn FnMut(usize, usize)) {
         self.pages().for_each(|page| visit(page.address(), page.bytes()));
     }
@@ -166,7 +169,7 @@ impl KvCache {
 }
 
 impl HeadCache {
-    /// Writes key and value of `position`, for which room was made.
+    /// Writes the key and value of `position`, for which `reserve` made room.
     pub(super) fn write(&mut self, position: usize, key: &[f32], value: &[f32]) {
         let (page, slot) = (position / PAGE, position % PAGE);
         let page = match page.checked_sub(self.first_page) {
@@ -176,12 +179,12 @@ impl HeadCache {
         page.write(slot, key, value);
     }
 
-    /// Key and value of `position`, which is held.
+    /// Reads the key and value of `position`, which must be held.
     fn read(&self, position: usize, key: &mut [f32], value: &mut [f32]) {
         self.page(position / PAGE).read(position % PAGE, key, value);
     }
 
-    /// Page `index`, counted from the sequence's beginning.
+    /// Page `index`, from the beginning of the sequence.
     pub(super) fn page(&self, index: usize) -> &Page {
         match index.checked_sub(self.first_page) {
             Some(index) => &self.pages[index],
@@ -202,7 +205,7 @@ mod tests {
             cache.reserve(position, 1).unwrap();
             cache.heads[0].write(position, &[position as f32, 1.0], &[2.0, position as f32]);
         }
-        // Position 299 sees 230 ..= 299: pages 3 and 4.
+        // Position 299 attends to 230..=299: pages 3 and 4.
         assert_eq!(cache.bytes(), 2 * 8 * 2 * PAGE);
         let mut fork = cache.clone();
         fork.reserve(300, 1).unwrap();
@@ -230,7 +233,8 @@ mod tests {
     #[test]
     fn a_cut_goes_back_as_far_as_its_next_token_sees() {
         let mut cache = filled(span(Some(70), 0), 300);
-        // Pages 3 and 4 are held, from position 192 on, and a token sees itself and 69 before it.
+        // Pages 3 and 4 are held, from position 192 on, and a token attends to itself and 69 before
+        // it.
         assert_eq!(cache.floor(), 192 + 69);
         cache.cut(261);
         cache.reserve(261, 1).unwrap();

@@ -1,9 +1,10 @@
-//! A page of a key/value cache: [`PAGE`] positions of one head, as they are or quantized.
+//! A page of a key/value cache: [`PAGE`] positions of one head, plain or quantized.
 //!
-//! As they are: keys as `[head_dim, PAGE]`, so that the scores of a page are one product with positions along the vector, then values
-//! as `[PAGE, head_dim]`. Quantized: every [`CACHE_GROUP`] elements of a position's key or value have a scale and a bias of their own,
-//! `x = scale code + bias`, so that what is stored of a position depends on it alone, not on how the tokens were fed. A page
-//! is unpacked for those who read it; codes and scales lie such that this goes by whole vectors, positions along them for
+//! Plain: keys as `[head_dim, PAGE]`, so that the scores of a page are one product with positions
+//! along the vector, then values as `[PAGE, head_dim]`. Quantized: every [`CACHE_GROUP`] elements
+//! of a position's key or value have their own scale and bias, `x = scale * code + bias`, so that
+//! what is stored for a position depends on it alone, not on how the tokens were fed. A page is
+//! unpacked for reading. Codes and scales are laid out for whole vectors: positions along them for
 //! keys, elements for values.
 
 use std::sync::Arc;
@@ -17,13 +18,13 @@ use crate::backend::cache_codes::{Bits, encode};
 use crate::error::grow;
 use crate::plan::{CACHE_GROUP as GROUP, StateFormat};
 
-/// Positions in a page.
+/// Positions per page.
 pub(super) const PAGE: usize = 64;
 
-/// What the memory is for.
+/// Label in allocation errors.
 const WHAT: &str = "the key/value cache";
 
-/// Shared until somebody writes to it.
+/// Shared until it is written to.
 #[derive(Clone)]
 pub(super) enum Page {
     /// Keys `[head_dim, PAGE]`, values `[PAGE, head_dim]`.
@@ -35,17 +36,18 @@ pub(super) enum Page {
 #[derive(Clone)]
 pub(super) struct Packed {
     bits: Bits,
-    /// Groups of a position's key.
+    /// Groups in a position's key.
     groups: usize,
     /// Keys: `[groups, 2, PAGE]`, scales and biases. Values: `[PAGE, groups, 2]`.
     scales: Vec<f16>,
-    /// Keys: `[groups, bytes of a group, PAGE]`. Values: `[PAGE, groups, bytes of a group]`. Of two codes in a byte the one in the low
-    /// bits is in the first half of its group, the other as far in the second.
+    /// Keys: `[groups, bytes of a group, PAGE]`. Values: `[PAGE, groups, bytes of a group]`. If a
+    /// byte holds two codes, the one in the low bits is from the first half of the group, and the
+    /// other from the same place in the second half.
     codes: Vec<u8>,
 }
 
 impl Page {
-    /// One of zeros.
+    /// Creates a page of zeros.
     pub(super) fn new(format: StateFormat, head_dim: usize) -> Result<Self, Error> {
         let Some(bits) = Bits::of(format) else {
             let mut page = Vec::new();
@@ -65,7 +67,7 @@ impl Page {
         Ok(Self::Packed(Arc::new(Packed { bits, groups, scales, codes })))
     }
 
-    /// Makes it nobody else's: a copy, if it is shared.
+    /// Makes the page unshared, copying it if necessary.
     pub(super) fn unshare(&mut self) -> Result<(), Error> {
         match self {
             Self::Plain(page) => unshare(page, WHAT),
@@ -88,7 +90,7 @@ impl Page {
         }
     }
 
-    /// Writes key and value of the position in `slot`. A page that is shared is copied.
+    /// Writes key and value of the position in `slot`. Copies a shared page first.
     pub(super) fn write(&mut self, slot: usize, key: &[f32], value: &[f32]) {
         match self {
             Self::Plain(page) => {
@@ -121,8 +123,8 @@ impl Page {
         }
     }
 
-    /// Keys `[head_dim, PAGE]` and values `[PAGE, head_dim]`, in `scratch` where they must be unpacked for it: it has room for
-    /// [`Self::scratch`] numbers.
+    /// Keys `[head_dim, PAGE]` and values `[PAGE, head_dim]`, unpacked into `scratch` if necessary.
+    /// `scratch` must have [`Self::scratch`] elements.
     pub(super) fn unpacked<'a>(
         &'a self,
         isa: Isa,
@@ -139,12 +141,12 @@ impl Page {
         }
     }
 
-    /// Numbers of scratch memory that [`Self::unpacked`] takes.
+    /// Elements of scratch memory that [`Self::unpacked`] needs.
     pub(super) fn scratch(format: StateFormat, head_dim: usize) -> usize {
         Bits::of(format).map_or(0, |_| 2 * head_dim * PAGE)
     }
 
-    /// By which it is known.
+    /// An address that identifies the page.
     pub(super) fn address(&self) -> usize {
         match self {
             Self::Plain(page) => Arc::as_ptr(page).addr(),
@@ -152,7 +154,7 @@ impl Page {
         }
     }
 
-    /// Bytes held.
+    /// Size in bytes.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Plain(page) => 4 * page.len(),
@@ -227,7 +229,7 @@ struct Unpack<'a> {
 
 impl Kernel for Unpack<'_> {
     type Output = ();
-    /// Plain loops of known length: the compiler makes vectors of them, for the instructions that this is compiled for.
+    /// Plain loops of known length, which the compiler vectorizes for the current instruction set.
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let Packed { bits, groups, scales, codes } = self.page;
@@ -255,7 +257,7 @@ impl Kernel for Unpack<'_> {
                 }
             }
         }
-        // A head's scales are converted together, or so many of them.
+        // Converts a whole head's scales at a time, or as many as fit.
         let mut wide = [[0.0f32; 2]; 32];
         for (slot, values) in self.values.chunks_mut(dim.max(1)).enumerate() {
             for (group, values) in values.chunks_mut(GROUP).enumerate() {
@@ -287,7 +289,7 @@ impl Kernel for Unpack<'_> {
     }
 }
 
-/// Makes `memory` nobody else's: a copy, if it is shared.
+/// Makes `memory` unshared, copying it if necessary.
 pub(super) fn unshare<T: Copy>(memory: &mut Arc<Vec<T>>, what: &'static str) -> Result<(), Error> {
     if Arc::get_mut(memory).is_none() {
         let mut copy = Vec::new();
@@ -303,7 +305,7 @@ pub(super) fn unshare<T: Copy>(memory: &mut Arc<Vec<T>>, what: &'static str) -> 
 mod tests {
     use super::*;
 
-    /// Numbers of very different sizes, the same at every call.
+    /// Numbers of very different magnitudes, the same at every call.
     fn number(i: usize) -> f32 {
         let x = ((i as f32 + 1.0) * 12.9898).sin() * 43758.547;
         (x - x.floor() - 0.5) * [0.01, 1.0, 30.0][i % 7 % 3]
@@ -329,7 +331,7 @@ mod tests {
                         assert!((keys[i * PAGE + slot] - key[i]).abs() <= 1e-6 * key[i].abs());
                         let other = values[slot * dim + i];
                         assert!((other - value[i]).abs() <= 1e-6 * value[i].abs());
-                        // Half a code, and what scale and bias lose in half precision.
+                        // Half a code, and the f16 rounding of scale and bias.
                         let bound = 61.0 * (0.5 / most + 1.0 / 1024.0);
                         assert!((key[i] - number(slot * dim + i)).abs() <= bound);
                         assert!((value[i] - number(7 * slot * dim + i)).abs() <= bound);

@@ -1,8 +1,8 @@
 //! `mamba2_scan` on the CPU: the convolution by channels, then the scan by heads.
 //!
-//! A run of a few tokens steps through the recurrence. A longer one goes in chunks of [`CHUNK`] tokens, each
-//! as matrix products (Dao and Gu, 2024, section 6): with `s_i` the sum of `ln a` up to token `i` of the chunk,
-//!
+//! A run of few tokens steps through the recurrence. A longer one is computed in chunks of
+//! [`CHUNK`] tokens as matrix products (Dao and Gu, 2024, section 6). With `s_i` the sum of `ln a`
+//! up to token `i` of the chunk:
 //! ```text
 //! Y = (C B^T * L) X + diag(e^s) C S,   L[i,j] = e^(s_i - s_j) dt_j  for j <= i, else 0
 //! S = e^(s_last) S + (diag(e^(s_last - s) dt) B)^T X
@@ -23,7 +23,7 @@ use crate::Error;
 use crate::plan::op;
 use crate::weights::Weights;
 
-/// Tokens of a chunk.
+/// Tokens per chunk.
 const CHUNK: usize = 64;
 
 /// Runs up to this length step through the recurrence.
@@ -63,7 +63,7 @@ impl CpuOp for Mamba2Scan {
         self.conv.run(step.team, isa, step.runs, op.conv_state, conv_input, xbc_used);
         let xbc_used = &*xbc_used;
 
-        // C B^T of every chunk and group: the heads of a group share it.
+        // C B^T of every chunk and group: a group's heads share it.
         let spans: Vec<_> = step.runs.iter().map(|run| (run.start, run.len)).collect();
         let long = |len: usize| if len > STEPWISE { len.div_ceil(CHUNK) } else { 0 };
         let mut first_chunk = vec![0];
@@ -123,7 +123,8 @@ impl CpuOp for Mamba2Scan {
 }
 
 impl Mamba2Scan {
-    /// Scratch of a thread: dt of all tokens, then a chunk's decayed scores, scaled B or C, and output.
+    /// Scratch elements per thread: dt of all tokens, then a chunk's decayed scores, scaled B or C,
+    /// and output.
     fn local_len(&self, tokens: usize) -> usize {
         tokens + CHUNK * (CHUNK + self.op.state_dim + self.op.head_dim)
     }
@@ -169,7 +170,7 @@ impl HeadTask<'_> {
         }
     }
 
-    /// x, B and C of a token, each with what lies behind it.
+    /// The rows of x, B and C of a token, each to the end of the row.
     fn token(&self, t: usize) -> (&[f32], &[f32], &[f32]) {
         let op = &self.scan.op;
         let row = &self.xbc[t * op.conv.channels..];
@@ -210,7 +211,7 @@ impl HeadTask<'_> {
         let (x, b, c) = self.token(start);
         let decay = Decay::new(dt, f64::from(self.scan.a[self.head]));
 
-        // Y = (C B^T * L) X, by strips of rows, none of which reads beyond its last token.
+        // Y = (C B^T * L) X, in strips of rows, each up to its last token.
         let index = start / CHUNK * op.groups + self.group;
         let scores = &self.scores[index * CHUNK * CHUNK..][..CHUNK * CHUNK];
         for first in (0..q).step_by(16) {
@@ -285,7 +286,8 @@ fn scale(x: &[f32], factor: f32, out: &mut [f32]) {
     out.iter_mut().zip(x).for_each(|(o, x)| *o = x * factor);
 }
 
-/// Sums of `ln a` over a chunk, each as the sum of two `f32`, so that differences of large sums keep their accuracy.
+/// Sums of `ln a` over a chunk, each as the sum of two f32, so that differences of large sums keep
+/// their accuracy.
 struct Decay {
     high: [f32; CHUNK],
     low: [f32; CHUNK],
@@ -303,18 +305,18 @@ impl Decay {
         decay
     }
 
-    /// Decay from the chunk's beginning to token `i`, its own included.
+    /// Decay from the start of the chunk to token `i`, inclusive.
     fn up_to(&self, i: usize) -> f32 {
         (self.high[i] + self.low[i]).exp()
     }
 
-    /// Decay from behind token `j` to token `i`.
+    /// Decay after token `j`, up to token `i`.
     fn between(&self, i: usize, j: usize) -> f32 {
         ((self.high[i] - self.high[j]) + (self.low[i] - self.low[j])).exp()
     }
 }
 
-/// `row[j] = scores[j] e^(s_i - s_j) dt_j` for `j <= i`, 0 behind.
+/// `row[j] = scores[j] e^(s_i - s_j) dt_j` for `j <= i`, and 0 after that.
 struct DecayRow<'a> {
     decay: &'a Decay,
     dt: &'a [f32],

@@ -1,7 +1,8 @@
-//! `mamba_scan` on the CPU: blocks of channels go through all tokens of a run with their state in cache.
+//! `mamba_scan` on the CPU: blocks of channels pass over all tokens of a run with their state in
+//! cache.
 //!
-//! The decay of Mamba differs for every channel and state element, so that no chunk of the scan is a matrix
-//! product; what a chunk gains is that its state is read and written once.
+//! Mamba's decay differs for every channel and state element, so a chunk of the scan is not a
+//! matrix product. A chunk gains only that its state is read and written once.
 
 use super::CpuOp;
 use super::kernel::elementwise::RmsNorm;
@@ -12,7 +13,7 @@ use crate::Error;
 use crate::plan::op::{self, BufferId, Slice, StateId};
 use crate::weights::Weights;
 
-/// Channels of a task: with a state of 16 its state and decays take 8 KiB.
+/// Channels per task: with a state of 16, its state and decays take 8 KiB.
 const BLOCK: usize = 64;
 
 pub(super) struct MambaScan {

@@ -1,8 +1,9 @@
-//! `mlstm_scan` on the CPU: one task a head.
+//! `mlstm_scan` on the CPU: one task per head.
 //!
-//! A run of a few tokens steps through the recurrence. A longer one goes in chunks of [`CHUNK`] tokens as matrix
-//! products: with `F_i` the sum of log forget gates up to token `i` of the chunk, `m` the stabilizer before
-//! it and `m_i = max(logf_i + m_(i-1), i_i)` that of the recurrence,
+//! A run of few tokens steps through the recurrence. A longer one is computed in chunks of
+//! [`CHUNK`] tokens as matrix products. With `F_i` the sum of log forget gates up to token `i` of
+//! the chunk, `m` the stabilizer before the chunk, and `m_i = max(logf_i + m_(i-1), i_i)` that of
+//! the recurrence:
 //!
 //! ```text
 //! W[i,j] = e^(F_i - F_j + i_j - m_i) q_i . k_j   for j <= i, else 0
@@ -10,7 +11,8 @@
 //! C = e^(F_last + m - m_last) C + (diag(e^(F_last - F_i + i_i - m_last)) K)^T V,   n likewise
 //! ```
 //!
-//! with queries scaled by `1 / sqrt(dk)`: the recurrence of the op, unrolled. All exponents are at most 0.
+//! Queries are scaled by `1 / sqrt(dk)`. This is the op's recurrence, unrolled. All exponents are
+//! at most 0.
 
 use super::CpuOp;
 use super::kernel::dot::{MatMul, Rows, Vectors};
@@ -25,7 +27,7 @@ use crate::Error;
 use crate::plan::op;
 use crate::weights::Weights;
 
-/// Tokens of a chunk.
+/// Tokens per chunk.
 const CHUNK: usize = 64;
 
 /// Runs up to this length step through the recurrence.
@@ -46,7 +48,7 @@ impl MLstmScan {
         })
     }
 
-    /// Scratch of a thread: a chunk's weights, scaled queries or keys, and output.
+    /// Scratch elements per thread: a chunk's weights, scaled queries or keys, and output.
     fn local_len(&self) -> usize {
         CHUNK * (CHUNK + self.op.qk_head_dim + self.op.v_head_dim)
     }
@@ -94,7 +96,7 @@ struct HeadTask<'a> {
     stride: usize,
 }
 
-/// `C` `[dk, dv]`, `n` `[dk]`, `m` of a head.
+/// `C` `[dk, dv]`, `n` `[dk]` and `m` of a head.
 struct State<'a> {
     c: &'a mut [f32],
     n: &'a mut [f32],
@@ -122,7 +124,8 @@ impl HeadTask<'_> {
         }
     }
 
-    /// What lies from this head's part of the projection `which` (0 to 5: q, k, v, o, i, f) on, at token `t`.
+    /// This head's part of the projection `which` (0 to 5: q, k, v, o, i, f) at token `t`, and what
+    /// follows it in the row.
     fn part(&self, which: usize, t: usize) -> &[f32] {
         let op = &self.scan.op;
         let widths = [op.qk_head_dim, op.qk_head_dim, op.v_head_dim, op.v_head_dim, 1, 1];
@@ -130,7 +133,7 @@ impl HeadTask<'_> {
         &self.input[t * self.stride + before + self.head * widths[which]..]
     }
 
-    /// Input gate and log of the forget gate at token `t`.
+    /// Input gate and log forget gate at token `t`.
     fn gates(&self, t: usize) -> (f32, f32) {
         let cap = |x: f32| match self.scan.op.gate_soft_cap {
             Some(cap) => cap * (x / cap).tanh(),
@@ -150,8 +153,9 @@ impl HeadTask<'_> {
         *state.m = m;
         let (q, k, v) = (&self.part(0, t)[..dk], &self.part(1, t)[..dk], &self.part(2, t)[..dv]);
         let scale = 1.0 / (dk as f32).sqrt();
-        // The token's own share is one factor `q . k` in numerator and denominator alike: where it cancels to little, its
-        // rounding is common to the whole head, and the head's norm removes it.
+        // The token's own contribution has the same factor `q . k` in numerator and denominator. If
+        // it cancels to a small value, its rounding is common to the whole head, and the head's
+        // norm removes it.
         let (mut held, mut own) = (0.0, 0.0);
         for ((n, k), q) in state.n.iter_mut().zip(k).zip(q) {
             held += *n * q;
@@ -188,7 +192,8 @@ impl HeadTask<'_> {
         let (scaled, result) = local.split_at_mut(CHUNK * dk);
         let (q, k, v) = (self.part(0, start), self.part(1, start), self.part(2, start));
 
-        // Gates, their sums (in f64: differences of long sums), and the recurrence's stabilizers.
+        // Gates, their sums (in f64, for differences of long sums), and the recurrence's
+        // stabilizers.
         let before = f64::from(*state.m);
         let (mut inputs, mut sums, mut m) = ([0.0f64; CHUNK], [0.0f64; CHUNK], [0.0f64; CHUNK]);
         let (mut sum, mut stabilizer) = (0.0, *state.m);
@@ -199,7 +204,8 @@ impl HeadTask<'_> {
             (inputs[t], sums[t], m[t]) = (f64::from(i), sum, f64::from(stabilizer));
         }
 
-        // Scores q_i . k_j, then weights in their place; the sum of a row's weights is its share of the denominator.
+        // Scores q_i . k_j, replaced by their weights. The sum of a row's weights is its part of
+        // the denominator.
         isa.dispatch(MatMul {
             weight: Rows::floats(k, dk, stride),
             first_row: 0,
@@ -234,7 +240,7 @@ impl HeadTask<'_> {
                 accumulate: false,
             });
         }
-        // What the state before the chunk adds.
+        // Adds the contribution of the state before the chunk.
         for i in 0..tokens {
             let factor = ((sums[i] + before - m[i]) as f32).exp() * scale;
             let (query, scaled) = (&q[i * stride..][..dk], &mut scaled[i * dk..][..dk]);
@@ -263,7 +269,7 @@ impl HeadTask<'_> {
             let out = out.row(start + i);
             out.iter_mut().zip(&result[i * dv..]).for_each(|(o, r)| *o = r / divisor);
         }
-        // The state behind the chunk.
+        // The state after the chunk.
         let last = tokens - 1;
         let factor = ((sums[last] + before - m[last]) as f32).exp();
         state.c.iter_mut().chain(state.n.iter_mut()).for_each(|x| *x *= factor);

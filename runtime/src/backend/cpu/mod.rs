@@ -1,7 +1,15 @@
-//! The CPU backend: every op of a plan on the processor's vector units, by a team of threads.
+//! The CPU backend: every op of a plan on vector units, by a team of threads.
 //!
-//! `cpu/NAME.rs` computes the op `NAME`. What they share: [`simd`] (vector units), `kernel` (the hot loops),
-//! `team` and `split` (threads and what they may write), `projection` (weight matrices), `state`.
+//! `cpu/NAME.rs` computes the op `NAME`. Shared modules: [`simd`] (vector units), `kernel` (the hot
+//! loops), `team` and `split` (threads and the data they may write), `projection` (weight
+//! matrices), `state`.
+//!
+//! - An algorithm is written once, generic over [`simd`], and compiled for every instruction set.
+//!   The best one is chosen at run time.
+//! - Prefill: matrix products over up to 96 tokens at a time; the scans of Mamba-2 and mLSTM in
+//!   chunks of 64 tokens as matrix products, Mamba's by blocks of channels; attention by blocks of
+//!   queries over pages of keys with an online softmax; experts with their tokens grouped.
+//! - Decode reads every weight and every state once, so memory bandwidth bounds it.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -46,14 +54,14 @@ use crate::plan::{Plan, StateFormat};
 use crate::weights::Weights;
 use crate::{Activations, Error, ModelOptions};
 
-/// Tokens of a step where the caller doesn't say: long enough that weights are read from memory seldom, short
-/// enough that activations stay in cache.
+/// Default tokens per step: enough that weights are rarely read from memory, few enough that
+/// activations stay in cache.
 const DEFAULT_CHUNK: usize = 512;
 
-/// Most threads that are ever useful, and a bound on what a caller's mistake costs.
+/// Upper bound on threads. More are never useful, and it limits the cost of a caller's mistake.
 const MAX_THREADS: usize = 512;
 
-/// An op with its weights at hand.
+/// A compiled op: it holds its weights.
 trait CpuOp: Send + Sync {
     fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error>;
 }
@@ -66,14 +74,15 @@ pub(crate) struct CpuExecutable {
     isa: Isa,
     chunk: usize,
     activations: Activations,
-    /// The state tensors of each op that are stored otherwise than they are computed with.
+    /// For each op, its state tensors that are stored in another format than they are computed
+    /// with.
     stored: Vec<Vec<StateId>>,
-    /// One step at a time.
+    /// The lock allows one step at a time.
     workspace: Mutex<Workspace>,
 }
 
 impl CpuExecutable {
-    /// Resolves the plan's tensors. Matrices stay where they are mapped; small tensors are decoded.
+    /// Resolves the plan's tensors. Matrices stay mapped in place; small tensors are decoded.
     pub(crate) fn new(
         plan: Arc<Plan>,
         weights: &Weights,

@@ -1,7 +1,8 @@
 //! `moe_down` on the CPU.
 //!
-//! For a token or two a task takes some rows of the result and sums over the chosen experts there. For more, each
-//! expert's tokens are computed together first, so that its weights are read once, and summed by token then.
+//! For one or two tokens, a task takes some rows of the result and sums over the chosen experts.
+//! For more, each expert's tokens are computed together, so that its weights are read once, and
+//! then summed by token.
 
 use super::CpuOp;
 use super::inputs::{Inputs, means_from};
@@ -49,7 +50,7 @@ impl CpuOp for MoeDown {
 }
 
 impl MoeDown {
-    /// What the shared expert reads.
+    /// The input of the shared expert.
     fn shared_input<'a>(&self, input: &'a [f32], stride: usize, tokens: usize) -> Vectors<'a> {
         Vectors { x: &input[self.top_k * self.inner..], stride, tokens }
     }
@@ -64,7 +65,7 @@ impl MoeDown {
         let cols = self.top_k * self.inner + self.shared.as_ref().map_or(0, Projection::cols);
         let row_bytes = first.matrix.row_bytes() * cols / first.cols().max(1);
         let tiling = Tiling::new(hidden, cols, row_bytes, tokens, team.threads());
-        // What the experts read, one place behind the other.
+        // The experts' inputs, one slot after the other.
         let (width, count) = (self.inner, tokens * self.top_k);
         let mut gathered = step.scratch.take(count * width)?;
         for (i, out) in gathered[..count * width].chunks_mut(width).enumerate() {
@@ -165,7 +166,7 @@ impl MoeDown {
             }
         });
 
-        // By token, always in the order of its experts.
+        // Sum by token, always in the order of its experts.
         let mut entry_of = vec![0; tokens * self.top_k];
         for (entry, (token, place)) in entries.iter().enumerate() {
             entry_of[token * self.top_k + place] = entry;

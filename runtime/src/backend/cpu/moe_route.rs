@@ -53,7 +53,8 @@ impl CpuOp for MoeRoute {
     }
 }
 
-/// `out = [experts.., weights..]`, by falling weight; of equals the lower number first. `logits` are used up.
+/// `out = [experts.., weights..]` by falling weight; ties go to the lower index. Overwrites
+/// `logits`.
 fn choose(logits: &mut [f32], top_k: usize, renormalize: bool, out: &mut [f32]) {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f32 = logits.iter().map(|x| (x - largest).exp()).sum();

@@ -1,4 +1,5 @@
-//! `moe_up` on the CPU: the tokens of each expert together, and the shared expert beside them in the same section.
+//! `moe_up` on the CPU: groups the tokens of each expert, and computes the shared expert in the
+//! same section.
 
 use super::CpuOp;
 use super::gated_linear::GatedPair;
@@ -46,14 +47,14 @@ impl MoeUp {
 
 /// Which tokens go to which expert.
 pub(super) struct Grouping {
-    /// `(expert, first entry, end)` for each expert that is used at all.
+    /// `(expert, first entry, end)` for each expert that is used.
     pub groups: Vec<(usize, usize, usize)>,
-    /// `(token, place among its experts)`, by expert.
+    /// `(token, slot among its experts)`, by expert.
     pub entries: Vec<(usize, usize)>,
 }
 
 impl Grouping {
-    /// From what `moe_route` wrote, `[T, 2 top_k]`.
+    /// Groups the output of `moe_route`, `[T, 2 top_k]`.
     pub(super) fn new(routes: &[f32], top_k: usize, experts: usize) -> Self {
         let mut next = vec![0; experts + 1];
         let chosen = || routes.chunks(2 * top_k).map(|row| &row[..top_k]);
@@ -89,7 +90,7 @@ impl CpuOp for MoeUp {
         let routes = step.buffers.get(self.routes);
         let Grouping { groups, entries } = Grouping::new(routes, self.top_k, self.experts.len());
 
-        // Every expert's tokens side by side.
+        // Gather the tokens of every expert.
         let mut gathered = step.scratch.take(entries.len() * width)?;
         let gathered_used = &mut gathered[..entries.len() * width];
         let gather = |i: usize, out: &mut [f32]| {
@@ -101,7 +102,7 @@ impl CpuOp for MoeUp {
             team.for_each(entries.len(), chunks(gathered_used, width), gather);
         }
 
-        // What each group multiplies, with which tiling; the shared expert comes last.
+        // Each group's inputs and tiling. The shared expert comes last.
         let all = Vectors { x: &gathered, stride: width, tokens: entries.len() };
         let experts = self.experts.iter().flat_map(GatedPair::projections);
         let records = means_from!(step).records(all, width, experts)?;
@@ -120,7 +121,7 @@ impl CpuOp for MoeUp {
             let offset = self.top_k * self.inner;
             places.push((0..tokens).map(|token| token * stride + offset).collect());
         }
-        // The groups share the threads between them.
+        // The groups share the threads.
         let threads = team.threads().div_ceil(work.len().max(1));
         let tilings: Vec<_> =
             work.iter().map(|(pair, x)| pair.tiling(x.tokens(), threads)).collect();

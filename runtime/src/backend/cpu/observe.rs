@@ -1,7 +1,7 @@
-//! What the projections of a model read, gathered while it runs: second moments of their inputs.
+//! Observes the inputs of a model's projections while it runs, and gathers their second moments.
 //!
-//! Before an op runs, its input lies in its buffers. The observer applies what stands before the projection, as the op itself will, and
-//! adds up `x x^T` over the tokens; ops know nothing of it.
+//! Before an op runs, its input is in its buffers. The observer applies the prologue of the
+//! projection, as the op itself will, and sums `x x^T` over the tokens. Ops are not involved.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -24,27 +24,27 @@ use crate::plan::op::{ExpertInput, InputPart, Op, Preparation, ProjectionInput, 
 use crate::weights::Weights;
 use crate::{Activations, Error};
 
-/// An input of projections: several matrices can read the same.
+/// An input of projections. Several matrices can have the same input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Site {
-    /// The op, by its number in the plan.
+    /// Index of the op in the plan.
     pub op: usize,
-    /// Of a mixture of experts, whose input.
+    /// For a mixture of experts, which input.
     pub part: InputPart,
 }
 
 /// `sum of x x^T` over the tokens seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Moments {
-    /// Elements of `x`.
+    /// Width of `x`.
     pub width: usize,
-    /// Tokens.
+    /// Number of tokens.
     pub tokens: u64,
-    /// `[width, width]`; until [`Moments::mirror`], only on and right of the diagonal.
+    /// `[width, width]`. Only the upper triangle is filled until [`Moments::mirror`].
     pub sum: Vec<f32>,
 }
 
-/// Rows of a task.
+/// Rows per task.
 const ROWS: usize = 48;
 
 impl Moments {
@@ -72,7 +72,7 @@ impl Moments {
         Ok(())
     }
 
-    /// Fills in what lies left of the diagonal.
+    /// Fills in the lower triangle.
     pub(crate) fn mirror(&mut self) {
         for row in 0..self.width {
             for column in 0..row {
@@ -85,16 +85,16 @@ impl Moments {
 /// Gathers the moments of some inputs.
 pub(crate) struct Observer {
     moments: BTreeMap<Site, Moments>,
-    /// What stands before each op's projections; only for ops that are observed.
+    /// The prologue of each observed op's projections.
     befores: BTreeMap<usize, Before>,
     last: usize,
 }
 
 impl Observer {
-    /// An observer of the inputs `sites`.
+    /// Creates an observer of the inputs `sites`.
     ///
     /// # Errors
-    /// When a small tensor of an op can't be read.
+    /// If a small tensor of an op can't be read.
     pub(crate) fn new(
         plan: &Plan,
         weights: &Weights,
@@ -116,14 +116,15 @@ impl Observer {
         Ok(Self { moments, befores, last })
     }
 
-    /// What was gathered.
+    /// The moments gathered.
     pub(crate) fn into_moments(self) -> BTreeMap<Site, Moments> {
         let mut moments = self.moments;
         moments.values_mut().for_each(Moments::mirror);
         moments
     }
 
-    /// Looks at the inputs of op `index`, which runs next. Whether anything is left to see behind it.
+    /// Observes the inputs of op `index`, which runs next. Returns whether anything after it
+    /// remains to be observed.
     fn look(&mut self, index: usize, op: &Op, step: &mut Step<'_, '_>) -> Result<bool, Error> {
         let Some(before) = self.befores.get(&index) else { return Ok(index < self.last) };
         let Some(ProjectionInput { buffer, columns, experts, .. }) =
@@ -156,7 +157,8 @@ impl Observer {
         Ok(index < self.last)
     }
 
-    /// Adds each expert's tokens; `row(token, place)` is what the token's expert at `place` reads.
+    /// Adds each expert's tokens. `row(token, place)` is the input of the token's expert at
+    /// `place`.
     fn experts<'a>(
         &mut self,
         op: usize,
@@ -173,7 +175,7 @@ impl Observer {
             let Some(moments) = self.moments.get_mut(&site) else { continue };
             gathered.clear();
             for &(token, place) in &entries[first..end] {
-                // An error of the expert reaches the residual stream times this.
+                // An error of the expert reaches the residual stream multiplied by this weight.
                 let weight = routes[token * 2 * top_k + top_k + place];
                 gathered.extend(row(token, place).iter().map(|x| x * weight));
             }
@@ -185,10 +187,11 @@ impl Observer {
 }
 
 impl CpuExecutable {
-    /// Runs `tokens` from an empty state and shows `observer` what it waits for. Nothing behind that is computed, and no logits.
+    /// Runs `tokens` from an empty state and lets `observer` see its inputs. Skips what comes after
+    /// them, and the logits.
     ///
     /// # Errors
-    /// When there is no memory.
+    /// If there is not enough memory.
     pub(crate) fn observe(&self, tokens: &[u32], observer: &mut Observer) -> Result<(), Error> {
         let mut guard = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let workspace = &mut *guard;
@@ -207,7 +210,7 @@ impl CpuExecutable {
                 buffers: &mut workspace.buffers,
                 scratch: &mut workspace.scratch,
                 locals: &mut workspace.locals,
-                // What is observed should be exact.
+                // Observed inputs should be exact.
                 activations: Activations::F32,
             };
             for (index, (op, plan)) in self.ops.iter().zip(&self.plan.ops).enumerate() {

@@ -1,4 +1,4 @@
-//! Weight matrices and how a step's tokens meet them.
+//! Weight matrices and their products with a step's tokens.
 
 use super::inputs::{Inputs, Means};
 use super::kernel::dot::{MatMul, Rows, Vectors};
@@ -17,22 +17,22 @@ use crate::weights::{Encoding, MatrixData, MatrixView, Weights};
 use kinglet_models::{self as spec, TensorSpec};
 use kinglet_quant::Mode;
 
-/// From so many tokens on, rows are unpacked into a buffer.
+/// From this many tokens on, rows are unpacked into a buffer.
 const PREFILL_TOKENS: usize = 8;
 
-/// `W` and `b` of `y = W x + b`; an empty `b` is none.
+/// `W` and `b` of `y = W x + b`. An empty `b` is skipped.
 pub(super) struct Projection {
-    /// In memory: [`in_memory`] has seen its bytes.
+    /// Its bytes are in memory, as [`in_memory`] checked.
     pub matrix: MatrixData,
     pub bias: Vec<f32>,
 }
 
-/// A small tensor, or nothing.
+/// Decodes a small tensor; empty if there is none.
 pub(super) fn vector(weights: &Weights, spec: Option<&TensorSpec>) -> Result<Vec<f32>, Error> {
     Ok(spec.map(|spec| weights.vector(spec)).transpose()?.unwrap_or_default())
 }
 
-/// The matrix, if its bytes are in memory and will stay there: a file is mapped, or held, as a whole.
+/// The matrix, if its bytes are in memory and stay there. A file is mapped or held as a whole.
 fn in_memory(matrix: &spec::Matrix, weights: &Weights) -> Result<MatrixData, Error> {
     let matrix = weights.matrix(matrix)?;
     matrix.view()?;
@@ -59,7 +59,7 @@ impl Projection {
         self.matrix.cols()
     }
 
-    /// Whether it is packed in a format whose products are computed with activations in eight bits.
+    /// Whether its products use 8-bit activations, given its packed format.
     pub(super) fn takes_int8(&self) -> bool {
         matches!(self.matrix.encoding(), Encoding::Quantized(format) if format.mode() != Mode::MxFp8)
     }
@@ -75,7 +75,7 @@ impl Projection {
         out_stride: usize,
     ) {
         let tokens = x.tokens();
-        // A fault here would be the engine's own, and must not pass for a product of nothing.
+        // A failure here would be a bug in the engine, and must not give a wrong product.
         match self.matrix.view().expect("a projection's matrix is in memory") {
             MatrixView::Dense { dtype, bytes } => {
                 let weight = Rows::packed(bytes, dtype, self.matrix.cols());
@@ -106,17 +106,18 @@ impl Projection {
     }
 }
 
-/// How the rows of a product are dealt out, and how many tokens are taken at a time.
+/// How the rows of a product are divided into tasks, and how many tokens are taken at a time.
 #[derive(Clone, Copy)]
 pub(super) struct Tiling {
-    /// Rows of a task.
+    /// Rows per task.
     pub rows: usize,
-    /// Tokens whose activations fit the second-level cache.
+    /// Tokens whose activations fit in the second-level cache.
     pub tokens: usize,
 }
 
 impl Tiling {
-    /// For `rows` rows of weights of `cols` columns and `row_bytes` bytes and `tokens` tokens on `threads` threads.
+    /// For `rows` rows of `cols` columns and `row_bytes` bytes, and `tokens` tokens, on `threads`
+    /// threads.
     pub(super) fn new(
         rows: usize,
         cols: usize,
@@ -124,12 +125,13 @@ impl Tiling {
         tokens: usize,
         threads: usize,
     ) -> Self {
-        // A task of a decode step should stream at least this much, or claiming it costs more than it gives.
+        // A task of a decode step should stream at least this much, or claiming it costs more than
+        // it gains.
         const TASK_BYTES: usize = 256 << 10;
         const ACTIVATION_BYTES: usize = 384 << 10;
         let by_bytes = TASK_BYTES / row_bytes.max(1);
         let wanted = if tokens < 8 { by_bytes } else { 64 };
-        // At least four tasks a thread, so that a slow thread doesn't hold the others up.
+        // At least four tasks per thread, so that a slow thread doesn't delay the others.
         let fair = rows.div_ceil(4 * threads);
         let task_rows =
             wanted.min(fair).max(1).next_multiple_of(if tokens < PREFILL_TOKENS { 4 } else { 16 });
@@ -137,17 +139,17 @@ impl Tiling {
         Self { rows: task_rows, tokens: fit.clamp(6, 96).min(tokens.max(1)) }
     }
 
-    /// Number of tasks for `rows`.
+    /// Number of tasks for `rows` rows.
     pub(super) fn tasks(&self, rows: usize) -> usize {
         rows.div_ceil(self.rows)
     }
 
-    /// Elements of a tile.
+    /// Elements per tile.
     pub(super) fn elements(&self) -> usize {
         self.rows * self.tokens
     }
 
-    /// Cuts `out`, `[tokens, stride]`, into the tasks' columns.
+    /// Splits `out`, `[tokens, stride]`, into the tasks' columns.
     pub(super) fn columns<'a>(
         &self,
         out: &'a mut [f32],
@@ -158,7 +160,8 @@ impl Tiling {
     }
 }
 
-/// `finish(out row, result row)` for every token and every task's rows of `parts x`, the parts' rows stacked.
+/// Calls `finish(out row, result row)` for every token and every task's rows of `parts x`, with the
+/// parts' rows stacked.
 pub(super) fn project(
     mut means: Means<'_>,
     parts: &[&Projection],
@@ -197,7 +200,7 @@ pub(super) fn project(
     Ok(())
 }
 
-/// What stands before a projection, with its weights.
+/// The computation before a projection, with its weights.
 pub(super) enum Before {
     Nothing,
     Norm { weight: Vec<f32>, bias: Vec<f32>, eps: f32 },
@@ -231,7 +234,7 @@ impl Before {
         })
     }
 
-    /// One token: `out = f(x)`.
+    /// Applies it to one token: `out = f(x)`.
     fn apply(&self, isa: Isa, buffers: &Buffers, token: usize, x: &[f32], out: &mut [f32]) {
         let gate_row = |gate: &Slice| {
             let (data, stride) = buffers.slice(*gate);
@@ -255,7 +258,7 @@ impl Before {
     }
 }
 
-/// RMS norm of `x` over itself, piece by piece through `piece`.
+/// RMS norm of `x` in place, piece by piece through `piece`.
 fn norm_in_place(isa: Isa, x: &mut [f32], weight: &[f32], eps: f32, piece: &mut [f32; 256]) {
     let sum = isa.dispatch(super::kernel::elementwise::SumOfSquares(x));
     let scale = 1.0 / (sum / x.len() as f32 + eps).sqrt();
@@ -267,7 +270,7 @@ fn norm_in_place(isa: Isa, x: &mut [f32], weight: &[f32], eps: f32, piece: &mut 
     }
 }
 
-/// The activations that a projection reads: where they lie, or what [`Before`] has made of them.
+/// The activations that a projection reads: in place, or computed by [`Before`].
 pub(super) enum Input<'a> {
     InPlace { x: &'a [f32], stride: usize, tokens: usize },
     Made { memory: Vec<f32>, width: usize, tokens: usize },
@@ -283,7 +286,7 @@ impl Input<'_> {
         }
     }
 
-    /// Gives the memory back.
+    /// Returns the memory to `scratch`.
     pub(super) fn end(self, scratch: &mut Scratch) {
         if let Self::Made { memory, .. } = self {
             scratch.give(memory);
@@ -291,7 +294,7 @@ impl Input<'_> {
     }
 }
 
-/// Applies `before` to `input` for the tokens `which` (all where `None`).
+/// Applies `before` to `input` for the tokens `which`, or for all if `None`.
 pub(super) fn prepare<'a>(
     step: &mut Prepare<'_, 'a>,
     input: Slice,
@@ -319,7 +322,8 @@ pub(super) fn prepare<'a>(
     Ok(Input::Made { memory, width, tokens })
 }
 
-/// The parts of a step that [`prepare`] uses, so that the rest can be borrowed beside its result.
+/// The parts of a step that [`prepare`] uses, so that the others can be borrowed along with its
+/// result.
 pub(super) struct Prepare<'s, 'b> {
     pub team: &'s Team,
     pub isa: Isa,
@@ -328,7 +332,7 @@ pub(super) struct Prepare<'s, 'b> {
     pub tokens: usize,
 }
 
-/// [`Prepare`] from a step's fields, leaving the others free.
+/// Makes [`Prepare`] from a step's fields, leaving the others free.
 macro_rules! prepare_from {
     ($step:expr) => {
         $crate::backend::cpu::projection::Prepare {

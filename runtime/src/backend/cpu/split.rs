@@ -1,31 +1,31 @@
-//! Mutable data that is cut into disjoint parts, one for each task of a [`Team`](super::team::Team).
+//! Splits mutable data into disjoint parts, one for each task of a [`Team`](super::team::Team).
 //!
-//! The borrow checker can't see that task 3 writes rows 30 to 39 of a matrix and task 4 rows 40 to 49.
-//! These types make such cuts once, here, so that the ops themselves are written without `unsafe`.
+//! The borrow checker can't see that task 3 writes rows 30 to 39 of a matrix and task 4 rows 40 to
+//! 49. These types do such splits here, so that the ops need no `unsafe`.
 
-// Handing out disjoint `&mut` parts by index is the reason for this module.
+// This module exists to hand out disjoint `&mut` parts by index.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Something of which task `i` may use part `i` while others use the other parts.
+/// Data of which task `i` may use part `i` while others use the other parts.
 ///
 /// # Safety
 /// Parts with different indices must not overlap, and `part` must be callable from any thread.
 pub(crate) unsafe trait Split: Sync {
-    /// What a task gets; it borrows what was split, not the split.
+    /// A task's part. It borrows the data, not the split.
     type Part;
 
     /// Part `index`.
     ///
     /// # Safety
-    /// While a part is alive, the part of the same index must not be asked for again, nor may what was
-    /// split be used in another way.
+    /// While a part is alive, the part of the same index must not be requested again, and the data
+    /// must not be used in any other way.
     unsafe fn part(&self, index: usize) -> Self::Part;
 }
 
-/// A slice in chunks of equal length; the last may be shorter, those beyond the end are empty.
+/// A slice in chunks of equal length. The last may be shorter, and those past the end are empty.
 pub(crate) struct Chunks<'a, T> {
     start: *mut T,
     len: usize,
@@ -33,10 +33,10 @@ pub(crate) struct Chunks<'a, T> {
     marker: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it stands for a `&mut [T]`, whose parts are sent to other threads.
+// SAFETY: this stands for a `&mut [T]` whose parts are sent to other threads.
 unsafe impl<T: Send> Sync for Chunks<'_, T> {}
 
-/// Cuts `slice` into chunks of `chunk` elements.
+/// Splits `slice` into chunks of `chunk` elements.
 pub(crate) fn chunks<T>(slice: &mut [T], chunk: usize) -> Chunks<'_, T> {
     Chunks { start: slice.as_mut_ptr(), len: slice.len(), chunk, marker: PhantomData }
 }
@@ -47,12 +47,13 @@ unsafe impl<'a, T: Send> Split for Chunks<'a, T> {
     unsafe fn part(&self, index: usize) -> &'a mut [T] {
         let first = index.saturating_mul(self.chunk).min(self.len);
         let len = self.chunk.min(self.len - first);
-        // SAFETY: `first + len <= self.len`, and the caller asks for each index once at a time.
+        // SAFETY: `first + len <= self.len`, and the caller requests each index only once at a
+        // time.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(first), len) }
     }
 }
 
-/// A row-major matrix cut into blocks of whole columns.
+/// A row-major matrix split into blocks of whole columns.
 pub(crate) struct Columns<'a> {
     start: *mut f32,
     rows: usize,
@@ -62,11 +63,11 @@ pub(crate) struct Columns<'a> {
     marker: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: it stands for a `&mut [f32]`, whose parts are sent to other threads.
+// SAFETY: this stands for a `&mut [f32]` whose parts are sent to other threads.
 unsafe impl Sync for Columns<'_> {}
 
-/// Cuts the matrix `data`, rows of `stride` elements of which the first `width` take part, into blocks of
-/// `block` columns.
+/// Splits the matrix `data` into blocks of `block` columns. Rows have `stride` elements, of which
+/// the first `width` take part.
 pub(crate) fn columns(data: &mut [f32], stride: usize, width: usize, block: usize) -> Columns<'_> {
     assert!(width <= stride && stride > 0, "{width} columns of {stride}");
     Columns {
@@ -84,7 +85,7 @@ pub(crate) struct ColumnBlock<'a> {
     start: *mut f32,
     rows: usize,
     stride: usize,
-    /// The columns of the matrix that these are.
+    /// The range of columns.
     pub range: Range<usize>,
     marker: PhantomData<&'a mut [f32]>,
 }
@@ -94,8 +95,8 @@ impl ColumnBlock<'_> {
     #[inline(always)]
     pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
         assert!(row < self.rows, "row {row} of {}", self.rows);
-        // SAFETY: the row exists, its columns `range` belong to this block alone, and the result borrows
-        // the block, so that no second reference to the same elements can be had.
+        // SAFETY: the row exists, its columns `range` belong to this block alone, and the result
+        // borrows the block, so there is no second reference to the same elements.
         unsafe {
             std::slice::from_raw_parts_mut(
                 self.start.add(row * self.stride + self.range.start),
@@ -105,8 +106,8 @@ impl ColumnBlock<'_> {
     }
 }
 
-// SAFETY: blocks of different indices are disjoint columns of one exclusively borrowed matrix; a block
-// gives out references to its own columns only.
+// SAFETY: blocks of different indices are disjoint columns of one exclusively borrowed matrix. A
+// block hands out references to its own columns only.
 unsafe impl<'a> Split for Columns<'a> {
     type Part = ColumnBlock<'a>;
     unsafe fn part(&self, index: usize) -> ColumnBlock<'a> {
@@ -121,9 +122,9 @@ unsafe impl<'a> Split for Columns<'a> {
     }
 }
 
-/// Rows that a task writes, of whatever matrix.
+/// Rows that a task writes, of any kind of matrix.
 pub(crate) trait RowsMut {
-    /// The columns that these are.
+    /// The range of columns.
     fn range(&self) -> Range<usize>;
     /// These columns of row `row`.
     fn row(&mut self, row: usize) -> &mut [f32];
@@ -139,13 +140,13 @@ impl RowsMut for ColumnBlock<'_> {
     }
 }
 
-/// Rows of equal width anywhere in a slice, that are worked on together.
+/// Rows of equal width anywhere in a slice that are processed together.
 pub(crate) struct Group {
-    /// Where each row begins.
+    /// Offset of each row.
     pub offsets: Vec<usize>,
-    /// Elements of a row.
+    /// Elements per row.
     pub width: usize,
-    /// Columns of a task.
+    /// Columns per task.
     pub block: usize,
 }
 
@@ -155,7 +156,7 @@ impl Group {
     }
 }
 
-/// Groups of scattered rows, each group cut into blocks of whole columns.
+/// Groups of scattered rows, each group split into blocks of whole columns.
 pub(crate) struct Scattered<'a> {
     start: *mut f32,
     groups: &'a [Group],
@@ -164,13 +165,13 @@ pub(crate) struct Scattered<'a> {
     marker: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: it stands for a `&mut [f32]`, whose parts are sent to other threads.
+// SAFETY: this stands for a `&mut [f32]` whose parts are sent to other threads.
 unsafe impl Sync for Scattered<'_> {}
 
-/// Cuts the rows of `groups` out of `data`.
+/// Splits the rows of `groups` out of `data`.
 ///
 /// # Panics
-/// When rows overlap or lie outside: the callers' arithmetic is wrong then.
+/// If rows overlap or lie outside `data`, which is a bug in the caller.
 pub(crate) fn scattered<'a>(data: &'a mut [f32], groups: &'a [Group]) -> Scattered<'a> {
     let rows = groups.iter().flat_map(|g| g.offsets.iter().map(|&o| (o, o + g.width)));
     let mut rows: Vec<(usize, usize)> = rows.collect();
@@ -183,7 +184,7 @@ pub(crate) fn scattered<'a>(data: &'a mut [f32], groups: &'a [Group]) -> Scatter
 }
 
 impl Scattered<'_> {
-    /// Group of each task.
+    /// The group of each task.
     pub(crate) fn group_of_tasks(&self) -> Vec<usize> {
         self.tasks.iter().map(|(group, _)| *group).collect()
     }
@@ -204,8 +205,8 @@ impl RowsMut for ScatteredBlock<'_> {
     #[inline(always)]
     fn row(&mut self, row: usize) -> &mut [f32] {
         let first = self.offsets[row] + self.range.start;
-        // SAFETY: rows were checked to lie inside and apart; the columns `range` of this group's rows belong to
-        // this block alone, and the result borrows the block.
+        // SAFETY: rows were checked to be in bounds and disjoint, the columns `range` of this
+        // group's rows belong to this block alone, and the result borrows the block.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(first), self.range.len()) }
     }
 }
@@ -232,12 +233,13 @@ pub(crate) struct PerRun<S> {
     per_run: usize,
 }
 
-/// Several splits one behind the other, `per_run` parts each.
+/// Concatenates several splits of `per_run` parts each.
 pub(crate) fn per_run<S>(splits: Vec<S>, per_run: usize) -> PerRun<S> {
     PerRun { splits, per_run }
 }
 
-// SAFETY: parts with different indices come from different splits or have different indices there.
+// SAFETY: parts with different indices come from different splits, or have different indices in
+// one.
 unsafe impl<S: Split> Split for PerRun<S> {
     type Part = S::Part;
     unsafe fn part(&self, index: usize) -> S::Part {

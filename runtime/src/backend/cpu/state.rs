@@ -1,4 +1,4 @@
-//! The state of one sequence in the processor's memory.
+//! The state of one sequence in the host's memory.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -17,19 +17,19 @@ use crate::error::grow;
 use crate::plan::op::{AttentionSpan, StateId};
 use crate::plan::{Plan, StateFormat, StateKind};
 
-/// Recurrent tensors and key/value caches, in the plan's order. A snapshot shares all memory with it; a tensor is
-/// copied when the next step comes, a page of a cache when it is written to.
+/// Recurrent tensors and key/value caches, in the plan's order. A snapshot shares all memory: a
+/// tensor is copied when the next step begins, a page of a cache when it is written to.
 #[derive(Clone)]
 pub(super) struct CpuState {
     tensors: Vec<StateTensor>,
-    /// Tokens taken so far: the position of the next one.
+    /// Tokens taken so far, which is the position of the next one.
     pub position: usize,
 }
 
 #[derive(Clone)]
 enum StateTensor {
     Dense(Arc<Vec<f32>>),
-    /// StateFormat in half precision; within an op that uses it, `values` are what it computes with.
+    /// Stored as f16. Within an op that uses it, `values` are what it computes with.
     Half {
         stored: Arc<Vec<f16>>,
         values: Vec<f32>,
@@ -37,15 +37,15 @@ enum StateTensor {
     KeyValue(KvCache),
 }
 
-/// What is stored of a tensor in half precision. What is too large becomes the largest number that there is: an infinity would
-/// never go away again.
+/// Rounds a tensor to f16. Values that are too large become the largest number: an infinity would
+/// never go away.
 fn narrow(values: &mut [f32], stored: &mut [f16]) {
     let most = f16::MAX.to_f32();
     values.iter_mut().for_each(|x| *x = x.clamp(-most, most));
     stored.convert_from_f32_slice(values);
 }
 
-/// `len` times `value`.
+/// A vector of `len` copies of `value`.
 fn filled<T: Clone>(len: usize, value: T, what: &'static str) -> Result<Vec<T>, Error> {
     let mut vec = Vec::new();
     let bytes = len.saturating_mul(size_of::<T>());
@@ -61,7 +61,7 @@ impl CpuState {
             StateKind::Tensor { shape } => {
                 let len = shape.iter().product();
                 Ok(match state.format {
-                    // The plan quantizes caches only.
+                    // The plan quantizes only caches.
                     StateFormat::F32 | StateFormat::Affine8 | StateFormat::Affine4 => {
                         let mut tensor = Vec::new();
                         grow(&mut tensor, len, what)?;
@@ -81,7 +81,7 @@ impl CpuState {
         Ok(Self { tensors: tensors.collect::<Result<_, Error>>()?, position: 0 })
     }
 
-    /// Makes the recurrent tensors nobody else's, so that a step can write to them.
+    /// Makes the recurrent tensors unshared, so that a step can write to them.
     pub(super) fn unshare(&mut self) -> Result<(), Error> {
         for tensor in &mut self.tensors {
             match tensor {
@@ -93,7 +93,8 @@ impl CpuState {
         Ok(())
     }
 
-    /// Makes a tensor ready to be computed with, in memory from `scratch` if it is stored in half precision.
+    /// Prepares a tensor for computing. If it is stored as f16, it is widened into memory from
+    /// `scratch`.
     pub(super) fn widen(&mut self, id: StateId, scratch: &mut Scratch) -> Result<(), Error> {
         if let Some(StateTensor::Half { stored, values }) = self.tensors.get_mut(id.0) {
             let mut wide = scratch.take(stored.len())?;
@@ -107,7 +108,7 @@ impl CpuState {
     /// Stores what was computed since [`Self::widen`].
     pub(super) fn narrow(&mut self, id: StateId, scratch: &mut Scratch) {
         if let Some(StateTensor::Half { stored, values }) = self.tensors.get_mut(id.0) {
-            // Copies nothing: the step began with `unshare`.
+            // Copies nothing, since the step began with `unshare`.
             let stored: &mut Vec<f16> = Arc::make_mut(stored);
             narrow(values, stored);
             scratch.give(std::mem::take(values));
@@ -117,7 +118,7 @@ impl CpuState {
     /// A recurrent tensor.
     pub(super) fn dense(&mut self, id: StateId) -> &mut Vec<f32> {
         match &mut self.tensors[id.0] {
-            // Copies nothing: the step began with `unshare`.
+            // Copies nothing, since the step began with `unshare`.
             StateTensor::Dense(tensor) => Arc::make_mut(tensor),
             StateTensor::Half { values, .. } => values,
             // The plan made both the op and the state.

@@ -1,4 +1,4 @@
-//! What an op sees of a step: tokens, runs, buffers, scratch memory, threads.
+//! [`Step`]: an op's view of a step: tokens, runs, buffers, scratch memory, threads.
 
 use super::simd::Isa;
 use super::state::CpuState;
@@ -9,7 +9,7 @@ use crate::plan::Plan;
 use crate::plan::op::{BufferId, Slice};
 use crate::{Activations, Error};
 
-/// One sequence's share: rows `start .. start + len` of every buffer.
+/// One sequence's part of a step: rows `start..start + len` of every buffer.
 pub(super) struct StepRun<'a> {
     pub start: usize,
     pub len: usize,
@@ -21,9 +21,9 @@ pub(super) struct StepRun<'a> {
 pub(super) struct Step<'s, 'r> {
     pub team: &'s Team,
     pub isa: Isa,
-    /// All runs' tokens, one behind the other.
+    /// The tokens of all runs, concatenated.
     pub tokens: &'s [u32],
-    /// `[tokens, width]`: taken in place of the tokens' embeddings.
+    /// `[tokens, width]`: used in place of the tokens' embeddings.
     pub vectors: Option<&'s [f32]>,
     pub runs: &'s mut [StepRun<'r>],
     pub buffers: &'s mut Buffers,
@@ -32,7 +32,7 @@ pub(super) struct Step<'s, 'r> {
     pub activations: Activations,
 }
 
-/// Memory that lives from step to step.
+/// Memory that is kept from step to step.
 pub(super) struct Workspace {
     pub buffers: Buffers,
     pub scratch: Scratch,
@@ -53,7 +53,7 @@ impl Workspace {
         }
     }
 
-    /// Makes room for a step of `tokens`.
+    /// Makes room for a step of `tokens` tokens.
     pub(super) fn resize(&mut self, tokens: usize) -> Result<(), Error> {
         let buffers = &mut self.buffers;
         buffers.tokens = tokens;
@@ -82,40 +82,45 @@ impl Buffers {
         &self.slots[slot][..self.tokens * width]
     }
 
-    /// A slice's elements from its first on, and the distance between rows.
+    /// The elements of a slice from its first on, and the distance between rows.
     pub(super) fn slice(&self, slice: Slice) -> (&[f32], usize) {
         (&self.get(slice.buffer)[slice.offset..], self.width(slice.buffer))
     }
 
-    /// Takes a buffer out, to be written while others are read. [`Self::put`] brings it back.
-    pub(super) fn take(&mut self, id: BufferId) -> Taken {
+    /// Takes a buffer out, to write it while others are read. [`Self::put`] returns it.
+    pub(super) fn take(&mut self, id: BufferId) -> TakenBuffer {
         let (slot, width) = self.shapes[id.0];
-        Taken { slot, len: self.tokens * width, memory: std::mem::take(&mut self.slots[slot]) }
+        TakenBuffer {
+            slot,
+            len: self.tokens * width,
+            memory: std::mem::take(&mut self.slots[slot]),
+        }
     }
 
-    pub(super) fn put(&mut self, taken: Taken) {
+    pub(super) fn put(&mut self, taken: TakenBuffer) {
         self.slots[taken.slot] = taken.memory;
     }
 }
 
-/// A buffer on loan.
-pub(super) struct Taken {
+/// A buffer taken out of [`Buffers`].
+pub(super) struct TakenBuffer {
     slot: usize,
     len: usize,
     memory: Vec<f32>,
 }
 
-impl Taken {
+impl TakenBuffer {
     pub(super) fn data(&mut self) -> &mut [f32] {
         &mut self.memory[..self.len]
     }
 }
 
-/// Memory within an op. What is given back is lent again; after the first step nothing is allocated.
+/// Memory used within an op. Returned memory is reused, so nothing is allocated after the first
+/// step.
 pub(super) struct Scratch(Vec<Vec<f32>>);
 
 impl Scratch {
-    /// At least `len` elements, of unspecified content.
+    /// Takes at least `len` elements of unspecified content.
     pub(super) fn take(&mut self, len: usize) -> Result<Vec<f32>, Error> {
         let enough = (0..self.0.len()).filter(|&i| self.0[i].len() >= len);
         let best = enough.min_by_key(|&i| self.0[i].len());
@@ -130,11 +135,11 @@ impl Scratch {
     }
 }
 
-/// Memory of each thread.
+/// Scratch memory of each thread.
 pub(super) struct Locals(Vec<Vec<f32>>);
 
 impl Locals {
-    /// One for each thread, at least `len` elements long.
+    /// One vector per thread, each at least `len` elements long.
     pub(super) fn get(&mut self, len: usize) -> Result<&mut [Vec<f32>], Error> {
         for local in &mut self.0 {
             grow(local, len, "scratch memory")?;

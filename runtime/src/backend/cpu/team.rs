@@ -1,11 +1,12 @@
 //! A persistent team of threads that is cheap to wake.
 //!
-//! A decode step has about a hundred parallel sections of some tens of microseconds each. The team's
-//! threads therefore spin for a short while after a section before they sleep, and the tasks of a section are claimed
-//! from one counter. A section waits only for the threads that have entered it: a thread that the system has given to
-//! another program in the meantime holds nobody up, the others do its share.
+//! A decode step has about a hundred parallel sections of some tens of microseconds each. So after
+//! a section, the team's threads spin for a short while before they sleep, and the tasks of a
+//! section are claimed from one counter. A section waits only for threads that have entered it: if
+//! the system has given a thread to another program, the others do its share.
 
-// A section borrows from its caller's stack; its lifetime is erased to hand it to threads that outlive it.
+// A section borrows from its caller's stack. Its lifetime is erased to pass it to threads that
+// outlive it.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
@@ -16,29 +17,29 @@ use std::thread::{JoinHandle, Thread};
 
 use super::split::{Split, chunks};
 
-/// How often a thread looks at the gate before it sleeps: some 50 microseconds. Miri interprets every look, and a short wait lets it see threads
-/// sleep and wake, too.
+/// How often a thread polls the gate before it sleeps: about 50 microseconds. Miri interprets every
+/// poll, and a short wait lets it see threads sleep and wake.
 const SPINS: u32 = if cfg!(miri) { 8 } else { 4000 };
 
-/// A section: called once on each thread with the thread's number.
+/// A section: called once on each thread with the thread's index.
 type Section = *const (dyn Fn(usize) + Sync);
 
 struct Shared {
-    /// What threads may do, in one word: how many workers are in the section (low 16 bits), whether more may enter
-    /// ([`OPEN`]), and the section's number (the bits above).
+    /// The gate in one word: the number of workers in the section (low 16 bits), whether more may
+    /// enter ([`OPEN`]), and the section's number (the bits above).
     gate: AtomicU64,
-    /// Written by the leader while the gate is closed and nobody is inside.
+    /// Written by the leader while the gate is closed and no worker is inside.
     section: UnsafeCell<Option<Section>>,
     panicked: AtomicBool,
     stop: AtomicBool,
     seats: Vec<Seat>,
 }
 
-/// A worker's place.
+/// The place of one worker.
 #[derive(Default)]
 struct Seat {
     asleep: AtomicBool,
-    /// The thread that took it, from when it did.
+    /// The thread that took the seat.
     thread: OnceLock<Thread>,
 }
 
@@ -52,39 +53,41 @@ impl Seat {
 
 /// Set in [`Shared::gate`] while workers may enter the section.
 const OPEN: u64 = 1 << 16;
-/// The number of workers inside.
+/// Mask for the number of workers inside.
 const INSIDE: u64 = OPEN - 1;
-/// One section further.
+/// Increment of the section's number.
 const NEXT: u64 = 1 << 17;
 
-// SAFETY: `section` is written by the one leader (it holds `Team::leader`) while the gate is closed and nobody is
-// inside; workers read it only between entering (possible while the gate is open) and leaving, and the leader
-// closes the gate and waits until nobody is inside before it returns. The other fields are atomics.
+// SAFETY: `section` is written only by the leader (which holds `Team::leader`) while the gate is
+// closed and no worker is inside. Workers read it only between entering (possible while the gate is
+// open) and leaving, and the leader closes the gate and waits until no worker is inside before it
+// returns. The other fields are atomics.
 unsafe impl Sync for Shared {}
-// SAFETY: the pointer in `section` is only followed while the section runs.
+// SAFETY: the pointer in `section` is followed only while the section runs.
 unsafe impl Send for Shared {}
 
-/// Threads that run sections together with the thread that asks.
+/// Threads that run sections together with the calling thread.
 pub(crate) struct Team {
     shared: Arc<Shared>,
-    /// Those that the team started itself.
+    /// The threads that the team started itself.
     workers: Vec<JoinHandle<()>>,
-    /// One section at a time.
+    /// The lock allows one section at a time.
     leader: Mutex<()>,
 }
 
-/// The life of one of the threads that compute: what [`Spawn`] is given.
-#[must_use = "a thread that is not run does nothing for the model"]
+/// The work of one of the computing threads, passed to [`Spawn`].
+#[must_use = "a team thread does nothing unless it is run"]
 pub struct TeamThread {
     shared: Arc<Shared>,
     index: usize,
 }
 
 impl TeamThread {
-    /// Computes with the others until the model is dropped. A thread that comes late, or never, holds nobody up.
+    /// Computes with the other threads until the model is dropped. A late or missing thread never
+    /// delays a section.
     pub fn run(self) {
         let Some(seat) = self.shared.seats.get(self.index - 1) else { return };
-        // The seat is this thread's: there is one `TeamThread` for it.
+        // There is one `TeamThread` per seat.
         let _ = seat.thread.set(std::thread::current());
         work(&self.shared, self.index);
     }
@@ -96,13 +99,15 @@ impl std::fmt::Debug for TeamThread {
     }
 }
 
-/// Starts threads in place of the standard library: for who wants them to have a priority, a core or a name of their own, and where the
-/// standard library can start none, as in a browser. Each [`TeamThread`] is to be run on a thread of its own, at any time.
+/// Spawns the team's threads. Replace the standard library's spawning to set their priority,
+/// affinity or name, or where it can't start threads, as in a browser. Each [`TeamThread`] must run
+/// on its own thread, starting at any time.
 #[derive(Clone)]
 pub struct Spawn(Arc<dyn Fn(TeamThread) -> std::io::Result<()> + Send + Sync>);
 
 impl Spawn {
-    /// What `spawn` starts. The threads end soon after the model is dropped, which doesn't wait for that.
+    /// Spawns threads with `spawn`. The threads end soon after the model is dropped, which doesn't
+    /// wait for them.
     pub fn new(spawn: impl Fn(TeamThread) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
         Self(Arc::new(spawn))
     }
@@ -115,10 +120,11 @@ impl std::fmt::Debug for Spawn {
 }
 
 impl Team {
-    /// A team of `threads` in all, the caller's included, started by `spawn` or else by the standard library.
+    /// A team of `threads` threads, including the caller's, started by `spawn` or else by the
+    /// standard library.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// If the system can't start a thread.
     pub(crate) fn new(threads: usize, spawn: Option<&Spawn>) -> std::io::Result<Self> {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {
@@ -141,12 +147,12 @@ impl Team {
         Ok(team)
     }
 
-    /// Threads in all, the caller's included.
+    /// Number of threads, including the caller's.
     pub(crate) fn threads(&self) -> usize {
         self.shared.seats.len() + 1
     }
 
-    /// Calls `f(i, part i of split)` for each `i < count`, on whatever thread is free.
+    /// Calls `f(i, part i of split)` for each `i < count`, on any free thread.
     pub(crate) fn for_each<S: Split>(
         &self,
         count: usize,
@@ -154,12 +160,12 @@ impl Team {
         f: impl Fn(usize, S::Part) + Sync,
     ) {
         self.claim(count, |_, index| {
-            // SAFETY: `claim` gives out each index once.
+            // SAFETY: `claim` hands out each index once.
             f(index, unsafe { split.part(index) });
         });
     }
 
-    /// The same with scratch memory that belongs to the thread: `locals` has one for each.
+    /// Like [`Team::for_each`], with scratch memory per thread: `locals` has one element for each.
     pub(crate) fn for_each_with<L: Send, S: Split>(
         &self,
         locals: &mut [L],
@@ -170,7 +176,8 @@ impl Team {
         assert!(locals.len() >= self.threads(), "scratch for every thread");
         let locals = chunks(locals, 1);
         self.claim(count, |thread, index| {
-            // SAFETY: a thread's own number is used by one task at a time; `claim` gives out each index once.
+            // SAFETY: a thread's index is used by one task at a time, and `claim` hands out each
+            // index once.
             let (local, part) = unsafe { (locals.part(thread), split.part(index)) };
             if let [local] = local {
                 f(local, index, part);
@@ -194,20 +201,23 @@ impl Team {
         });
     }
 
-    /// Runs `section` on this thread and on every worker that comes in time, and waits for those that came.
+    /// Runs `section` on this thread and on every worker that arrives in time, and waits for those.
     ///
     /// # Panics
-    /// When the section panicked on some thread; after all threads have left it.
+    /// If the section panicked on some thread, after all threads have left it.
     fn section(&self, section: &(dyn Fn(usize) + Sync)) {
         let guard = self.leader.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let shared = &*self.shared;
         let section_ptr: *const (dyn Fn(usize) + Sync + '_) = section;
-        // SAFETY: the lifetime is erased; workers follow the pointer only while they are inside, and this function
-        // does not return (nor unwind) before the gate is closed and nobody is inside.
+        // SAFETY: the lifetime is erased. Workers follow the pointer only while they are inside,
+        // and this function neither returns nor unwinds before the gate is closed and no worker is
+        // inside.
         let erased: Section = unsafe { std::mem::transmute(section_ptr) };
-        // SAFETY: the gate is closed and nobody is inside: we hold `leader`, and the last leader waited for that.
+        // SAFETY: the gate is closed and no worker is inside: we hold `leader`, and the last leader
+        // waited for that.
         unsafe { *shared.section.get() = Some(erased) };
-        // SeqCst here and on `Seat::asleep`: either a worker sees the open gate before it sleeps, or we see that it sleeps.
+        // SeqCst here and on `Seat::asleep`: either a worker sees the open gate before it sleeps,
+        // or we see that it sleeps.
         let gate = shared.gate.load(Ordering::Relaxed);
         shared.gate.store((gate & !INSIDE).wrapping_add(NEXT) | OPEN, Ordering::SeqCst);
         for seat in &shared.seats {
@@ -240,22 +250,22 @@ impl Drop for Team {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.seats.iter().for_each(Seat::wake);
         for worker in self.workers.drain(..) {
-            // A worker catches its sections' panics: it ends by returning.
+            // A worker catches its sections' panics, so it ends by returning.
             let _ = worker.join();
         }
     }
 }
 
-/// A worker's life.
+/// The loop of a worker.
 fn work(shared: &Shared, index: usize) {
     // Number of the last section that this worker was in.
     let mut seen = 0;
     while let Some(number) = enter(shared, index, seen) {
         seen = number;
-        // SAFETY: we are inside, so that the leader has written the section and waits for us.
+        // SAFETY: we are inside, so the leader has written the section and waits for us.
         let section = unsafe { *shared.section.get() };
         if let Some(section) = section {
-            // SAFETY: the leader keeps what the pointer points to alive while somebody is inside.
+            // SAFETY: the leader keeps the section alive while a worker is inside.
             let section = unsafe { &*section };
             if catch_unwind(AssertUnwindSafe(|| section(index))).is_err() {
                 shared.panicked.store(true, Ordering::Relaxed);
@@ -265,7 +275,8 @@ fn work(shared: &Shared, index: usize) {
     }
 }
 
-/// Waits for a section other than `seen` and enters it, awake for a while, then asleep. `None`: the team is at its end.
+/// Waits for a section other than `seen` and enters it, spinning for a while and then sleeping.
+/// `None` if the team has ended.
 fn enter(shared: &Shared, index: usize, seen: u64) -> Option<u64> {
     let asleep = &shared.seats[index - 1].asleep;
     let mut spins = 0;
@@ -290,7 +301,7 @@ fn enter(shared: &Shared, index: usize, seen: u64) -> Option<u64> {
         } else if asleep.swap(true, Ordering::SeqCst) {
             std::thread::park();
         }
-        // After announcing that it sleeps, a worker looks at the gate once more before it does.
+        // A worker polls the gate once more between announcing that it sleeps and sleeping.
     }
 }
 
@@ -299,7 +310,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// Repetitions of a test: few where Miri interprets them.
+    /// Repetitions of a test: fewer under Miri.
     const fn rounds(native: u32) -> u32 {
         if cfg!(miri) { native.div_ceil(25) } else { native }
     }
@@ -338,14 +349,14 @@ mod tests {
         assert_eq!(sum(&team), 36 * 37 / 2);
         let late = receive.recv().unwrap();
         let ran = std::thread::spawn(move || late.run());
-        // Until the late one has slept and worked again.
+        // Until the late thread has slept and worked again.
         for _ in 0..rounds(20).max(3) {
             assert_eq!(sum(&team), 36 * 37 / 2);
             std::thread::sleep(Duration::from_millis(1));
         }
         drop(team);
         ran.join().unwrap();
-        // One that begins after the end ends at once.
+        // A thread that starts after the end returns at once.
         receive.recv().unwrap().run();
         let refused = Spawn::new(|_| Err(std::io::Error::other("no more")));
         assert!(Team::new(2, Some(&refused)).is_err());

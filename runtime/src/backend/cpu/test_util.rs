@@ -1,4 +1,4 @@
-//! What the tests of the kernels share.
+//! Shared helpers of the kernels' tests.
 
 /// Reproducible random numbers.
 pub(crate) struct Random(u64);
@@ -17,18 +17,18 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// In `[0, 1)`.
+    /// A number in `[0, 1)`.
     pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Roughly normal: the sum of twelve uniform numbers, less six.
+    /// Approximately normal: the sum of twelve uniform numbers, minus six.
     pub(crate) fn normal(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| ((0..12).map(|_| self.unit()).sum::<f64>() - 6.0) as f32).collect()
     }
 }
 
-/// Each element within `bound`, relative to 1 or its own size, whichever is larger.
+/// Asserts that each element is within `bound`, relative to the larger of 1 and its magnitude.
 #[track_caller]
 pub(crate) fn assert_close(got: &[f32], expected: impl IntoIterator<Item = f64>, bound: f64) {
     let expected: Vec<f64> = expected.into_iter().collect();

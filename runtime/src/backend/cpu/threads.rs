@@ -1,16 +1,17 @@
-//! How many threads pay: the physical cores, within what the process may use.
+//! The default number of threads: the physical cores that the process may use.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Physical cores, at most what [`std::thread::available_parallelism`] allows (it knows affinity and
-/// container quotas). Two threads of one core share its vector units and its path to memory.
+/// The number of physical cores, at most what [`std::thread::available_parallelism`] allows (which
+/// respects affinity and container quotas). Two threads of one core share its vector units and its
+/// path to memory.
 pub(crate) fn default_threads() -> usize {
     let allowed = std::thread::available_parallelism().map_or(1, usize::from);
     physical_cores(Path::new("/sys/devices/system/cpu")).map_or(allowed, |cores| cores.min(allowed))
 }
 
-/// Distinct sets of sibling threads, as Linux lists them; `None` elsewhere.
+/// The number of distinct sets of sibling threads, as Linux lists them; `None` on other systems.
 fn physical_cores(root: &Path) -> Option<usize> {
     let mut cores = BTreeSet::new();
     for entry in std::fs::read_dir(root).ok()?.flatten() {

@@ -1,13 +1,14 @@
-//! Quantizing with regard to what a model's matrices really read: error feedback on the second moments of their inputs.
+//! Quantization by calibration: error feedback with the second moments of each matrix's inputs.
 //!
-//! [`Calibration`] runs the model in full precision over a text and adds up `x x^T` of the input `x` of every projection; an expert's tokens
-//! count by the square of the weight that the router gives them. As a [`Method`] it encodes each matrix with
-//! [`Feedback`]: the error of a column is made up for by the columns after it, as far as their inputs go together. A table that no
-//! projection reads is searched for the least error of its weights.
+//! [`Calibration`] runs the full-precision model over a text and sums `x x^T` for the input `x` of
+//! every projection; an expert's tokens are weighted by the square of their router weight. As a
+//! [`Method`] it encodes each matrix with [`Feedback`]: the later columns compensate the error of a
+//! column, as far as their inputs are correlated. A table that no projection reads is searched for
+//! the least error of its weights.
 //!
-//! The moments of a whole model can be larger than the model, so they are gathered for as many inputs at a time as
-//! [`CalibrationOptions::memory`] allows, in the order in which matrices are encoded: another pass over the text for each such
-//! part. The model stays mapped beside them.
+//! The moments of a whole model can be larger than the model. They are gathered for as many inputs
+//! at a time as [`CalibrationOptions::memory`] allows, in the order in which matrices are encoded,
+//! with another pass over the text for each part. The model stays mapped meanwhile.
 
 mod sites;
 #[cfg(test)]
@@ -29,21 +30,22 @@ use crate::offline::quantize::{
 use crate::{Error, Model, ModelOptions};
 use sites::Reads;
 
-/// Inputs that are kept when the next are gathered: threads that are a little behind still ask for them.
+/// Inputs to keep when the next ones are gathered: slower threads may still ask for them.
 const KEPT: usize = 4;
-/// What is added to the moments' diagonal, beside its mean; raised tenfold up to 1 where inputs are too dependent for it.
+/// Added to the diagonal of the moments, relative to its mean. Raised tenfold, up to 1, if the
+/// inputs are too correlated.
 const DAMPING: f64 = 0.01;
 
-/// How a model is calibrated.
+/// Options for calibrating a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CalibrationOptions {
-    /// Tokens of a window, each of which is read from an empty state.
+    /// Tokens per window. Each window is read from an empty state.
     pub context: usize,
-    /// Most tokens of the text that are used.
+    /// Most tokens of the text to use.
     pub tokens: usize,
-    /// Bytes of moments that are held at a time; one layer's are held whatever it says.
+    /// Most bytes of moments held at a time. Those of one layer are held even if larger.
     pub memory: u64,
-    /// How often codes and scales are gone over once they are chosen, each in view of all others of its row.
+    /// How often the chosen codes and scales are refined, each given all others of its row.
     pub sweeps: usize,
 }
 
@@ -53,10 +55,10 @@ impl Default for CalibrationOptions {
     }
 }
 
-/// Called with the tokens done and in all of a pass over the text; `false` stops.
+/// Called with the tokens done and the total of a pass over the text; `false` stops.
 pub type KeepGoing<'a> = dyn FnMut(u64, u64) -> bool + Send + 'a;
 
-/// What a model's matrices read on a text.
+/// The second moments of a model's inputs on a text.
 pub struct Calibration<'a> {
     model: Model,
     executable: CpuExecutable,
@@ -75,11 +77,13 @@ struct Gathered<'a> {
 }
 
 impl<'a> Calibration<'a> {
-    /// A calibration of `model`, the checkpoint that `job` quantizes, on a text. `progress` is called while the text is read: in
-    /// [`Calibration::gather`], and again from a thread of [`Job::write`] if not all inputs fit the memory at once.
+    /// Creates a calibration of `model`, the checkpoint that `job` quantizes, on a text. `progress`
+    /// is called while the text is read: in [`Calibration::gather`], and again from a thread of
+    /// [`Job::write`] if the memory can't hold all inputs at once.
     ///
     /// # Errors
-    /// When the text has not one window, an option is out of range, a token is not in the vocabulary, or a thread is refused.
+    /// If the text does not fill one window, an option is out of range, a token is not in the
+    /// vocabulary, or a thread can't be started.
     pub fn new(
         model: &Model,
         job: &Job,
@@ -136,33 +140,35 @@ impl<'a> Calibration<'a> {
         })
     }
 
-    /// Tokens that are read.
+    /// Number of tokens read.
     pub fn tokens(&self) -> usize {
         self.windows.len() * self.options.context
     }
 
-    /// Passes over the text so far.
+    /// Number of passes over the text so far.
     pub fn passes(&self) -> usize {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner).passes
     }
 
-    /// Reads the text for the first inputs: all of them, if the memory allows.
+    /// Reads the text for the first inputs, which are all if the memory allows.
     ///
     /// # Errors
-    /// [`QuantizeError::Cancelled`] when the progress callback says to stop, and what the model reports.
+    /// [`QuantizeError::Cancelled`] if the progress callback returns false, and errors of the
+    /// model.
     pub fn gather(&self) -> Result<(), Error> {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         self.pass(&mut gathered, 0)
     }
 
-    /// Gathers the inputs from number `first` on.
+    /// Gathers the inputs from index `first` on.
     fn pass(&self, gathered: &mut Gathered<'_>, first: usize) -> Result<(), Error> {
         let wanted = self.order.get(first..).unwrap_or_default();
         let mut bytes = 0u64;
         let mut sites = Vec::new();
         for &(site, width) in wanted {
             let size = (width as u64).saturating_mul(width as u64).saturating_mul(4);
-            // A mixture's input of all tokens is of use only together with its experts'.
+            // The input of a mixture's shared tokens is useful only together with those of its
+            // experts.
             let apart = sites.last().is_some_and(|last: &Site| last.op != site.op);
             if apart && bytes.saturating_add(size) > self.options.memory {
                 break;
@@ -188,7 +194,7 @@ impl<'a> Calibration<'a> {
         Ok(())
     }
 
-    /// The moments of what a matrix reads.
+    /// The moments of a matrix's input.
     fn hessian(&self, reads: &Reads) -> Result<Hessian, Error> {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         if !gathered.moments.contains_key(&reads.site) {
@@ -203,7 +209,8 @@ impl<'a> Calibration<'a> {
     }
 }
 
-/// An expert that saw few tokens is taken to read in part what all do: with as many tokens as inputs, half of it.
+/// Blends an expert's moments with those of all tokens: with as many own tokens as inputs, half of
+/// each.
 fn blend(
     cols: usize,
     own: Option<&Moments>,
@@ -219,16 +226,16 @@ fn blend(
     };
     for (found, weight) in [(own, 1.0 - share), (all, share)] {
         let Some((moments, trace)) = found.filter(|_| weight > 0.0) else { continue };
-        // Each of the same size: an expert's are smaller by the router's weights.
+        // Scale both to the same size: an expert's moments are smaller by the router's weights.
         let factor = weight / trace;
         sums.iter_mut().zip(&moments.sum).for_each(|(sum, x)| *sum += factor * f64::from(*x));
     }
-    // What all inputs show is known even where no token came by here.
+    // The moments of all inputs help even if the expert saw no token.
     let known = own.or(all).is_some();
     Hessian::from_sums(cols, tokens.max(u64::from(known)), sums)
 }
 
-/// Moments of any tokens, with their trace.
+/// Moments of at least one token, with their trace.
 fn seen(moments: Option<&Moments>, cols: usize) -> Option<(&Moments, f64)> {
     let moments = moments.filter(|moments| moments.tokens > 0 && moments.width == cols)?;
     let trace: f64 = moments.sum.iter().step_by(cols + 1).map(|&x| f64::from(x)).sum();
@@ -303,7 +310,7 @@ impl RowEncoder for FeedbackRows {
         });
         refined.map_err(|error| match error {
             FeedbackError::Encode(error) => error,
-            // The Hessian has as many columns as the matrix, and the pipeline hands over whole rows.
+            // The Hessian has as many columns as the matrix, and the pipeline passes whole rows.
             FeedbackError::Length { part, found, needed } => {
                 EncodeError::Length { part, found, needed }
             }

@@ -1,4 +1,4 @@
-//! Which input each matrix of a plan reads.
+//! Finds the input of each matrix in a plan.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -8,18 +8,18 @@ use crate::backend::cpu::observe::Site;
 use crate::plan::Plan;
 use crate::plan::op::{InputPart, MatrixSite};
 
-/// What a matrix reads.
+/// The input of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reads {
-    /// Its input.
+    /// Where the input is observed.
     pub site: Site,
-    /// Where `site` is that of the tokens that an expert sees: the same input of all tokens.
+    /// If `site` covers only an expert's tokens: the same input over all tokens.
     pub all: Option<Site>,
-    /// Elements of the input.
+    /// Width of the input.
     pub cols: usize,
 }
 
-/// By tensor and first row. A table that is the head's matrix too reads what the head does.
+/// Inputs by tensor and first row. A table that is also the head's matrix has the head's input.
 pub(super) fn reads(plan: &Plan) -> HashMap<(String, usize), Reads> {
     let mut found = HashMap::new();
     for (index, op) in plan.ops.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What can go wrong in an evaluation.
+//! [`EvalError`].
 
 use std::fmt;
 
@@ -11,46 +11,46 @@ use crate::text::TextError;
 pub enum EvalError {
     /// The text has no tokens.
     EmptyText,
-    /// The text does not fill one window.
+    /// The text is shorter than one window.
     TooShort {
         /// Tokens of the text.
         tokens: usize,
         /// Tokens of a window.
         context: usize,
     },
-    /// An option is out of its range.
+    /// An option is out of range.
     Option {
         /// Its name.
         name: &'static str,
-        /// What was given.
+        /// The value given.
         value: usize,
-        /// What is possible.
+        /// The values accepted.
         expected: &'static str,
     },
     /// Model and reference have vocabularies of different sizes.
     Vocabulary {
-        /// Logits of the model.
+        /// Logits of the model per token.
         model: usize,
-        /// Logits of the reference.
+        /// Logits of the reference per token.
         reference: usize,
     },
-    /// Model and reference read the text as different tokens.
+    /// The tokenizers of model and reference split the text into different tokens.
     Tokenizers {
-        /// Number of the first token that differs.
+        /// Index of the first token that differs.
         index: usize,
-        /// It, or nothing after the last, as the model's tokenizer has it.
+        /// The model's token; `None` past its last one.
         model: Option<u32>,
-        /// The same of the reference's.
+        /// The reference's token; `None` past its last one.
         reference: Option<u32>,
     },
     /// A logit is NaN or infinite.
     NonFinite {
         /// Which model: `model` or `reference`.
         which: &'static str,
-        /// Number of the token whose logits they are.
+        /// Index of the token that the logits follow.
         index: usize,
     },
-    /// The caller asked to stop.
+    /// The progress callback asked to stop.
     Cancelled,
     /// The engine's error.
     Engine(Error),
@@ -61,31 +61,31 @@ pub enum EvalError {
 impl fmt::Display for EvalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::EmptyText => f.write_str("the text is empty: there is nothing to evaluate on"),
+            Self::EmptyText => f.write_str("the text is empty"),
             Self::TooShort { tokens, context } => write!(
                 f,
-                "the text has {tokens} tokens, fewer than one window of {context}: give a longer text or a smaller context"
+                "the text has {tokens} tokens, fewer than one window of {context}: use a longer text or a smaller context"
             ),
             Self::Option { name, value, expected } => {
-                write!(f, "{name} can't be {value}: {expected}")
+                write!(f, "{name} can't be {value}: expected {expected}")
             }
             Self::Vocabulary { model, reference } => write!(
                 f,
-                "the model has {model} logits, the reference {reference}: they can't be compared token by token"
+                "the model has {model} logits per token and the reference {reference}, so they can't be compared"
             ),
             Self::Tokenizers { index, model, reference } => {
                 let id =
                     |id: &Option<u32>| id.map_or("no token".into(), |id| format!("token {id}"));
                 write!(
                     f,
-                    "the tokenizers of model and reference differ: number {index} of the text is {} to the model, {} to the reference",
+                    "the tokenizers of model and reference differ: token {index} of the text is {} for the model and {} for the reference",
                     id(model),
                     id(reference)
                 )
             }
             Self::NonFinite { which, index } => write!(
                 f,
-                "the {which} gives NaN or infinity after token {index} of the text: are its weights sound?"
+                "the {which} produced NaN or infinity after token {index} of the text; are its weights intact?"
             ),
             Self::Cancelled => f.write_str("stopped"),
             Self::Engine(source) => source.fmt(f),

@@ -1,13 +1,16 @@
-//! How well a model predicts a text, and how far it is from a reference: what quantization costs.
+//! Evaluation: how well a model predicts a text, and how far it is from a reference, to measure the
+//! cost of quantization.
 //!
-//! The tokens of the text are cut into windows of [`EvalOptions::context`] tokens that begin every [`EvalOptions::stride`] tokens;
-//! what is left at the end is not used. Each window is read from an empty state; where the tokenizer begins texts with a
-//! token, that takes the place of the window's first. Of its predictions the last `min(stride, context - 1 - context / 2)` count,
-//! so that every counted token has at least half a window before it.
+//! The text's tokens are split into windows of [`EvalOptions::context`] tokens that start every
+//! [`EvalOptions::stride`] tokens; the rest at the end is not used. Each window is read from an
+//! empty state. If the tokenizer begins texts with a token, it replaces the window's first. Of a
+//! window's predictions the last `min(stride, context - 1 - context / 2)` count, so that every
+//! counted token has at least half a window before it.
 //!
-//! With a stride of a whole window (the default) that is what llama.cpp's `llama-perplexity` does. Perplexity is
-//! `exp(mean of -ln p(token))` over the counted tokens. With a reference, each counted prediction also gives
-//! `KL(reference || model)`, the divergence of the model's distribution from the reference's, in nats.
+//! With a stride of a whole window (the default) this matches llama.cpp's `llama-perplexity`.
+//! Perplexity is `exp(mean of -ln p(token))` over the counted tokens. With a reference, each
+//! counted prediction also gives `KL(reference || model)`, the divergence of the model's
+//! distribution from the reference's, in nats.
 
 mod error;
 mod row;
@@ -19,17 +22,18 @@ pub use text::TextTokens;
 use crate::{Logits, Model, Run, Session};
 use row::Row;
 
-/// Logits of a model that are held at a time, in bytes, however long a window is.
+/// Most bytes of one model's logits held at a time, however long a window is.
 const MAX_LOGITS: usize = 32 << 20;
 
-/// What of a text is evaluated.
+/// Which part of a text is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvalOptions {
-    /// Tokens of a window, at least 4.
+    /// Tokens per window, at least 4.
     pub context: usize,
-    /// Tokens from the beginning of a window to that of the next, from 1 to `context`; `context` if not given.
+    /// Tokens from the start of a window to the start of the next, from 1 to `context`. Defaults to
+    /// `context`.
     pub stride: Option<usize>,
-    /// Only so many tokens from the beginning of the text.
+    /// Uses only this many tokens from the start of the text.
     pub limit: Option<usize>,
 }
 
@@ -39,12 +43,12 @@ impl Default for EvalOptions {
     }
 }
 
-/// Where windows begin, and what counts in them.
+/// Where windows start, and which predictions count.
 struct Windows {
     context: usize,
     stride: usize,
     count: usize,
-    /// Predictions of a window that count: its last ones.
+    /// The number of last predictions in a window that count.
     counted: usize,
 }
 
@@ -70,18 +74,18 @@ impl EvalOptions {
     }
 }
 
-/// How well a model predicts.
+/// How well a model predicts a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
-    /// Predictions that count.
+    /// Number of counted predictions.
     pub predictions: usize,
-    /// Windows.
+    /// Number of windows.
     pub windows: usize,
     /// Mean of `-ln p(token)`, in nats.
     pub nll: f64,
-    /// Standard error of `nll`, as if the tokens were independent.
+    /// Standard error of `nll`, assuming independent tokens.
     pub nll_error: f64,
-    /// Beside a reference.
+    /// The comparison with the reference, if there is one.
     pub comparison: Option<Comparison>,
 }
 
@@ -95,19 +99,19 @@ impl Evaluation {
 /// How far a model is from its reference.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
-    /// The reference's own mean of `-ln p(token)`.
+    /// The reference's mean of `-ln p(token)`.
     pub reference_nll: f64,
     /// Mean of `ln p_model(token) - ln p_reference(token)`.
     pub log_prob_difference: f64,
     /// `KL(reference || model)` over the predictions, in nats.
     pub divergence: Distribution,
-    /// Standard error of the divergence's mean, as if the tokens were independent.
+    /// Standard error of the divergence's mean, assuming independent tokens.
     pub divergence_error: f64,
-    /// Share of the predictions in which both hold the same token most likely.
+    /// Share of the predictions for which both have the same most probable token.
     pub same_top: f64,
 }
 
-/// Mean and quantiles of what was measured.
+/// Mean and quantiles of some values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Distribution {
     /// Arithmetic mean.
@@ -116,15 +120,15 @@ pub struct Distribution {
     pub median: f64,
     /// 99 % of the values are at most this.
     pub percentile_99: f64,
-    /// The largest.
+    /// The largest value.
     pub max: f64,
 }
 
 impl Distribution {
-    /// Of `values`, which are sorted by it; zeros if there are none.
+    /// Summarizes `values`, sorting them. All zeros if there are none.
     fn new(values: &mut [f64]) -> Self {
         values.sort_unstable_by(f64::total_cmp);
-        // Between the two nearest values, as numpy does it.
+        // Interpolates between the two nearest values, as numpy does.
         let quantile = |q: f64| {
             let place = q * values.len().saturating_sub(1) as f64;
             let at = |i: usize| values.get(i).copied().unwrap_or(0.0);
@@ -148,12 +152,13 @@ fn error_of_mean(values: impl Iterator<Item = f64>, mean: f64, count: usize) -> 
     (squares / count.saturating_sub(1).max(1) as f64 / count.max(1) as f64).sqrt()
 }
 
-/// Evaluates `model` on a text, and beside `reference` if there is one. Working memory is bounded by 32 MiB of logits a model, the
-/// state of a session each, and 32 bytes a prediction. `progress` gets tokens done and in all; `false` stops.
+/// Evaluates `model` on a text, and compares it with `reference` if given. Working memory is at
+/// most 32 MiB of logits per model, one session's state each, and 32 bytes per prediction.
+/// `progress` gets the tokens done and the total; `false` stops.
 ///
 /// # Errors
-/// When the text is too short, the two models' vocabularies differ, an option is out of range, a result is not finite,
-/// `progress` says to stop, or a model fails.
+/// If the text is too short, the models' vocabularies differ, an option is out of range, a result
+/// is not finite, `progress` returns false, or a model fails.
 pub fn evaluate(
     model: &Model,
     reference: Option<&Model>,
@@ -176,7 +181,7 @@ pub fn evaluate(
         if let (Some(begin), Some(first)) = (text.begin, tokens.first_mut()) {
             *first = begin;
         }
-        // The last token predicts what is not in the window.
+        // The window's last token would predict a token outside it.
         let read = windows.context - 1;
         let quiet = read - windows.counted;
         session.reset()?;
@@ -214,7 +219,8 @@ fn step(session: &mut Session, tokens: &[u32], logits: Logits) -> Result<(), Eva
     Ok(model.step(&mut [Run { session, tokens, logits }])?)
 }
 
-/// Appends the rows of some predictions: `logits` are `[next.len(), vocab]`, the reference's beside them.
+/// Appends the rows of some predictions. `logits` are `[next.len(), vocab]`, and so are the
+/// reference's.
 fn measure(
     (logits, reference): (&[f32], Option<&[f32]>),
     vocab: usize,
@@ -235,7 +241,7 @@ fn measure(
             .map(|(start, end)| scope.spawn(move || (start..end).map(one).collect::<Vec<_>>()))
             .collect();
         for part in parts {
-            // A thread that panicked has a bug to tell of: it goes on here.
+            // Propagate a panic, which is a bug.
             match part.join() {
                 Ok(part) => rows.extend(part),
                 Err(panic) => std::panic::resume_unwind(panic),

@@ -1,33 +1,34 @@
-//! The numbers of one prediction: a row of logits, or two of them compared.
+//! The measurements of one prediction, from a row of logits or from two.
 
-/// What a model says of the token that came next, and of all tokens beside a reference.
+/// The measurements of one prediction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Row {
     /// `ln p(next)`.
     pub log_prob: f64,
-    /// Of the two models' distributions.
+    /// The comparison with the reference.
     pub pair: Option<Pair>,
 }
 
-/// A reference's prediction and the model's.
+/// A prediction of the reference compared with the model's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Pair {
     /// `ln p_reference(next)`.
     pub reference_log_prob: f64,
     /// `KL(reference || model)` in nats.
     pub divergence: f64,
-    /// Whether both hold the same token most likely.
+    /// Whether both have the same most probable token.
     pub same_top: bool,
 }
 
-/// `ln sum exp(logits)`, in f64: the sum of a large vocabulary keeps what f32 would lose. NaN or infinite where a logit is.
+/// `ln sum exp(logits)` in f64, since the sum over a large vocabulary needs the precision. NaN or
+/// infinite if a logit is.
 fn log_sum(logits: &[f32]) -> f64 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f64 = logits.iter().map(|&x| (f64::from(x) - f64::from(largest)).exp()).sum();
     f64::from(largest) + total.ln()
 }
 
-/// The first of the largest.
+/// Index of the first maximum.
 fn top(logits: &[f32]) -> usize {
     let mut best = 0;
     for (i, &x) in logits.iter().enumerate() {
@@ -38,14 +39,14 @@ fn top(logits: &[f32]) -> usize {
     best
 }
 
-/// The numbers of a row of logits before the token `next`, with the reference's row if there is one. Not finite where a logit is
-/// not.
+/// Measures a row of logits before the token `next`, with the reference's row if there is one. The
+/// results are not finite if a logit is not.
 pub(super) fn measure(logits: &[f32], reference: Option<&[f32]>, next: u32) -> Row {
     let at = |row: &[f32]| row.get(next as usize).map_or(f64::NAN, |&x| f64::from(x));
     let total = log_sum(logits);
     let pair = reference.map(|reference| {
         let largest = reference.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        // One exponential an element: KL = sum p_r (r - m) + ln sum exp m - ln sum exp r.
+        // One exponential per element: KL = sum p_r (r - m) + ln sum exp m - ln sum exp r.
         let (mut sum, mut weighted) = (0.0, 0.0);
         for (&r, &m) in reference.iter().zip(logits) {
             let (r, m) = (f64::from(r), f64::from(m));
@@ -56,7 +57,7 @@ pub(super) fn measure(logits: &[f32], reference: Option<&[f32]>, next: u32) -> R
         let reference_total = f64::from(largest) + f64::ln(sum);
         Pair {
             reference_log_prob: at(reference) - reference_total,
-            // A sum of roundings may fall below zero where the two are the same. (NaN stays.)
+            // Rounding may give a negative sum if the two are equal. NaN is kept.
             divergence: match weighted / sum + total - reference_total {
                 x if x < 0.0 => 0.0,
                 x => x,
@@ -73,7 +74,7 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_the_definitions() {
-        // p = (1, 2, 5) / 8, q = (4, 2, 2) / 8, each shifted by a constant of its own.
+        // p = (1, 2, 5) / 8, q = (4, 2, 2) / 8, each shifted by a different constant.
         let p = [1f32, 2.0, 5.0].map(|x| x.ln() + 70.0);
         let q = [4f32, 2.0, 2.0].map(|x| x.ln() - 90.0);
         let row = measure(&q, Some(&p), 2);

@@ -1,4 +1,4 @@
-//! From a text to the tokens that models are evaluated on.
+//! [`TextTokens`]: the tokens of a text to evaluate on.
 
 use super::EvalError;
 use crate::text::{EncodeOptions, Tokenizer};
@@ -6,17 +6,17 @@ use crate::text::{EncodeOptions, Tokenizer};
 /// The tokens of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextTokens {
-    /// The text alone, without tokens that a tokenizer puts around it.
+    /// The tokens of the text alone, without those that the tokenizer adds.
     pub tokens: Vec<u32>,
-    /// The token that the tokenizer begins every text with, if it does.
+    /// The token that the tokenizer adds at the start of every text, if any.
     pub begin: Option<u32>,
 }
 
 impl TextTokens {
-    /// Encodes `text`; special tokens written in it (`<|endoftext|>`) are recognized.
+    /// Encodes `text`. Special tokens written in it (`<|endoftext|>`) are parsed.
     ///
     /// # Errors
-    /// [`EvalError::EmptyText`], and what the tokenizer reports.
+    /// [`EvalError::EmptyText`], and errors of the tokenizer.
     pub fn new(tokenizer: &Tokenizer, text: &str) -> Result<Self, EvalError> {
         let encode = |text: &str, add_special_tokens| {
             let options = EncodeOptions { add_special_tokens, parse_special_tokens: true };
@@ -26,7 +26,7 @@ impl TextTokens {
         if tokens.is_empty() {
             return Err(EvalError::EmptyText);
         }
-        // What a post-processor adds is seen best around a text of one token.
+        // A text of one token shows what the post-processor adds.
         let word = encode("a", false)?;
         let around = encode("a", true)?;
         let begin = around.windows(word.len().max(1)).position(|part| part == word);
@@ -38,7 +38,7 @@ impl TextTokens {
         self.begin.into_iter().chain(self.tokens.iter().copied())
     }
 
-    /// Whether a reference reads the text as the same tokens.
+    /// Checks that a reference's tokenizer gives the same tokens.
     ///
     /// # Errors
     /// [`EvalError::Tokenizers`] with the first difference.

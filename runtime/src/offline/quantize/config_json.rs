@@ -1,26 +1,27 @@
-//! Editing `config.json` as text: fields of the whole are replaced, removed and added, and all else stays as it was written, down to the
-//! spelling of its numbers.
+//! Edits `config.json` as text. Top-level fields are replaced, removed and added; everything else
+//! stays as written, down to the spelling of numbers.
 
 use std::ops::Range;
 
 use kinglet_models::tag_bare_floats;
 use serde_json::Value;
 
-/// The text of a `config.json`, which is valid JSON once bare infinities are tagged.
+/// The text of a `config.json`, which is valid JSON after bare infinities are tagged.
 #[derive(Clone, Debug)]
 pub(super) struct ConfigText {
     text: String,
 }
 
-/// A field of the object, in bytes of the text.
+/// A top-level field, as ranges of the text.
 struct Member {
     key: String,
-    /// From the key's quotation mark to the value's end.
+    /// From the key's opening quote to the end of the value.
     whole: Range<usize>,
 }
 
 impl ConfigText {
-    /// Bare words like `Infinity` become the objects that `transformers` and mlx-lm write for them. `None` if it is no JSON object.
+    /// Replaces bare words like `Infinity` by the objects that `transformers` and mlx-lm write.
+    /// `None` if the text is not a JSON object.
     pub(super) fn new(text: &str) -> Option<Self> {
         let text = tag_bare_floats(text).into_owned();
         let value: Value = serde_json::from_str(&text).ok()?;
@@ -32,7 +33,7 @@ impl ConfigText {
         self.text
     }
 
-    /// Sets the field `key`: where it stands (for the first time, should it stand there twice), else at the end.
+    /// Sets the field `key`: in its place (the first, if it occurs twice), or else at the end.
     pub(super) fn set(&mut self, key: &str, value: &Value) {
         let value = indented(value);
         let members: Vec<Member> = self.members();
@@ -53,14 +54,14 @@ impl ConfigText {
         self.text.push_str(&format!("{comma}\n  \"{key}\": {value}\n{rest}"));
     }
 
-    /// Removes the field `key`, if it is there.
+    /// Removes the field `key`, if it exists.
     pub(super) fn remove(&mut self, key: &str) {
         while let Some(member) = self.members().into_iter().find(|member| member.key == key) {
             self.remove_range(member.whole);
         }
     }
 
-    /// Removes a member with the comma after it, or else before it.
+    /// Removes a member with the comma after it, or else the one before it.
     fn remove_range(&mut self, member: Range<usize>) {
         let bytes = self.text.as_bytes();
         let is_space = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_whitespace);
@@ -85,11 +86,12 @@ impl ConfigText {
         self.text.replace_range(start..end, "");
     }
 
-    /// The fields of the outermost object. The text is valid JSON, so that quotation marks and brackets say all.
+    /// The top-level fields. Since the text is valid JSON, quotes and brackets suffice to find
+    /// them.
     fn members(&self) -> Vec<Member> {
         let mut members = Vec::new();
         let (mut depth, mut string, mut escaped) = (0usize, None, false);
-        // The key and the start of the member that is being read.
+        // The key and the start of the current member.
         let mut open: Option<(String, usize)> = None;
         let mut end = 0;
         for (at, byte) in self.text.bytes().enumerate() {
@@ -131,7 +133,7 @@ impl ConfigText {
     }
 }
 
-/// JSON over several lines, as a field of the outermost object.
+/// Formats JSON over several lines, indented as a top-level field.
 fn indented(value: &Value) -> String {
     let pretty = serde_json::to_string_pretty(value).unwrap_or_default();
     pretty.replace('\n', "\n  ")

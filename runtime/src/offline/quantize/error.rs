@@ -1,4 +1,4 @@
-//! What can go wrong while a checkpoint is quantized.
+//! [`QuantizeError`].
 
 use std::fmt;
 use std::io;
@@ -8,48 +8,48 @@ use kinglet_quant::{EncodeError, FeedbackError, FormatError};
 
 use super::folder::Refused;
 
-/// Why a checkpoint was not quantized.
+/// Why a checkpoint can't be quantized.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum QuantizeError {
-    /// The source is quantized already.
+    /// The checkpoint is quantized already.
     AlreadyQuantized {
         /// The model folder.
         folder: PathBuf,
-        /// What shows it: a field of config.json or a tensor.
+        /// The evidence: a field of config.json or a tensor.
         found: String,
     },
-    /// Some tensors cannot be laid out as MLX has them.
+    /// Tensors can't be laid out as in MLX.
     Layout {
-        /// The tensor of the new checkpoint.
+        /// The tensor in the new checkpoint.
         tensor: String,
-        /// What does not fit.
+        /// The problem.
         problem: String,
     },
-    /// A format was asked for, by name, for a matrix whose rows are not whole groups of it.
+    /// The recipe names a format for a matrix whose rows are not whole groups of it.
     Ragged {
-        /// The module.
+        /// The module's path.
         path: String,
-        /// Which rule of the recipe asked, counted from 1.
+        /// Number of the rule, from 1.
         rule: usize,
-        /// With its numbers.
+        /// The problem, with its numbers.
         source: FormatError,
     },
-    /// A recipe cannot be understood.
+    /// A recipe is invalid.
     Recipe {
-        /// What is wrong with it, and where.
+        /// The problem, and where it is.
         problem: String,
     },
-    /// A row cannot be encoded.
+    /// A row can't be encoded.
     Encode {
-        /// The tensor of the new checkpoint.
+        /// The tensor in the new checkpoint.
         tensor: String,
-        /// Its first row that may be concerned.
+        /// The first row of the block with the problem.
         row: usize,
-        /// Why.
+        /// The reason.
         source: EncodeError,
     },
-    /// The method has not what it needs.
+    /// A method lacks something that it needs.
     Method {
         /// Name of the method.
         method: String,
@@ -58,36 +58,36 @@ pub enum QuantizeError {
         /// What it needs.
         problem: String,
     },
-    /// The text to calibrate with does not fill one window.
+    /// The calibration text is shorter than one window.
     CalibrationText {
-        /// Its tokens.
+        /// Tokens of the text.
         tokens: usize,
         /// Tokens of a window.
         context: usize,
     },
-    /// What a matrix reads can't be used.
+    /// The moments of a matrix's input can't be used.
     Feedback(FeedbackError),
-    /// The folder to write to is refused.
+    /// The output folder is refused.
     Out {
         /// The folder.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         problem: Refused,
     },
-    /// The system refused.
+    /// The system reported an error.
     Io {
-        /// What was tried: a verb.
+        /// The operation, as a verb.
         doing: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The system's error.
         source: io::Error,
     },
     /// The disk is full.
     DiskFull {
-        /// The file that was written.
+        /// The file being written.
         path: PathBuf,
-        /// Bytes that the whole checkpoint takes.
+        /// Size of the whole checkpoint, in bytes.
         needed: u64,
     },
     /// The progress callback asked to stop.
@@ -99,7 +99,7 @@ impl fmt::Display for QuantizeError {
         match self {
             Self::AlreadyQuantized { folder, found } => write!(
                 f,
-                "{} is quantized already ({found}): to quantize twice would add the errors of both, \
+                "{} is quantized already ({found}): quantizing twice would add up both errors, \
                  start from the original checkpoint",
                 folder.display()
             ),
@@ -116,16 +116,16 @@ impl fmt::Display for QuantizeError {
             }
             Self::CalibrationText { tokens, context } => write!(
                 f,
-                "the calibration text has {tokens} tokens, fewer than one window of {context}: give a longer one"
+                "the calibration text has {tokens} tokens, fewer than one window of {context}: use a longer text"
             ),
             Self::Feedback(source) => source.fmt(f),
             Self::Out { path, problem } => write!(f, "{} {problem}", path.display()),
             Self::Io { doing, path, source } => {
-                write!(f, "could not {doing} {}: {source}", path.display())
+                write!(f, "can't {doing} {}: {source}", path.display())
             }
             Self::DiskFull { path, needed } => write!(
                 f,
-                "the disk is full: {} could not be written; the whole checkpoint takes {needed} bytes",
+                "the disk is full: can't write {}; the whole checkpoint takes {needed} bytes",
                 path.display()
             ),
             Self::Cancelled => f.write_str("cancelled"),

@@ -1,4 +1,5 @@
-//! The files beside the weights that a checkpoint takes along: tokenizer, templates, defaults, licence.
+//! Files that are copied to a new checkpoint besides the weights: tokenizer, templates, defaults,
+//! licence.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -11,12 +12,12 @@ use super::write::failed_write;
 use crate::files::small_file;
 use crate::weights::unread;
 
-/// Largest file that is copied: vocabularies have tens of megabytes.
+/// Largest file that is copied, in bytes. Vocabularies have tens of megabytes.
 const MAX_BYTES: u64 = 1 << 30;
-/// Most files of a folder that are copied.
+/// Most files that are copied.
 const MAX_FILES: usize = 1000;
 
-/// Whether a file belongs to a checkpoint whatever its weights are.
+/// Whether a file belongs to a checkpoint independently of its weights.
 fn belongs(name: &str) -> bool {
     const NAMES: [&str; 9] = [
         "generation_config.json",
@@ -47,23 +48,24 @@ fn belongs(name: &str) -> bool {
         || ENDINGS.iter().any(|end| name.ends_with(end))
 }
 
-/// Whether a folder belongs to a checkpoint, with the files that lie in it.
+/// Whether a folder belongs to a checkpoint, with its files.
 fn folder_belongs(name: &str) -> bool {
     name == "additional_chat_templates" || matches!(&*name.to_uppercase(), "LICENSES" | "LICENCES")
 }
 
-/// The files beside the weights that a new checkpoint takes along.
+/// The files besides the weights that are copied to a new checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Companions {
-    /// Their names; those in a folder with its name, as `folder/file`.
+    /// Their names. A file in a folder is `folder/file`.
     pub files: Vec<String>,
-    /// Files that belong to the checkpoint and can't be taken along, each with what is wrong with it. A warning told of them.
+    /// Files that belong to the checkpoint but can't be copied, each with the problem. They were
+    /// logged as warnings.
     pub left_out: Vec<(String, String)>,
 }
 
 impl Companions {
-    /// Looks for those in `folder`, and warns of what can't be read.
+    /// Finds the files in `folder`, and warns about those that can't be read.
     pub(super) fn of(folder: &Path) -> Result<Self, QuantizeError> {
         let mut found = Self::default();
         for name in names(folder)? {
@@ -77,10 +79,10 @@ impl Companions {
                     Err(error) => found.left_out.push((name, error.to_string())),
                 }
             } else if small_file::is_unfinished(&name) {
-                // The file itself may be there as well.
+                // The finished file may exist too.
                 let whole = Path::new(&name).file_stem().unwrap_or_default().to_string_lossy();
                 if belongs(&whole) && fs::symlink_metadata(folder.join(&*whole)).is_err() {
-                    let problem = format!("its download was not finished ({name} is there)");
+                    let problem = format!("its download is unfinished ({name} exists)");
                     found.left_out.push((whole.into_owned(), problem));
                 }
             } else if belongs(&name) || folder_belongs(&name) {
@@ -91,7 +93,7 @@ impl Companions {
         for (name, problem) in &found.left_out {
             let path = folder.join(name);
             log::warn!(
-                "can't take {} along: {problem}; in the new checkpoint, {}",
+                "can't copy {}: {problem}; in the new checkpoint, {}",
                 path.display(),
                 unread::consequence(&path)
             );
@@ -99,26 +101,26 @@ impl Companions {
         Ok(found)
     }
 
-    /// Adds the file of this name, if it can be read.
+    /// Adds the file `name`, if it can be read.
     fn look_at(&mut self, folder: &Path, name: String) {
         let path = folder.join(&name);
-        // Links are followed: that is how download caches store their files.
+        // Follow links: download caches store files that way.
         let problem = match fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => "it is a folder".to_string(),
-            // Asked before opening: to open a named pipe would wait for somebody to write to it.
-            Ok(metadata) if !metadata.is_file() => "it is no regular file".into(),
+            // Check before opening: opening a named pipe would wait for a writer.
+            Ok(metadata) if !metadata.is_file() => "it is not a regular file".into(),
             Ok(metadata) if metadata.len() > MAX_BYTES => {
-                format!("it has {} bytes, and at most {MAX_BYTES} are copied", metadata.len())
+                format!("it has {} bytes, more than the limit of {MAX_BYTES}", metadata.len())
             }
             Ok(_) => match File::open(&path) {
                 Ok(_) if self.files.len() >= MAX_FILES => {
-                    format!("it is one of more than {MAX_FILES} files")
+                    format!("there are more than {MAX_FILES} files")
                 }
                 Ok(_) => return self.files.push(name),
                 Err(error) => error.to_string(),
             },
             Err(error) => {
-                small_file::in_place_of(&path, &error).unwrap_or_else(|| error.to_string())
+                small_file::explain_missing(&path, &error).unwrap_or_else(|| error.to_string())
             }
         };
         self.left_out.push((name, problem));
@@ -150,7 +152,7 @@ fn io_error(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> QuantizeE
     move |source| QuantizeError::Io { doing, path: path.clone(), source }
 }
 
-/// The names in `folder`, sorted. Those that are no text belong to no checkpoint.
+/// The names in `folder`, sorted. Names that are not UTF-8 belong to no checkpoint and are skipped.
 fn names(folder: &Path) -> Result<Vec<String>, QuantizeError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(io_error("list", folder))? {

@@ -1,8 +1,9 @@
 //! A folder that appears whole or not at all.
 //!
-//! It is filled under another name beside its place, `.NAME.partial-PROCESS`, and renamed at the end, when all of it is on the disk. A
-//! process that is killed leaves that folder behind; the next one that writes to the same place removes it. A file in it that its
-//! process holds a lock on tells apart what is left over from what is still being written.
+//! It is filled under a temporary name in the same parent, `.NAME.partial-PROCESS`, and renamed at
+//! the end, when all of it is on the disk. A killed process leaves that folder; the next one that
+//! writes to the same place removes it. A locked file in it tells a folder still in use from a
+//! leftover one.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -14,19 +15,19 @@ use super::error::QuantizeError;
 /// The file that is locked while the folder is filled.
 const LOCK: &str = ".lock";
 
-/// Why a folder is not written to.
+/// Why a folder can't be written to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refused {
-    /// It is the folder of the model that is read, or one above or below it.
+    /// It is the folder of the model being read, or a parent or child of it.
     Model,
-    /// It has files in it.
+    /// It is not empty.
     NotEmpty,
-    /// It was to be replaced, but there is no checkpoint in it.
+    /// It was to be replaced, but holds no checkpoint.
     NotACheckpoint,
-    /// It is something else than a folder.
+    /// It is not a folder.
     NotAFolder,
-    /// It has no name: a root, or `..`.
+    /// It has no name: it is a root, or `..`.
     NoName,
 }
 
@@ -34,27 +35,27 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Model => {
-                "is the model's own folder, or one above or below it: give another place to write to"
+                "is the model's own folder, or a parent or child of it: write to another folder"
             }
             Self::NotEmpty => {
-                "is not empty: give a new place to write to, or allow it to be replaced"
+                "is not empty: write to a new folder, or allow replacing it"
             }
             Self::NotACheckpoint => {
-                "holds no checkpoint (config.json and model*.safetensors), and nothing else is replaced: \
-                 remove it, or give another place"
+                "holds no checkpoint (config.json and model*.safetensors), and only a checkpoint is replaced: \
+                 remove it, or write to another folder"
             }
-            Self::NotAFolder => "exists and is no folder",
-            Self::NoName => "has no name that a new folder could be given",
+            Self::NotAFolder => "exists and is not a folder",
+            Self::NoName => "has no name for a new folder",
         })
     }
 }
 
-/// A folder in the making. Dropped before [`StagedFolder::commit`], it leaves nothing behind.
+/// A folder that is being filled. Dropping it before [`StagedFolder::commit`] removes it.
 #[derive(Debug)]
 pub(super) struct StagedFolder {
     staging: PathBuf,
     place: PathBuf,
-    /// Held locked.
+    /// Locked while the folder is being filled.
     lock: Option<File>,
 }
 
@@ -63,8 +64,8 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Quant
     move |source| QuantizeError::Io { doing, path, source }
 }
 
-/// Whether `place` can be written to: `model` is not touched, and what is there is nothing, an empty folder, or with `replace` a
-/// checkpoint. Gives the place without links in its path.
+/// Checks that `place` can be written to: it must not touch `model`, and must be missing, an empty
+/// folder, or with `replace` a checkpoint. Returns the place without links in its path.
 pub(super) fn check(place: &Path, model: &Path, replace: bool) -> Result<PathBuf, QuantizeError> {
     let refuse = |problem| QuantizeError::Out { path: place.into(), problem };
     let model = fs::canonicalize(model).map_err(io_error("find", model))?;
@@ -77,7 +78,7 @@ pub(super) fn check(place: &Path, model: &Path, replace: bool) -> Result<PathBuf
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             if fs::symlink_metadata(place).is_ok() {
-                // A link to nothing: to rename over it would replace the link.
+                // A dangling link: renaming over it would replace the link.
                 return Err(refuse(Refused::NotAFolder));
             }
             let name = place.file_name().ok_or_else(|| refuse(Refused::NoName))?;
@@ -106,7 +107,7 @@ pub(super) fn check(place: &Path, model: &Path, replace: bool) -> Result<PathBuf
     Ok(resolved)
 }
 
-/// The absolute path of a folder of which the last parts need not exist.
+/// The absolute path of a folder whose last components may not exist.
 fn resolve_missing(folder: Option<&Path>) -> Result<PathBuf, QuantizeError> {
     let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match fs::canonicalize(folder) {
@@ -128,7 +129,8 @@ fn names(folder: &Path) -> Result<Vec<String>, QuantizeError> {
 }
 
 impl StagedFolder {
-    /// Begins the folder that will be `place`, which must have been [`check`]ed. Removes what killed processes left.
+    /// Creates the folder that will become `place`, which must have passed [`check`]. Removes what
+    /// killed processes left.
     pub(super) fn create(place: &Path) -> Result<Self, QuantizeError> {
         let refuse = || QuantizeError::Out { path: place.into(), problem: Refused::NoName };
         let parent = place.parent().ok_or_else(refuse)?;
@@ -144,7 +146,8 @@ impl StagedFolder {
                     let mut folder = Self { staging, place: place.into(), lock: None };
                     let path = folder.staging.join(LOCK);
                     let lock = File::create_new(&path).map_err(io_error("create", &path))?;
-                    // Where there are no locks, a folder that is still being written may be taken for a leftover: no reason not to go on.
+                    // Without locks, a folder in use may be taken for a leftover. That is no reason
+                    // to fail.
                     if let Err(error) = lock.try_lock() {
                         log::debug!("{}: {error}", path.display());
                     }
@@ -158,12 +161,13 @@ impl StagedFolder {
         Err(io_error("create", parent)(ErrorKind::AlreadyExists.into()))
     }
 
-    /// Where its files are written.
+    /// The folder to write the files to.
     pub(super) fn path(&self) -> &Path {
         &self.staging
     }
 
-    /// Puts the folder in its place; what was there goes. All files must have been synchronised with the disk.
+    /// Moves the folder to its place, replacing what was there. All files must have been synced to
+    /// the disk.
     pub(super) fn commit(mut self) -> Result<(), QuantizeError> {
         let lock = self.staging.join(LOCK);
         self.lock = None;
@@ -172,17 +176,18 @@ impl StagedFolder {
         let parent = self.place.parent().unwrap_or(Path::new("."));
         let mut old = None;
         if self.place.is_dir() && !names(&self.place)?.is_empty() {
-            // There is no call that swaps two folders everywhere. Between these two renames the place is empty, never half.
+            // There is no portable call that swaps two folders. Between these two renames the place
+            // is empty, never partial.
             let aside = self.staging.with_extension("replaced");
             fs::rename(&self.place, &aside).map_err(io_error("move away", &self.place))?;
             old = Some(aside);
         } else if self.place.is_dir() {
-            // Not every system renames over an empty folder.
+            // Some systems don't rename over an empty folder.
             fs::remove_dir(&self.place).map_err(io_error("replace", &self.place))?;
         }
         if let Err(error) = fs::rename(&self.staging, &self.place) {
             if let Some(old) = &old {
-                // What was there is better than nothing; if this fails as well, it is still beside its place.
+                // Restore what was there. If this fails too, it is still next to its place.
                 let _ = fs::rename(old, &self.place);
             }
             return Err(io_error("rename the new folder to", &self.place)(error));
@@ -191,7 +196,7 @@ impl StagedFolder {
         if let Some(old) = old
             && let Err(error) = fs::remove_dir_all(&old)
         {
-            log::warn!("the replaced folder {} could not be removed: {error}", old.display());
+            log::warn!("can't remove the replaced folder {}: {error}", old.display());
         }
         Ok(())
     }
@@ -200,16 +205,16 @@ impl StagedFolder {
 impl Drop for StagedFolder {
     fn drop(&mut self) {
         self.lock = None;
-        // After a commit it is not there any more.
+        // After a commit it is gone.
         if let Err(error) = fs::remove_dir_all(&self.staging)
             && error.kind() != ErrorKind::NotFound
         {
-            log::warn!("{} could not be removed: {error}", self.staging.display());
+            log::warn!("can't remove {}: {error}", self.staging.display());
         }
     }
 }
 
-/// Removes folders in `parent` that begin with `prefix` and whose process has ended.
+/// Removes folders in `parent` whose names begin with `prefix` and whose process has ended.
 fn remove_leftovers(parent: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
@@ -223,21 +228,22 @@ fn remove_leftovers(parent: &Path, prefix: &str) {
         let path = entry.path();
         let dead = match File::open(path.join(LOCK)) {
             Ok(lock) => lock.try_lock().is_ok(),
-            // It was killed on either side of the lock's life; or it is about to make it, which takes microseconds.
+            // The process was killed before it made the lock or after it removed it, or is about to
+            // make it, which takes microseconds.
             Err(error) => error.kind() == ErrorKind::NotFound,
         };
         if dead && fs::remove_dir_all(&path).is_ok() {
-            log::info!("removed {}, which an interrupted run left", path.display());
+            log::info!("removed {}, left by an interrupted run", path.display());
         }
     }
 }
 
-/// Has the entries of a folder written to the disk, where the system can be told to.
+/// Syncs the entries of a folder to the disk, if the system can.
 pub(super) fn sync_folder(folder: &Path) -> Result<(), QuantizeError> {
     if cfg!(unix) {
         let file = File::open(folder).map_err(io_error("open", folder))?;
         match file.sync_all() {
-            // Some network file systems have no such call for folders.
+            // Some network file systems can't sync folders.
             Err(error)
                 if !matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput) =>
             {

@@ -1,4 +1,4 @@
-//! [`Job`]: what will be written, decided from the headers alone.
+//! [`Job`]: what will be written, as decided from the headers alone.
 
 use std::path::{Path, PathBuf};
 
@@ -19,27 +19,27 @@ use crate::weights::checkpoint::{Checkpoint, read_config_text};
 use crate::weights::folder::resolve_folder;
 use crate::weights::{CheckOptions, Encoding, Weights};
 
-/// Largest file that is written unless told otherwise, as by mlx-lm: 5 GiB.
+/// Default size limit of one file, the same as mlx-lm's: 5 GiB.
 pub const DEFAULT_SHARD_BYTES: u64 = 5 << 30;
-/// Bits per weight that a mixed recipe adds unless told otherwise.
+/// Bits per weight that a mixed recipe adds by default.
 const MIXED_EXTRA: f64 = 0.3;
 
-/// What a checkpoint shall become.
+/// Options for quantizing a checkpoint.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct JobOptions {
-    /// The format of matrices that the recipe says nothing else of.
+    /// The format of matrices for which the recipe has no other.
     pub format: Format,
-    /// Which format each matrix gets.
+    /// The format of each matrix.
     pub recipe: Recipe,
-    /// No file is larger, unless a single tensor is.
+    /// Most bytes of data per file, unless a single tensor is larger.
     pub max_shard_bytes: u64,
-    /// Whether tensors that the model has no use for are an error; they are left out in any case.
+    /// Whether tensors that the model doesn't use are an error. They are dropped in any case.
     pub strict: bool,
 }
 
 impl JobOptions {
-    /// All matrices in `format`, files of at most [`DEFAULT_SHARD_BYTES`].
+    /// All matrices in `format`, and files of at most [`DEFAULT_SHARD_BYTES`].
     pub fn new(format: Format) -> Self {
         let max_shard_bytes = DEFAULT_SHARD_BYTES;
         Self { format, recipe: Recipe::Uniform, max_shard_bytes, strict: false }
@@ -64,7 +64,7 @@ impl JobOptions {
     }
 }
 
-/// A checkpoint that is to be quantized, and how.
+/// A checkpoint to be quantized, with the format of every tensor.
 #[derive(Debug)]
 pub struct Job {
     folder: PathBuf,
@@ -72,9 +72,9 @@ pub struct Job {
     config: ConfigText,
     options: JobOptions,
     source: ModelSpec,
-    /// Whether config.json must say that head and embedding are not tied.
+    /// Whether config.json must declare that head and embedding are not tied.
     untie: bool,
-    /// What mlx-lm needs of config.json besides.
+    /// Further fields that mlx-lm needs in config.json.
     mlx_fields: Vec<(&'static str, Value)>,
     pub(super) tensors: Vec<TargetTensor>,
     unused_rules: Vec<String>,
@@ -82,31 +82,34 @@ pub struct Job {
 }
 
 impl Job {
-    /// Reads config.json and the headers of the weights in `folder`, and decides what each tensor becomes.
+    /// Reads config.json and the headers of the weights in `folder`, and decides the format of each
+    /// tensor.
     ///
     /// # Errors
-    /// When the folder is no model that Kinglet can run, is quantized already, or the recipe asks for what cannot be.
+    /// If the folder is not a model that Kinglet can run, is quantized already, or the recipe can't
+    /// be applied.
     pub fn open(folder: &Path, options: &JobOptions) -> Result<Self, Error> {
         let folder = &*resolve_folder(folder)?;
         let path = folder.join("config.json");
         let text = read_config_text(folder)?;
         let refused = |source| Error::Config { path: path.clone(), source };
         let whole = Config::parse(&text).map_err(refused)?;
-        // Of a larger model the text part is quantized, and the new config is that of the part.
+        // For a larger model, the text part is quantized and the new config is that part's.
         let config = whole.language().into_owned();
         let text = if config.place().is_some() { config.to_json() } else { text };
         let config_text = ConfigText::new(&text).ok_or_else(|| QuantizeError::Layout {
             tensor: "config.json".into(),
-            problem: "it is no object".into(),
+            problem: "it is not an object".into(),
         })?;
         let checkpoint = Checkpoint::open(folder, CheckOptions { strict: options.strict })?;
         refuse_quantized(&checkpoint)?;
         let Checkpoint { spec: source, weights, .. } = checkpoint;
         let mut target = spec_in(&config, Layout::Mlx).map_err(refused)?;
-        // The config ties head and embedding, and the checkpoint has both, with different weights.
+        // The config ties head and embedding, but the checkpoint has both with different weights.
         let untie =
             target.head.untied.is_some() && source.head.linear.weight != source.embedding.table;
-        // Where they are one, one table under the name of the embedding is what everybody reads.
+        // If they are the same, store one table under the embedding's name, which every program
+        // reads.
         target.settle_tie(if untie { Tie::Different } else { Tie::Same });
         let tensors = pair(&source, &target, &weights)?;
         let mut job = Self {
@@ -181,9 +184,10 @@ impl Job {
         Ok(())
     }
 
-    /// Gives the matrices that are quantized the default format, one with a bit less, or wider ones, so that the checkpoint has on average at
-    /// most `bits_per_weight` (unless the narrowest have more). `sensitivity` says how much an error in one weight of a
-    /// tensor matters, beside others.
+    /// Chooses among the default format, one with a bit less, and wider ones for each quantized
+    /// matrix, so that the checkpoint averages at most `bits_per_weight` (unless the narrowest
+    /// formats exceed that). `sensitivity` is the relative weight of an error in one weight of a
+    /// tensor.
     pub fn mix(&mut self, bits_per_weight: f64, sensitivity: &dyn Fn(&TargetTensor) -> f64) {
         let mut candidates = Vec::new();
         let (mut weights, mut fixed) = (0u64, 0u64);
@@ -207,17 +211,17 @@ impl Job {
         }
     }
 
-    /// The model folder that is read.
+    /// The source's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What the model computes, in the names of the source.
+    /// The spec, with the source's tensor names.
     pub fn spec(&self) -> &ModelSpec {
         &self.source
     }
 
-    /// The options that it was opened with.
+    /// The options of [`Job::open`].
     pub fn options(&self) -> &JobOptions {
         &self.options
     }
@@ -227,34 +231,35 @@ impl Job {
         &self.tensors
     }
 
-    /// Patterns of rules that no matrix was left for.
+    /// Patterns of rules that applied to no matrix.
     pub fn unused_rules(&self) -> &[String] {
         &self.unused_rules
     }
 
-    /// The files that are taken along, and those that can't be.
+    /// The files to copy, and those that can't be.
     pub fn companions(&self) -> &Companions {
         &self.companions
     }
 
-    /// Bytes of the source's tensors, as far as they are used.
+    /// Size of the source's tensors that are used, in bytes.
     pub fn source_bytes(&self) -> u64 {
         let size =
             |tensor: &TargetTensor| tensor.weights().saturating_mul(tensor.dtype.size() as u64);
         self.tensors.iter().map(size).fold(0, u64::saturating_add)
     }
 
-    /// Bytes of the new checkpoint's tensors.
+    /// Size of the new checkpoint's tensors, in bytes.
     pub fn bytes(&self) -> u64 {
         self.tensors.iter().map(TargetTensor::bytes).fold(0, u64::saturating_add)
     }
 
-    /// Weights of all tensors.
+    /// Number of weights in all tensors.
     pub fn weight_count(&self) -> u64 {
         self.tensors.iter().map(TargetTensor::weights).fold(0, u64::saturating_add)
     }
 
-    /// Bits per weight of the whole new checkpoint: scales, biases and what is kept included.
+    /// Bits per weight of the whole new checkpoint, including scales, biases and tensors kept as
+    /// they are.
     pub fn bits_per_weight(&self) -> f64 {
         8.0 * self.bytes() as f64 / self.weight_count().max(1) as f64
     }
@@ -284,7 +289,7 @@ impl Job {
     }
 }
 
-/// A format as mlx-lm writes it.
+/// A format as mlx-lm writes it in config.json.
 fn entry(format: Format) -> Map<String, Value> {
     let fields = [
         ("group_size", json!(format.group())),
@@ -294,7 +299,7 @@ fn entry(format: Format) -> Map<String, Value> {
     fields.into_iter().map(|(key, value)| (key.into(), value)).collect()
 }
 
-/// An error if the checkpoint holds codes instead of weights.
+/// Fails if the checkpoint is quantized already.
 fn refuse_quantized(checkpoint: &Checkpoint) -> Result<(), Error> {
     let Checkpoint { folder, spec, weights, quantization, .. } = checkpoint;
     let stated = quantization.is_some().then(|| "config.json says so".to_string());

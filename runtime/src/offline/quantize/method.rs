@@ -1,9 +1,11 @@
-//! [`Method`]: how rows of weights become codes.
+//! [`Method`]: how rows of weights are encoded.
 //!
-//! A quantized tensor is encoded piece by piece: a [`Piece`] is one matrix of the model (a projection, an expert of a stack), whose rows all
-//! see the same input. [`Method::prepare`] is called once for each piece, by whichever thread comes to it first, and what it returns
-//! encodes the piece's rows, block by block, from several threads at once. So a method that needs to know the input (its
-//! second moments, say) finds it by [`Piece::source`], prepares what it needs once, and lets go of it when the piece is done.
+//! A quantized tensor is encoded piece by piece. A [`Piece`] is one matrix of the model (a
+//! projection, an expert of a stack), whose rows all see the same input. [`Method::prepare`] is
+//! called once for each piece, by the first thread that needs it, and returns an encoder for the
+//! piece's rows. Several threads then encode blocks of rows at once. A method that needs the input
+//! (its second moments, say) finds it by [`Piece::source`], prepares once, and frees its data when
+//! the piece is done.
 
 use std::fmt;
 
@@ -12,16 +14,16 @@ use kinglet_quant::{EncodeError, Encoder, Quantized, RowMut};
 use super::error::QuantizeError;
 use super::target::{Piece, TargetTensor};
 
-/// A way to choose codes and scales.
+/// A method for choosing codes and scales.
 pub trait Method: Sync {
     /// Its name: `round`, `search`, ...
     fn name(&self) -> &str;
 
-    /// What encodes the rows of `piece`, a matrix of `target`, which is to be stored as `encoder` says (its format and the type of its
-    /// scales).
+    /// Prepares the encoder for the rows of `piece`, a matrix of `target`. `encoder` gives the
+    /// format and the type of the scales.
     ///
     /// # Errors
-    /// When what the method needs for this piece is missing or cannot be computed.
+    /// If something that the method needs for this piece is missing or can't be computed.
     fn prepare<'a>(
         &'a self,
         target: &TargetTensor,
@@ -32,11 +34,11 @@ pub trait Method: Sync {
 
 /// Encodes the rows of one piece.
 pub trait RowEncoder: Send + Sync {
-    /// Encodes `weights`, f32 `[out.rows(), out.cols()]`, into `out`. These are whole rows from row `first_row` of the piece on.
-    /// All weights are finite.
+    /// Encodes `weights`, f32 `[out.rows(), out.cols()]`, into `out`. These are whole rows, from
+    /// row `first_row` of the piece on. All weights are finite.
     ///
     /// # Errors
-    /// When a group cannot be represented.
+    /// If a group can't be represented.
     fn encode(
         &self,
         first_row: usize,
@@ -45,7 +47,7 @@ pub trait RowEncoder: Send + Sync {
     ) -> Result<(), EncodeError>;
 }
 
-/// Each weight to the nearest code of its group's full range, as MLX does, bit for bit.
+/// Rounds each weight to the nearest code within its group's full range, bit for bit as MLX does.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Round;
 
@@ -66,8 +68,8 @@ impl Method for Round {
     }
 }
 
-/// Scale and bias of each group searched for the least squared error of its weights: nearer than [`Round`] in the same bits, and read in the
-/// same way.
+/// Searches scale and bias of each group for the least squared error of its weights. More accurate
+/// than [`Round`] with the same bits and layout.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Search;
 
@@ -88,7 +90,7 @@ impl Method for Search {
     }
 }
 
-/// Encodes rows one by one, without regard for which row it is.
+/// Encodes rows one by one with a function, independently of their index.
 pub struct EachRow<F>(pub F);
 
 impl<F> RowEncoder for EachRow<F>

@@ -1,27 +1,29 @@
-//! Where more bits pay: formats of different widths for different matrices, within an average.
+//! Mixed precision: formats of different widths for different matrices, within an average.
 //!
-//! What a matrix adds to the model's error is taken as `sensitivity * weights * 4^-bits`: each bit halves a weight's error. From the base
-//! format on, the step that takes away most error for each bit that it costs is taken again and again, until none fits the average.
+//! A matrix's contribution to the model's error is estimated as `sensitivity * weights * 4^-bits`:
+//! each bit halves a weight's error. Starting from the base format, the step with the largest
+//! reduction of error per bit is taken repeatedly, until none fits the average.
 
 use kinglet_quant::{DType, Format, Mode};
 
 use super::roles::Role;
 
-/// A matrix that formats are to be found for.
+/// A matrix that needs a format.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Candidate {
-    /// Its weights.
+    /// Number of its weights.
     pub(super) weights: u64,
     /// The type of its scales.
     pub(super) dtype: DType,
-    /// Weights of a row: formats whose groups do not divide it are left out.
+    /// Weights per row. Formats whose groups don't divide it are skipped.
     pub(super) cols: usize,
-    /// How much an error in one of its weights matters, beside others; not negative.
+    /// Relative weight of an error in one of its weights; not negative.
     pub(super) sensitivity: f64,
 }
 
-/// The formats that a matrix can have around the default format `base`, with rising bits per weight. Affine: from a bit below `base` on
-/// (but not from two bits on unless asked for, which cost more than all the others gain), in groups of `base` and in twice as long ones.
+/// The formats to choose from around the default format `base`, by rising bits per weight. For
+/// affine: from one bit below `base` (but not down to two bits unless asked for, since that costs
+/// more than all the others gain), in groups as in `base` and twice as long.
 pub(super) fn ladder(base: Format) -> Vec<Format> {
     let bits = match base.mode() {
         Mode::Affine => Format::AFFINE_BITS
@@ -35,14 +37,15 @@ pub(super) fn ladder(base: Format) -> Vec<Format> {
     formats.flatten().collect()
 }
 
-/// The error of a weight in `format`, beside others: half for each bit, and more where more weights share a scale (measured on the
-/// demo models with calibration).
+/// The relative error of a weight in `format`: halved by each bit, and larger if more weights share
+/// a scale (measured on the demo models with calibration).
 fn error(format: &Format) -> f64 {
     let spread = (format.group() as f64 / 64.0).log2();
     4f64.powi(-(format.bits() as i32)) * 1.25f64.powf(spread)
 }
 
-/// A format for each candidate: in all at most `budget` bits, if the narrowest leave any.
+/// Chooses a format for each candidate with at most `budget` bits in total, unless the narrowest
+/// need more.
 pub(super) fn mix(candidates: &[Candidate], base: Format, budget: f64) -> Vec<Format> {
     let ladder = ladder(base);
     let bits = |candidate: &Candidate, format: &Format| {
@@ -52,7 +55,7 @@ pub(super) fn mix(candidates: &[Candidate], base: Format, budget: f64) -> Vec<Fo
         ladder.get(*step).is_some_and(|format| format.check_cols(candidate.cols).is_ok())
     };
     let format = |step: Option<usize>| step.and_then(|step| ladder.get(step)).copied();
-    // A matrix that no format of the ladder fits stays as it is.
+    // A matrix that fits no format of the ladder stays unquantized.
     let mut steps: Vec<Option<usize>> = candidates
         .iter()
         .map(|candidate| (0..ladder.len()).find(|step| fits(candidate, step)))
@@ -64,7 +67,7 @@ pub(super) fn mix(candidates: &[Candidate], base: Format, budget: f64) -> Vec<Fo
         let mut best: Option<(f64, usize, usize, f64)> = None;
         for (index, (candidate, step)) in candidates.iter().zip(&steps).enumerate() {
             let Some((step, now)) = step.zip(format(*step)) else { continue };
-            // Not only the next one: a small step can gain less for its bits than a large one.
+            // Try all wider formats: a small step can gain less per bit than a large one.
             for next in (step + 1..ladder.len()).filter(|next| fits(candidate, next)) {
                 let Some(format) = ladder.get(next) else { continue };
                 let cost = bits(candidate, format) - bits(candidate, &now);
@@ -84,13 +87,14 @@ pub(super) fn mix(candidates: &[Candidate], base: Format, budget: f64) -> Vec<Fo
     steps.into_iter().map(|step| format(step).unwrap_or(base)).collect()
 }
 
-/// How much an error in a weight of a matrix matters beside one in an input projection of a feed-forward network, from what the matrix
-/// does. `tied` says that an embedding is the head too, `last` that it is in the last layer, `seen` is the share of the tokens
-/// that reach it: below one for experts.
+/// The relative weight of an error in a matrix, compared with the input projection of a
+/// feed-forward network, by the matrix's role. `tied`: the embedding is also the head. `last`: it
+/// is in the last layer. `seen`: the share of tokens that reach it, below one for experts.
 ///
-/// Measured on the demo models, as the divergence that each kind of matrix alone causes in 3 bits with calibration, for each of its
-/// weights. Keys and values of grouped-query attention serve several heads; what writes to the residual stream is read by all
-/// that follows; the first layers matter no more than others, the last somewhat more. `quant/QUALITY.md` has the numbers.
+/// Measured on the demo models, as the divergence per weight that each kind of matrix alone causes
+/// in 3 bits with calibration. Keys and values of grouped-query attention serve several heads;
+/// matrices that write to the residual stream affect everything after them; the first layers matter
+/// no more than others, the last somewhat more. `quant/QUALITY.md` has the numbers.
 pub fn prior(role: Role, tied: bool, last: bool, seen: f64) -> f64 {
     let role = match role {
         Role::TimeStep => 8.0,
@@ -103,7 +107,7 @@ pub fn prior(role: Role, tied: bool, last: bool, seen: f64) -> f64 {
         Role::Query | Role::Gate | Role::Up => 1.0,
         Role::OutputGate => 0.7,
         Role::Head | Role::Embedding => 0.5,
-        // Never in fewer bits.
+        // These are never quantized.
         Role::Norm | Role::Bias | Role::Conv | Role::Decay | Role::Skip | Role::TimeBias => 0.0,
     };
     role * seen.clamp(0.0, 1.0).sqrt() * if last { 1.4 } else { 1.0 }
@@ -141,7 +145,8 @@ mod tests {
             assert!(got >= target.min(8.5) - 0.25, "{target}: {got}");
             assert!(got >= last);
             last = got;
-            // A matrix that matters more has no fewer bits than one that matters less and is no larger.
+            // A matrix that matters more never gets fewer bits than one of at most its size that
+            // matters less.
             if target == 4.8 {
                 assert!(formats[19].bits() > formats[0].bits());
             }

@@ -1,8 +1,10 @@
 //! Quantizing a checkpoint: from full precision to codes and scales, in the layout that MLX reads.
 //!
-//! A [`Job`] says what will be written: every tensor of the new checkpoint with its format, from the headers of the old one, a default
-//! format and a [`Recipe`]. [`Job::write`] streams the weights through a [`Method`], block by block of rows on all threads, so that memory
-//! holds a few blocks whatever the size of the model, and puts the new folder in its place when all of it is on the disk.
+//! A [`Job`] decides what will be written: every tensor of the new checkpoint with its format, from
+//! the headers of the old one, a default format and a [`Recipe`]. [`Job::write`] streams the
+//! weights through a [`Method`] in blocks of rows on all threads, so that only a few blocks are in
+//! memory whatever the size of the model. It moves the new folder to its place when all of it is on
+//! the disk.
 //!
 //! ```no_run
 //! use kinglet::quantize::{Format, Job, JobOptions, Search, WriteOptions};
@@ -13,8 +15,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Names, stacks and axes are those of mlx-lm for the families that it has, and those of `transformers` for the others. Norms, biases,
-//! convolutions, `A_log`, `D`, `dt_bias`, routers and the gates of mLSTM keep type and bytes, and so do matrices whose rows are not whole groups.
+//! Names, stacks and axes are those of mlx-lm for the families that it has, and those of
+//! `transformers` for the others. Norms, biases, convolutions, `A_log`, `D`, `dt_bias`, routers and
+//! the gates of mLSTM keep their type and bytes, and so do matrices whose rows are not whole
+//! groups.
 
 mod config_json;
 mod error;

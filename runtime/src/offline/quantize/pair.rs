@@ -1,4 +1,4 @@
-//! From the tensors of the source to those of the new checkpoint: which rows of which go where.
+//! Maps the source's tensors to those of the new checkpoint: which rows go where.
 
 use std::collections::HashMap;
 
@@ -10,8 +10,8 @@ use super::target::{Kept, Piece, TargetTensor};
 use crate::weights::{Encoding, TensorData, Weights};
 use crate::{Error, weights::WeightsError};
 
-/// The tensors of `target`, in order of use and all dense, made of those of `source`: two specs of one model, whose matrices and other
-/// tensors correspond one to one.
+/// The tensors of `target`, in order of use and all dense, composed from those of `source`. The two
+/// are specs of one model whose matrices and other tensors correspond one to one.
 pub(super) fn pair(
     source: &ModelSpec,
     target: &ModelSpec,
@@ -23,14 +23,14 @@ pub(super) fn pair(
         let same = (from.matrix.rows, from.matrix.cols) == (to.matrix.rows, to.matrix.cols);
         if !same || from.role != to.role {
             let problem = format!(
-                "{} by {} weights of {} have no place in it",
+                "it has no place for {} by {} weights of {}",
                 from.matrix.rows, from.matrix.cols, from.matrix.tensor.name
             );
             return Err(layout(&to.matrix.tensor.name, problem));
         }
         let piece = Piece { first_row: to.matrix.row_offset, source: from.matrix.clone() };
         let pieces = found.entry(&to.matrix.tensor).or_default();
-        // A tied table comes twice.
+        // A tied table occurs twice.
         if pieces.iter().all(|(known, _)| known.first_row != piece.first_row) {
             pieces.push((piece, *to));
         }
@@ -41,7 +41,7 @@ pub(super) fn pair(
     };
     let (source_others, target_others) = (others(source), others(target));
     if source_others.len() != target_others.len() || from.len() != to.len() {
-        return Err(layout(&target.model_type, "the two layouts do not correspond".into()));
+        return Err(layout(&target.model_type, "the source and target layouts differ".into()));
     }
     let copies: HashMap<&TensorSpec, &TensorSpec> =
         target_others.iter().zip(&source_others).collect();
@@ -64,7 +64,7 @@ fn layout(tensor: &str, problem: String) -> Error {
     QuantizeError::Layout { tensor: tensor.into(), problem }.into()
 }
 
-/// A tensor that is made of matrices, which must fill it.
+/// A tensor composed of matrices, which must fill it.
 fn matrix(
     spec: &TensorSpec,
     pieces: Vec<(Piece, Placed<'_>)>,
@@ -74,19 +74,19 @@ fn matrix(
     let mut dtype = None;
     for (piece, _) in &pieces {
         if piece.first_row != next_row {
-            let problem = format!("nothing is known of what its rows from {next_row} on hold");
+            let problem = format!("its rows from {next_row} on are unknown");
             return Err(layout(&spec.name, problem));
         }
         next_row += piece.source.rows;
         let found = weights.get(&piece.source.tensor.name)?.dtype();
         if dtype.is_some_and(|dtype| dtype != found) {
-            let problem = "its matrices are of different types in the source".into();
+            let problem = "its matrices have different types in the source".into();
             return Err(layout(&spec.name, problem));
         }
         dtype = Some(found);
     }
     let (Some(dtype), Some((_, first))) = (dtype, pieces.first()) else {
-        return Err(layout(&spec.name, "no matrix of the model is in it".into()));
+        return Err(layout(&spec.name, "it contains no matrix of the model".into()));
     };
     let tensor = TargetTensor {
         name: spec.name.clone(),
@@ -100,13 +100,14 @@ fn matrix(
         copy_of: None,
     };
     if next_row != tensor.rows() {
-        let problem = format!("nothing is known of what its rows from {next_row} on hold");
+        let problem = format!("its rows from {next_row} on are unknown");
         return Err(layout(&spec.name, problem));
     }
     Ok(TargetTensor { pieces: pieces.into_iter().map(|(piece, _)| piece).collect(), ..tensor })
 }
 
-/// A tensor that is no matrix: the bytes of `copy`, though the shape can be another (the axes of a convolution, of which one is 1).
+/// A tensor that is not a matrix: the bytes of `copy`, possibly with another shape (the axes of a
+/// convolution, one of which is 1).
 fn vector(spec: &TensorSpec, copy: &TensorSpec, weights: &Weights) -> Result<TargetTensor, Error> {
     let data: TensorData = weights.get(&copy.name)?;
     if spec.elements() != data.elements() {

@@ -1,7 +1,7 @@
 //! [`Recipe`]: which format each matrix gets.
 //!
-//! As a file, a recipe is a list of rules in JSON; of the rules that match a matrix the first counts, and a matrix that none matches gets
-//! the default format:
+//! A recipe's file is a JSON list of rules. The first rule that matches a matrix applies; a matrix
+//! that none matches gets the default format:
 //!
 //! ```json
 //! [
@@ -12,15 +12,16 @@
 //! ]
 //! ```
 //!
-//! - `match`: the path of the module in the new checkpoint, or a list of them; `*` stands for any run of characters, dots included.
-//! - `bits`, `group_size`, `mode`: what is not given is as in the default format, if that is of the same mode (`affine`, where no mode is
-//!   given), else what MLX takes for the mode.
-//! - `keep`: `true` leaves the matrix as it is.
-//! - `comment`: anything.
+//! - `match`: the path of the module in the new checkpoint, or a list of paths; `*` stands for any
+//!   run of characters, including dots.
+//! - `bits`, `group_size`, `mode`: omitted fields are as in the default format if that has the same
+//!   mode (`affine`, if none is given), or else as MLX chooses them for the mode.
+//! - `keep`: `true` keeps the matrix as it is.
+//! - `comment`: any text.
 //!
-//! Routers, the gates of mLSTM and matrices whose rows are not whole groups stay as they are even where a rule matches, unless the rule
-//! names their module: unless nothing after the last dot of its pattern is a `*`. Then gates are quantized, and rows that are not whole
-//! groups are an error.
+//! Routers, the gates of mLSTM and matrices whose rows are not whole groups stay as they are even if a
+//! rule matches, unless the rule names their module, with a pattern that has no `*` after its last
+//! dot. If it does, gates are quantized, and rows that are not whole groups are an error.
 
 use kinglet_quant::{Format, Mode};
 use serde_json::{Map, Value};
@@ -32,15 +33,15 @@ use crate::weights::glob;
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Recipe {
-    /// All have the default format.
+    /// All matrices have the default format.
     #[default]
     Uniform,
-    /// The first rule that matches a matrix counts.
+    /// The first rule that matches a matrix applies.
     Rules(Vec<Rule>),
-    /// More bits where they matter most, as far as an average allows. See [`Job::mix`](super::Job::mix).
+    /// More bits where they matter most, within an average. See [`Job::mix`](super::Job::mix).
     Mixed {
-        /// Bits per weight of the whole checkpoint, scales and what is kept included; where it is not given, those of the
-        /// default format and 0.3 more.
+        /// Bits per weight of the whole checkpoint, including scales and tensors kept as they are.
+        /// Defaults to 0.3 more than the default format.
         bits_per_weight: Option<f64>,
     },
 }
@@ -48,14 +49,15 @@ pub enum Recipe {
 /// One rule of a recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
-    /// Patterns of paths, one of which must match.
+    /// Patterns of paths; one must match.
     pub patterns: Vec<String>,
-    /// The format; `None` leaves the matrix as it is.
+    /// The format; `None` keeps the matrix as it is.
     pub format: Option<Format>,
 }
 
 impl Rule {
-    /// Whether the rule matches `path`: `Some(true)` if it names the module, `Some(false)` if a `*` stands for its name.
+    /// Whether the rule matches `path`: `Some(true)` if it names the module, `Some(false)` if a `*`
+    /// stands for the module's name.
     pub(super) fn matches(&self, path: &str) -> Option<bool> {
         let matching = self.patterns.iter().filter(|pattern| glob(pattern, path));
         let names = matching.map(|pattern| {
@@ -67,14 +69,14 @@ impl Rule {
 }
 
 impl Recipe {
-    /// Reads the rules of a recipe's file. `default` is the format of matrices that no rule matches.
+    /// Parses a recipe's file. `default` is the format of matrices that no rule matches.
     ///
     /// # Errors
     /// [`QuantizeError::Recipe`] with the rule that is wrong.
     pub fn parse(json: &str, default: Format) -> Result<Self, QuantizeError> {
         let wrong = |problem| QuantizeError::Recipe { problem };
         let value: Value =
-            serde_json::from_str(json).map_err(|error| wrong(format!("no JSON: {error}")))?;
+            serde_json::from_str(json).map_err(|error| wrong(format!("not JSON: {error}")))?;
         let Value::Array(rules) = value else {
             return Err(wrong("not a list of rules, [{\"match\": .., \"bits\": ..}, ..]".into()));
         };
@@ -89,7 +91,7 @@ fn rule(value: &Value, default: Format) -> Result<Rule, String> {
     const KEYS: [&str; 6] = ["match", "bits", "group_size", "mode", "keep", "comment"];
     let Value::Object(rule) = value else { return Err("not an object".into()) };
     if let Some(key) = rule.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(format!("there is no field {key:?}; there are {}", KEYS.join(", ")));
+        return Err(format!("unknown field {key:?}, expected one of {}", KEYS.join(", ")));
     }
     let patterns = match rule.get("match") {
         Some(Value::String(pattern)) => vec![pattern.clone()],
@@ -98,7 +100,7 @@ fn rule(value: &Value, default: Format) -> Result<Rule, String> {
             let patterns: Option<Vec<String>> = patterns.iter().map(text).collect();
             patterns
                 .filter(|patterns| !patterns.is_empty())
-                .ok_or("match is no list of patterns")?
+                .ok_or("match is not a list of patterns")?
         }
         _ => return Err("match must be a pattern or a list of patterns".into()),
     };
@@ -112,7 +114,7 @@ fn rule(value: &Value, default: Format) -> Result<Rule, String> {
     };
     let given = ["bits", "group_size", "mode"].iter().any(|key| rule.contains_key(*key));
     match (keep, given) {
-        (true, true) => Err("keep goes with no bits, group_size or mode".into()),
+        (true, true) => Err("keep excludes bits, group_size and mode".into()),
         (true, false) => Ok(Rule { patterns, format: None }),
         (false, false) => Err("give bits, group_size, mode, or keep".into()),
         (false, true) => Ok(Rule { patterns, format: Some(format(rule, default)?) }),
@@ -177,7 +179,7 @@ mod tests {
     #[test]
     fn a_wrong_rule_is_named() {
         for (json, parts) in [
-            ("{", &["no JSON"][..]),
+            ("{", &["not JSON"][..]),
             ("{}", &["not a list"]),
             (r#"[{"match": "a", "bits": 4}, 3]"#, &["rule 2", "object"]),
             (r#"[{"bits": 4}]"#, &["rule 1", "match"]),

@@ -1,4 +1,4 @@
-//! What came of it: sizes and errors, tensor by tensor.
+//! [`Report`]: sizes and errors of what was written, tensor by tensor.
 
 use std::time::Duration;
 
@@ -6,51 +6,52 @@ use kinglet_quant::ErrorMeasure;
 
 use super::target::TargetTensor;
 
-/// What [`Job::write`](super::Job::write) wrote.
+/// The result of [`Job::write`](super::Job::write).
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Name of the method.
     pub method: String,
     /// All tensors, in order of use.
     pub tensors: Vec<TensorReport>,
-    /// Bytes of the source's tensors.
+    /// Size of the source's tensors, in bytes.
     pub source_bytes: u64,
     /// Names and sizes of the files with weights.
     pub files: Vec<(String, u64)>,
-    /// Names of the files that were taken along.
+    /// Names of the files that were copied.
     pub copied: Vec<String>,
-    /// Files that belong to the checkpoint and could not be taken along, each with what is wrong with it.
+    /// Files that belong to the checkpoint but could not be copied, each with the problem.
     pub left_out: Vec<(String, String)>,
-    /// How long it took.
+    /// Time taken.
     pub elapsed: Duration,
 }
 
 /// One tensor of the new checkpoint.
 #[derive(Clone, Debug)]
 pub struct TensorReport {
-    /// What was written.
+    /// The tensor that was written.
     pub tensor: TargetTensor,
-    /// How far its decoded weights are from those of the source, if it is quantized.
+    /// The error of its decoded weights compared with the source, if it is quantized.
     pub measure: Option<ErrorMeasure>,
 }
 
 impl Report {
-    /// Bytes of all tensors.
+    /// Size of all tensors, in bytes.
     pub fn bytes(&self) -> u64 {
         self.tensors.iter().map(|report| report.tensor.bytes()).fold(0, u64::saturating_add)
     }
 
-    /// Weights of all tensors.
+    /// Number of weights in all tensors.
     pub fn weights(&self) -> u64 {
         self.tensors.iter().map(|report| report.tensor.weights()).fold(0, u64::saturating_add)
     }
 
-    /// Bits per weight of the whole checkpoint: scales, biases and what is kept included.
+    /// Bits per weight of the whole checkpoint, including scales, biases and tensors kept as they
+    /// are.
     pub fn bits_per_weight(&self) -> f64 {
         8.0 * self.bytes() as f64 / self.weights().max(1) as f64
     }
 
-    /// The error of all quantized weights together.
+    /// The error over all quantized weights.
     pub fn measure(&self) -> ErrorMeasure {
         let mut sum = ErrorMeasure::new();
         for measure in self.tensors.iter().filter_map(|report| report.measure.as_ref()) {

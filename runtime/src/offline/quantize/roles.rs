@@ -1,11 +1,11 @@
-//! What each matrix is in its model: which are gates, which write to the residual stream.
+//! The role of each matrix in its model: which are gates, which write to the residual stream.
 
 use std::collections::HashMap;
 
 pub use kinglet_models::Role;
 use kinglet_models::{Matrix, ModelSpec, Share};
 
-/// The share of the tokens that each expert's matrices see, if the router spreads them evenly.
+/// The share of the tokens that reach each expert's matrices, if the router spreads them evenly.
 pub(super) fn share_of_tokens(spec: &ModelSpec) -> HashMap<Matrix, f64> {
     let branches = spec.blocks.iter().flat_map(|block| &block.branches);
     let parts = branches.flat_map(|branch| branch.mixer.parts());
@@ -13,7 +13,7 @@ pub(super) fn share_of_tokens(spec: &ModelSpec) -> HashMap<Matrix, f64> {
     shared.filter_map(|part| Some((part.held.matrix()?.clone(), part.share.fraction()))).collect()
 }
 
-/// A matrix of a model in its place.
+/// A matrix of a model with its role.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placed<'a> {
     pub(super) role: Role,
@@ -21,7 +21,8 @@ pub(super) struct Placed<'a> {
     pub(super) matrix: &'a Matrix,
 }
 
-/// Every matrix of `spec` in order of use. Specs of one model in two layouts give the same matrices in the same order.
+/// Every matrix of `spec` in order of use. Specs of one model in two layouts give the same matrices
+/// in the same order.
 pub(super) fn matrices(spec: &ModelSpec) -> Vec<Placed<'_>> {
     let mut all =
         vec![Placed { role: Role::Embedding, layer: None, matrix: &spec.embedding.table }];

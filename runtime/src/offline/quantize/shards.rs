@@ -1,4 +1,5 @@
-//! The safetensors files of the new checkpoint: which tensor lies where, known before any is written.
+//! The safetensors files of the new checkpoint. The place of every tensor is known before anything
+//! is written.
 
 use std::collections::BTreeMap;
 
@@ -11,23 +12,23 @@ use super::target::{Part, TargetTensor};
 pub(super) struct Shard {
     /// Its name.
     pub(super) name: String,
-    /// What stands before the data: the header's length and the header.
+    /// The bytes before the data: the header's length and the header.
     pub(super) header: Vec<u8>,
-    /// Bytes of the whole file.
+    /// Size of the whole file, in bytes.
     pub(super) len: u64,
 }
 
-/// Where the parts of a tensor lie.
+/// The place of a tensor's parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     /// Index of the shard.
     pub(super) shard: usize,
-    /// For each part of the tensor, its first byte in the file.
+    /// The offset of each part in the file.
     pub(super) offsets: Vec<u64>,
 }
 
-/// Lays tensors out in files of at most `max_bytes` of data, where no single tensor is larger; a tensor's scales lie in its file.
-/// Gives a place for each tensor.
+/// Assigns tensors to files of at most `max_bytes` of data, unless a single tensor is larger. A
+/// tensor's scales are in its file. Returns a place for each tensor.
 pub(super) fn lay_out(tensors: &[TargetTensor], max_bytes: u64) -> (Vec<Shard>, Vec<Place>) {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut size = 0u64;
@@ -56,7 +57,7 @@ pub(super) fn lay_out(tensors: &[TargetTensor], max_bytes: u64) -> (Vec<Shard>, 
             let found = tensor.parts().into_iter().enumerate();
             parts.extend(found.map(|(part, tensor)| (index, part, tensor)));
         }
-        // Larger elements first: so each tensor is aligned to its elements.
+        // Larger elements come first, so that every tensor is aligned to its elements.
         parts.sort_by_key(|(_, _, part)| std::cmp::Reverse(part.size));
         let mut header = Map::new();
         header.insert("__metadata__".into(), json!({ "format": "mlx" }));
@@ -84,7 +85,7 @@ pub(super) fn lay_out(tensors: &[TargetTensor], max_bytes: u64) -> (Vec<Shard>, 
     (shards, places)
 }
 
-/// A header with its length before it, a multiple of 8 bytes in all.
+/// A header with its length before it, padded to a multiple of 8 bytes in total.
 fn with_length(header: &Value) -> Vec<u8> {
     let mut json = header.to_string().into_bytes();
     json.resize(json.len().next_multiple_of(8), b' ');

@@ -1,4 +1,5 @@
-//! [`TargetTensor`]: a tensor of the new checkpoint, and the matrices of the old one that it is made of.
+//! [`TargetTensor`]: a tensor of the new checkpoint, and the matrices of the old one that it is
+//! composed of.
 
 use kinglet_models::Matrix;
 use kinglet_quant::{DType, Format};
@@ -6,59 +7,60 @@ use kinglet_quant::{DType, Format};
 use super::roles::Role;
 use crate::weights::Encoding;
 
-/// A tensor of the checkpoint that is written.
+/// A tensor to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TargetTensor {
     /// Its name.
     pub name: String,
-    /// Its shape, outermost dimension first; as if it were dense.
+    /// Its shape if it were dense, outermost dimension first.
     pub shape: Vec<usize>,
     /// Type of its elements in the source, and of the scales if it is quantized in affine mode.
     pub dtype: DType,
-    /// What it is in the model; of its first matrix, where several are fused. `None` for vectors, convolutions and the like.
+    /// Its role in the model, or that of its first matrix if several are fused. `None` for vectors,
+    /// convolutions and the like.
     pub role: Option<Role>,
-    /// The layer that it belongs to, counted from 0.
+    /// Index of its layer.
     pub layer: Option<usize>,
-    /// How it is stored.
+    /// The encoding to write.
     pub encoding: Encoding,
     /// Why it is not quantized, if it is not.
     pub kept: Option<Kept>,
-    /// What it is made of, from its first row to its last. For a tensor that is no matrix, none: its bytes are copied from
-    /// [`TargetTensor::copy_of`].
+    /// The matrices that it is composed of, from its first row to its last. Empty for a tensor that
+    /// is not a matrix: its bytes are copied from [`TargetTensor::copy_of`].
     pub pieces: Vec<Piece>,
-    /// The tensor of the source whose bytes it has, if it is no matrix.
+    /// The source tensor to copy, if it is not a matrix.
     pub copy_of: Option<String>,
 }
 
 /// One matrix of the model: some rows of a tensor, all of which see the same input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// The first row of the new tensor that it fills, leading dimensions flattened.
+    /// Its first row in the new tensor, with leading dimensions flattened.
     pub first_row: usize,
-    /// Where it is in the source: by this, what the model computes with it can be found.
+    /// The matrix in the source, which identifies what the model computes with it.
     pub source: Matrix,
 }
 
-/// Why a tensor is stored as it is in the source.
+/// Why a tensor keeps its encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// It is no matrix: a norm, a bias, a convolution, `A_log`, `D`, `dt_bias`.
+    /// It is not a matrix: a norm, a bias, a convolution, `A_log`, `D`, `dt_bias`.
     NotAMatrix,
-    /// A router or the gates of a cell: small, and everything hangs on it.
+    /// A router or the gates of a cell: small, but everything depends on it.
     Gate,
     /// Its rows are not whole groups.
     Ragged {
-        /// Weights of a row.
+        /// Weights per row.
         cols: usize,
         /// The format that was meant for it.
         format: Format,
     },
-    /// The recipe says so.
+    /// The recipe keeps it.
     Recipe,
 }
 
 impl Kept {
-    /// A word for tables and JSON.
+    /// A name for tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::NotAMatrix => "not a matrix",
@@ -70,7 +72,8 @@ impl Kept {
 }
 
 impl TargetTensor {
-    /// The path of its module, by which MLX names layers in config.json: the name without `.weight`.
+    /// The path of its module, which MLX uses as the layer's name in config.json: the name without
+    /// `.weight`.
     pub fn path(&self) -> &str {
         self.name.strip_suffix(".weight").unwrap_or(&self.name)
     }
@@ -80,12 +83,12 @@ impl TargetTensor {
         self.shape.iter().fold(1u64, |n, &dim| n.saturating_mul(dim as u64))
     }
 
-    /// Weights of a row.
+    /// Weights per row.
     pub fn cols(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// Rows, leading dimensions flattened.
+    /// Number of rows, with leading dimensions flattened.
     pub fn rows(&self) -> usize {
         let leading = self.shape.split_last().map(|(_, leading)| leading).unwrap_or_default();
         leading.iter().fold(1usize, |n, &dim| n.saturating_mul(dim))
@@ -99,7 +102,7 @@ impl TargetTensor {
         }
     }
 
-    /// Bytes of it in the new checkpoint, scales and biases included.
+    /// Its size in the new checkpoint in bytes, including scales and biases.
     pub fn bytes(&self) -> u64 {
         self.parts().iter().map(|part| part.bytes()).sum()
     }
@@ -109,7 +112,7 @@ impl TargetTensor {
         8.0 * self.bytes() as f64 / self.weights().max(1) as f64
     }
 
-    /// The tensors that it is stored as: itself, or codes, scales and (in affine mode) biases.
+    /// The tensors that store it: itself, or codes, scales and (in affine mode) biases.
     pub(super) fn parts(&self) -> Vec<Part> {
         let Encoding::Quantized(format) = self.encoding else {
             let (name, shape, dtype) = (self.name.clone(), self.shape.clone(), self.dtype.name());
@@ -148,13 +151,13 @@ impl TargetTensor {
     }
 }
 
-/// A tensor as a safetensors header describes it.
+/// A tensor in a safetensors header.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Part {
     pub(super) name: String,
     pub(super) shape: Vec<usize>,
     pub(super) dtype: &'static str,
-    /// Bytes of an element.
+    /// Bytes per element.
     pub(super) size: usize,
 }
 

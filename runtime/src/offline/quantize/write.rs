@@ -1,8 +1,10 @@
-//! [`Job::write`]: the weights stream from the mapped source through the method into the new files.
+//! [`Job::write`]: streams the weights from the mapped source through the method into the new
+//! files.
 //!
-//! The work is a list of blocks of rows in the order of the tensors; every thread takes the next one, encodes it into buffers of its own and
-//! writes it where it belongs, for all offsets are known ahead. What is in memory is a block per thread and what the method
-//! prepared for the pieces that are being worked on.
+//! The work is a list of blocks of rows in the order of the tensors. Every thread takes the next
+//! block, encodes it into its own buffers and writes it to its place; all offsets are known in
+//! advance. Memory holds one block per thread, and what the method prepared for the pieces in
+//! progress.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -24,25 +26,25 @@ use super::target::{Piece, TargetTensor};
 use crate::Error;
 use crate::weights::{Access, Encoding, MatrixData, MatrixView, Progress};
 
-/// Weights of a block, as far as rows are not longer: 4 MiB as f32.
+/// Weights per block, unless a row is longer: 4 MiB as f32.
 const BLOCK_WEIGHTS: usize = 1 << 20;
-/// Bytes that are copied at a time.
+/// Bytes copied at a time.
 const COPY_BYTES: usize = 4 << 20;
-/// The longest time between two calls of the progress callback.
+/// Longest time between two calls of the progress callback.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How [`Job::write`] goes about it.
+/// Options of [`Job::write`].
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct WriteOptions {
-    /// Threads; as many as the process may use if not given.
+    /// Number of threads. Defaults to all that the process may use.
     pub threads: Option<usize>,
-    /// Whether a checkpoint that is at the place is replaced.
+    /// Whether to replace an existing checkpoint.
     pub replace: bool,
 }
 
 impl WriteOptions {
-    /// All threads; nothing is replaced.
+    /// The defaults: all threads, no replacing.
     pub fn new() -> Self {
         Self::default()
     }
@@ -60,7 +62,7 @@ impl WriteOptions {
     }
 }
 
-/// Some rows of a piece, or some bytes of what is copied.
+/// Some rows of a piece, or some bytes of a tensor to copy.
 #[derive(Clone, Copy, Debug)]
 struct Block {
     tensor: usize,
@@ -70,20 +72,20 @@ struct Block {
     len: usize,
 }
 
-/// What the method prepared for a piece, once; held by the blocks that are being worked on.
+/// The encoder that the method prepared for a piece, shared by the blocks in progress.
 type Prepared<'a> = Arc<dyn RowEncoder + 'a>;
 
-/// A piece that is being worked on. Blocks are taken in order, so that there is hardly more than one per thread.
+/// A piece in progress. Blocks are taken in order, so there are hardly more pieces than threads.
 struct Current<'a> {
     tensor: usize,
     piece: usize,
-    /// Blocks of it that are not done.
+    /// Number of its unfinished blocks.
     left: usize,
-    /// Filled by the thread that comes first, while the others wait.
+    /// Filled by the first thread, while the others wait.
     encoder: Arc<Mutex<Option<Prepared<'a>>>>,
 }
 
-/// What a thread tells of a block that it has done.
+/// A thread's result for a finished block.
 struct Done {
     block: usize,
     bytes: u64,
@@ -91,20 +93,21 @@ struct Done {
 }
 
 impl Job {
-    /// An error if [`Job::write`] would refuse to write to `out`.
+    /// Checks whether [`Job::write`] would refuse to write to `out`.
     ///
     /// # Errors
-    /// [`QuantizeError::Out`], or [`QuantizeError::Io`] where the place cannot be looked at.
+    /// [`QuantizeError::Out`], or [`QuantizeError::Io`] if the place can't be examined.
     pub fn check_out(&self, out: &Path, replace: bool) -> Result<(), QuantizeError> {
         folder::check(out, self.folder(), replace).map(drop)
     }
 
-    /// Writes the new checkpoint to the folder `out`, which appears when it is whole and on the disk. `progress` is called from this thread
-    /// with the bytes of the source that are done and those there are; `false` stops.
+    /// Writes the new checkpoint to the folder `out`, which appears when it is complete and on the
+    /// disk. `progress` is called from this thread with the bytes of the source that are done and
+    /// the total; `false` stops.
     ///
     /// # Errors
-    /// When `out` is refused, a file cannot be read or written, a weight is not finite, or the method fails. Nothing is left
-    /// behind then.
+    /// If `out` is refused, a file can't be read or written, a weight is not finite, or the method
+    /// fails. Nothing is left behind then.
     pub fn write(
         &self,
         out: &Path,
@@ -118,7 +121,7 @@ impl Job {
         let staged = StagedFolder::create(&place)?;
         let needed = shards.iter().map(|shard| shard.len).fold(0, u64::saturating_add);
         let files = Files::create(staged.path(), &shards, needed)?;
-        // Only advice.
+        // This is only advice.
         let _ = self.weights.advise(Access::Sequential);
         let measures = self.encode(method, &places, &files, options, progress)?;
         files.finish()?;
@@ -160,7 +163,7 @@ impl Job {
                 }));
             };
             if target.copy_of.is_some() {
-                // Elements come from a tensor that is in the file, so that this cannot overflow.
+                // The tensor exists in a file, so its size can't overflow.
                 let bytes = usize::try_from(target.bytes()).unwrap_or(usize::MAX);
                 cut(0, bytes, COPY_BYTES, &mut blocks);
             }
@@ -171,7 +174,7 @@ impl Job {
         blocks
     }
 
-    /// Has all blocks written; gives the error of each tensor.
+    /// Writes all blocks, and returns the error of each tensor.
     fn encode(
         &self,
         method: &dyn Method,
@@ -238,7 +241,7 @@ impl Job {
             }
         });
         result?;
-        // In the order of the blocks, whichever thread did them when: the same sums on every run.
+        // Sum in the order of the blocks, so that every run gives the same sums.
         let mut by_tensor = vec![ErrorMeasure::new(); self.tensors.len()];
         for (block, measure) in blocks.iter().zip(&measures) {
             if let Some(sum) = by_tensor.get_mut(block.tensor) {
@@ -249,7 +252,7 @@ impl Job {
     }
 }
 
-/// What a thread needs to do any block.
+/// The data that a thread needs to process any block.
 struct Worker<'a, 'c> {
     job: &'a Job,
     method: &'a dyn Method,
@@ -258,7 +261,7 @@ struct Worker<'a, 'c> {
     current: &'c Mutex<Vec<Current<'a>>>,
 }
 
-/// Memory of a thread, used again for each block.
+/// A thread's buffers, reused for each block.
 #[derive(Default)]
 struct Buffers {
     weights: Vec<f32>,
@@ -266,7 +269,7 @@ struct Buffers {
 }
 
 impl<'a> Worker<'a, '_> {
-    /// Encodes or copies one block; gives the bytes read and the error of what was encoded.
+    /// Encodes or copies one block. Returns the bytes read and the error of the encoding.
     fn block(&self, block: &Block, buffers: &mut Buffers) -> Result<(u64, ErrorMeasure), Error> {
         let (Some(target), Some(place)) =
             (self.job.tensors.get(block.tensor), self.places.get(block.tensor))
@@ -330,7 +333,7 @@ impl<'a> Worker<'a, '_> {
         Ok((bytes, measure))
     }
 
-    /// What the method prepared for the block's piece; the first to ask has it prepared.
+    /// The encoder for the block's piece. The first caller prepares it.
     fn prepared(
         &self,
         block: &Block,
@@ -363,7 +366,7 @@ impl<'a> Worker<'a, '_> {
         Ok(made)
     }
 
-    /// Lets go of what was prepared for the block's piece if the block was the last of it.
+    /// Frees the encoder of the block's piece if this was its last block.
     fn finished(&self, block: &Block) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         current.retain_mut(|current| {
@@ -375,12 +378,12 @@ impl<'a> Worker<'a, '_> {
     }
 }
 
-/// Rows of a block of a matrix with `cols` columns.
+/// Rows per block of a matrix with `cols` columns.
 fn block_rows(cols: usize) -> usize {
     (BLOCK_WEIGHTS / cols.max(1)).max(1)
 }
 
-/// All rows as f32.
+/// Decodes all rows to f32.
 fn decode(rows: &MatrixData, out: &mut Vec<f32>) -> Result<(), Error> {
     let cols = rows.cols();
     let needed = rows.rows().saturating_mul(cols);
@@ -392,7 +395,7 @@ fn decode(rows: &MatrixData, out: &mut Vec<f32>) -> Result<(), Error> {
     Ok(())
 }
 
-/// How far the encoded rows are from the weights.
+/// The error of the encoded rows.
 fn measure(out: &Quantized, buffers: &mut Buffers) -> ErrorMeasure {
     let mut measure = ErrorMeasure::new();
     let Ok(blocks) = out.blocks() else { return measure };
@@ -409,7 +412,7 @@ fn measure(out: &Quantized, buffers: &mut Buffers) -> ErrorMeasure {
 /// The new safetensors files, open, with their headers.
 struct Files {
     files: Vec<(PathBuf, Mutex<File>)>,
-    /// Bytes of all, for the message when the disk is full.
+    /// Size of all files in bytes, for the message when the disk is full.
     needed: u64,
 }
 
@@ -436,7 +439,7 @@ impl Files {
         written.map_err(|source| failed_write(path, source, self.needed))
     }
 
-    /// Waits until all is on the disk.
+    /// Waits until everything is on the disk.
     fn finish(&self) -> Result<(), QuantizeError> {
         for (path, file) in &self.files {
             let file = file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -455,7 +458,7 @@ impl Files {
     }
 }
 
-/// The error of a file that could not be written.
+/// The error of a failed write.
 pub(super) fn failed_write(path: &Path, source: io::Error, needed: u64) -> QuantizeError {
     let path = path.to_path_buf();
     match source.kind() {

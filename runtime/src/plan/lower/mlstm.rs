@@ -1,4 +1,4 @@
-//! mLSTM: one projection to all that the cell reads, the cell, the output projection.
+//! mLSTM: one projection to all inputs of the cell, the cell, the output projection.
 
 use kinglet_models::MLstm;
 

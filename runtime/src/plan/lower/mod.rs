@@ -1,8 +1,8 @@
-//! A layer's way into ops: one file for each kind.
+//! Lowers layers to ops, with one file for each kind of layer.
 //!
-//! All branches of a block see the `x` from before it, since nothing here can write to `x`: an op of a branch writes a buffer of its
-//! own, which [`Branch::op`] makes, and what the branch adds to `x` it returns as a [`Sum`], which becomes an op when all
-//! branches are lowered.
+//! All branches of a block see the `x` before the block, since nothing here can write to `x`: an op
+//! of a branch writes its own buffer, made by [`Branch::op`]. The branch returns what it adds to
+//! `x` as a [`Sum`], which becomes an op when all branches are lowered.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -37,30 +37,30 @@ pub(super) fn branch(builder: &mut Builder, x: BufferId, block: &Block, mixer: &
 pub(super) enum Sum {
     /// `W prologue(input)`.
     Linear {
-        /// What the projection reads.
+        /// The input of the projection.
         input: Slice,
-        /// What happens to it first.
+        /// The computation before the projection.
         prologue: Prologue,
         /// `W`.
         linear: Linear,
     },
-    /// The second halves of experts.
+    /// The down projections of experts.
     Experts {
-        /// What the first halves made.
+        /// The output of the up projections.
         input: BufferId,
         /// A token's experts and their weights.
         routes: BufferId,
-        /// Experts of a token.
+        /// Experts per token.
         top_k: usize,
         /// `[hidden, inner]` each.
         experts: Vec<Matrix>,
-        /// The same of the expert that sees every token.
+        /// The same for the expert that sees every token.
         shared: Option<Matrix>,
     },
 }
 
 impl Sum {
-    /// The op that adds it, times `scale`.
+    /// The op that adds it to `x`, times `scale`.
     pub(super) fn into_op(self, x: BufferId, scale: f32) -> Op {
         match self {
             Self::Linear { input, prologue, linear } => Op::Linear(op::Linear {
@@ -77,7 +77,7 @@ impl Sum {
     }
 }
 
-/// A branch in the making.
+/// A branch that is being lowered.
 struct Branch<'a> {
     builder: &'a mut Builder,
     x: BufferId,
@@ -85,22 +85,22 @@ struct Branch<'a> {
 }
 
 impl Branch<'_> {
-    /// The residual stream, to be read.
+    /// The residual stream, for reading.
     fn x(&self) -> BufferId {
         self.x
     }
 
-    /// The norm in front of the block.
+    /// The norm before the block.
     fn norm(&self) -> Norm {
         self.block.norm.clone()
     }
 
-    /// All of a buffer.
+    /// All columns of a buffer.
     fn whole(&self, buffer: BufferId) -> Slice {
         self.builder.whole(buffer)
     }
 
-    /// An op that writes a buffer of its own, `[T, width]`, which `op` is given and which is returned.
+    /// Adds an op that writes a new buffer, `[T, width]`, which is passed to `op` and returned.
     fn op(
         &mut self,
         name: &'static str,
@@ -114,13 +114,13 @@ impl Branch<'_> {
         output
     }
 
-    /// `parts` of the normed residual stream, side by side.
+    /// Projects the normed residual stream with `parts`, side by side.
     fn project(&mut self, name: &'static str, parts: Vec<Linear>) -> BufferId {
         let (input, prologue) = (self.whole(self.x), Prologue::Norm(self.norm()));
         self.linear(name, input, prologue, parts)
     }
 
-    /// `parts` of `prologue(input)`, side by side.
+    /// Projects `prologue(input)` with `parts`, side by side.
     fn linear(
         &mut self,
         name: &'static str,
@@ -134,18 +134,18 @@ impl Branch<'_> {
         })
     }
 
-    /// A recurrent tensor.
+    /// Adds a recurrent tensor.
     fn state(&mut self, what: &str, shape: &[usize]) -> StateId {
         let kind = StateKind::Tensor { shape: shape.to_vec() };
         self.builder.state(self.block.layer, what, kind)
     }
 
-    /// The inputs that a convolution looks back on.
+    /// Adds the state of a convolution: its last inputs.
     fn conv_state(&mut self, conv: &Conv) -> StateId {
         self.state("conv", &[conv.kernel.saturating_sub(1), conv.channels])
     }
 
-    /// A cache of keys and values.
+    /// Adds a cache of keys and values.
     fn cache(&mut self, kv_heads: usize, head_dim: usize, window: Option<usize>) -> StateId {
         let kind = StateKind::KeyValue { kv_heads, head_dim, window, sinks: 0 };
         self.builder.state(self.block.layer, "kv", kind)

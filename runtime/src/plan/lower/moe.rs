@@ -1,4 +1,4 @@
-//! A mixture of experts: the choice, the experts' first halves, their second halves.
+//! A mixture of experts: the router, the experts' up projections, their down projections.
 
 use kinglet_models::{Activation, Dense, Moe};
 

@@ -1,9 +1,9 @@
 //! `attention`: queries and keys are normed, clipped and rotated, keys and values join the cache, and each query
 //! attends to the cache up to its own position.
 //!
-//! `o_i = sum_j softmax_j(scale * q_i . k_j) v_j` over `j` in `max(0, i - window + 1) ..= i`
-//! (Vaswani et al., 2017, section 3.2.1), and over `j < sinks` (Xiao et al., "Efficient Streaming Language Models with Attention
-//! Sinks", 2024; positions stay what they are).
+//! `o_i = sum_j softmax_j(scale * q_i . k_j) v_j` over `j` in `max(0, i - window + 1)..=i` (Vaswani
+//! et al., 2017, section 3.2.1), and over `j < sinks` (Xiao et al., "Efficient Streaming Language
+//! Models with Attention Sinks", 2024; positions are not renumbered).
 
 use kinglet_models::{QkNorm, Rope};
 
@@ -12,9 +12,9 @@ use super::{
     SteppedState, Uses, Widths,
 };
 
-/// Workgroups that a decode step's attention aims at.
+/// Number of workgroups to aim for in a decode step's attention.
 const ATTENTION_GROUPS: usize = 256;
-/// Most pieces of a cache: more cost more to put together than they save.
+/// Most pieces of a cache: combining more costs more than they save.
 const MOST_PIECES: usize = 64;
 
 /// Softmax attention with grouped key/value heads.
@@ -36,22 +36,22 @@ pub struct Attention {
     pub clip: Option<f32>,
     /// Rotary position encoding.
     pub rope: Option<Rope>,
-    /// The last positions that a query sees, its own included; all if not given.
+    /// The number of last positions that a query attends to, including its own; `None` for all.
     pub window: Option<usize>,
-    /// The first positions, which every query behind them sees whatever the window.
+    /// The number of first positions that every later query attends to, whatever the window.
     pub sinks: usize,
-    /// Keys and values of the positions before.
+    /// The cache of keys and values.
     pub cache: StateId,
     /// `[T, heads * head_dim]`.
     pub output: BufferId,
 }
 
-/// Which positions a token sees.
+/// Which positions a token attends to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AttentionSpan {
-    /// The last ones, its own included; all if not given.
+    /// The number of last positions, including its own; `None` for all.
     pub window: Option<usize>,
-    /// The first ones, whatever the window.
+    /// The number of first positions, whatever the window.
     pub sinks: usize,
 }
 
@@ -61,14 +61,14 @@ impl AttentionSpan {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
-    /// The positions that a token at `position` sees besides its own: sinks that its window doesn't reach, and the first of those in its
-    /// window.
+    /// The positions that a token at `position` attends to besides its own: the number of sinks
+    /// that its window doesn't reach, and the first position in its window.
     pub fn held(self, position: usize) -> (usize, usize) {
         let first = self.oldest(position).min(position);
         (self.sinks.min(first), first)
     }
 
-    /// How many they are.
+    /// The number of these positions.
     pub fn count(self, position: usize) -> usize {
         let (sinks, first) = self.held(position);
         sinks + position - first
@@ -76,12 +76,13 @@ impl AttentionSpan {
 }
 
 impl Attention {
-    /// Which positions a query sees.
+    /// Which positions a query attends to.
     pub fn span(&self) -> AttentionSpan {
         AttentionSpan { window: self.window, sinks: self.sinks }
     }
 
-    /// Pieces that the cache is cut into for up to `few` tokens, where kernels can address `max_bytes` of a buffer.
+    /// The number of pieces that the cache is split into for up to `few` tokens, if kernels can
+    /// address `max_bytes` of a buffer.
     pub fn pieces(&self, few: usize, max_bytes: u64) -> usize {
         let piece = 4 * (few * self.heads * (self.head_dim + 2)) as u64;
         let fit = usize::try_from(max_bytes / piece).unwrap_or(usize::MAX);
@@ -119,13 +120,14 @@ impl Describe for Attention {
         Widths { queries: self.heads * self.head_dim, ..Widths::NONE }
     }
 
-    /// Few tokens attend to pieces of the cache: of each, `head_dim` sums of values, the largest score and the sum of weights.
+    /// Few tokens attend to pieces of the cache: each piece gives `head_dim` sums of values, the
+    /// largest score and the sum of weights.
     fn scratch(&self, cut: &Cut) -> Scratch {
         let pieces = self.pieces(cut.few, cut.max_bytes);
         Scratch { tokens: cut.few * self.heads * pieces * (self.head_dim + 2), ..Scratch::NONE }
     }
 
-    /// Tiles are passed through a chunk of tokens at a time.
+    /// Tiles process a chunk of tokens at a time.
     fn loop_turns(&self) -> usize {
         1
     }

@@ -1,7 +1,8 @@
-//! [`Describe`]: what is asked of every op, and the terms in which ops answer.
+//! [`Describe`]: the questions that every op answers, and the types of the answers.
 //!
-//! Plans, backends, traffic counts and calibration ask these questions and never tell ops apart themselves. No method has a
-//! default: a new op answers each, and the compiler names the ones that are missing.
+//! Plans, backends, traffic counts and calibration ask these questions and never match on ops
+//! themselves. No method has a default: a new op answers each, and the compiler names the missing
+//! ones.
 
 use std::ops::Range;
 
@@ -28,17 +29,17 @@ pub trait Describe {
     /// elements.
     fn widths(&self, align: usize) -> Widths;
 
-    /// Memory that the op's dispatches hand one another within a run.
+    /// Memory that the op's dispatches pass to each other within a run.
     fn scratch(&self, cut: &Cut) -> Scratch;
 
     /// Most iterations that one thread spends in the op's loops for each token of a run.
     fn loop_turns(&self) -> usize;
 
-    /// What the op's projections read, for ops that calibration observes.
+    /// The input of the op's projections, for ops that calibration observes.
     fn projection_input(&self) -> Option<ProjectionInput<'_>>;
 
-    /// The calibration site of each of the op's matrices: the input whose moments say how to quantize it. Empty for ops
-    /// without [`Describe::projection_input`].
+    /// The calibration site of each of the op's matrices: the input whose moments determine how to
+    /// quantize it. Empty for ops without [`Describe::projection_input`].
     fn sites(&self) -> Vec<MatrixSite<'_>>;
 }
 
@@ -47,12 +48,12 @@ pub trait Describe {
 pub struct SteppedState {
     /// The state.
     pub state: StateId,
-    /// What of it must be double-buffered.
+    /// The part that must be double-buffered.
     pub double_buffer: DoubleBuffer,
 }
 
-/// What of a state tensor is double-buffered where several workgroups share it: a kernel must not write what another workgroup
-/// may still read.
+/// The part of a state tensor that is double-buffered if several workgroups share it: a kernel must
+/// not write what another workgroup may still read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DoubleBuffer {
     /// Nothing: each element is read and written by one workgroup.
@@ -69,14 +70,14 @@ pub enum DoubleBuffer {
     },
 }
 
-/// Elements for each token of a step.
+/// Elements per token of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Widths {
-    /// The input of a tiled projection, made ready.
+    /// The prepared input of a tiled projection.
     pub prepared: usize,
-    /// Queries, made ready.
+    /// Prepared queries.
     pub queries: usize,
-    /// What each expert contributes to a token, before it is added up.
+    /// Each expert's contribution to a token, before summing.
     pub shares: usize,
 }
 
@@ -84,7 +85,7 @@ impl Widths {
     /// The op needs none.
     pub const NONE: Self = Self { prepared: 0, queries: 0, shares: 0 };
 
-    /// Enough for either.
+    /// The larger of both in every field.
     pub fn max(self, other: Self) -> Self {
         Self {
             prepared: self.prepared.max(other.prepared),
@@ -94,21 +95,22 @@ impl Widths {
     }
 }
 
-/// How a backend cuts a run.
+/// How a backend splits a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     /// Tokens of the longest run.
     pub tokens: usize,
-    /// Runs of up to this many tokens are not cut into chunks.
+    /// Runs of up to this many tokens are not split into chunks.
     pub few: usize,
-    /// Tokens of a chunk of a scan.
+    /// Tokens per chunk of a scan.
     pub chunk: usize,
     /// Most bytes of a buffer that a kernel can address.
     pub max_bytes: u64,
 }
 
 impl Cut {
-    /// Tokens of the longest run that goes in chunks, and its chunks; both 0 where no run does.
+    /// The length of the longest run that is split into chunks, and its number of chunks; both 0 if
+    /// no run is.
     pub fn chunked(&self) -> (usize, usize) {
         if self.tokens > self.few {
             (self.tokens, self.tokens.div_ceil(self.chunk))
@@ -118,16 +120,16 @@ impl Cut {
     }
 }
 
-/// Elements of each scratch buffer. The next op, and the next run, overwrites them.
+/// Elements of each scratch buffer. The next op, and the next run, overwrite them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scratch {
-    /// Values of tokens: a convolution's outputs, or pieces of attention.
+    /// Per-token values: a convolution's outputs, or pieces of attention.
     pub tokens: usize,
     /// Matrices `[chunk, chunk]`.
     pub squares: usize,
     /// States before each chunk.
     pub states: usize,
-    /// Other values of chunks.
+    /// Other per-chunk values.
     pub chunks: usize,
 }
 
@@ -135,7 +137,7 @@ impl Scratch {
     /// The op needs none.
     pub const NONE: Self = Self { tokens: 0, squares: 0, states: 0, chunks: 0 };
 
-    /// Enough for either.
+    /// The larger of both in every field.
     pub fn max(self, other: Self) -> Self {
         Self {
             tokens: self.tokens.max(other.tokens),
@@ -145,22 +147,22 @@ impl Scratch {
         }
     }
 
-    /// Elements of the largest buffer.
+    /// Elements in the largest buffer.
     pub fn largest(self) -> usize {
         self.tokens.max(self.squares).max(self.states).max(self.chunks)
     }
 }
 
-/// What an op's projections read.
+/// The input of an op's projections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProjectionInput<'a> {
-    /// Where it is.
+    /// The buffer.
     pub buffer: BufferId,
-    /// The columns that matrices of all tokens read; all if not given.
+    /// The columns that matrices of all tokens read; `None` for all.
     pub columns: Option<Range<usize>>,
-    /// What is done to it first.
+    /// What is done to it before the projection.
     pub preparation: Preparation<'a>,
-    /// What experts read.
+    /// The input of experts.
     pub experts: Option<ExpertInput>,
 }
 
@@ -175,26 +177,26 @@ pub enum Preparation<'a> {
     Prologue(&'a Prologue),
 }
 
-/// What the experts of an op read.
+/// The input of an op's experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpertInput {
-    /// What [`MoeRoute`](super::MoeRoute) wrote.
+    /// The output of [`MoeRoute`](super::MoeRoute).
     pub routes: BufferId,
     /// Experts per token.
     pub top_k: usize,
-    /// Experts to choose from.
+    /// Number of experts.
     pub count: usize,
-    /// Where the `i`th expert of a token reads columns of its own, `i * inner ..`, their number `inner`; else it reads the
-    /// prepared input, as matrices of all tokens do.
+    /// If a token's `i`th expert reads its own columns, starting at `i * inner`, their number
+    /// `inner`. Otherwise it reads the prepared input, as matrices of all tokens do.
     pub inner: Option<usize>,
 }
 
-/// Which tokens of an op's input, and which columns.
+/// A part of an op's input: which tokens, and which columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum InputPart {
     /// All tokens; of `moe_down`, the shared expert's columns.
     All,
-    /// The tokens of an expert, each times the weight that the router gives the expert for it.
+    /// The tokens of an expert, each multiplied by its router weight.
     Expert(usize),
 }
 
@@ -203,9 +205,10 @@ pub enum InputPart {
 pub struct MatrixSite<'a> {
     /// The matrix.
     pub matrix: &'a Matrix,
-    /// Which part of the op's input it reads.
+    /// The part of the op's input that it reads.
     pub part: InputPart,
-    /// Whether [`InputPart::All`] is the same input over all tokens: a substitute for an expert that saw few.
+    /// Whether [`InputPart::All`] is the same input over all tokens, a substitute for an expert
+    /// that saw few.
     pub also_all: bool,
 }
 

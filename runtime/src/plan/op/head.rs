@@ -1,4 +1,5 @@
-//! `head`: `z = scale * (W n(x) + b)`, capped softly where the model asks for it, for the tokens whose logits are wanted.
+//! `head`: `z = scale * (W n(x) + b)`, with a soft cap if the model has one, for the tokens whose
+//! logits are wanted.
 
 use kinglet_models::{self as spec, Norm};
 
@@ -12,7 +13,7 @@ use super::{
 pub struct Head {
     /// `x`, `[T, hidden]`.
     pub input: BufferId,
-    /// `n`; without it the input as it is.
+    /// `n`; without it the input is used as it is.
     pub norm: Option<Norm>,
     /// `W`, `[vocab, hidden]`.
     pub linear: spec::Linear,

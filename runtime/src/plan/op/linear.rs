@@ -1,4 +1,5 @@
-//! `linear`: `y = W f(x) + b`, with the cheap thing `f` that stands before the projection, stored or added to `y`.
+//! `linear`: `y = W f(x) + b`, with a cheap function `f` before the projection. The result is
+//! stored, or added to `y`.
 
 use kinglet_models::{self as spec, Norm};
 
@@ -12,7 +13,7 @@ use super::{
 pub struct Linear {
     /// `x`, `[T, cols]`.
     pub input: Slice,
-    /// What is done to `x` first.
+    /// `f`, applied to `x` first.
     pub prologue: Prologue,
     /// Matrices of equal `cols`; their rows are stacked in this order.
     pub parts: Vec<spec::Linear>,
@@ -22,7 +23,7 @@ pub struct Linear {
     pub mode: Output,
 }
 
-/// What stands before a projection.
+/// The computation before a projection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prologue {
     /// Nothing.
@@ -45,17 +46,17 @@ pub enum Prologue {
         gate: Slice,
         /// Weight and epsilon.
         norm: Norm,
-        /// Parts that are normed by themselves.
+        /// Parts that are normed separately.
         groups: usize,
     },
 }
 
-/// What happens to a projection's result.
+/// What happens to the result of a projection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Output {
-    /// It replaces what the output held.
+    /// Overwrites the output.
     Store,
-    /// It is added, times `scale`: a residual connection.
+    /// Adds it, times `scale`, to the output: a residual connection.
     Add {
         /// Factor on the result.
         scale: f32,

@@ -82,7 +82,8 @@ impl Describe for Mamba2Scan {
         Widths::NONE
     }
 
-    /// A run in chunks: the convolution's outputs, `C B^T` of each group, the states before each chunk, and each chunk's decay.
+    /// A run in chunks: the convolution's outputs, `C B^T` of each group, the states before each
+    /// chunk, and each chunk's decay.
     fn scratch(&self, cut: &Cut) -> Scratch {
         let (tokens, chunks) = cut.chunked();
         Scratch {
@@ -93,7 +94,7 @@ impl Describe for Mamba2Scan {
         }
     }
 
-    /// Scans go through a chunk of tokens at a time.
+    /// Scans process a chunk of tokens at a time.
     fn loop_turns(&self) -> usize {
         1
     }

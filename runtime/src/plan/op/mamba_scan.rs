@@ -67,7 +67,7 @@ impl Describe for MambaScan {
         Scratch::NONE
     }
 
-    /// A thread goes through a channel's state in blocks of 16 elements.
+    /// A thread processes a channel's state in blocks of 16 elements.
     fn loop_turns(&self) -> usize {
         self.state_dim.div_ceil(16) * (10 + self.state_dim / 16)
     }

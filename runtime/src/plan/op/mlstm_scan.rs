@@ -81,7 +81,7 @@ impl Describe for MLstmScan {
         }
     }
 
-    /// Scans go through a chunk of tokens at a time.
+    /// Scans process a chunk of tokens at a time.
     fn loop_turns(&self) -> usize {
         1
     }

@@ -1,11 +1,13 @@
-//! The ops of a [`Plan`](crate::plan::Plan): what each computes, on which buffers, with which weights and state.
+//! The ops of a [`Plan`](crate::plan::Plan): what each computes, on which buffers, with which
+//! weights and states.
 //!
-//! An op named `x` is described in `op/x.rs`, computed on the CPU by `cpu/x.rs`, written out in plain f64 in
-//! `tests/src/reference/x.rs` and tested against that by `tests/op/x.rs`. What plans and backends ask of an op, it
-//! answers itself ([`Describe`]). Ops are plain data, the same for every backend. Each is fused as far as
-//! a backend can run it as one dispatch (the scans hold their convolution, the projections their norm).
+//! An op named `x` is described in `op/x.rs`, computed on the CPU by `cpu/x.rs`, defined in plain
+//! f64 in `tests/src/reference/x.rs` and tested against that by `tests/op/x.rs`. It answers the
+//! questions of plans and backends itself ([`Describe`]). Ops are plain data, the same for every
+//! backend. Each is fused as far as a backend can run it in one dispatch (the scans include their
+//! convolution, the projections their norm).
 //!
-//! Shapes: `T` is the number of tokens of a step, all runs one behind the other. A buffer is a matrix
+//! Shapes: `T` is the number of tokens of a step, with all runs concatenated. A buffer is a matrix
 //! `[T, width]` of `f32`.
 
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -43,22 +45,22 @@ pub use moe_up::MoeUp;
 
 use kinglet_models::{Matrix, TensorSpec};
 
-/// Names a buffer of a plan: its index in [`Plan::buffers`](crate::plan::Plan::buffers).
+/// The id of a buffer: its index in [`Plan::buffers`](crate::plan::Plan::buffers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BufferId(pub usize);
 
-/// Names a state tensor: its index in [`Plan::states`](crate::plan::Plan::states).
+/// The id of a state tensor: its index in [`Plan::states`](crate::plan::Plan::states).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StateId(pub usize);
 
-/// Columns `offset .. offset + width` of a buffer.
+/// Columns `offset..offset + width` of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slice {
     /// The buffer.
     pub buffer: BufferId,
     /// First column.
     pub offset: usize,
-    /// Columns.
+    /// Number of columns.
     pub width: usize,
 }
 
@@ -81,18 +83,18 @@ pub enum Op {
     Mamba2Scan(Mamba2Scan),
     /// mLSTM's scan.
     MLstmScan(MLstmScan),
-    /// Choice of experts.
+    /// The router: chooses the experts of each token.
     MoeRoute(MoeRoute),
-    /// The experts' first halves.
+    /// The experts' up projections.
     MoeUp(MoeUp),
-    /// The experts' second halves.
+    /// The experts' down projections.
     MoeDown(MoeDown),
     /// Logits.
     Head(Head),
 }
 
 impl Op {
-    /// The op's answers to all that is asked of an op.
+    /// The op's answers to the questions of [`Describe`].
     pub fn description(&self) -> &dyn Describe {
         match self {
             Op::Embed(op) => op,
@@ -110,7 +112,7 @@ impl Op {
         }
     }
 
-    /// The same, to change the op.
+    /// Like [`Op::description`], to change the op.
     pub fn description_mut(&mut self) -> &mut dyn Describe {
         match self {
             Op::Embed(op) => op,
@@ -133,7 +135,7 @@ impl Op {
         self.description().name()
     }
 
-    /// What the op touches: the basis of buffer lifetimes, of dependencies and of byte counts.
+    /// What the op reads and writes: the basis of buffer lifetimes, dependencies and byte counts.
     pub fn uses(&self) -> Uses<'_> {
         let mut uses = Uses::default();
         let description = self.description();
@@ -148,15 +150,15 @@ impl Op {
 pub struct Uses<'a> {
     /// Buffers read.
     pub reads: Vec<BufferId>,
-    /// Buffers written (an accumulating op reads what it writes too, and lists it in both).
+    /// Buffers written. An accumulating op also reads them, and lists them in both.
     pub writes: Vec<BufferId>,
     /// State tensors read and written.
     pub states: Vec<StateId>,
     /// Matrices that every token reads.
     pub matrices: Vec<&'a Matrix>,
-    /// Matrices of which a token reads a share only: experts, with how many of them it uses.
+    /// Matrices of which a token reads a share: experts, each with how many of them a token uses.
     pub experts: Vec<(usize, &'a Matrix)>,
-    /// Experts that those matrices belong to.
+    /// The number of experts that those matrices belong to.
     pub expert_count: usize,
     /// Matrices of which a token reads one row: embedding tables.
     pub rows: Vec<&'a Matrix>,

@@ -7,12 +7,12 @@ use super::{
     StateId, SteppedState, Uses, Widths,
 };
 
-/// Second half of the experts, their weighted sum and the residual connection.
+/// The experts' down projections, their weighted sum and the residual connection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MoeDown {
-    /// What [`MoeUp`](super::MoeUp) wrote: `[T, top_k * inner + shared_inner]`.
+    /// The output of [`MoeUp`](super::MoeUp): `[T, top_k * inner + shared_inner]`.
     pub input: BufferId,
-    /// What [`MoeRoute`](super::MoeRoute) wrote.
+    /// The output of [`MoeRoute`](super::MoeRoute).
     pub routes: BufferId,
     /// Experts per token.
     pub top_k: usize,
@@ -59,7 +59,7 @@ impl Describe for MoeDown {
         None
     }
 
-    /// The input of each of a token's experts, and what each makes of it.
+    /// The input of each of a token's experts, and the output of each.
     fn widths(&self, align: usize) -> Widths {
         let parts = self.top_k * self.inner().next_multiple_of(align);
         let rows = self.experts.first().map_or(0, |down| down.rows);
@@ -93,7 +93,7 @@ impl Describe for MoeDown {
         })
     }
 
-    /// What an expert makes of its input means nothing to another: they have no input in common.
+    /// Experts have separate inputs, so none can substitute for another's.
     fn sites(&self) -> Vec<MatrixSite<'_>> {
         let experts = self.experts.iter().enumerate();
         let experts = experts.map(|(expert, down)| MatrixSite::expert(down, expert, false));

@@ -1,5 +1,6 @@
-//! `moe_route`: the experts of each token and their weights: the `top_k` largest of `softmax(R n(x))`, made to sum to 1
-//! where `renormalize` says so (Shazeer et al., 2017, section 2.1; Jiang et al., "Mixtral of Experts", 2024, section 2.1).
+//! `moe_route`: the experts of each token and their weights: the `top_k` largest of `softmax(R
+//! n(x))`, normalized to sum to 1 if `renormalize` (Shazeer et al., 2017, section 2.1; Jiang et
+//! al., "Mixtral of Experts", 2024, section 2.1).
 
 use kinglet_models::{self as spec, Norm};
 
@@ -8,7 +9,7 @@ use super::{
     Widths,
 };
 
-/// Choice of experts.
+/// The router.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MoeRoute {
     /// `x`, `[T, hidden]`.
@@ -19,9 +20,10 @@ pub struct MoeRoute {
     pub router: spec::Linear,
     /// Experts per token.
     pub top_k: usize,
-    /// Whether the weights are made to sum to 1.
+    /// Whether the weights are normalized to sum to 1.
     pub renormalize: bool,
-    /// `[T, 2 * top_k]`: the experts' numbers (whole values, largest weight first), then their weights.
+    /// `[T, 2 * top_k]`: the experts' indices (whole values, largest weight first), then their
+    /// weights.
     pub output: BufferId,
 }
 

@@ -7,14 +7,14 @@ use super::{
     StateId, SteppedState, Uses, Widths,
 };
 
-/// First half of the experts.
+/// The experts' gate and up projections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MoeUp {
     /// `x`, `[T, hidden]`.
     pub input: BufferId,
     /// `n`.
     pub norm: Norm,
-    /// What [`MoeRoute`](super::MoeRoute) wrote.
+    /// The output of [`MoeRoute`](super::MoeRoute).
     pub routes: BufferId,
     /// Experts per token.
     pub top_k: usize,

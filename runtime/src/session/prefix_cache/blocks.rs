@@ -1,4 +1,4 @@
-//! What snapshots take together: memory that several share is counted once.
+//! Counts the memory of snapshots, including shared memory only once.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use crate::session::Snapshot;
 /// Blocks of memory by how many snapshots hold them.
 #[derive(Default)]
 pub(super) struct Blocks {
-    /// Holders and bytes, by the block's id: unique as long as somebody holds it.
+    /// Number of holders and bytes, by the block's id. Ids are unique while the block is held.
     held: HashMap<usize, (usize, usize)>,
     bytes: usize,
 }
@@ -26,7 +26,7 @@ impl Blocks {
         });
     }
 
-    /// Takes away what was added, before the snapshot is dropped.
+    /// Removes what `add` counted. Call it before the snapshot is dropped.
     pub(super) fn remove(&mut self, snapshot: &Snapshot) {
         self.bytes = self.bytes.saturating_sub(snapshot.own_bytes());
         snapshot.state().with(|state| {

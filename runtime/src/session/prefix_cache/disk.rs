@@ -1,4 +1,5 @@
-//! Snapshots in a folder, for later runs: files of saved sessions, the least recently used of which make room.
+//! Snapshots in a folder for later runs: files of saved sessions. The least recently used are
+//! deleted to make room.
 
 use std::fs::{self, FileTimes};
 use std::path::{Path, PathBuf};
@@ -7,13 +8,14 @@ use std::time::SystemTime;
 use crate::Error;
 use crate::model::Model;
 use crate::session::saved_state::{Heading, SavedStateError, read_heading};
-use crate::session::{Snapshot, Taken};
+use crate::session::{Snapshot, TokenList};
 
-/// `kinglet-MODEL-TOKENS.safetensors`: hashes in hexadecimal. Nothing else in the folder is ever touched.
+/// `kinglet-MODEL-TOKENS.safetensors`, with hashes in hexadecimal. No other file in the folder is
+/// ever touched.
 const PREFIX: &str = "kinglet-";
 const SUFFIX: &str = ".safetensors";
 
-/// A file of the folder.
+/// A file in the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct File {
     path: PathBuf,
@@ -22,7 +24,7 @@ pub(super) struct File {
 
 /// A file of this model, found when the folder was opened.
 pub(super) struct Found {
-    pub(super) tokens: Taken,
+    pub(super) tokens: TokenList,
     pub(super) has_logits: bool,
     pub(super) file: File,
 }
@@ -32,12 +34,13 @@ pub(super) struct Disk {
     model: Model,
     folder: PathBuf,
     max_bytes: u64,
-    /// The beginning of the names of this model's files.
+    /// Prefix of the names of this model's files.
     prefix: String,
 }
 
 impl Disk {
-    /// Opens the folder, which is made if it isn't there, and finds this model's files, least recently used first.
+    /// Opens the folder, creating it if needed, and lists this model's files, least recently used
+    /// first.
     pub(super) fn open(
         model: &Model,
         folder: &Path,
@@ -56,7 +59,7 @@ impl Disk {
                 Ok(Heading { tokens, has_logits }) => {
                     found.push(Found { tokens, has_logits, file })
                 }
-                Err(error) => log::warn!("a cached prefix is passed over: {error}"),
+                Err(error) => log::warn!("ignoring a cached prefix: {error}"),
             }
         }
         Ok((disk, found))
@@ -67,7 +70,7 @@ impl Disk {
         Error::SavedState { path: Some(self.folder.clone()), source }
     }
 
-    /// The files of all models, least recently used first, with the time of their last use.
+    /// The files of all models with the time of their last use, least recently used first.
     fn files(&self) -> Result<Vec<(SystemTime, File)>, Error> {
         let entries = fs::read_dir(&self.folder).map_err(|source| self.failed("read", source))?;
         let mut files = Vec::new();
@@ -76,7 +79,7 @@ impl Disk {
             let ours = name
                 .to_str()
                 .is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
-            // A file may vanish while we look: another process makes room.
+            // A file may vanish in between, if another process makes room.
             if let (true, Ok(metadata)) = (ours, entry.metadata())
                 && metadata.is_file()
             {
@@ -104,15 +107,17 @@ impl Disk {
         files.iter().filter(|(_, file)| of_model(file)).map(|(_, file)| file.bytes).sum()
     }
 
-    /// Saves a snapshot, unless it has no room at all; gives its file and those that made room for it.
+    /// Saves a snapshot, unless it is too large for the folder. Returns its file, and the files
+    /// deleted to make room.
     pub(super) fn save(&mut self, snapshot: &Snapshot) -> Result<(Option<File>, Vec<File>), Error> {
         let needed = estimate(snapshot);
         if needed > self.max_bytes {
             return Ok((None, Vec::new()));
         }
         let removed = self.make_room(needed)?;
-        // Two sequences with one name would only replace each other's file: the tokens in it are what counts.
-        let [low, high, ..] = snapshot.taken().digest();
+        // If two sequences share a name, one file replaces the other; reads compare the tokens in
+        // it.
+        let [low, high, ..] = snapshot.token_list().digest();
         let tokens = u64::from(high) << 32 | u64::from(low);
         let path = self.folder.join(format!("{}{tokens:016x}{SUFFIX}", self.prefix));
         snapshot.save(&path)?;
@@ -135,7 +140,7 @@ impl Disk {
         Ok(removed)
     }
 
-    /// Loads a file, and marks it as used.
+    /// Loads a file and marks it as used.
     pub(super) fn load(&mut self, file: &File) -> Result<Snapshot, Error> {
         let session = self.model.load_session(&file.path)?.session;
         let now = FileTimes::new().set_modified(SystemTime::now());
@@ -154,7 +159,7 @@ impl Disk {
     }
 }
 
-/// About as many bytes as a snapshot's file has.
+/// Approximate size of a snapshot's file, in bytes.
 pub(super) fn estimate(snapshot: &Snapshot) -> u64 {
     let header = 512 * (1 + snapshot.model().plan().states.len());
     (snapshot.state_bytes() + snapshot.own_bytes() + header) as u64

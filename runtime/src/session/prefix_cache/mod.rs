@@ -1,9 +1,10 @@
-//! [`PrefixCache`]: snapshots by the tokens that led to them, so that a prompt which begins like an earlier one is not
-//! computed from its beginning.
+//! [`PrefixCache`]: snapshots by the tokens that led to them, so that a prompt with the same prefix
+//! as an earlier one doesn't compute it again.
 //!
-//! A recurrent tensor is the state of exactly the tokens that it has seen: there is no part of it that a shorter prompt could
-//! use. So snapshots are taken where later prompts are likely to leave the path: where messages end, and at every so
-//! many tokens. They share pages of keys and values, and are counted by what they really take.
+//! A recurrent tensor is the state after exactly the tokens it has seen; a shorter prompt can use
+//! no part of it. So the cache takes snapshots where later prompts are likely to diverge: where
+//! messages end, and at every N tokens. They share pages of keys and values, and shared memory is
+//! counted once.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -29,20 +30,22 @@ pub(crate) use prefill::{Prefill, piece};
 
 pub use options::{PrefixCacheOptions, PrefixCacheStats, PrefixUse};
 
-/// A snapshot, wherever it is.
+/// A snapshot in memory, on disk, or both.
 struct Entry {
     memory: Option<Snapshot>,
     disk: Option<disk::File>,
-    /// The vectors of its sequence, each once: while it is on disk only, nothing else may hold them, and their ids stand in the tree.
+    /// The distinct vectors of its sequence. While the snapshot is only on disk nothing else may
+    /// hold them, but the tree has their ids.
     vectors: Vec<Arc<Vector>>,
-    /// When it was last used, by the cache's clock.
+    /// Last use, by the cache's clock.
     used: u64,
     /// Whether it is worth a file: the end of a message or of an answer.
     boundary: bool,
     has_logits: bool,
 }
 
-/// Snapshots by the tokens that led to them: the longest that a prompt begins with is where its computation begins.
+/// Snapshots by the tokens that led to them. A prompt's computation starts at the longest snapshot
+/// that is a prefix of it.
 ///
 /// ```no_run
 /// # use kinglet::{Model, ModelOptions, PrefixCache, PrefixCacheOptions};
@@ -52,7 +55,7 @@ struct Entry {
 /// let mut cache = PrefixCache::new(&model, PrefixCacheOptions::default())?;
 /// let mut session = model.session()?;
 /// cache.prefill(&mut session, &first_prompt, &[])?;
-/// // Sample from session.last_logits(), feed what was sampled; then keep the answer's end too.
+/// // Sample from session.last_logits() and feed what was sampled. Then keep the answer's end:
 /// cache.insert(&session)?;
 /// let used = cache.prefill(&mut session, &second_prompt, &[])?;
 /// println!("{} tokens reused, {} computed", used.reused, used.computed);
@@ -71,10 +74,11 @@ pub struct PrefixCache {
 }
 
 impl PrefixCache {
-    /// A cache for sessions of `model`: empty, or with what an earlier run left in the folder.
+    /// Creates a cache for sessions of `model`, empty or with the files that an earlier run left in
+    /// the folder.
     ///
     /// # Errors
-    /// When the folder can't be made or read. Files in it that are damaged or other models' are passed over.
+    /// If the folder can't be created or read. Damaged files and those of other models are ignored.
     pub fn new(model: &Model, options: PrefixCacheOptions) -> Result<Self, Error> {
         let recurrent = |kind: &StateKind| matches!(kind, StateKind::Tensor { .. });
         let mut cache = Self {
@@ -110,7 +114,7 @@ impl PrefixCache {
         &self.model
     }
 
-    /// What it has done and what it holds.
+    /// Statistics, and what the cache holds.
     pub fn stats(&self) -> PrefixCacheStats {
         PrefixCacheStats {
             snapshots: self.tree.len(),
@@ -120,13 +124,13 @@ impl PrefixCache {
         }
     }
 
-    /// Bytes of memory held: blocks of state, and the tree with what identifies its vectors.
+    /// Bytes of memory held: blocks of state, the tree, and the identities of its vectors.
     fn bytes(&self) -> usize {
         let vectors: usize = self.tree.iter().map(|(_, entry)| entry.vectors.len()).sum();
         self.blocks.bytes() + 4 * self.tree.tokens() + vectors * VECTOR_BYTES
     }
 
-    /// Forgets what is in memory. Files stay.
+    /// Drops everything in memory. Files stay.
     pub fn clear(&mut self) {
         let nodes: Vec<NodeId> = self.tree.iter().map(|(node, _)| node).collect();
         for node in nodes {
@@ -134,12 +138,13 @@ impl PrefixCache {
         }
     }
 
-    /// Brings `session` to the end of `prompt`, from the longest beginning of it whose state is there: in the session itself, in
-    /// memory or on disk. The session has the logits of the last token afterwards. Snapshots are taken at `boundaries` (positions
-    /// in the prompt, in any order: where messages end; of several close together the last), at its end, and at every so many tokens.
+    /// Brings `session` to the end of `prompt`, starting from the longest prefix whose state is in
+    /// the session itself, in memory or on disk. The session then has the logits of the last token.
+    /// Snapshots are taken at `boundaries` (positions in the prompt where messages end, in any
+    /// order; of several close together only the last), at its end, and at every N tokens.
     ///
     /// # Errors
-    /// When the prompt is empty; when the session is another model's; those of [`Session::feed`].
+    /// If the prompt is empty or the session is another model's; those of [`Session::feed`].
     pub fn prefill(
         &mut self,
         session: &mut Session,
@@ -149,12 +154,12 @@ impl PrefixCache {
         self.prefill_with(session, prompt, boundaries, &mut |_, _| true)
     }
 
-    /// [`PrefixCache::prefill`] that calls `progress` with the number of tokens computed and to compute, before the
-    /// first of them and then after every few hundred; where it returns false, the session is left at what it has
-    /// got to.
+    /// [`PrefixCache::prefill`], but calls `progress` with the number of tokens computed and to
+    /// compute: once before the first token, and then after every few hundred. If it returns false,
+    /// the session stays where it got to.
     ///
     /// # Errors
-    /// As [`PrefixCache::prefill`].
+    /// Those of [`PrefixCache::prefill`].
     pub fn prefill_with(
         &mut self,
         session: &mut Session,
@@ -166,10 +171,10 @@ impl PrefixCache {
         pollster::block_on(self.prefill_async(session, prompt, boundaries, progress))
     }
 
-    /// [`PrefixCache::prefill_with`] without blocking: where `progress` waits, others have their turn.
+    /// [`PrefixCache::prefill_with`] without blocking: other tasks run while `progress` waits.
     ///
     /// # Errors
-    /// As [`PrefixCache::prefill`].
+    /// Those of [`PrefixCache::prefill`].
     pub async fn prefill_async(
         &mut self,
         session: &mut Session,
@@ -186,7 +191,7 @@ impl PrefixCache {
         Ok(prefill.done)
     }
 
-    /// Adds what a prompt has taken to the statistics.
+    /// Adds a prompt to the statistics.
     pub(crate) fn count(&mut self, done: PrefixUse) {
         self.stats.reused += done.reused as u64;
         self.stats.computed += done.computed as u64;
@@ -196,11 +201,12 @@ impl PrefixCache {
         }
     }
 
-    /// Brings `session` to the longest beginning of `prompt` whose state is there, and returns its length. The session
-    /// has the last token's logits if that is all of the prompt; 0 means that it holds no tokens.
+    /// Brings `session` to the longest prefix of `prompt` whose state is known, and returns its
+    /// length. If that is all of the prompt, the session has the logits of the last token. 0 means
+    /// that it holds no tokens.
     ///
     /// # Errors
-    /// When the prompt is empty; when the session is another model's; when there is no memory.
+    /// If the prompt is empty, the session is another model's, or there is not enough memory.
     pub fn resume(&mut self, session: &mut Session, prompt: &[u32]) -> Result<usize, Error> {
         if prompt.is_empty() {
             return Err(Error::EmptyRun);
@@ -210,10 +216,10 @@ impl PrefixCache {
         }
         let own = reach(session, prompt);
         let mut cuts = self.cuts;
-        // A file may turn out to be broken, or a cut impossible: then the next best is tried.
+        // A file may be broken, or a cut impossible; then try the next best.
         while let Some((length, node)) = self.best(prompt, own, cuts) {
             let Some(snapshot) = self.fetch(node) else { continue };
-            // Another process may have put another session under the file's name.
+            // Another process may have replaced the file with another session.
             if common_prefix(snapshot.tokens(), prompt) < length {
                 self.forget(node);
                 continue;
@@ -224,14 +230,14 @@ impl PrefixCache {
                 self.touch(prompt, node);
                 return Ok(length);
             }
-            // A window has left behind what a cut would need.
+            // A window dropped positions that the cut would need.
             cuts = false;
         }
-        // Not what it was, if one was tried in vain.
+        // A failed attempt above may have changed the session.
         go_back(session, prompt)
     }
 
-    /// The entry that gets further along `prompt` than `least`, and how far.
+    /// The entry that covers more of `prompt` than `least` tokens, and how many it covers.
     fn best(&self, prompt: &[u32], least: usize, cuts: bool) -> Option<(usize, NodeId)> {
         let complete = |(length, node): (usize, NodeId)| {
             let has_logits = self.tree.get(node).is_some_and(|entry| entry.has_logits);
@@ -241,11 +247,11 @@ impl PrefixCache {
         let cut = self.tree.nearest(prompt).filter(|_| cuts);
         let cut = cut.map(|(length, node)| (length.min(prompt.len() - 1), node));
         let better = |(length, _): &(usize, NodeId)| *length > least;
-        // Of equals the exact one, which has its logits.
+        // On a tie, prefer the exact entry, which has logits.
         cut.into_iter().chain(prefix).max_by_key(|(length, _)| *length).filter(better)
     }
 
-    /// The snapshot of an entry. One that is on disk only is loaded; one that can't be is forgotten.
+    /// The snapshot of an entry. Loads it if it is only on disk, and drops the entry if that fails.
     fn fetch(&mut self, node: NodeId) -> Option<Snapshot> {
         let entry = self.tree.get(node)?;
         if let Some(snapshot) = &entry.memory {
@@ -260,7 +266,7 @@ impl PrefixCache {
             }
             failed => {
                 if let Some(Err(error)) = failed {
-                    log::warn!("a cached prefix is lost: {error}");
+                    log::warn!("dropping a cached prefix: {error}");
                 }
                 let entry = self.tree.remove(node)?;
                 if let (Some(file), Some(disk)) = (entry.disk, &mut self.disk) {
@@ -271,7 +277,8 @@ impl PrefixCache {
         }
     }
 
-    /// Marks an entry as used, and the first on the way to it: that is what conversations begin with.
+    /// Marks an entry as used, and the first one on its path too, since conversations often share
+    /// it.
     fn touch(&mut self, prompt: &[u32], node: NodeId) {
         let used = self.tick();
         let first = self.tree.prefixes(prompt).first().map(|(_, node)| *node);
@@ -282,11 +289,11 @@ impl PrefixCache {
         }
     }
 
-    /// Keeps what the session is now, as the end of a message or an answer. Cheap; the memory that it takes comes when the
-    /// session goes on.
+    /// Keeps the session's current state as the end of a message or an answer. This is cheap;
+    /// memory is copied only when the session goes on.
     ///
     /// # Errors
-    /// When the session is another model's or poisoned, or there is no memory.
+    /// If the session is another model's or poisoned, or there is not enough memory.
     pub fn insert(&mut self, session: &Session) -> Result<(), Error> {
         if !self.model.is(session.model()) {
             return Err(Error::ForeignSession);
@@ -310,12 +317,12 @@ impl PrefixCache {
             entry.boundary |= boundary;
             return Ok(());
         }
-        // What was there lacks the logits.
+        // The existing entry lacks the logits.
         if let Some(node) = found {
             self.forget(node);
         }
         let snapshot = session.snapshot()?;
-        let vectors = snapshot.taken().distinct_vectors();
+        let vectors = snapshot.token_list().distinct_vectors();
         let entry = Entry { memory: None, disk: None, vectors, used, boundary, has_logits };
         self.tree.insert(session.tokens(), entry);
         if let Some(node) = self.tree.find(session.tokens()) {
@@ -324,7 +331,7 @@ impl PrefixCache {
         Ok(())
     }
 
-    /// Keeps a snapshot in memory, where others make room for it.
+    /// Keeps a snapshot in memory, evicting others to make room.
     fn hold(&mut self, node: NodeId, snapshot: Snapshot) {
         self.blocks.add(&snapshot);
         let used = self.tick();
@@ -340,7 +347,7 @@ impl PrefixCache {
         }
     }
 
-    /// Takes a snapshot out of memory: to disk, if it is worth it and there is one.
+    /// Evicts a snapshot from memory, to disk if there is a folder and it is worth a file.
     fn drop_from_memory(&mut self, node: NodeId) {
         self.write(node);
         let Some(entry) = self.tree.get_mut(node) else { return };
@@ -362,7 +369,8 @@ impl PrefixCache {
         }
     }
 
-    /// Writes an entry to disk, if it is worth it and not there yet. That a disk is full is no reason to stop a conversation.
+    /// Writes an entry to disk, if it is worth a file and not there yet. Failing to write must not
+    /// stop a conversation.
     fn write(&mut self, node: NodeId) -> bool {
         let (Some(entry), Some(disk)) = (self.tree.get(node), &mut self.disk) else { return false };
         let Some(snapshot) =
@@ -373,7 +381,7 @@ impl PrefixCache {
         let (file, removed) = match disk.save(snapshot) {
             Ok(saved) => saved,
             Err(error) => {
-                log::warn!("a cached prefix is not saved: {error}");
+                log::warn!("can't save a cached prefix: {error}");
                 return false;
             }
         };
@@ -381,12 +389,12 @@ impl PrefixCache {
         if let Some(entry) = self.tree.get_mut(node) {
             entry.disk = file;
         }
-        self.lose_files(&removed);
+        self.forget_files(&removed);
         written
     }
 
-    /// Files that made room are gone, and with them the entries that were nowhere else.
-    fn lose_files(&mut self, removed: &[disk::File]) {
+    /// Forgets deleted files, and the entries that were only there.
+    fn forget_files(&mut self, removed: &[disk::File]) {
         if removed.is_empty() {
             return;
         }
@@ -405,10 +413,11 @@ impl PrefixCache {
         }
     }
 
-    /// Writes what is in memory and at the end of a message or an answer to the folder, what was used last first, as far as it
-    /// has room; returns how many files were written. Without a folder it does nothing.
+    /// Writes the entries in memory that end a message or an answer to the folder, most recently
+    /// used first, as far as there is room. Returns the number of files written. Does nothing
+    /// without a folder.
     ///
-    /// What can't be written is told in the log, and lost.
+    /// Logs and skips what can't be written.
     pub fn persist(&mut self) -> usize {
         let mut nodes: Vec<(u64, NodeId)> = self
             .tree
@@ -422,7 +431,7 @@ impl PrefixCache {
         for (_, node) in nodes {
             let bytes = self.tree.get(node).and_then(|entry| entry.memory.as_ref());
             let bytes = bytes.map_or(0, disk::estimate);
-            // What would only push out what was written a moment ago stays unwritten.
+            // Stop before a file would push out one that was just written.
             let Some(left) = room.checked_sub(bytes) else { break };
             room = left;
             written += usize::from(self.write(node));

@@ -1,4 +1,4 @@
-//! What a [`PrefixCache`](super::PrefixCache) is told, and what it tells.
+//! Options and statistics of a [`PrefixCache`](super::PrefixCache).
 
 use std::path::PathBuf;
 
@@ -6,13 +6,14 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PrefixCacheOptions {
-    /// Bytes of memory that all snapshots together may take; 1 GiB by default. 0: nothing is kept in memory.
+    /// Most bytes of memory for all snapshots together; 1 GiB by default. 0 keeps nothing in
+    /// memory.
     pub max_bytes: usize,
-    /// A snapshot is taken at every multiple of so many tokens; 1024 by default, 0 is never.
+    /// Takes a snapshot at every multiple of this many tokens; 1024 by default, 0 for none.
     pub every: usize,
-    /// A folder where snapshots at message boundaries are kept for later runs; none by default.
+    /// A folder that keeps snapshots at message boundaries for later runs; none by default.
     pub folder: Option<PathBuf>,
-    /// Bytes that the files in the folder may take, of all models together; 4 GiB by default.
+    /// Most bytes of the files in the folder, for all models together; 4 GiB by default.
     pub max_disk_bytes: u64,
 }
 
@@ -23,7 +24,7 @@ impl Default for PrefixCacheOptions {
 }
 
 impl PrefixCacheOptions {
-    /// 1 GiB of memory, a snapshot at every 1024 tokens, no folder.
+    /// The defaults: 1 GiB of memory, a snapshot at every 1024 tokens, no folder.
     pub fn new() -> Self {
         Self::default()
     }
@@ -53,34 +54,34 @@ impl PrefixCacheOptions {
     }
 }
 
-/// What it took to bring a session to the end of a prompt.
+/// What was reused and computed to bring a session to the end of a prompt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrefixUse {
-    /// Tokens whose state was there already.
+    /// Tokens whose state was reused.
     pub reused: usize,
     /// Tokens that were computed.
     pub computed: usize,
-    /// Whether the session is at the end of the prompt: false when computing was stopped on the way.
+    /// Whether the session is at the end of the prompt; false if the caller stopped early.
     pub complete: bool,
 }
 
-/// What a cache has done so far, and holds.
+/// What a cache has done so far, and what it holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrefixCacheStats {
-    /// Tokens of prompts whose state was there already.
+    /// Prompt tokens whose state was reused.
     pub reused: u64,
-    /// Tokens of prompts that were computed.
+    /// Prompt tokens that were computed.
     pub computed: u64,
-    /// Prompts of which a part was reused.
+    /// Prompts that reused a prefix.
     pub hits: u64,
     /// Prompts that were computed from the beginning.
     pub misses: u64,
-    /// Snapshots that were dropped from memory to make room.
+    /// Snapshots evicted from memory.
     pub evicted: u64,
     /// Snapshots held, in memory or on disk.
     pub snapshots: usize,
-    /// Bytes of memory held, what snapshots share counted once.
+    /// Bytes of memory held. Shared memory counts once.
     pub bytes: usize,
-    /// Bytes of files of this model.
+    /// Bytes of this model's files.
     pub disk_bytes: u64,
 }

@@ -1,18 +1,18 @@
-//! [`Prefill`]: a prompt on its way into a session, a piece at a time.
+//! [`Prefill`]: feeds a prompt to a session piece by piece.
 
 use super::{PrefixCache, PrefixUse};
 use crate::model::Run;
 use crate::session::{Session, common_prefix};
 use crate::{Error, Logits};
 
-/// Tokens that are computed between two looks at whether to go on.
+/// Tokens computed between two checks whether to go on.
 pub(crate) const PIECE: usize = 512;
 
-/// A boundary that has the next one, or the prompt's end, so near is passed over, unless it is the last: to compute so
-/// few tokens again costs less than a step of their own.
+/// Boundaries closer than this to the next one, or to the prompt's end, are skipped, except the
+/// last: computing so few tokens again costs less than a separate step.
 const NEAR: usize = 64;
 
-/// How far a prompt has got. All calls get the same cache, or none, the same session and the same prompt.
+/// The progress of a prompt. Every call must pass the same cache (or none), session and prompt.
 pub(crate) struct Prefill {
     boundaries: Vec<usize>,
     pub(crate) done: PrefixUse,
@@ -20,10 +20,10 @@ pub(crate) struct Prefill {
 }
 
 impl Prefill {
-    /// Brings the session to the longest beginning of the prompt that it, or the cache, has.
+    /// Brings the session to the longest prefix of the prompt that it, or the cache, has.
     ///
     /// # Errors
-    /// As [`PrefixCache::prefill`].
+    /// Those of [`PrefixCache::prefill`].
     pub(crate) fn begin(
         cache: Option<&mut PrefixCache>,
         session: &mut Session,
@@ -43,7 +43,7 @@ impl Prefill {
         Ok(Self { boundaries: spread(boundaries, prompt.len()), done, total })
     }
 
-    /// Computes the next piece. Where it fails, nothing has changed, or the session is poisoned.
+    /// Computes the next piece. On failure nothing has changed, or the session is poisoned.
     ///
     /// # Errors
     /// Those of [`Session::feed`].
@@ -63,7 +63,7 @@ impl Prefill {
         let boundary = stop == prompt.len() || self.boundaries.contains(&stop);
         let model = session.model().clone();
         let to = stop.min(at + piece(session));
-        // A prompt that ends at a boundary of this one will want to go on from there at once.
+        // A prompt that ends at this boundary will need its logits.
         let logits = if to == stop && boundary { Logits::Last } else { Logits::None };
         let tokens = prompt.get(at..to).unwrap_or_default();
         model.step_async(&mut [Run { session: &mut *session, tokens, logits }]).await?;
@@ -76,12 +76,13 @@ impl Prefill {
     }
 }
 
-/// Tokens of a step between two looks at whether to go on.
+/// Tokens of a step between two checks whether to go on.
 pub(crate) fn piece(session: &Session) -> usize {
     PIECE.min(session.model().executable().max_step_tokens().max(1))
 }
 
-/// Brings `session` to the longest beginning of `prompt` that it gets to by itself, and returns its length.
+/// Brings `session` to the longest prefix of `prompt` that it can reach by itself, and returns its
+/// length.
 pub(super) fn go_back(session: &mut Session, prompt: &[u32]) -> Result<usize, Error> {
     let own = reach(session, prompt);
     match own {
@@ -91,7 +92,7 @@ pub(super) fn go_back(session: &mut Session, prompt: &[u32]) -> Result<usize, Er
     Ok(own)
 }
 
-/// How far the session itself gets along `prompt` by going back.
+/// How much of `prompt` the session can reach by going back.
 pub(super) fn reach(session: &Session, prompt: &[u32]) -> usize {
     let common = common_prefix(session.tokens(), prompt);
     let whole = common == prompt.len()
@@ -105,7 +106,7 @@ pub(super) fn reach(session: &Session, prompt: &[u32]) -> usize {
     session.reach().at_most(common.min(prompt.len().saturating_sub(1)))
 }
 
-/// The boundaries within a prompt of `length` that are worth a step of their own, ascending.
+/// The boundaries within a prompt of `length` that are worth a separate step, ascending.
 fn spread(boundaries: &[usize], length: usize) -> Vec<usize> {
     let mut sorted: Vec<usize> =
         boundaries.iter().copied().filter(|at| (1..length).contains(at)).collect();

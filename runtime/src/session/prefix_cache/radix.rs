@@ -1,24 +1,24 @@
-//! A radix tree: values by sequences of tokens, found by what a longer sequence begins with.
+//! A radix tree: maps sequences of tokens to values, and finds the values of a sequence's prefixes.
 
 use std::collections::BTreeMap;
 
 use crate::session::common_prefix;
 
-/// Names a node.
+/// Index of a node.
 pub(super) type NodeId = usize;
 
 const ROOT: NodeId = 0;
 
-/// Values by sequences of tokens. What sequences begin with in common is kept once.
+/// A map from sequences of tokens to values. Common prefixes are stored once.
 pub(super) struct RadixTree<V> {
     /// Never empty: the root is first.
     nodes: Vec<Node<V>>,
-    /// Places in `nodes` to be used again.
+    /// Free slots in `nodes`.
     free: Vec<NodeId>,
 }
 
 struct Node<V> {
-    /// What this node adds to its parent's sequence: nothing for the root only.
+    /// The tokens that this node appends to its parent's sequence. Empty only for the root.
     label: Vec<u32>,
     parent: NodeId,
     /// By the first token of their labels.
@@ -37,8 +37,8 @@ impl<V> RadixTree<V> {
         Self { nodes: vec![Node::new(ROOT, &[])], free: Vec::new() }
     }
 
-    /// The node at the end of the longest path that `key` follows, how much of `key` that covers, and how far it follows
-    /// the label of the child behind it, if it does.
+    /// The node at the end of the longest path that `key` follows, how much of `key` that covers,
+    /// and if `key` continues into a child's label, the child and how far.
     fn walk(&self, key: &[u32]) -> (NodeId, usize, Option<(NodeId, usize)>) {
         let (mut node, mut done) = (ROOT, 0);
         while let Some(&child) =
@@ -54,13 +54,14 @@ impl<V> RadixTree<V> {
         (node, done, None)
     }
 
-    /// The value of `key`.
+    /// The node of `key`, if it has a value.
     pub(super) fn find(&self, key: &[u32]) -> Option<NodeId> {
         let (node, done, _) = self.walk(key);
         (done == key.len() && self.nodes[node].value.is_some()).then_some(node)
     }
 
-    /// Nodes with values whose sequences `key` begins with, shortest first, with the lengths of their sequences.
+    /// The nodes with values whose sequences are prefixes of `key`, shortest first, with the
+    /// lengths of these sequences.
     pub(super) fn prefixes(&self, key: &[u32]) -> Vec<(usize, NodeId)> {
         let (mut node, mut len, _) = self.walk(key);
         let mut found = Vec::new();
@@ -78,7 +79,8 @@ impl<V> RadixTree<V> {
         found
     }
 
-    /// How much of `key` any sequence with a value begins with, and the node of such a sequence.
+    /// The longest common prefix of `key` with any sequence that has a value, and the node of that
+    /// sequence.
     pub(super) fn nearest(&self, key: &[u32]) -> Option<(usize, NodeId)> {
         let (node, done, partial) = self.walk(key);
         let (mut node, common) = match partial {
@@ -92,7 +94,7 @@ impl<V> RadixTree<V> {
         Some((common, node))
     }
 
-    /// Makes room for the value of `key`, which stays `None` until it is set.
+    /// Finds or creates the node of `key`. A new node has no value until it is set.
     fn place(&mut self, key: &[u32]) -> NodeId {
         let (node, done, partial) = self.walk(key);
         let parent = match partial {
@@ -109,7 +111,7 @@ impl<V> RadixTree<V> {
         new
     }
 
-    /// Puts a node in front of `child` that takes the first `at` tokens of its label.
+    /// Inserts a node before `child` that takes the first `at` tokens of its label.
     fn split(&mut self, child: NodeId, at: usize) -> NodeId {
         let parent = self.nodes[child].parent;
         let label = self.nodes[child].label[..at].to_vec();
@@ -135,13 +137,13 @@ impl<V> RadixTree<V> {
         }
     }
 
-    /// Sets the value of `key`; gives the old one.
+    /// Sets the value of `key` and returns the old one.
     pub(super) fn insert(&mut self, key: &[u32], value: V) -> Option<V> {
         let node = self.place(key);
         self.nodes[node].value.replace(value)
     }
 
-    /// Takes the value of a node away, and the nodes that only led to it.
+    /// Removes the value of a node, and the nodes that only led to it.
     pub(super) fn remove(&mut self, node: NodeId) -> Option<V> {
         let value = self.nodes.get_mut(node)?.value.take()?;
         let mut node = node;
@@ -166,7 +168,7 @@ impl<V> RadixTree<V> {
         Some(value)
     }
 
-    /// Takes `node` out from between its parent and its only child.
+    /// Merges `node`, which has a single child, into that child.
     fn join(&mut self, node: NodeId, child: NodeId) {
         let parent = self.nodes[node].parent;
         let mut label = std::mem::take(&mut self.nodes[node].label);
@@ -190,7 +192,7 @@ impl<V> RadixTree<V> {
         self.nodes.get_mut(node)?.value.as_mut()
     }
 
-    /// All values with their nodes, in no order that means anything.
+    /// All values with their nodes, in arbitrary order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (NodeId, &V)> {
         self.nodes.iter().enumerate().filter_map(|(id, node)| Some((id, node.value.as_ref()?)))
     }
@@ -199,7 +201,7 @@ impl<V> RadixTree<V> {
         self.iter().count()
     }
 
-    /// Tokens held in labels.
+    /// Number of tokens held in labels.
     pub(super) fn tokens(&self) -> usize {
         self.nodes.iter().map(|node| node.label.len()).sum()
     }
@@ -209,7 +211,7 @@ impl<V> RadixTree<V> {
 mod tests {
     use super::*;
 
-    /// Pseudo-random numbers, for sequences that often begin alike.
+    /// Pseudorandom sequences that often share prefixes.
     struct Lcg(u64);
 
     impl Lcg {
@@ -260,7 +262,7 @@ mod tests {
             }
             assert_eq!(tree.len(), list.len());
         }
-        // Removed nodes are used again, and labels are joined.
+        // Removed nodes are reused, and labels are merged.
         let nodes: Vec<NodeId> = tree.iter().map(|(node, _)| node).collect();
         nodes.into_iter().for_each(|node| {
             tree.remove(node);

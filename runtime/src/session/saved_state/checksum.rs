@@ -1,4 +1,5 @@
-//! A checksum that finds damage: fast enough not to be felt beside the disk, and no protection against intent.
+//! A checksum that detects accidental damage. Fast enough to be negligible beside the disk, and no
+//! protection against tampering.
 
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
@@ -14,7 +15,7 @@ impl Checksum {
     /// Adds a tensor, or any other named bytes.
     pub(super) fn add(&mut self, name: &str, bytes: &[u8]) {
         for part in [name.as_bytes(), bytes] {
-            // With the lengths, no two lists of parts are one run of bytes.
+            // Hashing the lengths too keeps different lists of parts apart.
             self.mix(part.len() as u64);
             self.mix(hash(part));
         }
@@ -29,12 +30,13 @@ impl Checksum {
     }
 }
 
-/// FNV-1a's step on a word, and a rotation, so that high bits reach low ones.
+/// The step of FNV-1a on a word, and a rotation, so that high bits reach low ones.
 fn step(hash: u64, word: u64) -> u64 {
     (hash ^ word).wrapping_mul(PRIME).rotate_left(29)
 }
 
-/// Four hashes side by side, each over every fourth word: one would wait for its own multiplications.
+/// Four interleaved hashes, each over every fourth word: a single one would wait for its own
+/// multiplications.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
     let (blocks, rest) = bytes.as_chunks::<32>();
     let mut lanes = [BASIS, BASIS + 1, BASIS + 2, BASIS + 3];

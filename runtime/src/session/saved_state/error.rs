@@ -1,51 +1,51 @@
-//! [`SavedStateError`]: why a saved session was not loaded.
+//! [`SavedStateError`]: why a session can't be loaded or saved.
 
 use std::fmt;
 use std::io;
 
 use crate::weights::HeaderError;
 
-/// In what a file and a model differ.
+/// A hash that differs between a file and a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// `weights`, `computation` or `layout`.
     pub what: &'static str,
-    /// The hash in the file.
+    /// The file's hash.
     pub found: String,
-    /// The model's.
+    /// The model's hash.
     pub expected: String,
 }
 
-/// What is wrong with a saved session, or with saving one.
+/// Why a session can't be loaded or saved.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SavedStateError {
-    /// The system refused.
+    /// The system reported an error.
     Io {
-        /// What was tried: a verb.
+        /// The operation, as a verb.
         doing: &'static str,
-        /// What it said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file is no sound safetensors file.
+    /// The file is not a valid safetensors file.
     Header(HeaderError),
-    /// The file is a safetensors file, but no saved session.
+    /// The file is a safetensors file, but not a saved session.
     NotASession,
-    /// It has another version of the format.
+    /// The file has an unsupported version of the format.
     Version {
-        /// Its version.
+        /// The file's version.
         found: String,
-        /// Those that can be read.
+        /// The supported versions.
         expected: &'static str,
     },
-    /// It was saved with another model.
+    /// The file was saved with another model.
     OtherModel {
-        /// What the file calls its model.
+        /// The file's name for its model.
         model: String,
-        /// What differs.
+        /// The hashes that differ.
         differences: Vec<Difference>,
     },
-    /// A field of its metadata is missing, or has a value that it cannot have.
+    /// A metadata field is missing or invalid.
     Field {
         /// The field.
         name: &'static str,
@@ -57,46 +57,46 @@ pub enum SavedStateError {
         /// Its name.
         name: String,
     },
-    /// A tensor is there that does not belong into a saved session of this model.
+    /// A tensor doesn't belong in a saved session of this model.
     SurplusTensor {
         /// Its name.
         name: String,
     },
-    /// A tensor has another type or shape than it must have.
+    /// A tensor has the wrong type or shape.
     WrongTensor {
         /// Its name.
         name: String,
         /// Type and shape in the file.
         found: String,
-        /// Type and shape that it must have.
+        /// The expected type and shape.
         expected: String,
     },
     /// A token is out of range.
     Token {
-        /// The tensor that it stands in.
+        /// The tensor that contains it.
         name: &'static str,
         /// The token.
         id: u32,
-        /// Its place.
+        /// Its index.
         index: usize,
-        /// Tokens that the model has.
+        /// Size of the model's vocabulary.
         vocab: usize,
     },
-    /// It was saved when vectors were told apart by hashes of 31 bits, which different vectors can share.
+    /// The file identifies vectors by hashes of 31 bits, which different vectors can share.
     WeakVectors {
-        /// The place of the first of them.
+        /// The index of the first of them.
         index: usize,
     },
     /// A number is NaN or infinite.
     NotFinite {
-        /// The tensor that it stands in.
+        /// The tensor that contains it.
         name: String,
     },
-    /// The contents are not those that were saved.
+    /// The checksum doesn't match the contents.
     Checksum {
-        /// The sum that the file states.
+        /// The checksum in the file.
         found: u64,
-        /// That of its contents.
+        /// The checksum of its contents.
         expected: u64,
     },
 }
@@ -106,45 +106,43 @@ impl fmt::Display for SavedStateError {
         match self {
             Self::Io { doing, source } => write!(f, "can't {doing} it: {source}"),
             Self::Header(source) => source.fmt(f),
-            Self::NotASession => {
-                f.write_str("it is a safetensors file, but not a session that Kinglet saved")
-            }
+            Self::NotASession => f.write_str("it is a safetensors file but not a saved session"),
             Self::Version { found, expected } => write!(
                 f,
-                "its format has version {found:?}, this Kinglet reads versions {expected}: save it again"
+                "its format has version {found:?}, but versions {expected} are supported: save it again"
             ),
             Self::OtherModel { model, differences } => {
                 write!(f, "it was saved with another model ({model:?})")?;
                 for (i, Difference { what, found, expected }) in differences.iter().enumerate() {
                     let join = if i == 0 { ": " } else { ", " };
-                    write!(f, "{join}the {what} there {found}, here {expected}")?;
+                    write!(f, "{join}its hash of the {what} is {found}, expected {expected}")?;
                 }
                 Ok(())
             }
             Self::Field { name, value: None } => write!(f, "its metadata lacks {name:?}"),
             Self::Field { name, value: Some(value) } => {
-                write!(f, "its metadata has {value:?} for {name:?}, which can't be")
+                write!(f, "its metadata has an invalid value for {name:?}: {value:?}")
             }
             Self::MissingTensor { name } => write!(f, "tensor {name:?} is missing"),
             Self::SurplusTensor { name } => {
-                write!(f, "tensor {name:?} does not belong into a session of this model")
+                write!(f, "tensor {name:?} does not belong in a session of this model")
             }
             Self::WrongTensor { name, found, expected } => {
-                write!(f, "tensor {name:?} is {found}, but must be {expected}")
+                write!(f, "tensor {name:?} is {found}, expected {expected}")
             }
             Self::Token { name, id, index, vocab } => write!(
                 f,
-                "token {id} (number {index} of {name}) is not in the vocabulary of {vocab} tokens"
+                "token {id} (at index {index} of {name}) is not in the vocabulary of {vocab} tokens"
             ),
             Self::WeakVectors { index } => write!(
                 f,
-                "it has a vector in place of token {index} and is of version 1 of the format, which can't tell vectors apart for certain: \
+                "it has a vector in place of token {index} and version 1 of the format, which can't tell vectors apart reliably: \
                  feed the tokens and vectors to a new session, and save that"
             ),
             Self::NotFinite { name } => write!(f, "tensor {name:?} holds NaN or infinity"),
             Self::Checksum { found, expected } => write!(
                 f,
-                "it is damaged: its checksum is {found:016x}, that of its contents {expected:016x}"
+                "it is damaged: its checksum is {found:016x}, but that of its contents is {expected:016x}"
             ),
         }
     }

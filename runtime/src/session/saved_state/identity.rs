@@ -1,4 +1,4 @@
-//! What must be the same for a state to be a model's.
+//! What must match for a saved state to belong to a model.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -11,13 +11,13 @@ use crate::plan::{Plan, StateKind};
 use crate::weights::Weights;
 use kinglet_models::ModelSpec;
 
-/// Hashes that tell models apart, as saved sessions hold them.
+/// Hashes that tell models apart, as stored in saved sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// Of the weights: [`Weights::fingerprint`].
     pub(crate) weights: u64,
-    /// Of all that `config.json` says about the computation: with the same weights and another
-    /// base of the rotations, the same tokens leave another state.
+    /// Of everything in `config.json` that affects the computation: with the same weights but
+    /// another base of the rotations, the same tokens give another state.
     pub(crate) computation: u64,
     /// Of names and shapes of the state tensors.
     pub(crate) layout: u64,
@@ -38,7 +38,7 @@ impl Identity {
             };
             layout += &format!("\n{}: {form}", state.name);
         }
-        // What is left out of the text of a spec is the same for all: it is derived from all of its fields.
+        // Fields that a spec's text omits are derived from the others.
         let mut computation = Hasher::default();
         let _ = write!(computation, "{spec:?}");
         Ok(Self {
@@ -53,7 +53,7 @@ impl Identity {
         [("weights", self.weights), ("computation", self.computation), ("layout", self.layout)]
     }
 
-    /// In which a file differs whose fields are what `get` finds.
+    /// The hashes that differ from a file's, whose fields `get` looks up.
     pub(super) fn differences<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> Vec<Difference> {
         let fields = self.fields().into_iter();
         let compared = fields.map(|(what, value)| Difference {
@@ -64,14 +64,14 @@ impl Identity {
         compared.filter(|difference| difference.found != difference.expected).collect()
     }
 
-    /// One number for all three, for the names of files.
+    /// A single number for all three, for the names of files.
     pub(crate) fn short(&self) -> u64 {
         let bytes: Vec<u8> = self.fields().iter().flat_map(|(_, v)| v.to_le_bytes()).collect();
         hash(&bytes)
     }
 }
 
-/// Hashes a text in pieces of a fixed length: that of a spec with many experts is long.
+/// Hashes a text in pieces of a fixed length, since the text of a spec with many experts is long.
 #[derive(Default)]
 struct Hasher {
     buffer: Vec<u8>,

@@ -1,19 +1,22 @@
-//! Sessions on disk: one safetensors file that holds all of a session and all that must agree before it is loaded.
+//! Saved sessions: one safetensors file with the whole session, and the identity of the model that
+//! may load it.
 //!
 //! | tensor | dtype and shape | |
 //! | --- | --- | --- |
-//! | `tokens` | U32 `[tokens]` | what the session has taken; 2^31 + i stands for vector i |
-//! | `vectors` | U32 `[n, 8]` | of each different vector the BLAKE2s-256 of its bits; only where there are vectors |
-//! | `logits` | F32 `[vocab]` | after the last token, if they were known: generation can go on at once |
-//! | `sampler.history` | U32 `[n]` | with a sampler's state only; vectors as in `tokens`, or 2^32 - 1 for one that the session does not hold |
+//! | `tokens` | U32 `[tokens]` | the tokens fed so far; 2^31 + i stands for vector i |
+//! | `vectors` | U32 `[n, 8]` | the BLAKE2s-256 hash of the bits of each distinct vector; absent without vectors |
+//! | `logits` | F32 `[vocab]` | those after the last token, if known, so that generation can start at once |
+//! | `sampler.history` | U32 `[n]` | only with a sampler's state; vectors as in `tokens`, or 2^32 - 1 for one that the session does not hold |
 //! | `state.INDEX.NAME` | F32, the plan's shape | a recurrent tensor |
-//! | `state.INDEX.NAME.keys`, `.values` | F32 `[kv_heads, positions, head_dim]` | of the last positions: all of them, or those that a window still shows |
+//! | `state.INDEX.NAME.keys`, `.values` | F32 `[kv_heads, positions, head_dim]` | those of the last positions: all, or the ones inside the attention window |
 //! | `checksum` | U64 `[1]` | over all the others, last in the file |
 //!
-//! `__metadata__` says what the file is (`format`, `version`), of which model (`model`, for people; `weights`,
-//! `computation`, `layout`: 64-bit hashes in hexadecimal), its `position`, and the `sampler`'s random numbers as JSON. A file says
-//! nothing of backend or threads: any can go on with it. Every difference is an error that names it, and nothing in a
-//! file is believed before it was checked; it takes memory in proportion to its length.
+//! `__metadata__` holds the kind of file (`format`, `version`), its model (`model`, for people;
+//! `weights`, `computation`, `layout`: 64-bit hashes in hexadecimal), its `position`, and the
+//! `sampler`'s random numbers as JSON. It holds nothing about backend, threads or the formats of
+//! states, so a session can go on with any of them. Every difference is an error that names it.
+//! Nothing in a file is used before it is checked, and loading takes memory in proportion to the
+//! file's length.
 
 mod checksum;
 mod error;
@@ -28,15 +31,15 @@ pub(crate) use read::{Heading, read_heading};
 
 /// The value of `format`.
 const FORMAT: &str = "kinglet.session";
-/// The value of `version` of a session without vectors.
+/// The value of `version` for a session without vectors.
 const VERSION: &str = "1";
-/// The value of `version` of a session with vectors. Version 1 held a hash of 31 bits for each, of which any number of vectors can be made to have the
-/// same: such files are refused.
+/// The value of `version` for a session with vectors. Version 1 held a 31-bit hash for each, and
+/// anyone can construct vectors that share one, so such files are refused.
 const VERSION_WITH_VECTORS: &str = "2";
-/// Versions that are read.
+/// The supported versions.
 const VERSIONS: &str = "1 and 2";
 
-/// In a sampler's history, a vector that the session does not hold: nothing depends on which it was.
+/// In a sampler's history: a vector that the session doesn't hold. Nothing depends on which it was.
 const LOST_VECTOR: u32 = u32::MAX;
 
 /// Names of tensors that are not states.

@@ -1,4 +1,4 @@
-//! Reading a saved session: everything is checked, nothing is believed.
+//! Reads a saved session. Everything in it is checked before use.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -25,13 +25,13 @@ use crate::model::Model;
 use crate::plan::StateKind;
 use crate::plan::op::{AttentionSpan, StateId};
 use crate::sampling::{Rng, SamplerState};
-use crate::session::{FIRST_VECTOR_ID, Session, Taken};
+use crate::session::{FIRST_VECTOR_ID, Session, TokenList};
 use crate::weights::{HeaderError, Tensor, parse_header};
 
-/// The longest header that is read: a saved session's is a few hundred bytes for each layer.
+/// Largest header accepted, in bytes. A saved session's takes a few hundred bytes per layer.
 const MAX_HEADER: u64 = 64 << 20;
 
-/// What was saved.
+/// A loaded session.
 pub struct SavedSession {
     /// The session, ready to go on.
     pub session: Session,
@@ -40,11 +40,11 @@ pub struct SavedSession {
 }
 
 impl Model {
-    /// Loads a session that [`Session::save`] wrote, with this model, whatever backend and threads
-    /// it ran on.
+    /// Loads a session that [`Session::save`] wrote with this model, on any backend and with any
+    /// number of threads.
     ///
     /// # Errors
-    /// [`Error::SavedState`], which says what differs or what is damaged; when there is no memory.
+    /// [`Error::SavedState`], with what differs or is damaged. If there is not enough memory.
     pub fn load_session(&self, path: impl AsRef<Path>) -> Result<SavedSession, Error> {
         let path = path.as_ref();
         let of_file = |source| Error::SavedState { path: Some(path.into()), source };
@@ -54,10 +54,10 @@ impl Model {
         })
     }
 
-    /// [`Model::load_session`] from memory, or wherever else.
+    /// [`Model::load_session`] from memory or any other reader.
     ///
     /// # Errors
-    /// As [`Model::load_session`].
+    /// Those of [`Model::load_session`].
     pub fn read_session(&self, input: impl Read + Seek) -> Result<SavedSession, Error> {
         let of_input = |source| Error::SavedState { path: None, source };
         let mut file = SavedFile::new(input).map_err(of_input)?;
@@ -68,9 +68,9 @@ impl Model {
             return Err(Error::ContextFull { held: 0, more: position, limit });
         }
         let vocab = self.vocab();
-        // In the file's order, which is that of the checksum.
+        // Read in the file's order, which is that of the checksum.
         let random = file.random().map_err(of_input)?;
-        session.tokens = file.taken(vocab, of_input)?;
+        session.tokens = file.token_list(vocab, of_input)?;
         if file.tensors.contains_key(LOGITS) {
             session.logits = file.floats(LOGITS).map_err(of_input)?;
         }
@@ -103,49 +103,52 @@ impl Model {
 fn open(path: &Path) -> Result<BufReader<File>, SavedStateError> {
     let failed = |source| SavedStateError::Io { doing: "open", source };
     let metadata = std::fs::metadata(path).map_err(failed)?;
-    // Asked before opening: to open a named pipe would wait for somebody to write to it.
+    // Check before opening: opening a named pipe would wait for a writer.
     if !metadata.is_file() {
-        let problem = "it is no regular file";
+        let problem = "it is not a regular file";
         return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, problem)));
     }
     Ok(BufReader::new(File::open(path).map_err(failed)?))
 }
 
-/// What can be known of a saved session without reading its state.
+/// What the header and the tokens of a saved session tell, without reading its state.
 pub(crate) struct Heading {
-    /// The tokens that it has taken.
-    pub(crate) tokens: Taken,
+    /// The tokens it was fed.
+    pub(crate) tokens: TokenList,
     /// Whether it has the logits after the last of them.
     pub(crate) has_logits: bool,
 }
 
-/// The heading of the file `path`, if it is a session of `model`.
+/// Reads the heading of the file `path`, if it is a session of `model`.
 pub(crate) fn read_heading(model: &Model, path: &Path) -> Result<Heading, Error> {
     let of_file = |source| Error::SavedState { path: Some(path.into()), source };
     let mut file = SavedFile::new(open(path).map_err(of_file)?).map_err(of_file)?;
     let position = file.check_model(model).map_err(of_file)?;
     file.check_tensors(model, position).map_err(of_file)?;
-    let tokens = file.taken(model.vocab(), of_file)?;
+    let tokens = file.token_list(model.vocab(), of_file)?;
     Ok(Heading { tokens, has_logits: file.tensors.contains_key(LOGITS) })
 }
 
-/// The part of the header that the tensors' parser leaves out. Another one has seen to it that it is JSON.
+/// The part of the header that the tensors' parser ignores. That parser has checked that it is
+/// JSON.
 #[derive(Deserialize)]
 struct WithMetadata {
     #[serde(rename = "__metadata__", default)]
     metadata: BTreeMap<String, String>,
 }
 
-/// An open file whose header is sound.
+/// An open file with a valid header.
 struct SavedFile<R> {
     input: R,
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, Tensor>,
-    /// Ids in this process of the vectors that the file has, by its own; known once the tokens are read.
+    /// This process's ids of the file's vectors, by the file's ids. Filled when the tokens are
+    /// read.
     vectors: HashMap<u32, u32>,
-    /// Where the tensors' bytes begin.
+    /// Offset of the tensors' bytes.
     data: u64,
-    /// Over what was read so far: all of the file, once every tensor was read in the file's order.
+    /// The checksum of what was read so far. Covers the whole file once every tensor was read in
+    /// the file's order.
     sum: Checksum,
 }
 
@@ -174,7 +177,7 @@ impl<R: Read + Seek> SavedFile<R> {
         input.read_exact(&mut json).map_err(unreadable)?;
         let data_len = usize::try_from(data_len).map_err(|_| too_large())?;
         let tensors = parse_header(&json, data_len).map_err(broken)?;
-        // The same name twice, and anything but strings, are errors here too.
+        // Repeated names, and values other than strings, are errors too.
         let with: WithMetadata =
             serde_json::from_slice(&json).map_err(|_| SavedStateError::NotASession)?;
         Ok(Self {
@@ -192,7 +195,7 @@ impl<R: Read + Seek> SavedFile<R> {
         field.ok_or(SavedStateError::Field { name, value: None })
     }
 
-    /// Whether this is a session of `model`; gives its position.
+    /// Checks that this is a session of `model`, and returns its position.
     fn check_model(&self, model: &Model) -> Result<usize, SavedStateError> {
         if self.metadata.get("format").is_none_or(|format| format != FORMAT) {
             return Err(SavedStateError::NotASession);
@@ -213,7 +216,8 @@ impl<R: Read + Seek> SavedFile<R> {
         }
         let position = self.field("position")?;
         let wrong = || SavedStateError::Field { name: "position", value: Some(short(position)) };
-        // More would not have room for their tokens: no size below can overflow.
+        // A larger position has no room for its tokens. This bound keeps the sizes below from
+        // overflowing.
         let fits = |position: &usize| *position <= self.tensors_len();
         position.parse().ok().filter(fits).ok_or_else(wrong)
     }
@@ -223,7 +227,7 @@ impl<R: Read + Seek> SavedFile<R> {
         self.tensors.values().map(|tensor| tensor.range.end).max().unwrap_or(0)
     }
 
-    /// Whether the tensors are those that a session of `model` has at `position`.
+    /// Checks that the tensors are those of a session of `model` at `position`.
     fn check_tensors(&self, model: &Model, position: usize) -> Result<(), SavedStateError> {
         let mut known: Vec<String> = vec![TOKENS.into(), CHECKSUM.into()];
         self.expect(TOKENS, Dtype::U32, &[position])?;
@@ -289,14 +293,14 @@ impl<R: Read + Seek> SavedFile<R> {
         tensor.ok_or_else(|| SavedStateError::MissingTensor { name: name.into() })
     }
 
-    /// The bytes of a tensor into `memory`, which has its size.
+    /// Reads the bytes of a tensor into `memory`, which has its size.
     fn read(&mut self, name: &str, memory: &mut [u8]) -> Result<(), SavedStateError> {
         let start = self.tensor(name)?.range.start as u64;
         self.input.seek(SeekFrom::Start(self.data + start)).map_err(unreadable)?;
         self.input.read_exact(memory).map_err(unreadable)
     }
 
-    /// A tensor whose elements have 4 bytes.
+    /// Reads a tensor whose elements have 4 bytes.
     fn elements<T: Pod>(&mut self, name: &str) -> Result<Vec<T>, SavedStateError> {
         let mut elements = Vec::new();
         let len = self.tensor(name)?.range.len() / size_of::<T>();
@@ -317,7 +321,7 @@ impl<R: Read + Seek> SavedFile<R> {
         Ok(floats)
     }
 
-    /// A sampler's history: tokens, and vectors by the ids that they have in this process.
+    /// Reads a sampler's history: tokens, and vectors by the ids they have in this process.
     fn history(&mut self, vocab: usize) -> Result<Vec<u32>, SavedStateError> {
         let vectors = std::mem::take(&mut self.vectors);
         let known = |id| vectors.contains_key(&id) || id == LOST_VECTOR;
@@ -329,12 +333,12 @@ impl<R: Read + Seek> SavedFile<R> {
         Ok(history)
     }
 
-    /// What a session has taken: tokens and vectors.
-    fn taken(
+    /// Reads the tokens and vectors that the session was fed.
+    fn token_list(
         &mut self,
         vocab: usize,
         failed: impl Fn(SavedStateError) -> Error,
-    ) -> Result<Taken, Error> {
+    ) -> Result<TokenList, Error> {
         let Some(vectors) = self.tensors.get(VECTORS) else {
             let ids = self.ids(TOKENS, vocab, |_| true).map_err(&failed)?;
             if let Some(index) = ids.iter().position(|&id| id >= FIRST_VECTOR_ID) {
@@ -348,13 +352,13 @@ impl<R: Read + Seek> SavedFile<R> {
         let words: Vec<u32> = self.elements(VECTORS).map_err(&failed)?;
         let digests: &[Digest] = words.as_chunks().0;
         let missing = || failed(SavedStateError::MissingTensor { name: VECTORS.into() });
-        let taken = Taken::from_parts(&ids, digests)?.ok_or_else(missing)?;
-        let places = ids.iter().copied().zip(taken.iter().copied());
+        let tokens = TokenList::from_parts(&ids, digests)?.ok_or_else(missing)?;
+        let places = ids.iter().copied().zip(tokens.iter().copied());
         self.vectors = places.filter(|(id, _)| *id >= FIRST_VECTOR_ID).collect();
-        Ok(taken)
+        Ok(tokens)
     }
 
-    /// Ids that are below `vocab`, or from [`FIRST_VECTOR_ID`] on and known as vectors.
+    /// Reads ids that are below `vocab`, or are from [`FIRST_VECTOR_ID`] on and known as vectors.
     fn ids(
         &mut self,
         name: &'static str,
@@ -369,7 +373,7 @@ impl<R: Read + Seek> SavedFile<R> {
         }
     }
 
-    /// The sampler's random numbers.
+    /// Parses the sampler's random numbers.
     fn random(&mut self) -> Result<Option<Rng>, SavedStateError> {
         let text = self.metadata.get("sampler").map(String::as_str);
         self.sum.add("sampler", text.unwrap_or_default().as_bytes());
@@ -402,7 +406,7 @@ fn too_large() -> SavedStateError {
     unreadable(io::ErrorKind::OutOfMemory.into())
 }
 
-/// As much of what a file says as goes into a message.
+/// Truncates a file's text for a message.
 fn short(text: &str) -> String {
     text.chars().take(80).collect()
 }

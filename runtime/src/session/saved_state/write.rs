@@ -1,4 +1,4 @@
-//! Writing a saved session.
+//! Writes a saved session.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -23,24 +23,24 @@ use crate::model::Model;
 use crate::plan::StateKind;
 use crate::plan::op::{AttentionSpan, StateId};
 use crate::sampling::SamplerState;
-use crate::session::{FIRST_VECTOR_ID, Session, Snapshot, Taken};
+use crate::session::{FIRST_VECTOR_ID, Session, Snapshot, TokenList};
 
-/// What a file is made of.
+/// The parts of a file.
 struct Contents<'a> {
     model: &'a Model,
     state: &'a dyn SessionState,
-    tokens: &'a Taken,
+    tokens: &'a TokenList,
     logits: Option<&'a [f32]>,
     sampler: Option<&'a SamplerState>,
 }
 
 impl Session {
-    /// Saves the session, and with it the state of its sampler, if one is given: [`Model::load_session`] brings them back, on any backend,
-    /// with any number of threads. The file is written whole or not at all; its format is
-    /// [described](crate::session::saved_state). What is retained to go back to is not saved.
+    /// Saves the session, with the state of its sampler if one is given. [`Model::load_session`]
+    /// loads them on any backend, with any number of threads. The file is written atomically; see
+    /// [the format](crate::session::saved_state). Retained states are not saved.
     ///
     /// # Errors
-    /// When the session is poisoned, the backend can't copy its state, or the file can't be written.
+    /// If the session is poisoned, the backend can't copy its state, or the file can't be written.
     pub fn save(
         &self,
         path: impl AsRef<Path>,
@@ -49,12 +49,12 @@ impl Session {
         save(self.contents(sampler)?, path.as_ref())
     }
 
-    /// [`Session::save`] into memory, or wherever else. It takes a copy of the state from its device, with the weights' hash the
-    /// first time: cheap enough to be done between the turns of a conversation, so that it can go on with another model when
-    /// the device is lost.
+    /// [`Session::save`] to memory or any other writer. Copies the state from its device, and
+    /// hashes the weights on first use. This is cheap enough to do between the turns of a
+    /// conversation, which can then go on with another model if the device is lost.
     ///
     /// # Errors
-    /// As [`Session::save`].
+    /// Those of [`Session::save`].
     pub fn write_to(
         &self,
         out: &mut dyn Write,
@@ -66,7 +66,7 @@ impl Session {
     /// [`Session::write_to`] without blocking.
     ///
     /// # Errors
-    /// As [`Session::save`].
+    /// Those of [`Session::save`].
     pub async fn write_to_async(
         &self,
         out: &mut dyn Write,
@@ -87,10 +87,11 @@ impl Session {
 }
 
 impl Snapshot {
-    /// [`Snapshot::save`] into memory, or wherever else: what outlives a device that is lost, which a snapshot doesn't.
+    /// [`Snapshot::save`] to memory or any other writer. Unlike a snapshot, the bytes survive the
+    /// loss of a device.
     ///
     /// # Errors
-    /// As [`Snapshot::save`].
+    /// Those of [`Snapshot::save`].
     pub fn write_to(&self, out: &mut dyn Write) -> Result<(), Error> {
         pollster::block_on(self.write_to_async(out))
     }
@@ -98,30 +99,30 @@ impl Snapshot {
     /// [`Snapshot::write_to`] without blocking.
     ///
     /// # Errors
-    /// As [`Snapshot::save`].
+    /// Those of [`Snapshot::save`].
     pub async fn write_to_async(&self, out: &mut dyn Write) -> Result<(), Error> {
         let state = self.state().copy()?;
-        let (tokens, logits) = (self.taken(), self.last_logits());
+        let (tokens, logits) = (self.token_list(), self.last_logits());
         let contents =
             Contents { model: self.model(), state: &*state, tokens, logits, sampler: None };
         contents.write(out).await.map_err(|problem| problem.into_error(None))
     }
 
-    /// Saves the snapshot as [`Session::save`] does a session.
+    /// Saves the snapshot like [`Session::save`] does a session.
     ///
     /// # Errors
-    /// When the backend can't copy its state, or the file can't be written.
+    /// If the backend can't copy its state, or the file can't be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        // A state of our own, so that nobody waits for the disk to look at the shared one.
+        // Copy the state, so that others can read the shared one while this writes to disk.
         let state = self.state().copy()?;
-        let (tokens, logits) = (self.taken(), self.last_logits());
+        let (tokens, logits) = (self.token_list(), self.last_logits());
         let contents =
             Contents { model: self.model(), state: &*state, tokens, logits, sampler: None };
         save(contents, path.as_ref())
     }
 }
 
-/// What can go wrong on the way into a file: the file's part, which gets the file's name, or the engine's.
+/// An error while writing: either the file's, to which the path is added, or the engine's.
 enum Problem {
     File(SavedStateError),
     Engine(Error),
@@ -153,7 +154,7 @@ fn save(contents: Contents<'_>, path: &Path) -> Result<(), Error> {
     written.map_err(|problem: Problem| problem.into_error(Some(path)))
 }
 
-/// The header in the making: tensors one behind the other.
+/// The header under construction: tensors are placed one after the other.
 #[derive(Default)]
 struct Header {
     tensors: Map<String, Value>,
@@ -170,7 +171,7 @@ impl Header {
     }
 }
 
-/// Writes tensors and sums them up.
+/// Writes tensors and updates the checksum.
 struct Body<'a> {
     out: &'a mut dyn Write,
     sum: Checksum,
@@ -208,7 +209,7 @@ impl Contents<'_> {
         let mut field = |name: &str, value: String| metadata.insert(name.into(), value.into());
         field("format", FORMAT.into());
         let (ids, vectors) = tokens.to_parts();
-        // What needs nothing of a later version is read by earlier ones, too.
+        // A file that needs nothing of a later version stays readable for earlier ones.
         let version = if vectors.is_empty() { VERSION } else { VERSION_WITH_VECTORS };
         field("version", version.into());
         field("model", model.spec().model_type.clone());
@@ -246,7 +247,7 @@ impl Contents<'_> {
         let Header { mut tensors, .. } = header;
         tensors.insert("__metadata__".into(), metadata.into());
         let mut text = Value::from(tensors).to_string();
-        // Tensors begin at a multiple of 8 bytes, as the format asks for.
+        // The format requires tensors to start at a multiple of 8 bytes.
         text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
         out.write_all(&(text.len() as u64).to_le_bytes())?;
         out.write_all(text.as_bytes())?;
@@ -265,7 +266,7 @@ impl Contents<'_> {
         }
         for (index, described) in states.iter().enumerate() {
             let name = state_name(index, &described.name);
-            // One at a time: there is never a second copy of all.
+            // Export one state at a time, so that there is never a second copy of all.
             let exported = state.export(StateId(index)).await?;
             if exported_len(&exported) != expected_len(&described.kind, position) {
                 return Err(Error::StateForm { id: index }.into());
@@ -284,7 +285,8 @@ impl Contents<'_> {
     }
 }
 
-/// A sampler's history with vectors as the file has them, among the session's tokens `held`, which are `ids` there.
+/// Maps a sampler's history to the file's ids. `held` are the session's tokens, and `ids` their ids
+/// in the file.
 fn in_file<'a>(history: &'a [u32], held: &[u32], ids: &[u32]) -> Cow<'a, [u32]> {
     if history.iter().all(|&id| id < FIRST_VECTOR_ID) {
         return Cow::Borrowed(history);

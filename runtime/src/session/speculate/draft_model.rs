@@ -1,4 +1,4 @@
-//! [`DraftModel`]: a smaller model that guesses.
+//! [`DraftModel`]: a smaller model that drafts.
 
 use super::Drafter;
 use crate::Error;
@@ -6,18 +6,19 @@ use crate::model::Model;
 use crate::session::{FIRST_VECTOR_ID, Session, Snapshot, common_prefix};
 use crate::text::Tokenizer;
 
-/// Guesses what a smaller model of the same vocabulary finds most probable.
+/// Drafts the tokens that a smaller model of the same vocabulary finds most probable.
 pub struct DraftModel {
     session: Session,
-    /// The session without what was only guessed.
+    /// The session before its drafted tokens.
     sure: Option<Snapshot>,
 }
 
 impl DraftModel {
-    /// A drafter for `target`.
+    /// Creates a drafter for `target`.
     ///
     /// # Errors
-    /// [`Error::DraftVocabulary`] where the models have not as many tokens; when there is no memory for a session.
+    /// [`Error::DraftVocabulary`] if the models' vocabularies differ in size; if there is not
+    /// enough memory for a session.
     pub fn new(draft: &Model, target: &Model) -> Result<Self, Error> {
         if draft.vocab() != target.vocab() {
             return Err(Error::DraftVocabulary { draft: draft.vocab(), target: target.vocab() });
@@ -26,10 +27,10 @@ impl DraftModel {
     }
 }
 
-/// Checks that the tokenizers of a draft model and of its target mean the same by each token.
+/// Checks that the tokenizers of a draft model and of its target agree on every token.
 ///
 /// # Errors
-/// [`Error::DraftToken`], of the first that differs.
+/// [`Error::DraftToken`] for the first token that differs.
 pub fn check_tokenizers(draft: &Tokenizer, target: &Tokenizer) -> Result<(), Error> {
     let most = draft.largest_id().max(target.largest_id()).unwrap_or(0);
     for id in 0..=most {
@@ -48,14 +49,14 @@ fn most_probable(logits: &[f32]) -> Option<u32> {
 
 impl Drafter for DraftModel {
     fn draft(&mut self, tokens: &[u32], most: usize) -> Result<Vec<u32>, Error> {
-        // It has no idea of vectors.
+        // The draft model knows nothing of the target's vectors.
         if tokens.iter().any(|&id| id >= FIRST_VECTOR_ID) {
             return Ok(Vec::new());
         }
         if let Some(sure) = &self.sure {
             self.session.restore(sure)?;
         }
-        // Another conversation, or one that was rewound.
+        // The tokens are those of another conversation, or of one that was rewound.
         if common_prefix(self.session.tokens(), tokens) < self.session.position() {
             self.session.reset()?;
         }

@@ -1,15 +1,18 @@
-//! Speculation: tokens that are guessed cheaply and verified several at a time.
+//! Speculative decoding: tokens are drafted cheaply and verified several at a time.
 //!
-//! A [`Drafter`] guesses how a text goes on. The model takes in all guesses in one step, which reads the weights once, and chooses
-//! a token from the logits before each of them: as long as it chooses what was guessed, that step was worth several.
+//! A [`Drafter`] drafts how a text continues. The model computes all drafted tokens in one step,
+//! which reads the weights once, and chooses a token from the logits before each of them. As long
+//! as it chooses the drafted one, that step was worth several.
 //!
-//! Each token is chosen by the sampler, with its own random numbers, from the logits that it would have been chosen from
-//! without a drafter. So a seed gives the same tokens with and without, up to the rounding by which steps of several tokens
-//! differ from steps of one; and since drafters here guess one token for certain, no other way to accept guesses (Leviathan
-//! et al., "Fast Inference from Transformers via Speculative Decoding", 2023, section 2.3) accepts more of them.
+//! The sampler chooses each token, with its own random numbers, from the same logits as without a
+//! drafter. So a seed gives the same tokens with and without one, up to the rounding by which steps
+//! of several tokens differ from steps of one. Since drafters here draft one token with certainty,
+//! no other rule of acceptance (Leviathan et al., "Fast Inference from Transformers via Speculative
+//! Decoding", 2023, section 2.3) accepts more.
 //!
-//! **Going back.** Recurrent tensors that have taken in a wrong guess are put back to what they were before the step. What was right
-//! of it is not computed by a step of its own: it goes along with the next one. Layers of attention alone are cut.
+//! **Going back.** After a wrong draft, recurrent tensors return to the snapshot before the step.
+//! The tokens that were right don't get a step of their own: they are computed again with the next
+//! one. If all layers are attention, their caches are cut.
 
 mod draft_model;
 mod lookup;
@@ -21,19 +24,20 @@ use crate::Error;
 use crate::backend::{BackendRun, Logits, SessionState};
 use crate::session::Session;
 
-/// Most tokens that a step takes in again beside new ones: beyond, they get a step without guesses.
+/// Most tokens that a step computes again besides new ones. If there are more, they get a step
+/// without drafts.
 const MOST_LAG: usize = 8;
 
-/// After so many steps in a row without a right guess, pauses get no longer.
+/// After this many steps in a row without a right draft, pauses stop growing.
 const MOST_MISSES: u32 = 5;
 
-/// Guesses how a sequence goes on.
+/// Drafts how a sequence continues.
 pub trait Drafter: Send {
-    /// Up to `most` tokens that may follow `tokens`; fewer, or none, where there is nothing to go by. Ids that the model doesn't have are
-    /// not taken.
+    /// Drafts up to `most` tokens that may follow `tokens`; fewer or none if there is no basis. Ids
+    /// outside the vocabulary are ignored.
     ///
     /// # Errors
-    /// What stands in the way; the generation goes on without guesses.
+    /// Whatever prevents drafting; the generation goes on without drafts.
     fn draft(&mut self, tokens: &[u32], most: usize) -> Result<Vec<u32>, Error>;
 }
 
@@ -43,44 +47,46 @@ impl<D: Drafter + ?Sized> Drafter for &mut D {
     }
 }
 
-/// How speculation has gone.
+/// Statistics of speculative decoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpeculationStats {
-    /// Steps of the model, those without guesses included.
+    /// Steps of the model, including those without drafts.
     pub steps: usize,
-    /// Tokens that were guessed.
+    /// Tokens drafted.
     pub drafted: usize,
-    /// Guesses that were right.
+    /// Drafted tokens that were accepted.
     pub accepted: usize,
 }
 
-/// A drafter at work beside a session.
+/// A drafter that works for a session.
 pub(crate) struct Speculating<'a> {
     drafter: Box<dyn Drafter + 'a>,
-    /// Most guesses of a step, and how many the next one gets.
+    /// Most drafts per step.
     most: usize,
+    /// Drafts in the next step.
     next: usize,
-    /// Steps in a row of which no guess was right, and how many steps go without guesses for that.
+    /// Steps in a row without a right draft.
     misses: u32,
+    /// Steps to run without drafts because of these misses.
     pause: usize,
-    /// The last step, if the session's state has taken it in.
-    step: Option<TakenIn>,
+    /// The last step, if it changed the session's state.
+    step: Option<SpeculativeStep>,
     pub(crate) stats: SpeculationStats,
 }
 
-/// A step that was taken in.
-struct TakenIn {
-    /// Tokens that the state held before.
+/// A step that changed the state.
+struct SpeculativeStep {
+    /// Tokens that the state held before it.
     position: usize,
-    /// That state, where the step had guesses.
+    /// The state before it, if the step had drafts.
     before: Option<Box<dyn SessionState>>,
-    /// What it took in.
+    /// The tokens of the step.
     tokens: Vec<u32>,
     /// Logits after each of them, `[tokens, vocab]`.
     logits: Vec<f32>,
     /// How many of them the session holds.
     held: usize,
-    /// How many of them are no guesses.
+    /// How many of them are not drafts.
     sure: usize,
 }
 
@@ -90,15 +96,15 @@ impl<'a> Speculating<'a> {
         Self { drafter, most, next: most, misses: 0, pause: 0, step: None, stats }
     }
 
-    /// Whether the session's state may hold more, or less, than its tokens.
+    /// Whether the session's state may hold more or fewer tokens than the session lists.
     pub(crate) fn is_under_way(&self) -> bool {
         self.step.is_some()
     }
 
-    /// Takes `token` into the session and gives the logits after it.
+    /// Feeds `token` to the session and returns the logits after it.
     ///
     /// # Errors
-    /// As [`Session::feed`]; the session is poisoned where it fails half-way.
+    /// Those of [`Session::feed`]. The session is poisoned if it fails midway.
     pub(crate) async fn take(
         &mut self,
         session: &mut Session,
@@ -118,7 +124,8 @@ impl<'a> Speculating<'a> {
         step.logits.get((step.held - 1) * vocab..step.held * vocab).ok_or(Error::NoLogits)
     }
 
-    /// A step with `token`, what the state lacks before it, and guesses behind it, of which with the token there is `room` for so many.
+    /// Runs a step with the tokens that the state lacks, `token`, and drafts; `room` limits `token`
+    /// and the drafts together.
     async fn advance(
         &mut self,
         session: &mut Session,
@@ -144,7 +151,7 @@ impl<'a> Speculating<'a> {
             let drafted = self.drafter.draft(&session.tokens, most);
             session.tokens.pop();
             guesses = drafted.unwrap_or_else(|error| {
-                log::warn!("no more guesses: {error}");
+                log::warn!("speculation stopped: {error}");
                 self.most = 0;
                 Vec::new()
             });
@@ -159,27 +166,29 @@ impl<'a> Speculating<'a> {
         let mut tokens = session.tokens.get(position..).unwrap_or_default().to_vec();
         tokens.push(token);
         tokens.extend(guesses);
-        // Sound again when all of it is settled.
+        // Cleared when everything is settled.
         session.poisoned = true;
         let mut logits = Vec::new();
         let (state, wanted) = (&mut *session.state, Logits::All);
         let run = BackendRun { tokens: &tokens, vectors: None, state, wanted, logits: &mut logits };
         session.model.executable().step(vec![run]).await?;
-        self.step = Some(TakenIn { position, before, tokens, logits, held: lag, sure: lag + 1 });
+        self.step =
+            Some(SpeculativeStep { position, before, tokens, logits, held: lag, sure: lag + 1 });
         Ok(())
     }
 
-    /// Takes back what the state holds beyond the session's tokens; gives how many it holds then, which may be fewer.
+    /// Undoes what the state holds beyond the session's tokens. Returns how many it then holds,
+    /// which may be fewer.
     fn go_back(&mut self, session: &mut Session) -> Result<usize, Error> {
         let Some(step) = self.step.take() else { return Ok(session.tokens.len()) };
         let wrong = step.tokens.len() - step.held;
-        // As many guesses as were right, and some more where all were.
+        // Draft as many tokens as were right last time, and more if all were.
         let guesses = step.before.as_ref().map(|_| step.tokens.len());
         if guesses.is_some() {
             self.next =
                 if wrong == 0 { self.next + 2 } else { self.next.saturating_sub(wrong) + 1 };
             self.next = self.next.max(1).min(self.most);
-            // A text that can't be guessed should not pay for guesses.
+            // A text that can't be predicted should not pay for drafts.
             self.misses =
                 if step.held > step.sure { 0 } else { (self.misses + 1).min(MOST_MISSES) };
             self.pause = (1usize << self.misses).saturating_sub(2);
@@ -204,7 +213,7 @@ impl<'a> Speculating<'a> {
     /// Brings the session's state to its tokens, and its logits to those after the last of them.
     ///
     /// # Errors
-    /// Those of a step; the session is poisoned then.
+    /// Those of a step. The session is then poisoned.
     pub(crate) async fn settle(&mut self, session: &mut Session) -> Result<(), Error> {
         let Some(step) = &self.step else { return Ok(()) };
         let vocab = session.model.vocab();

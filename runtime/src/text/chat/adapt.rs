@@ -1,10 +1,12 @@
-//! Messages in the form that a template takes.
+//! Converts messages to the form that a template accepts.
 //!
-//! Programs write messages in one form, templates want one of several: text or a list of parts as content, the
-//! arguments of a call as an object or as JSON text. `transformers` passes on what it is given; a template that cannot
-//! take it then prints Python's notation of a list, escapes JSON twice, or fails. Other engines look at the template's
-//! source. Here small conversations are rendered with it: what of them is in the result tells what it takes. A form
-//! that a template takes is never changed, so that the result is that of `transformers` wherever that is right.
+//! Programs write messages in one form, and templates expect one of several: content as text or as
+//! a list of parts, the arguments of a tool call as an object or as JSON text. `transformers`
+//! passes them on unchanged; a template that expects another form then prints Python's notation of
+//! a list, escapes JSON twice, or fails. Other engines inspect the template's source. Kinglet
+//! renders small conversations with the template and looks for their content in the result, which
+//! shows what the template accepts. A form that the template accepts is never changed, so the
+//! result equals that of `transformers` wherever that is right.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,12 +20,13 @@ use crate::text::files::kind;
 
 /// A text that no template contains.
 const NEEDLE: &str = "Needle7q";
-/// What a trial may cost, in the units of [`RenderLimits`]: templates of the hub need some thousand.
+/// Most work of a trial rendering, in the units of [`RenderLimits`]. Templates on the hub need some
+/// thousand.
 const TRIAL_WORK: u64 = 250_000;
-/// The fields in which the text of a part stands, besides `text`.
+/// Fields of a part that hold its text.
 const TEXTS: [&str; 3] = ["text", "refusal", "content"];
 
-/// Who speaks, as far as templates treat contents differently.
+/// The role of a message, as far as templates treat its content differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Speaker {
     System,
@@ -42,7 +45,7 @@ impl Speaker {
         }
     }
 
-    /// A short conversation with this content in it.
+    /// A short conversation with a message of this content.
     fn talk(self, content: Value) -> Vec<Value> {
         let question = json!({"role": "user", "content": "Hi"});
         match self {
@@ -63,7 +66,7 @@ impl Speaker {
     }
 }
 
-/// A question, the call of a tool with these arguments, its result.
+/// A conversation with a question, a tool call with these arguments, and its result.
 fn call(arguments: Value) -> Vec<Value> {
     let function = json!({"name": "look", "arguments": arguments});
     let call = json!({"id": "call00001", "type": "function", "function": function});
@@ -76,12 +79,12 @@ fn call(arguments: Value) -> Vec<Value> {
     ]
 }
 
-/// The forms of something that a template takes.
+/// The forms that a template accepts for content or for arguments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Takes {
     /// Text.
     text: bool,
-    /// A list of parts, or an object of arguments.
+    /// A list of parts as content, or an object as arguments.
     structure: bool,
 }
 
@@ -91,12 +94,12 @@ enum Question {
     Arguments,
 }
 
-/// What is known of the templates, by name; shared by copies.
+/// Cached findings about the templates, by name. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tastes(Arc<Mutex<HashMap<(String, Question), Takes>>>);
+pub(super) struct FormCache(Arc<Mutex<HashMap<(String, Question), Takes>>>);
 
 impl ChatTemplate {
-    /// Gives contents and arguments the form that the template takes.
+    /// Converts contents and arguments to the form that the template accepts.
     pub(super) fn adapt(&self, name: &str, messages: &mut [Value]) -> Result<(), TextError> {
         for (index, message) in messages.iter_mut().enumerate() {
             let Some(message) = message.as_object_mut() else { continue };
@@ -106,7 +109,7 @@ impl ChatTemplate {
             }
             if let Some(Value::Array(calls)) = message.get_mut("tool_calls") {
                 for call in calls {
-                    // Some programs leave out the level of `function`.
+                    // Some programs leave out the `function` level.
                     let inner = call.get("function").is_some_and(Value::is_object);
                     let function = if inner { call.get_mut("function") } else { Some(call) };
                     if let Some(arguments) = function.and_then(|f| f.get_mut("arguments")) {
@@ -156,9 +159,9 @@ impl ChatTemplate {
             Value::String(text) => {
                 let takes = self.takes(name, Question::Arguments);
                 if takes.structure && !takes.text {
-                    // A call without arguments is often written as an empty text.
+                    // A call without arguments often has an empty string.
                     let text = if text.trim().is_empty() { "{}" } else { text };
-                    // What a model wrote may be no JSON; then it stays what it is.
+                    // A model's output may be invalid JSON; then it stays as it is.
                     if let Ok(object @ Value::Object(_)) = serde_json::from_str(text) {
                         *arguments = object;
                     }
@@ -181,14 +184,14 @@ impl ChatTemplate {
 
     fn takes(&self, name: &str, question: Question) -> Takes {
         let key = (name.to_string(), question);
-        let known = || self.tastes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || self.forms.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(takes) = known().get(&key) {
             return *takes;
         }
         let takes = match question {
             Question::Arguments => self.try_arguments(name),
             Question::Content(speaker) => match self.try_content(name, speaker) {
-                // Templates that don't know who speaks say nothing about the content.
+                // Templates that ignore the role answer only for the user's content.
                 Takes { text: false, structure: false } if speaker != Speaker::User => {
                     self.takes(name, Question::Content(Speaker::User))
                 }
@@ -217,9 +220,9 @@ impl ChatTemplate {
         let text = self.trial(name, &call(Value::String(format!("{{\"needle\": \"{NEEDLE}\"}}"))));
         let structure = self.trial(name, &call(object));
         let shown = |text: &str| text.contains(NEEDLE) && text.contains("needle");
-        // Escaped, the text was taken for a value of its own.
+        // An escaped needle means that the text was serialized once more.
         let escaped = format!("\\\"{NEEDLE}");
-        // In single quotes, it is Python's notation.
+        // Single quotes mean Python's notation of a dictionary.
         let dumped = format!("'needle': '{NEEDLE}'");
         Takes {
             text: text.is_some_and(|text| shown(&text) && !text.contains(&escaped)),
@@ -227,7 +230,8 @@ impl ChatTemplate {
         }
     }
 
-    /// What the template makes of a conversation, whatever the day.
+    /// Renders a trial conversation; `None` if that fails. The time is fixed, so that results can
+    /// be cached.
     fn trial(&self, name: &str, messages: &[Value]) -> Option<String> {
         let parameters = json!({"type": "object", "properties": {"needle": {"type": "string"}}});
         let function = json!({"name": "look", "description": "Looks", "parameters": parameters});
@@ -250,7 +254,7 @@ impl ChatTemplate {
     }
 }
 
-/// The parts of a content as one text, a line or more for each, as other engines have it.
+/// Joins the parts of a content to one text, starting a new line for each, as other engines do.
 fn joined(index: usize, parts: &[Value]) -> Result<String, TextError> {
     let mut texts = Vec::with_capacity(parts.len());
     for part in parts {
@@ -261,7 +265,7 @@ fn joined(index: usize, parts: &[Value]) -> Result<String, TextError> {
             }
             (_, Some(other)) => {
                 return conversation(format!(
-                    "message {index}: the template takes text alone, and a part has the type {other:?}"
+                    "message {index}: the template accepts only text, but a part has the type {other:?}"
                 ));
             }
             (_, None) => {
@@ -275,11 +279,11 @@ fn joined(index: usize, parts: &[Value]) -> Result<String, TextError> {
     Ok(texts.join("\n"))
 }
 
-/// Completes what messages lack: content (null in the calls of tools), and in the results of calls the name and the id that
-/// the call has. Says whether anything was missing.
+/// Fills in what messages lack: `content` (often missing from tool calls), and in the results of
+/// calls the name and id of the call. Returns whether anything was missing.
 pub(super) fn complete(messages: &mut [Value]) -> bool {
     let mut changed = false;
-    // Calls whose results have not come: id and name.
+    // Calls without a result so far: id and name.
     let mut open: Vec<(Option<Value>, Option<Value>)> = Vec::new();
     for message in messages {
         let Some(message) = message.as_object_mut() else { continue };

@@ -1,4 +1,4 @@
-//! The environment that templates of the hub expect: Jinja as `transformers` sets it up.
+//! The Jinja environment that chat templates expect, as `transformers` sets it up.
 
 use std::fmt;
 
@@ -8,14 +8,14 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::{DateTime, guard, json, methods};
 
-/// Values that a template stores may be containers in containers so deep.
+/// Deepest nesting of containers in a value that a template stores.
 const MAX_DEPTH: usize = 200;
-/// How deep loops and macros may be in each other, in minijinja's measure.
+/// Deepest nesting of loops and macro calls, as minijinja counts it.
 const RECURSION_LIMIT: usize = 250;
-/// The variable in which the time of a rendering is handed in.
+/// The variable that passes in the time of a rendering.
 pub(super) const NOW: &str = "__kinglet_now";
 
-/// The source of an error that a template raised by itself.
+/// The source of an error that a template raised with `raise_exception`.
 #[derive(Debug)]
 pub(super) struct Refused(pub(super) String);
 
@@ -27,16 +27,16 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// A template cannot reach the time but through `strftime_now`.
+/// Makes the time opaque: a template can reach it only through `strftime_now`.
 impl Object for DateTime {}
 
-/// The environment, without a template.
+/// The environment, without any template.
 pub(super) fn environment() -> Result<Environment<'static>, Error> {
     let mut env = Environment::new();
-    // So that an error names the expression; by default only debug builds do.
+    // Errors then name the expression; by default only debug builds do.
     env.set_debug(true);
     env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    // A macro that calls itself may do so some hundred times; more would need a larger stack.
+    // A macro may call itself some hundred times. More would need a larger stack.
     env.set_recursion_limit(RECURSION_LIMIT);
     env.set_unknown_method_callback(methods::call);
     env.set_formatter(|out, _state, value| {
@@ -80,13 +80,13 @@ fn strftime_now(state: &State<'_, '_>, format: &str) -> Result<String, Error> {
         .lookup(NOW)
         .and_then(|now| now.downcast_object_ref::<DateTime>().copied())
         .ok_or_else(|| {
-            error("strftime_now: there is no clock, give the time as an option".into())
+            error("strftime_now: there is no clock; pass the time as an option".into())
         })?;
     now.format(format)
-        .map_err(|directive| error(format!("strftime_now: {directive} is no known directive")))
+        .map_err(|directive| error(format!("strftime_now: unknown directive {directive}")))
 }
 
-/// The filter `default`: for undefined values, with `boolean` for all that are not true.
+/// The filter `default`: replaces undefined values, and with `boolean` all false ones.
 fn default(
     value: Value,
     other: Option<Value>,
@@ -100,13 +100,13 @@ fn default(
     Ok(if missing { other } else { value })
 }
 
-/// The filter `int`: what is no number becomes the default.
+/// The filter `int`. Values that are not numbers fall back to the default.
 fn int(value: Value, default: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     let default = default.or(kwargs.get("default")?).unwrap_or_else(|| 0.into());
     kwargs.assert_all_used()?;
     Ok(match to_number(&value) {
         Some(number) if number.is_integer() => number,
-        // Beyond the integers that fit, `as` saturates; Python would go on.
+        // `as` saturates; Python has integers of any size.
         Some(number) => match f64::try_from(number) {
             Ok(float) if float.is_finite() => Value::from(float.trunc() as i128),
             _ => default,
@@ -115,7 +115,7 @@ fn int(value: Value, default: Option<Value>, kwargs: Kwargs) -> Result<Value, Er
     })
 }
 
-/// The filter `float`: what is no number becomes the default.
+/// The filter `float`. Values that are not numbers fall back to the default.
 fn float(value: Value, default: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     let default = default.or(kwargs.get("default")?).unwrap_or_else(|| Value::from(0.0));
     kwargs.assert_all_used()?;
@@ -123,7 +123,7 @@ fn float(value: Value, default: Option<Value>, kwargs: Kwargs) -> Result<Value, 
     Ok(number.map_or(default, Value::from))
 }
 
-/// A number, or what a text says as a number.
+/// Converts a number, or a string that spells one.
 fn to_number(value: &Value) -> Option<Value> {
     match value.kind() {
         ValueKind::Number => Some(value.clone()),
@@ -137,7 +137,7 @@ fn to_number(value: &Value) -> Option<Value> {
     }
 }
 
-/// Jinja takes everything with a length and an index for a sequence: also strings and mappings.
+/// In Jinja everything with a length and an index is a sequence, including strings and mappings.
 fn is_sequence(value: &Value) -> bool {
     value.is_undefined()
         || matches!(
@@ -150,18 +150,18 @@ fn is_callable(value: &Value) -> bool {
     value.kind() == ValueKind::Plain
 }
 
-/// Passes on what a template stores in a variable; see [`guard`].
+/// Checks a value that a template stores in a variable; see [`guard`].
 fn bounded(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     Ok(settle(state, &value, 0, true)?.unwrap_or(value))
 }
 
-/// Passes on what a template stores in a namespace; see [`guard`].
+/// Checks a value that a template stores in a namespace; see [`guard`].
 fn stored(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     Ok(settle(state, &value, 0, false)?.unwrap_or(value))
 }
 
-/// Checks the depth of a value and turns lazy sequences in it into lists; `None` where nothing is
-/// to be changed.
+/// Checks the depth of a value and turns lazy sequences in it into lists. `None` if nothing
+/// changes.
 fn settle(
     state: &State<'_, '_>,
     value: &Value,
@@ -190,7 +190,8 @@ fn settle(
             changed |= settled.is_some();
             pairs.push((key, settled.unwrap_or(item)));
         }
-        // A namespace is stored by reference. What is in it came through here by itself.
+        // Namespaces are stored by reference, and their contents were checked when they were
+        // stored.
         return Ok((changed && !namespace).then(|| Value::from_pairs(pairs)));
     }
     let mut items = Vec::new();

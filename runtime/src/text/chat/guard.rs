@@ -1,49 +1,49 @@
-//! A pass over a template's source before minijinja sees it.
+//! Checks and rewrites a template's source before minijinja compiles it.
 //!
-//! A chat template comes with a model from somewhere, and minijinja, which bounds the *work* of a
-//! template (fuel), does not bound how deep expressions and values are nested; both are walked by
-//! recursion, and a stack overflow cannot be caught. So this pass
+//! A chat template comes with a model and is not trusted. minijinja bounds a template's *work*
+//! (fuel), but not how deep expressions and values are nested. It walks both by recursion, and a
+//! stack overflow can't be caught. So this pass
 //!
-//! - limits the size of the template, and the operators in one tag and the `elif`s of one `if`,
-//!   each of which is a level in the syntax tree;
-//! - sends each value that a template stores (`set`, and the arguments of a macro, which may call
-//!   itself) through a function that checks its depth and makes lazy sequences real lists, as they
-//!   are in Jinja: a slice of a slice of a slice would otherwise stay a chain. The function that
+//! - limits the size of the template, the operators in one tag and the `elif`s of one `if`, since
+//!   each of the latter is a level of the syntax tree;
+//! - sends each value that a template stores (by `set`, or as an argument of a macro, which may
+//!   call itself) through a function that checks its depth and turns lazy sequences into lists, as
+//!   Jinja has them. Otherwise a slice of a slice of a slice would stay a chain. The function that
 //!   guards attributes of a namespace also refuses namespaces, so that none can contain itself;
-//! - refuses recursive loops (`{% for ... recursive %}`), which chat templates do not use;
-//! - writes `{% generation %}`, which marks the answers for training, as `{% with %}`, which has
-//!   the same scope;
-//! - makes all line ends `\n`, as Jinja does.
+//! - refuses recursive loops (`{% for ... recursive %}`), which chat templates don't use;
+//! - writes `{% generation %}`, which marks answers for training, as `{% with %}`, which has the
+//!   same scope;
+//! - turns all line ends into `\n`, as Jinja does.
 
 use super::lexer::{Piece, Tag, TagKind, Token, pieces};
 use crate::text::TextError;
 
-/// The largest template; the largest on the hub are below 100 kB.
+/// Largest template accepted, in bytes. The largest on the hub are below 100 kB.
 pub(super) const MAX_BYTES: usize = 512 << 10;
-/// The most operators in one tag. Each can be a level of the syntax tree; the longest tags on the
-/// hub have about 30.
+/// Most operators in one tag. Each can be a level of the syntax tree; the longest tags on the hub
+/// have about 30.
 pub(super) const MAX_OPERATORS: usize = 160;
-/// The most `elif`s of one `if`. Each is a level of the syntax tree.
+/// Most `elif`s of one `if`. Each is a level of the syntax tree.
 const MAX_ELIFS: usize = 200;
 
 /// The function that checks a value stored in a variable.
 pub(super) const BOUNDED: &str = "__kinglet_bounded";
 /// The function that checks a value stored in an attribute of a namespace.
 pub(super) const STORED: &str = "__kinglet_stored";
-/// Templates may not use names that begin so.
+/// Templates may not use names with this prefix.
 const RESERVED: &str = "__kinglet";
 
-/// Checks a template and rewrites it as the module's text says. Line numbers do not change.
+/// Checks and rewrites a template as described above. Line numbers do not change.
 pub(super) fn prepare(source: &str) -> Result<String, TextError> {
     if source.len() > MAX_BYTES {
         return Err(TextError::TemplateTooComplex {
             line: 0,
-            problem: format!("it has {} bytes, at most {MAX_BYTES} are allowed", source.len()),
+            problem: format!("it has {} bytes; the limit is {MAX_BYTES}", source.len()),
         });
     }
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len() + source.len() / 4);
-    // For each open `if`, its `elif`s.
+    // The number of `elif`s of each open `if`.
     let mut elifs = Vec::new();
     for piece in pieces(&source)? {
         match piece {
@@ -80,7 +80,7 @@ fn too_complex(line: usize, problem: String) -> TextError {
     TextError::TemplateTooComplex { line, problem }
 }
 
-/// The limits that hold for one tag.
+/// Checks the limits of one tag.
 fn check(tag: &Tag<'_>) -> Result<(), TextError> {
     let mut operators = 0;
     for (token, text) in tag.tokens() {
@@ -104,7 +104,7 @@ fn check(tag: &Tag<'_>) -> Result<(), TextError> {
     if operators > MAX_OPERATORS {
         return Err(too_complex(
             tag.line,
-            format!("{operators} operators in one tag, at most {MAX_OPERATORS} are allowed"),
+            format!("{operators} operators in one tag; the limit is {MAX_OPERATORS}"),
         ));
     }
     if tag.first_name() == Some("for")
@@ -131,7 +131,7 @@ fn rewrite(tag: &Tag<'_>, out: &mut String) -> Result<(), TextError> {
                 if let Some((target, value)) = assignment(tag) {
                     let dotted = target.contains('.');
                     let function = if dotted { STORED } else { BOUNDED };
-                    // Twice in parentheses: `a, b` is one argument, a tuple.
+                    // Double parentheses: `a, b` is one argument, a tuple.
                     out.extend([tag.open, target, "=", function, "((", value, "))", tag.close]);
                     return Ok(());
                 }
@@ -142,7 +142,7 @@ fn rewrite(tag: &Tag<'_>, out: &mut String) -> Result<(), TextError> {
                     out.extend([tag.open, tag.inner, tag.close]);
                     return Ok(());
                 }
-                // The tag's own end, with its `-`, goes to the last of the assignments.
+                // The end of the original tag, with its `-`, goes to the last assignment.
                 out.extend([tag.open, tag.inner, "%}"]);
                 for (index, name) in names.iter().enumerate() {
                     let close = if index + 1 == names.len() { tag.close } else { "%}" };
@@ -157,7 +157,7 @@ fn rewrite(tag: &Tag<'_>, out: &mut String) -> Result<(), TextError> {
     Ok(())
 }
 
-/// Cuts a `set` tag at its `=`; `None` for a block `set`, which stores text.
+/// Splits a `set` tag at its `=`. `None` for a block `set`, which stores text.
 fn assignment<'a>(tag: &Tag<'a>) -> Option<(&'a str, &'a str)> {
     let mut depth = 0usize;
     for (range, token, text) in tag.ranges() {

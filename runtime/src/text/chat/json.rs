@@ -1,16 +1,16 @@
-//! Values as Python writes them: `json.dumps` for `tojson`, `repr` of numbers.
+//! Values as Python writes them: `json.dumps` for `tojson`, `str` and `repr` for numbers.
 
 use std::fmt::Write;
 
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Error, ErrorKind, Value};
 
-/// Containers in containers are written so deep; what a template stores is less deep anyway.
+/// Deepest nesting written. Values that a template stores are less deep anyway.
 const MAX_DEPTH: usize = 256;
-/// The widest indentation of a level.
+/// Widest indentation per level.
 const MAX_INDENT: usize = 64;
 
-/// The filter `tojson` of `transformers`: `json.dumps` with its options, nothing escaped for HTML.
+/// The filter `tojson` of `transformers`: `json.dumps` with its options, without escapes for HTML.
 pub(super) fn tojson(value: &Value, options: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     type Options = (Option<Value>, Option<Value>, Option<Value>, Option<Value>, Kwargs);
     let options = options.into_values();
@@ -195,7 +195,7 @@ impl JsonWriter {
     }
 }
 
-/// A number as Python's `str` writes it, with these names for what is no number.
+/// A number as Python's `str` writes it, with the given names for infinity and NaN.
 fn number(value: &Value, infinity: &str, nan: &str) -> String {
     if value.is_integer() {
         return value.to_string();
@@ -206,8 +206,8 @@ fn number(value: &Value, infinity: &str, nan: &str) -> String {
     }
 }
 
-/// A value as Python's `str` writes it. Floats inside of containers stay as minijinja has them,
-/// which differs from 1e16 on and below 1e-4 only.
+/// A value as Python's `str` writes it. Floats inside containers are written as minijinja does,
+/// which differs only from 1e16 on and below 1e-4.
 pub(super) fn python_str(value: &Value) -> String {
     match value.kind() {
         ValueKind::Number => number(value, "inf", "nan"),
@@ -215,8 +215,8 @@ pub(super) fn python_str(value: &Value) -> String {
     }
 }
 
-/// The shortest digits that are read back as this number, in Python's notation: an exponent from
-/// 1e16 on and below 1e-4.
+/// The shortest digits that parse as this number, in Python's notation: with an exponent from 1e16
+/// on and below 1e-4.
 fn float_repr(value: f64, infinity: &str, nan: &str) -> String {
     if value.is_nan() {
         return nan.to_string();
@@ -228,7 +228,7 @@ fn float_repr(value: f64, infinity: &str, nan: &str) -> String {
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..16).contains(&exponent) {
-        // `{:?}` has `.0` for whole numbers, and no exponent in this range.
+        // `{:?}` writes `.0` for whole numbers, and no exponent in this range.
         return if exponent < 0 { value.to_string() } else { format!("{value:?}") };
     }
     let sign = if exponent < 0 { '-' } else { '+' };

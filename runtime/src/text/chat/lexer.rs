@@ -1,5 +1,5 @@
-//! Cutting a Jinja template into text and tags, and tags into tokens: as much of the language as
-//! the [guard](super::guard) needs.
+//! Splits a Jinja template into text and tags, and tags into tokens. It knows as much of the
+//! language as the [guard](super::guard) needs.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::text::TextError;
 /// A part of a template.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
-    /// Text, comments and raw blocks, as they stand.
+    /// Text, comments and raw blocks, unchanged.
     Verbatim(&'a str),
     /// `{{ ... }}` or `{% ... %}`.
     Tag(Tag<'a>),
@@ -30,23 +30,23 @@ pub(super) struct Tag<'a> {
     pub(super) inner: &'a str,
     /// `}}`, `-%}`, `+%}`, ...
     pub(super) close: &'a str,
-    /// The line in which the tag begins, from 1.
+    /// The line on which the tag begins, from 1.
     pub(super) line: usize,
 }
 
-/// What a token inside of a tag is.
+/// The kind of a token in a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token {
     /// A name or a keyword.
     Name,
     /// A string or a number.
     Literal,
-    /// Everything else: an operator or a bracket.
+    /// Anything else: an operator or a bracket.
     Operator,
 }
 
 impl<'a> Tag<'a> {
-    /// The tag's first word: what the block is.
+    /// The first word of the tag, which names the block.
     pub(super) fn first_name(&self) -> Option<&'a str> {
         let (token, text) = self.tokens().next()?;
         (token == Token::Name).then_some(text)
@@ -56,7 +56,7 @@ impl<'a> Tag<'a> {
         self.ranges().map(|(_, token, text)| (token, text))
     }
 
-    /// The tokens with their places in [`Tag::inner`].
+    /// The tokens with their ranges in [`Tag::inner`].
     pub(super) fn ranges(&self) -> impl Iterator<Item = (Range<usize>, Token, &'a str)> {
         let inner = self.inner;
         let mut at = 0;
@@ -68,7 +68,7 @@ impl<'a> Tag<'a> {
     }
 }
 
-/// The token at or after `at`: start, end, kind.
+/// The next token at or after `at`: its start, end and kind.
 fn next_token(text: &str, at: usize) -> Option<(usize, usize, Token)> {
     let rest = text.get(at..)?;
     let start = at + rest.len() - rest.trim_start().len();
@@ -101,7 +101,7 @@ fn next_token(text: &str, at: usize) -> Option<(usize, usize, Token)> {
     Some((start, start + length, Token::Operator))
 }
 
-/// Cuts a template into its parts.
+/// Splits a template into its pieces.
 pub(super) fn pieces(source: &str) -> Result<Vec<Piece<'_>>, TextError> {
     let mut pieces = Vec::new();
     let mut at = 0;
@@ -111,8 +111,10 @@ pub(super) fn pieces(source: &str) -> Result<Vec<Piece<'_>>, TextError> {
             source.get(from..to).unwrap_or_default().bytes().filter(|&b| b == b'\n').count()
         };
         line += newlines(at, start);
-        let unclosed =
-            |what: &str| TextError::TemplateSyntax { line, problem: format!("{what} has no end") };
+        let unclosed = |what: &str| TextError::TemplateSyntax {
+            line,
+            problem: format!("{what} is not closed"),
+        };
         let rest = source.get(start..).unwrap_or_default();
         let end = match marker {
             b'#' => {
@@ -142,7 +144,7 @@ pub(super) fn pieces(source: &str) -> Result<Vec<Piece<'_>>, TextError> {
     Ok(pieces)
 }
 
-/// The next `{{`, `{%` or `{#`: its place and its second byte.
+/// The next `{{`, `{%` or `{#`: its position and its second byte.
 fn next_marker(source: &str, from: usize) -> Option<(usize, u8)> {
     let bytes = source.as_bytes().get(from..)?;
     bytes.windows(2).enumerate().find_map(|(index, pair)| match pair {
@@ -151,7 +153,7 @@ fn next_marker(source: &str, from: usize) -> Option<(usize, u8)> {
     })
 }
 
-/// The tag that begins at `start`; `None` if it has no end.
+/// The tag that begins at `start`; `None` if it is not closed.
 fn tag(source: &str, start: usize, kind: TagKind, line: usize) -> Option<Tag<'_>> {
     let signed = matches!(source.as_bytes().get(start + 2), Some(b'-' | b'+'));
     let open_end = start + 2 + usize::from(signed);
@@ -162,7 +164,7 @@ fn tag(source: &str, start: usize, kind: TagKind, line: usize) -> Option<Tag<'_>
         let rest = source.get(at..)?;
         let skipped = rest.len() - rest.trim_start().len();
         let rest = rest.get(skipped..)?;
-        // Inside of brackets `}}` closes two dictionaries, not the tag.
+        // Inside brackets `}}` closes two dictionaries, not the tag.
         if depth == 0 {
             let sign = usize::from(matches!(rest.as_bytes().first(), Some(b'-' | b'+')));
             if rest.get(sign..).is_some_and(|rest| rest.starts_with(end_mark)) {
@@ -188,7 +190,7 @@ fn tag(source: &str, start: usize, kind: TagKind, line: usize) -> Option<Tag<'_>
     }
 }
 
-/// The place after the `{% endraw %}` that follows.
+/// The position after the next `{% endraw %}`.
 fn end_of_raw(source: &str, mut from: usize) -> Option<usize> {
     loop {
         let start = from + source.get(from..)?.find("{%")?;

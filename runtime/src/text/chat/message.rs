@@ -1,18 +1,18 @@
-//! Messages and options of a conversation.
+//! Messages of a conversation, and options for rendering it.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 /// One message of a conversation, with the fields that `transformers` and the common APIs use.
 ///
-/// `content` is text, or a list of parts (`[{"type": "text", "text": "..."}]`); it may be null or
-/// absent, as in the calls of tools. `extra` holds all other fields (`tool_calls`,
-/// `reasoning_content`, `name`, ...). See [`ChatOptions::adapt_messages`].
+/// `content` is text or a list of parts (`[{"type": "text", "text": "..."}]`). It may be null or
+/// absent, as in tool calls. `extra` holds all other fields (`tool_calls`, `reasoning_content`,
+/// `name`, ...). See [`ChatOptions::adapt_messages`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`, `tool`, ...
+    /// The role: `system`, `user`, `assistant`, `tool`, ...
     pub role: String,
-    /// What is said. A field that is null is for templates as if it were absent.
+    /// The content. Templates see a null field as absent.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub content: Option<Value>,
     /// All other fields, in order.
@@ -20,7 +20,7 @@ pub struct Message {
     pub extra: Map<String, Value>,
 }
 
-/// Keeps a null that is written as such.
+/// Keeps an explicit null distinct from an absent field.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
@@ -36,17 +36,17 @@ impl Message {
         Self::new("system", content)
     }
 
-    /// What the user says.
+    /// A message of the user.
     pub fn user(content: impl Into<String>) -> Self {
         Self::new("user", content)
     }
 
-    /// What the model has said.
+    /// A message of the model.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::new("assistant", content)
     }
 
-    /// The message with one more field (`reasoning_content`, `tool_calls`, ...).
+    /// Adds a field (`reasoning_content`, `tool_calls`, ...).
     #[must_use]
     pub fn with(mut self, field: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extra.insert(field.into(), value.into());
@@ -66,10 +66,10 @@ impl Message {
     }
 }
 
-/// A point in time by the calendar, for templates that ask for the date (`strftime_now`).
+/// A calendar date and time, for templates that ask for it (`strftime_now`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DateTime {
-    /// The year, as 2026.
+    /// The year, such as 2026.
     pub year: i32,
     /// The month, 1 to 12.
     pub month: u8,
@@ -83,61 +83,60 @@ pub struct DateTime {
     pub second: u8,
 }
 
-/// Bounds on what a template may do.
+/// Limits on what a template may do.
 ///
-/// A unit of work is about one instruction of the template, or 64 bytes that it reads or makes, so
-/// that the bound on work is a bound on memory too: 64 bytes for each unit.
+/// A unit of work is about one instruction of the template, or 64 bytes that it reads or produces.
+/// The limit on work therefore limits memory too, to 64 bytes per unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RenderLimits {
-    /// Units of work that each rendering may do.
+    /// Units of work per rendering.
     pub work: u64,
     /// Further units for each byte of the conversation, tools and documents.
     pub work_per_byte: u64,
-    /// The most units, however long the conversation is.
+    /// Upper bound on the units, however long the conversation is.
     pub max_work: u64,
-    /// The largest output in bytes.
+    /// Largest output, in bytes.
     pub output_bytes: usize,
 }
 
 impl Default for RenderLimits {
-    /// Work of 4 million units, 64 more per byte of the conversation, 32 million at most; 64 MiB
-    /// of output. The templates of the hub need some thousand units, and some hundred for a
-    /// message.
+    /// 4 million units, plus 64 per byte of the conversation, but at most 32 million; 64 MiB of
+    /// output. Templates on the hub need some thousand units, and some hundred per message.
     fn default() -> Self {
         Self { work: 4_000_000, work_per_byte: 64, max_work: 32_000_000, output_bytes: 64 << 20 }
     }
 }
 
-/// How a conversation is rendered.
+/// Options for rendering a conversation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatOptions {
-    /// End with the beginning of an answer, so that the model answers (the default).
+    /// Whether to end with the beginning of an answer, so that the model answers. True by default.
     pub add_generation_prompt: bool,
-    /// Leave the last message open, so that the model continues it. Excludes
+    /// Whether to leave the last message open, so that the model continues it. Excludes
     /// `add_generation_prompt`.
     pub continue_final_message: bool,
-    /// Descriptions of the tools that the model may call (JSON schemas of functions).
+    /// The tools that the model may call, as JSON schemas of functions.
     pub tools: Option<Vec<Value>>,
-    /// Documents to answer from (objects, usually with `title` and `text`).
+    /// Documents to answer from: objects, usually with `title` and `text`.
     pub documents: Option<Vec<Value>>,
-    /// The template to use by name, where a model has several; otherwise `tool_use` if there are
-    /// tools and such a template, else `default`.
+    /// Name of the template to use, for a model with several. Defaults to `tool_use` if there are
+    /// tools and such a template, else to `default`.
     pub template: Option<String>,
-    /// Further variables for the template, `enable_thinking` for example.
+    /// Further variables of the template, such as `enable_thinking`.
     pub variables: Map<String, Value>,
-    /// The time that the template sees; `None` is [`DateTime::now`].
+    /// The time that the template sees. Defaults to [`DateTime::now`].
     pub now: Option<DateTime>,
-    /// Gives contents and tool calls the form that the template takes (the default): text where it
-    /// takes no parts, parts where it takes no text, arguments as an object or as JSON text. What a
-    /// template takes is found out by rendering small conversations with it. Otherwise messages
-    /// reach the template as they are given, as in `transformers`.
+    /// Whether to convert contents and tool calls to the form that the template accepts: content as
+    /// text or as parts, arguments as an object or as JSON text. Small conversations are rendered
+    /// to find out which. If false, messages reach the template unchanged, as in `transformers`.
+    /// True by default.
     pub adapt_messages: bool,
-    /// Bounds on the template's work.
+    /// Limits on the template's work.
     pub limits: RenderLimits,
 }
 
 impl Default for ChatOptions {
-    /// The model is to answer; no tools, no documents, no further variables.
+    /// Lets the model answer, without tools, documents or further variables.
     fn default() -> Self {
         Self {
             add_generation_prompt: true,
@@ -154,7 +153,7 @@ impl Default for ChatOptions {
 }
 
 impl ChatOptions {
-    /// The options with a variable for the template: `enable_thinking`, `false`.
+    /// Adds a variable for the template, such as `enable_thinking` with `false`.
     #[must_use]
     pub fn with(mut self, variable: impl Into<String>, value: impl Into<Value>) -> Self {
         self.variables.insert(variable.into(), value.into());

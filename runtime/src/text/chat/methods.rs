@@ -1,15 +1,15 @@
 //! The methods of Python's strings, dictionaries and lists that templates call.
 //!
-//! What `minijinja-contrib` has is taken from there, except where the result could be larger than
-//! any memory (`replace`, `format`) or differs from Python's (`split`, `title`, indices).
+//! Those in `minijinja-contrib` are used, except where the result could exceed any memory
+//! (`replace`, `format`) or differs from Python's (`split`, `title`, indices).
 
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
-/// The longest string that a method makes.
+/// Longest string that a method returns, in bytes.
 const MAX_STRING: usize = 64 << 20;
 
-/// Called by minijinja for a method that an object does not have itself.
+/// Called by minijinja for a method that an object doesn't have itself.
 pub(super) fn call(
     state: &mut State<'_, '_>,
     value: &Value,
@@ -100,7 +100,7 @@ fn string(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Err
             for (index, item) in items.try_iter()?.enumerate() {
                 let Some(item) = item.as_str() else {
                     return Err(error(format!(
-                        "join: item {index} is no string but of type {}",
+                        "join: item {index} is not a string but of type {}",
                         item.kind()
                     )));
                 };
@@ -164,7 +164,7 @@ fn string(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Err
             Value::from(pad(text, method, width, fill.unwrap_or(" "))?)
         }
         "format" => {
-            // A width or precision of many digits would be allocated.
+            // Reject a huge width or precision before it is allocated.
             let mut digits = 0;
             for c in text.chars() {
                 digits = if c.is_ascii_digit() { digits + 1 } else { 0 };
@@ -199,7 +199,7 @@ fn list(value: &Value, method: &str, args: &[Value]) -> Result<Option<Value>, Er
     })
 }
 
-/// What Python takes for white space: Unicode's, and four separators of ASCII.
+/// White space as in Python: that of Unicode, and four ASCII separators.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
@@ -209,7 +209,7 @@ fn split_args(args: &[Value]) -> Result<(Option<String>, Option<usize>), Error> 
     let separator = separator.or(kwargs.get("sep")?);
     let limit = limit.or(kwargs.get("maxsplit")?);
     kwargs.assert_all_used()?;
-    // A negative limit is none.
+    // A negative limit means no limit.
     Ok((separator, limit.and_then(|limit| usize::try_from(limit).ok())))
 }
 
@@ -235,7 +235,7 @@ fn split<'a>(text: &'a str, separator: Option<&str>, limit: Option<usize>) -> Ve
     }
 }
 
-/// As [`split`] from the end; the parts come last first.
+/// Like [`split`], but from the end. Returns the last part first.
 fn rsplit<'a>(text: &'a str, separator: Option<&str>, limit: Option<usize>) -> Vec<&'a str> {
     let Some(separator) = separator else {
         let mut parts = Vec::new();
@@ -264,7 +264,7 @@ fn rsplit<'a>(text: &'a str, separator: Option<&str>, limit: Option<usize>) -> V
     }
 }
 
-/// `text[start:end]` by characters, with the number of characters before it.
+/// `text[start:end]` in characters, with the number of characters before it.
 fn char_slice(text: &str, start: Option<i64>, end: Option<i64>) -> (usize, &str) {
     if start.is_none() && end.is_none() {
         return (0, text);
@@ -279,7 +279,7 @@ fn char_slice(text: &str, start: Option<i64>, end: Option<i64>) -> (usize, &str)
     (start, text.get(byte(start)..byte(end.max(start))).unwrap_or_default())
 }
 
-/// Cuts a text into lines and their ends, at all that Python takes for the end of a line.
+/// Splits a text into lines and their line ends, at everything that Python treats as one.
 fn lines(text: &str) -> Vec<(&str, &str)> {
     let mut lines = Vec::new();
     let mut rest = text;
@@ -300,8 +300,8 @@ fn lines(text: &str) -> Vec<(&str, &str)> {
     lines
 }
 
-/// The filter `indent`: lines but the first, and but empty ones, get `width` spaces (or a string)
-/// before them.
+/// The filter `indent`: prefixes all lines but the first and empty ones with `width` spaces, or
+/// with a string.
 pub(super) fn indent(text: String, options: Rest<ValueOrKwargs>) -> Result<String, Error> {
     let options = options.into_values();
     type Options = (Option<Value>, Option<bool>, Option<bool>, Kwargs);
@@ -320,7 +320,7 @@ pub(super) fn indent(text: String, options: Rest<ValueOrKwargs>) -> Result<Strin
             " ".repeat(width)
         }
     };
-    // One more newline, so that one at the end of the text is kept.
+    // The added newline preserves one at the end of the text.
     let text = text + "\n";
     let lines = lines(&text);
     if indentation.len().saturating_mul(lines.len()).saturating_add(text.len()) > MAX_STRING {
@@ -340,7 +340,7 @@ pub(super) fn indent(text: String, options: Rest<ValueOrKwargs>) -> Result<Strin
     Ok(out)
 }
 
-/// Letters after something that is no letter become capitals, all others small.
+/// Capitalizes each letter that follows a non-letter, and lowercases all others.
 fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut inside = false;
@@ -374,7 +374,8 @@ fn pad(text: &str, method: &str, width: i64, fill: &str) -> Result<String, Error
             format!("{sign}{}{digits}", fill.repeat(missing))
         }
         _ => {
-            // Python puts the odd one to the left where the width is odd.
+            // Like Python: if both the padding and the width are odd, the extra character goes to
+            // the left.
             let left = missing / 2 + (missing & usize::try_from(width).unwrap_or(0) & 1);
             format!("{}{text}{}", fill.repeat(left), fill.repeat(missing - left))
         }

@@ -1,22 +1,22 @@
-//! Chat templates: a conversation to the text that the model was trained on.
+//! Chat templates: render a conversation as the text that the model was trained on.
 //!
-//! Templates are programs in Jinja that come with a model. They are rendered by minijinja, set up
-//! as `transformers` sets up Jinja (`utils/chat_template_utils.py`): `trim_blocks` and
+//! Templates are Jinja programs that come with a model. minijinja renders them, set up as
+//! `transformers` sets up Jinja (`utils/chat_template_utils.py`): `trim_blocks` and
 //! `lstrip_blocks`, `raise_exception`, `strftime_now`, Python's `tojson`, `break` and `continue`,
-//! `{% generation %}`, Python's methods of strings, lists and dictionaries. A template is not
-//! trusted: its size, its nesting, its work and its output are bounded.
+//! `{% generation %}`, and Python's methods of strings, lists and dictionaries. Templates are not
+//! trusted: their size, nesting, work and output are bounded.
 //!
 //! Known differences from Jinja:
-//! - a namespace cannot be stored in a namespace, loops cannot be `recursive`, a tag can have 160
-//!   operators, macros can call themselves some hundred times;
-//! - what is `|safe` does not make `+` escape the other side for HTML;
-//! - the operator `%` does not format text (the filter `format` and the method do);
-//! - an attribute of a dictionary is never a method that is not called (`{{ d.items }}` is the
-//!   item), `map` and `select` give lists once they are stored, not generators;
-//! - the filters for HTML and prose (`truncate`, `urlize`, `wordcount`, ...) are not there;
-//! - floats from 1e16 on or below 1e-4 are written without an exponent where they are joined with
-//!   `~` or inside of a container;
-//! - `strftime_now` is in English.
+//! - a namespace can't be stored in a namespace, loops can't be `recursive`, a tag can have at most
+//!   160 operators, and macros can call themselves some hundred times;
+//! - concatenating a `|safe` string with `+` doesn't escape the other operand for HTML;
+//! - the operator `%` doesn't format text (the filter and the method `format` do);
+//! - an attribute of a dictionary is never an uncalled method (`{{ d.items }}` is the item
+//!   `items`), and `map` and `select` give lists once they are stored, not generators;
+//! - the filters for HTML and prose (`truncate`, `urlize`, `wordcount`, ...) are missing;
+//! - floats from 1e16 on or below 1e-4 are written without an exponent if they are joined with `~`
+//!   or inside a container;
+//! - `strftime_now` writes English names.
 
 mod adapt;
 mod environment;
@@ -41,22 +41,22 @@ use super::files::{self, field_error, kind, read_optional_object};
 use super::{SpecialTokens, TextError};
 use crate::files::mounted;
 
-/// The largest template file that is read; larger ones are refused when they are compiled too.
+/// Largest template file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = guard::MAX_BYTES as u64;
-/// The most templates of one model.
+/// Most templates per model.
 const MAX_TEMPLATES: usize = 64;
 const ADDITIONAL: &str = "additional_chat_templates";
 const DEFAULT: &str = "default";
 const TOOL_USE: &str = "tool_use";
 
-/// The chat templates of a model, compiled: usually one, `default`.
+/// The compiled chat templates of a model: usually one, named `default`.
 #[derive(Clone)]
 pub struct ChatTemplate {
     env: Environment<'static>,
     names: Vec<String>,
     special: SpecialTokens,
-    /// What was found out about the templates.
-    tastes: adapt::Tastes,
+    /// What trial renderings found out about the templates.
+    forms: adapt::FormCache,
 }
 
 impl std::fmt::Debug for ChatTemplate {
@@ -66,7 +66,7 @@ impl std::fmt::Debug for ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Compiles one template. `special` are the tokens that it sees as `bos_token`, ...
+    /// Compiles one template. `special` are the tokens that it sees as `bos_token` and so on.
     ///
     /// # Errors
     /// [`TextError::TemplateSyntax`] and [`TextError::TemplateTooComplex`].
@@ -74,10 +74,10 @@ impl ChatTemplate {
         Self::with_names([(DEFAULT.to_string(), source.to_string())], special)
     }
 
-    /// Compiles several templates, of which one is chosen by name.
+    /// Compiles several templates. [`ChatOptions::template`] chooses one by name.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// Those of [`Self::new`].
     pub fn with_names(
         templates: impl IntoIterator<Item = (String, String)>,
         special: SpecialTokens,
@@ -93,22 +93,20 @@ impl ChatTemplate {
             }
             env.add_template_owned(name.clone(), guard::prepare(&source)?)
                 .map_err(|error| render::convert_syntax(&error))?;
-            // A name that comes again replaces the template.
+            // A later template of the same name replaces an earlier one.
             if !names.contains(&name) {
                 names.push(name);
             }
         }
-        Ok(Self { env, names, special, tastes: adapt::Tastes::default() })
+        Ok(Self { env, names, special, forms: adapt::FormCache::default() })
     }
 
-    /// Loads the templates of a model folder, from the first of these that exists, as
-    /// `transformers` does: `chat_template.jinja` (with more in `additional_chat_templates/`),
-    /// `chat_template` in `tokenizer_config.json` (a template, or a list of named ones),
-    /// `chat_template.json`.
+    /// Loads the templates of a model folder from the first of these that exists, as `transformers`
+    /// does: `chat_template.jinja` (with more in `additional_chat_templates/`), `chat_template` in
+    /// `tokenizer_config.json` (a template, or a list of named ones), `chat_template.json`.
     ///
     /// # Errors
-    /// [`TextError::NoChatTemplate`] if there is none; files that are not what they should be;
-    /// those of [`Self::new`].
+    /// [`TextError::NoChatTemplate`] if there is none; malformed files; those of [`Self::new`].
     pub fn from_folder(folder: &Path) -> Result<Self, TextError> {
         let mut templates = template_files(folder)?;
         for file in ["tokenizer_config.json", "chat_template.json"] {
@@ -122,7 +120,7 @@ impl ChatTemplate {
             return Err(TextError::NoChatTemplate { folder: folder.to_path_buf() });
         }
         let companions = Companions::read(folder)?;
-        // Read only where it matters: it is the largest of the files.
+        // `tokenizer.json` is the largest of the files, so read it only if a template needs it.
         let pads = || templates.iter().any(|(_, source)| source.contains("pad_token"));
         let pad = match !companions.declares_pad() && pads() {
             true => companions::pad_token(folder),
@@ -132,11 +130,11 @@ impl ChatTemplate {
         Self::with_names(templates, special)
     }
 
-    /// Compiles the template of a file: Jinja, or JSON (`tokenizer_config.json`, `chat_template.json`) whose
-    /// `chat_template` is a template or a list of named ones.
+    /// Compiles the template in a file: Jinja, or JSON (`tokenizer_config.json`,
+    /// `chat_template.json`) whose `chat_template` is a template or a list of named ones.
     ///
     /// # Errors
-    /// Files that can't be read or are not what they should be, and those of [`Self::new`].
+    /// Files that can't be read or are malformed, and those of [`Self::new`].
     pub fn from_file(path: &Path, special: SpecialTokens) -> Result<Self, TextError> {
         let missing = || TextError::Io {
             path: path.to_path_buf(),
@@ -159,10 +157,11 @@ impl ChatTemplate {
         &self.names
     }
 
-    /// The name of the template that a conversation with these options is rendered with.
+    /// The name of the template that renders a conversation with these options.
     ///
     /// # Errors
-    /// [`TextError::NoSuchChatTemplate`] where the options name none that there is, or name none and there is no default.
+    /// [`TextError::NoSuchChatTemplate`] if the options name a template that doesn't exist, or name
+    /// none and there is no default.
     pub fn choose(&self, options: &ChatOptions) -> Result<&str, TextError> {
         let find = |wanted: &str| self.names.iter().find(|name| *name == wanted);
         let tools = options.tools.is_some();
@@ -179,9 +178,9 @@ impl ChatTemplate {
     /// Renders a conversation.
     ///
     /// # Errors
-    /// What the template refuses ([`TextError::TemplateRefused`]), fails on
-    /// ([`TextError::TemplateRender`]) or does too much of ([`TextError::TemplateWork`],
-    /// [`TextError::TemplateOutput`]).
+    /// [`TextError::TemplateRefused`] if the template refuses the conversation,
+    /// [`TextError::TemplateRender`] if it fails, and [`TextError::TemplateWork`] or
+    /// [`TextError::TemplateOutput`] if it exceeds a limit.
     pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<String, TextError> {
         let messages = messages.iter().map(|message| Value::Object(message.to_object())).collect();
         self.render_values(messages, options)
@@ -190,7 +189,8 @@ impl ChatTemplate {
     /// Renders a conversation given as JSON: a list of objects with `role`, `content`, ...
     ///
     /// # Errors
-    /// As [`Self::render`]; [`TextError::Conversation`] if the JSON is no list of objects.
+    /// Those of [`Self::render`], and [`TextError::Conversation`] if the JSON is not a list of
+    /// objects.
     pub fn render_json(
         &self,
         messages: &Value,
@@ -205,7 +205,7 @@ impl ChatTemplate {
     }
 }
 
-/// The files in `additional_chat_templates/` that hold templates, sorted.
+/// The template files in `additional_chat_templates/`, sorted.
 fn additional_templates(folder: &Path) -> Vec<PathBuf> {
     let path = folder.join(ADDITIONAL);
     let is_template = |found: &PathBuf| {
@@ -220,7 +220,7 @@ fn additional_templates(folder: &Path) -> Vec<PathBuf> {
                 paths.filter(is_template).take(MAX_TEMPLATES).collect()
             }
             Err(error) => {
-                // Where there is no such folder there is nothing to tell; nor where there are no folders at all.
+                // A missing folder is fine, also on targets without folders.
                 if std::fs::symlink_metadata(&path).is_ok() {
                     crate::weights::unread::warn(&path, &error);
                 }
@@ -232,7 +232,7 @@ fn additional_templates(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// `chat_template.jinja` and `additional_chat_templates/*.jinja`, by name.
+/// The templates in `chat_template.jinja` and `additional_chat_templates/*.jinja`, by name.
 fn template_files(folder: &Path) -> Result<Vec<(String, String)>, TextError> {
     let mut templates = Vec::new();
     let path = folder.join("chat_template.jinja");

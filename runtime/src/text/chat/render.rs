@@ -1,4 +1,4 @@
-//! Rendering a conversation with a compiled template.
+//! Renders a conversation with a compiled template.
 
 use std::error::Error as _;
 use std::io;
@@ -12,11 +12,11 @@ use super::{ChatOptions, ChatTemplate, DateTime};
 use crate::text::TextError;
 use crate::text::files::kind;
 
-/// JSON from a caller may be nested so deep; `serde_json` reads no deeper either.
+/// Deepest nesting of JSON from a caller; `serde_json` has the same limit.
 const MAX_JSON_DEPTH: usize = 128;
-/// The names under which the reasoning of an answer is found. The first is the usual one.
+/// Field names for the reasoning of an answer. The first is the usual one.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
-/// Marks the end of the message that is to be continued.
+/// Marks the end of the message to be continued.
 const OPEN_END: &str = "KINGLET_CONTINUES_HERE ";
 
 impl ChatTemplate {
@@ -33,7 +33,8 @@ impl ChatTemplate {
         for (index, message) in messages.iter_mut().enumerate() {
             match message {
                 Value::Object(message) => {
-                    // Programs write null for what is not there, templates ask whether it is there.
+                    // Programs write null for an absent field, and templates test whether it is
+                    // defined.
                     message.retain(|_, value| !value.is_null());
                     alias_reasoning(message);
                 }
@@ -55,7 +56,7 @@ impl ChatTemplate {
         };
         let rendered = match self.run(name, &messages, options) {
             Err(error @ TextError::TemplateRender { .. }) if options.adapt_messages => {
-                // Many templates take it for granted that what they print is there.
+                // Many templates print fields without testing whether they exist.
                 match complete(&mut messages) {
                     true => self.run(name, &messages, options).map_err(|_| error)?,
                     false => return Err(error),
@@ -100,7 +101,7 @@ impl ChatTemplate {
             .work
             .saturating_add(limits.work_per_byte.saturating_mul(bytes))
             .min(limits.max_work);
-        // The environment is shared between renderings; a copy takes this one's limit.
+        // The environment is shared between renderings. A copy holds this one's limit.
         let mut env = self.env.clone();
         env.set_fuel(Some(work));
         let template = env.get_template(name).map_err(|error| convert(&error, work))?;
@@ -131,7 +132,7 @@ fn alias_reasoning(message: &mut Map<String, Value>) {
     }
 }
 
-/// Appends the mark to the text of the last message, and gives that text.
+/// Appends the mark to the text of the last message, and returns that text.
 fn mark_open_end(messages: &mut [Value]) -> Result<String, TextError> {
     let content = messages.last_mut().and_then(|message| message.get_mut("content"));
     let text = match content {
@@ -157,7 +158,8 @@ fn mark_open_end(messages: &mut [Value]) -> Result<String, TextError> {
 fn cut_open_end(mut rendered: String, text: &str) -> Result<String, TextError> {
     match rendered.rfind(OPEN_END.trim()) {
         Some(at) if rendered.contains(text.trim()) => {
-            // Where the template trims the message, it would have trimmed the text's end too.
+            // If the mark's trailing space is gone, the template trims the message, so its text is
+            // trimmed too.
             let kept = rendered.get(at..).is_some_and(|rest| rest.starts_with(OPEN_END));
             rendered.truncate(at);
             if !kept {
@@ -182,7 +184,7 @@ fn list_to_value(
     Ok(items?.into())
 }
 
-/// JSON as a value for the template. `bytes` grows by about the size of the JSON text.
+/// Converts JSON to a template value. Adds about the size of the JSON text to `bytes`.
 pub(super) fn to_value(
     json: &Value,
     depth: usize,
@@ -223,7 +225,7 @@ pub(super) fn to_value(
     })
 }
 
-/// Collects output up to a limit.
+/// A writer that fails past a limit.
 struct Limited {
     bytes: Vec<u8>,
     limit: usize,
@@ -245,7 +247,7 @@ impl io::Write for Limited {
     }
 }
 
-/// The text of an error without its place, which is told apart.
+/// The message of an error without its line, which is reported separately.
 fn problem(error: &Error) -> String {
     match error.detail() {
         Some(detail) => format!("{}: {detail}", error.kind()),
@@ -257,7 +259,7 @@ pub(super) fn convert_syntax(error: &Error) -> TextError {
     TextError::TemplateSyntax { line: error.line().unwrap_or(0), problem: problem(error) }
 }
 
-/// An error of a rendering; `work` is the limit that held.
+/// Converts an error of a rendering; `work` is the limit that applied.
 pub(super) fn convert(error: &Error, work: u64) -> TextError {
     let mut innermost = error;
     let mut source = error.source();

@@ -1,4 +1,4 @@
-//! The date for templates: `strftime_now(format)`, as Python's `datetime.now().strftime(format)`.
+//! Dates for templates: `strftime_now(format)`, like Python's `datetime.now().strftime(format)`.
 
 use std::fmt::Write;
 
@@ -22,12 +22,12 @@ const MONTHS: [&str; 12] = [
 ];
 
 impl DateTime {
-    /// The time now, in the local time zone: by the variable `TZ`, else by `/etc/localtime`. Where a system has neither
-    /// (Windows, Android), in UTC. `None` where there is no clock (in the browser the host has to give the time) or it
-    /// shows a year before 1970.
+    /// The current time in the local time zone, from the variable `TZ` or else `/etc/localtime`.
+    /// Systems with neither (Windows, Android) get UTC. `None` if there is no clock (in the browser
+    /// the host must pass the time) or it shows a year before 1970.
     pub fn now() -> Option<Self> {
         if cfg!(all(target_arch = "wasm32", target_os = "unknown")) {
-            // Asking for the time there is a panic.
+            // Reading the clock panics on this target.
             return None;
         }
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
@@ -35,13 +35,12 @@ impl DateTime {
         Self::from_unix(moment.checked_add(zone::offset(moment).unwrap_or(0))?)
     }
 
-    /// The time, in UTC, so many seconds after the beginning of 1970. `None` for years that do not
-    /// fit.
+    /// The UTC time `seconds` after the beginning of 1970. `None` if the year doesn't fit.
     pub fn from_unix(seconds: i64) -> Option<Self> {
         let days = seconds.div_euclid(86_400);
         let second = seconds.rem_euclid(86_400);
-        // Days to the calendar by eras of 400 years, which begin in March so that the leap day is
-        // the last of a year (H. Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+        // Converts days to a date in eras of 400 years that begin in March, so that the leap day is
+        // the last day of a year (H. Hinnant, "chrono-Compatible Low-Level Date Algorithms").
         let shifted = days.checked_add(719_468)?;
         let era = shifted.div_euclid(146_097);
         let day_of_era = shifted.rem_euclid(146_097);
@@ -83,10 +82,10 @@ impl DateTime {
         usize::try_from((days + i64::from(self.day_of_year())).rem_euclid(7)).unwrap_or(0)
     }
 
-    /// Writes the time in a format of C's `strftime`, in English.
+    /// Formats the time like C's `strftime`, with English names.
     ///
     /// # Errors
-    /// The directive that is not known.
+    /// The unknown directive.
     pub(super) fn format(&self, format: &str) -> Result<String, String> {
         let mut out = String::new();
         let mut chars = format.chars();
@@ -113,7 +112,7 @@ impl DateTime {
         let weekday = WEEKDAYS.get(self.weekday()).copied().unwrap_or_default();
         let hour12 = (u32::from(self.hour) + 11) % 12 + 1;
         let week = |first_day: usize| {
-            // Days before the first such weekday of the year are in week 0.
+            // Days before the year's first such weekday are in week 0.
             let since = (self.weekday() + 7 - first_day) % 7;
             (self.day_of_year() + 6).saturating_sub(u32::try_from(since).unwrap_or(0)) / 7
         };
@@ -149,7 +148,7 @@ impl DateTime {
             'A' => out.push_str(weekday),
             'a' => out.push_str(weekday.get(..3).unwrap_or(weekday)),
             'p' => out.push_str(if self.hour < 12 { "AM" } else { "PM" }),
-            // A time without a zone, as Python's `datetime.now()`.
+            // A time without a zone, like Python's `datetime.now()`.
             'Z' | 'z' => {}
             'F' => out.push_str(&self.format("%Y-%m-%d")?),
             'T' | 'X' => out.push_str(&self.format("%H:%M:%S")?),

@@ -1,21 +1,21 @@
-//! The local time zone, as the system has it: the variable `TZ`, else `/etc/localtime`.
+//! The system's local time zone, from the variable `TZ` or else `/etc/localtime`.
 //!
-//! The standard library knows no time zones and the C library's are behind `unsafe`, so the files are read here: TZif
-//! (RFC 9636) and, for what comes after the last transition that a file lists, POSIX rules (`CET-1CEST,M3.5.0,M10.5.0/3`).
-//! Where there are no such files (Windows, Android, the browser), nothing is known, and who asks for the time has to
-//! say it (`ChatOptions::now`).
+//! The standard library has no time zones, and calling the C library's would need `unsafe`. So this
+//! reads the files itself: TZif (RFC 9636) and, for times after the last transition listed, POSIX
+//! rules (`CET-1CEST,M3.5.0,M10.5.0/3`). Targets without such files (Windows, Android, the browser)
+//! have no known zone; callers pass the time instead (`ChatOptions::now`).
 
 use std::path::{Path, PathBuf};
 
 use super::DateTime;
 
 const DAY: i64 = 86_400;
-/// Zone files have a few kilobytes.
+/// Largest zone file accepted, in bytes. They have a few kilobytes.
 const MAX_BYTES: u64 = 1 << 20;
 const FOLDERS: [&str; 4] =
     ["/usr/share/zoneinfo", "/usr/lib/zoneinfo", "/usr/share/lib/zoneinfo", "/etc/zoneinfo"];
 
-/// Seconds by which local time is ahead of UTC at a moment (seconds since 1970). `None` where the system doesn't say.
+/// Seconds that local time is ahead of UTC at `moment` (seconds since 1970). `None` if unknown.
 pub(super) fn offset(moment: i64) -> Option<i64> {
     if !cfg!(unix) {
         return None;
@@ -46,7 +46,7 @@ fn of_file(path: &Path, moment: i64) -> Option<i64> {
     of_tzif(&contents, moment)
 }
 
-/// Takes bytes off the front.
+/// A reader that takes bytes from the front.
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -64,7 +64,7 @@ impl<'a> Bytes<'a> {
 
 struct Header {
     version: u8,
-    /// Indicators of UT, of standard time, leap seconds, transitions, types, characters.
+    /// Counts of UT indicators, standard indicators, leap seconds, transitions, types, characters.
     counts: [usize; 6],
 }
 
@@ -82,7 +82,8 @@ impl Header {
         Some(Self { version, counts })
     }
 
-    /// The bytes of the block that follows, with times of `width` bytes, up to the end of what is needed and in all.
+    /// Sizes of the block that follows, with times of `width` bytes: up to the end of what is used,
+    /// and in total.
     fn rest(&self, width: usize) -> Option<usize> {
         let [ut, standard, leap, ..] = self.counts;
         leap.checked_mul(width + 4)?.checked_add(ut)?.checked_add(standard)
@@ -109,7 +110,7 @@ fn of_tzif(contents: &[u8], moment: i64) -> Option<i64> {
     bytes.take(chars)?;
     bytes.take(header.rest(width)?)?;
     let time = |bytes: &[u8]| {
-        // Sign-extended from the width.
+        // Sign-extends from `width` bytes.
         bytes.iter().fold(0i64, |time, byte| time << 8 | i64::from(*byte)) << (64 - 8 * width)
             >> (64 - 8 * width)
     };
@@ -137,9 +138,9 @@ fn of_tzif(contents: &[u8], moment: i64) -> Option<i64> {
     }
 }
 
-/// The day on which a rule changes the time.
+/// The day of a transition.
 enum Day {
-    /// Day of the year from 1; 29 February is never counted.
+    /// Day of the year from 1, never counting 29 February.
     Julian(i64),
     /// Day of the year from 0.
     Plain(i64),
@@ -148,7 +149,7 @@ enum Day {
 }
 
 impl Day {
-    /// Days from 1970 to this day of a year.
+    /// Days from 1970 to this day of `year`.
     fn in_year(&self, year: i64) -> Option<i64> {
         let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
         let first = days(year, 1, 1)?;
@@ -168,7 +169,8 @@ impl Day {
     }
 }
 
-/// Days from 1970 to a date, by eras of 400 years that begin in March (as [`DateTime::from_unix`]).
+/// Days from 1970 to a date, in eras of 400 years that begin in March (like
+/// [`DateTime::from_unix`]).
 fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     let year = if month <= 2 { year.checked_sub(1)? } else { year };
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -178,7 +180,7 @@ fn days(year: i64, month: i64, day: i64) -> Option<i64> {
         .checked_add(of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468)
 }
 
-/// A POSIX rule, read from the front.
+/// A parser of POSIX rules, reading from the front.
 struct Rule<'a>(&'a str);
 
 impl<'a> Rule<'a> {
@@ -210,7 +212,7 @@ impl<'a> Rule<'a> {
         digits.parse().ok()
     }
 
-    /// `[+-]hh[:mm[:ss]]` in seconds.
+    /// Parses `[+-]hh[:mm[:ss]]`, in seconds.
     fn time(&mut self) -> Option<i64> {
         let negative = self.skip('-');
         if !negative {
@@ -225,7 +227,7 @@ impl<'a> Rule<'a> {
         Some(if negative { -seconds } else { seconds })
     }
 
-    /// A day and the time of the change, which is at two o'clock if nothing is said.
+    /// Parses a day and the time of the transition, which defaults to two o'clock.
     fn change(&mut self) -> Option<(Day, i64)> {
         let day = if self.skip('M') {
             let month = self.number().filter(|month| (1..=12).contains(month))?;
@@ -243,7 +245,8 @@ impl<'a> Rule<'a> {
     }
 }
 
-/// The offset by a rule such as `CET-1CEST,M3.5.0,M10.5.0/3`; signs in it are positive to the west.
+/// The offset by a rule such as `CET-1CEST,M3.5.0,M10.5.0/3`. Signs in rules are positive to the
+/// west.
 fn posix(rule: &str, moment: i64) -> Option<i64> {
     let mut rule = Rule(rule);
     rule.name()?;
@@ -260,7 +263,7 @@ fn posix(rule: &str, moment: i64) -> Option<i64> {
         let begin = rule.change()?;
         (begin, rule.skip(',').then(|| rule.change())??)
     } else {
-        // What the C libraries take for it.
+        // The default rule of the C libraries.
         ((Day::Weekday(3, 2, 0), 2 * 3600), (Day::Weekday(11, 1, 0), 2 * 3600))
     };
     if !rule.0.is_empty() {
@@ -282,7 +285,7 @@ fn posix(rule: &str, moment: i64) -> Option<i64> {
 mod tests {
     use super::*;
 
-    /// Expected offsets in seconds, by Python's `zoneinfo`.
+    /// Expected offsets in seconds, from Python's `zoneinfo`.
     const BERLIN: [(i64, i64); 9] = [
         (-3_000_000_000, 3208),
         (-1_693_706_400, 7200),
@@ -301,7 +304,7 @@ mod tests {
         for (moment, offset) in BERLIN {
             assert_eq!(of_tzif(berlin, moment), Some(offset), "{moment}");
         }
-        // Its summer time is half an hour.
+        // Its daylight saving time is half an hour.
         let lord_howe = include_bytes!("../../../tests/fixtures/text/Australia_Lord_Howe.tzif");
         for (moment, offset) in LORD_HOWE {
             assert_eq!(of_tzif(lord_howe, moment), Some(offset), "{moment}");
@@ -323,10 +326,10 @@ mod tests {
             ("EST5EDT,M3.2.0,M11.1.0", 1_710_053_999, Some(-18_000)),
             ("EST5EDT,M3.2.0,M11.1.0", 1_710_054_000, Some(-14_400)),
             ("EST5EDT", 1_730_613_600, Some(-18_000)),
-            // Ireland counts its winter as the exception.
+            // Ireland treats winter time as the exception.
             ("IST-1GMT0,M10.5.0,M3.5.0/1", 1_704_067_200, Some(0)),
             ("IST-1GMT0,M10.5.0,M3.5.0/1", 1_719_792_000, Some(3600)),
-            // South of the equator summer is over the turn of the year.
+            // South of the equator, daylight saving time spans the turn of the year.
             ("NZST-12NZDT,M9.5.0,M4.1.0/3", 1_704_067_200, Some(46_800)),
             ("NZST-12NZDT,M9.5.0,M4.1.0/3", 1_719_792_000, Some(43_200)),
             ("XXX3YYY,J60,J300", 1_709_251_200, Some(-10_800)),

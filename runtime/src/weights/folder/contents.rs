@@ -1,4 +1,4 @@
-//! What lies where a model should.
+//! Examines what a path holds instead of a model.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use super::{NotAModel, hub, names};
 use crate::files::{mounted, small_file};
 
-/// Weights in other formats, or under other names, that an error names.
+/// Most weights files that an error lists.
 const MAX_NAMED: usize = 8;
-/// Most folders that are looked into.
+/// Most folders that are searched.
 const MAX_FOLDERS: usize = 2000;
-/// No description of an adapter is longer.
+/// Largest description of an adapter, in bytes.
 const MAX_ADAPTER_CONFIG: u64 = 1 << 20;
 
-/// Endings of files with weights, by how near they are to what is needed.
+/// Endings of files with weights, the most useful first.
 const ENDINGS: [&str; 14] = [
     ".safetensors",
     ".gguf",
@@ -30,11 +30,11 @@ const ENDINGS: [&str; 14] = [
     ".mlmodel",
     ".pdparams",
 ];
-/// What training leaves beside the weights.
+/// Files that training leaves beside the weights.
 const OF_TRAINING: [&str; 6] =
     ["training_args", "optimizer", "scheduler", "rng_state", "random_states", "scaler"];
 
-/// The files among `names` that hold weights of some kind, what is nearest to what is needed first.
+/// The files among `names` that hold weights of some kind, the most useful first.
 pub(crate) fn other_weights(names: &[String]) -> Vec<String> {
     let rank = |name: &&String| {
         let lower = name.to_lowercase();
@@ -47,7 +47,7 @@ pub(crate) fn other_weights(names: &[String]) -> Vec<String> {
     found.into_iter().map(|(_, name)| name.clone()).collect()
 }
 
-/// What `path` is, a file.
+/// Explains `path`, which is a file.
 pub(super) fn of_file(path: &Path) -> NotAModel {
     let folder = path.parent().map(|parent| match parent.as_os_str().is_empty() {
         true => PathBuf::from("."),
@@ -57,13 +57,13 @@ pub(super) fn of_file(path: &Path) -> NotAModel {
     NotAModel::File { path: path.into(), model }
 }
 
-/// What `folder` is, which has no config.json.
+/// Explains `folder`, which has no config.json.
 pub(super) fn of_folder(folder: &Path) -> NotAModel {
     let path = folder.to_path_buf();
     let names = names(folder);
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
     let mut weights = other_weights(&names);
-    // Weights lie beside the description of an adapter where it is one to weights that lie there, too.
+    // If other weights lie beside an adapter's description, they may be the model.
     let adapter = has("adapter_config.json") || has("adapters.safetensors");
     if adapter && weights.iter().all(|name| name.starts_with("adapter")) {
         return NotAModel::Adapter { base: base_of(folder), path };
@@ -85,7 +85,7 @@ pub(super) fn of_folder(folder: &Path) -> NotAModel {
     if files.is_empty() { NotAModel::Empty { path } } else { NotAModel::OtherFiles { path, files } }
 }
 
-/// The model that an adapter is for, as its description says.
+/// The model that an adapter is for, according to its description.
 fn base_of(folder: &Path) -> Option<String> {
     let json = small_file::read(&folder.join("adapter_config.json"), MAX_ADAPTER_CONFIG).ok()?;
     let value: serde_json::Value = serde_json::from_slice(&json).ok()?;
@@ -93,12 +93,12 @@ fn base_of(folder: &Path) -> Option<String> {
     Some(field?.as_str()?.to_string())
 }
 
-/// Whether a folder is that of a model, or of one in the hub's cache.
+/// Whether a folder is a model, or a model's repository in the hub's cache.
 fn is_model(folder: &Path) -> bool {
     folder.join("config.json").exists() || hub::is_repository(folder)
 }
 
-/// The folders of models in `folder`, or two levels below it, as `org/name`.
+/// The models in `folder`, or two levels below it as in `org/name`.
 fn models_in(folder: &Path, names: &[String]) -> Vec<String> {
     if mounted::is_mounted(folder) {
         return Vec::new();

@@ -1,98 +1,99 @@
-//! [`NotAModel`]: what a path is that no model can be opened from, and what to do.
+//! [`NotAModel`]: why no model can be opened from a path, and what to do.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::files::mounted;
-use crate::weights::{Name, Names, instead_of_weights};
+use crate::weights::{Name, Names, weights_advice};
 
-/// Why a path is not that of a model.
+/// Why a path is not a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotAModel {
-    /// Nothing is there.
+    /// Nothing exists at the path.
     Nowhere {
         /// The path.
         path: PathBuf,
-        /// A folder above it that is not there either.
+        /// A parent folder that does not exist either.
         missing: Option<PathBuf>,
     },
-    /// A link to nothing.
+    /// The path is a dangling link.
     DanglingLink {
         /// The link.
         path: PathBuf,
-        /// Where it leads.
+        /// Its target.
         target: PathBuf,
     },
-    /// No path, but the name that a model has on the hub.
+    /// The path is the name of a model on the hub.
     HubName {
         /// The name: `org/name`.
         id: String,
-        /// Where the hub's cache has it.
+        /// Its path in the hub's cache, if it is there.
         cached: Option<PathBuf>,
     },
-    /// A file.
+    /// The path is a file.
     File {
         /// The file.
         path: PathBuf,
-        /// The folder that it is in, where that is a model.
+        /// The folder that contains it, if that is a model.
         model: Option<PathBuf>,
     },
-    /// A repository in the hub's cache that has no snapshot.
+    /// The path is a repository in the hub's cache without a snapshot.
     NoSnapshot {
         /// The repository's folder.
         path: PathBuf,
     },
-    /// A repository in the hub's cache with several snapshots, none of which is the main one.
+    /// The path is a repository in the hub's cache with several snapshots, and none is the main
+    /// one.
     Snapshots {
         /// The repository's folder.
         path: PathBuf,
-        /// The snapshots, each with the branches and tags that it is known by.
+        /// The snapshots, each with its branches and tags.
         found: Vec<String>,
     },
-    /// A folder that holds folders of models.
+    /// The folder contains folders of models.
     Folders {
         /// The folder.
         path: PathBuf,
-        /// The models' folders in it.
+        /// These folders.
         models: Vec<String>,
     },
-    /// An adapter to a model.
+    /// The folder holds an adapter to a model.
     Adapter {
         /// The folder.
         path: PathBuf,
-        /// The model that it is for.
+        /// The model that it adapts.
         base: Option<String>,
     },
-    /// Several models that work together: a pipeline of `diffusers`.
+    /// The folder holds a pipeline of several models (`diffusers`).
     Pipeline {
         /// The folder.
         path: PathBuf,
     },
-    /// Weights without a configuration.
+    /// The folder has weights but no configuration.
     NoConfig {
         /// The folder.
         path: PathBuf,
         /// The files with weights.
         weights: Vec<String>,
-        /// Whether it is Mistral's own layout, with `params.json`.
+        /// Whether it has Mistral's own layout, with `params.json`.
         params: bool,
     },
-    /// Other files alone.
+    /// The folder has only other files.
     OtherFiles {
         /// The folder.
         path: PathBuf,
         /// The files.
         files: Vec<String>,
     },
-    /// Nothing is in the folder.
+    /// The folder is empty.
     Empty {
         /// The folder.
         path: PathBuf,
     },
 }
 
-/// A folder, or the files that stand for one.
+/// Displays a folder, or the mounted files that stand for one.
 pub(crate) struct Place<'a>(pub(crate) &'a Path);
 
 impl fmt::Display for Place<'_> {
@@ -104,7 +105,7 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// What a model is, for those who gave something else.
+/// What a model is, for messages.
 const A_MODEL: &str = "a model is a folder with config.json and *.safetensors";
 
 impl fmt::Display for NotAModel {
@@ -113,7 +114,7 @@ impl fmt::Display for NotAModel {
             Self::Nowhere { path, missing } => {
                 write!(f, "{} does not exist", path.display())?;
                 if let Some(missing) = missing {
-                    write!(f, " (there is no {})", missing.display())?;
+                    write!(f, " (nor does {})", missing.display())?;
                 }
                 write!(f, ": {A_MODEL}")
             }
@@ -125,39 +126,39 @@ impl fmt::Display for NotAModel {
             ),
             Self::HubName { id, cached: Some(cached) } => write!(
                 f,
-                "{id} does not exist as a folder; the hub's cache has the model of that name: give {}",
+                "folder {id} does not exist, but the hub's cache has the model of that name: pass {}",
                 cached.display()
             ),
             Self::HubName { id, cached: None } => write!(
                 f,
-                "{id} does not exist as a folder, and nothing is downloaded here: `hf download {id}` fetches the model of \
-                 that name from the hub and prints its folder; give that ({A_MODEL})"
+                "folder {id} does not exist, and Kinglet downloads nothing: `hf download {id}` downloads the model of \
+                 that name from the hub and prints its folder; pass that ({A_MODEL})"
             ),
             Self::File { path, model } => {
                 write!(f, "{} is a file", path.display())?;
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 match model {
                     Some(model) => {
-                        write!(f, ": give the folder that it is in, {}", model.display())
+                        write!(f, ": pass its folder, {}", model.display())
                     }
                     None if name.ends_with(".safetensors") => write!(
                         f,
-                        ", and config.json of the same model is not beside it: {A_MODEL}, as it is downloaded from the hub"
+                        ", without the model's config.json beside it: {A_MODEL}, as downloaded from the hub"
                     ),
                     None if is_weights(&name) => {
-                        write!(f, "{} ({A_MODEL})", instead_of_weights(&name))
+                        write!(f, "{} ({A_MODEL})", weights_advice(&name))
                     }
                     None => write!(f, ": {A_MODEL}"),
                 }
             }
             Self::NoSnapshot { path } => write!(
                 f,
-                "{} is a repository in the hub's cache without a snapshot: the download was not finished, download it again",
+                "{} is a repository in the hub's cache without a snapshot: its download is unfinished, download it again",
                 path.display()
             ),
             Self::Snapshots { path, found } => write!(
                 f,
-                "{} is a repository in the hub's cache with {} snapshots, and refs/main names none of them: give one of the \
+                "{} is a repository in the hub's cache with {} snapshots, and refs/main names none of them: pass one of the \
                  folders in its snapshots/: {}",
                 path.display(),
                 found.len(),
@@ -165,7 +166,7 @@ impl fmt::Display for NotAModel {
             ),
             Self::Folders { path, models } => write!(
                 f,
-                "{} is no model (config.json is not in it) but holds {}: give {}",
+                "{} is not a model (it has no config.json) but contains {}: pass {}",
                 path.display(),
                 Names(models),
                 if models.len() == 1 { "that folder" } else { "one of these folders" }
@@ -176,8 +177,8 @@ impl fmt::Display for NotAModel {
                     write!(f, " to {}", Name(base))?;
                 }
                 f.write_str(
-                    ", not a model (config.json): merge it into its base model (`merge_and_unload` of `peft`), store the result \
-                     with `save_pretrained`, and give that folder",
+                    ", not a model (config.json): merge it into its base model (`merge_and_unload` of `peft`), save the result \
+                     with `save_pretrained`, and pass that folder",
                 )
             }
             Self::Pipeline { path } => write!(
@@ -187,7 +188,7 @@ impl fmt::Display for NotAModel {
             ),
             Self::NoConfig { path, params: true, weights } => write!(
                 f,
-                "{} has {} and params.json, a layout of its own, and no config.json: download config.json and \
+                "{} has {} and params.json, another layout, but no config.json: download config.json and \
                  model*.safetensors of the same model from the hub",
                 Place(path),
                 Names(weights)
@@ -195,18 +196,18 @@ impl fmt::Display for NotAModel {
             Self::NoConfig { path, weights, .. } => {
                 write!(f, "{} has no config.json, only {}", Place(path), Names(weights))?;
                 match weights.first() {
-                    Some(first) if !is_usable(first) => f.write_str(instead_of_weights(first)),
-                    _ => f.write_str(": config.json comes with the model, download it as well"),
+                    Some(first) if !is_usable(first) => f.write_str(weights_advice(first)),
+                    _ => f.write_str(": download config.json of the same model too"),
                 }
             }
             Self::OtherFiles { path, files } => write!(
                 f,
-                "{} is no model: it has {} but neither config.json nor weights ({A_MODEL})",
+                "{} is not a model: it has {} but neither config.json nor weights ({A_MODEL})",
                 Place(path),
                 Names(files)
             ),
             Self::Empty { path } => {
-                write!(f, "{} is empty: config.json is not in it ({A_MODEL})", Place(path))
+                write!(f, "{} is empty ({A_MODEL})", Place(path))
             }
         }
     }
@@ -214,7 +215,7 @@ impl fmt::Display for NotAModel {
 
 impl std::error::Error for NotAModel {}
 
-/// Whether files of this name hold weights that can be read where config.json is.
+/// Whether a file of this name holds weights that can be loaded once there is a config.json.
 fn is_usable(name: &str) -> bool {
     name.ends_with(".safetensors") && !name.starts_with("adapter")
 }

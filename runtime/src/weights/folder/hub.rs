@@ -1,4 +1,5 @@
-//! The cache of the hub's client: `models--ORG--NAME/` with `blobs/`, `refs/` and `snapshots/COMMIT/`, a folder of links.
+//! The cache of the hub's client: `models--ORG--NAME/` with `blobs/`, `refs/` and
+//! `snapshots/COMMIT/`, a folder of links.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -7,26 +8,26 @@ use std::path::{Component, Path, PathBuf};
 use super::{NotAModel, names};
 use crate::files::small_file;
 
-/// How a model's repository begins.
+/// Prefix of a model repository's folder name.
 const MODELS: &str = "models--";
-/// Longest name of a commit that is read from a ref.
+/// Longest commit name in a ref, in bytes.
 const MAX_REF: u64 = 512;
 /// Most refs that are read for a message.
 const MAX_REFS: usize = 100;
 
-/// Whether a folder is a repository of the cache.
+/// Whether a folder is a repository in the cache.
 pub(super) fn is_repository(folder: &Path) -> bool {
     let named = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MODELS));
     folder.join("snapshots").is_dir() && (named || folder.join("refs").is_dir())
 }
 
-/// The snapshot that a repository of the cache stands for; `None` for another folder.
+/// The snapshot to open for a repository in the cache; `None` for other folders.
 pub(super) fn snapshot(path: &Path) -> Result<Option<PathBuf>, NotAModel> {
-    // Also the folder of its snapshots.
+    // The path may also be its `snapshots` folder.
     let above = path.file_name().filter(|name| *name == "snapshots").and_then(|_| path.parent());
     let Some(repository) = [Some(path), above].into_iter().flatten().find(|p| is_repository(p))
     else {
-        // The client makes the folder before it has anything.
+        // The client creates the folder before it has any snapshot.
         let named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MODELS));
         return match named && path.join("blobs").is_dir() {
             true => Err(NotAModel::NoSnapshot { path: path.into() }),
@@ -45,7 +46,7 @@ pub(super) fn snapshot(path: &Path) -> Result<Option<PathBuf>, NotAModel> {
         [only] => {
             if let Some(main) = main {
                 log::warn!(
-                    "{}: refs/main names {}, which is not downloaded; the one snapshot that is, {only}, is taken",
+                    "{}: refs/main names {}, which is not downloaded; using the only snapshot, {only}",
                     repository.display(),
                     main.escape_debug()
                 );
@@ -64,16 +65,16 @@ pub(super) fn snapshot(path: &Path) -> Result<Option<PathBuf>, NotAModel> {
     }
 }
 
-/// The commit in the file of a ref.
+/// Reads the commit in a ref's file.
 fn commit(path: &Path) -> Option<String> {
     let text = String::from_utf8(small_file::read(path, MAX_REF).ok()?).ok()?;
     let commit = text.trim();
-    // It must be the name of a folder in `snapshots`.
+    // Accept only the name of a folder in `snapshots`.
     let plain = !commit.is_empty() && commit.bytes().all(|b| b.is_ascii_alphanumeric());
     plain.then(|| commit.to_string())
 }
 
-/// Names of branches and tags by their commits.
+/// The branches and tags of each commit.
 fn refs(repository: &Path) -> BTreeMap<String, Vec<String>> {
     let folder = repository.join("refs");
     let mut refs: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -85,7 +86,8 @@ fn refs(repository: &Path) -> BTreeMap<String, Vec<String>> {
     refs
 }
 
-/// The name on the hub that `path` looks like: `org/name`, also as an address, or a name without an owner that the cache has.
+/// The hub name that `path` looks like: `org/name`, also within a URL, or a name without an owner
+/// that the cache has.
 pub(super) fn id(path: &Path) -> Option<String> {
     let text = path.to_str()?;
     let hosts =
@@ -104,7 +106,7 @@ pub(super) fn id(path: &Path) -> Option<String> {
         }
     }
     match parts.as_slice() {
-        // What is in a folder of this place is rather a path with a mistake in it.
+        // If the owner's folder exists here, the path is more likely mistyped.
         [owner, name]
             if !Path::new(owner).exists() || cached(&format!("{owner}/{name}")).is_some() =>
         {
@@ -115,7 +117,7 @@ pub(super) fn id(path: &Path) -> Option<String> {
     }
 }
 
-/// Whether the hub allows an owner or a model to have this name.
+/// Whether the hub allows this name for an owner or a model.
 fn is_part(part: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     (1..=96).contains(&part.len())
@@ -128,7 +130,7 @@ fn is_part(part: &str) -> bool {
         && !part.ends_with(".json")
 }
 
-/// Where the cache has a model that can be opened.
+/// The path of a model in the cache, if it can be opened.
 pub(super) fn cached(id: &str) -> Option<PathBuf> {
     let name = format!("{MODELS}{}", id.replace('/', "--"));
     caches().into_iter().find_map(|cache| {
@@ -138,7 +140,7 @@ pub(super) fn cached(id: &str) -> Option<PathBuf> {
     })
 }
 
-/// Where the hub's client keeps what it downloads.
+/// The folders where the hub's client may keep its downloads.
 fn caches() -> Vec<PathBuf> {
     let variable =
         |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -169,7 +171,7 @@ mod tests {
         {
             assert_eq!(id(path), None, "{path}");
         }
-        // A folder of the place where the tests run.
+        // A folder in the directory where the tests run.
         assert_eq!(id("src/nothing"), None);
     }
 

@@ -1,8 +1,9 @@
-//! Which folder a path to a model means, and what a path is that means none.
+//! Resolves the path of a model to a folder, and explains paths that lead to none.
 //!
-//! A model is a folder with `config.json` and weights. Paths that people give are others as well: a repository in the hub's cache, which
-//! has the folder in one of its `snapshots`; a file of the folder; the name that the model has on the hub; a folder of models. The
-//! first is followed, the others are told in [`NotAModel`].
+//! A model is a folder with `config.json` and weights. Callers pass other paths as well: a
+//! repository in the hub's cache, which has the folder in one of its `snapshots`; a file of the
+//! folder; the model's name on the hub; a folder of models. The first is resolved, and
+//! [`NotAModel`] explains the others.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -19,15 +20,16 @@ pub(crate) use error::Place;
 use crate::Error;
 use crate::files::mounted;
 
-/// Most entries of a folder that are looked at.
+/// Most entries of a folder that are listed.
 const MAX_ENTRIES: usize = 100_000;
 
-/// The folder that holds the files of the model at `path`: `path` itself, or for a repository in the hub's cache (`models--org--name`)
-/// the snapshot that `refs/main` names, or the only one. Whether a model is in it is found out when it is opened.
+/// Resolves the folder of the model at `path`: `path` itself, or for a repository in the hub's
+/// cache (`models--org--name`) the snapshot that `refs/main` names, or the only one. Does not check
+/// that the folder holds a model.
 ///
 /// # Errors
-/// [`Error::NotAModel`] where nothing is at `path`, or a file, or a repository of which no snapshot, or none of several, can be
-/// chosen.
+/// [`Error::NotAModel`] if nothing exists at `path`, it is a file, or it is a repository without a
+/// snapshot or with no clear choice among several.
 pub fn resolve_folder(path: impl AsRef<Path>) -> Result<PathBuf, Error> {
     let path = path.as_ref();
     if mounted::is_mounted(path) {
@@ -37,7 +39,7 @@ pub fn resolve_folder(path: impl AsRef<Path>) -> Result<PathBuf, Error> {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => return Err(contents::of_file(path).into()),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Err(nothing_at(path).into());
+            return Err(explain_nothing(path).into());
         }
         Err(source) => return Err(Error::Read { path: path.into(), source }),
     }
@@ -47,13 +49,13 @@ pub fn resolve_folder(path: impl AsRef<Path>) -> Result<PathBuf, Error> {
     Ok(hub::snapshot(path)?.unwrap_or_else(|| path.into()))
 }
 
-/// What `folder` is, which has no `config.json`.
+/// Explains `folder`, which has no `config.json`.
 pub(crate) fn explain(folder: &Path) -> NotAModel {
     contents::of_folder(folder)
 }
 
-/// What to say of a path that nothing is at.
-fn nothing_at(path: &Path) -> NotAModel {
+/// Explains a path where nothing exists.
+fn explain_nothing(path: &Path) -> NotAModel {
     if let Ok(target) = fs::read_link(path) {
         return NotAModel::DanglingLink { path: path.into(), target };
     }
@@ -61,12 +63,12 @@ fn nothing_at(path: &Path) -> NotAModel {
         return NotAModel::HubName { cached: hub::cached(&id), id };
     }
     let missing = path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
-    // The first part of the path that is not there, where that is not the last one.
+    // The first parent that does not exist, if any.
     let missing = missing.take_while(|folder| fs::symlink_metadata(folder).is_err()).last();
     NotAModel::Nowhere { path: path.into(), missing: missing.map(Path::to_path_buf) }
 }
 
-/// The names of what is in `folder`, sorted; none where it can't be listed.
+/// The sorted names in `folder`; empty if it can't be listed.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     if let Some(names) = mounted::names(folder) {
         return names;

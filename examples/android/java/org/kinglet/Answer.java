@@ -3,7 +3,7 @@ package org.kinglet;
 import java.nio.charset.StandardCharsets;
 import java.util.concurrent.atomic.AtomicLong;
 
-/** An answer as it is generated. */
+/** An answer that is being generated. */
 public final class Answer implements AutoCloseable {
     private static final int STAT_REUSED_TOKENS = 1;
     private static final int STAT_DECODE_RATE = 6;
@@ -13,18 +13,18 @@ public final class Answer implements AutoCloseable {
         this.handle = new AtomicLong(handle);
     }
 
-    /** The next piece of text, empty while a character is incomplete; null after the last. Blocks until it is there. */
+    /** Blocks until the next piece of text and returns it: empty while a character is incomplete, null after the last. */
     public String next() {
         byte[] text = Native.next(handle.get());
         return text == null ? null : new String(text, StandardCharsets.UTF_8);
     }
 
-    /** Tokens of the prompt whose state was there already. */
+    /** How many prompt tokens were reused from the session's state. */
     public long reusedTokens() {
         return (long) Native.stat(handle.get(), STAT_REUSED_TOKENS);
     }
 
-    /** Tokens of the answer in a second. */
+    /** Generation speed. */
     public double tokensPerSecond() {
         return Native.stat(handle.get(), STAT_DECODE_RATE);
     }

@@ -4,10 +4,10 @@ package org.kinglet;
 public final class KingletException extends RuntimeException {
     private static final long serialVersionUID = 1L;
 
-    /** What {@link Session#cancel} makes of the answer that it cancels. */
+    /** The status of an answer that was ended by {@link Session#cancel}. */
     public static final int CANCELLED = -6;
 
-    /** A {@code kinglet_status} of kinglet.h. */
+    /** A {@code kinglet_status} from kinglet.h. */
     public final int status;
 
     /** Called by kinglet_jni.c. */

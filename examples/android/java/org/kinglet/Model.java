@@ -3,7 +3,7 @@ package org.kinglet;
 import java.nio.charset.StandardCharsets;
 import java.util.concurrent.atomic.AtomicLong;
 
-/** An open model. Any number of threads may use it; opening takes milliseconds, because weights are mapped. */
+/** An open model. Thread-safe. Opening takes milliseconds, because weights are memory-mapped. */
 public final class Model implements AutoCloseable {
     private final AtomicLong handle;
 
@@ -11,26 +11,26 @@ public final class Model implements AutoCloseable {
         this.handle = new AtomicLong(handle);
     }
 
-    /** Opens the model in a folder. {@code backend} is "auto", "cpu" or a graphics card's. */
+    /** Opens the model in a folder. {@code backend} is "auto", "cpu" or the name of a GPU backend. */
     public static Model open(String path, String backend) {
         return new Model(Native.modelOpen(Text.encode(path), Text.encode(backend)));
     }
 
     /**
-     * The files of a model that lie in other files, as assets in an APK do. On Android, an asset that is stored uncompressed
-     * ({@code noCompress} in the recipe) has its place from {@code AssetManager.openFd}: the descriptor of
+     * A model whose files are parts of other files, like assets in an APK. On Android, {@code AssetManager.openFd} says where
+     * an asset that is stored uncompressed ({@code noCompress} in build.gradle) lies: use the descriptor
      * {@code getParcelFileDescriptor().getFd()}, {@code getStartOffset()} and {@code getLength()}.
      */
     public static final class Files implements AutoCloseable {
         private final AtomicLong handle = new AtomicLong(Native.filesCreate());
 
-        /** Adds a file by its name in a model folder. The descriptor may be closed afterwards. */
+        /** Adds a file; {@code name} is its name in a model folder. The descriptor may be closed afterwards. */
         public Files add(String name, int descriptor, long offset, long length) {
             Native.filesAdd(handle.get(), Text.encode(name), descriptor, offset, length);
             return this;
         }
 
-        /** Opens the model that these files are. */
+        /** Opens the model that consists of these files. */
         public Model open(String backend) {
             return new Model(Native.modelOpenFiles(handle.get(), Text.encode(backend)));
         }
@@ -41,17 +41,17 @@ public final class Model implements AutoCloseable {
         }
     }
 
-    /** What it is and what it runs on. */
+    /** Describes the model and what it runs on. */
     public String description() {
         return new String(Native.modelDescription(handle.get()), StandardCharsets.UTF_8);
     }
 
-    /** A session without tokens. */
+    /** Creates a session without tokens. */
     public Session session() {
         return new Session(Native.sessionCreate(handle.get()));
     }
 
-    /** Sessions that were made from it stay usable. */
+    /** Sessions of the model stay usable. */
     @Override
     public void close() {
         Native.modelDelete(handle.getAndSet(0));

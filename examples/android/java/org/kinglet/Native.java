@@ -1,6 +1,9 @@
 package org.kinglet;
 
-/** The functions of kinglet_jni.c. Handles are numbers; text crosses as UTF-8 bytes, because JNI's own strings are a dialect of it. */
+/**
+ * The functions of kinglet_jni.c. Handles are passed as numbers and text as UTF-8 bytes, because JNI's own strings use
+ * modified UTF-8.
+ */
 final class Native {
     static {
         System.loadLibrary("kinglet_jni");
@@ -9,7 +12,7 @@ final class Native {
 
     private Native() {}
 
-    /** Throws if libkinglet has another interface than the one that kinglet_jni.c was compiled for. */
+    /** Throws if libkinglet's ABI is not the one that kinglet_jni.c was compiled for. */
     private static native void check();
 
     static native long filesCreate();
@@ -32,10 +35,10 @@ final class Native {
 
     static native void sessionDelete(long session);
 
-    /** {@code seed} below 0 is a new one each time; {@code maxTokens} 0 is the model's. */
+    /** If {@code seed} is below 0, each call uses a new one; if {@code maxTokens} is 0, the model's setting is used. */
     static native long chat(long session, byte[] messages, int maxTokens, long seed);
 
-    /** The next text, empty while characters are incomplete; null after the last. */
+    /** The next piece of text: empty while a character is incomplete, null after the last. */
     static native byte[] next(long generation);
 
     static native double stat(long generation, int stat);

@@ -2,7 +2,7 @@ package org.kinglet;
 
 import java.util.concurrent.atomic.AtomicLong;
 
-/** A conversation's state. One thread at a time, not the main one; {@link #cancel} from any. */
+/** The state of a conversation. Use it from one background thread at a time; only {@link #cancel} may be called from any thread. */
 public final class Session implements AutoCloseable {
     private final AtomicLong handle;
 
@@ -11,14 +11,14 @@ public final class Session implements AutoCloseable {
     }
 
     /**
-     * The answer to all messages so far, a JSON list of {@link Text#message}. What was computed before is used again. A
-     * {@code seed} below 0 is a new one each time; {@code maxTokens} 0 is what the model says.
+     * Starts an answer to all messages so far, a JSON list of {@link Text#message}. Reuses what was computed for earlier ones.
+     * If {@code seed} is below 0, each call uses a new one; if {@code maxTokens} is 0, the model's setting is used.
      */
     public Answer chat(String messages, int maxTokens, long seed) {
         return new Answer(Native.chat(handle.get(), Text.encode(messages), maxTokens, seed));
     }
 
-    /** Ends what the session computes with a {@link KingletException} whose status is {@code CANCELLED}, within one step. */
+    /** Ends the running call, within one step, with a {@link KingletException} whose status is {@code CANCELLED}. */
     public void cancel() {
         Native.sessionCancel(handle.get());
     }

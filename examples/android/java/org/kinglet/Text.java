@@ -3,20 +3,20 @@ package org.kinglet;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 
-/** Text on its way to C, and into JSON. */
+/** Converts text for C and into JSON. */
 public final class Text {
     private Text() {}
 
-    /** UTF-8 with a NUL behind it. */
+    /** UTF-8 with a terminating NUL. */
     static byte[] encode(String text) {
         if (text.indexOf('\0') >= 0) {
-            throw new IllegalArgumentException("a text for Kinglet holds a NUL");
+            throw new IllegalArgumentException("text for Kinglet can't contain a NUL character");
         }
         byte[] bytes = text.getBytes(StandardCharsets.UTF_8);
         return Arrays.copyOf(bytes, bytes.length + 1);
     }
 
-    /** A message as JSON, {@code {"role": ..., "content": ...}}; a conversation is a list of them. */
+    /** A message as JSON, {@code {"role": ..., "content": ...}}; a conversation is a JSON list of messages. */
     public static String message(String role, String content) {
         return "{\"role\": " + quote(role) + ", \"content\": " + quote(content) + "}";
     }

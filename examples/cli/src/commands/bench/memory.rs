@@ -1,17 +1,17 @@
-//! What the host's memory gives, and what this process takes of it.
+//! Measures the host's memory bandwidth, and this process's peak memory.
 
 use std::time::Instant;
 
 use super::median;
 
-/// Peak resident memory of this process, the measurement's own included, where the system tells.
+/// Peak resident memory of this process, including the benchmark's own, if the system tells.
 pub(super) fn peak_rss() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Memory far larger than any cache, read by as many threads as the model uses.
+/// A buffer far larger than any cache, read by as many threads as the model uses.
 pub(super) struct Memory {
     words: Vec<u64>,
     threads: usize,
@@ -19,16 +19,16 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn new(threads: usize) -> Self {
-        // Written, so that every page is there.
+        // Filled, so that every page is resident.
         Self { words: (0..(512usize << 20) / 8).map(|i| i as u64).collect(), threads }
     }
 
-    /// Its size, resident from beginning to end: no part of what the model needs.
+    /// Size in bytes. The buffer stays resident throughout and is not part of what the model needs.
     pub(super) fn bytes(&self) -> u64 {
         8 * self.words.len() as u64
     }
 
-    /// Bytes per second of reading all of it: the median of three passes.
+    /// Read bandwidth in bytes per second, the median of three passes.
     pub(super) fn read(&self) -> f64 {
         let share = self.words.len().div_ceil(self.threads);
         let pass = || {
@@ -55,7 +55,7 @@ fn sum(words: &[u64]) -> u64 {
     rest.iter().chain(&sums).fold(0, |a, b| a.wrapping_add(*b))
 }
 
-/// Bytes of all caches of the last level, where the system tells (Linux).
+/// Total size of all last-level caches in bytes, if the system tells (Linux).
 pub(super) fn last_level_cache() -> Option<u64> {
     let mut seen = std::collections::BTreeMap::new();
     for processor in std::fs::read_dir("/sys/devices/system/cpu").ok()?.flatten() {

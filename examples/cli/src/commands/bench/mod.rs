@@ -1,8 +1,9 @@
-//! `kinglet bench`: prefill and decode speed, as tokens per second and as a share of what the memory gives.
+//! `kinglet bench`: prefill and decode speed, in tokens per second and as a share of memory
+//! bandwidth.
 //!
-//! Every round measures the memory's read bandwidth before and after it, so that a machine whose speed drifts is compared with
-//! itself; medians over the rounds are reported, each test when it is done. On a device its own memory is measured, with a
-//! kernel that copies.
+//! Each round measures the memory's read bandwidth before and after the test, so a machine whose
+//! speed drifts is compared with itself. Each test's medians over the rounds are printed when it is
+//! done. On a device its own memory is measured, with a copy kernel.
 
 mod memory;
 mod profile;
@@ -28,57 +29,57 @@ use crate::table::{self, bytes, title, wrapped};
 use crate::{interrupt, load};
 
 const EXAMPLES: &str = "\
-Each row is printed when it is measured: the median of the rounds. A token's
-bytes are all weights and states that it must move; the share is what they make
-of the memory's bandwidth (of), which is measured before and after every round.
+Each row is printed when it is measured: the median of the rounds. The bytes of
+a token are all weights and states that it must move. The share is relative to
+the memory bandwidth (of), which is measured before and after every round.
 
 Examples:
   kinglet bench
   kinglet bench --model DIR --prefill 2048 --depth 0,4096 --rounds 3
-  kinglet bench --model DIR --sessions 1,4,16     sessions that decode together
+  kinglet bench --model DIR --sessions 1,4,16     several sessions together
   kinglet bench --speculate ngram --prompt-file notes.txt
-  kinglet bench --backend wgpu --profile          the time of each kernel";
+  kinglet bench --backend wgpu --profile          time each kernel";
 
-/// What to measure.
+/// Options of `bench`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct BenchArgs {
-    /// Tokens of a prefill test; 0 for none
+    /// Tokens of the prefill test; 0 skips it
     #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = count_or_none())]
     pub(crate) prefill: usize,
-    /// Tokens of a decode test; 0 for none
+    /// Tokens of the decode test; 0 skips it
     #[arg(long, default_value_t = 128, value_name = "TOKENS", value_parser = count_or_none())]
     pub(crate) decode: usize,
-    /// Tokens already in the context, for each of which decode is measured
+    /// Tokens already in the context; decode is measured for each number
     #[arg(long, default_value = "0", value_delimiter = ',', value_name = "TOKENS,..", value_parser = count_or_none())]
     pub(crate) depth: Vec<usize>,
-    /// Sessions that decode together, for each number of which it is measured too [default: none]
+    /// Numbers of sessions that decode together, measured in addition [default: none]
     #[arg(long, value_delimiter = ',', value_name = "SESSIONS,..", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) sessions: Vec<u16>,
     /// Rounds; the median is reported
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = count())]
     pub(crate) rounds: usize,
-    /// Say how long each kernel takes on the device, in a step of prefill and in one of decode
+    /// Time each kernel of a prefill step and a decode step on the device
     #[arg(long)]
     pub(crate) profile: bool,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
-    /// With --speculate: the text whose continuation is measured [default: tokens that look like one]
+    /// With --speculate: file with the text to continue [default: token ids that vary like text]
     #[arg(long, value_name = "FILE", requires = "speculate", value_hint = ValueHint::FilePath)]
     pub(crate) prompt_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) speculate: SpeculateArgs,
 }
 
-/// One thing to measure.
+/// A measurement.
 struct Test {
     name: &'static str,
     tokens: usize,
     depth: usize,
-    /// How many sessions do it together.
+    /// Number of sessions that run together.
     sessions: usize,
-    /// Bytes that a token must move; for prefill none are stated, since it computes.
+    /// Bytes that a token must move; `None` for prefill, which is limited by computation.
     bytes_per_token: Option<u64>,
 }
 
@@ -95,19 +96,20 @@ impl Test {
     }
 }
 
-/// Tokens of a piece of a prompt, between which Ctrl-C is noticed: a step of the processor, and of a device.
+/// Tokens of a prompt between two checks for Ctrl-C, the size of a step: on the CPU, and on a
+/// device.
 const PIECES: (usize, usize) = (512, 2048);
 
-/// Token ids that look like text in that they vary: experts and embedding rows are not always the same.
+/// Token ids that vary like text, so that different experts and embedding rows are used.
 fn token(index: usize, vocab: usize) -> u32 {
     let mixed = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
     (mixed % vocab as u64) as u32
 }
 
-/// Runs the measurements and prints a row for each when it is done.
+/// Runs the tests and prints a row after each.
 ///
 /// # Errors
-/// What the engine reports; sizes that don't fit into the memory; [`CliError::Interrupted`] after Ctrl-C.
+/// Errors of the engine; sizes that exceed the memory; [`CliError::Interrupted`] after Ctrl-C.
 pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<(), CliError> {
     let model = &load::model(global, |options| options)?;
     let _guard = interrupt::guard();
@@ -143,7 +145,7 @@ fn heading(model: &Model, args: &BenchArgs, on_host: bool, width: usize) -> Stri
     let what = if on_host { "read" } else { "copy" };
     let rounds = if args.rounds == 1 { "round" } else { "rounds" };
     let mut about = format!(
-        "{}; {} {rounds}, median; share: GB/s of what a {what} of the memory gives",
+        "{}; {} {rounds}, median; share: GB/s relative to a {what} of the memory",
         model.describe(),
         args.rounds
     );
@@ -151,13 +153,13 @@ fn heading(model: &Model, args: &BenchArgs, on_host: bool, width: usize) -> Stri
         about += &format!("; {} kernels for a token", model.dispatches(1));
     }
     if model.decodes_ahead() && args.decode > 0 {
-        about += "; decode is greedy, tokens are chosen on the device and read behind it";
+        about += "; decode is greedy, with tokens chosen on the device and read back later";
     }
     text += &wrapped(&about, "", width);
     text + &rows::header(width) + "\n"
 }
 
-/// What the options ask for.
+/// The tests that the options ask for.
 fn tests(model: &Model, args: &BenchArgs) -> Result<Vec<Test>, CliError> {
     let mut tests = Vec::new();
     if args.prefill > 0 {
@@ -172,7 +174,7 @@ fn tests(model: &Model, args: &BenchArgs) -> Result<Vec<Test>, CliError> {
     }
     for &count in &args.sessions {
         let one = Traffic::of_decode(model.plan(), model.weights(), args.decode / 2)?;
-        // Which experts several tokens use is not known.
+        // For a mixture of experts this is unknown: it depends on which experts the tokens share.
         let bytes = together::bytes_per_token(model, one, usize::from(count));
         let mut test = Test::new("together", args.decode, 0, bytes);
         test.sessions = usize::from(count);
@@ -181,7 +183,8 @@ fn tests(model: &Model, args: &BenchArgs) -> Result<Vec<Test>, CliError> {
     Ok(tests)
 }
 
-/// An error where the states that the options ask for can't be in the host's memory: the system would end the program for them.
+/// Fails if the states of the tests don't fit the host's memory, before the system kills the
+/// process for it.
 fn check_memory(model: &Model, args: &BenchArgs) -> Result<(), CliError> {
     let Some(free) = load::available_memory().filter(|_| model.dispatches(1) == 0) else {
         return Ok(());
@@ -196,7 +199,7 @@ fn check_memory(model: &Model, args: &BenchArgs) -> Result<(), CliError> {
             let what =
                 if sessions == 1 { "a session".into() } else { format!("{sessions} sessions") };
             return Err(CliError::Usage(format!(
-                "{what} of {positions} tokens would take {}, and {} are free: ask for less",
+                "{what} of {positions} tokens would take {}, but only {} are free: reduce the size",
                 bytes(needed),
                 bytes(free)
             )));
@@ -205,7 +208,7 @@ fn check_memory(model: &Model, args: &BenchArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// All rounds of a test. The first warms caches and page tables, and is not counted.
+/// Runs all rounds of a test. The first warms caches and page tables and is not counted.
 fn measure<'a>(
     model: &Model,
     test: &'a Test,
@@ -248,7 +251,7 @@ fn measure<'a>(
     Ok(Measured { test, rates, bandwidths, on_host: memory.is_some() })
 }
 
-/// Ctrl-C as an error.
+/// Returns an error after Ctrl-C.
 fn go_on() -> Result<(), CliError> {
     if interrupt::hit() { Err(CliError::Interrupted) } else { Ok(()) }
 }
@@ -282,8 +285,8 @@ fn prefill(model: &Model, tokens: usize, progress: &mut dyn FnMut(u64)) -> Resul
     Ok(tokens as f64 / start.elapsed().as_secs_f64())
 }
 
-/// Tokens per second, one after the other: on a device that chooses tokens by itself greedily and read behind it, as
-/// `generate` does; elsewhere given ones, with nothing chosen.
+/// Decode speed in tokens per second. A device that chooses tokens by itself decodes greedily ahead
+/// of the host, as `generate` does; otherwise given tokens are fed and none are chosen.
 fn decode(
     session: &mut Session,
     tokens: usize,

@@ -1,4 +1,4 @@
-//! `kinglet bench --profile`: where the time of a step goes, kernel by kernel, by the device's own time stamps.
+//! `kinglet bench --profile`: the time of each kernel of a step, by the device's time stamps.
 
 use kinglet::Model;
 use kinglet::backend::KernelTime;
@@ -10,10 +10,10 @@ use crate::output::{Output, escape};
 use crate::progress::{Progress, Unit};
 use crate::table::{self, Table, title, wrapped};
 
-/// Prints a table for a step of prefill and one for a step of decode at each depth, when it is measured.
+/// Prints a table for a prefill step and one for a decode step at each depth.
 ///
 /// # Errors
-/// When the device has no time stamps, and what the engine reports.
+/// If the device has no time stamps; errors of the engine.
 pub(super) fn run(model: &Model, args: &BenchArgs, output: &mut Output) -> Result<(), CliError> {
     let ids = |count: usize| -> Vec<u32> { (0..count).map(|i| token(i, model.vocab())).collect() };
     let mut tests = Vec::new();
@@ -35,7 +35,7 @@ pub(super) fn run(model: &Model, args: &BenchArgs, output: &mut Output) -> Resul
     Ok(())
 }
 
-/// The median of each kernel's time over the rounds, the longest first. The first round is not counted.
+/// Each kernel's median time over the rounds, the longest first. The first round is not counted.
 fn measure(
     args: &BenchArgs,
     what: &'static str,

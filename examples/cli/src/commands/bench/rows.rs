@@ -1,4 +1,4 @@
-//! What was measured, as a row of a table or as JSON.
+//! Results as table rows and as JSON.
 
 use serde_json::{Value, json};
 
@@ -6,12 +6,12 @@ use super::memory::last_level_cache;
 use super::{Test, median};
 use crate::table::{bytes, title};
 
-/// What the rounds of a test gave.
+/// The results of a test.
 pub(super) struct Measured<'a> {
     pub(super) test: &'a Test,
     /// Tokens per second of each round.
     pub(super) rates: Vec<f64>,
-    /// Bytes per second that the memory gave around each round.
+    /// Memory bandwidth around each round, in bytes per second.
     pub(super) bandwidths: Vec<f64>,
     /// Whether it is the host's memory.
     pub(super) on_host: bool,
@@ -30,38 +30,38 @@ impl Measured<'_> {
         self.rates.iter().copied().fold(0.0, f64::max)
     }
 
-    /// Gigabytes per second of the memory.
+    /// Memory bandwidth, in GB/s.
     fn bandwidth(&self) -> f64 {
         median(&self.bandwidths) / 1e9
     }
 
-    /// Gigabytes per second that tokens moved.
+    /// Data that the tokens moved, in GB/s.
     fn moved(&self) -> Option<f64> {
         self.test.bytes_per_token.map(|bytes| bytes as f64 * self.rate() / 1e9)
     }
 
-    /// [`Self::moved`] of [`Self::bandwidth`].
+    /// [`Self::moved`] divided by [`Self::bandwidth`].
     fn share(&self) -> Option<f64> {
         let share = |moved: f64| (self.bandwidth() > 0.0).then(|| moved / self.bandwidth());
         self.moved().and_then(share)
     }
 
-    /// Why a token moves more than the memory gives, if it does.
+    /// Explains a share above 100 %.
     fn note(&self) -> Option<String> {
         self.share().filter(|&share| share > 1.0)?;
         let moved = self.test.bytes_per_token.unwrap_or(0);
         let cache = self.on_host.then(last_level_cache).flatten();
         Some(match cache {
-            // Of what is somewhat larger than a cache, a part stays there.
+            // Even a working set a few times larger than the cache partly stays in it.
             Some(cache) if moved < cache.saturating_mul(4) => format!(
-                "above 100 %: of the {} that a token moves, all or much stays in the processor's caches ({})",
+                "above 100 %: much of the {} that a token moves stays in the CPU's caches ({})",
                 bytes(moved),
                 bytes(cache)
             ),
-            Some(_) => "above 100 %: something else took bandwidth while the memory was measured; \
-                        measure again on a machine that rests"
+            Some(_) => "above 100 %: something else used bandwidth during the memory measurement; \
+                        measure again on an idle machine"
                 .into(),
-            None => "above 100 %: weights stay in a cache, or something else took bandwidth while the memory was measured"
+            None => "above 100 %: weights stay in a cache, or something else used bandwidth during the memory measurement"
                 .into(),
         })
     }
@@ -88,7 +88,7 @@ impl Measured<'_> {
     }
 }
 
-/// A column: its name, its width, and below which width of the terminal it goes.
+/// A column: name, width, the minimum terminal width that shows it, and its cells.
 type Column = (&'static str, usize, usize, fn(&Measured<'_>) -> String);
 
 const COLUMNS: [Column; 8] = [
@@ -108,18 +108,18 @@ fn line(width: usize, cell: impl Fn(&Column) -> String) -> String {
     let shown = COLUMNS.iter().filter(|column| column.2 <= width);
     let cells = shown.enumerate().map(|(index, column)| {
         let (cell, width) = (cell(column), column.1);
-        // What a test is called stands at the left.
+        // The name of the test is left-aligned.
         if index == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
     });
     cells.collect::<String>().trim_end().to_string()
 }
 
-/// The names of the columns.
+/// The header of the table.
 pub(super) fn header(width: usize) -> String {
     title(&line(width, |column| column.0.to_string()))
 }
 
-/// A row under [`header`], and its note.
+/// A row under [`header`], with its note.
 pub(super) fn row(measured: &Measured<'_>, width: usize) -> String {
     let row = line(width, |column| column.3(measured)) + "\n";
     match measured.note() {
@@ -128,7 +128,7 @@ pub(super) fn row(measured: &Measured<'_>, width: usize) -> String {
     }
 }
 
-/// Three digits, or as many as there are before the point.
+/// Formats three digits, or all digits before the point.
 fn number(value: Option<f64>) -> String {
     match value {
         None => "-".into(),
@@ -140,7 +140,7 @@ fn number(value: Option<f64>) -> String {
 
 fn percent(share: f64) -> String {
     match 100.0 * share {
-        // Not `100 %` with a note that says more.
+        // With a note about a share above 100 %, never print `100 %`.
         percent if percent < 9.95 || (100.0..101.0).contains(&percent) => format!("{percent:.1} %"),
         percent => format!("{percent:.0} %"),
     }

@@ -1,7 +1,8 @@
-//! `kinglet bench --speculate`: what guesses are worth, against the same answer without them.
+//! `kinglet bench --speculate`: the speed-up from drafted tokens, for the same answer.
 //!
-//! Both answers are greedy and of the same text; every round makes one and then the other, so that a machine whose speed drifts
-//! is compared with itself. On a device the answer without guesses is decoded ahead of the host, as `generate` does it.
+//! Both answers are greedy and continue the same text. Each round generates one and then the other,
+//! so a machine whose speed drifts is compared with itself. On a device the answer without drafts
+//! is decoded ahead of the host, as in `generate`.
 
 use std::time::Instant;
 
@@ -19,13 +20,13 @@ use crate::speculate_args::Speculation;
 use crate::table::{title, wrapped};
 use crate::{load, table, tokens};
 
-/// Tokens before the answer where no text is given.
+/// Tokens of the prompt if no text is given.
 const PROMPT: usize = 64;
 
-/// Measures and prints a row.
+/// Measures, and prints a row.
 ///
 /// # Errors
-/// When the text can't be read, and what the engine reports.
+/// If the text can't be read; errors of the engine.
 pub(super) fn run(
     model: &Model,
     args: &BenchArgs,
@@ -45,7 +46,7 @@ pub(super) fn run(
     let (mut plain, mut guessed, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let mut stats = SpeculationStats::default();
     let mut same = true;
-    let mut progress = Progress::new("decode, without guesses and with them", Unit::Tokens);
+    let mut progress = Progress::new("decode, without and with drafts", Unit::Tokens);
     let total = (2 * count as u64).saturating_mul(args.rounds as u64 + 1);
     let mut done = 0;
     let mut told = || {
@@ -89,15 +90,15 @@ pub(super) fn run(
         let (rounds, before) = (ratios.len(), prompt.len());
         let mut lines = vec![
             format!(
-                "{}; {count} tokens behind {before}, greedy, rounds: {rounds}",
+                "{}; {count} tokens after {before}, greedy, rounds: {rounds}",
                 model.describe()
             ),
-            format!("without guesses {plain:>10.1} tokens/s"),
-            format!("with guesses    {guessed:>10.1} tokens/s   x {ratio:.2}"),
-            format!("{accepted} of {drafted} guesses were right, {steps} steps of the model"),
+            format!("without drafts {plain:>10.1} tokens/s"),
+            format!("with drafts    {guessed:>10.1} tokens/s   x {ratio:.2}"),
+            format!("{accepted} of {drafted} drafted tokens accepted, {steps} steps of the model"),
         ];
         if !same {
-            // Steps of several tokens round differently from steps of one.
+            // A step of several tokens rounds differently from steps of one.
             let why = "the answers differ: two tokens were equally probable up to rounding";
             lines.push(why.into());
         }
@@ -123,11 +124,11 @@ fn answer(
     let prompt = session.tokens().to_vec();
     let mut generation = session.generate(&mut sampler, GenerateOptions::new());
     if let Some((drafter, most)) = guesses {
-        // A model that guesses reads the prompt first, which is not decoding.
+        // Let a draft model read the prompt first, which is not decoding.
         drafter.draft(&prompt, 1)?;
         generation = generation.speculate(Box::new(drafter), most);
     }
-    // The first is chosen from logits that are there already.
+    // The first token is chosen from logits that are already computed.
     let mut tokens = Vec::with_capacity(count + 1);
     tokens.extend(generation.next_token()?);
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! `kinglet bench --sessions`: how many tokens sessions decode that share their steps.
+//! `kinglet bench --sessions`: decode speed of sessions that share their steps.
 
 use std::time::Instant;
 
@@ -8,15 +8,16 @@ use kinglet::{Batch, BatchOptions, GenerateOptions, Model, Outcome, Traffic};
 use super::{go_on, token};
 use crate::error::CliError;
 
-/// Bytes that a step moves at least for each of its tokens: weights once for all of them. `None` where a token chooses experts,
-/// since which ones several use together is not known.
+/// Minimum number of bytes that a step moves per token; all tokens share the weights. `None` for a
+/// mixture of experts with several sessions, since which experts they share is unknown.
 pub(super) fn bytes_per_token(model: &Model, one: Traffic, sessions: usize) -> Option<u64> {
     let chooses = model.plan().ops.iter().any(|op| matches!(op, kinglet::op::Op::MoeUp(_)));
     let own = one.state + one.key_value;
     (!chooses || sessions == 1).then(|| own + one.weights / sessions as u64)
 }
 
-/// Tokens per second of all sessions together, greedily, from prompts of one token that are not counted.
+/// Decode speed of all sessions together, in tokens per second: greedy, from prompts of one token,
+/// which are not counted.
 pub(super) fn decode(
     model: &Model,
     sessions: usize,

@@ -1,42 +1,38 @@
-//! What a line says: a message, or a command that begins with a slash.
+//! Parses a line of a chat: a message, or a command that begins with a slash.
 
-/// The commands: name, what may follow it, what it does.
+/// Commands: name, arguments, description.
 pub(super) const COMMANDS: [(&str, &str, &str); 14] = [
-    ("help", "", "this list"),
+    ("help", "", "list the commands"),
     ("retry", "", "answer the last message again"),
-    ("edit", "[TEXT]", "change the last message, and have it answered anew"),
-    ("undo", "", "take back the last message and its answer"),
-    ("reset", "", "begin a new conversation (the system prompt stays)"),
-    ("clear", "", "the same, on an empty screen"),
+    ("edit", "[TEXT]", "change the last message and answer it again"),
+    ("undo", "", "remove the last message and its answer"),
+    ("reset", "", "start a new conversation (keeps the system prompt)"),
+    ("clear", "", "start a new conversation and clear the screen"),
     ("system", "[TEXT]", "set the system prompt (without TEXT: remove it)"),
-    (
-        "set",
-        "[NAME VALUE]",
-        "change an option, as in /set temperature 0.7 (without NAME: show all)",
-    ),
-    ("model", "[DIR]", "go on with another model (without DIR: say which it is)"),
-    ("save", "FILE", "save the conversation (/save! replaces a file that is there)"),
-    ("load", "FILE", "go on with a saved conversation"),
-    ("stats", "", "tokens and times of the last answer"),
-    ("quit", "", "end (Ctrl-D does too)"),
-    ("exit", "", "the same"),
+    ("set", "[NAME VALUE]", "set an option, as in /set temperature 0.7 (without NAME: show all)"),
+    ("model", "[DIR]", "switch to another model (without DIR: show the model)"),
+    ("save", "FILE", "save the conversation (/save! overwrites an existing file)"),
+    ("load", "FILE", "continue a saved conversation"),
+    ("stats", "", "show tokens and times of the last answer"),
+    ("quit", "", "quit (or press Ctrl-D)"),
+    ("exit", "", "quit"),
 ];
 
-/// What `/help` says.
+/// Text of `/help`.
 pub(super) fn help() -> String {
     let mut help = String::new();
     for (name, rest, what) in COMMANDS {
         help.push_str(&format!("{:20} {what}\n", format!("/{name} {rest}")));
     }
     help.push_str(
-        "A line that ends with \\ goes on in the next one. A message of several lines stands between two \"\"\".\n\
-         Begin with // to say something that begins with /. Tab completes commands, options and files.\n\
+        "End a line with \\ to continue it, or put a message of several lines between two \"\"\".\n\
+         Begin with // to send a message that begins with /. Tab completes commands, options and files.\n\
          Ctrl-C stops an answer.",
     );
     help
 }
 
-/// What a line says.
+/// A parsed line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
     Message(String),
@@ -47,7 +43,7 @@ pub(super) enum Line<'a> {
     Undo,
     Edit(Option<String>),
     System(Option<String>),
-    /// A name and a value, either of which may be missing.
+    /// A name and a value; both may be missing.
     Set(Option<(&'a str, Option<&'a str>)>),
     Model(Option<&'a str>),
     Save {
@@ -57,7 +53,7 @@ pub(super) enum Line<'a> {
     Load(&'a str),
     Stats,
     Quit,
-    /// A command that is none, or lacks something: what to tell.
+    /// An unknown command, or one without its argument: the message to show.
     Wrong(String),
 }
 
@@ -74,9 +70,7 @@ impl<'a> Line<'a> {
         let given = (!rest.is_empty()).then_some(rest);
         let text = given.map(|text| quoted(text).unwrap_or(text).to_string());
         let file = |make: fn(&'a str) -> Self| match given {
-            None => {
-                Self::Wrong(format!("/{name} needs the name of a file, as in /{name} talk.json"))
-            }
+            None => Self::Wrong(format!("/{name} needs a file name, as in /{name} talk.json")),
             Some(file) => make(file),
         };
         match name {
@@ -100,31 +94,33 @@ impl<'a> Line<'a> {
             "stats" => Self::Stats,
             "quit" | "exit" | "bye" => Self::Quit,
             _ => Self::Wrong(format!(
-                "there is no command /{name}: {}/help lists them (begin with // to say it)",
-                nearest(name).map(|near| format!("is /{near} meant? ")).unwrap_or_default()
+                "unknown command /{name}: {}/help lists the commands (begin with // to send it as a message)",
+                nearest(name).map(|near| format!("did you mean /{near}?")).unwrap_or_default()
             )),
         }
     }
 }
 
-/// The command that was probably meant.
+/// The command with the most similar name.
 fn nearest(name: &str) -> Option<&'static str> {
     let names = COMMANDS.iter().map(|(known, ..)| (*known, strsim::jaro_winkler(name, known)));
     let likely = names.filter(|(_, likeness)| *likeness > 0.8);
     likely.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(known, _)| known)
 }
 
-/// What begins and ends a text of several lines.
+/// Delimiter of a text of several lines.
 pub(super) const QUOTES: &str = "\"\"\"";
 
-/// The text between [`QUOTES`], where `text` is nothing else. Line breaks right inside of them are not part of it.
+/// The text between [`QUOTES`], if `text` is nothing else. A line break next to them is not part of
+/// it.
 fn quoted(text: &str) -> Option<&str> {
     let inner = text.trim().strip_prefix(QUOTES)?.strip_suffix(QUOTES)?;
     let inner = inner.strip_prefix('\n').unwrap_or(inner);
     Some(inner.strip_suffix('\n').unwrap_or(inner))
 }
 
-/// Whether a text with [`QUOTES`] at its beginning, or after a command, goes on in the next line.
+/// Whether a text that begins with [`QUOTES`], possibly after a command, continues in the next
+/// line.
 pub(super) fn is_open(text: &str) -> bool {
     let text = text.trim();
     let after = |text: &str| {
@@ -180,11 +176,11 @@ mod tests {
             assert!(matches!(Line::parse(line), Line::Wrong(_)), "{line}");
         }
         let Line::Wrong(message) = Line::parse("/hlep") else { panic!() };
-        assert!(message.contains("/help meant"), "{message}");
+        assert!(message.contains("did you mean /help?"), "{message}");
     }
 
     #[test]
-    fn every_command_that_is_listed_is_one() {
+    fn every_listed_command_is_known() {
         for (name, ..) in COMMANDS {
             let line = format!("/{name} x");
             assert!(!matches!(Line::parse(&line), Line::Wrong(_)), "{line}");
@@ -192,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_hold_several_lines() {
+    fn quotes_delimit_several_lines() {
         for (text, open) in [
             ("\"\"\"", true),
             ("\"\"\"a", true),

@@ -1,4 +1,4 @@
-//! What Tab completes: commands, the names of options, and paths, `~` among them.
+//! Tab completion of commands, option names and paths, including `~`.
 
 use std::borrow::Cow;
 use std::path::{Path, is_separator};
@@ -14,7 +14,7 @@ use super::settings;
 use crate::paths;
 use crate::terminal::PROMPT;
 
-/// Helps the line editor.
+/// Helper of the line editor.
 pub(super) struct Assistant;
 
 impl Helper for Assistant {}
@@ -46,7 +46,7 @@ impl Completer for Assistant {
     }
 }
 
-/// Where what can be completed begins, and with what.
+/// The start of the completed word, and its completions.
 fn complete(line: &str) -> (usize, Vec<Pair>) {
     let none = (line.len(), Vec::new());
     if !line.starts_with('/') || line.starts_with("//") {
@@ -61,7 +61,7 @@ fn complete(line: &str) -> (usize, Vec<Pair>) {
     match command {
         "/set" if !rest.contains(char::is_whitespace) => {
             let names = settings::names().map(|name| (name.to_string(), true));
-            // Both ways to write them are understood.
+            // Accept both spellings.
             let typed = rest.trim_start_matches('-').replace('_', "-");
             (begin, beginning(&typed, names))
         }
@@ -71,7 +71,7 @@ fn complete(line: &str) -> (usize, Vec<Pair>) {
     }
 }
 
-/// Those names that begin with `typed`, with a space where something must follow.
+/// The names that begin with `typed`, followed by a space if an argument must follow.
 fn beginning(typed: &str, names: impl Iterator<Item = (String, bool)>) -> Vec<Pair> {
     let names = names.filter(|(name, _)| name.starts_with(typed));
     names
@@ -82,7 +82,7 @@ fn beginning(typed: &str, names: impl Iterator<Item = (String, bool)>) -> Vec<Pa
         .collect()
 }
 
-/// What is in the folder that `typed` names, of which the last part is the beginning of a name.
+/// Completes the last part of the path `typed` from the entries of its folder.
 fn files(typed: &str, begin: usize, only_folders: bool) -> (usize, Vec<Pair>) {
     if typed == "~" {
         return (begin, vec![Pair { display: "~/".into(), replacement: "~/".into() }]);
@@ -93,7 +93,7 @@ fn files(typed: &str, begin: usize, only_folders: bool) -> (usize, Vec<Pair>) {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
-        // Links to folders are folders.
+        // Follows links to folders.
         let is_folder = entry.path().is_dir();
         let hidden = name.starts_with('.') && !stem.starts_with('.');
         if !name.starts_with(stem) || hidden || (only_folders && !is_folder) {

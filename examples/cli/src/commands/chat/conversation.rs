@@ -1,9 +1,10 @@
-//! Messages, and the session that has most of them in its state already.
+//! The messages of a chat, and the session that has already computed most of them.
 //!
-//! Each turn renders and tokenizes the whole conversation; what the session or the cache of prefixes covers of it is not
-//! computed again. The session itself holds prompt and answer. Where the template writes the answer
-//! otherwise than it was generated (many drop what was thought, or trim white space), the cache has the end of the
-//! last prompt; and where a template begins answers with a text that it later leaves out, what was before it.
+//! Each turn renders and tokenizes the whole conversation; what the session or the prefix cache
+//! covers is not computed again. The session itself holds the prompt and the answer. If the
+//! template renders the answer differently from how it was generated (many drop reasoning or trim
+//! white space), the cache has the end of the last prompt; if the template begins answers with text
+//! that it later omits, the cache has the state before that text.
 
 use kinglet::answer::AnswerPrompt;
 use kinglet::sampling::SamplerState;
@@ -18,44 +19,44 @@ use crate::output::Output;
 use crate::speculate_args::Speculation;
 use crate::template;
 
-/// What a conversation needs.
+/// Everything a conversation needs.
 pub(crate) struct Setup {
     /// The model.
     pub(crate) model: Model,
-    /// Its tokenizer.
+    /// The model's tokenizer.
     pub(crate) tokenizer: Tokenizer,
-    /// Its chat template, or the one that was given.
+    /// The model's chat template, or the given one.
     pub(crate) template: ChatTemplate,
-    /// Its name, where one of several was chosen.
+    /// Name of the template, if one of several was chosen.
     pub(crate) template_name: Option<String>,
-    /// How tokens are chosen, and when an answer ends.
+    /// Sampling options, and conditions that end an answer.
     pub(crate) choices: Choices,
-    /// What is kept of prompts and answers, so that it need not be computed again.
+    /// Options of the cache of prompts and answers.
     pub(crate) cache: PrefixCacheOptions,
-    /// What guesses tokens, if anything.
+    /// Speculation, if enabled.
     pub(crate) speculation: Option<Speculation>,
 }
 
 /// A conversation with a model.
 pub(crate) struct Conversation {
     setup: Setup,
-    /// The random numbers to come.
+    /// Current random state.
     random: SamplerState,
-    /// What was said, and how it is rendered.
+    /// Messages and rendering options.
     talk: text::Conversation,
     session: Session,
     cache: PrefixCache,
 }
 
 impl Conversation {
-    /// A conversation without messages.
+    /// Creates a conversation without messages.
     ///
     /// # Errors
-    /// When there is no memory for a session, or the cache's folder can't be used.
+    /// If there is no memory for a session, or the cache folder is not usable.
     pub(crate) fn new(setup: Setup) -> Result<Self, CliError> {
         let random = SamplerState::new(setup.choices.options.seed.unwrap_or_default());
         let session = setup.model.session()?;
-        // Refused here rather than in the middle of an answer.
+        // Fail here rather than in the middle of an answer.
         StopMatcher::new(&setup.choices.options.stop_strings)?;
         let cache = PrefixCache::new(&setup.model, setup.cache.clone())?;
         let options = ChatOptions {
@@ -67,12 +68,12 @@ impl Conversation {
         Ok(Self { setup, random, talk, session, cache })
     }
 
-    /// What was said so far.
+    /// The messages so far.
     pub(crate) fn messages(&self) -> &[Message] {
         &self.talk.messages
     }
 
-    /// Other messages instead.
+    /// Replaces all messages.
     pub(crate) fn replace(&mut self, messages: Vec<Message>) {
         self.talk.messages = messages;
     }
@@ -93,12 +94,13 @@ impl Conversation {
         }
     }
 
-    /// Forgets all but the system prompt.
+    /// Removes all messages but the system prompt.
     pub(crate) fn reset(&mut self) {
         self.talk.messages.truncate(usize::from(self.system().is_some()));
     }
 
-    /// Takes back the last message of the user and all that came after it; gives how many messages that were.
+    /// Removes the user's last message and everything after it; returns the number of removed
+    /// messages.
     pub(crate) fn undo(&mut self) -> usize {
         let before = self.talk.messages.len();
         let last = self.talk.messages.iter().rposition(|message| message.role == "user");
@@ -106,14 +108,14 @@ impl Conversation {
         before - self.talk.messages.len()
     }
 
-    /// The last message of the user, if it is text.
+    /// The user's last message, if it is text.
     pub(crate) fn last_question(&self) -> Option<&str> {
         let last = self.talk.messages.iter().rfind(|message| message.role == "user");
         last?.content.as_ref()?.as_str()
     }
 
-    /// Says something else than the last message, and prints the answer. Where there is no answer, the conversation
-    /// is as it was.
+    /// Replaces the user's last message and prints the new answer. If there is none, the
+    /// conversation does not change.
     ///
     /// # Errors
     /// As [`Conversation::ask`].
@@ -128,10 +130,10 @@ impl Conversation {
         answer
     }
 
-    /// Goes on with other choices; with other random numbers where these have a seed of their own.
+    /// Uses other choices from now on, and if `new_seed`, their seed.
     ///
     /// # Errors
-    /// When they are no stop strings; all is then as it was.
+    /// If the stop strings are invalid; then nothing changes.
     pub(crate) fn choose(&mut self, choices: Choices, new_seed: bool) -> Result<(), CliError> {
         StopMatcher::new(&choices.options.stop_strings)?;
         if new_seed {
@@ -142,7 +144,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// The choices as they are.
+    /// The current choices.
     pub(crate) fn choices(&self) -> &Choices {
         &self.setup.choices
     }
@@ -152,17 +154,18 @@ impl Conversation {
         &self.setup.model
     }
 
-    /// Its tokenizer.
+    /// The model's tokenizer.
     pub(crate) fn tokenizer(&self) -> &Tokenizer {
         &self.setup.tokenizer
     }
 
-    /// What the random numbers began with.
+    /// The random seed.
     pub(crate) fn seed(&self) -> u64 {
         self.setup.choices.options.seed.unwrap_or_default()
     }
 
-    /// How long the conversation is and what the model was made for, in tokens, where it has outgrown that.
+    /// The length of the conversation and of the model's context in tokens, if the conversation is
+    /// longer.
     pub(crate) fn outgrown(&self) -> Option<(usize, usize)> {
         let (held, most) = (self.session.position(), self.setup.model.spec().max_positions?);
         (held > most).then_some((held, most))
@@ -174,35 +177,35 @@ impl Conversation {
         name.and_then(|name| name.to_str()).unwrap_or(&self.setup.model.spec().model_type)
     }
 
-    /// Model, backend and threads in a line.
+    /// Describes model, backend and threads in a line.
     pub(crate) fn describe(&self) -> String {
         let model = &self.setup.model;
         format!("{} ({}), {}", self.model_name(), model.spec().model_type, model.describe())
     }
 
-    /// Tokens and bytes that the session holds.
+    /// Number of tokens and bytes that the session holds.
     pub(crate) fn held(&self) -> (usize, usize) {
         (self.session.position(), self.session.state_bytes())
     }
 
-    /// What the cache of prefixes has done and holds.
+    /// Statistics of the prefix cache.
     pub(crate) fn cached(&self) -> PrefixCacheStats {
         self.cache.stats()
     }
 
-    /// Writes what is worth it to the cache's folder, if there is one.
+    /// Writes the most useful prefixes to the cache folder, if there is one.
     pub(crate) fn persist(&mut self) {
         let written = self.cache.persist();
         if written > 0 {
-            log::info!("{written} prefixes written to the cache's folder");
+            log::info!("wrote {written} prefixes to the cache folder");
         }
     }
 
-    /// Says something and prints the answer. On an error, and when Ctrl-C came before the answer began, the
-    /// conversation is as it was.
+    /// Sends a message and prints the answer. After an error, or if Ctrl-C came before the answer
+    /// began, the conversation is unchanged.
     ///
     /// # Errors
-    /// Those of template, tokenizer, engine and output; a prompt that is too long.
+    /// Errors of template, tokenizer, engine and output; a prompt that is too long.
     pub(crate) fn ask(&mut self, text: &str, output: &mut Output) -> Result<Answer, CliError> {
         self.talk.messages.push(Message::user(text));
         let answer = self.answer(output);
@@ -214,7 +217,8 @@ impl Conversation {
         answer
     }
 
-    /// Answers the last message again; `None` if there is none. On an error the old answer stays.
+    /// Answers the last message again; `None` if there is none. After an error the old answer
+    /// stays.
     ///
     /// # Errors
     /// As [`Conversation::ask`].
@@ -232,7 +236,7 @@ impl Conversation {
         answer.map(Some)
     }
 
-    /// Answers the messages and appends the answer to them, if there is one.
+    /// Answers the messages and appends the answer, if there is one.
     fn answer(&mut self, output: &mut Output) -> Result<Answer, CliError> {
         self.talk.options.now = template::now();
         let prompt = self.talk.prompt(&self.setup.template, &self.setup.tokenizer)?;
@@ -251,7 +255,7 @@ impl Conversation {
             Ok(answer) if !answer.tokens.is_empty() => {
                 self.talk.messages.push(Message::assistant(answer.text.clone()));
             }
-            // What failed half-way may have left the session unusable.
+            // A failed step may have poisoned the session.
             Err(_) if self.session.is_poisoned() => self.session = self.setup.model.session()?,
             _ => {}
         }

@@ -1,7 +1,7 @@
-//! Lines from a person at a terminal, or from a pipe.
+//! Input lines from a terminal or a pipe.
 //!
-//! They are read on a thread of their own, so that a signal finds somebody who can see to it: whoever asked for the line. What
-//! is remembered of earlier input is written at once, so that no end of the program can lose it.
+//! A separate thread reads them, so that the thread that asked for a line can react to signals.
+//! Input history is written at once, so that it survives any end of the program.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -22,47 +22,47 @@ use super::completion::Assistant;
 use crate::error::CliError;
 use crate::{interrupt, report, terminal};
 
-/// Lines of earlier input that are kept.
+/// Number of history entries.
 const HISTORY: usize = 1000;
 
-/// Where earlier input is kept, if the system has a place for such files.
+/// The history file, if the system has a folder for it.
 pub(super) fn history_file() -> Option<PathBuf> {
     Some(dirs::data_dir()?.join("kinglet").join("history.txt"))
 }
 
-/// One line, or why there is none.
+/// A line, or why there is none.
 pub(super) enum Read {
     Line(String),
     /// Ctrl-C at the prompt.
     Interrupted {
-        /// Something was typed, which is gone now.
+        /// Whether something was typed and is now discarded.
         typed: bool,
     },
     /// Ctrl-D, or the end of a pipe.
     End,
-    /// A signal ends the program, or the terminal is gone.
+    /// A signal is ending the program, or the terminal is gone.
     Ending,
 }
 
-/// What is asked of the thread that reads.
+/// A request to the reading thread.
 enum Request {
-    /// A line: the prompt, and what it already holds.
+    /// Read a line, with a prompt and initial text.
     Line(&'static str, String),
     Remember(String),
 }
 
-/// What comes back.
+/// A reply of the reading thread.
 enum Answer {
     Read(Result<Read, CliError>),
     Signal,
 }
 
-/// Where lines come from.
+/// Source of lines.
 pub(super) struct Input {
     requests: Sender<Request>,
     answers: Receiver<Answer>,
     reader: JoinHandle<()>,
-    /// Whether a line was asked for that has not come yet.
+    /// Whether a requested line has not arrived yet.
     waiting: bool,
     source: Source,
     _quiet: Option<terminal::Quiet>,
@@ -78,17 +78,17 @@ enum Source {
 }
 
 impl Input {
-    /// Starts to read. Earlier input is in `history`.
+    /// Starts the reading thread. `history` is the history file.
     ///
     /// # Errors
-    /// When the terminal can't be used.
+    /// If the terminal can't be used.
     pub(super) fn new(history: Option<PathBuf>) -> Result<Self, CliError> {
         let source = match (io::stdin().is_terminal(), terminal::is_dumb()) {
             (false, _) => Source::Pipe,
             (true, true) => Source::Dumb,
             (true, false) => Source::Editor,
         };
-        // Before the editor, which gives the terminal back as it found it.
+        // Before creating the editor, which restores the terminal to the modes it found.
         let quiet = (source == Source::Editor).then(terminal::quiet);
         let (requests, wanted) = channel();
         let (given, answers) = channel();
@@ -116,23 +116,23 @@ impl Input {
         Ok(Self { requests, answers, reader, waiting: false, source, _quiet: quiet })
     }
 
-    /// Whether a person types.
+    /// Whether the input is a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         self.source != Source::Pipe
     }
 
-    /// Whether a line can be changed that is there already.
+    /// Whether a line with initial text can be edited.
     pub(super) fn can_edit(&self) -> bool {
         self.source == Source::Editor
     }
 
-    /// A line, of which `initial` is there already.
+    /// Reads a line that starts with `initial`.
     ///
     /// # Errors
-    /// When the terminal or the pipe fail.
+    /// If the terminal or the pipe fails.
     pub(super) fn read(&mut self, prompt: &'static str, initial: &str) -> Result<Read, CliError> {
         if !self.waiting {
-            // What was pressed for the last answer is not for the next line.
+            // Discard signals that were meant for the last answer.
             while self.answers.try_recv().is_ok() {}
             interrupt::forget();
             if self.requests.send(Request::Line(prompt, initial.into())).is_err() {
@@ -152,7 +152,7 @@ impl Input {
                 }
                 Ok(Answer::Read(read)) => {
                     self.waiting = false;
-                    // From here on Ctrl-C is for what the line leads to.
+                    // From here on Ctrl-C belongs to what the line starts.
                     interrupt::forget();
                     return read;
                 }
@@ -161,7 +161,7 @@ impl Input {
         }
     }
 
-    /// A line with those that it goes on in: after `\`, and up to the `"""` that ends what one began.
+    /// Reads a message: a line, with further lines after a final `\` or until a closing `"""`.
     ///
     /// # Errors
     /// As [`Input::read`].
@@ -171,12 +171,12 @@ impl Input {
         loop {
             let line = match self.read(if begun { "| " } else { "> " }, "")? {
                 Read::Line(line) => line,
-                // Who is in the midst of a message wants to be rid of that.
+                // Ctrl-C in the middle of a message discards it.
                 Read::Interrupted { typed } => {
                     return Ok(Read::Interrupted { typed: typed || begun });
                 }
                 Read::End if begun => {
-                    report::warning("the last message has no end, and was not said");
+                    report::warning("the last message is incomplete and was not sent");
                     return Ok(Read::End);
                 }
                 other => return Ok(other),
@@ -196,30 +196,30 @@ impl Input {
         }
     }
 
-    /// Shows the prompt again after something was told while a line was being read.
+    /// Shows the prompt again if something was printed while a line is being read.
     pub(super) fn prompt_again(&self) {
         if self.source == Source::Dumb && self.waiting {
             let _ = io::stdout().write_all(b"> ").and_then(|()| io::stdout().flush());
         }
     }
 
-    /// Keeps a line for later.
+    /// Adds a line to the history.
     pub(super) fn remember(&self, line: &str) {
-        // Where nobody reads any more there is nothing to be remembered for.
+        // A reading thread that has ended keeps no history.
         let _ = self.requests.send(Request::Remember(line.into()));
     }
 
-    /// Waits until what is to be remembered is written.
+    /// Waits until the history is written.
     pub(super) fn finish(self) {
         drop(self.requests);
-        // Nothing is left to do for a thread that waits for a line, and nothing would wake it.
+        // A thread that waits for a line has nothing left to write, and nothing would wake it.
         if !self.waiting {
             let _ = self.reader.join();
         }
     }
 }
 
-/// What the thread has.
+/// State of the reading thread.
 enum Lines {
     Editor {
         editor: Box<Editor<Assistant, FileHistory>>,
@@ -235,7 +235,7 @@ impl Lines {
             return Ok(Self::Pipe);
         }
         let mut config = Config::builder().completion_type(CompletionType::List);
-        // Answers that go to a file must not have the prompt and what was typed among them.
+        // Keep the prompt and typed text out of standard output if it is a file.
         if !io::stdout().is_terminal() {
             config = config.behavior(Behavior::PreferTerm);
         }
@@ -268,7 +268,8 @@ impl Lines {
                 terminal::prompting(false);
                 match read {
                     Ok(line) => Ok(Read::Line(line)),
-                    // A terminal that was closed, before its signal comes or after: it fails, or has an end.
+                    // The terminal was closed: reading fails or reports an end, before or after
+                    // SIGHUP.
                     Err(_) if !io::stdin().is_terminal() => {
                         interrupt::hang_up();
                         Ok(Read::Ending)
@@ -296,7 +297,7 @@ impl Lines {
         }
     }
 
-    /// A conversation is not to fail for what can't be remembered.
+    /// Adds a line to the history. A failure must not end the conversation.
     fn remember(&mut self, line: &str) {
         let Self::Editor { editor, history, .. } = self else { return };
         if let Err(error) = editor.add_history_entry(line) {
@@ -309,13 +310,13 @@ impl Lines {
             .and_then(|()| editor.append_history(path));
         if let Err(error) = saved {
             log::warn!("can't keep the input in {}: {error}", path.display());
-            // Once is enough.
+            // Warn only once.
             *history = None;
         }
     }
 }
 
-/// Sees whether there was something on the line that Ctrl-C leaves.
+/// Records whether the line that Ctrl-C discards was empty.
 struct CtrlC(Arc<AtomicBool>);
 
 impl ConditionalEventHandler for CtrlC {

@@ -1,4 +1,4 @@
-//! Turns and slash commands, one after the other, until the input ends.
+//! The loop over turns and slash commands, until the input ends.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -16,10 +16,10 @@ use crate::generation::Answer;
 use crate::output::{Format, Output};
 use crate::{interrupt, model_folder, paths, report, terminal};
 
-/// Makes the screen empty and goes to its first line.
+/// Clears the screen and moves the cursor to the top.
 const CLEAR: &[u8] = b"\x1b[2J\x1b[H";
 
-/// A conversation, and what it is led with.
+/// A conversation and its surroundings.
 pub(super) struct Talk<'a> {
     pub(super) conversation: &'a mut Conversation,
     /// Opens other models.
@@ -28,24 +28,24 @@ pub(super) struct Talk<'a> {
     pub(super) saving: &'a mut Saving,
     pub(super) input: Input,
     pub(super) output: &'a mut Output,
-    /// Tell errors in full.
+    /// Verbosity of error messages.
     pub(super) verbose: u8,
     /// The last answer.
     pub(super) last: Option<Answer>,
-    /// Whether it was told that the conversation is longer than the model was made for.
+    /// Whether the user was warned that the conversation exceeds the model's context.
     pub(super) warned: bool,
 }
 
 impl Talk<'_> {
-    /// Talks until the input ends.
+    /// Runs until the input ends.
     ///
     /// # Errors
-    /// When input or output fail; [`CliError::Interrupted`] when a signal ends the program. What goes wrong with a turn is
-    /// told, and the conversation goes on.
+    /// If input or output fails; [`CliError::Interrupted`] if a signal ends the program. Errors of
+    /// a turn are reported, and the conversation continues.
     pub(super) fn run(mut self) -> Result<(), CliError> {
         if self.input.is_terminal() {
             report::aside(&self.conversation.describe());
-            report::aside("/help lists the commands, Ctrl-C stops an answer, Ctrl-D ends.");
+            report::aside("/help lists the commands, Ctrl-C stops an answer, Ctrl-D quits.");
         }
         let result = self.turns();
         self.input.finish();
@@ -63,7 +63,7 @@ impl Talk<'_> {
                 }
                 Read::Interrupted { typed: false } if !interrupted => {
                     interrupted = true;
-                    report::aside("Ctrl-C again or Ctrl-D ends the conversation.");
+                    report::aside("Press Ctrl-C again or Ctrl-D to quit.");
                     self.input.prompt_again();
                     continue;
                 }
@@ -94,7 +94,7 @@ impl Talk<'_> {
         }
     }
 
-    /// Does what a line says; gives the answer if that leads to one.
+    /// Carries out a line; returns the answer if there is one.
     fn turn(&mut self, line: Line<'_>) -> Result<Option<Answer>, CliError> {
         match line {
             Line::Message(text) => self.conversation.ask(&text, self.output).map(Some),
@@ -110,7 +110,7 @@ impl Talk<'_> {
         }
     }
 
-    /// What follows an answer.
+    /// Handles a finished answer: remarks, statistics, saving.
     fn answered(&mut self, answer: Answer) -> Result<(), CliError> {
         if let Some(remark) = answer.stop.remark() {
             report::aside(&format!("[{remark}]"));
@@ -124,11 +124,11 @@ impl Talk<'_> {
             report::warning(&super::too_long(long));
         }
         self.warned = outgrown.is_some();
-        // Not only at the end: nothing may be lost, however that comes.
+        // Saved after each answer, so that nothing is lost, however the program ends.
         self.saving.save(self.conversation)
     }
 
-    /// Tells an error of a turn.
+    /// Reports an error of a turn.
     fn tell(&mut self, error: &CliError) -> Result<(), CliError> {
         let message = report::message(error, self.verbose);
         if self.output.format() == Format::Json {
@@ -140,7 +140,7 @@ impl Talk<'_> {
         Ok(())
     }
 
-    /// Has the last message changed, and answers it.
+    /// Changes the last message and answers it.
     fn edit(&mut self, text: Option<String>) -> Result<Option<Answer>, CliError> {
         let Some(old) = self.conversation.last_question().map(str::to_string) else {
             report::aside("there is no message to change");
@@ -155,19 +155,19 @@ impl Talk<'_> {
                 }
                 Read::Ending => return Err(CliError::Interrupted),
                 _ => {
-                    report::aside("nothing is changed");
+                    report::aside("nothing changed");
                     return Ok(None);
                 }
             },
             None => {
-                report::aside("/edit needs the text that is to take the place of the last message");
+                report::aside("/edit needs the new text of the last message");
                 return Ok(None);
             }
         };
         self.conversation.edit(&text, self.output).map(Some)
     }
 
-    /// Runs a command that leads to no answer.
+    /// Runs a command that has no answer.
     fn command(&mut self, line: Line<'_>) -> Result<(), CliError> {
         match line {
             Line::Help => report::tell(&commands::help()),
@@ -183,15 +183,15 @@ impl Talk<'_> {
                 self.reset();
             }
             Line::Undo => match self.conversation.undo() {
-                0 => report::aside("there is no message to take back"),
-                1 => report::aside("took back the last message"),
-                count => report::aside(&format!("took back the last {count} messages")),
+                0 => report::aside("there is no message to remove"),
+                1 => report::aside("removed the last message"),
+                count => report::aside(&format!("removed the last {count} messages")),
             },
             Line::System(text) => {
                 self.conversation.set_system(text.as_deref());
                 report::aside(match text {
                     Some(_) => "the system prompt is set",
-                    None => "there is no system prompt any more",
+                    None => "the system prompt is removed",
                 });
             }
             Line::Set(setting) => self.set(setting)?,
@@ -212,7 +212,7 @@ impl Talk<'_> {
             }
             Line::Stats => self.stats(),
             Line::Wrong(message) => report::aside(&message),
-            // These are the caller's.
+            // The caller handles these.
             Line::Message(_) | Line::Retry | Line::Edit(_) | Line::Quit => {}
         }
         Ok(())
@@ -220,10 +220,10 @@ impl Talk<'_> {
 
     fn reset(&mut self) {
         self.conversation.reset();
-        // What is said from here on is another conversation than the files have.
+        // The new conversation must not overwrite the old one's files.
         self.saving.own = Own::default();
         self.warned = false;
-        report::aside("a new conversation");
+        report::aside("started a new conversation");
     }
 
     fn set(&mut self, setting: Option<(&str, Option<&str>)>) -> Result<(), CliError> {
@@ -258,7 +258,7 @@ impl Talk<'_> {
         Ok(())
     }
 
-    /// Goes on with the model in another folder. On an error the old one stays.
+    /// Switches to the model in another folder. After an error the old model stays.
     fn change_model(&mut self, folder: &Path) -> Result<(), CliError> {
         let folder = model_folder::named(folder, "given to /model")?;
         let setup = self.maker.setup(Some(&folder), &self.settings)?;
@@ -275,7 +275,7 @@ impl Talk<'_> {
     fn stats(&self) {
         match &self.last {
             Some(answer) => report::aside(&answer.stats.to_string()),
-            None => report::aside("there was no answer yet"),
+            None => report::aside("there is no answer yet"),
         }
         let (tokens, bytes) = self.conversation.held();
         let megabytes = bytes as f64 / 1e6;

@@ -1,8 +1,8 @@
-//! `kinglet chat`: a conversation through the model's chat template.
+//! `kinglet chat`: a conversation with the model's chat template.
 //!
-//! [`conversation`] holds messages and session and answers a turn, [`interactive`] leads through turns and
-//! slash commands ([`commands`], [`settings`]), which [`input`] reads from a person with the help of [`completion`];
-//! [`transcript`] is the file that a conversation is saved to.
+//! [`conversation`] holds the messages and the session and answers a turn. [`interactive`] runs the
+//! loop over turns and slash commands ([`commands`], [`settings`]), which [`input`] reads, with
+//! completion from [`completion`]. [`transcript`] is the file format of saved conversations.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -34,9 +34,10 @@ use settings::Settings;
 use transcript::Own;
 
 const EXAMPLES: &str = "\
-With a terminal, the conversation goes on until /quit; /help lists the commands. Ctrl-C stops an
-answer, and what was said until then stays. Without a terminal, the whole of standard input is one message, and only the answer is
-printed; so with --prompt.
+In a terminal, the conversation continues until /quit; /help lists the commands.
+Ctrl-C stops an answer and keeps what was generated. Without a terminal, or with
+--prompt, there is one message (all of standard input, or the prompt), and only
+the answer is printed.
 
 With --json, each line is an object: {\"event\":\"token\",\"id\":..,\"text\":..} for each token, and
 {\"event\":\"done\",\"text\":..,\"stop_reason\":..,\"tokens\":{..},\"timings\":{..}} at the end.
@@ -52,7 +53,7 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ChatArgs {
-    /// Answer this one message and end
+    /// Answer this one message and quit
     #[arg(
         long,
         short,
@@ -61,43 +62,45 @@ pub(crate) struct ChatArgs {
         allow_hyphen_values = true
     )]
     prompt: Option<String>,
-    /// Instructions for the whole conversation
+    /// System prompt of the conversation
     #[arg(long, short, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
-    /// Go on with a conversation that was saved
+    /// Continue a saved conversation
     #[arg(long, value_name = "FILE")]
     load: Option<PathBuf>,
-    /// Save the conversation here, after each answer and at the end
+    /// Save the conversation to this file, after each answer and at the end
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// Let --save replace a file that is there already
+    /// Let --save overwrite an existing file
     #[arg(long, requires = "save")]
     force: bool,
-    /// Which of the model's chat templates to use, by name, or a file (Jinja) to use instead of them
+    /// Name of one of the model's chat templates, or a Jinja file to use instead of them
     #[arg(long, value_name = "NAME|FILE")]
     template: Option<String>,
-    /// A variable for the template, as in enable_thinking=false; the value is JSON or text (repeatable)
+    /// Variable for the template, as in enable_thinking=false; the value is JSON or text
+    /// (repeatable)
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     template_var: Vec<(String, serde_json::Value)>,
-    /// Read turns and commands line by line even without a terminal
+    /// Read messages and commands line by line even without a terminal
     #[arg(long)]
     interactive: bool,
-    /// Don't read or write the file of earlier input
+    /// Don't read or write the history file
     #[arg(long)]
     no_history: bool,
-    /// Memory for what need not be computed again when a turn is rewritten or repeated, in MiB
+    /// Memory for states that speed up edited and repeated turns, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     cache_memory: usize,
-    /// A folder where beginnings of conversations are kept, so that later runs need not compute them either
+    /// Folder for states of prompts, so that later runs need not compute them again
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
-    /// The most that the files in the cache's folder may take, in MiB
+    /// Maximum size of the files in the cache folder, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 4096, requires = "cache_dir")]
     cache_disk: u64,
-    /// Tell tokens per second and time to the first token after each answer, on standard error
+    /// Print tokens per second and time to the first token after each answer, to standard error
     #[arg(long)]
     stats: bool,
-    /// One JSON object per line: an event for each token, then one with text, counts and times
+    /// Print one JSON object per line: an event for each token, then one with text, counts and
+    /// times
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -114,18 +117,18 @@ fn variable(text: &str) -> Result<(String, serde_json::Value), String> {
     Ok((name.to_string(), value))
 }
 
-/// What a user is told about a conversation that is longer than the model was made for.
+/// The warning about a conversation that exceeds the model's context.
 fn too_long((held, most): (usize, usize)) -> String {
     format!(
-        "the conversation has {held} tokens, and the model was made for {most}: answers may get worse from here on"
+        "the conversation has {held} tokens, but the model was trained for {most}: answers may get worse"
     )
 }
 
-/// Where the conversation is saved.
+/// Where to save the conversation.
 struct Saving {
-    /// What `--save` names.
+    /// The file of `--save`.
     file: Option<PathBuf>,
-    /// What may be replaced.
+    /// Files that may be overwritten.
     own: Own,
 }
 
@@ -140,7 +143,8 @@ impl Saving {
         }
     }
 
-    /// Saves to another file, which must be new or this conversation's, unless it is to be replaced.
+    /// Saves to another file, which must be new or this conversation's own, unless `replace` is
+    /// set.
     fn save_to(
         &mut self,
         path: &Path,
@@ -148,7 +152,7 @@ impl Saving {
         conversation: &Conversation,
     ) -> Result<(), CliError> {
         if !replace {
-            self.own.check(path, "/save! with the same name replaces it")?;
+            self.own.check(path, "use /save! to overwrite it")?;
         }
         transcript::save(path, conversation.model_name(), conversation.messages())?;
         self.own.add(path);
@@ -159,10 +163,11 @@ impl Saving {
 /// Runs the command.
 ///
 /// # Errors
-/// What is wrong with options, files or model; [`CliError::Interrupted`] after Ctrl-C where nobody could go on.
+/// Errors of options, files or model; [`CliError::Interrupted`] after Ctrl-C if there was no one to
+/// continue with.
 pub(crate) fn run(global: &GlobalArgs, args: ChatArgs) -> Result<(), CliError> {
     let interactive = args.interactive || (args.prompt.is_none() && io::stdin().is_terminal());
-    // What can be told without the model is told before it is loaded.
+    // Check what needs no model before loading it.
     let loaded = args.load.as_deref().map(transcript::load).transpose()?;
     let message = match (&args.prompt, interactive) {
         (Some(prompt), _) => Some(prompt.clone()),
@@ -180,9 +185,12 @@ pub(crate) fn run(global: &GlobalArgs, args: ChatArgs) -> Result<(), CliError> {
     let file = args.save.as_deref().map(paths::expand);
     if let Some(path) = &file {
         if !args.force {
-            own.check(path, "--force replaces it, --load with the same file goes on with it")?;
+            own.check(
+                path,
+                "use --force to overwrite it, or --load with the same file to continue it",
+            )?;
         }
-        // A conversation is not to be lost because it has no place.
+        // Fail now rather than losing a conversation that can't be saved.
         AtomicFile::create(path)?;
     }
     if io::stdin().is_terminal() || io::stdout().is_terminal() {
@@ -205,10 +213,10 @@ pub(crate) fn run(global: &GlobalArgs, args: ChatArgs) -> Result<(), CliError> {
     let mut saving = Saving { file, own };
     let mut output = Output::new(if args.json { Format::Json } else { Format::Text });
     let _keeper = interrupt::keep();
-    // Ctrl-C that comes a moment too late for an answer must not end the conversation, nor keep it from being saved.
+    // A Ctrl-C that comes just after an answer must not end the conversation or prevent saving it.
     let _guard = interrupt::guard();
     let result = match message {
-        // The line break at the end of a pipe is not part of the message.
+        // The final line break of a pipe is not part of the message.
         Some(message) => {
             let message = message.strip_suffix('\n').unwrap_or(&message);
             let message = message.strip_suffix('\r').unwrap_or(message);
@@ -230,7 +238,7 @@ pub(crate) fn run(global: &GlobalArgs, args: ChatArgs) -> Result<(), CliError> {
             talk.run()
         }
     };
-    // A message that got no answer must not replace what was saved before.
+    // A message without an answer must not overwrite what was saved before.
     let failed = result.as_ref().is_err_and(|error| !error.is_stop());
     if interactive || !failed {
         saving.save(&conversation)?;
@@ -258,14 +266,14 @@ fn one_shot(
     }
 }
 
-/// Opens models as the command line says.
+/// Opens models with the options of the command line.
 struct Maker<'a> {
     global: &'a GlobalArgs,
     args: &'a ChatArgs,
 }
 
 impl Maker<'_> {
-    /// Loads what a conversation needs: the model that the command line names, or another.
+    /// Loads a conversation's needs, with the model of the command line or another one.
     fn setup(&self, other: Option<&Path>, settings: &Settings) -> Result<Setup, CliError> {
         let Self { global, args } = self;
         let model = match other {
@@ -275,7 +283,7 @@ impl Maker<'_> {
         let tokenizer = load::tokenizer(&model)?;
         let given = args.template.as_deref();
         let (template, template_name) = match (given, other) {
-            // A template that was given for another model is better than none.
+            // For another model its own template is preferred to the given one.
             (Some(_), Some(_)) => template::load(model.folder(), None)
                 .or_else(|_| template::load(model.folder(), given))?,
             (given, _) => template::load(model.folder(), given)?,

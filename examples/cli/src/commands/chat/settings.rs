@@ -1,4 +1,4 @@
-//! The options of a conversation that `/set` changes: those of the command line, read by the same parsers.
+//! Options that `/set` changes: those of the command line, with the same parsers.
 
 use std::fmt::Display;
 
@@ -12,31 +12,31 @@ use serde_json::{Map, Value};
 use crate::error::CliError;
 use crate::sampling_args::{SamplingArgs, StopArgs};
 
-/// What undoes an option.
+/// The value that resets an option.
 const DEFAULT: &str = "default";
 
-/// The options as they are now.
+/// The current options.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) sampling: SamplingArgs,
     pub(super) stop: StopArgs,
-    /// Variables of the template.
+    /// Variables of the chat template.
     pub(super) template_var: Vec<(String, Value)>,
-    /// Tell times after each answer.
+    /// Whether to print statistics after each answer.
     pub(super) stats: bool,
 }
 
-/// What the options and the model's own defaults come to.
+/// The options merged with the model's own defaults.
 pub(crate) struct Choices {
-    /// What the model's files say.
+    /// Defaults from the model's files.
     pub(crate) defaults: AnswerDefaults,
-    /// What the user says.
+    /// The user's options.
     pub(crate) options: AnswerOptions,
-    /// Variables for the template.
+    /// Variables of the chat template.
     pub(crate) variables: Map<String, Value>,
-    /// How tokens are chosen with all of that.
+    /// The resulting sampling options.
     pub(super) sampling: SamplingOptions,
-    /// The most tokens of prompt and answer.
+    /// Maximum number of tokens of prompt and answer.
     pub(super) context: Option<usize>,
 }
 
@@ -54,7 +54,7 @@ struct Words {
     stats: bool,
 }
 
-/// The options that there are.
+/// All options.
 const NAMES: [&str; 26] = [
     "temperature",
     "top-k",
@@ -90,11 +90,11 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 impl Settings {
-    /// Sets an option by its name, which may be written as on the command line or with underscores. Gives the name that it has
-    /// here.
+    /// Sets an option by its name, which may be written with hyphens or underscores. Returns its
+    /// canonical name.
     ///
     /// # Errors
-    /// When there is no such option, or the value is none for it.
+    /// If there is no such option, or the value is invalid.
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<&'static str, CliError> {
         let name = known(name)?;
         let usage = |problem: String| CliError::Usage(format!("/set {name}: {problem}"));
@@ -104,12 +104,12 @@ impl Settings {
             let on = match value.to_ascii_lowercase().as_str() {
                 "on" | "true" | "yes" | "1" => true,
                 "off" | "false" | "no" | "0" | DEFAULT => false,
-                _ => return Err(usage(format!("{value:?} is neither on nor off"))),
+                _ => return Err(usage(format!("{value:?} must be on or off"))),
             };
             match name {
                 "greedy" => {
                     self.sampling.greedy = on;
-                    // They exclude each other; the last one counts.
+                    // `greedy` and `temperature` exclude each other; the last one wins.
                     self.sampling.temperature = self.sampling.temperature.filter(|_| !on);
                 }
                 "ignore-eos" => self.stop.ignore_eos = on,
@@ -162,15 +162,15 @@ impl Settings {
                 self.template_var.retain(|(name, _)| !template_var.is_empty() && !named(name));
                 self.template_var.extend(template_var);
             }
-            // Those without a value are set above.
+            // Options without a value are set above.
             _ => {}
         }
     }
 
-    /// What the options come to with a model.
+    /// Merges the options with a model's defaults.
     ///
     /// # Errors
-    /// Values out of range; files of the model that are broken.
+    /// Values out of range; broken files of the model.
     pub(super) fn choices(
         &self,
         model: &Model,
@@ -190,7 +190,7 @@ impl Settings {
         Ok(Choices { defaults, options, variables, sampling, context })
     }
 
-    /// The value that an option has, for people.
+    /// The current value of an option, for people.
     pub(super) fn value(&self, name: &str, choices: &Choices, seed: u64) -> String {
         let Choices { defaults, options, variables, sampling: now, context } = choices;
         let last = |count: Option<usize>| count.map_or("all".into(), |count| count.to_string());
@@ -240,7 +240,7 @@ impl Settings {
     }
 }
 
-/// Adds to a list; nothing to add empties it.
+/// Adds to a list; an empty addition clears it.
 fn add(list: &mut Vec<String>, more: Vec<String>) {
     if more.is_empty() {
         list.clear();
@@ -257,10 +257,10 @@ fn list(texts: &[String], nothing: &str) -> String {
     or(texts, String::new(), nothing)
 }
 
-/// The name of an option as it stands in [`names`].
+/// The canonical name of an option, as in [`names`].
 ///
 /// # Errors
-/// When there is none of that name.
+/// If there is no such option.
 pub(super) fn known(name: &str) -> Result<&'static str, CliError> {
     let typed = name.trim_start_matches('-').replace('_', "-").to_ascii_lowercase();
     let command = Words::command();
@@ -273,12 +273,12 @@ pub(super) fn known(name: &str) -> Result<&'static str, CliError> {
         let near = NAMES.into_iter().map(|known| (known, strsim::jaro_winkler(&typed, known)));
         let near = near.filter(|(_, likeness)| *likeness > 0.8);
         let near = near.max_by(|a, b| a.1.total_cmp(&b.1));
-        let near = near.map(|(name, _)| format!("is {name} meant? ")).unwrap_or_default();
-        CliError::Usage(format!("there is no option {name}: {near}/set lists those that there are"))
+        let near = near.map(|(name, _)| format!("did you mean {name}?")).unwrap_or_default();
+        CliError::Usage(format!("unknown option {name}: {near}/set lists the options"))
     })
 }
 
-/// A value as it was typed; between quotes `\n` is a line break, as in JSON.
+/// A typed value; a value in quotes is parsed as JSON, so `\n` is a line break.
 fn text(value: &str) -> String {
     match serde_json::from_str::<String>(value) {
         Ok(text) => text,
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_grow_until_they_are_emptied() {
+    fn lists_grow_until_reset() {
         let mut now = settings();
         for value in ["a b", "\"x\\n\""] {
             now.set("stop", value).unwrap();
@@ -359,12 +359,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_option_or_no_value_is_told() {
+    fn unknown_options_and_invalid_values_are_reported() {
         for (name, value, part) in [
-            ("temperatur", "1", "is temperature meant?"),
-            ("zzz", "1", "there is no option zzz: /set lists"),
+            ("temperatur", "1", "did you mean temperature?"),
+            ("zzz", "1", "unknown option zzz: /set lists"),
             ("temperature", "hot", "'hot'"),
-            ("greedy", "maybe", "neither on nor off"),
+            ("greedy", "maybe", "must be on or off"),
             ("max-tokens", "0", "max-tokens"),
             ("logit-bias", "x", "42=-5"),
         ] {

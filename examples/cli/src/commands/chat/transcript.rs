@@ -1,7 +1,7 @@
-//! The file that a conversation is saved to: JSON with the messages.
+//! The file format of saved conversations: JSON with the messages.
 //!
 //! `{"format": "kinglet-conversation", "version": 1, "model": "...", "messages": [{"role": "user",
-//! "content": "..."}]}`; a bare list of messages, as many tools write it, is read as well.
+//! "content": "..."}]}`. A bare list of messages, which many tools write, is read too.
 
 use std::path::{Path, PathBuf};
 
@@ -15,10 +15,10 @@ use crate::tokens;
 const FORMAT: &str = "kinglet-conversation";
 const VERSION: u64 = 1;
 
-/// Writes a conversation, whole or not at all.
+/// Writes a conversation atomically.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// If the file can't be written.
 pub(crate) fn save(path: &Path, model: &str, messages: &[Message]) -> Result<(), CliError> {
     let value =
         json!({ "format": FORMAT, "version": VERSION, "model": model, "messages": messages });
@@ -27,7 +27,7 @@ pub(crate) fn save(path: &Path, model: &str, messages: &[Message]) -> Result<(),
     file.commit()
 }
 
-/// The files that a conversation may replace: those that it came from or was saved to before.
+/// Files that a conversation may overwrite: those it was loaded from or saved to.
 #[derive(Default)]
 pub(crate) struct Own(Vec<PathBuf>);
 
@@ -37,12 +37,13 @@ impl Own {
         self.0.push(real(path));
     }
 
-    /// Checks that saving to `path` replaces nothing that somebody may want to keep.
+    /// Checks that saving to `path` overwrites no other file's contents.
     ///
     /// # Errors
     /// [`CliError::Exists`] with the advice.
     pub(crate) fn check(&self, path: &Path, advice: &'static str) -> Result<(), CliError> {
-        // An empty file, such as mktemp makes, has nothing to lose; what is no file is refused later.
+        // An empty file, such as mktemp makes, may be overwritten. A path that is not a file fails
+        // later.
         let has_content =
             std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() > 0);
         if has_content && !self.0.contains(&real(path)) {
@@ -52,7 +53,7 @@ impl Own {
     }
 }
 
-/// Without links, as far as the file exists.
+/// Resolves links, if the file exists.
 fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.into())
 }
@@ -60,7 +61,7 @@ fn real(path: &Path) -> PathBuf {
 /// Reads a conversation.
 ///
 /// # Errors
-/// When the file cannot be read or is no conversation, with the place in it.
+/// If the file can't be read or is not a conversation, with the position of the error.
 pub(crate) fn load(path: &Path) -> Result<Vec<Message>, CliError> {
     let text = tokens::read_text(path)?;
     parse(&text).map_err(|problem| CliError::Contents { path: path.into(), problem })
@@ -68,26 +69,26 @@ pub(crate) fn load(path: &Path) -> Result<Vec<Message>, CliError> {
 
 fn parse(text: &str) -> Result<Vec<Message>, String> {
     let value: Value = serde_json::from_str(text)
-        .map_err(|error| format!("no saved conversation, as it is not JSON: {error}"))?;
+        .map_err(|error| format!("not a saved conversation: invalid JSON: {error}"))?;
     let list = match &value {
         Value::Array(list) => list,
         Value::Object(map) => {
             if let Some(version) = map.get("version").filter(|version| **version != VERSION) {
                 return Err(format!(
-                    "version {version} of the format is not known, only {VERSION}: use a newer Kinglet"
+                    "unknown format version {version}, expected {VERSION}: use a newer Kinglet"
                 ));
             }
             let list = map.get("messages").and_then(Value::as_array);
-            list.ok_or("no saved conversation: it has no list `messages`")?
+            list.ok_or("not a saved conversation: it has no list `messages`")?
         }
-        _ => return Err("no saved conversation: expected an object with `messages`".into()),
+        _ => return Err("not a saved conversation: expected an object with `messages`".into()),
     };
     let message = |(index, value): (usize, &Value)| {
         let message: Message = serde_json::from_value(value.clone())
             .map_err(|error| format!("message {index}: {error}"))?;
         match &message.content {
             Some(Value::String(_) | Value::Array(_)) => Ok(message),
-            _ => Err(format!("message {index}: `content` is no text")),
+            _ => Err(format!("message {index}: `content` is not text")),
         }
     };
     list.iter().enumerate().map(message).collect()
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_saved_is_loaded() {
+    fn saved_conversations_load() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("talk.json");
         let messages = vec![
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_somebody_else_is_not_replaced() {
+    fn other_files_are_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let [full, empty, missing] =
             ["full", "empty", "missing"].map(|name| folder.path().join(name));
@@ -124,18 +125,18 @@ mod tests {
             own.check(path, "").unwrap();
         }
         let error = own.check(&full, "do this").unwrap_err().to_string();
-        assert!(error.contains("full is there already: do this"), "{error}");
+        assert!(error.contains("full already exists: do this"), "{error}");
         own.add(&folder.path().join(".").join("full"));
         own.check(&full, "").unwrap();
         assert!(Own::default().check(&full, "").is_err());
     }
 
     #[test]
-    fn a_bare_list_is_read_and_what_is_no_conversation_is_refused() {
+    fn bare_lists_are_read_and_other_files_are_refused() {
         let list = parse(r#"[{"role": "user", "content": "Hi"}]"#).unwrap();
         assert_eq!(list, [Message::user("Hi")]);
         for (text, part) in [
-            ("", "not JSON"),
+            ("", "invalid JSON"),
             ("3", "an object"),
             (r#"{"text": 1}"#, "`messages`"),
             (r#"{"version": 2, "messages": []}"#, "version 2"),

@@ -1,4 +1,4 @@
-//! What a model's layers are, equal neighbours together.
+//! A model's layers, with equal neighbours grouped.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use kinglet::plan::Plan;
 
 use super::parameters::Parameters;
 
-/// Layers one behind the other that are made of the same blocks.
+/// Consecutive layers with the same blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LayerRun {
     pub(super) first: usize,
@@ -25,13 +25,13 @@ impl LayerRun {
 /// One residual block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BlockInfo {
-    /// Kinds of its branches: `mamba2`, `attention + dense`.
+    /// Kinds of its branches, such as `mamba2` or `attention + dense`.
     pub(super) kind: String,
-    /// Its sizes, in words.
+    /// Its sizes as text.
     pub(super) sizes: String,
-    /// Of the mixers and the norm in front of them.
+    /// Parameters of the mixers and the norm before them.
     pub(super) parameters: u64,
-    /// Ops that it runs as.
+    /// Number of ops that it runs as.
     pub(super) dispatches: usize,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn layers(spec: &ModelSpec) -> Vec<LayerRun> {
 /// Counts ops by lowering a model of one block.
 struct Dispatches<'a> {
     spec: &'a ModelSpec,
-    /// By what describes a block: lowering every expert of every layer again would take seconds.
+    /// Counts by description: lowering equal blocks again would take seconds.
     known: HashMap<String, usize>,
 }
 

@@ -1,18 +1,18 @@
-//! How the tensors of a model are stored: each one's format, and how much of the model each format makes up.
+//! Formats of the stored tensors, and each format's share of the model.
 
 use kinglet::models::ModelSpec;
 use kinglet::weights::{Weights, WeightsError};
 
-/// One tensor that the model needs.
+/// A tensor that the model needs.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct StoredRow {
     pub(super) name: String,
-    /// What it is when decoded.
+    /// Shape of the decoded tensor.
     pub(super) shape: Vec<usize>,
-    /// `BF16`, or what quantized codes it holds.
+    /// `BF16`, or a quantized format.
     pub(super) format: String,
     pub(super) weights: u64,
-    /// With scales and biases.
+    /// Includes scales and biases.
     pub(super) bytes: u64,
 }
 
@@ -52,7 +52,7 @@ pub(super) fn rows(spec: &ModelSpec, weights: &Weights) -> Result<Vec<StoredRow>
     spec.tensors().into_iter().map(row).collect()
 }
 
-/// The formats of `rows`, the one with the most bytes first.
+/// The formats of `rows`, those with the most bytes first.
 pub(super) fn totals(rows: &[StoredRow]) -> Vec<FormatTotal> {
     let mut totals: Vec<FormatTotal> = Vec::new();
     for row in rows {

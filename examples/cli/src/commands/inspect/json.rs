@@ -1,4 +1,4 @@
-//! The report for machines. Sizes are in bytes.
+//! The report as JSON. Sizes are in bytes.
 
 use kinglet::plan::Plan;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::blocks::{BlockInfo, LayerRun};
 use super::{Memory, Report, Stored, formats};
 
-/// The whole report; `scanned` are the bytes that `--check` looked at.
+/// The whole report. `scanned` is the number of bytes that `--check` read.
 pub(super) fn report(
     report: &Report,
     with_plan: bool,

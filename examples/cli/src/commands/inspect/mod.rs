@@ -1,5 +1,5 @@
-//! `kinglet inspect`: what a model is made of, how much memory it takes and what it runs as. Reads `config.json` and the
-//! headers of the weights; the weights themselves only for `--check`.
+//! `kinglet inspect`: a model's structure, memory and ops. Reads `config.json` and the headers of
+//! the weights, and the weights themselves only for `--check`.
 
 use std::path::PathBuf;
 
@@ -26,24 +26,22 @@ use blocks::LayerRun;
 use formats::StoredRow;
 use parameters::Parameters;
 
-/// Tokens of a prefill step, whose buffers count as working memory.
+/// Tokens of a prefill step, for the size of its buffers.
 const STEP: usize = 512;
 
 const EXAMPLES: &str = "\
-Weights are not loaded, only their headers are read; config.json alone is enough
-for all but the sizes in bytes.
+Reads only the headers of the weights. config.json alone is enough for
+everything but the sizes of stored weights.
 
-Active parameters are all but those of the experts that a token does not use. A
-head that is tied to the embedding counts once, as embedding. Memory is that of
-one session.
+Active parameters exclude the experts that a token does not use. A head that is
+tied to the embedding counts once, as embedding. Memory is for one session.
 
---plan, --tensors and --check print what they say, without the summary; with
---json it is there besides.
+--plan, --tensors and --check replace the summary; with --json they add to it.
 
 Examples:
   kinglet inspect --model DIR --context 131072
   kinglet inspect --model DIR --plan
-  kinglet inspect --model DIR --tensors        how each tensor is stored
+  kinglet inspect --model DIR --tensors        show how each tensor is stored
   kinglet inspect --model DIR --check          look for NaN and infinity
   kinglet inspect --model DIR --json | jq .parameters";
 
@@ -51,7 +49,7 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InspectArgs {
-    /// Memory and traffic are those of a context of so many tokens
+    /// Number of tokens in the context, for memory and traffic
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = count())]
     context: usize,
     /// List the ops that the model runs as, and nothing else
@@ -60,7 +58,7 @@ pub(crate) struct InspectArgs {
     /// List all tensors (shape, format, bits per weight), and nothing else
     #[arg(long)]
     tensors: bool,
-    /// Look at all weights for NaN and infinity, and say nothing else
+    /// Check all weights for NaN and infinity, and print nothing else
     #[arg(long)]
     check: bool,
     /// Print one JSON object
@@ -68,7 +66,7 @@ pub(crate) struct InspectArgs {
     json: bool,
 }
 
-/// What there is to say about a model.
+/// Everything that `inspect` reports.
 struct Report {
     folder: PathBuf,
     spec: ModelSpec,
@@ -79,19 +77,19 @@ struct Report {
     memory: Memory,
 }
 
-/// What the headers of the weights say.
+/// Information from the headers of the weights.
 struct Stored {
     bytes: u64,
     by_dtype: Vec<(String, u64)>,
     tensors: usize,
-    /// Those that the model needs.
+    /// The tensors that the model needs.
     rows: Vec<StoredRow>,
     files: usize,
     checked: Checked,
     traffic: kinglet::Traffic,
 }
 
-/// Bytes that one session takes, and what it shares with others.
+/// Memory of one session and of the weights, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Memory {
     context: usize,
@@ -127,7 +125,7 @@ impl Memory {
         }
     }
 
-    /// All of it, at its most: while a prompt is read.
+    /// The maximum, reached during prefill; `None` without weights.
     fn total(&self) -> Option<u64> {
         let parts = [self.recurrent, self.key_value, self.prefill_buffers];
         parts.into_iter().try_fold(self.weights?, u64::checked_add)
@@ -137,19 +135,19 @@ impl Memory {
 /// Runs the command.
 ///
 /// # Errors
-/// When there is no model, it is broken or not supported, or `--check` finds what it looks for;
+/// If there is no model, or it is broken or not supported, or `--check` finds a non-finite weight;
 /// [`CliError::Interrupted`] after Ctrl-C.
 pub(crate) fn run(model: &ModelArgs, args: &InspectArgs) -> Result<(), CliError> {
     let folder = model_folder::find(model.model.as_deref())?;
     let checkpoint = match Checkpoint::open(&folder, CheckOptions { strict: model.strict }) {
         Ok(checkpoint) => Some(checkpoint),
-        // A config by itself describes a model as well.
+        // A config without weights describes a model too.
         Err(Error::Weights(WeightsError::NoWeights { .. })) => None,
         Err(error) => return Err(error.into()),
     };
     for (asked, flag) in [(args.check, "--check"), (args.tensors, "--tensors")] {
         if asked && checkpoint.is_none() {
-            let problem = format!("there are no weights to {flag}");
+            let problem = format!("{flag} needs weights, but the folder has none");
             return Err(CliError::Contents { path: folder, problem });
         }
     }
@@ -162,7 +160,7 @@ pub(crate) fn run(model: &ModelArgs, args: &InspectArgs) -> Result<(), CliError>
     let weights = weights.map(|(weights, _)| weights);
     let format = if args.json { Format::Json } else { Format::Text };
     let mut output = Output::new(format);
-    // What is listed comes first: the check may take minutes.
+    // Print the tables first: the check may take minutes.
     if format == Format::Text {
         let width = table::width();
         let mut parts = Vec::new();
@@ -183,7 +181,7 @@ pub(crate) fn run(model: &ModelArgs, args: &InspectArgs) -> Result<(), CliError>
     };
     match (format, scanned) {
         (Format::Text, Some(bytes)) => {
-            output.text(&format!("No NaN and no infinity in {}.\n", table::bytes(bytes)))
+            output.text(&format!("No NaN or infinity in {}.\n", table::bytes(bytes)))
         }
         (Format::Text, None) => Ok(()),
         (Format::Json, scanned) => {
@@ -238,7 +236,7 @@ impl Stored {
     }
 }
 
-/// Looks at every weight; the bytes that were looked at.
+/// Checks every weight; returns the number of bytes checked.
 fn scan(weights: &Weights, spec: &ModelSpec) -> Result<u64, CliError> {
     let _guard = interrupt::guard();
     let mut progress = Progress::new("checking", Unit::Bytes);

@@ -1,4 +1,4 @@
-//! How many parameters a model has, by component.
+//! Parameter counts by component.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use kinglet::models::{self, Linear, Mixer, Norm, Share, TensorSpec};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Component {
     Embedding,
-    /// What a kind of layer counts.
+    /// A component of a layer.
     Layer(models::Component),
-    /// Those in front of blocks and head; norms within a mixer are the mixer's.
+    /// Norms before blocks and head; norms within a mixer count for the mixer.
     Norms,
     Head,
 }
@@ -31,7 +31,7 @@ impl Component {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Count {
     pub(super) total: u64,
-    /// Without those of the experts that a token does not use.
+    /// Excludes experts that a token does not use.
     pub(super) active: u64,
 }
 
@@ -39,12 +39,12 @@ pub(super) struct Count {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parameters {
     pub(super) components: BTreeMap<Component, Count>,
-    /// Whether the head's matrix is the embedding's, which is where it is counted then.
+    /// Whether the head uses the embedding's matrix, which then counts only there.
     pub(super) tied: bool,
 }
 
 impl Parameters {
-    /// Counts what `spec` describes.
+    /// Counts the parameters of `spec`.
     pub(super) fn of(spec: &ModelSpec) -> Self {
         let mut counts =
             Self { tied: spec.head.linear.weight == spec.embedding.table, ..Self::default() };
@@ -64,7 +64,7 @@ impl Parameters {
         counts
     }
 
-    /// Those of one mixer alone.
+    /// Counts the parameters of one mixer.
     pub(super) fn of_mixer(mixer: &Mixer) -> u64 {
         let mut counts = Self::default();
         counts.mixer(mixer);
@@ -83,7 +83,7 @@ impl Parameters {
         self.add_share(component, parameters, Share::ALL);
     }
 
-    /// `share` of `parameters` are active.
+    /// Adds `parameters`, of which `share` are active.
     fn add_share(&mut self, component: Component, parameters: u64, share: Share) {
         let count = self.components.entry(component).or_default();
         count.total += parameters;
@@ -91,7 +91,7 @@ impl Parameters {
     }
 
     fn mixer(&mut self, mixer: &Mixer) {
-        // Parts that share are added up before they are divided.
+        // Sum the parts of a share before dividing.
         let mut sums = BTreeMap::new();
         for part in mixer.parts() {
             *sums.entry((part.component, part.share)).or_insert(0) += part.held.elements() as u64;

@@ -1,4 +1,4 @@
-//! The report for people.
+//! The report as text.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::{Report, Stored, formats};
 use crate::output::escape;
 use crate::table::{Table, brief_format, bytes, grouped, short, title, wrapped};
 
-/// A summary of the model and its sizes, at most `width` columns wide.
+/// The summary of the model and its sizes, at most `width` columns wide.
 pub(super) fn summary(report: &Report, width: usize) -> String {
     let mut text = heading(report, width);
     for part in [
@@ -15,7 +15,7 @@ pub(super) fn summary(report: &Report, width: usize) -> String {
         weights(report, width),
         memory(report, width),
     ] {
-        // Writing to a string cannot fail.
+        // Writing to a string can't fail.
         let _ = write!(text, "\n{part}");
     }
     if let Some(stored) = &report.stored {
@@ -24,7 +24,7 @@ pub(super) fn summary(report: &Report, width: usize) -> String {
     text
 }
 
-/// The ops that the model runs as, a paragraph each.
+/// The ops that the model runs as, one paragraph each.
 pub(super) fn plan(report: &Report, width: usize) -> String {
     let plan = report.plan.to_string();
     plan.lines().map(|op| wrapped(op, "      ", width)).collect()
@@ -35,7 +35,7 @@ fn heading(report: &Report, width: usize) -> String {
     let layers: usize = report.layers.iter().map(super::LayerRun::layers).sum();
     let positions = spec.max_positions.map_or("any number of".into(), grouped_usize);
     let text = format!(
-        "{}: {} parameters ({} active), {layers} layers, width {}, vocabulary {}, made for {positions} tokens",
+        "{}: {} parameters ({} active), {layers} layers, width {}, vocabulary {}, context of {positions} tokens",
         spec.model_type,
         short(report.parameters.total()),
         short(report.parameters.active()),
@@ -67,7 +67,7 @@ fn blocks(report: &Report, width: usize) -> String {
         }
     }
     let ops = report.plan.ops.len();
-    let note = format!("Parameters and ops are those of each block; a token takes {ops} ops.");
+    let note = format!("Parameters and ops are per block; a token takes {ops} ops.");
     table.render(width) + &wrapped(&note, "", width)
 }
 
@@ -96,7 +96,7 @@ fn parameters(report: &Report, width: usize) -> String {
 
 fn weights(report: &Report, width: usize) -> String {
     let Some(stored) = &report.stored else {
-        let note = "No weights in the folder: sizes in bytes are those of the state alone.";
+        let note = "No weights in the folder: sizes in bytes are for the state alone.";
         return wrapped(note, "", width);
     };
     let header = ["format", "tensors", "bits/weight", "bytes", "", "share"];
@@ -157,14 +157,14 @@ fn memory(report: &Report, width: usize) -> String {
     let memory = &report.memory;
     let header = format!("memory at {} tokens", grouped_usize(memory.context));
     let mut table = Table::new(&[&header, "bytes", ""]).right(&[1, 2]);
-    let prefill = format!("buffers while {} tokens are read", memory.prefill_tokens);
+    let prefill = format!("buffers for a prefill step of {} tokens", memory.prefill_tokens);
     for (what, size) in [
         ("weights", memory.weights),
         ("recurrent state", Some(memory.recurrent)),
         ("keys and values", Some(memory.key_value)),
         (prefill.as_str(), Some(memory.prefill_buffers)),
-        ("buffers while one is written", Some(memory.decode_buffers)),
-        ("all, at most", memory.total()),
+        ("buffers for a decode step", Some(memory.decode_buffers)),
+        ("total, at most", memory.total()),
     ] {
         let unknown = || "unknown".to_string();
         table.row([
@@ -182,7 +182,7 @@ fn traffic(report: &Report, stored: &Stored, width: usize) -> String {
     let traffic = &stored.traffic;
     for (what, size) in [
         ("weights", traffic.weights),
-        ("recurrent state, both ways", traffic.state),
+        ("recurrent state, read and written", traffic.state),
         ("keys and values", traffic.key_value),
         ("all", traffic.total()),
     ] {

@@ -35,12 +35,12 @@ fn stored_row<'a>(report: &'a Report, name: &str) -> &'a StoredRow {
 fn every_fixture_has_as_many_parameters_as_its_tensors_have_elements() {
     for folder in fixtures() {
         let report = report_of(&folder, 100);
-        // With what was converted while it was loaded.
+        // Includes tensors that were converted while loading.
         let options = CheckOptions { strict: false };
         let weights = Checkpoint::open(&folder, options).unwrap().weights;
         let ignored = &report.stored.as_ref().unwrap().checked.ignored;
         let needed = weights.tensors().filter(|tensor| !ignored.iter().any(|i| i == tensor.name));
-        // Packed words hold several weights each, and what stands beside them none.
+        // Packed words hold several weights each; scales and biases hold none.
         let count = |tensor: kinglet::weights::TensorInfo<'_>| {
             let elements = tensor.shape.iter().product::<usize>() as u64;
             let beside = |part: &str| tensor.name.ends_with(part);
@@ -69,7 +69,7 @@ fn every_fixture_has_as_many_parameters_as_its_tensors_have_elements() {
 }
 
 #[test]
-fn what_is_moved_and_held_is_what_the_plan_says() {
+fn memory_and_traffic_match_the_plan() {
     for folder in fixtures() {
         let report = report_of(&folder, 1000);
         let state = report.memory.recurrent + report.memory.key_value;
@@ -84,12 +84,12 @@ fn what_is_moved_and_held_is_what_the_plan_says() {
             .iter()
             .map(|run| run.layers() * run.blocks.iter().map(|b| b.dispatches).sum::<usize>())
             .sum();
-        // Embedding and head are around the blocks.
+        // The embedding and the head add one op each.
         assert_eq!(dispatches + 2, report.plan.ops.len(), "{}", folder.display());
     }
 }
 
-/// What `config.json` describes.
+/// Parameters of the model that a `config.json` describes.
 fn parameters(config: &str) -> Parameters {
     Parameters::of(&spec(&Config::parse(config).unwrap()).unwrap())
 }
@@ -162,7 +162,7 @@ fn both_reports_show_every_part() {
             {
                 assert!(words.contains(part), "{}: no {part} in\n{text}", folder.display());
             }
-            // The folder is in the first line, whole.
+            // The first line is the folder, which is not wrapped.
             for line in text.lines().skip(1) {
                 assert!(line.chars().count() <= width, "{}: {line:?}", folder.display());
             }
@@ -214,7 +214,7 @@ fn quantized_tensors_are_listed_with_their_formats() {
     assert!(json.get("tensors").is_none());
     let bits = json["weights"]["bits_per_weight"].as_f64().unwrap();
     assert!((4.5..8.5).contains(&bits), "{bits}");
-    // What a token moves: every byte once, of the embedding (quantized too) one row.
+    // A token moves every byte once, but only one row of the embedding (quantized too).
     let stored = report.stored.as_ref().unwrap();
     let embedding = stored_row(&report, "model.embed_tokens.weight");
     let all = stored.bytes - embedding.bytes + embedding.bytes / report.spec.vocab as u64;

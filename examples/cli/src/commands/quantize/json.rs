@@ -1,11 +1,11 @@
-//! The report for machines. Sizes are in bytes.
+//! The report as JSON. Sizes are in bytes.
 
 use std::path::Path;
 
 use kinglet::quantize::{ErrorMeasure, Format, Job, Report, TargetTensor};
 use serde_json::{Value, json};
 
-/// What would be written.
+/// The planned output.
 pub(super) fn plan(job: &Job) -> Value {
     let tensors = job.tensors().iter().map(|target| tensor(target, None));
     let mut value = common(job);
@@ -14,7 +14,7 @@ pub(super) fn plan(job: &Job) -> Value {
     value
 }
 
-/// What was written.
+/// The written output.
 pub(super) fn report(job: &Job, report: &Report, out: &Path) -> Value {
     let tensors = report.tensors.iter().map(|found| tensor(&found.tensor, found.measure.as_ref()));
     let files = report.files.iter().map(|(name, bytes)| json!({ "name": name, "bytes": bytes }));

@@ -1,4 +1,4 @@
-//! `kinglet quantize`: a checkpoint in fewer bits, in the layout that MLX reads.
+//! `kinglet quantize`: writes a checkpoint with fewer bits per weight, in MLX's layout.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,36 +22,37 @@ use crate::{interrupt, load, model_folder, table, tokens};
 mod json;
 mod tables;
 
-/// The recipe that is no file.
+/// The built-in recipe.
 const MIXED: &str = "mixed";
 
 const EXAMPLES: &str = "\
-The new folder is a checkpoint like any other: Kinglet and mlx-lm load it. It
-appears when it is whole; a run that fails or is stopped leaves nothing. Memory
-is a few megabytes per thread, whatever the model.
+The output folder is an ordinary checkpoint that Kinglet and mlx-lm load. It
+appears only when complete; a run that fails or is stopped leaves nothing.
+Memory use is a few megabytes per thread, whatever the model.
 
 Norms, biases, convolutions, A_log, D, dt_bias, routers and the gates of mLSTM
 keep their type and bytes, and so do matrices whose rows are not whole groups
-(--tensors says which).
+(listed by --tensors).
 
-A recipe is a JSON list of rules; the first that matches a module's path counts,
-and * stands for anything:
+A recipe is a JSON list of rules. The first that matches a module's path
+applies; * matches anything:
   [ {\"match\": \"*.down_proj\", \"bits\": 6},
     {\"match\": \"lm_head\", \"mode\": \"mxfp8\"},
     {\"match\": [\"*.layers.0.*\", \"model.embed_tokens\"], \"bits\": 8,
      \"group_size\": 32},
     {\"match\": \"*.x_proj\", \"keep\": true} ]
-`--recipe mixed` gives more bits to what matters most, by measurements on the
-demo models: an embedding that is the head too, values, what writes to the
-residual stream, the last layer; and fewer to experts.
+`--recipe mixed` gives more bits to the matrices that matter most in
+measurements on the demo models (an embedding that is also the head, values,
+projections that write to the residual stream, the last layer) and fewer to
+experts.
 
 Examples:
   kinglet quantize --model DIR --out DIR-4bit
   kinglet quantize --model DIR --out DIR-4bit --calibrate text.txt
-                                                       about half of the error
+                                                       about half the error
   kinglet quantize --model DIR --out DIR-4.8bit --recipe mixed --target-bits 4.8
   kinglet quantize --model DIR --out DIR-mxfp4 --mode mxfp4
-  kinglet quantize --model DIR --bits 3 --dry-run      how large it would be
+  kinglet quantize --model DIR --bits 3 --dry-run      show the resulting size
   kinglet quantize --model DIR --dry-run --tensors     a row for each matrix
   kinglet quantize --model DIR --out OUT --json | jq .bits_per_weight";
 
@@ -59,56 +60,57 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct QuantizeArgs {
-    /// The folder to write; not needed with --dry-run [default: none]
+    /// Folder to write; not needed with --dry-run [default: none]
     #[arg(long, short, value_name = "DIR", required_unless_present = "dry_run", value_hint = ValueHint::DirPath)]
     out: Option<PathBuf>,
-    /// Bits of a weight's code: 2, 3, 4, 5, 6, 8 (affine) [default: 4]
+    /// Bits per code: 2, 3, 4, 5, 6, 8 (affine) [default: 4]
     #[arg(long, short, value_name = "B")]
     bits: Option<usize>,
     /// Weights that share a scale: 32, 64, 128 (affine) [default: 64]
     #[arg(long, short, value_name = "G")]
     group_size: Option<usize>,
-    /// How codes become weights
+    /// Quantization mode
     #[arg(long, value_name = "MODE", default_value = "affine", value_parser = mode())]
     mode: Mode,
-    /// A file of rules, or `mixed`: more bits where they matter most [default: none, all alike]
+    /// File of rules, or `mixed`: more bits where they matter most [default: the same bits
+    /// everywhere]
     #[arg(long, value_name = "FILE|mixed", value_hint = ValueHint::FilePath)]
     recipe: Option<PathBuf>,
-    /// Bits per weight of the whole with --recipe mixed [default: 0.3 more than without it]
+    /// Average bits per weight with --recipe mixed [default: 0.3 more than without it]
     #[arg(long, value_name = "X", value_parser = target_bits)]
     target_bits: Option<f64>,
-    /// How codes and scales are chosen: search, for the least error, or round, as MLX does
+    /// How to choose codes and scales: search minimizes the error, round does as MLX
     #[arg(long, value_name = "NAME", default_value = "search", value_parser = ["search", "round"])]
     method: String,
-    /// A text like those that the model is for [default: none]
+    /// Text to calibrate with, similar to what the model will read [default: none]
     ///
-    /// Codes are chosen for the least error of what matrices make of it.
+    /// Codes are chosen to minimize the error of the matrices' outputs on it.
     #[arg(long, value_name = "TEXT", conflicts_with = "method", value_hint = ValueHint::FilePath)]
     calibrate: Option<PathBuf>,
-    /// Most tokens of that text that are read
+    /// Maximum number of tokens of the text to use
     #[arg(long, value_name = "N", default_value_t = CalibrationOptions::default().tokens, requires = "calibrate", value_parser = count(), hide_short_help = true)]
     calibrate_tokens: usize,
-    /// Memory for what is gathered from it at a time [default: 2GB]
+    /// Memory for calibration statistics [default: 2GB]
     ///
-    /// Where it doesn't suffice, the text is read again.
+    /// If it is too small, the text is read several times.
     #[arg(long, value_name = "SIZE", value_parser = size, requires = "calibrate", hide_short_help = true)]
     calibration_memory: Option<u64>,
-    /// Largest file of weights, as in 500MB or 5GB (powers of 1024) [default: 5GB]
+    /// Maximum size of a weights file, as in 500MB or 5GB (powers of 1024) [default: 5GB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_shard_size: Option<u64>,
-    /// Replace a checkpoint that is in the folder
+    /// Replace an existing checkpoint in the folder
     #[arg(long)]
     force: bool,
-    /// Only say what would be written
+    /// Only show what would be written
     #[arg(long)]
     dry_run: bool,
-    /// Say for each matrix which format it has
+    /// Show the format of each matrix
     #[arg(long)]
     tensors: bool,
     /// Print one JSON object, with every tensor
     #[arg(long)]
     json: bool,
-    /// Threads of the processor [default: its physical cores]
+    /// CPU threads [default: the number of physical cores]
     #[arg(long, short, value_name = "N", value_parser = threads())]
     threads: Option<u16>,
 }
@@ -120,10 +122,10 @@ fn mode() -> ValueParser {
 
 fn target_bits(text: &str) -> Result<f64, String> {
     let bits = text.parse::<f64>().ok().filter(|bits| (1.0..=32.0).contains(bits));
-    bits.ok_or_else(|| "a number from 1 to 32 was expected".into())
+    bits.ok_or_else(|| "expected a number from 1 to 32".into())
 }
 
-/// A number of bytes: a whole number and B, KB, MB or GB.
+/// Parses a size: an integer, optionally with B, KB, MB or GB.
 fn size(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -136,13 +138,13 @@ fn size(text: &str) -> Result<u64, String> {
     };
     let bytes = number.parse::<u64>().ok().zip(shift);
     let bytes = bytes.and_then(|(number, shift)| number.checked_mul(1 << shift));
-    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| "a size like 500MB or 5GB was expected".into())
+    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| "expected a size such as 500MB or 5GB".into())
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// What is wrong with options, recipe, model or the place to write to; [`CliError::Interrupted`] after Ctrl-C.
+/// Errors of options, recipe, model or output folder; [`CliError::Interrupted`] after Ctrl-C.
 pub(crate) fn run(model: &ModelArgs, args: &QuantizeArgs) -> Result<(), CliError> {
     let format = Format::new(args.mode, args.bits, args.group_size)
         .map_err(|error| CliError::Usage(error.to_string()))?;
@@ -154,7 +156,7 @@ pub(crate) fn run(model: &ModelArgs, args: &QuantizeArgs) -> Result<(), CliError
     let job = Job::open(&folder, &options)?;
     for pattern in job.unused_rules() {
         tell(&format!(
-            "warning: no matrix is left for the rule that matches {pattern}; matrices are called like {}",
+            "warning: the rule for {pattern} matches no matrix that earlier rules leave; a matrix is named, for example, {}",
             job.tensors().iter().find(|tensor| tensor.role.is_some()).map_or("", |t| t.path())
         ));
     }
@@ -171,7 +173,7 @@ pub(crate) fn run(model: &ModelArgs, args: &QuantizeArgs) -> Result<(), CliError
     };
     let method: Box<dyn Method> = match (&args.calibrate, args.method.as_str()) {
         (Some(text), _) => {
-            // Before minutes of work rather than after them.
+            // Check before minutes of work, not after.
             job.check_out(out, args.force).map_err(kinglet::Error::from)?;
             Box::new(calibration(model, args, &job, text)?)
         }
@@ -188,7 +190,7 @@ pub(crate) fn run(model: &ModelArgs, args: &QuantizeArgs) -> Result<(), CliError
 fn recipe(args: &QuantizeArgs, format: Format) -> Result<Recipe, CliError> {
     let mixed = args.recipe.as_deref() == Some(Path::new(MIXED));
     if args.target_bits.is_some() && !mixed {
-        return Err(CliError::Usage("--target-bits goes with --recipe mixed".into()));
+        return Err(CliError::Usage("--target-bits needs --recipe mixed".into()));
     }
     match &args.recipe {
         None => Ok(Recipe::Uniform),
@@ -212,9 +214,9 @@ fn calibration(
     job: &Job,
     text: &Path,
 ) -> Result<Calibration<'static>, CliError> {
-    // What matrices are given is seen on the processor alone.
-    let on_processor = GlobalArgs::on_processor(model.model.clone(), args.threads);
-    let model = load::model(&on_processor, |options| options)?;
+    // Calibration runs on the CPU only.
+    let on_cpu = GlobalArgs::on_cpu(model.model.clone(), args.threads);
+    let model = load::model(&on_cpu, |options| options)?;
     let text = TextTokens::new(&load::tokenizer(&model)?, &tokens::read_text(text)?)?;
     let mut options = CalibrationOptions { tokens: args.calibrate_tokens, ..Default::default() };
     if let Some(memory) = args.calibration_memory {
@@ -226,7 +228,7 @@ fn calibration(
         if let Some(shown) = &mut bar {
             shown.set(done, total);
         }
-        // Later passes happen while the bar of the whole is shown.
+        // Later passes happen while the progress bar of the whole task is shown.
         if done >= total {
             bar = None;
         }

@@ -1,4 +1,4 @@
-//! The report for people.
+//! The report as text.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use kinglet::quantize::{ErrorMeasure, Job, Kept, Report, TargetTensor};
 use crate::output::escape;
 use crate::table::{Table, brief_format, bytes, grouped, wrapped};
 
-/// What would be written, with a row for each matrix where `each` is set.
+/// The planned output, with a row for each matrix if `each` is set.
 pub(super) fn plan(job: &Job, each: bool, width: usize) -> String {
     let tensors: Vec<_> = job.tensors().iter().map(|tensor| (tensor, None)).collect();
     let end = format!(
@@ -19,7 +19,7 @@ pub(super) fn plan(job: &Job, each: bool, width: usize) -> String {
     tables(&tensors, each, width) + &wrapped(&end, "", width)
 }
 
-/// What was written, with a row for each matrix where `each` is set.
+/// The written output, with a row for each matrix if `each` is set.
 pub(super) fn report(report: &Report, out: &Path, each: bool, width: usize) -> String {
     let tensors = report.tensors.iter().map(|found| (&found.tensor, found.measure.as_ref()));
     let tensors: Vec<_> = tensors.collect();
@@ -48,10 +48,11 @@ fn tables(tensors: &[Row<'_>], each: bool, width: usize) -> String {
     let ragged: Vec<_> = ragged.map(|(tensor, _)| tensor.path()).collect();
     if let Some(first) = ragged.first() {
         let are = match ragged.len() {
-            1 => format!("{first} stays as it is because its"),
-            count => format!("{count} matrices (such as {first}) stay as they are because their"),
+            1 => format!("{first} is not quantized because its"),
+            count => format!("{count} matrices (such as {first}) are not quantized because their"),
         };
-        let note = format!("{are} rows are not whole groups; a recipe can give a smaller group.");
+        let note =
+            format!("{are} rows are not whole groups; a recipe can set a smaller group size.");
         text += &wrapped(&note, "", width);
     }
     text
@@ -79,7 +80,7 @@ fn matrices(tensors: &[Row<'_>], width: usize) -> String {
     table.render(width)
 }
 
-/// All that has one format.
+/// All tensors of one format.
 struct Group {
     format: String,
     matrices: u64,
@@ -88,7 +89,7 @@ struct Group {
     measure: Option<ErrorMeasure>,
 }
 
-/// A row for every format; what is no matrix is summed up in one.
+/// A row for every format; everything that is not a matrix is one row.
 fn formats(tensors: &[Row<'_>], width: usize) -> String {
     let mut groups: Vec<Group> = Vec::new();
     for (tensor, measure) in tensors {
@@ -128,12 +129,12 @@ fn formats(tensors: &[Row<'_>], width: usize) -> String {
 fn kept_because(kept: Kept) -> String {
     match kept {
         Kept::Gate => "router or gate".into(),
-        Kept::Ragged { cols, format } => format!("{cols} is no multiple of {}", format.group()),
+        Kept::Ragged { cols, format } => format!("{cols} is not a multiple of {}", format.group()),
         kept => kept.name().into(),
     }
 }
 
-/// The root of the mean squared error over that of the weights.
+/// Root mean square error relative to that of the weights, in percent.
 fn percent(measure: &ErrorMeasure) -> String {
     format!("{:.3} %", 100.0 * measure.relative_rms())
 }

@@ -1,23 +1,23 @@
-//! `out[t, r] = W[r] . x[t]`: products of weight rows, in whatever dense type they are stored, with activations.
+//! `out[t, r] = W[r] . x[t]`: products of weight rows, of any dense type, with activations.
 //!
-//! Weights are row-major with the inputs along the row, so that every output is a dot product of two
-//! contiguous vectors. A tile of `R` rows by `M` tokens keeps `R * M` vector accumulators in registers: each
-//! weight is loaded and widened once per `M` tokens, each activation once per `R` rows. With one token the
-//! tile reads `R` rows of weights side by side at the memory's speed.
+//! Weights are row-major with the inputs along the row, so every output is a dot product of two
+//! contiguous vectors. A tile of `R` rows by `M` tokens keeps `R * M` vector accumulators in
+//! registers: each weight is loaded and widened once per `M` tokens, each activation once per `R`
+//! rows. For one token, the tile streams `R` rows of weights in parallel at the memory's speed.
 
 use kinglet_quant::DType;
 
 use crate::backend::cpu::simd::{Kernel, Simd};
 
-/// Rows of a dense matrix, possibly with a gap between one row and the next.
+/// Rows of a dense matrix, possibly with gaps between rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
-    /// Little-endian elements at any alignment.
+    /// Little-endian elements without alignment.
     pub bytes: &'a [u8],
     pub dtype: DType,
-    /// Elements in a row.
+    /// Elements per row.
     pub cols: usize,
-    /// Bytes from the start of a row to that of the next.
+    /// Bytes from the start of a row to the start of the next.
     pub stride: usize,
 }
 
@@ -27,7 +27,7 @@ impl<'a> Rows<'a> {
         Self { bytes, dtype, cols, stride: cols * dtype.size() }
     }
 
-    /// `[.., cols]` of f32, `stride` elements from row to row.
+    /// `[.., cols]` of f32, with rows `stride` elements apart.
     pub(crate) fn floats(x: &'a [f32], cols: usize, stride: usize) -> Self {
         Self { bytes: bytemuck::cast_slice(x), dtype: DType::F32, cols, stride: 4 * stride }
     }
@@ -77,11 +77,11 @@ impl Kernel for MatMul<'_, '_> {
     }
 }
 
-/// How a dense type is read.
+/// How a dense type is loaded.
 trait Dense {
     type Block<S: Simd>: Copy;
     const DTYPE: DType;
-    /// Whole blocks of a row's bytes, and the rest.
+    /// Splits a row's bytes into whole blocks and the rest.
     fn blocks<S: Simd>(row: &[u8]) -> (&[Self::Block<S>], &[u8]);
     fn load<S: Simd>(s: S, block: &Self::Block<S>) -> S::F;
 }
@@ -122,7 +122,7 @@ fn matmul<S: Simd, D: Dense>(s: S, job: MatMul<'_, '_>) {
 fn row_tiles<S: Simd, D: Dense, const R: usize, const M: usize>(s: S, mut job: MatMul<'_, '_>) {
     let mut row = 0;
     if job.x.tokens == 1 {
-        // One token: four rows side by side on every unit, since there are registers to spare.
+        // One token: four rows in parallel on every unit, since registers are free.
         while row + 4 <= job.rows {
             tile::<S, D, 4, 1>(s, &mut job, row, 0);
             row += 4;
@@ -180,8 +180,8 @@ fn tile<S: Simd, D: Dense, const R: usize, const M: usize>(
         }
         for r in 0..R {
             if M == 1 {
-                // Rows are short for the processor's own prefetcher, which begins anew with each: ask for the
-                // same place in the rows that come next.
+                // Rows are too short for the hardware prefetcher, which restarts with each row:
+                // prefetch the same position in the rows that come next.
                 s.prefetch(w[r].as_ptr().wrapping_add(i).cast::<u8>().wrapping_add(ahead));
             }
             let wv = D::load(s, &w[r][i]);
@@ -209,7 +209,7 @@ fn tile<S: Simd, D: Dense, const R: usize, const M: usize>(
     }
 }
 
-/// The last elements of a row, fewer than a vector.
+/// Loads the last elements of a row, fewer than a vector.
 #[inline(always)]
 fn load_tail<S: Simd, D: Dense>(s: S, bytes: &[u8], count: usize) -> S::F {
     let mut padded = [0.0f32; 16];

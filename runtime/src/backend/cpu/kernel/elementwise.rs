@@ -4,7 +4,7 @@ use kinglet_models::Activation;
 
 use crate::backend::cpu::simd::{Kernel, Simd, math};
 
-/// Applies `body` to a row by whole vectors and once more to the rest, padded with zeros.
+/// Applies `body` to whole vectors of a row, and once more to the rest, padded with zeros.
 macro_rules! each_vector {
     ($s:ident, $out:expr, [$($x:ident),*], $body:expr) => {{
         let lanes = S::LANES;
@@ -25,7 +25,7 @@ macro_rules! each_vector {
     }};
 }
 
-/// Replaces every element of a row, `$x` being a vector of them, by `$body`.
+/// Replaces every vector `$x` of a row by `$body`.
 macro_rules! in_place {
     ($s:ident, $row:expr, $x:ident, $body:expr) => {{
         let (blocks, rest) = S::blocks_mut($row);
@@ -59,7 +59,7 @@ impl Kernel for SumOfSquares<'_> {
     }
 }
 
-/// RMS norm: `out = x / sqrt(mean(x^2) + eps) * weight + bias`; an empty weight or bias is none.
+/// RMS norm: `out = x / sqrt(mean(x^2) + eps) * weight + bias`. An empty weight or bias is skipped.
 pub(crate) struct RmsNorm<'a> {
     pub x: &'a [f32],
     pub weight: &'a [f32],
@@ -163,7 +163,7 @@ impl Kernel for AddScaled<'_> {
     }
 }
 
-/// `x = cap * tanh(x / cap)`, or without a cap nothing, after `x *= scale`.
+/// `x *= scale`, then `x = cap * tanh(x / cap)` if there is a cap.
 pub(crate) struct ScaleAndCap<'a> {
     pub x: &'a mut [f32],
     pub scale: f32,

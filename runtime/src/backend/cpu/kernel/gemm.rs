@@ -1,12 +1,12 @@
-//! `C = A B (+ C)` on `f32`, with any strides for `A` and rows of `B` and `C` along memory: the products of the
-//! chunkwise scans and of attention, whose matrices are activations and states.
+//! `C = A B (+ C)` in f32, with any strides for `A`, and `B` and `C` with contiguous rows: the
+//! products of the chunkwise scans and of attention, whose matrices are activations and states.
 //!
-//! A tile of `R` rows by `V` vectors of `C` stays in registers; each step takes one row of `B` and one
-//! element of `A` per row.
+//! A tile of `R` rows by `V` vectors of `C` stays in registers; each step takes one row of `B` and
+//! one element of `A` per row.
 
 use crate::backend::cpu::simd::{Kernel, Simd};
 
-/// `C[i, j] = sum_k A[i, k] B[k, j]`, plus what `C` held if `accumulate`.
+/// `C[i, j] = sum_k A[i, k] B[k, j]`, added to `C` if `accumulate`.
 pub(crate) struct Gemm<'a, 'c> {
     /// Rows of `A` and `C`.
     pub m: usize,
@@ -111,7 +111,7 @@ fn tile<S: Simd, const R: usize, const V: usize>(
     }
 }
 
-/// The columns of a row beyond the last whole vector.
+/// The columns of a row after the last whole vector.
 #[inline(always)]
 fn last_columns<S: Simd>(s: S, job: &mut Gemm<'_, '_>, row: usize, column: usize) {
     let width = job.n - column;

@@ -1,13 +1,15 @@
-//! One token's step of a matrix memory: what Mamba-2 (the state-space dual's `S`) and mLSTM (`C`) have in common.
+//! One token's step of a matrix memory, shared by Mamba-2 (the `S` of state-space duality) and
+//! mLSTM (`C`).
 //!
-//! The state streams through the registers once, read and written; blocks of the value stay in them.
+//! The state streams through the registers once, read and written; blocks of the value stay in
+//! them.
 
 use crate::backend::cpu::simd::{Kernel, Simd, load, store};
 
 /// `out = decay q^T S + own v`, then `S = decay S + input k v^T`.
 ///
-/// `own` is the token's own share as one factor, `input k . q` and what else goes with `v`: so its rounding is common to the
-/// whole head, as in the chunkwise forms.
+/// `own` is the token's own contribution as one factor: `input k . q` and the other factors of `v`.
+/// Its rounding is therefore common to the whole head, as in the chunkwise forms.
 pub(crate) struct MemoryStep<'a> {
     /// `q`, `[keys]`.
     pub query: &'a [f32],

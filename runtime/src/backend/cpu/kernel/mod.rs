@@ -1,4 +1,4 @@
-//! The few loops in which nearly all time goes, generic over the vector unit.
+//! The few loops that take nearly all of the time, generic over the vector unit.
 
 pub(crate) mod dot;
 pub(crate) mod elementwise;

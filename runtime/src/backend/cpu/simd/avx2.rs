@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::avx512::Avx512;
 use super::{Kernel, Simd, blocks};
 
-/// Proof that AVX2, FMA and F16C are there. Made by [`dispatch`] alone.
+/// Proof that AVX2, FMA and F16C are available. Only [`dispatch`] makes it.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
 
@@ -17,7 +17,7 @@ impl Avx2 {
     }
 }
 
-/// Whether this processor (and its operating system) has what [`Avx2`] uses.
+/// Whether the processor and the operating system support what [`Avx2`] uses.
 pub(super) fn is_available() -> bool {
     is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("fma")

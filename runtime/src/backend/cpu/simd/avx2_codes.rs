@@ -1,5 +1,5 @@
-//! [`Codes`] with AVX2: products of unsigned and signed bytes by `vpmaddubsw`, whose 16-bit sums of pairs saturate, so that codes of
-//! more than seven bits go in two parts.
+//! [`Codes`] with AVX2: products of unsigned and signed bytes by `vpmaddubsw`. Its 16-bit sums of
+//! pairs saturate, so codes of more than seven bits are split in two parts.
 
 use std::arch::x86_64::*;
 
@@ -14,14 +14,14 @@ fn load(bytes: &[u8; 32]) -> __m256i {
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
-/// Lanes of 16 bytes, each of whose first `2 * BITS` bytes hold sixteen codes.
+/// Spreads the first `2 * BITS` bytes of each 16-byte lane, which hold sixteen codes.
 #[inline(always)]
 fn spread<const BITS: usize>(bytes: __m256i) -> __m256i {
     // SAFETY: see above.
     unsafe {
         let table =
             |pairs: &[u8; 16]| _mm256_broadcastsi128_si256(_mm_loadu_si128(pairs.as_ptr().cast()));
-        // A factor of 2^(16 - BITS - below) puts the code at the top of its 16 bits.
+        // A factor of 2^(16 - BITS - below) moves the code to the top of its 16 bits.
         let top = const {
             let mut factors = [0i16; 8];
             let mut code = 0;
@@ -49,7 +49,7 @@ fn dot<const SMALL: bool>(sums: __m256i, codes: __m256i, x: __m256i) -> __m256i 
             let pairs = _mm256_maddubs_epi16(codes, x);
             return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
         }
-        // 127 * 127 * 2 and 127 * 2 fit 16 bits.
+        // 127 * 127 * 2 and 127 * 2 fit in 16 bits.
         let low = _mm256_maddubs_epi16(_mm256_and_si256(codes, _mm256_set1_epi8(127)), x);
         let bit = _mm256_and_si256(_mm256_srli_epi16::<7>(codes), _mm256_set1_epi8(1));
         let high = _mm256_maddubs_epi16(bit, x);
@@ -82,7 +82,8 @@ impl Codes for Avx2 {
                 let both = _mm256_or_si256(words, _mm256_slli_epi16::<4>(words));
                 return _mm256_and_si256(both, _mm256_set1_epi8(15));
             }
-            // Each lane loads 16 bytes from where its codes begin; where the row ends before that, from a copy.
+            // Each lane loads 16 bytes starting at its codes, or from a copy if the row ends before
+            // that.
             let copy: [u8; 32];
             let bytes = if packed.len() < 16 + 2 * BITS {
                 copy = padded(packed);

@@ -5,12 +5,12 @@ use std::arch::x86_64::*;
 use super::codes::Codes;
 use super::{Kernel, Simd, blocks};
 
-/// Proof that AVX-512 F, BW, VL and DQ are there, and VNNI and VBMI too if `VNNI`. Made by [`dispatch`] and
-/// [`dispatch_vnni`] alone.
+/// Proof that AVX-512 F, BW, VL and DQ are available, and also VNNI and VBMI if `VNNI`. Only
+/// [`dispatch`] and [`dispatch_vnni`] make it.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512<const VNNI: bool>(());
 
-/// Whether this processor (and its operating system) has what [`Avx512`] uses.
+/// Whether the processor and the operating system support what [`Avx512`] uses.
 pub(super) fn is_available() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -20,7 +20,7 @@ pub(super) fn is_available() -> bool {
         && is_x86_feature_detected!("f16c")
 }
 
-/// Whether this processor has what `Avx512<true>` uses beyond [`is_available`].
+/// Whether the processor supports what `Avx512<true>` uses.
 pub(super) fn is_vnni_available() -> bool {
     is_available()
         && is_x86_feature_detected!("avx512vnni")

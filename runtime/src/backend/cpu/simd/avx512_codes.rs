@@ -1,4 +1,5 @@
-//! [`Codes`] with AVX-512: by VNNI and VBMI where they are (Ice Lake, Zen 4 and later), else by halves with AVX2's means.
+//! [`Codes`] with AVX-512: by VNNI and VBMI if available (Ice Lake, Zen 4 and later), otherwise in
+//! halves with AVX2.
 
 use std::arch::x86_64::*;
 
@@ -6,7 +7,8 @@ use super::avx2::Avx2;
 use super::avx512::Avx512;
 use super::codes::{Codes, padded};
 
-/// Bytes `0 .. 8` of each eight codes of `BITS` bits, and where in them each code begins.
+/// For each eight codes of `BITS` bits: the indices of their bytes, and the position of each code
+/// in them.
 struct Spread<const BITS: usize>;
 
 impl<const BITS: usize> Spread<BITS> {

@@ -1,14 +1,14 @@
-//! [`Codes`]: the small integers of a vector unit, as packed weights and int8 activations need them.
+//! [`Codes`]: small-integer operations of a vector unit, for packed weights and int8 activations.
 //!
-//! A vector holds `4 * LANES` bytes; lane `l` of the sums belongs to the bytes `4 l .. 4 l + 4`. Codes come out of their
-//! packing in natural order, so that activations need no order of their own.
+//! A vector holds `4 * LANES` bytes; lane `l` of the sums covers the bytes `4 l..4 l + 4`. Codes
+//! are unpacked in natural order, so activations need no special order.
 
-/// Longest vector of codes.
+/// Codes in the longest vector.
 pub(crate) const MOST_CODES: usize = 64;
 
-/// Integers of a vector unit.
+/// Integer operations of a vector unit.
 pub(crate) trait Codes: Copy + Send + Sync + 'static {
-    /// Codes in a vector: four for each lane.
+    /// Codes per vector: four per lane.
     const COUNT: usize;
     /// `[u8; COUNT]` in a register.
     type Bytes: Copy;
@@ -17,26 +17,28 @@ pub(crate) trait Codes: Copy + Send + Sync + 'static {
     /// `[i8; COUNT]` in memory.
     type Signed: Copy;
 
-    /// Whole blocks of activations.
+    /// Splits activations into whole blocks.
     fn signed(x: &[i8]) -> &[Self::Signed];
-    /// The first `COUNT` codes of `BITS` bits (2, 3, 4, 5, 6 or 8) of `packed`; zeros where it is shorter. Never reads behind it.
+    /// Unpacks the first `COUNT` codes of `BITS` bits (2, 3, 4, 5, 6 or 8) of `packed`, padding
+    /// with zeros. Never reads past the end.
     fn unpack<const BITS: usize>(self, packed: &[u8]) -> Self::Bytes;
     /// `table[code]` for codes below 16.
     fn look_up(self, codes: Self::Bytes, table: &[u8; 16]) -> Self::Bytes;
     /// `out[i] = code i`, `COUNT` bytes.
     fn store_codes(self, codes: Self::Bytes, out: &mut [u8]);
-    /// `COUNT` codes of a byte each.
+    /// Loads `COUNT` codes of one byte each.
     fn load_codes(self, codes: &[u8]) -> Self::Bytes;
     /// Zeros.
     fn no_sums(self) -> Self::Sums;
-    /// `sums[l] += sum of codes[4 l + i] * x[4 l + i]`, exactly. `SMALL` promises codes below 64; activations are never -128.
+    /// `sums[l] += sum of codes[4 l + i] * x[4 l + i]`, exactly. `SMALL` promises codes below 64.
+    /// Activations are never -128.
     fn dot<const SMALL: bool>(
         self,
         sums: Self::Sums,
         codes: Self::Bytes,
         x: &Self::Signed,
     ) -> Self::Sums;
-    /// The same with one four of activations for all lanes.
+    /// Like `dot`, with the same four activations for all lanes.
     fn dot_splat<const SMALL: bool>(
         self,
         sums: Self::Sums,
@@ -45,7 +47,7 @@ pub(crate) trait Codes: Copy + Send + Sync + 'static {
     ) -> Self::Sums;
 }
 
-/// Where in their bytes eight codes of `BITS` bits lie, which together are `BITS` bytes.
+/// The positions of eight codes of `BITS` bits in the `BITS` bytes that hold them.
 #[cfg(any(
     target_arch = "x86_64",
     target_arch = "aarch64",
@@ -59,7 +61,7 @@ pub(super) struct Windows<const BITS: usize>;
     all(target_arch = "wasm32", target_feature = "simd128")
 ))]
 impl<const BITS: usize> Windows<BITS> {
-    /// For 16-bit element `c` of an 128-bit lane: the two bytes that hold code `c` of eight.
+    /// For 16-bit element `c` of a 128-bit lane: the two bytes that hold code `c` of eight.
     pub(super) const PAIRS: [u8; 16] = {
         let mut index = [0; 16];
         let mut code = 0;
@@ -71,7 +73,7 @@ impl<const BITS: usize> Windows<BITS> {
         index
     };
 
-    /// The same for the eight codes that follow.
+    /// The same for the next eight codes.
     pub(super) const NEXT_PAIRS: [u8; 16] = {
         let mut index = Self::PAIRS;
         let mut i = 0;
@@ -82,7 +84,7 @@ impl<const BITS: usize> Windows<BITS> {
         index
     };
 
-    /// Bits below code `c` in its two bytes.
+    /// Number of bits below code `c` in its two bytes.
     pub(super) const BELOW: [i16; 8] = {
         let mut below = [0; 8];
         let mut code = 0;
@@ -94,7 +96,7 @@ impl<const BITS: usize> Windows<BITS> {
     };
 }
 
-/// The first `N` bytes of `bytes`, zeros where it is shorter.
+/// The first `N` bytes of `bytes`, padded with zeros.
 #[inline(always)]
 pub(crate) fn padded<const N: usize>(bytes: &[u8]) -> [u8; N] {
     match bytes.first_chunk() {

@@ -2,14 +2,15 @@
 
 use super::Simd;
 
-/// `e^x`; 0 below -87.3 (where the result would be subnormal), saturating near 1.6e38 above.
+/// `e^x`; 0 below -87.3 (where the result would be subnormal), and saturated near 1.6e38 above.
 ///
-/// Range reduction `x = n ln 2 + r`, `|r| <= ln 2 / 2`, then the Taylor polynomial of `e^r` to degree 7
-/// (its remainder is below 6e-9).
+/// Range reduction `x = n ln 2 + r`, `|r| <= ln 2 / 2`, then the Taylor polynomial of `e^r` to
+/// degree 7 (its remainder is below 6e-9).
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     const LOWEST: f32 = -87.3;
-    // `x` comes second: of a NaN, minimum and maximum give the second operand, and a NaN must not get lost.
+    // `x` is the second operand: minimum and maximum return the second operand if either is NaN,
+    // and a NaN must be preserved.
     let clamped = s.min(s.splat(88.0), s.max(s.splat(LOWEST), x));
     let n = s.round(s.mul(clamped, s.splat(std::f32::consts::LOG2_E)));
     // ln 2 in two parts, the first with few enough bits that `n * HI` is exact.
@@ -34,8 +35,8 @@ fn abs<S: Simd>(s: S, x: S::F) -> S::F {
     s.max(x, s.sub(s.zero(), x))
 }
 
-/// `tanh x`: through `e^-2|x|`, and near zero, where that cancels, by its continued fraction
-/// `x / (1 + x^2 / (3 + x^2 / (5 + x^2 / (7 + x^2 / 9))))`.
+/// `tanh x`: through `e^-2|x|`, and near zero, where that cancels, by the continued fraction `x /
+/// (1 + x^2 / (3 + x^2 / (5 + x^2 / (7 + x^2 / 9))))`.
 #[inline(always)]
 pub(crate) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
     let (one, size, square) = (s.splat(1.0), abs(s, x), s.mul(x, x));
@@ -50,8 +51,8 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
     s.select_lt(size, s.splat(0.5), near, far)
 }
 
-/// `ln(1 + e^x)` as `max(x, 0) + ln(1 + y)`, `y = e^-|x|`, with `ln(1 + y) = 2 atanh(y / (2 + y))` by its
-/// series, so that very negative `x` keep their relative accuracy.
+/// `ln(1 + e^x)` as `max(x, 0) + ln(1 + y)`, `y = e^-|x|`, with the series of `ln(1 + y) = 2
+/// atanh(y / (2 + y))`, so that very negative `x` keep their relative accuracy.
 #[inline(always)]
 pub(crate) fn softplus<S: Simd>(s: S, x: S::F) -> S::F {
     let y = exp(s, s.sub(s.zero(), abs(s, x)));
@@ -64,8 +65,8 @@ pub(crate) fn softplus<S: Simd>(s: S, x: S::F) -> S::F {
     s.fma(s.mul(s.splat(2.0), t), p, s.max(s.zero(), x))
 }
 
-/// The error function, in f64: its Maclaurin series up to 3, a continued fraction of `erfc` beyond.
-/// (Abramowitz and Stegun, 7.1.6 and 7.1.14.) For the exact GELU, which few models use.
+/// The error function in f64: its Maclaurin series up to 3, a continued fraction of `erfc` beyond
+/// (Abramowitz and Stegun, 7.1.6 and 7.1.14). Used for the exact GELU, which few models have.
 pub(crate) fn erf(x: f64) -> f64 {
     let (size, square) = (x.abs(), x * x);
     let value = if size < 3.0 {

@@ -1,16 +1,17 @@
-//! One interface over the vector units: [`Simd`], its implementations, and their choice at run time.
+//! One interface over the vector units: [`Simd`], its implementations, and their selection at run
+//! time.
 //!
-//! An algorithm is written once, as a [`Kernel`] generic over `S: Simd`. [`Isa::dispatch`] runs it in a
-//! function that is compiled for the instruction set in question; since everything on the way is
-//! `#[inline(always)]`, the kernel's body becomes that set's instructions.
+//! An algorithm is written once, as a [`Kernel`] generic over `S: Simd`. [`Isa::dispatch`] runs it
+//! in a function compiled for the instruction set. Since everything it calls is
+//! `#[inline(always)]`, the kernel's body is compiled to that set's instructions.
 //!
-//! A value of a type that implements [`Simd`] is a *token*: it can only be had through
-//! [`Isa::detect`] (or the scalar token, which needs nothing), so that holding one proves that the
-//! processor has the instructions, and the trait's methods are safe to call.
+//! A value of a type that implements [`Simd`] is a *token*. Except for the scalar one it comes only
+//! from [`Isa::detect`], so it proves that the processor has the instructions, and the trait's
+//! methods are safe to call.
 //!
 //! | implementation | lanes | needs |
 //! | --- | --- | --- |
-//! | `scalar` | 8, as an array | nothing; left out where vectors are always there |
+//! | `scalar` | 8, as an array | nothing; not built for targets that always have vectors |
 //! | `avx2` | 8 | AVX2, FMA, F16C |
 //! | `avx512` | 16 | AVX-512 F, BW, VL, DQ |
 //! | `avx512vnni` | 16 | these, VNNI and VBMI |
@@ -18,9 +19,9 @@
 //! | `neondot` | 4 | FEAT_DotProd |
 //! | `simd128` | 4 | a WebAssembly build with `-C target-feature=+simd128` |
 //!
-//! [`codes`] has the small integers that packed weights need.
+//! [`codes`] has the small-integer operations for packed weights.
 
-// The instruction sets' intrinsics are the reason for this module: see the SAFETY notes.
+// This module exists for the instruction sets' intrinsics: see the SAFETY comments.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -50,41 +51,41 @@ use codes::Codes;
 
 /// A vector unit. `F` holds [`Self::LANES`] values of `f32`.
 pub(crate) trait Simd: Codes {
-    /// Values in a vector.
+    /// Number of values in a vector.
     const LANES: usize;
-    /// Whether there are 32 vector registers (else 16): the size of register tiles.
+    /// Whether there are 32 vector registers rather than 16, which sets the size of register tiles.
     const WIDE: bool;
     /// A vector.
     type F: Copy;
     /// `[f32; LANES]`.
     type Block: Copy;
-    /// `[u8; 2 * LANES]`: as many halves.
+    /// `[u8; 2 * LANES]`: as many 16-bit floats.
     type Bytes2: Copy;
-    /// `[u8; 4 * LANES]`: as many floats.
+    /// `[u8; 4 * LANES]`: as many 32-bit floats.
     type Bytes4: Copy;
 
-    /// Whole blocks, and the rest.
+    /// Splits a slice into whole blocks and the rest.
     fn blocks(x: &[f32]) -> (&[Self::Block], &[f32]);
-    /// Whole blocks, and the rest.
+    /// Splits a slice into whole blocks and the rest.
     fn blocks_mut(x: &mut [f32]) -> (&mut [Self::Block], &mut [f32]);
-    /// Whole blocks of halves, and the rest.
+    /// Splits bytes into whole blocks of 16-bit floats and the rest.
     fn bytes2(x: &[u8]) -> (&[Self::Bytes2], &[u8]);
-    /// Whole blocks of floats, and the rest.
+    /// Splits bytes into whole blocks of 32-bit floats and the rest.
     fn bytes4(x: &[u8]) -> (&[Self::Bytes4], &[u8]);
 
     fn load(self, x: &Self::Block) -> Self::F;
     fn store(self, v: Self::F, x: &mut Self::Block);
-    /// Little-endian f32 at any address.
+    /// Loads little-endian f32 without alignment.
     fn load_f32(self, x: &Self::Bytes4) -> Self::F;
-    /// Little-endian bfloat16 at any address.
+    /// Loads little-endian bfloat16 without alignment.
     fn load_bf16(self, x: &Self::Bytes2) -> Self::F;
-    /// Little-endian binary16 at any address.
+    /// Loads little-endian binary16 without alignment.
     fn load_f16(self, x: &Self::Bytes2) -> Self::F;
 
-    /// Sums of codes as floats.
+    /// Converts sums of codes to floats.
     fn sums_as_floats(self, sums: Self::Sums) -> Self::F;
-    /// The scale of each lane's codes in a vector of codes that begins a group (or lies within one): `scales` are those of its
-    /// groups of `group` codes, at least 4 of them readable.
+    /// The scale of each lane's codes in a vector of codes that begins a group (or lies within
+    /// one). `scales` are those of its groups of `group` codes; at least 4 must be readable.
     fn group_scales(self, scales: &[f32], group: usize) -> Self::F;
 
     fn splat(self, x: f32) -> Self::F;
@@ -92,27 +93,28 @@ pub(crate) trait Simd: Codes {
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
-    /// `a * b + c`, rounded once where the unit can.
+    /// `a * b + c`, rounded once if the unit supports that.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// The smaller; `b` where either is NaN, or NaN.
+    /// The smaller one. If either is NaN, `b` or NaN.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
-    /// The larger; `b` where either is NaN, or NaN.
+    /// The larger one. If either is NaN, `b` or NaN.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
-    /// To the nearest whole number.
+    /// Rounds to the nearest whole number.
     fn round(self, a: Self::F) -> Self::F;
-    /// `2^a` for whole `a` in -126 ..= 127.
+    /// `2^a` for whole `a` in -126..=127.
     fn pow2(self, a: Self::F) -> Self::F;
-    /// Lane by lane: `a < b ? yes : no`.
+    /// Per lane: `a < b ? yes : no`.
     fn select_lt(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
     /// Sum over lanes.
     fn sum(self, a: Self::F) -> f32;
     /// Maximum over lanes.
     fn max_lane(self, a: Self::F) -> f32;
 
-    /// Runs `kernel` with the same instructions in a function of its own: what many kernels share need not be in each of them.
+    /// Runs `kernel` with the same instructions in a separate function, so that code shared by many
+    /// kernels is compiled once.
     fn apart<K: Kernel>(self, kernel: K) -> K::Output;
 
-    /// A hint that the memory at `address`, which may be any, will be read soon.
+    /// Hints that the memory at `address` will be read soon. The address may be invalid.
     #[inline(always)]
     fn prefetch(self, address: *const u8) {
         let _ = address;
@@ -123,7 +125,7 @@ pub(crate) trait Simd: Codes {
         self.splat(0.0)
     }
 
-    /// `x.len() < LANES` values, zeros behind them.
+    /// Loads `x.len() < LANES` values, padded with zeros.
     #[inline(always)]
     fn load_partial(self, x: &[f32]) -> Self::F {
         let mut padded = [0.0f32; 16];
@@ -134,7 +136,7 @@ pub(crate) trait Simd: Codes {
         self.load(&blocks[0])
     }
 
-    /// The first `x.len() < LANES` lanes.
+    /// Stores the first `x.len() < LANES` lanes.
     #[inline(always)]
     fn store_partial(self, v: Self::F, x: &mut [f32]) {
         let mut padded = [0.0f32; 16];
@@ -146,7 +148,7 @@ pub(crate) trait Simd: Codes {
     }
 }
 
-/// `x.len()` values, at most a vector, zeros behind them.
+/// Loads `x.len()` values, at most a vector, padded with zeros.
 #[inline(always)]
 pub(crate) fn load<S: Simd>(s: S, x: &[f32]) -> S::F {
     match S::blocks(x).0.first() {
@@ -155,7 +157,7 @@ pub(crate) fn load<S: Simd>(s: S, x: &[f32]) -> S::F {
     }
 }
 
-/// The first `x.len()` lanes, at most all.
+/// Stores the first `x.len()` lanes, at most all.
 #[inline(always)]
 pub(crate) fn store<S: Simd>(s: S, v: S::F, x: &mut [f32]) {
     if x.len() < S::LANES {
@@ -197,25 +199,29 @@ enum Kind {
 }
 
 impl Isa {
-    /// The best one here; `KINGLET_ISA` (`scalar`, `avx2`, `avx512`, `avx512vnni`, `neon`, `neondot`) asks for another, for tests, and is
-    /// ignored where this processor lacks it.
+    /// The best one available. The variable `KINGLET_ISA` (`scalar`, `avx2`, `avx512`,
+    /// `avx512vnni`, `neon`, `neondot`) selects another, for tests; it is ignored with a warning if
+    /// the processor lacks it.
     pub fn detect() -> Self {
         let available = Self::available();
         let best = available[available.len() - 1];
         match std::env::var("KINGLET_ISA") {
             Ok(name) => available.into_iter().find(|isa| isa.name() == name).unwrap_or_else(|| {
-                log::warn!("KINGLET_ISA={name} is not to be had here: using {}", best.name());
+                log::warn!(
+                    "KINGLET_ISA={name} is not available on this processor: using {}",
+                    best.name()
+                );
                 best
             }),
             Err(_) => best,
         }
     }
 
-    /// All that this processor has, slowest first; never empty.
+    /// All sets that this processor has, slowest first; never empty.
     pub fn available() -> Vec<Self> {
         #[allow(unused_mut)]
         let mut all = Vec::new();
-        // Where vectors are always there, code without them would only be carried along.
+        // On targets that always have vectors, scalar code would be dead weight.
         #[cfg(not(any(
             target_arch = "aarch64",
             all(target_arch = "wasm32", target_feature = "simd128")
@@ -245,7 +251,7 @@ impl Isa {
         all
     }
 
-    /// Its name, as `KINGLET_ISA` takes it.
+    /// Its name, as in `KINGLET_ISA`.
     pub fn name(self) -> &'static str {
         match self.0 {
             #[cfg(not(any(
@@ -277,7 +283,7 @@ impl Isa {
                 all(target_arch = "wasm32", target_feature = "simd128")
             )))]
             Kind::Scalar => scalar::dispatch(kernel),
-            // SAFETY: an `Isa` of these kinds exists only after detection has found the features.
+            // SAFETY: an `Isa` of this kind exists only after its features were detected.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => unsafe { avx2::dispatch(kernel) },
             // SAFETY: as above.
@@ -297,7 +303,7 @@ impl Isa {
     }
 }
 
-/// The four methods that cut slices into arrays: the same for every unit but for its width.
+/// The four methods that split slices into arrays, the same for every unit except for its width.
 macro_rules! blocks {
     ($lanes:literal) => {
         type Block = [f32; $lanes];

@@ -4,17 +4,17 @@ use std::arch::aarch64::*;
 
 use super::{Kernel, Simd, blocks};
 
-/// NEON is part of AArch64: the token needs no proof. With `DOT` it is one that FEAT_DotProd is there, made by [`dispatch_dot`]
-/// alone.
+/// NEON is part of AArch64, so the token needs no proof. With `DOT` it proves that FEAT_DotProd is
+/// available; only [`dispatch_dot`] makes that.
 #[derive(Clone, Copy)]
 pub(crate) struct Neon<const DOT: bool>(());
 
-/// Whether this processor has what `Neon<true>` uses.
+/// Whether the processor supports what `Neon<true>` uses.
 pub(super) fn is_dot_available() -> bool {
     std::arch::is_aarch64_feature_detected!("dotprod")
 }
 
-/// Runs `kernel` with the dot product's instructions too.
+/// Runs `kernel` with the dot-product instructions too.
 ///
 /// # Safety
 /// [`is_dot_available`] must have returned true.
@@ -24,7 +24,7 @@ pub(super) unsafe fn dispatch_dot<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Neon::<true>(()))
 }
 
-/// Runs `kernel` with these instructions, which the target always has.
+/// Runs `kernel` with NEON, which the target always has.
 #[inline(never)]
 pub(super) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Neon::<false>(()))
@@ -70,9 +70,9 @@ impl<const DOT: bool> Simd for Neon<DOT> {
             vreinterpretq_f32_u32(vshll_n_u16::<16>(halves))
         }
     }
-    /// By integer operations, since the conversion instruction's intrinsic is younger than our
-    /// minimum compiler: exponent and mantissa move into place, a multiplication by 2^112 corrects the
-    /// bias (and normalises subnormals), infinities and NaN get their exponent back.
+    /// Uses integer operations, since the intrinsic of the conversion instruction is newer than the
+    /// minimum compiler: exponent and mantissa move into place, multiplying by 2^112 corrects the
+    /// bias (and normalises subnormals), and infinities and NaN get their exponent back.
     #[inline(always)]
     fn load_f16(self, x: &[u8; 8]) -> float32x4_t {
         // SAFETY: see above.

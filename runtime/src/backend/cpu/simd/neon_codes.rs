@@ -1,15 +1,16 @@
-//! [`Codes`] with NEON: by widening products, which every AArch64 processor has, or by `sdot` where there is FEAT_DotProd.
+//! [`Codes`] with NEON: by widening products, which every AArch64 processor has, or by `sdot` with
+//! FEAT_DotProd.
 
 use std::arch::aarch64::*;
 
 use super::codes::{Codes, Windows, padded};
 use super::neon::Neon;
 
-/// Signed codes times activations: lane `l` sums the bytes `4 l .. 4 l + 4`.
+/// Signed codes times activations: lane `l` sums the bytes `4 l..4 l + 4`.
 #[inline(always)]
 fn dot_signed<const DOT: bool>(sums: int32x4_t, codes: int8x16_t, x: int8x16_t) -> int32x4_t {
-    // SAFETY: the target has NEON; `DOT` is true only where detection has found the instruction, whose intrinsic is not
-    // stable yet.
+    // SAFETY: the target has NEON. `DOT` is true only if the instruction was detected; its
+    // intrinsic is not stable yet.
     unsafe {
         if DOT {
             let mut sums = sums;
@@ -23,7 +24,7 @@ fn dot_signed<const DOT: bool>(sums: int32x4_t, codes: int8x16_t, x: int8x16_t) 
             );
             return sums;
         }
-        // Pairs of products of bytes above -128 fit 16 bits once, so each is widened at once.
+        // One pair of products of bytes above -128 fits in 16 bits, so widen each at once.
         let low = vpaddlq_s16(vmull_s8(vget_low_s8(codes), vget_low_s8(x)));
         let high = vpaddlq_s16(vmull_high_s8(codes, x));
         vaddq_s32(sums, vpaddq_s32(low, high))
@@ -41,7 +42,7 @@ fn dot<const DOT: bool, const SMALL: bool>(
         if SMALL {
             return dot_signed::<DOT>(sums, vreinterpretq_s8_u8(codes), x);
         }
-        // q = (q - 128) + 128, the first of which fits a signed byte.
+        // q = (q - 128) + 128, the first of which fits in a signed byte.
         let centred = vreinterpretq_s8_u8(veorq_u8(codes, vdupq_n_u8(128)));
         let sums = dot_signed::<DOT>(sums, centred, x);
         let all = dot_signed::<DOT>(vdupq_n_s32(0), vdupq_n_s8(1), x);

@@ -1,15 +1,15 @@
 //! Plain Rust on arrays of eight: the fallback everywhere, and the plainest statement of what the
-//! others compute. (LLVM turns most of it into whatever baseline vectors the target has.)
+//! others compute. LLVM turns most of it into the target's baseline vectors.
 
 use half::{bf16, f16};
 
 use super::{Kernel, Simd, blocks};
 
-/// Needs nothing.
+/// Needs no proof.
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar;
 
-/// Runs `kernel` with what every processor has.
+/// Runs `kernel` with instructions that every processor has.
 #[inline(never)]
 pub(super) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Scalar)
@@ -82,7 +82,7 @@ impl Simd for Scalar {
     fn div(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         zip(a, b, |a, b| a / b)
     }
-    /// Rounded twice: without the instruction a single rounding is a slow library call.
+    /// Rounded twice: without the instruction, rounding once is a slow library call.
     #[inline(always)]
     fn fma(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
         std::array::from_fn(|i| a[i] * b[i] + c[i])

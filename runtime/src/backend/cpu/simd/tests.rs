@@ -130,7 +130,7 @@ fn loads_decode_every_half_at_odd_addresses() {
     });
 }
 
-/// `[sum, max]` of a vector, and `select_lt`, `min`, `div`, `round` of two.
+/// `[sum, max]` of one vector, and `select_lt`, `min`, `div`, `round` of two.
 struct Reductions<'a>(&'a [f32], &'a [f32]);
 
 impl Kernel for Reductions<'_> {

@@ -1,13 +1,15 @@
-//! WebAssembly's vectors: four lanes. A module has them or is refused as a whole, so there is nothing to detect: this is compiled
-//! where `simd128` is switched on for the whole build.
+//! WebAssembly's vectors: four lanes. A module with vectors is refused as a whole where they are
+//! missing, so there is nothing to detect: this is compiled if `simd128` is enabled for the whole
+//! build.
 //!
-//! There is no fused multiplication in this set (that is in "relaxed SIMD", which not every browser has): products are rounded.
+//! This set has no fused multiply-add ("relaxed SIMD" does, but not every browser has it), so
+//! products are rounded.
 
 use std::arch::wasm32::*;
 
 use super::{Kernel, Simd, blocks};
 
-/// The instructions are part of the module: the token needs no proof.
+/// The instructions are part of the module, so the token needs no proof.
 #[derive(Clone, Copy)]
 pub(crate) struct Wasm128(());
 
@@ -17,7 +19,7 @@ pub(super) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Wasm128(()))
 }
 
-/// The first 8 bytes in the low half, zeros above.
+/// Loads 8 bytes into the low half, with zeros above.
 #[inline(always)]
 pub(super) fn load_half(x: &[u8; 8]) -> v128 {
     // SAFETY: the reference is to exactly the bytes that are read, at any address.
@@ -33,7 +35,7 @@ pub(super) fn load_whole(x: &[u8; 16]) -> v128 {
 
 impl Simd for Wasm128 {
     const LANES: usize = 4;
-    /// Browsers on x86 have 16 registers for them.
+    /// Browsers on x86 have 16 vector registers.
     const WIDE: bool = false;
     type F = v128;
     blocks!(4);
@@ -60,8 +62,9 @@ impl Simd for Wasm128 {
     fn load_bf16(self, x: &[u8; 8]) -> v128 {
         u32x4_shl(u32x4_extend_low_u16x8(load_half(x)), 16)
     }
-    /// By integer operations, for there is no conversion: exponent and mantissa move into place, a multiplication by 2^112 corrects the
-    /// bias (and normalises subnormals), infinities and NaN get their exponent back.
+    /// Uses integer operations, since there is no conversion: exponent and mantissa move into
+    /// place, multiplying by 2^112 corrects the bias (and normalises subnormals), and infinities
+    /// and NaN get their exponent back.
     #[inline(always)]
     fn load_f16(self, x: &[u8; 8]) -> v128 {
         let wide = u32x4_extend_low_u16x8(load_half(x));

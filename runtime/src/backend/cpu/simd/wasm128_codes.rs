@@ -1,14 +1,15 @@
-//! [`Codes`] with WebAssembly's vectors: codes and activations are widened to 16 bits, whose products are summed in pairs.
+//! [`Codes`] with WebAssembly's vectors: codes and activations are widened to 16 bits, and products
+//! are summed in pairs.
 
 use std::arch::wasm32::*;
 
 use super::codes::{Codes, Windows, padded};
 use super::wasm128::{Wasm128, load_half, load_whole};
 
-/// Codes times activations: lane `l` sums the bytes `4 l .. 4 l + 4`.
+/// Codes times activations: lane `l` sums the bytes `4 l..4 l + 4`.
 #[inline(always)]
 fn dot(sums: v128, codes: v128, x: v128) -> v128 {
-    // Lane `j` of either has bytes `2 j` and `2 j + 1` of its half.
+    // Lane `j` of each operand has bytes `2 j` and `2 j + 1` of its half.
     let low = i32x4_dot_i16x8(u16x8_extend_low_u8x16(codes), i16x8_extend_low_i8x16(x));
     let high = i32x4_dot_i16x8(u16x8_extend_high_u8x16(codes), i16x8_extend_high_i8x16(x));
     let even = i32x4_shuffle::<0, 2, 4, 6>(low, high);
@@ -16,7 +17,8 @@ fn dot(sums: v128, codes: v128, x: v128) -> v128 {
     i32x4_add(sums, i32x4_add(even, odd))
 }
 
-/// What a 16-bit window is multiplied with so that its code's highest bit becomes the window's: there are no shifts by lanes.
+/// Factors that move each code's highest bit to the top of its 16-bit window: there are no per-lane
+/// shifts.
 const fn lifts<const BITS: usize>() -> v128 {
     let mut lifts = [0; 8];
     let mut code = 0;

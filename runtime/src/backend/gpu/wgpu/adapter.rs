@@ -1,104 +1,25 @@
-//! Which adapters there are, what each can do, and which is taken.
+//! The adapters that wgpu finds, and the candidate of one.
 
-use std::fmt;
 use std::sync::OnceLock;
 
-use super::capabilities::Capabilities;
+use super::super::adapter::{AdapterInfo, AdapterKind, best_hardware};
+use super::capabilities;
 use crate::Error;
 
-/// What kind of device an adapter is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AdapterKind {
-    /// A graphics card.
-    Discrete,
-    /// Part of the processor.
-    Integrated,
-    /// A device of a virtual machine.
-    Virtual,
-    /// The processor playing a device: right, but slower than the CPU backend.
-    Software,
-    /// The driver doesn't say.
-    Other,
-}
-
-impl fmt::Display for AdapterKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Discrete => "discrete",
-            Self::Integrated => "integrated",
-            Self::Virtual => "virtual",
-            Self::Software => "software",
-            Self::Other => "other",
-        })
-    }
-}
-
-/// An adapter, what it can do, and what of that is used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AdapterInfo {
-    /// Its number: what [`ModelOptions::adapter`](crate::ModelOptions::adapter) takes.
-    pub index: usize,
-    /// Its name.
-    pub name: String,
-    /// What it is.
-    pub kind: AdapterKind,
-    /// `vulkan`, `metal`, `dx12`, ...
-    pub api: String,
-    /// Driver and version.
-    pub driver: String,
-    /// Smallest and largest subgroup, where it has them.
-    pub subgroups: Option<(u32, u32)>,
-    /// What it can do beyond WebGPU's core.
-    pub capabilities: Capabilities,
-    /// Largest buffer that a kernel can see, in bytes.
-    pub max_binding: u64,
-    /// Largest buffer, in bytes.
-    pub max_buffer: u64,
-    /// Why it can't be used, if so.
-    pub unusable: Option<String>,
-}
-
-impl AdapterInfo {
-    /// Whether the `auto` backend may take it: never one that is played by the processor.
-    pub fn is_hardware(&self) -> bool {
-        matches!(self.kind, AdapterKind::Discrete | AdapterKind::Integrated)
-            && self.unusable.is_none()
-    }
-}
-
-/// `0: NAME (discrete, vulkan)`, and why it can't be used, if so.
-impl fmt::Display for AdapterInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({}, {})", self.index, self.name, self.kind, self.api)?;
-        match &self.unusable {
-            Some(reason) => write!(f, ", not usable: {reason}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// All adapters, in an order that stays the same as long as hardware and drivers do.
+/// All adapters. Their order changes only with hardware and drivers.
 pub async fn adapters() -> Vec<AdapterInfo> {
     let found = found(&instance()).await;
     found.iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect()
 }
 
-/// The adapter that the `auto` backend takes, if there is one: a discrete one before one that is part of the processor. Looked for
-/// once in a process.
+/// The adapter that the `auto` backend takes, if there is one. Searched for once per process.
 pub(crate) fn hardware() -> Option<usize> {
     static FOUND: OnceLock<Option<usize>> = OnceLock::new();
     *FOUND.get_or_init(|| best_hardware(&pollster::block_on(adapters())))
 }
 
-fn best_hardware(adapters: &[AdapterInfo]) -> Option<usize> {
-    let usable = adapters.iter().filter(|adapter| adapter.is_hardware());
-    usable.min_by_key(|adapter| adapter.kind != AdapterKind::Discrete).map(|adapter| adapter.index)
-}
-
-/// An adapter for [`Device`](super::device::Device), with what is known of it.
-pub(super) struct Choice {
+/// An adapter that [`Device`](super::device::Device) can open.
+pub(super) struct Candidate {
     pub adapter: wgpu::Adapter,
     pub info: AdapterInfo,
 }
@@ -107,13 +28,13 @@ pub(super) struct Choice {
 ///
 /// # Errors
 /// When there is no such adapter, or it can't be used.
-pub(super) async fn choose(index: Option<usize>) -> Result<Choice, Error> {
+pub(super) async fn choose(index: Option<usize>) -> Result<Candidate, Error> {
     let adapters = found(&instance()).await;
     let described = adapters.into_iter().enumerate();
-    let mut all: Vec<Choice> = described
-        .map(|(index, adapter)| Choice { info: describe(index, &adapter), adapter })
+    let mut all: Vec<Candidate> = described
+        .map(|(index, adapter)| Candidate { info: describe(index, &adapter), adapter })
         .collect();
-    let rank = |choice: &Choice| match choice.info.kind {
+    let rank = |candidate: &Candidate| match candidate.info.kind {
         AdapterKind::Discrete => 0,
         AdapterKind::Integrated => 1,
         AdapterKind::Virtual => 2,
@@ -132,12 +53,12 @@ pub(super) async fn choose(index: Option<usize>) -> Result<Choice, Error> {
                 Some(index) => format!("usable adapter {index}"),
                 None => "usable adapter".into(),
             },
-            found: all.iter().map(|choice| choice.info.to_string()).collect(),
+            found: all.iter().map(|candidate| candidate.info.to_string()).collect(),
         }),
     }
 }
 
-/// Where windows are made by Wayland or X11: Vulkan is opened without them there.
+/// Vulkan without its extensions for windows of Wayland and X11.
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
 fn instance() -> wgpu::Instance {
     let mut none = wgpu::InstanceDescriptor::new_without_display_handle();
@@ -151,7 +72,7 @@ fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
     descriptor.flags = wgpu::InstanceFlags::empty();
-    // DX12 only where Microsoft's DXC is: its predecessor, which every Windows has, takes minutes for one kernel and refuses the next.
+    // DX12 needs Microsoft's DXC: its predecessor FXC takes minutes for one kernel and refuses others.
     descriptor.backend_options.dx12.shader_compiler =
         wgpu::Dx12Compiler::from_env().unwrap_or_else(wgpu::Dx12Compiler::default_dynamic_dxc);
     wgpu::Instance::new(descriptor)
@@ -177,17 +98,17 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
         api: info.backend.to_str().into(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
         subgroups: subgroups.then_some((info.subgroup_min_size, info.subgroup_max_size)),
-        capabilities: Capabilities::found(adapter),
+        capabilities: capabilities::found(adapter),
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
         unusable: unusable(adapter, &limits),
     }
 }
 
-/// Workgroup memory that kernels with cooperative matrices ask for.
+/// Workgroup memory that kernels with cooperative matrices need.
 pub(super) const COOPERATIVE_WORKGROUP_BYTES: u32 = 32 << 10;
 
-/// Kernels keep to the limits that every WebGPU device has; some older hardware is below them.
+/// Why an adapter can't be used: kernels need WebGPU's default limits, which some older hardware doesn't reach.
 fn unusable(adapter: &wgpu::Adapter, limits: &wgpu::Limits) -> Option<String> {
     if !adapter.get_downlevel_capabilities().is_webgpu_compliant() {
         return Some("the driver lacks what WebGPU needs".into());
@@ -217,39 +138,4 @@ fn unusable(adapter: &wgpu::Adapter, limits: &wgpu::Limits) -> Option<String> {
         }
     }
     reason
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn adapter(index: usize, kind: AdapterKind, unusable: Option<&str>) -> AdapterInfo {
-        AdapterInfo {
-            index,
-            name: "adapter".into(),
-            kind,
-            api: "vulkan".into(),
-            driver: "driver".into(),
-            subgroups: None,
-            capabilities: Capabilities::default(),
-            max_binding: 1 << 27,
-            max_buffer: 1 << 28,
-            unusable: unusable.map(Into::into),
-        }
-    }
-
-    #[test]
-    fn auto_takes_a_discrete_adapter_then_an_integrated_one_and_no_other() {
-        let software = adapter(0, AdapterKind::Software, None);
-        let virtual_one = adapter(1, AdapterKind::Virtual, None);
-        let integrated = adapter(2, AdapterKind::Integrated, None);
-        let broken = adapter(3, AdapterKind::Discrete, Some("too old"));
-        let discrete = adapter(4, AdapterKind::Discrete, None);
-        let mut all = vec![software, virtual_one];
-        assert_eq!(best_hardware(&all), None);
-        all.extend([integrated, broken]);
-        assert_eq!(best_hardware(&all), Some(2));
-        all.push(discrete);
-        assert_eq!(best_hardware(&all), Some(4));
-    }
 }

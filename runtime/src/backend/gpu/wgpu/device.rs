@@ -1,57 +1,37 @@
-//! [`Device`]: an opened adapter with its queue, its kernels and its health. All models of a process on the same
-//! adapter share one, so that kernels are compiled once.
+//! [`Device`]: an open adapter with its queue, its kernels and its health. All models of a process on the same adapter share one, so that
+//! kernels are compiled once.
 
-use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use kinglet_shaders::{Arithmetic, Kernel, Reduction, Variant, WeightType};
+use kinglet_shaders::Variant;
 
-use super::adapter::{self, AdapterInfo};
-use super::capabilities::Capabilities;
-use super::fault_injection;
-use super::kernels::CompiledKernel;
+use super::super::api::{Gpu, Region, Usage};
+use super::super::recording::Launch;
+use super::super::target::{DeviceOptions, Target, lock};
+use super::commands::{Commands, ReadyLaunch};
+use super::kernels::{CompiledKernel, Compiler};
 use super::pipeline_cache::PipelineCache;
-use super::reliance::{Reliance, Trait};
+use super::timer::Timer;
+use super::{adapter, capabilities, readback, trusted};
 use crate::Error;
-use crate::testing::DeviceLimits;
+use crate::plan::op::StateId;
 
-/// How long the device may take over what was submitted before it counts as stuck.
+/// How long the device may take for what was submitted before it counts as stuck.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What makes a device another one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct DeviceOptions {
-    /// Which adapter; the best if not given.
-    pub adapter: Option<usize>,
-    /// What tests take away from it.
-    pub limits: DeviceLimits,
-    /// Where compiled kernels are kept from one process to the next; nowhere if not given.
-    pub cache_dir: Option<PathBuf>,
-}
-
-/// An opened adapter.
-pub(super) struct Device {
-    pub device: wgpu::Device,
-    pub queue: wgpu::Queue,
-    pub info: AdapterInfo,
-    /// What kernels may use.
-    pub capabilities: Capabilities,
-    /// Most bytes of a buffer that kernels see.
-    pub max_binding: u64,
-    pub max_groups: u32,
-    pub options: DeviceOptions,
+/// An open adapter.
+pub(crate) struct Device {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) target: Target,
     health: Arc<Mutex<Option<Fault>>>,
     kernels: Mutex<HashMap<Variant, Arc<CompiledKernel>>>,
-    /// What has failed a test here, so that kernels do without it.
-    avoided: Mutex<HashSet<Reliance>>,
-    /// Names of what was tested here.
-    tested: Mutex<HashSet<String>>,
     pipelines: Option<PipelineCache>,
 }
 
-/// What has gone wrong with a device, outside of any call.
+/// What has gone wrong with a device since it was opened.
 #[derive(Clone, Debug)]
 enum Fault {
     Lost(String),
@@ -62,35 +42,25 @@ enum Fault {
 /// Devices that some model uses.
 static OPEN: Mutex<Vec<Weak<Device>>> = Mutex::new(Vec::new());
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Device {
-    /// The device for `options`: one that is open, or a new one.
-    ///
-    /// # Errors
-    /// When there is no such adapter, or it refuses.
-    pub(super) fn shared(options: DeviceOptions) -> Result<Arc<Self>, Error> {
+    /// See [`Gpu::open`].
+    fn shared(options: DeviceOptions) -> Result<Arc<Self>, Error> {
         if cfg!(target_family = "wasm") {
             if let Some(device) = Self::opened(&options) {
                 return Ok(device);
             }
             return Err(Error::Unsupported {
-                what: "waiting for a device here: open the model without blocking",
+                what: "blocking on a device: open the model asynchronously",
             });
         }
-        // Whoever comes meanwhile waits for the same device.
+        // Other threads wait here for the same device.
         static OPENING: Mutex<()> = Mutex::new(());
         let _opening = lock(&OPENING);
         pollster::block_on(Self::shared_async(options))
     }
 
-    /// [`Device::shared`] without blocking: while the result is held, that finds it.
-    ///
-    /// # Errors
-    /// As [`Device::shared`].
-    pub(super) async fn shared_async(options: DeviceOptions) -> Result<Arc<Self>, Error> {
+    /// See [`Gpu::open_async`].
+    async fn shared_async(options: DeviceOptions) -> Result<Arc<Self>, Error> {
         if let Some(device) = Self::opened(&options) {
             return Ok(device);
         }
@@ -99,11 +69,12 @@ impl Device {
         Ok(device)
     }
 
-    /// A sound device for `options` that is open.
+    /// A device for `options` that is open and has not failed.
     fn opened(options: &DeviceOptions) -> Option<Arc<Self>> {
         let mut open = lock(&OPEN);
         open.retain(|device| device.strong_count() > 0);
-        let sound = |device: &Arc<Self>| device.options == *options && device.check().is_ok();
+        let sound =
+            |device: &Arc<Self>| device.target.options == *options && device.check().is_ok();
         open.iter().filter_map(Weak::upgrade).find(sound)
     }
 
@@ -123,12 +94,12 @@ impl Device {
     }
 
     async fn open(options: DeviceOptions) -> Result<Self, Error> {
-        let choice = adapter::choose(options.adapter).await?;
-        let info = choice.info;
+        let candidate = adapter::choose(options.adapter).await?;
+        let info = candidate.info;
         let mut capabilities = info.capabilities.allowed()?;
         capabilities.subgroups &= !options.limits.avoid_subgroups;
         let capabilities = capabilities.consistent();
-        // What WebGPU promises everywhere, but large buffers where there are some.
+        // WebGPU's defaults, and larger buffers where the adapter has them.
         let mut limits = wgpu::Limits::default();
         limits.max_buffer_size = info.max_buffer.max(limits.max_buffer_size);
         limits.max_storage_buffer_binding_size =
@@ -136,23 +107,23 @@ impl Device {
         let mut experimental = wgpu::ExperimentalFeatures::disabled();
         if capabilities.cooperative_matrices {
             limits.max_compute_workgroup_storage_size = adapter::COOPERATIVE_WORKGROUP_BYTES;
-            experimental = super::trusted::experimental_features();
+            experimental = trusted::experimental_features();
         }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("kinglet"),
-            required_features: capabilities.features(),
+            required_features: capabilities::features(capabilities),
             required_limits: limits.clone(),
             experimental_features: experimental,
             ..Default::default()
         };
         let (device, queue) =
-            choice.adapter.request_device(&descriptor).await.map_err(|error| Error::Device {
+            candidate.adapter.request_device(&descriptor).await.map_err(|error| Error::Device {
                 adapter: info.name.clone(),
                 message: format!("can't be opened: {error}"),
             })?;
         let health = Arc::new(Mutex::new(None));
         let lost = health.clone();
-        // Also called when the last reference is dropped; nobody asks for its health then.
+        // Also called when the last reference is dropped, which nobody notices.
         device.set_device_lost_callback(move |_, message| {
             *lock(&lost) = Some(Fault::Lost(message));
         });
@@ -166,140 +137,15 @@ impl Device {
             // The first is the cause of the others.
             lock(&refused).get_or_insert(fault);
         }));
-        let own = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let pipelines = match (&options.cache_dir, capabilities.pipeline_cache) {
-            (Some(folder), true) => PipelineCache::open(&device, &choice.adapter, folder),
+            (Some(folder), true) => PipelineCache::open(&device, &candidate.adapter, folder),
             _ => None,
         };
-        Ok(Self {
-            device,
-            queue,
-            capabilities,
-            max_binding: options.limits.max_binding.map_or(own, |bound| bound.min(own)) & !15,
-            max_groups: limits.max_compute_workgroups_per_dimension,
-            options,
-            info,
-            health,
-            kernels: Mutex::default(),
-            avoided: Mutex::default(),
-            tested: Mutex::default(),
-            pipelines,
-        })
-    }
-
-    /// An error if something has gone wrong with the device.
-    pub(super) fn check(&self) -> Result<(), Error> {
-        let adapter = self.info.name.clone();
-        match lock(&self.health).clone() {
-            None => Ok(()),
-            Some(Fault::Lost(message)) => Err(Error::DeviceLost { adapter, message }),
-            Some(Fault::OutOfMemory) => Err(Error::DeviceMemory { what: "a step", bytes: 0 }),
-            Some(Fault::Refused(message)) => Err(Error::Device { adapter, message }),
-        }
-    }
-
-    /// A fault of our own.
-    pub(super) fn fault(&self, message: impl Into<String>) -> Error {
-        Error::Device { adapter: self.info.name.clone(), message: message.into() }
-    }
-
-    /// A buffer of zeros for `what`, of at least 16 bytes. It may be bound as a whole.
-    ///
-    /// # Errors
-    /// When it is too large for the device, or there is no memory.
-    pub(super) fn buffer(
-        &self,
-        what: &'static str,
-        bytes: u64,
-        usage: wgpu::BufferUsages,
-    ) -> Result<wgpu::Buffer, Error> {
-        let size = bytes.max(16).next_multiple_of(16);
-        if size > self.max_binding {
-            return Err(Error::DeviceLimit {
-                what: format!("a buffer for {what}"),
-                needed: size,
-                limit: self.max_binding,
-            });
-        }
-        self.unbound_buffer(what, size, usage)
-    }
-
-    /// A buffer that is not bound as a whole.
-    ///
-    /// # Errors
-    /// When there is no memory.
-    pub(super) fn unbound_buffer(
-        &self,
-        what: &'static str,
-        size: u64,
-        usage: wgpu::BufferUsages,
-    ) -> Result<wgpu::Buffer, Error> {
-        self.check()?;
-        let descriptor =
-            wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };
-        let create = || self.device.create_buffer(&descriptor);
-        match self.caught(wgpu::ErrorFilter::OutOfMemory, create) {
-            (_, Some(_)) => Err(Error::DeviceMemory { what, bytes: size }),
-            (buffer, None) => self.check().map(|()| buffer),
-        }
-    }
-
-    /// The variant of a kernel that is used here: the fastest that there is and that may be used, or where `exact` is set that in `f32`.
-    pub(super) fn variant(&self, kernel: Kernel, weights: WeightType, exact: bool) -> Variant {
-        let candidates = kernel.arithmetics(weights).iter();
-        let arithmetic = candidates.copied().find(|&arithmetic| {
-            let has = match arithmetic {
-                Arithmetic::F32 => true,
-                Arithmetic::Int8 => self.capabilities.dot_int8,
-                Arithmetic::F16 => self.capabilities.f16,
-                Arithmetic::Cooperative => self.capabilities.cooperative_matrices,
-            };
-            arithmetic == Arithmetic::F32
-                || has && !exact && !self.avoids(kernel, weights, arithmetic.into())
-        });
-        self.variant_in(kernel, weights, arithmetic.unwrap_or(Arithmetic::F32))
-    }
-
-    /// The variant of a kernel in this arithmetic.
-    pub(super) fn variant_in(
-        &self,
-        kernel: Kernel,
-        weights: WeightType,
-        arithmetic: Arithmetic,
-    ) -> Variant {
-        let subgroups =
-            self.capabilities.subgroups && !self.avoids(kernel, weights, Trait::Subgroups);
-        let reduction = if subgroups { Reduction::Subgroup } else { Reduction::Workgroup };
-        Variant::new(kernel, weights, reduction, arithmetic)
-    }
-
-    /// Whether tokens may be chosen here, rather than on the host.
-    pub(super) fn chooses(&self) -> bool {
-        !self.avoided().contains(&Reliance::choosing())
-    }
-
-    fn avoids(&self, kernel: Kernel, weights: WeightType, needed: Trait) -> bool {
-        lock(&self.avoided).contains(&Reliance::new(kernel, weights, needed))
-    }
-
-    /// Has kernels do without these from now on, and only these.
-    pub(super) fn avoid(&self, reliances: HashSet<Reliance>) {
-        *lock(&self.avoided) = reliances;
-    }
-
-    /// What kernels do without.
-    pub(super) fn avoided(&self) -> HashSet<Reliance> {
-        lock(&self.avoided).clone()
-    }
-
-    /// Whether something was tested.
-    pub(super) fn was_tested(&self, what: &str) -> bool {
-        lock(&self.tested).contains(what)
-    }
-
-    /// Notes that something was tested.
-    pub(super) fn is_tested(&self, what: String) {
-        lock(&self.tested).insert(what);
+        let bounds = [limits.max_buffer_size, limits.max_storage_buffer_binding_size];
+        let groups = limits.max_compute_workgroups_per_dimension;
+        let mut target = Target::new(info, capabilities, bounds, groups, options);
+        target.has_faults = has_faults();
+        Ok(Self { device, queue, target, health, kernels: Mutex::default(), pipelines })
     }
 
     /// A kernel, which may not be compiled yet.
@@ -316,46 +162,219 @@ impl Device {
         Ok(kernel)
     }
 
-    /// Variants that the driver has refused.
-    pub(super) fn refused(&self) -> Vec<Variant> {
-        let kernels = lock(&self.kernels);
-        let refused = kernels.values().filter(|kernel| kernel.was_refused());
-        refused.map(|kernel| kernel.variant).collect()
-    }
-
-    /// What the driver keeps of compiled kernels.
+    /// The driver's cache of compiled kernels.
     pub(super) fn pipelines(&self) -> Option<&wgpu::PipelineCache> {
         self.pipelines.as_ref().map(PipelineCache::handle)
     }
 
-    /// Writes what the driver keeps of compiled kernels to disk, if that was asked for and it is new.
+    /// Writes what is new in the driver's cache of compiled kernels to disk, if it is kept.
     pub(super) fn keep_pipelines(&self) {
         if let Some(pipelines) = &self.pipelines {
             pipelines.write();
         }
     }
 
-    /// An error if something has gone wrong that the driver has told of by now.
-    pub(super) fn look(&self) -> Result<(), Error> {
-        // What is wrong with that comes out as a fault.
+    /// A buffer of any usage.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub(super) fn create_buffer(
+        &self,
+        what: &'static str,
+        size: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer, Error> {
+        self.check()?;
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };
+        let create = || self.device.create_buffer(&descriptor);
+        match self.caught(wgpu::ErrorFilter::OutOfMemory, create) {
+            (_, Some(_)) => Err(Error::DeviceMemory { what, bytes: size }),
+            (buffer, None) => self.check().map(|()| buffer),
+        }
+    }
+}
+
+#[cfg(feature = "testing")]
+fn has_faults() -> bool {
+    super::fault_injection::is_on()
+}
+
+#[cfg(not(feature = "testing"))]
+fn has_faults() -> bool {
+    false
+}
+
+/// How long the device may take for what was submitted.
+#[cfg(feature = "testing")]
+fn timeout() -> Duration {
+    super::fault_injection::timeout().unwrap_or(TIMEOUT)
+}
+
+#[cfg(not(feature = "testing"))]
+fn timeout() -> Duration {
+    TIMEOUT
+}
+
+impl Gpu for Device {
+    type Buffer = wgpu::Buffer;
+    type Staging = wgpu::Buffer;
+    type Launch = ReadyLaunch;
+    type Bindings = wgpu::BindGroup;
+    type Compiler = Compiler;
+    type Commands = Commands;
+    type Submission = wgpu::SubmissionIndex;
+    type Timer = Timer;
+
+    fn open(options: DeviceOptions) -> Result<Arc<Self>, Error> {
+        Self::shared(options)
+    }
+
+    async fn open_async(options: DeviceOptions) -> Result<Arc<Self>, Error> {
+        Self::shared_async(options).await
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn backend() -> &'static str {
+        "wgpu"
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let adapter = self.target.info.name.clone();
+        match lock(&self.health).clone() {
+            None => Ok(()),
+            Some(Fault::Lost(message)) => Err(Error::DeviceLost { adapter, message }),
+            Some(Fault::OutOfMemory) => Err(Error::DeviceMemory { what: "a step", bytes: 0 }),
+            Some(Fault::Refused(message)) => Err(Error::Device { adapter, message }),
+        }
+    }
+
+    fn poll(&self) -> Result<(), Error> {
+        // Errors come through the callbacks.
         let _ = self.device.poll(wgpu::PollType::Poll);
         self.check()
     }
 
-    /// Waits for a submission, or for all.
-    ///
-    /// # Errors
-    /// When the device is lost or doesn't answer.
-    pub(super) fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<(), Error> {
-        let timeout = fault_injection::timeout().unwrap_or(TIMEOUT);
+    fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<(), Error> {
+        let timeout = timeout();
         let wait = wgpu::PollType::Wait { submission_index: submission, timeout: Some(timeout) };
         match self.device.poll(wait) {
             Ok(_) => self.check(),
             Err(_) => {
                 self.check()?;
-                let (adapter, seconds) = (self.info.name.clone(), timeout.as_secs());
+                let (adapter, seconds) = (self.target.info.name.clone(), timeout.as_secs());
                 Err(Error::DeviceTimeout { adapter, seconds })
             }
         }
+    }
+
+    fn allocate(
+        &self,
+        what: &'static str,
+        bytes: u64,
+        usage: Usage,
+    ) -> Result<wgpu::Buffer, Error> {
+        let copied = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        let bound = match usage {
+            Usage::Storage => wgpu::BufferUsages::STORAGE,
+            Usage::Uniform => wgpu::BufferUsages::UNIFORM,
+        };
+        self.create_buffer(what, bytes, bound | copied)
+    }
+
+    fn size(buffer: &wgpu::Buffer) -> u64 {
+        buffer.size()
+    }
+
+    fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        self.queue.write_buffer(buffer, offset, bytes);
+    }
+
+    fn write_lines(
+        &self,
+        buffer: &wgpu::Buffer,
+        offset: u64,
+        lines: usize,
+        bytes: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Some(size) = wgpu::BufferSize::new((lines * bytes) as u64) else { return Ok(()) };
+        let view = self.queue.write_buffer_with(buffer, offset, size);
+        let mut view = view.ok_or_else(|| self.target.fault("refused weights"))?;
+        // Mapped memory is slow to write to in pieces.
+        let mut line = vec![0u8; bytes];
+        for index in 0..lines {
+            fill(index, &mut line)?;
+            view.slice(index * bytes..(index + 1) * bytes).copy_from_slice(&line);
+        }
+        Ok(())
+    }
+
+    fn compiler(self: &Arc<Self>) -> Compiler {
+        Compiler::new(self)
+    }
+
+    fn refused(&self) -> Vec<Variant> {
+        let kernels = lock(&self.kernels);
+        let refused = kernels.values().filter(|kernel| kernel.was_refused());
+        refused.map(|kernel| kernel.variant).collect()
+    }
+
+    fn prepare(
+        &self,
+        launch: &Launch,
+        buffers: &[wgpu::Buffer],
+        steps: &wgpu::Buffer,
+    ) -> Result<ReadyLaunch, Error> {
+        ReadyLaunch::new(self, launch, buffers, steps)
+    }
+
+    fn bind(
+        &self,
+        launch: &Launch,
+        ready: &ReadyLaunch,
+        buffers: &[wgpu::Buffer],
+        steps: &wgpu::Buffer,
+        state: &dyn Fn(StateId, usize) -> Option<Region<wgpu::Buffer>>,
+    ) -> Result<wgpu::BindGroup, Error> {
+        ready.bind(self, launch, buffers, steps, state)
+    }
+
+    fn commands(&self) -> Commands {
+        Commands::new(self)
+    }
+
+    fn staging(&self, bytes: u64) -> Result<wgpu::Buffer, Error> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        self.create_buffer("logits", bytes, usage)
+    }
+
+    fn staging_size(staging: &wgpu::Buffer) -> u64 {
+        staging.size()
+    }
+
+    async fn read<T: bytemuck::Pod>(
+        &self,
+        submission: wgpu::SubmissionIndex,
+        staging: &[(wgpu::Buffer, u64)],
+        take: impl FnMut(&[T]),
+    ) -> Result<(), Error> {
+        readback::read(self, submission, staging, take).await
+    }
+
+    fn timer(&self) -> Result<Timer, Error> {
+        Timer::new(self)
+    }
+
+    async fn read_timer(&self, timer: Timer) -> Result<Vec<f64>, Error> {
+        timer.read(self).await
+    }
+
+    #[cfg(feature = "testing")]
+    fn lose(&self) {
+        self.device.destroy();
     }
 }

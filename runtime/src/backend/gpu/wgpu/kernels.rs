@@ -1,40 +1,40 @@
-//! [`CompiledKernel`]: a kernel on a device, and [`Compiler`], which makes many of them ready at once.
+//! [`CompiledKernel`]: a kernel on a device, and [`Compiler`], which compiles many of them at once.
 //!
-//! The bindings of a kernel are known before the driver has compiled it, so a plan is turned into dispatches while threads
-//! compile what it needs.
+//! The bindings of a kernel are known before the driver has compiled it, so launches are made ready, and weights uploaded, while threads compile.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
-use kinglet_shaders::{BindingKind, Metadata, Variant};
+use kinglet_shaders::{BindingKind, Variant};
 
+use super::super::api;
+use super::super::target::lock;
 use super::device::Device;
 use crate::Error;
 
 /// Most threads that compile.
 const MOST_THREADS: usize = 8;
 
-/// A kernel that can be bound, and dispatched when it is ready.
-pub(super) struct CompiledKernel {
-    pub variant: Variant,
-    pub name: String,
-    pub metadata: &'static Metadata,
-    pub layout: wgpu::BindGroupLayout,
-    /// What the driver made of it, or why it refused.
+/// A kernel that can be bound, and launched when it is ready.
+pub(crate) struct CompiledKernel {
+    pub(super) variant: Variant,
+    pub(super) name: String,
+    pub(super) layout: wgpu::BindGroupLayout,
+    /// The result of the driver, or why it refused.
     pipeline: OnceLock<Result<wgpu::ComputePipeline, String>>,
 }
 
 impl CompiledKernel {
-    /// Its bindings; the driver sees nothing of it yet.
+    /// A kernel with the layout of its bindings, which is not compiled yet.
     ///
     /// # Errors
     /// When there is no such variant.
     pub(super) fn new(device: &Device, variant: Variant) -> Result<Self, Error> {
         let name = variant.name();
         let metadata = kinglet_shaders::metadata(variant)
-            .ok_or_else(|| device.fault(format!("nothing is known of {name}")))?;
+            .ok_or_else(|| device.target.fault(format!("there is no kernel {name}")))?;
         let entries: Vec<_> = (0..)
             .zip(metadata.bindings)
             .map(|(number, binding)| wgpu::BindGroupLayoutEntry {
@@ -58,21 +58,21 @@ impl CompiledKernel {
             label: Some(&name),
             entries: &entries,
         });
-        Ok(Self { variant, name, metadata, layout, pipeline: OnceLock::new() })
+        Ok(Self { variant, name, layout, pipeline: OnceLock::new() })
     }
 
-    /// Compiles it, or waits for whoever does.
+    /// Compiles it, or waits for the thread that does.
     ///
     /// # Errors
     /// When the driver refuses it.
     pub(super) fn ready(&self, device: &Device) -> Result<&wgpu::ComputePipeline, Error> {
         let compiled = self.pipeline.get_or_init(|| self.compile(device));
         compiled.as_ref().map_err(|message| {
-            device.fault(format!("the kernel {} was refused: {message}", self.name))
+            device.target.fault(format!("the kernel {} was refused: {message}", self.name))
         })
     }
 
-    /// What is dispatched, once it is [`Self::ready`].
+    /// The compiled kernel, once it is [`Self::ready`].
     pub(super) fn pipeline(&self) -> Option<&wgpu::ComputePipeline> {
         self.pipeline.get().and_then(|compiled| compiled.as_ref().ok())
     }
@@ -84,6 +84,7 @@ impl CompiledKernel {
 
     fn compile(&self, device: &Device) -> Result<wgpu::ComputePipeline, String> {
         let source = kinglet_shaders::source(self.variant).map_err(|error| error.to_string())?;
+        #[cfg(feature = "testing")]
         let source = super::fault_injection::source(&self.name, source);
         let own = &device.device;
         let descriptor = wgpu::ShaderModuleDescriptor {
@@ -91,7 +92,7 @@ impl CompiledKernel {
             source: wgpu::ShaderSource::Wgsl(source.into()),
         };
         let create = || {
-            let module = if device.capabilities.unchecked {
+            let module = if device.target.capabilities.unchecked {
                 super::trusted::shader_module(own, descriptor)
             } else {
                 own.create_shader_module(descriptor)
@@ -121,16 +122,17 @@ impl CompiledKernel {
     }
 }
 
-/// Threads that compile kernels. They end when it is dropped, with what they have begun.
-pub(super) struct Compiler {
+/// Threads that compile kernels. Dropping it ends them, after the kernels that they have begun.
+pub(crate) struct Compiler {
+    device: Arc<Device>,
     work: Option<Sender<Arc<CompiledKernel>>>,
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    requested: Vec<Arc<CompiledKernel>>,
 }
 
 impl Compiler {
-    /// As many threads as the processor has cores, none where there are no threads: then whoever waits for a kernel compiles
-    /// it.
+    /// As many threads as the processor has cores. None where there are no threads: then [`api::Compiler::finish`] compiles.
     pub(super) fn new(device: &Arc<Device>) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let (work, received) = mpsc::channel::<Arc<CompiledKernel>>();
@@ -142,12 +144,12 @@ impl Compiler {
             let thread = std::thread::Builder::new().name("kinglet-compile".into());
             let spawned = thread.spawn(move || {
                 loop {
-                    let next = received.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let next = lock(&received).recv();
                     let Ok(kernel) = next else { return };
                     if over.load(Ordering::Relaxed) {
                         return;
                     }
-                    // What went wrong is told to whoever waits for it.
+                    // `finish` reports errors.
                     let _ = kernel.ready(&device);
                 }
             });
@@ -156,17 +158,30 @@ impl Compiler {
                 Err(_) => break,
             }
         }
-        Self { work: Some(work), over, threads }
+        let (device, requested) = (device.clone(), Vec::new());
+        Self { device, work: Some(work), over, threads, requested }
     }
+}
 
-    /// Has a kernel compiled some time.
-    pub(super) fn request(&self, kernel: &Arc<CompiledKernel>) {
+impl api::Compiler for Compiler {
+    fn request(&mut self, variant: Variant) -> Result<(), Error> {
+        let kernel = self.device.kernel(variant)?;
         if kernel.pipeline.get().is_none()
             && let Some(work) = &self.work
         {
-            // Without a thread it is compiled when it is waited for.
+            // Without threads `finish` compiles it.
             let _ = work.send(kernel.clone());
         }
+        self.requested.push(kernel);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), Error> {
+        for kernel in &self.requested {
+            kernel.ready(&self.device)?;
+        }
+        self.device.keep_pipelines();
+        Ok(())
     }
 }
 

@@ -1,54 +1,25 @@
-//! The wgpu backend: every op of a plan as WGSL kernels, on Vulkan, Metal and DX12.
+//! wgpu as a [`Gpu`](super::api::Gpu): Vulkan, Metal, DX12 and WebGPU. Nothing outside of this folder names wgpu.
 //!
-//! `wgpu/NAME.rs` turns the op `NAME` into dispatches of the kernels of `shaders/src/NAME.wgsl`. What they share:
-//! [`adapter`] (which devices there are), `device` (one that is open, with its kernels), `layout` and `upload` (weights),
-//! `program` (ops as dispatches), `state`, `tensors` and `cache` (a sequence's memory), `executable` (a step), `readback` (logits), `trusted` (the only place with `unsafe`), `sample` and `ahead` (tokens that the
-//! device chooses, and steps that begin with them).
-//!
-//! All memory of a step is allocated when the plan is compiled. Matrices of up to [`dispatch::FEW`] tokens are read row by
-//! row with everything around them fused; more tokens go in tiles behind a dispatch that makes them ready.
+//! `adapter` and `capabilities` say which adapters there are and what they can do, `device` is one that is open, `kernels` and `pipeline_cache`
+//! compile, `commands` encodes launches and copies, `readback` maps results, `timer` measures, `trusted` has all `unsafe` code. `fault_injection`
+//! breaks kernels for tests.
 
-pub(crate) mod adapter;
-#[cfg(test)]
-mod agreement;
-mod ahead;
-mod attention;
-mod bandwidth;
-mod builder;
-mod cache;
-pub(crate) mod capabilities;
-mod conv1d;
+mod adapter;
+mod capabilities;
+mod commands;
 mod device;
-mod dispatch;
-mod embed;
-mod executable;
+#[cfg(feature = "testing")]
 mod fault_injection;
-mod gated_linear;
-mod grouped;
-mod head;
 mod kernels;
-mod layout;
-mod linear;
-mod mamba2_scan;
-mod mamba_scan;
-mod memory;
-mod mlstm_scan;
-mod moe_down;
-mod moe_route;
-mod moe_up;
-mod params;
 mod pipeline_cache;
-mod profile;
-mod program;
-mod projection;
 mod readback;
-mod reliance;
-mod sample;
-mod scratch;
-mod self_test;
-mod state;
-mod tensors;
+mod timer;
 mod trusted;
-mod upload;
 
-pub(crate) use executable::{OpenDevice, WgpuExecutable};
+pub use adapter::adapters;
+pub(crate) use adapter::hardware;
+
+/// A plan on a wgpu device.
+pub(crate) type WgpuExecutable = super::executable::GpuExecutable<device::Device>;
+/// Keeps a wgpu device open.
+pub(crate) type OpenDevice = super::executable::OpenDevice<device::Device>;

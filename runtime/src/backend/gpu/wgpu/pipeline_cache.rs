@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::device::lock;
+use super::super::target::lock;
 
 /// Files beyond this are not read: no driver writes so much for our kernels.
 const MOST_BYTES: u64 = 256 << 20;

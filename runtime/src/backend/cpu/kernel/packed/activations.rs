@@ -1,7 +1,8 @@
 //! Activations in eight bits.
 //!
-//! Every 32 columns of a token share a scale `a = max |x| / 127`, and `x' = round(x / a)`, so that `|x - a x'| <= a / 2`. What the
-//! kernels need beside them is made once: scales by lane, and the sums `a x'` of the groups that weights have.
+//! Every 32 columns of a token share a scale `a = max |x| / 127`, and `x' = round(x / a)`, so that
+//! `|x - a x'| <= a / 2`. The scales by lane, and the sums `a x'` over the weights' groups, are
+//! computed once for all kernels.
 
 use super::super::dot::Vectors;
 use crate::backend::cpu::simd::{Kernel, Simd};
@@ -9,10 +10,10 @@ use crate::backend::cpu::simd::{Kernel, Simd};
 /// Columns that share a scale.
 pub(crate) const BLOCK: usize = 32;
 
-/// Zeros behind each kind of sums, so that the last vector is a whole one.
+/// Zeros after each kind of sums, so that the last vector is whole.
 const SPARE: usize = 16;
 
-/// Where the parts of one token's record lie, in units of four bytes.
+/// The offsets of the parts of one token's record, in units of four bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
     cols: usize,
@@ -31,7 +32,7 @@ impl Layout {
         self.sums(128) + self.padded / 128 + SPARE
     }
 
-    /// Where the sums over `group` columns begin.
+    /// Offset of the sums over `group` columns.
     fn sums(self, group: usize) -> usize {
         let p = self.padded;
         let begin = 2 * (p / 4) + p / 32;
@@ -44,7 +45,7 @@ impl Layout {
     }
 }
 
-/// Records of `tokens` tokens, one behind the other.
+/// Consecutive records of `tokens` tokens.
 #[derive(Clone, Copy)]
 pub(crate) struct Int8<'a> {
     records: &'a [f32],
@@ -60,12 +61,12 @@ pub(super) struct Token<'a> {
 }
 
 impl<'a> Int8<'a> {
-    /// `records` were filled by [`Quantize`].
+    /// `records` must have been filled by [`Quantize`].
     pub(crate) fn new(records: &'a [f32], layout: Layout, tokens: usize) -> Self {
         Self { records, layout, tokens }
     }
 
-    /// Tokens `first .. first + tokens`.
+    /// The tokens `first..first + tokens`.
     pub(crate) fn slice(self, first: usize, tokens: usize) -> Self {
         Self { records: &self.records[first * self.layout.len()..], tokens, ..self }
     }
@@ -78,19 +79,19 @@ impl<'a> Int8<'a> {
 }
 
 impl<'a> Token<'a> {
-    /// `x'`, zeros behind the last column.
+    /// `x'`, followed by zeros.
     #[inline(always)]
     pub(super) fn codes(&self) -> &'a [i8] {
         bytemuck::cast_slice(&self.record[..self.layout.padded / 4])
     }
 
-    /// `x'` by fours.
+    /// `x'` in groups of four.
     #[inline(always)]
     pub(super) fn fours(&self) -> &'a [i32] {
         bytemuck::cast_slice(&self.record[..self.layout.padded / 4])
     }
 
-    /// The scale of every four columns: one for each lane of a vector of codes.
+    /// The scale of every four columns, one for each lane of a vector of codes.
     #[inline(always)]
     pub(super) fn lanes(&self) -> &'a [f32] {
         &self.record[self.layout.padded / 4..][..self.layout.padded / 4]
@@ -102,18 +103,18 @@ impl<'a> Token<'a> {
         &self.record[self.layout.padded / 2..][..self.layout.padded / BLOCK]
     }
 
-    /// `a x'` summed over every `group` columns, zeros behind them to the end of a vector.
+    /// `a x'` summed over every `group` columns, followed by zeros to the end of a vector.
     #[inline(always)]
     pub(super) fn sums(&self, group: usize) -> &'a [f32] {
         &self.record[self.layout.sums(group)..][..self.layout.padded / group + SPARE]
     }
 }
 
-/// Makes one token's record.
+/// Fills one token's record.
 pub(crate) struct Quantize<'a, 'o> {
     pub x: &'a [f32],
     pub layout: Layout,
-    /// [`Layout::len`].
+    /// Its length is [`Layout::len`].
     pub record: &'o mut [f32],
 }
 
@@ -149,7 +150,7 @@ impl Kernel for Quantize<'_, '_> {
             }
             let largest = s.max_lane(largest);
             let scale = largest / 127.0;
-            // All zeros stay so; a scale that underflows is as good as none.
+            // A block of zeros stays zero, and so does one whose scale underflows.
             let inverse = if scale >= f32::MIN_POSITIVE { 127.0 / largest } else { 0.0 };
             let factor = s.splat(inverse);
             for v in S::blocks_mut(&mut block).0 {
@@ -168,7 +169,7 @@ impl Kernel for Quantize<'_, '_> {
                 }
                 halves[half] = sum;
             }
-            // What is not finite must not be lost: it comes out as NaN.
+            // Values that are not finite must not be lost: the result is NaN.
             let bad = x.get(index * BLOCK..).unwrap_or_default();
             let bad = !scale.is_finite() || bad.iter().take(BLOCK).any(|x| x.is_nan());
             let scale = if bad { f32::NAN } else { scale };
@@ -188,7 +189,7 @@ impl Kernel for Quantize<'_, '_> {
     }
 }
 
-/// Token `t` of `x`, as [`Quantize`] takes it.
+/// Token `t` of `x`, in the form that [`Quantize`] takes.
 #[inline(always)]
 pub(crate) fn row<'a>(x: Vectors<'a>, t: usize, cols: usize) -> &'a [f32] {
     &x.x[t * x.stride..][..cols]

@@ -1,4 +1,4 @@
-//! Few tokens: the codes stream through the registers once.
+//! Products for few tokens: the codes stream through the registers once.
 
 use kinglet_quant::Blocks;
 
@@ -69,7 +69,7 @@ fn tile<S: Simd, const BITS: usize, const TABLE: bool, const R: usize, const M: 
 ) {
     let (weight, cols) = (job.weight, job.weight.cols());
     let group = weight.format().group();
-    // Groups are powers of two: shifts instead of divisions in the loops.
+    // Groups are powers of two, so use shifts instead of divisions in the loops.
     let shift = group.trailing_zeros();
     let bytes = S::COUNT * BITS / 8;
     let row_groups = cols >> shift;
@@ -102,7 +102,7 @@ fn tile<S: Simd, const BITS: usize, const TABLE: bool, const R: usize, const M: 
             for r in 0..R {
                 let packed = &rows[r][at..][..bytes];
                 if M == 1 {
-                    // Rows are short for the processor's own prefetcher, which begins anew with each.
+                    // Rows are too short for the hardware prefetcher, which restarts with each row.
                     s.prefetch(packed.as_ptr().wrapping_add(ahead));
                 }
                 let scale = s.group_scales(&scales[r][(v * S::COUNT) >> shift..], group);
@@ -115,7 +115,7 @@ fn tile<S: Simd, const BITS: usize, const TABLE: bool, const R: usize, const M: 
             }
         }
         if whole * S::COUNT < len {
-            // The last columns of a row, which seldom are no whole vector.
+            // The last columns of a row, rarely a whole vector.
             let (v, group_of) = (first + whole, (whole * S::COUNT) >> shift);
             for r in 0..R {
                 let (packed, scales) = (&rows[r][v * bytes..], &scales[r][group_of..]);
@@ -141,10 +141,10 @@ fn tile<S: Simd, const BITS: usize, const TABLE: bool, const R: usize, const M: 
     }
 }
 
-/// What is left of a row behind its whole vectors of codes, without the bias.
+/// The codes of a row after its whole vectors, without the bias.
 struct Rest<'a, const BITS: usize, const TABLE: bool> {
     packed: &'a [u8],
-    /// From that of the first column on.
+    /// From the first column's scale on.
     scales: &'a [f32],
     group: usize,
     x: Token<'a>,
@@ -174,7 +174,7 @@ pub(super) fn unpack<S: Simd, const BITS: usize, const TABLE: bool>(
 
 #[inline(always)]
 fn dot<S: Simd, const BITS: usize>(s: S, codes: S::Bytes, x: &<S as Codes>::Signed) -> S::F {
-    // `BITS <= 6` cannot stand in the place of a constant of the type.
+    // `BITS <= 6` can't be used as a const argument.
     s.sums_as_floats(if BITS <= 6 {
         s.dot::<true>(s.no_sums(), codes, x)
     } else {

@@ -1,4 +1,5 @@
-//! Exact activations: rows are decoded to `f32` a piece at a time, into a buffer that stays in the first-level cache.
+//! Products with exact activations: rows are decoded to f32 piece by piece, into a buffer that
+//! stays in the first-level cache.
 
 use kinglet_quant::{Blocks, Mode};
 
@@ -8,9 +9,9 @@ use super::{DecodeScales, SCALES};
 use crate::backend::cpu::simd::codes::MOST_CODES;
 use crate::backend::cpu::simd::{Kernel, Simd};
 
-/// Columns that are decoded at a time: at most 64 groups.
+/// Columns decoded at a time: at most 64 groups.
 const COLS: usize = 1024;
-/// Rows that are decoded at a time.
+/// Rows decoded at a time.
 const ROWS: usize = 4;
 
 /// `out[t * out_stride + r] = W[first_row + r] . x[t]` for `r < rows` and all tokens.
@@ -81,7 +82,7 @@ fn tile<S: Simd, const M: usize>(
     }
 }
 
-/// Columns `start .. start + out.len()` of row `row`.
+/// Decodes columns `start..start + out.len()` of row `row`.
 #[inline(always)]
 fn decode<S: Simd>(s: S, weight: &Blocks<'_>, row: usize, start: usize, out: &mut [f32]) {
     let format = weight.format();
@@ -108,7 +109,7 @@ fn decode<S: Simd>(s: S, weight: &Blocks<'_>, row: usize, start: usize, out: &mu
         }
         Mode::MxFp4 | Mode::NvFp4 => {
             codes::<S, 4, true>(s, packed, out);
-            // 2 e2m1 + 12, made e2m1 again: all of it is exact.
+            // Converts `2 e2m1 + 12` back to e2m1, exactly.
             out.iter_mut().for_each(|x| *x = (*x - 12.0) * 0.5);
         }
         Mode::MxFp8 => halves(s, packed, out),
@@ -130,8 +131,9 @@ fn codes<S: Simd, const BITS: usize, const TABLE: bool>(s: S, packed: &[u8], out
     }
 }
 
-/// `out[i] = e4m3(code i)`, by way of binary16, whose exponents reach 8 further down: the bits shifted into place and 2^8 make
-/// the value, subnormals included. (Not a number is not kept: no sound file holds one.)
+/// `out[i] = e4m3(code i)`, by way of binary16, whose exponents reach 8 lower: the bits shifted
+/// into place and multiplied by 2^8 give the value, subnormals included. NaN is not preserved;
+/// valid files have none.
 #[inline(always)]
 fn halves<S: Simd>(s: S, packed: &[u8], out: &mut [f32]) {
     let mut bytes = [0u8; 2 * MOST_CODES / 4];

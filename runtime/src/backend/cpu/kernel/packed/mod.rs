@@ -1,19 +1,20 @@
-//! Products of quantized weight rows with activations, on the packed codes.
+//! Products of quantized weight rows with activations, computed on the packed codes.
 //!
-//! With `w = s q + b` in each group of a row, and activations `x` as [`Int8`] has them, `x ~ a x'` with `x'` whole in every 32 columns,
+//! With `w = s q + b` in each group of a row, and activations `x ~ a x'` as in [`Int8`], with
+//! integer `x'` and a scale for every 32 columns,
 //!
 //! ```text
 //! w . x = sum over groups of s (sum of a (q . x')) + b (sum of a x')
 //! ```
 //!
-//! where `q . x'` is exact in integers. The codes of the four-bit float formats are looked up as whole numbers `2 e2m1 + 12`, which makes
-//! them affine too: scale `s / 2`, bias `-6 s`. MXFP8's codes are no whole numbers: they are decoded, as all are where
-//! activations must stay exact.
+//! where `q . x'` is exact in integers. The codes of four-bit float formats are looked up as
+//! integers `2 e2m1 + 12`, which makes them affine too, with scale `s / 2` and bias `-6 s`. MXFP8's
+//! codes are not integers: they are decoded, as all codes are if activations must stay exact.
 //!
 //! - [`decode`]: few tokens. Codes are unpacked in registers, once.
-//! - [`prefill`]: many tokens. A tile of rows is unpacked into a buffer that stays in the first-level cache, so that
-//!   vectors hold the same columns of many rows.
-//! - [`exact`]: `f32` activations.
+//! - [`prefill`]: many tokens. A tile of rows is unpacked into a buffer that stays in the
+//!   first-level cache, so that vectors hold the same columns of many rows.
+//! - [`exact`]: f32 activations.
 
 pub(crate) mod activations;
 pub(crate) mod decode;
@@ -49,10 +50,10 @@ const E4M3_VALUES: [f32; 256] = {
     values
 };
 
-/// Most scales that are decoded at a time, and a few that vectors may read behind them.
+/// Most scales decoded at a time, plus a few that vectors may read past the end.
 const SCALES: usize = 64 + 16;
 
-/// What a kernel is compiled for: the bits of the codes, and whether they are E2M1.
+/// Instantiates a kernel for the bits of the codes and for whether they are E2M1.
 macro_rules! by_codes {
     ($blocks:expr, $run:ident::<$s:ty>($($argument:expr),*)) => {
         match ($blocks.format().mode(), $blocks.format().bits()) {
@@ -70,13 +71,13 @@ macro_rules! by_codes {
 }
 use by_codes;
 
-/// Whether [`decode`] and [`prefill`] know the codes: all but MXFP8's.
+/// Whether [`decode`] and [`prefill`] support the codes: all but MXFP8's.
 pub(crate) fn has_whole_codes(blocks: &Blocks<'_>) -> bool {
     blocks.format().mode() != Mode::MxFp8
 }
 
-/// Scales (or biases) `index .. index + LANES` of `bytes`, which are those of a whole matrix: what lies behind a row is decoded in vain,
-/// and zeros stand for what lies behind the matrix.
+/// Scales (or biases) `index..index + LANES` of `bytes`, which are those of a whole matrix. Values
+/// past the row's end are decoded but unused; past the matrix's end they are zero.
 #[inline(always)]
 fn scale_vector<S: Simd>(s: S, scale_type: ScaleType, bytes: &[u8], index: usize) -> S::F {
     let bytes = &bytes[index * scale_type.size()..];
@@ -104,11 +105,11 @@ fn scale_vector<S: Simd>(s: S, scale_type: ScaleType, bytes: &[u8], index: usize
     }
 }
 
-/// Scales (or biases) of `R` rows, each times `factor`, and some more behind them.
+/// Decodes scales (or biases) of `R` rows, multiplied by `factor`, and some more after them.
 struct DecodeScales<'a, 'o, const R: usize> {
     scale_type: ScaleType,
     bytes: &'a [u8],
-    /// The first of the first row, elements from one row to the next, and how many there are of each.
+    /// The first element of the first row, the stride between rows, and the number per row.
     first: usize,
     stride: usize,
     count: usize,
@@ -132,14 +133,14 @@ impl<const R: usize> Kernel for DecodeScales<'_, '_, R> {
     }
 }
 
-/// Of each of `R` rows, the sum of its biases' products with what goes with them of each of `M` tokens.
+/// For each of `R` rows and `M` tokens, the dot product of the row's biases with the token's sums.
 struct BiasDots<'a, const R: usize, const M: usize> {
     scale_type: ScaleType,
     bytes: &'a [u8],
-    /// The first of the first row; a row has as many as groups.
+    /// The first element of the first row. A row has one per group.
     first: usize,
     groups: usize,
-    /// As many as a row has groups, zeros behind them to the end of a vector.
+    /// One per group, followed by zeros to the end of a vector.
     x: [&'a [f32]; M],
 }
 
@@ -165,12 +166,12 @@ impl<const R: usize, const M: usize> Kernel for BiasDots<'_, R, M> {
     }
 }
 
-/// What the codes that kernels see are multiplied with, and what of that product is to be added for the groups' biases.
+/// The factor of the codes that kernels see, and the share of it to add for the groups' biases.
 const fn code_factors(e2m1: bool) -> (f32, f32) {
     if e2m1 { (0.5, -6.0) } else { (1.0, 1.0) }
 }
 
-/// Where the biases lie: E2M1's follow from the scales.
+/// The bytes of the biases. Those of E2M1 follow from the scales.
 #[inline(always)]
 fn bias_bytes<'a>(weight: &Blocks<'a>, e2m1: bool) -> &'a [u8] {
     if e2m1 { weight.scales() } else { weight.biases() }

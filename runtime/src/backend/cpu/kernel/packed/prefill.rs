@@ -1,4 +1,4 @@
-//! Many tokens: a tile of as many rows as a vector has lanes, unpacked once for all tokens.
+//! Products for many tokens: a tile with one row per vector lane, unpacked once for all tokens.
 
 use kinglet_quant::Blocks;
 
@@ -8,9 +8,9 @@ use super::{DecodeScales, SCALES, bias_bytes, by_codes, code_factors};
 use crate::backend::cpu::simd::codes::MOST_CODES;
 use crate::backend::cpu::simd::{Kernel, Simd, load, store};
 
-/// Columns of a tile.
+/// Columns per tile.
 const COLS: usize = 512;
-/// Most groups of a tile's row.
+/// Most groups in a tile's row.
 const GROUPS: usize = COLS / 16;
 /// Most lanes.
 const LANES: usize = MOST_CODES / 4;
@@ -25,7 +25,7 @@ pub(crate) struct Prefill<'a, 'o> {
     pub out_stride: usize,
 }
 
-/// Codes of some columns of as many rows as there are lanes, and their scales.
+/// Codes of some columns for one row per lane, with their scales.
 struct Tile {
     /// `[columns / 4, lanes, 4]`.
     codes: [u8; COLS * LANES],
@@ -86,7 +86,7 @@ impl Prefill<'_, '_> {
     }
 }
 
-/// Unpacks `rows` rows from `first` on; what further lanes hold is of no matter.
+/// Unpacks `rows` rows from `first` on. Further lanes are unspecified.
 struct Fill<'a, 'o> {
     weight: Blocks<'a>,
     first: usize,
@@ -136,14 +136,15 @@ fn fill<S: Simd, const BITS: usize, const TABLE: bool>(s: S, job: Fill<'_, '_>) 
     }
 }
 
-/// All tokens with the rows of a tile. Products of `SMALL` codes, of up to six bits, have room to be added up faster.
+/// Multiplies all tokens with the rows of a tile. `SMALL` codes have at most six bits, so that their
+/// products can be summed faster.
 struct Tokens<'a, const SMALL: bool> {
     x: Int8<'a>,
     tile: &'a Tile,
     span: Span,
     row: usize,
     rows: usize,
-    /// What all weights are multiplied with.
+    /// The factor of all weights.
     factor: f32,
     out: &'a mut [f32],
     out_stride: usize,
@@ -184,7 +185,7 @@ fn tokens<S: Simd, const SMALL: bool, const M: usize>(
     let x_scales: [&[f32]; M] = std::array::from_fn(|m| &x[m].scales()[span.start / BLOCK..]);
     let vector = |values: &[f32], g: usize| load(s, &values[g * S::LANES..][..S::LANES]);
     let mut sums = [s.zero(); M];
-    // A part is as much as shares both scales, the weights' and the activations'.
+    // A part shares both scales, the weights' and the activations'.
     let part = BLOCK.min(span.group);
     let (part_shift, group_shift) = (part.trailing_zeros(), span.group.trailing_zeros());
     for p in 0..span.len >> part_shift {

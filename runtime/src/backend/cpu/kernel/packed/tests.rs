@@ -1,4 +1,5 @@
-//! Every format, unit and form of product against plain f64 arithmetic on codes that the test packs itself.
+//! Every format, unit and kind of product against plain f64 arithmetic on codes that the test packs
+//! itself.
 
 use half::{bf16, f16};
 use kinglet_quant::{Blocks, DType, Format, Mode, e2m1, e4m3, e8m0};
@@ -45,7 +46,7 @@ impl Case {
     fn new(random: &mut Random, format: Format, float: DType, rows: usize, cols: usize) -> Self {
         let (bits, group) = (format.bits(), format.group());
         let row_bytes = cols * bits / 8;
-        // One byte in front, so that nothing is aligned.
+        // One extra byte in front, so that nothing is aligned.
         let mut codes = vec![0u8; 1 + rows * row_bytes];
         let (mut scales, mut biases, mut values) = (vec![0u8], vec![0u8], Vec::new());
         for row in 0..rows {
@@ -64,7 +65,7 @@ impl Case {
                             scale = f64::from(e8m0(code));
                         }
                         Mode::NvFp4 => {
-                            // All but the two that are not a number.
+                            // All codes but the two NaNs.
                             let code = (random.next() % 127) as u8 | (random.next() as u8 & 0x80);
                             scales.push(code);
                             scale = f64::from(e4m3(code));
@@ -95,7 +96,7 @@ impl Case {
         Blocks::new(self.format, self.float, shape, parts.0, parts.1, parts.2).unwrap()
     }
 
-    /// `W x` for each token, and the sum of the sizes of its terms.
+    /// `W x` for each token, with the sum of the magnitudes of its terms.
     fn product(&self, x: &[f64]) -> Vec<(f64, f64)> {
         let tokens = x.chunks(self.cols);
         tokens
@@ -116,7 +117,7 @@ fn formats() -> Vec<Format> {
     affine.chain([Format::MXFP4, Format::MXFP8, Format::NVFP4]).collect()
 }
 
-/// Rows, groups of a row, tokens.
+/// Rows, groups per row, tokens.
 const SHAPES: [[usize; 3]; 7] =
     [[1, 1, 1], [7, 3, 1], [5, 10, 2], [19, 5, 9], [16, 9, 13], [3, 33, 5], [33, 2, 8]];
 
@@ -196,7 +197,7 @@ fn eight_bits_give_the_product_with_the_rounded_activations() {
                 let scale = block.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 127.0;
                 assert_eq!(scales[i], scale);
                 for (&x, &code) in block.iter().zip(&codes[32 * i..]) {
-                    // Half a step, and what rounding the quotient may add.
+                    // Half a step, and the rounding of the quotient.
                     assert!((x - scale * f32::from(code)).abs() <= scale * 0.5001 && code != -128);
                     rounded.push(f64::from(scale) * f64::from(code));
                 }

@@ -1,0 +1,43 @@
+//! `gated_linear` on a GPU.
+
+use kinglet_shaders::Kernel;
+
+use super::builder::{Builder, Vectors};
+use super::params::{activation, offset};
+use super::projection::{Projection, set_matrix};
+use super::recording::Scope;
+use crate::Error;
+use crate::plan::op;
+
+pub(super) fn add(op: &op::GatedLinear, builder: &mut Builder<'_>) -> Result<(), Error> {
+    let (gate, up) = (&op.gate.weight, &op.up.weight);
+    let pieces = builder.rows(&[std::slice::from_ref(gate), std::slice::from_ref(up)])?;
+    let mut vectors = Vectors::default();
+    let prologue = builder.norm(&mut vectors, builder.whole(op.input), Some(&op.norm))?;
+    let gate_bias = builder.optional(&mut vectors, op.gate.bias.as_ref())?;
+    let up_bias = builder.optional(&mut vectors, op.up.bias.as_ref())?;
+    let vectors = builder.vectors(&vectors)?;
+    let stride = builder.width(op.output);
+    let projection = Projection {
+        prologue: &prologue,
+        few: &prologue,
+        vectors,
+        pieces: &pieces,
+        output: builder.buffer(op.output),
+        scope: Scope::Step,
+        share: 2,
+    };
+    let kernels =
+        [Kernel::GatedLinearRows, Kernel::GatedLinearSmallTiles, Kernel::GatedLinearTiles];
+    builder.projection(kernels, &projection, |params, piece| {
+        let start = piece.items.start;
+        params
+            .set("first_row", start)
+            .set("rows", piece.items.len())
+            .set("output_stride", stride)
+            .set_u32("gate_bias", offset(gate_bias, start))
+            .set_u32("up_bias", offset(up_bias, start))
+            .set("activation", activation(op.activation));
+        set_matrix(params, "matrix", piece, 0);
+    })
+}

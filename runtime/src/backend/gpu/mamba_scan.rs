@@ -1,0 +1,52 @@
+//! `mamba_scan` on a GPU.
+
+use kinglet_shaders::Kernel;
+
+use super::builder::{Builder, Vectors};
+use super::recording::{Extent, Resource, Scope, When};
+use crate::Error;
+use crate::plan::op;
+
+/// Channels of a workgroup.
+pub(super) const CHANNELS: usize = 32;
+
+pub(super) fn add(op: &op::MambaScan, builder: &mut Builder<'_>) -> Result<(), Error> {
+    if op.b.buffer != op.c.buffer {
+        return Err(builder.target.fault("B and C of mamba_scan lie in two buffers"));
+    }
+    let mut vectors = Vectors::default();
+    let a_log = builder.vector(&mut vectors, &op.a_log)?;
+    let d = builder.vector(&mut vectors, &op.d)?;
+    let vectors = builder.vectors(&vectors)?;
+    let resources = [
+        ("x", builder.buffer(op.x)),
+        ("z", builder.buffer(op.z.buffer)),
+        ("dt", builder.buffer(op.dt)),
+        ("bc", builder.buffer(op.b.buffer)),
+        ("vectors", vectors),
+        ("state", Resource::State(op.state, 0)),
+        ("output", builder.buffer(op.output)),
+    ];
+    let stored = builder.state_type(op.state);
+    builder.launch(
+        Kernel::MambaScan,
+        stored,
+        |builder, params| {
+            params
+                .set("inner", op.inner)
+                .set("state_dim", op.state_dim)
+                .set("z_offset", op.z.offset)
+                .set("z_stride", builder.width(op.z.buffer))
+                .set("b_offset", op.b.offset)
+                .set("c_offset", op.c.offset)
+                .set("bc_stride", builder.width(op.b.buffer))
+                .set_u32("a_log", a_log)
+                .set_u32("d", d)
+                .set("norm", usize::from(op.bc_norm_eps.is_some()))
+                .set_f32("eps", op.bc_norm_eps.unwrap_or(0.0));
+        },
+        &resources,
+        [Extent::Fixed(op.inner.div_ceil(CHANNELS)), Extent::Fixed(1)],
+        (Scope::Run, When::Always),
+    )
+}

@@ -1,0 +1,145 @@
+//! `moe_up` on a GPU. Few tokens: each token's experts by themselves. Many: in groups. The shared expert is part of the same launch where it
+//! is stored alike.
+
+use kinglet_models::Matrix;
+use kinglet_shaders::Kernel;
+
+use super::builder::{Builder, Vectors};
+use super::grouped::Grouped;
+use super::layout::Layout;
+use super::params::activation;
+use super::projection::{rows_of, set_matrix};
+use super::recording::{Extent, Resource, Scope, When};
+use super::weights::{Piece, Section, bytes_of};
+use crate::Error;
+use crate::plan::op;
+
+/// A piece with experts, the shared expert or both. The shared expert's sections begin at `shared`.
+pub(super) struct Experts {
+    pub piece: Piece,
+    pub has_experts: bool,
+    pub shared: Option<usize>,
+}
+
+/// Places `sections` of experts, and `shared` in the same buffer where it is stored alike and fits.
+pub(super) fn upload(
+    builder: &mut Builder<'_>,
+    mut sections: Vec<Section>,
+    shared: Vec<Section>,
+    count: usize,
+) -> Result<Vec<Experts>, Error> {
+    let own = Layout::common(sections.iter().flat_map(Section::matrices));
+    let other = Layout::common(shared.iter().flat_map(Section::matrices));
+    let bytes = bytes_of(own, &sections, count) + bytes_of(own, &shared, 1);
+    let experts = sections.len();
+    if !shared.is_empty() && own == other && bytes as u64 <= builder.target.max_binding {
+        // All of it is one item.
+        for section in &mut sections {
+            section.rows_per_item *= count;
+        }
+        sections.extend(shared);
+        let pieces = builder.pieces(own, sections, 1)?;
+        let all = pieces.into_iter().map(|mut piece| {
+            piece.items = 0..count;
+            Experts { piece, has_experts: true, shared: Some(experts) }
+        });
+        return Ok(all.collect());
+    }
+    let pieces = builder.pieces(own, sections, count)?;
+    let mut all: Vec<_> = pieces
+        .into_iter()
+        .map(|piece| Experts { piece, has_experts: true, shared: None })
+        .collect();
+    if !shared.is_empty() {
+        for piece in builder.pieces(other, shared, 1)? {
+            all.push(Experts { piece, has_experts: false, shared: Some(0) });
+        }
+    }
+    Ok(all)
+}
+
+/// A section of stacks of equal matrices; an item has one of each stack.
+pub(super) fn section(builder: &Builder<'_>, stacks: &[Vec<&Matrix>]) -> Result<Section, Error> {
+    let mut data = Vec::new();
+    for stack in stacks {
+        data.push(stack.iter().map(|m| builder.matrix(m)).collect::<Result<Vec<_>, Error>>()?);
+    }
+    let first = stacks.first().and_then(|stack| stack.first());
+    Ok(Section { stacks: data, rows_per_item: first.map_or(0, |matrix| matrix.rows) })
+}
+
+pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error> {
+    let (gates, ups) = op.experts.iter().map(|(gate, up)| (gate, up)).unzip();
+    let experts = section(builder, &[gates, ups])?;
+    let mut shared = Vec::new();
+    if let Some((gate, up)) = &op.shared {
+        shared.push(section(builder, &[vec![gate], vec![up]])?);
+    }
+    let pieces = upload(builder, vec![experts], shared, op.experts.len())?;
+    let mut vectors = Vectors::default();
+    let prologue = builder.norm(&mut vectors, builder.whole(op.input), Some(&op.norm))?;
+    let vectors = builder.vectors(&vectors)?;
+    let width = builder.width(op.output);
+    for Experts { piece, has_experts, shared } in &pieces {
+        let places = if *has_experts { op.top_k } else { 0 };
+        let shared_inner = if shared.is_some() { op.shared_inner() } else { 0 };
+        let inner = if *has_experts { op.inner() } else { 0 };
+        let mut resources = builder.prologue_resources(&prologue, vectors);
+        resources.push(("weights", Resource::Memory(piece.memory)));
+        resources.push(("routes", builder.buffer(op.routes)));
+        resources.push(("output", builder.buffer(op.output)));
+        let most = inner.max(shared_inner);
+        let rows = 2 * most * (places + 1);
+        let stored = builder.stored(piece.weights, &prologue);
+        let lanes = builder.lanes(Kernel::MoeUpRows, stored, rows, prologue.input.width);
+        builder.launch(
+            Kernel::MoeUpRows,
+            stored,
+            |builder, params| {
+                builder.set_prologue(params, &prologue);
+                params
+                    .set("first_expert", piece.items.start)
+                    .set("experts", piece.items.len())
+                    .set("inner", op.inner())
+                    .set("shared_inner", shared_inner)
+                    .set("places", places)
+                    .set("top_k", op.top_k)
+                    .set("routes_stride", builder.width(op.routes))
+                    .set("output_stride", builder.width(op.output))
+                    .set("activation", activation(op.activation))
+                    .set("lanes", lanes);
+                set_matrix(params, "matrix", piece, 0);
+                set_matrix(params, "shared_matrix", piece, shared.unwrap_or(0));
+            },
+            &resources,
+            [
+                Extent::Fixed((2 * most).div_ceil(rows_of(lanes))),
+                Extent::Tokens(places + usize::from(shared_inner > 0)),
+            ],
+            (Scope::Step, When::Few),
+        )?;
+    }
+    builder.grouped(
+        &Grouped {
+            kernels: [Kernel::MoeUpSmallTiles, Kernel::MoeUpTiles],
+            pieces: &pieces,
+            prologue: &prologue,
+            vectors,
+            routes: op.routes,
+            experts: op.experts.len(),
+            top_k: op.top_k,
+            shared: op.shared.is_some(),
+            parts: (0, 0),
+            rows: 2 * op.inner().max(op.shared_inner()),
+            output: builder.buffer(op.output),
+        },
+        |params, experts, _| {
+            params
+                .set("inner", op.inner())
+                .set("shared_inner", if experts.shared.is_some() { op.shared_inner() } else { 0 })
+                .set("output_stride", width)
+                .set("activation", activation(op.activation))
+                .set("tiles.cols", prologue.input.width);
+        },
+    )
+}

@@ -1,0 +1,121 @@
+//! Recordings of small models, made without a device.
+
+use std::path::Path;
+
+use super::*;
+use crate::backend::gpu::adapter::{AdapterInfo, AdapterKind};
+use crate::backend::gpu::builder::{RecordOptions, record};
+use crate::backend::gpu::capabilities::Capabilities;
+use crate::backend::gpu::target::{DeviceOptions, Target};
+use crate::plan::Plan;
+use crate::weights::CheckOptions;
+use crate::weights::checkpoint::Checkpoint;
+
+/// A device with WebGPU's default limits and nothing beyond.
+fn target() -> Target {
+    let capabilities = Capabilities::default();
+    let info = AdapterInfo {
+        index: 0,
+        name: "none".into(),
+        kind: AdapterKind::Other,
+        api: "none".into(),
+        driver: String::new(),
+        subgroups: None,
+        capabilities,
+        max_binding: 128 << 20,
+        max_buffer: 256 << 20,
+        unusable: None,
+    };
+    let options = DeviceOptions::default();
+    Target::new(info, capabilities, [256 << 20, 128 << 20], 65535, options)
+}
+
+fn recording(case: &str) -> Recording {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(case);
+    let checkpoint = Checkpoint::open(&folder, CheckOptions::default()).unwrap();
+    let plan = Plan::new(&checkpoint.spec);
+    let options =
+        RecordOptions { chunk: 64, most_turns: usize::MAX, logit_bytes: 1 << 20, exact: true };
+    record(&target(), &plan, &checkpoint.weights, &options).unwrap().0
+}
+
+#[test]
+fn a_decode_step_is_printed_one_launch_a_line() {
+    let recording = recording("mamba2/plain");
+    let mut calls = recording.step(&[1], false);
+    recording.logits(2, 1, &mut calls);
+    let text = recording.list(&calls).to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), calls.len(), "{text}");
+    let first = "   0  embed.f32  1 x 1  reads backbone.embeddings.weight, tokens  writes slot 0";
+    assert_eq!(lines[0], first);
+    assert!(
+        lines[2].starts_with("   2  mamba2_scan.step.f32.workgroup  6 x 1  run 0  reads slot 1, "),
+        "{text}"
+    );
+    assert!(lines[2].ends_with("  writes state 0.0, state 1.0, slot 2  after 1"), "{text}");
+    assert!(lines[7].starts_with("   7  head.rows.f32.workgroup  4 x 1  reads "), "{text}");
+    assert!(lines[7].ends_with("  writes logits  after 6"), "{text}");
+}
+
+#[test]
+fn calls_that_share_memory_are_ordered_and_no_others() {
+    for case in ["mamba2/plain", "mixtral/plain", "bamba/plain", "xlstm/plain", "mamba/plain"] {
+        let recording = recording(case);
+        for runs in [&[1][..], &[1, 1], &[40, 2, 1]] {
+            let mut calls = recording.step(runs, false);
+            recording.logits(1 + runs.len(), 1, &mut calls);
+            let dependencies = recording.dependencies(&calls);
+            // reached[j] has the calls that must have ended before j.
+            let mut reached: Vec<Vec<bool>> = Vec::new();
+            for before in &dependencies {
+                let mut own = vec![false; calls.len()];
+                for &earlier in before {
+                    own[earlier] = true;
+                    own.iter_mut().zip(&reached[earlier]).for_each(|(own, also)| *own |= also);
+                }
+                reached.push(own);
+            }
+            let places = |call: &Call| {
+                let bindings = recording.launches[call.launch].bindings.iter();
+                let shared = bindings.filter(|binding| {
+                    !matches!(binding.resource, Resource::Params | Resource::Step)
+                });
+                let run = call.run;
+                let place = move |resource| match resource {
+                    Resource::State(..) => (resource, run),
+                    Resource::Params | Resource::Step | Resource::Memory(_) => (resource, None),
+                };
+                shared.map(move |b| (place(b.resource), b.access)).collect::<Vec<_>>()
+            };
+            for (later, call) in calls.iter().enumerate() {
+                let own = places(call);
+                for earlier in 0..later {
+                    let conflict = places(&calls[earlier]).iter().any(|(place, access)| {
+                        own.iter().any(|(other, also)| {
+                            place == other && (*access == Access::Write || *also == Access::Write)
+                        })
+                    });
+                    assert!(!conflict || reached[later][earlier], "{case}: {later} on {earlier}");
+                    let direct = dependencies[later].contains(&earlier);
+                    assert!(conflict || !direct, "{case}: {later} waits for {earlier}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_call_of_a_step_has_workgroups_within_the_limits() {
+    let recording = recording("mixtral/plain");
+    for runs in [&[1][..], &[64], &[5, 4, 1]] {
+        for call in recording.step(runs, false) {
+            assert!(call.groups.iter().all(|groups| (1..=65535).contains(groups)), "{call:?}");
+            assert!(call.step <= runs.len());
+            let of_run = recording.launches[call.launch].scope == Scope::Run;
+            assert_eq!(call.run.is_some(), of_run);
+        }
+    }
+    // Rows that are there already are not embedded.
+    assert_eq!(recording.step(&[1], true).len() + 1, recording.step(&[1], false).len());
+}
