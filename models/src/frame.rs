@@ -6,6 +6,7 @@
 use crate::config::{Config, Fields, MAX_POSITIONS};
 use crate::{
     Activation, Block, Dense, Embedding, Head, Linear, Matrix, Mixer, ModelError, ModelSpec, Norm,
+    Residual,
 };
 
 /// Bounds on the sizes in a config.
@@ -170,7 +171,13 @@ impl<'a> Frame<'a> {
     /// The block of one mixer after the norm `norm`.
     pub(crate) fn block(&self, layer: usize, norm: &str, mixer: Mixer) -> Block {
         let norm = self.norm(norm);
-        Block { layer, norm, branches: vec![mixer.into()], residual_scale: 1.0 }
+        Block {
+            layer,
+            norm,
+            branches: vec![mixer.into()],
+            residual: Residual::Stream,
+            residual_scale: 1.0,
+        }
     }
 
     /// The model with these blocks, without Granite's factors.

@@ -46,7 +46,7 @@ fn prepared(p: Prologue, token: u32, k: u32, factor: f32) -> f32 {
     if i == ABSENT {
         return 0.0;
     }
-    return factor * weighted(p, gated(p, token, i), i);
+    return factor * weighted(p, token, gated(p, token, i), i);
 }
 
 @compute @workgroup_size(THREADS)
@@ -77,7 +77,7 @@ fn prepared(p: Prologue, token: u32, k: u32, factor: f32) -> f32 {
 //# when f16
     var largest = 0.0;
     for (var k = thread; k < p.cols; k += THREADS) {
-        largest = max(largest, abs(weighted(p, gated(p, token, k), k)));
+        largest = max(largest, abs(weighted(p, token, gated(p, token, k), k)));
     }
     largest = max_over(factor * largest, ids, THREADS);
     // Its exponent. A token of zeros or non-finite values is not scaled.

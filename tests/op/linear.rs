@@ -15,6 +15,7 @@ enum Kind {
     PlainNorm,
     SiluGate,
     GatedNorm { groups: usize },
+    NormThenGate,
 }
 
 const SHAPES: &[(usize, usize)] = &[
@@ -56,6 +57,7 @@ fn check(
         Kind::PlainNorm => Prologue::PlainNorm { eps },
         Kind::SiluGate => Prologue::SiluGate { gate },
         Kind::GatedNorm { groups } => Prologue::GatedNorm { gate, norm, groups },
+        Kind::NormThenGate => Prologue::NormThenGate { norm, gate },
     };
     let linears: Vec<_> = parts
         .iter()
@@ -108,6 +110,7 @@ fn behind_a_gate() {
     each(&shapes, TOKENS, |(rows, cols, groups), stored, lengths| {
         let add = Output::Add { scale: 0.22 };
         check(Kind::SiluGate, &[rows], cols, add, stored, lengths);
+        check(Kind::NormThenGate, &[rows], cols, add, stored, lengths);
         check(Kind::GatedNorm { groups }, &[rows], cols, add, stored, lengths);
     });
 }

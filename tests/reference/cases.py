@@ -39,10 +39,11 @@ def all_cases():
     """Every case, in the order in which they are generated."""
     import cases_dense
     import cases_lfm2
+    import cases_minimax
     import cases_moe
     import cases_recurrent
 
-    cases = cases_dense.CASES + cases_moe.CASES + cases_recurrent.CASES + cases_lfm2.CASES
+    cases = cases_dense.CASES + cases_moe.CASES + cases_recurrent.CASES + cases_lfm2.CASES + cases_minimax.CASES
     paths = [case.path for case in cases]
     assert len(paths) == len(set(paths)), "two cases share a name"
     return cases

@@ -123,11 +123,21 @@ def _lfm2(config):
     _drop(config, block_ffn_dim_multiplier=1.0, block_auto_adjust_ff_dim=True, conv_bias=False, conv_L_cache=3)
 
 
+def _minimax(config):
+    """The names of MiniMax's own code beside those of `transformers`."""
+    if config["layer_types"] == ["linear_attention" if i % 2 else "full_attention"
+                                 for i in range(config["num_hidden_layers"])]:
+        del config["layer_types"]
+    factors = [f"{part}_{kind}_factor" for part in ("full_attn", "linear_attn", "mlp") for kind in ("alpha", "beta")]
+    _drop(config, **{key: 1 for key in factors}, head_dim=None, block_size=256)
+    config.update(postnorm=True, shared_intermediate_size=0, shared_moe_mode="sigmoid")
+
+
 _RULES = {
     "llama": _llama, "mistral": _mistral, "qwen2": _qwen, "qwen3": _qwen, "mixtral": _mixtral,
     "qwen3_moe": lambda c: (_qwen(c), _experts(c)), "olmoe": _experts,
     "granite": lambda c: _drop(c, head_dim=None), "granitemoehybrid": _granitemoehybrid, "bamba": _bamba,
-    "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm, "lfm2": _lfm2,
+    "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm, "lfm2": _lfm2, "minimax": _minimax,
 }
 
 

@@ -10,6 +10,7 @@ mod lfm2;
 mod llama;
 mod mamba;
 mod mamba2;
+mod minimax;
 mod mistral;
 mod mixtral;
 mod olmoe;
@@ -47,6 +48,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     llama::FAMILY,
     mamba::FAMILY,
     mamba2::FAMILY,
+    minimax::FAMILY,
     mistral::FAMILY,
     mixtral::FAMILY,
     olmoe::FAMILY,

@@ -32,6 +32,7 @@ macro_rules! describe {
 
 mod attention;
 mod dense;
+mod linear_attention;
 mod mamba;
 mod mamba2;
 mod mlstm;
@@ -43,6 +44,7 @@ mod tests;
 
 pub use attention::{Attention, DynamicRope, QkNorm, Rope};
 pub use dense::{Activation, Dense};
+pub use linear_attention::LinearAttention;
 pub use mamba::Mamba;
 pub use mamba2::{Mamba2, Mamba2Gate};
 pub use mlstm::MLstm;
@@ -132,6 +134,8 @@ mixers! {
     MLstm,
     /// Gated short convolution (LFM2).
     ShortConv,
+    /// Linear attention with a fixed decay for each head (MiniMax).
+    LinearAttention,
     /// Gated feed-forward network.
     Dense,
     /// Mixture of experts.

@@ -37,6 +37,8 @@ const PROLOGUE_GATED_NORM: u32 = 3u;
 const PROLOGUE_SCALED_NORM: u32 = 4u;
 /// An RMS norm of x * silu(gate) in groups, with its factors computed first.
 const PROLOGUE_SCALED_GATED_NORM: u32 = 5u;
+/// An RMS norm, its factor applied at the end, times sigmoid(gate).
+const PROLOGUE_NORM_THEN_GATE: u32 = 6u;
 
 /// Maximum number of groups of a norm.
 //# when head_rows
@@ -110,6 +112,11 @@ fn needs_scales(p: Prologue) -> bool {
 fn has_late_factor(p: Prologue) -> bool {
     return false;
 }
+
+/// Whether sigmoid(gate) is multiplied after the norm.
+fn has_late_gate(p: Prologue) -> bool {
+    return true;
+}
 //# unless head_rows
 /// Whether silu(gate) is multiplied first.
 fn is_gated(p: Prologue) -> bool {
@@ -118,12 +125,17 @@ fn is_gated(p: Prologue) -> bool {
 
 /// Whether `find_scales` must run before `weighted`.
 fn needs_scales(p: Prologue) -> bool {
-    return p.kind >= PROLOGUE_SCALED_NORM;
+    return p.kind == PROLOGUE_SCALED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM;
 }
 
 /// Whether the result must be multiplied by `norm_factor`.
 fn has_late_factor(p: Prologue) -> bool {
-    return p.kind == PROLOGUE_NORM || p.kind == PROLOGUE_GATED_NORM;
+    return p.kind == PROLOGUE_NORM || p.kind == PROLOGUE_GATED_NORM || p.kind == PROLOGUE_NORM_THEN_GATE;
+}
+
+/// Whether sigmoid(gate) is multiplied after the norm.
+fn has_late_gate(p: Prologue) -> bool {
+    return p.kind == PROLOGUE_NORM_THEN_GATE;
 }
 //# end
 
@@ -136,8 +148,8 @@ fn gated(p: Prologue, token: u32, k: u32) -> f32 {
     return value;
 }
 
-/// Applies the norm's weight, bias and factors to `value`, which is element `k` after the gate.
-fn weighted(p: Prologue, value: f32, k: u32) -> f32 {
+/// Applies the norm's weight, bias and factors, and a gate after the norm, to `value`, which is element `k` of `token` before the norm.
+fn weighted(p: Prologue, token: u32, value: f32, k: u32) -> f32 {
     var result = value;
     if needs_scales(p) {
         result *= scales[k / (p.cols / p.groups)];
@@ -147,6 +159,9 @@ fn weighted(p: Prologue, value: f32, k: u32) -> f32 {
     }
     if p.bias != ABSENT {
         result += small(p.bias + k);
+    }
+    if has_late_gate(p) {
+        result *= sigmoid(gate_at(token * p.gate_stride + p.gate_offset + k));
     }
     return result;
 }

@@ -49,10 +49,10 @@ fn four_weighted(p: Prologue, token: u32, value: vec4<f32>, k: vec4<u32>) -> vec
         let at = k + p.bias;
         result += vec4(vectors[at.x], vectors[at.y], vectors[at.z], vectors[at.w]);
     }
-    //# when head_rows
-    let at = k + token * p.gate_stride + p.gate_offset;
-    result *= four_sigmoid(vec4(gate[at.x], gate[at.y], gate[at.z], gate[at.w]));
-    //# end
+    if has_late_gate(p) {
+        let at = k + token * p.gate_stride + p.gate_offset;
+        result *= four_sigmoid(vec4(gate[at.x], gate[at.y], gate[at.z], gate[at.w]));
+    }
     return result;
 }
 

@@ -83,11 +83,11 @@ fn eight_weighted(p: Prologue, token: u32, value: Eight, k: u32) -> Eight {
         low += vectors[at];
         high += vectors[at + 1u];
     }
-    //# when head_rows
-    let at = (token * p.gate_stride + p.gate_offset + k) / 4u;
-    low *= four_sigmoid(gate[at]);
-    high *= four_sigmoid(gate[at + 1u]);
-    //# end
+    if has_late_gate(p) {
+        let at = (token * p.gate_stride + p.gate_offset + k) / 4u;
+        low *= four_sigmoid(gate[at]);
+        high *= four_sigmoid(gate[at + 1u]);
+    }
     return Eight(low, high);
 }
 

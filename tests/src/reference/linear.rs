@@ -2,7 +2,7 @@
 
 use kinglet::op::{Linear, Output, Prologue};
 
-use super::math::{plain_norm, product, silu};
+use super::math::{plain_norm, product, sigmoid, silu};
 use super::{Pass, Rows};
 
 pub(super) fn linear(op: &Linear, pass: &Pass<'_>) -> Rows {
@@ -37,6 +37,14 @@ fn prologue(prologue: &Prologue, x: Rows, pass: &Pass<'_>) -> Rows {
         }
         Prologue::PlainNorm { eps } => x.iter().map(|x| plain_norm(x, *eps)).collect(),
         Prologue::SiluGate { gate } => gated(*gate),
+        Prologue::NormThenGate { norm, gate } => {
+            let n = pass.values.norm(norm);
+            let gates = pass.columns(*gate);
+            let gated = |(x, z): (&Vec<f64>, Vec<f64>)| {
+                product(&n.apply(x), &z.into_iter().map(sigmoid).collect::<Vec<_>>())
+            };
+            x.iter().zip(gates).map(gated).collect()
+        }
         Prologue::GatedNorm { gate, norm, groups } => {
             let weight = pass.values.vector(&norm.weight);
             let normed = |x: &Vec<f64>| -> Vec<f64> {

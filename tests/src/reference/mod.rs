@@ -22,6 +22,7 @@ mod embed;
 mod gated_linear;
 mod head;
 mod linear;
+mod linear_attention;
 mod mamba2_scan;
 mod mamba_scan;
 pub mod math;
@@ -29,6 +30,7 @@ mod mlstm_scan;
 mod moe_down;
 pub mod moe_route;
 mod moe_up;
+mod residual_norm;
 mod values;
 
 use kinglet::op::{BufferId, Op, Slice};
@@ -83,9 +85,15 @@ impl<'a> Pass<'a> {
             Op::MambaScan(op) => self.write(op.output, mamba_scan::mamba_scan(op, self)),
             Op::Mamba2Scan(op) => self.write(op.output, mamba2_scan::mamba2_scan(op, self)),
             Op::MLstmScan(op) => self.write(op.output, mlstm_scan::mlstm_scan(op, self)),
+            Op::LinearAttention(op) => {
+                self.write(op.output, linear_attention::linear_attention(op, self));
+            }
             Op::MoeRoute(op) => self.write(op.output, moe_route::moe_route(op, self)),
             Op::MoeUp(op) => self.write(op.output, moe_up::moe_up(op, self)),
             Op::MoeDown(op) => self.write(op.output, moe_down::moe_down(op, self)),
+            Op::ResidualNorm(op) => {
+                self.write(op.stream, residual_norm::residual_norm(op, self));
+            }
             Op::Head(op) => self.logits = head::head(op, self),
         }
     }

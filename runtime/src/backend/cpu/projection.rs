@@ -2,7 +2,7 @@
 
 use super::inputs::{Inputs, Means};
 use super::kernel::dot::{MatMul, Rows, Vectors};
-use super::kernel::elementwise::{RmsNorm, SiluGate};
+use super::kernel::elementwise::{NormThenGate, RmsNorm, SiluGate};
 use super::kernel::packed::decode::Decode;
 use super::kernel::packed::exact::Exact;
 use super::kernel::packed::has_whole_codes;
@@ -206,6 +206,7 @@ pub(super) enum Before {
     Norm { weight: Vec<f32>, bias: Vec<f32>, eps: f32 },
     SiluGate { gate: Slice },
     GatedNorm { gate: Slice, weight: Vec<f32>, eps: f32, groups: usize },
+    NormThenGate { gate: Slice, weight: Vec<f32>, eps: f32 },
 }
 
 impl Before {
@@ -222,6 +223,11 @@ impl Before {
                 weight: weights.vector(&norm.weight)?,
                 eps: norm.eps,
                 groups: *groups,
+            },
+            Prologue::NormThenGate { norm, gate } => Self::NormThenGate {
+                gate: *gate,
+                weight: weights.vector(&norm.weight)?,
+                eps: norm.eps,
             },
         })
     }
@@ -246,6 +252,10 @@ impl Before {
                 isa.dispatch(RmsNorm { x, weight, bias, eps: *eps, out });
             }
             Self::SiluGate { gate } => isa.dispatch(SiluGate { x, gate: gate_row(gate), out }),
+            Self::NormThenGate { gate, weight, eps } => {
+                let gate = gate_row(gate);
+                isa.dispatch(NormThenGate { x, weight, eps: *eps, gate, out });
+            }
             Self::GatedNorm { gate, weight, eps, groups } => {
                 isa.dispatch(SiluGate { x, gate: gate_row(gate), out: &mut *out });
                 let part = (x.len() / groups).max(1);

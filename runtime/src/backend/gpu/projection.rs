@@ -61,6 +61,13 @@ impl Builder<'_> {
             Prologue::Norm(norm) => self.norm(vectors, input, Some(norm))?,
             Prologue::PlainNorm { eps } => PrologueParams { kind: 1, eps: *eps, ..plain },
             Prologue::SiluGate { gate } => PrologueParams { kind: 2, gate: *gate, ..plain },
+            Prologue::NormThenGate { norm, gate } => PrologueParams {
+                kind: 6,
+                gate: *gate,
+                weight: self.vector(vectors, &norm.weight)?,
+                eps: norm.eps,
+                ..plain
+            },
             Prologue::GatedNorm { gate, norm, groups } => {
                 if *groups > MAX_GROUPS {
                     return Err(Error::DeviceLimit {

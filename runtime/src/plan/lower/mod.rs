@@ -8,6 +8,7 @@
 
 mod attention;
 mod dense;
+mod linear_attention;
 mod mamba;
 mod mamba2;
 mod mlstm;
@@ -28,6 +29,7 @@ pub(super) fn branch(builder: &mut Builder, x: BufferId, block: &Block, mixer: &
         Mixer::Mamba2(layer) => mamba2::lower(b, layer),
         Mixer::MLstm(layer) => mlstm::lower(b, layer),
         Mixer::ShortConv(layer) => short_conv::lower(b, layer),
+        Mixer::LinearAttention(layer) => linear_attention::lower(b, layer),
         Mixer::Dense(layer) => dense::lower(b, layer),
         Mixer::Moe(layer) => moe::lower(b, layer),
     }

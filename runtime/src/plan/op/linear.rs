@@ -49,6 +49,13 @@ pub enum Prologue {
         /// Parts that are normed separately.
         groups: usize,
     },
+    /// RMS norm of `x`, times the weight, times `sigmoid(gate)` (MiniMax-01, arXiv:2501.08313, section 2.2).
+    NormThenGate {
+        /// Weight and epsilon.
+        norm: Norm,
+        /// As wide as the input.
+        gate: Slice,
+    },
 }
 
 /// What happens to the result of a projection.
@@ -85,7 +92,7 @@ impl Describe for Linear {
             Prologue::None | Prologue::PlainNorm { .. } => {}
             Prologue::Norm(norm) => uses.norm(norm),
             Prologue::SiluGate { gate } => uses.reads.push(gate.buffer),
-            Prologue::GatedNorm { gate, norm, .. } => {
+            Prologue::GatedNorm { gate, norm, .. } | Prologue::NormThenGate { norm, gate } => {
                 uses.reads.push(gate.buffer);
                 uses.norm(norm);
             }

@@ -19,12 +19,14 @@ mod embed;
 mod gated_linear;
 mod head;
 mod linear;
+mod linear_attention;
 mod mamba2_scan;
 mod mamba_scan;
 mod mlstm_scan;
 mod moe_down;
 mod moe_route;
 mod moe_up;
+mod residual_norm;
 
 pub use attention::{Attention, AttentionSpan};
 pub use conv1d::Conv1d;
@@ -36,12 +38,14 @@ pub use embed::Embed;
 pub use gated_linear::GatedLinear;
 pub use head::Head;
 pub use linear::{Linear, Output, Prologue};
+pub use linear_attention::{HeadColumns, LinearAttention};
 pub use mamba_scan::MambaScan;
 pub use mamba2_scan::Mamba2Scan;
 pub use mlstm_scan::MLstmScan;
 pub use moe_down::MoeDown;
 pub use moe_route::MoeRoute;
 pub use moe_up::MoeUp;
+pub use residual_norm::ResidualNorm;
 
 use kinglet_models::{Matrix, TensorSpec};
 
@@ -83,12 +87,16 @@ pub enum Op {
     Mamba2Scan(Mamba2Scan),
     /// mLSTM's scan.
     MLstmScan(MLstmScan),
+    /// Attention without a softmax, with a fixed decay for each head.
+    LinearAttention(LinearAttention),
     /// The router: chooses the experts of each token.
     MoeRoute(MoeRoute),
     /// The experts' up projections.
     MoeUp(MoeUp),
     /// The experts' down projections.
     MoeDown(MoeDown),
+    /// A norm of the residual stream itself, or of what a branch adds to it.
+    ResidualNorm(ResidualNorm),
     /// Logits.
     Head(Head),
 }
@@ -105,9 +113,11 @@ impl Op {
             Op::MambaScan(op) => op,
             Op::Mamba2Scan(op) => op,
             Op::MLstmScan(op) => op,
+            Op::LinearAttention(op) => op,
             Op::MoeRoute(op) => op,
             Op::MoeUp(op) => op,
             Op::MoeDown(op) => op,
+            Op::ResidualNorm(op) => op,
             Op::Head(op) => op,
         }
     }
@@ -123,9 +133,11 @@ impl Op {
             Op::MambaScan(op) => op,
             Op::Mamba2Scan(op) => op,
             Op::MLstmScan(op) => op,
+            Op::LinearAttention(op) => op,
             Op::MoeRoute(op) => op,
             Op::MoeUp(op) => op,
             Op::MoeDown(op) => op,
+            Op::ResidualNorm(op) => op,
             Op::Head(op) => op,
         }
     }

@@ -101,6 +101,29 @@ impl Kernel for SiluGate<'_> {
     }
 }
 
+/// RMS norm and gate: `out = x / sqrt(mean(x^2) + eps) * weight * sigmoid(gate)`.
+pub(crate) struct NormThenGate<'a> {
+    pub x: &'a [f32],
+    pub weight: &'a [f32],
+    pub eps: f32,
+    pub gate: &'a [f32],
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for NormThenGate<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { x, weight, eps, gate, out } = self;
+        let mean = SumOfSquares(x).run(s) / x.len().max(1) as f32;
+        let scale = s.splat(1.0 / (mean + eps).sqrt());
+        each_vector!(s, out, [x, weight, gate], {
+            let decay = math::exp(s, s.sub(s.zero(), gate));
+            s.div(s.mul(s.mul(x, scale), weight), s.add(s.splat(1.0), decay))
+        });
+    }
+}
+
 /// `out = act(gate) * up`.
 pub(crate) struct Gate<'a> {
     pub activation: Activation,
