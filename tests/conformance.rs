@@ -192,8 +192,9 @@ fn greedy_tokens_equal_the_reference() {
 
 #[test]
 fn logits_and_greedy_tokens_on_wgpu_equal_the_reference() {
-    let targets = wgpu_targets();
     for_all_cases(|case| {
+        // Each thread's own, which run at the same time.
+        let targets = wgpu_targets();
         let quantized = case.name.starts_with("quantized/");
         let mut failures = Vec::new();
         for (place, target) in targets.iter().enumerate() {

@@ -170,7 +170,7 @@ fn the_program_in_the_header_links_with_what_cargo_builds_and_answers() {
     let name = succeeded("readelf", &name);
     let (_, name) = name.split_once("soname: [").expect("the library has a name");
     let (name, _) = name.split_once(']').unwrap();
-    assert!(built.join(name).is_file(), "there is no {name} beside libkinglet.so");
+    assert!(built.join(name).is_file(), "there is no {name} next to libkinglet.so");
     // As in ffi/README.md, by name and by path.
     let by_name = ["-L".to_string() + built.to_str().unwrap(), "-lkinglet".into()];
     let by_path = [built.join("libkinglet.so").to_str().unwrap().to_string()];

@@ -9,4 +9,7 @@ pub struct DeviceLimits {
     pub avoid_subgroups: bool,
     /// Upper bound on the buffers that kernels bind, in bytes, below the adapter's own.
     pub max_binding: Option<u64>,
+    /// Which device of the adapter to use: only models with the same number share one. A device runs
+    /// one step after another, so tests that run at the same time use different ones.
+    pub number: usize,
 }

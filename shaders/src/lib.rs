@@ -24,7 +24,7 @@ pub use compose::ComposeError;
 use generated::METADATA;
 pub use variant::{Arithmetic, Kernel, Reduction, Variant, WeightType};
 
-/// What a host must know of a variant.
+/// What a host must know about a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metadata {
     /// Bindings in the order of their numbers, from 0; all in group 0.
@@ -93,7 +93,7 @@ pub fn source(variant: Variant) -> Result<String, ComposeError> {
     compose::compose(file, choice)
 }
 
-/// What a host must know of a variant.
+/// What a host must know about a variant.
 pub fn metadata(variant: Variant) -> Option<&'static Metadata> {
     let name = variant.name();
     let index = METADATA.binary_search_by_key(&name.as_str(), |(known, _)| known).ok()?;

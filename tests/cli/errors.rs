@@ -249,9 +249,9 @@ fn unreadable_small_files_give_one_warning() {
             }
             assert_eq!((done.code, &done.stdout), (0, &right), "{done:?}");
             let problem = match place {
-                "link" => "a link to ../../blobs/gone, which is not there",
+                "link" => "a link to ../../blobs/gone, which does not exist",
                 "folder" => "it is a folder",
-                _ => ".incomplete is there",
+                _ => ".incomplete exists",
             };
             for part in [file, problem, consequence] {
                 assert!(done.stderr.contains(part), "{part}: {done:?}");

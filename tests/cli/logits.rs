@@ -75,7 +75,7 @@ fn an_error_leaves_the_old_file_alone() {
     let model = fixture("xlstm/plain");
     let line = ["logits", "--model", &model, "--tokens", "1,2,112", "--out", out.to_str().unwrap()];
     let message = kinglet(&line).error(1);
-    assert!(message.contains("token 112 (number 2") && message.contains("0 to 111"), "{message}");
+    assert!(message.contains("token 112 (at index 2") && message.contains("0 to 111"), "{message}");
     assert_eq!(std::fs::read(&out).unwrap(), b"old");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

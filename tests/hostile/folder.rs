@@ -145,7 +145,7 @@ fn folders_without_a_config() {
     let found =
         says(&["a/config.json", "b/config.json", "c/README.md"], &["`a`, `b`", "one of these"]);
     assert!(matches!(found, NotAModel::Folders { models, .. } if models == ["a", "b"]));
-    says(&["org/a/config.json", "org/b/c"], &["`org/a`: give that folder"]);
+    says(&["org/a/config.json", "org/b/c"], &["`org/a`: pass that folder"]);
     let cache = ["models--o--n/snapshots/5/config.json", "models--o--m/snapshots/5/config.json"];
     says(&cache, &["`models--o--m`, `models--o--n`"]);
     says(&["hub/models--o--n/snapshots/5/config.json"], &["`hub/models--o--n`"]);

@@ -71,7 +71,7 @@ fn a_renamed_tensor_is_found_under_its_other_name() {
     let folder = edited("llama/plain", |entries| {
         entries.iter_mut().find(|e| e.0 == from).unwrap().0 = format!("module.{from}");
     });
-    refused(folder.path(), &[from, "there is `module.model.layers.1.mlp.up_proj.weight`"]);
+    refused(folder.path(), &[from, "found `module.model.layers.1.mlp.up_proj.weight`"]);
 }
 
 #[test]

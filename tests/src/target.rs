@@ -7,7 +7,8 @@
 //! in four of those without weights. `KINGLET_TEST_ONLY=neon`, or another instruction set, runs
 //! them only on that.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use kinglet::backend::{Executable, compile};
 use kinglet::models::Matrix;
@@ -86,19 +87,53 @@ pub fn wgpu_targets() -> Vec<Target> {
     let Some(adapter) = adapter() else { return Vec::new() };
     // The self-test has its own tests.
     let options = ModelOptions::new().backend(Backend::Wgpu).adapter(adapter).self_test(false);
-    let target = |name: &str, avoid: bool| Target {
+    let number = lane();
+    let target = |name: &str, avoid_subgroups: bool| Target {
         name: name.into(),
-        options: options
-            .clone()
-            .device_limits(DeviceLimits { avoid_subgroups: avoid, max_binding: None }),
+        options: options.clone().device_limits(DeviceLimits {
+            avoid_subgroups,
+            max_binding: None,
+            number,
+        }),
         bound: 1e-5,
         products_only: false,
     };
     let targets = vec![target("wgpu", false), target("wgpu without subgroups", true)];
-    // One device for all tests of a process, so that its kernels are compiled once.
-    static HELD: OnceLock<Vec<Box<dyn Executable>>> = OnceLock::new();
-    HELD.get_or_init(|| targets.iter().map(hold).collect());
+    // The devices stay open for the whole process, so that each compiles its kernels once.
+    static HELD: Mutex<BTreeMap<usize, Vec<Box<dyn Executable>>>> = Mutex::new(BTreeMap::new());
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.entry(number).or_insert_with(|| targets.iter().map(hold).collect());
     targets
+}
+
+/// The number of the devices that this thread's tests run on. A device runs one step after another,
+/// so there are as many numbers as processors. A thread takes the number with the fewest other
+/// threads and keeps it until it ends.
+#[cfg(feature = "wgpu")]
+fn lane() -> usize {
+    static THREADS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    struct Lane(usize);
+    impl Drop for Lane {
+        fn drop(&mut self) {
+            THREADS.lock().unwrap_or_else(PoisonError::into_inner)[self.0] -= 1;
+        }
+    }
+    fn take() -> Lane {
+        let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+        let lanes = std::thread::available_parallelism().map_or(1, usize::from);
+        threads.resize(lanes, 0);
+        let lane = (0..lanes).min_by_key(|&lane| threads[lane]).unwrap_or(0);
+        threads[lane] += 1;
+        Lane(lane)
+    }
+    thread_local! { static LANE: Lane = take() }
+    LANE.with(|lane| lane.0)
+}
+
+/// No number in tests built without wgpu.
+#[cfg(not(feature = "wgpu"))]
+fn lane() -> usize {
+    0
 }
 
 /// No targets in tests built without wgpu.

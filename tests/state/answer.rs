@@ -200,7 +200,7 @@ fn a_stop_string_ends_it_wherever_tokens_are_cut() {
     let prompt = text_prompt(&defaults, "Once upon a");
     let options = greedy().max_tokens(24).ignore_eos(true);
     let (plain, _) = ask(&model, &defaults, prompt.clone(), &options).unwrap();
-    assert!(plain.text.starts_with(' '), "it goes on with the prompt: {:?}", plain.text);
+    assert!(plain.text.starts_with(' '), "it continues the prompt: {:?}", plain.text);
     let characters: Vec<usize> = plain.text.char_indices().map(|(at, _)| at).collect();
     let mut across = 0;
     for start in (4..characters.len() - 8).step_by(7) {

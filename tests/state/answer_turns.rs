@@ -142,7 +142,7 @@ fn a_prompt_that_is_stopped_leaves_what_it_has_got_to() {
     drop(events);
     assert_eq!((end.reason, end.stats.computed), (EndReason::Stopped, 64));
     assert_eq!((session.position(), cache.stats().computed), (64, 64));
-    // The next question goes on from there.
+    // The next question continues from there.
     let options = greedy().max_tokens(1);
     let mut answer = Answer::new(&session, &ids(), AnswerPrompt::text(prompt), &options).unwrap();
     let all = whole(&mut answer, &mut session, Some(&mut cache)).unwrap();

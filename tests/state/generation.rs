@@ -180,7 +180,7 @@ fn a_full_context_and_a_flag_stop_where_single_steps_would() {
                 assert!(matches!(generation.next_token(), Err(Error::Cancelled)), "{what}");
             }
             if stop % 2 == 0 {
-                // It can go on.
+                // It can continue.
                 cancel.clear();
                 assert_eq!(take(&mut generation, 1), all.tokens[stop..stop + 1], "{what}");
                 generation.finish().unwrap();
@@ -286,7 +286,7 @@ fn going_back_copies_no_keys_and_values() {
     let logits = 4 * model.vocab();
     assert_eq!(session.retained_bytes(), logits, "the mark shares the session's cache");
     session.feed(&[1, 2, 3]).unwrap();
-    assert_eq!(session.retained_bytes(), logits, "and goes on doing so");
+    assert_eq!(session.retained_bytes(), logits, "and still does");
     // The fork must diverge, and the mark's position must remain.
     let mut fork = fork;
     let mut sampler = Sampler::new(SamplingOptions::greedy(), 0).unwrap();

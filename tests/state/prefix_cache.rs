@@ -5,7 +5,7 @@ use kinglet::plan::StateKind;
 use kinglet::{Error, Model, ModelOptions, PrefixCache, PrefixCacheOptions, PrefixUse};
 use kinglet_tests::random::Random;
 
-use crate::{alone, assert_near, chosen, everywhere, open, tokens};
+use crate::{assert_near, chosen, everywhere, open, tokens};
 
 pub(crate) fn options(max_bytes: usize, every: usize) -> PrefixCacheOptions {
     PrefixCacheOptions::new().max_bytes(max_bytes).every(every)
@@ -17,8 +17,7 @@ fn is_recurrent(model: &Model) -> bool {
 
 /// Logits after the last of `tokens`, computed from the first.
 pub(crate) fn last(model: &Model, tokens: &[u32]) -> Vec<f32> {
-    let all = alone(model, tokens);
-    all[all.len() - model.vocab()..].to_vec()
+    model.session().unwrap().feed(tokens).unwrap().to_vec()
 }
 
 fn used(reused: usize, computed: usize) -> PrefixUse {

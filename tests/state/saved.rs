@@ -184,7 +184,7 @@ fn a_file_is_replaced_whole_or_not_at_all() {
     session.feed(&[4]).unwrap();
     session.save(&path, None).unwrap();
     assert_eq!(model.load_session(&path).unwrap().session.tokens(), [1, 2, 3, 4]);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no other file is left");
     let error = session.save(folder.path().join("no/such/folder/file"), None).unwrap_err();
     assert!(error.to_string().contains("no/such/folder"), "{error}");
     let error = session.save(folder.path(), None).unwrap_err();

@@ -94,7 +94,7 @@ async function load(id: number, { source, cache, engine: options, crashes }: Loa
     // A GPU that was not requested explicitly may be missing, or compute wrongly.
     const { code, message } = plain(error);
     if (options.backend === backend || backend !== 'webgpu' || !['no-webgpu', 'device'].includes(code)) throw error;
-    notices.push(`The graphics card is not used: ${message}`);
+    notices.push(`The GPU is not used: ${message}`);
     engine = await openOn('cpu');
   }
   signal.throwIfAborted();

@@ -2,7 +2,7 @@
 
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -37,16 +37,16 @@ export function nativeTokens(model, most) {
   return nativeDone(args, `${ASK}\n`).ids;
 }
 
-/** Tests that wait for a GPU, and the others. */
-const lanes = { 'with WebGPU': [], 'without WebGPU': [] };
+/** Tests that need a GPU, which take longest, and the others. */
+const waiting = { first: [], then: [] };
 
-/** A test with its own browser. With `threads` it is skipped if the package was built without threads. `runLanes` runs it. */
+/** A test with its own browser. With `threads` it is skipped if the package was built without threads. `runTests` runs it. */
 export function inBrowser(name, options, body) {
   const wanted = process.argv.slice(2);
   if (wanted.length > 0 && !wanted.some((part) => name.includes(part))) return;
   const { threads = false, ...rest } = options;
   const skip = threads && !existsSync('dist/kinglet/threads') && 'build.sh --quick leaves out the module with threads';
-  lanes[rest.webgpu ? 'with WebGPU' : 'without WebGPU'].push(() => test(name, { timeout: 360_000, skip }, async () => {
+  waiting[rest.webgpu ? 'first' : 'then'].push(() => test(name, { timeout: 360_000, skip }, async () => {
     const { context, close } = await browser(rest);
     try {
       await body(context);
@@ -56,11 +56,12 @@ export function inBrowser(name, options, body) {
   }));
 }
 
-/** Runs all browser tests. An emulated GPU compiles kernels in one thread, so tests without WebGPU run in parallel to those with it. */
-export function runLanes() {
-  describe('in Chromium', { concurrency: 2 }, () => {
-    for (const [name, tests] of Object.entries(lanes)) describe(name, { concurrency: 1 }, () => tests.forEach((run) => run()));
-  });
+/**
+ * Runs all browser tests, as many at a time as there are processors. An emulated GPU compiles kernels in one thread of its browser
+ * (SwiftShader), so two browsers compile at the same time.
+ */
+export function runTests() {
+  describe('in Chromium', { concurrency: availableParallelism() }, () => [...waiting.first, ...waiting.then].forEach((run) => run()));
 }
 
 /** The native program's greedy continuation of a text. */

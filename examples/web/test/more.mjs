@@ -104,7 +104,7 @@ inBrowser('the page stays usable after its device was lost', { webgpu: true }, a
     await ready(page, 120_000);
     await page.waitForFunction(() => document.getElementById('stats').textContent.includes('reused'));
     const [, reused] = /prompt \d+ \((\d+) reused\)/.exec(await page.textContent('#stats'));
-    assert.ok(Number(reused) > 0, 'the conversation went on from the state that was kept');
+    assert.ok(Number(reused) > 0, 'the conversation continued from the kept state');
   } finally {
     await own.close();
   }

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { blank, picture, ready } from './browser.mjs';
-import { ASK, chat, grabDevice, inBrowser, load, nativeContinuation, nativeTokens, runLanes, server, withModel } from './help.mjs';
+import { ASK, chat, grabDevice, inBrowser, load, nativeContinuation, nativeTokens, runTests, server, withModel } from './help.mjs';
 import { serve } from './serve.mjs';
 
 inBrowser('greedy tokens are those of the native program, for both demo models', {}, async (context) => {
@@ -295,7 +295,7 @@ inBrowser('WebGPU gives the same tokens, with streamed weights; a lost device is
     const lost = await page.evaluate(() => lost);
     assert.equal(lost.code, 'device-lost', lost.message);
     assert.equal((await page.evaluate(() => caught(session.generate('Once', { maxTokens: 1 }).answer))).code, 'device-lost');
-    assert.equal((await load(page, '/models/xlstm/')).backend, 'cpu', 'a device that the processor plays gains nothing');
+    assert.equal((await load(page, '/models/xlstm/')).backend, 'cpu', 'an emulated device gains nothing');
     const after = await page.evaluate(async () => {
       const session = await model.restoreSession(saved);
       return { tokens: (await session.stats()).tokens, ids: (await session.generate('Once upon', { temperature: 0, maxTokens: 6 }).answer).ids };
@@ -426,5 +426,5 @@ await import('./options.mjs');
 await import('./page.mjs');
 await import('./more.mjs');
 await import('./threads.mjs');
-runLanes();
+runTests();
 test.after?.(() => server.close());

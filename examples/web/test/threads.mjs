@@ -124,7 +124,7 @@ inBrowser('GPU and CPU are measured once, and the faster one is used', { webgpu:
     const second = await load(page, '/models/xlstm/');
     assert.deepEqual([second.backend, second.measured], [first.backend, undefined], 'it is remembered');
     const uncached = await load(page, '/models/xlstm/', { cache: 'off' });
-    assert.deepEqual([uncached.backend, uncached.measured], ['cpu', undefined], 'nobody wants to load it twice');
+    assert.deepEqual([uncached.backend, uncached.measured], ['cpu', undefined], 'the model is not loaded twice');
   } finally {
     await own.close();
   }

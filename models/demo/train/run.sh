@@ -2,7 +2,7 @@
 # From the corpus to both model folders: ./run.sh CORPUS WORK
 # CORPUS holds stories.txt.xz, prose.txt.xz, chat.jsonl.xz and wikitext2.test.txt.xz; WORK is for everything in between.
 # TRAIN_OPTIONS is passed to train.py: TRAIN_OPTIONS="--steps 4 --rows 2 --length 256 --no-compile" tries the whole way out.
-# Interrupted, it goes on from the last checkpoint when started again (the data is made anew only if it is missing).
+# If interrupted, continues from the last checkpoint when started again (data is only made if it is missing).
 set -eu
 [ $# -eq 2 ] || { echo "usage: ./run.sh CORPUS WORK" >&2; exit 2; }
 corpus=$(cd "$1" && pwd)

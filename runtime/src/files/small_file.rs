@@ -122,7 +122,7 @@ mod tests {
         };
         assert_eq!(problem(), "not found");
         std::fs::write(notes.join("a.json.lock"), "").unwrap();
-        assert!(problem().contains("download/a.json.lock is there"), "{}", problem());
+        assert!(problem().contains("download/a.json.lock exists"), "{}", problem());
         // The file existed and was removed.
         std::fs::write(notes.join("a.json.metadata"), "").unwrap();
         assert_eq!(problem(), "not found");

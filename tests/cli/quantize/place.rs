@@ -53,7 +53,7 @@ fn places_that_must_not_be_written_to_are_refused() {
         (&out.0.path().to_path_buf(), &["--force"], "model's own folder"),
         (&full, &[], "not empty"),
         (&full, &["--force"], "no checkpoint"),
-        (&file, &["--force"], "no folder"),
+        (&file, &["--force"], "exists and is not a folder"),
         (&file.join("below"), &[], "letter.txt"),
     ] {
         for more in [&[][..], &["--dry-run"]] {
