@@ -64,7 +64,7 @@ impl Conv {
     ) {
         let channels = self.channels;
         for run in runs {
-            let source = source.from_row(run.start);
+            let source = source.skip_rows(run.start);
             let out = &mut out[run.start * channels..][..run.len * channels];
             // Waking the team costs more than a few thousand channels.
             let block = if run.len * channels < 1 << 14 { channels } else { BLOCK };
@@ -93,8 +93,8 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// The same without the rows before `row`.
-    fn from_row(self, row: usize) -> Self {
+    /// The same without the first `row` rows.
+    fn skip_rows(self, row: usize) -> Self {
         let skip = |(rows, stride): Rows<'a>| (&rows[row * stride..], stride);
         Self {
             input: skip(self.input),
