@@ -59,6 +59,7 @@ fn experts_are_stacked_and_halves_taken_apart() {
                 | "mamba"
                 | "mamba2"
                 | "falcon_mamba"
+                | "lfm2"
         );
         assert_eq!(one == other, same, "{family}");
         let (stack, conv, inner) = match family {
@@ -68,6 +69,7 @@ fn experts_are_stacked_and_halves_taken_apart() {
             "granitemoehybrid" => {
                 ("model.layers.1.block_sparse_moe", Some("model.layers.0.mamba.conv1d"), 20)
             }
+            "lfm2" => ("", Some("model.layers.0.conv.conv"), 0),
             "mamba" | "mamba2" | "falcon_mamba" => ("", Some("backbone.layers.2.mixer.conv1d"), 0),
             _ => continue,
         };

@@ -1,7 +1,8 @@
 //! Helpers of the unit tests.
 
 use crate::{
-    Attention, Config, Dense, MLstm, Mamba, Mamba2, Mixer, ModelError, ModelSpec, Moe, spec,
+    Attention, Config, Dense, LinearAttention, MLstm, Mamba, Mamba2, Mixer, ModelError, ModelSpec,
+    Moe, ShortConv, spec,
 };
 use serde_json::Value;
 
@@ -71,5 +72,7 @@ kind!(attention, Attention);
 kind!(mamba, Mamba);
 kind!(mamba2, Mamba2);
 kind!(mlstm, MLstm);
+kind!(short_conv, ShortConv);
+kind!(linear_attention, LinearAttention);
 kind!(dense, Dense);
 kind!(moe, Moe);
