@@ -534,7 +534,7 @@ fn a_kind_of_layer_is_described_and_lowered_in_files_of_one_name() {
         let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
         names.filter(|name| !shared.contains(&&**name)).collect()
     };
-    let described = ["mod.rs", "part.rs", "role.rs", "small.rs", "tests.rs"];
+    let described = ["mod.rs", "part.rs", "role.rs", "router.rs", "small.rs", "tests.rs"];
     let described = kinds("models/src/layer", &described);
     assert_eq!(described, kinds("runtime/src/plan/lower", &["mod.rs"]));
     assert!(described.contains("attention.rs"));

@@ -60,6 +60,8 @@ fn experts_are_stacked_and_halves_taken_apart() {
                 | "mamba2"
                 | "falcon_mamba"
                 | "lfm2"
+                | "jamba"
+                | "nemotron_h"
         );
         assert_eq!(one == other, same, "{family}");
         let (stack, conv, inner) = match family {
@@ -70,6 +72,13 @@ fn experts_are_stacked_and_halves_taken_apart() {
                 ("model.layers.1.block_sparse_moe", Some("model.layers.0.mamba.conv1d"), 20)
             }
             "lfm2" => ("", Some("model.layers.0.conv.conv"), 0),
+            "jamba" => ("model.layers.1.feed_forward", Some("model.layers.0.mamba.conv1d"), 20),
+            "nemotron_h" => {
+                let mixer = "backbone.layers.3.mixer";
+                assert_eq!(shape(&other, &format!("{mixer}.switch_mlp.fc1.weight")), [4, 8, 24]);
+                assert_eq!(shape(&other, &format!("{mixer}.switch_mlp.fc2.weight")), [4, 24, 8]);
+                ("", Some("backbone.layers.0.mixer.conv1d"), 0)
+            }
             "mamba" | "mamba2" | "falcon_mamba" => ("", Some("backbone.layers.2.mixer.conv1d"), 0),
             _ => continue,
         };

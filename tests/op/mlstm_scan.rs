@@ -84,6 +84,7 @@ fn check_before(
         head_norm,
         state,
         output,
+        defers_norm: rows.is_some(),
     }));
     let projected = rows.map(|rows| {
         let there = rig.input(rows, Random::normal);

@@ -474,7 +474,8 @@ macro_rules! families {
 }
 
 families! {
-    bamba falcon_mamba granite granitemoehybrid llama mamba mamba2 mistral mixtral olmoe qwen2 qwen3 qwen3_moe xlstm
+    bamba falcon_h1 falcon_mamba granite granitemoehybrid jamba lfm2 llama mamba mamba2 minimax mistral mixtral nemotron_h olmoe qwen2 qwen3
+    qwen3_moe xlstm
 }
 
 #[test]

@@ -79,8 +79,8 @@ fn activations_have_several_names() {
     assert_eq!(activation("gelu"), Activation::Gelu);
     assert_eq!(activation("gelu_new"), Activation::GeluTanh);
     assert_eq!(activation("relu"), Activation::Relu);
-    let error = error_of(&with(&config(), json!({"hidden_act": "relu2"})));
-    assert!(error.contains("`hidden_act` is \"relu2\"") && error.contains("silu"), "{error}");
+    let error = error_of(&with(&config(), json!({"hidden_act": "mish"})));
+    assert!(error.contains("`hidden_act` is \"mish\"") && error.contains("silu"), "{error}");
 }
 
 #[test]

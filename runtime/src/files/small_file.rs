@@ -127,7 +127,7 @@ mod tests {
         std::fs::write(notes.join("a.json.metadata"), "").unwrap();
         assert_eq!(problem(), "not found");
         std::fs::write(folder.join("a.json.incomplete"), "").unwrap();
-        assert!(problem().contains("not finished (a.json.incomplete is there)"), "{}", problem());
+        assert!(problem().contains("unfinished (a.json.incomplete exists)"), "{}", problem());
         #[cfg(unix)]
         {
             std::os::unix::fs::symlink("../blobs/5", &path).unwrap();

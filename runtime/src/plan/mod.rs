@@ -77,6 +77,7 @@ impl Plan {
             states: builder.states,
         };
         plan.share_slots();
+        lower::finish(&mut plan);
         plan
     }
 

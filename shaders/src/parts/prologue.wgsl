@@ -137,7 +137,8 @@ fn is_normed_gated(p: Prologue) -> bool {
 
 /// Whether `find_scales` must run before `weighted`.
 fn needs_scales(p: Prologue) -> bool {
-    return p.kind == PROLOGUE_SCALED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM;
+    return p.kind == PROLOGUE_SCALED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM
+        || p.kind == PROLOGUE_NORM_SILU || p.kind == PROLOGUE_NORM_SIGMOID;
 }
 
 /// Whether the result must be multiplied by `norm_factor`.

@@ -19,7 +19,7 @@ use super::recording::{
 use super::target::Target;
 use super::weights::{self, Contents, Piece, Section};
 use crate::Error;
-use crate::plan::op::{BufferId, Op, Slice, StateId};
+use crate::plan::op::{self, BufferId, Op, Slice, StateId};
 use crate::plan::{Plan, StateFormat};
 use crate::weights::{MatrixData, Weights};
 
@@ -109,6 +109,7 @@ pub(super) fn record(
         launches: Vec::new(),
         rotations: Vec::new(),
         grouping: Grouping::default(),
+        deferred_norms: HashMap::new(),
         allocations,
         uploaded: HashMap::new(),
     };
@@ -164,6 +165,8 @@ pub(super) struct Builder<'a> {
     pub rotations: Vec<Rotation>,
     /// What experts of many tokens share.
     pub grouping: Grouping,
+    /// By output: scans that leave their norm to the projection that follows.
+    pub deferred_norms: HashMap<BufferId, op::MLstmScan>,
     pub allocations: Allocations<'a>,
     /// Matrices that are placed already: a tied head is the embedding's table.
     uploaded: HashMap<Vec<(String, usize, usize)>, Vec<Piece>>,

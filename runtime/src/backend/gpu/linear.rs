@@ -5,7 +5,6 @@ use kinglet_shaders::Kernel;
 
 use super::builder::{Builder, Vectors};
 use super::layout::Layout;
-use super::mlstm_scan;
 use super::params::{activation, offset};
 use super::projection::{Projection, set_matrix};
 use super::recording::Scope;
@@ -13,6 +12,7 @@ use crate::Error;
 use crate::plan::op::{self, Output};
 
 pub(super) fn add(op: &op::Linear, builder: &mut Builder<'_>) -> Result<(), Error> {
+    let scan = builder.deferred_norms.remove(&op.input.buffer);
     let mut first = 0;
     let mut rest = &op.parts[..];
     while let Some(part) = rest.first() {
@@ -25,16 +25,17 @@ pub(super) fn add(op: &op::Linear, builder: &mut Builder<'_>) -> Result<(), Erro
             alike += 1;
         }
         let (parts, others) = rest.split_at(alike);
-        add_parts(op, parts, first, builder)?;
+        add_parts(op, scan.as_ref(), parts, first, builder)?;
         first += parts.iter().map(|part| part.weight.rows).sum::<usize>();
         rest = others;
     }
     Ok(())
 }
 
-/// The parts whose outputs begin at `first`.
+/// The parts whose outputs begin at `first`. For few tokens, `scan` leaves its norm and its gate to them.
 fn add_parts(
     op: &op::Linear,
+    scan: Option<&op::MLstmScan>,
     parts: &[spec::Linear],
     first: usize,
     builder: &mut Builder<'_>,
@@ -43,7 +44,7 @@ fn add_parts(
     let pieces = builder.rows(&[&matrices])?;
     let mut vectors = Vectors::default();
     let prologue = builder.prologue(&mut vectors, op.input, &op.prologue)?;
-    let few = match mlstm_scan::left_to(builder.plan, op) {
+    let few = match scan {
         Some(scan) => Some(builder.heads(&mut vectors, op.input, scan)?),
         None => None,
     };

@@ -1,5 +1,5 @@
-//! `mlstm_scan` on a GPU: one dispatch for few tokens, five for many. Behind few, norm and gate of the heads are left to the projection that
-//! follows, where it can do that.
+//! `mlstm_scan` on a GPU: one dispatch for few tokens, five for many. For few tokens the norm and the gate of the heads are left to the projection
+//! that follows, where the plan allows it.
 
 use kinglet_shaders::Kernel;
 
@@ -7,8 +7,7 @@ use super::builder::{Builder, Vectors};
 use super::projection;
 use super::recording::{Extent, Resource, Scope, When};
 use crate::Error;
-use crate::plan::Plan;
-use crate::plan::op::{self, BufferId, Op, Prologue, Slice};
+use crate::plan::op;
 
 /// Most elements of a value that the kernels' threads have registers for.
 pub(super) const MAX_VALUE: usize = 2048;
@@ -27,7 +26,10 @@ pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), E
     let mut vectors = Vectors::default();
     let (norm_weight, norm_bias) = builder.norm_vectors(&mut vectors, &op.head_norm)?;
     let vectors = builder.vectors(&vectors)?;
-    let is_left = is_left(builder.plan, op);
+    let deferred = op.defers_norm && op.heads <= projection::MAX_HEADS;
+    if deferred {
+        builder.deferred_norms.insert(op.output, op.clone());
+    }
     let scratch = builder.memory.scratch;
     // Each kernel binds some of these.
     let resources = [
@@ -76,38 +78,6 @@ pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), E
         form(kernel, groups, When::Many)?;
     }
     // A run of few tokens in a step of many is finished here, too: the projection takes all of the step's tokens alike.
-    let when = if is_left { When::ManyOfStep } else { When::Always };
+    let when = if deferred { When::ManyOfStep } else { When::Always };
     form(Kernel::MLstmFinish, [fixed(op.heads), Extent::Tokens(1)], when)
-}
-
-/// The scan whose norm and gate are left to `linear` where it takes few tokens: it comes right before.
-pub(super) fn left_to<'p>(plan: &'p Plan, linear: &op::Linear) -> Option<&'p op::MLstmScan> {
-    plan.ops.windows(2).find_map(|pair| match pair {
-        [Op::MLstmScan(scan), Op::Linear(next)] if std::ptr::eq(next, linear) => {
-            takes_over(plan, next, scan).then_some(scan)
-        }
-        _ => None,
-    })
-}
-
-/// Whether the projection behind `scan` does what is left of it.
-fn is_left(plan: &Plan, scan: &op::MLstmScan) -> bool {
-    plan.ops.windows(2).any(|pair| match pair {
-        [Op::MLstmScan(first), Op::Linear(next)] => {
-            std::ptr::eq(first, scan) && takes_over(plan, next, scan)
-        }
-        _ => false,
-    })
-}
-
-fn takes_over(plan: &Plan, linear: &op::Linear, scan: &op::MLstmScan) -> bool {
-    let whole = Slice { buffer: scan.output, offset: 0, width: scan.heads * scan.v_head_dim };
-    let readers = plan.ops.iter().filter(|op| op.uses().reads.contains(&scan.output)).count();
-    let slot = |buffer: BufferId| plan.buffers.get(buffer.0).map(|buffer| buffer.slot);
-    linear.prologue == Prologue::None
-        && linear.input == whole
-        && readers == 1
-        // The gate, which is in the scan's input, must still be there.
-        && slot(linear.output) != slot(scan.input)
-        && scan.heads <= projection::MAX_HEADS
 }

@@ -18,7 +18,7 @@ mod short_conv;
 
 use kinglet_models::{Block, Conv, Linear, Matrix, Mixer, Norm};
 
-use super::{Builder, StateKind};
+use super::{Builder, Plan, StateKind};
 use crate::plan::op::{self, BufferId, Op, Output, Prologue, Slice, StateId};
 
 /// Lowers a branch of `block`, up to what it adds to `x`.
@@ -40,6 +40,11 @@ pub(super) fn branch(
         Mixer::Dense(layer) => dense::lower(b, layer),
         Mixer::Moe(layer) => moe::lower(b, layer),
     }
+}
+
+/// Decides what depends on the ops around an op and on the slots of buffers, after all else of a plan.
+pub(super) fn finish(plan: &mut Plan) {
+    mlstm::defer_norms(plan);
 }
 
 /// What a branch adds to `x`.

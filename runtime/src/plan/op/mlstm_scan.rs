@@ -36,6 +36,9 @@ pub struct MLstmScan {
     pub state: StateId,
     /// `y`, `[T, heads * v_head_dim]`.
     pub output: BufferId,
+    /// Whether a backend may leave the norm and the gate to the next op, a [`Linear`](super::Linear): it alone reads `y`, all of it, and `input` is
+    /// still there. `y` then holds `h`.
+    pub defers_norm: bool,
 }
 
 impl MLstmScan {

@@ -175,14 +175,13 @@ fn gelu(x: f32) -> f32 {
     (0.5 * x * (1.0 + math::erf(x / std::f64::consts::SQRT_2))) as f32
 }
 
-/// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))` (Hendrycks and Gimpel, 2016).
+/// `0.5 x (1 + tanh(u))` with `u = sqrt(2/pi) (x + 0.044715 x^3)` (Hendrycks and Gimpel, 2016), as `x sigmoid(2 u)`, which
+/// doesn't cancel for negative `x`.
 #[inline(always)]
 fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
     let cube = s.mul(s.mul(x, x), x);
     let inner = s.fma(cube, s.splat(0.044_715), x);
-    let t = math::tanh(s, s.mul(inner, s.splat(0.797_884_6)));
-    let half = s.mul(x, s.splat(0.5));
-    s.fma(half, t, half)
+    s.mul(x, math::sigmoid(s, s.mul(inner, s.splat(2.0 * 0.797_884_6))))
 }
 
 /// `max(x, 0)^2`.

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use kinglet_shaders::Kernel;
+
 use super::*;
 use crate::backend::gpu::adapter::{AdapterInfo, AdapterKind};
 use crate::backend::gpu::builder::{RecordOptions, record};
@@ -118,4 +120,16 @@ fn every_call_of_a_step_has_workgroups_within_the_limits() {
     }
     // Rows that are there already are not embedded.
     assert_eq!(recording.step(&[1], true).len() + 1, recording.step(&[1], false).len());
+}
+
+#[test]
+fn the_norm_of_an_mlstm_goes_with_the_projection_for_few_tokens() {
+    let recording = recording("xlstm/plain");
+    for (tokens, finishes) in [(1, false), (40, true)] {
+        let calls = recording.step(&[tokens], false);
+        let kernels = calls.iter().map(|call| recording.launches[call.launch].variant.kernel());
+        let count = |kernel| kernels.clone().filter(|own| *own == kernel).count();
+        assert_eq!(count(Kernel::MLstmFinish) > 0, finishes);
+        assert_eq!(count(Kernel::LinearHeadRows) > 0, !finishes);
+    }
 }

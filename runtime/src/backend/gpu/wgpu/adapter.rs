@@ -58,9 +58,23 @@ pub(super) async fn choose(index: Option<usize>) -> Result<Candidate, Error> {
     }
 }
 
+/// A new instance, so that adapters are found that came since the last one. The first lives as long as the process: when the last one goes,
+/// drivers are unloaded, and NVIDIA's leaves a destructor behind that runs, in memory that is no longer there, when a thread ends that used a
+/// device.
+#[cfg(not(target_family = "wasm"))]
+fn instance() -> wgpu::Instance {
+    static FIRST: OnceLock<wgpu::Instance> = OnceLock::new();
+    let instance = new_instance();
+    FIRST.get_or_init(|| instance.clone());
+    instance
+}
+
+#[cfg(target_family = "wasm")]
+use new_instance as instance;
+
 /// Vulkan without its extensions for windows of Wayland and X11.
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-fn instance() -> wgpu::Instance {
+fn new_instance() -> wgpu::Instance {
     let mut none = wgpu::InstanceDescriptor::new_without_display_handle();
     none.backends = wgpu::Backends::empty();
     none.flags = wgpu::InstanceFlags::empty();
@@ -68,7 +82,7 @@ fn instance() -> wgpu::Instance {
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
-fn instance() -> wgpu::Instance {
+fn new_instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
     descriptor.flags = wgpu::InstanceFlags::empty();
