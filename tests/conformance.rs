@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kinglet::backend::{BackendRun, Logits, compile};
-use kinglet::models::{Block, Branch, ModelSpec, Role};
+use kinglet::models::{Block, Branch, ModelSpec, Residual, Role};
 use kinglet::op::Op;
 use kinglet::plan::Plan;
 use kinglet::quant::{Format, Mode};
@@ -483,6 +483,7 @@ fn branches_of_a_block_see_the_stream_from_before_it() {
                 .iter()
                 .map(|branch| Branch { scale: 0.5, ..(*branch).clone() })
                 .collect(),
+            residual: Residual::Stream,
             residual_scale: 1.5,
         };
         let pairs: Vec<[&Branch; 2]> = (0..branches.len())

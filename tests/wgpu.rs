@@ -6,7 +6,8 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use kinglet::backend::{BackendRun, Logits, compile};
 use kinglet::models::{
-    Activation, DeltaInputs, DeltaProjection, Matrix, Mixer, Norm, Router, TensorSpec,
+    Activation, Block, DeltaInputs, DeltaProjection, Matrix, Mixer, Norm, Residual, Router,
+    TensorSpec,
 };
 use kinglet::op::{self, BufferId, Op, Output, Prologue, Slice, UpMatrices};
 use kinglet::plan::{Buffer, Plan};
@@ -58,7 +59,11 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
         let allowed: usize = mixers
             .iter()
             .map(|branch| match &branch.mixer {
-                Mixer::Mamba2(_) | Mixer::MLstm(_) | Mixer::Moe(_) => 3,
+                Mixer::Mamba2(_)
+                | Mixer::MLstm(_)
+                | Mixer::ShortConv(_)
+                | Mixer::LinearAttention(_)
+                | Mixer::Moe(_) => 3,
                 Mixer::Attention(_) => 4,
                 // Decay and gate take one more each where their projections have low rank.
                 Mixer::GatedDelta(delta) => match &delta.inputs {
@@ -73,12 +78,21 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
                 Mixer::Mamba(_) => 6,
             })
             .sum();
+        // A stream that is normed itself takes one more.
+        let normed = |block: &&Block| block.residual != Residual::Stream;
+        let allowed = allowed + model.spec().blocks.iter().filter(normed).count();
         // The embedding and the head are one dispatch each.
         assert_eq!(model.dispatches(1), allowed + 2, "{}", case.name);
         // In prefill each projection needs a dispatch that prepares its input, and chunked scans
         // take at most five.
         let in_chunks = |mixer: &Mixer| {
-            matches!(mixer, Mixer::Mamba2(_) | Mixer::MLstm(_) | Mixer::GatedDelta(_))
+            matches!(
+                mixer,
+                Mixer::Mamba2(_)
+                    | Mixer::MLstm(_)
+                    | Mixer::GatedDelta(_)
+                    | Mixer::LinearAttention(_)
+            )
         };
         let scans = mixers.iter().filter(|branch| in_chunks(&branch.mixer)).count();
         assert!(model.dispatches(100) <= 2 * (allowed + 2) + 3 * scans, "{}", case.name);

@@ -6,6 +6,7 @@
 use crate::config::{Config, Fields, MAX_POSITIONS};
 use crate::{
     Activation, Block, Dense, Embedding, Head, Linear, Matrix, Mixer, ModelError, ModelSpec, Norm,
+    Residual,
 };
 
 /// Bounds on the sizes in a config.
@@ -156,7 +157,12 @@ impl<'a> Frame<'a> {
 
     /// Ignores `tie_word_embeddings`.
     pub(crate) fn untie(&mut self) {
-        self.tied = false;
+        self.set_tied(false);
+    }
+
+    /// Ties the head to the embedding or not, whatever `tie_word_embeddings` says.
+    pub(crate) fn set_tied(&mut self, tied: bool) {
+        self.tied = tied;
     }
 
     /// A norm over the residual stream.
@@ -167,7 +173,13 @@ impl<'a> Frame<'a> {
     /// The block of one mixer after the norm `norm`.
     pub(crate) fn block(&self, layer: usize, norm: &str, mixer: Mixer) -> Block {
         let norm = self.norm(norm);
-        Block { layer, norm, branches: vec![mixer.into()], residual_scale: 1.0 }
+        Block {
+            layer,
+            norm,
+            branches: vec![mixer.into()],
+            residual: Residual::Stream,
+            residual_scale: 1.0,
+        }
     }
 
     /// The model with these blocks, without Granite's factors.

@@ -21,6 +21,14 @@ pub(crate) fn samples() -> Vec<Value> {
         "mamba_d_state": 5, "mamba_d_conv": 4, "mamba_expand": 2, "attn_layer_indices": [1],
         "time_step_limit": [0.0, {"__float__": "Infinity"}], "position_embedding_type": "rope",
         "logits_scaling": 8.0, "residual_multiplier": 0.2, "clip_qkv": 2.0});
+    let short_conv = json!({"layer_types": ["conv", "full_attention", "conv"], "norm_eps": 1e-5,
+        "conv_L_cache": 4, "conv_bias": true, "block_ff_dim": 30, "block_multiple_of": 8,
+        "block_ffn_dim_multiplier": 1.5, "block_auto_adjust_ff_dim": true, "tie_embedding": true});
+    let lightning = json!({
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        "block_size": 16, "linear_attn_alpha_factor": 2.0, "mlp_beta_factor": 0.5, "postnorm": true,
+        "layernorm_full_attention_alpha": 3.0
+    });
     let recurrent = json!({
         "vocab_size": 40, "hidden_size": 24, "num_hidden_layers": 3, "num_heads": 6, "head_dim": 8,
         "n_groups": 3, "state_size": 5, "conv_kernel": 4, "expand": 2, "time_step_rank": "auto",
@@ -61,6 +69,8 @@ pub(crate) fn samples() -> Vec<Value> {
                     "linear_value_head_dim": 5, "linear_num_key_heads": 2,
                     "linear_num_value_heads": 4}),
             ),
+            "lfm2" => with(&base, short_conv.clone()),
+            "minimax" => with(&with(&base, experts.clone()), lightning.clone()),
             _ => with(&base, experts.clone()),
         };
         with(&fields, json!({"model_type": name}))

@@ -59,6 +59,7 @@ fn experts_are_stacked_and_halves_taken_apart() {
                 | "mamba"
                 | "mamba2"
                 | "falcon_mamba"
+                | "lfm2"
                 | "jamba"
                 | "nemotron_h"
         );
@@ -70,6 +71,7 @@ fn experts_are_stacked_and_halves_taken_apart() {
             "granitemoehybrid" => {
                 ("model.layers.1.block_sparse_moe", Some("model.layers.0.mamba.conv1d"), 20)
             }
+            "lfm2" => ("", Some("model.layers.0.conv.conv"), 0),
             "jamba" => ("model.layers.1.feed_forward", Some("model.layers.0.mamba.conv1d"), 20),
             "nemotron_h" => {
                 let mixer = "backbone.layers.3.mixer";

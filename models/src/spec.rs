@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! x  = embedding.scale * E[token]
-//! x += block.residual_scale * sum over branches of (branch.scale * mixer(branch.input_scale * norm(x)))     for each block
+//! x  = block.residual(x)
+//!    + block.residual_scale * sum over branches of (branch.scale * mixer(branch.input_scale * norm(x)))     for each block
 //! logits = soft_cap(head.scale * W norm(x))
 //! ```
 //!
@@ -14,6 +15,8 @@
 //!
 //! In shapes, `hidden` is the width of the residual stream; matrices are `[rows, cols]` as
 //! checkpoints store them, `rows` being outputs and `cols` inputs.
+
+use std::fmt;
 
 use crate::layer::Mixer;
 
@@ -209,8 +212,8 @@ pub struct Head {
     pub untied: Option<Linear>,
 }
 
-/// One residual block: `x += residual_scale * sum of branch.scale * mixer(norm(x))`.
-#[derive(Clone, Debug, PartialEq)]
+/// One residual block: `x = residual(x) + residual_scale * sum of branch.scale * mixer(norm(x))`.
+#[derive(Clone, PartialEq)]
 pub struct Block {
     /// Index of its layer in the checkpoint; several blocks may share one.
     pub layer: usize,
@@ -218,8 +221,36 @@ pub struct Block {
     pub norm: Norm,
     /// One branch, or several in parallel on the same normed input.
     pub branches: Vec<Branch>,
-    /// Granite's `residual_multiplier`; 1 elsewhere.
+    /// What the branches are added to.
+    pub residual: Residual,
+    /// Granite's `residual_multiplier`, MiniMax's beta; 1 elsewhere.
     pub residual_scale: f32,
+}
+
+/// What the branches of a block are added to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Residual {
+    /// The residual stream as it is.
+    #[default]
+    Stream,
+    /// `scale * norm(x)`, by the norm before the branches (MiniMax's alpha).
+    Normed {
+        /// Factor on the normed stream.
+        scale: f32,
+    },
+}
+
+impl fmt::Debug for Block {
+    // Saved sessions identify a model by this text, so it omits what most models don't have.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { layer, norm, branches, residual, residual_scale } = self;
+        let mut fields = f.debug_struct("Block");
+        fields.field("layer", layer).field("norm", norm).field("branches", branches);
+        if *residual != Residual::Stream {
+            fields.field("residual", residual);
+        }
+        fields.field("residual_scale", residual_scale).finish()
+    }
 }
 
 /// One mixer of a block, and the factors on its input and output.
@@ -239,7 +270,7 @@ impl From<Mixer> for Branch {
     }
 }
 
-/// Depthwise causal convolution over time, then SiLU.
+/// Depthwise causal convolution over time. Its layer says what happens to the result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv {
     /// `[channels, 1, kernel]`, or `[channels, kernel, 1]` in MLX's layout; the last tap is the

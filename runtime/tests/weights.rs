@@ -7,7 +7,8 @@ use kinglet::weights::{
     Access, CheckOptions, Encoding, MatrixData, MatrixView, Problem, Source, Weights, WeightsError,
 };
 use kinglet_models::{
-    Activation, Block, Dense, Embedding, Head, Linear, Matrix, Mixer, ModelSpec, Norm, TensorSpec,
+    Activation, Block, Dense, Embedding, Head, Linear, Matrix, Mixer, ModelSpec, Norm, Residual,
+    TensorSpec,
 };
 use kinglet_quant::DType;
 
@@ -41,6 +42,7 @@ fn spec() -> ModelSpec {
             layer: 0,
             norm: Norm::new("model.layers.0.norm", 2, 1e-5),
             branches: vec![Mixer::Dense(dense).into()],
+            residual: Residual::Stream,
             residual_scale: 1.0,
         }],
         head: Head {

@@ -1,4 +1,4 @@
-// `conv1d`: y_t[c] = silu(b[c] + sum_k w[c,k] x_{t-K+1+k}[c]). Each thread computes a channel of a token.
+// `conv1d`: y_t[c] = C_t[c] act(b[c] + sum_k w[c,k] u_{t-K+1+k}[c]), u_t[c] = B_t[c] x_t[c]. Each thread computes a channel of a token.
 //# kernel Conv1d - states: any number of tokens
 //# use math
 //# use step
@@ -12,6 +12,14 @@ struct Params {
     /// First column of the input.
     input_offset: u32,
     input_stride: u32,
+    /// First column of B; `ABSENT` where there is none.
+    input_gate_offset: u32,
+    input_gate_stride: u32,
+    /// First column of C; `ABSENT` where there is none.
+    output_gate_offset: u32,
+    output_gate_stride: u32,
+    /// Whether act is SiLU; else it is the identity.
+    silu: u32,
     output_stride: u32,
     /// Offset of w, [channels, kernel], in `vectors`.
     weight: u32,
@@ -20,22 +28,31 @@ struct Params {
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
-/// [T, input_stride].
+/// x, [T, input_stride].
 @group(0) @binding(_) var<storage, read> input: array<f32>;
+/// B, [T, input_gate_stride]; the input again where there is none.
+@group(0) @binding(_) var<storage, read> input_gate: array<f32>;
+/// C, [T, output_gate_stride]; the input again where there is none.
+@group(0) @binding(_) var<storage, read> output_gate: array<f32>;
 /// The op's small tensors, concatenated.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
-/// [2, kernel - 1, channels]: the inputs before the run, oldest first; `step.parity` selects the half to read.
+/// [2, kernel - 1, channels]: u before the run, oldest first; `step.parity` selects the half to read.
 @group(0) @binding(_) var<storage, read_write> state: array<Kept>;
 /// y, [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
 
-/// Input `t` of the run; inputs before the run are in the state.
+/// u of token `t` of the run; u of tokens before the run is in the state.
 fn past(t: i32, channel: u32) -> f32 {
     if t < 0 {
         let row = step.parity * (params.kernel - 1u) + u32(t + i32(params.kernel) - 1);
         return f32(state[row * params.channels + channel]);
     }
-    return input[(step.start + u32(t)) * params.input_stride + params.input_offset + channel];
+    let row = step.start + u32(t);
+    var value = input[row * params.input_stride + params.input_offset + channel];
+    if params.input_gate_offset != ABSENT {
+        value *= input_gate[row * params.input_gate_stride + params.input_gate_offset + channel];
+    }
+    return value;
 }
 
 @compute @workgroup_size(THREADS)
@@ -53,12 +70,19 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         let tap = vectors[params.weight + channel * params.kernel + k];
         sum += tap * past(i32(t + 1u + k) - i32(params.kernel), channel);
     }
-    output[(step.start + t) * params.output_stride + channel] = silu(sum);
-    // Double-buffered: other workgroups still read the state, so the last inputs go to its other half.
+    if params.silu != 0u {
+        sum = silu(sum);
+    }
+    let row = step.start + t;
+    if params.output_gate_offset != ABSENT {
+        sum *= output_gate[row * params.output_gate_stride + params.output_gate_offset + channel];
+    }
+    output[row * params.output_stride + channel] = sum;
+    // Double-buffered: other workgroups still read the state, so the last u go to its other half.
     if t + 1u == step.tokens {
         for (var k = 0u; k + 1u < params.kernel; k += 1u) {
-            let row = (1u - step.parity) * (params.kernel - 1u) + k;
-            state[row * params.channels + channel] = kept(past(i32(step.tokens + 1u + k) - i32(params.kernel), channel));
+            let place = (1u - step.parity) * (params.kernel - 1u) + k;
+            state[place * params.channels + channel] = kept(past(i32(step.tokens + 1u + k) - i32(params.kernel), channel));
         }
     }
 }

@@ -246,6 +246,40 @@ fn the_text_part_of_a_larger_model_is_run() {
     }
 }
 
+/// LFM2-VL: the language model and the rest are modules of one model.
+#[test]
+fn the_text_part_of_lfm2_vl_is_run() {
+    let case = case_named("lfm2/plain");
+    let folder = edited(&case, |entries| {
+        for entry in entries.iter_mut() {
+            entry.0 = entry.0.replacen("model.", "model.language_model.", 1);
+        }
+        for name in [
+            "model.vision_tower.vision_model.post_layernorm.weight",
+            "model.vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight",
+            "model.multi_modal_projector.linear_1.weight",
+        ] {
+            entries.push((name.into(), Dtype::F32, vec![1], vec![0; 4]));
+        }
+    });
+    let whole = json!({
+        "model_type": "lfm2_vl", "architectures": ["Lfm2VlForConditionalGeneration"],
+        "image_token_id": 3, "projector_hidden_size": 8,
+        "vision_config": {"model_type": "siglip2_vision_model", "hidden_size": 3},
+        "text_config": config(&folder),
+    });
+    folder.write("config.json", whole.to_string());
+    let (got, said) = warnings(|| logits(&folder, &case));
+    assert!(relative_l2(&got, &case.logits) < 1e-5);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said.iter().any(|s| s.contains("lfm2_vl") && s.contains("text_config")), "{said:?}");
+    let unused = said.iter().find(|s| s.contains("3 tensors are not used"));
+    let unused = unused.unwrap_or_else(|| panic!("{said:?}"));
+    for part in ["vision_tower", "multi_modal_projector"] {
+        assert!(unused.contains(part), "{unused}");
+    }
+}
+
 /// Fields next to the text part that concern it.
 #[test]
 fn a_larger_models_own_fields_count_for_its_text_part() {

@@ -12,6 +12,7 @@ mod gated_delta_scan;
 mod gated_linear;
 mod head;
 mod linear;
+mod linear_attention;
 mod mamba2_scan;
 mod mamba_scan;
 mod messages;
@@ -19,6 +20,7 @@ mod mlstm_scan;
 mod moe_down;
 mod moe_route;
 mod moe_up;
+mod residual_norm;
 mod siblings;
 
 use kinglet_tests::tensors::Stored;

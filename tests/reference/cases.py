@@ -1,6 +1,6 @@
 """Defines fixture cases and lists all of them.
 
-The cases are in `cases_dense.py`, `cases_moe.py`, `cases_recurrent.py` and `cases_delta.py`, one list per family.
+The cases are in `cases_*.py`, one list per family.
 """
 
 from dataclasses import dataclass, field
@@ -40,11 +40,13 @@ def all_cases():
     import cases_delta
     import cases_dense
     import cases_hybrid
+    import cases_lfm2
+    import cases_minimax
     import cases_moe
     import cases_recurrent
 
     cases = cases_dense.CASES + cases_moe.CASES + cases_recurrent.CASES + cases_hybrid.CASES
-    cases += cases_delta.CASES
+    cases += cases_delta.CASES + cases_lfm2.CASES + cases_minimax.CASES
     paths = [case.path for case in cases]
     assert len(paths) == len(set(paths)), "two cases share a name"
     return cases

@@ -59,6 +59,14 @@ _BASES = {
     "qwen3_moe": {**_MOE, "intermediate_size": 96, "moe_intermediate_size": 64, "num_experts": 4, "head_dim": 16,
                   "norm_topk_prob": True, "num_hidden_layers": 2, "mlp_only_layers": [1], "tie_word_embeddings": False},
     "olmoe": {**_MOE, "intermediate_size": 64, "num_experts": 4, "clip_qkv": 1.5, "norm_topk_prob": False},
+    "lfm2": dict(vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+                 num_key_value_heads=2, max_position_embeddings=256, norm_eps=1e-5, block_multiple_of=32,
+                 layer_types=["conv", "full_attention"], rope_parameters={**_ROPE, "rope_theta": 1000000.0}),
+    # A token takes every expert: rounded activations can't send it to another.
+    "minimax": {**_MOE, "intermediate_size": 64, "num_local_experts": 2, "num_hidden_layers": 2, "block_size": 8,
+                "head_dim": 16, "layer_types": ["linear_attention", "full_attention"],
+                "linear_attn_alpha_factor": 1.3, "full_attn_beta_factor": 0.8, "mlp_alpha_factor": 0.7,
+                "rope_parameters": {**_ROPE, "rope_theta": 1000000.0}},
     "granitemoehybrid": _GRANITE_HYBRID,
     "mamba": {**_RECURRENT, "expand": 2, "time_step_rank": 32},
     "mamba2": {**_RECURRENT, "num_heads": 4, "head_dim": 32, "n_groups": 2, "expand": 2, "chunk_size": 32,
@@ -69,7 +77,7 @@ _BASES = {
     "bamba": {**_ATTENTION, **_MAMBA2, "num_hidden_layers": 2, "attn_layer_indices": [1], "intermediate_size": 64,
               "mamba_n_groups": 2, "rope_parameters": {**_ROPE, "partial_rotary_factor": 0.5}},
 }
-_LACKING = ("bamba", "xlstm")  # not supported by mlx-lm
+_LACKING = ("bamba", "minimax", "xlstm")  # not supported by mlx-lm
 
 
 def _case(family, name, formats, dtype="bfloat16", config=None, edit=None, legacy=True, length=40, note="", **job):
@@ -169,6 +177,12 @@ def all_cases():
         _case("olmoe", "affine8", ["affine-8-32"], **_affine(8, 32)),
         _case("olmoe", "affine5", ["affine-5-32"], **_affine(5, 32)),
         _case("olmoe", "unquantized", [], dtype="float16", quantize=False, config={"intermediate_size": 32}),
+        _case("lfm2", "affine4", ["affine-4-64"], **_affine(4, 64)),
+        _case("lfm2", "affine8", ["affine-8-32"], dtype="float16", **_affine(8, 32),
+              config={"conv_bias": True, "conv_L_cache": 5}),
+        # In half precision the decays that it stores would be rounded, each table by itself.
+        _case("minimax", "affine4", ["affine-4-32"], dtype="float32", **_affine(4, 32)),
+        _case("minimax", "affine8", ["affine-8-64"], dtype="float32", **_affine(8, 64)),
         _case("granitemoehybrid", "affine4", ["affine-4-64", "affine-8-64"], **_affine(4, 64)),
         _case("granitemoehybrid", "affine8", ["affine-8-32", "affine-8-64"], dtype="float16", **_affine(8, 32)),
         _case("granitemoehybrid", "dense4", ["affine-4-32"], dtype="float32", config=_GRANITE_DENSE, **_affine(4, 32)),

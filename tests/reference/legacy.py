@@ -166,6 +166,30 @@ def _qwen3_5(config):
     )
 
 
+def _lfm2(config):
+    """The spelling of Liquid AI's own code beside that of `transformers` 4.x."""
+    full = [i for i, kind in enumerate(config.pop("layer_types")) if kind == "full_attention"]
+    config.update(
+        full_attn_idxs=full, block_ff_dim=config["intermediate_size"], block_dim=config["hidden_size"],
+        conv_dim=config["hidden_size"], conv_dim_out=config["hidden_size"], block_norm_eps=config["norm_eps"],
+        num_heads=config["num_attention_heads"], block_use_swiglu=True, use_pos_enc=True,
+        theta=config["rope_theta"], tie_embedding=config.pop("tie_word_embeddings"),
+    )
+    # What `block_ff_dim` overrules.
+    config["intermediate_size"] += 1
+    _drop(config, block_ffn_dim_multiplier=1.0, block_auto_adjust_ff_dim=True, conv_bias=False, conv_L_cache=3)
+
+
+def _minimax(config):
+    """The names of MiniMax's own code beside those of `transformers`."""
+    if config["layer_types"] == ["linear_attention" if i % 2 else "full_attention"
+                                 for i in range(config["num_hidden_layers"])]:
+        del config["layer_types"]
+    factors = [f"{part}_{kind}_factor" for part in ("full_attn", "linear_attn", "mlp") for kind in ("alpha", "beta")]
+    _drop(config, **{key: 1 for key in factors}, head_dim=None, block_size=256)
+    config.update(postnorm=True, shared_intermediate_size=0, shared_moe_mode="sigmoid")
+
+
 # These came with transformers 5.
 _NEW = ("qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid")
 
@@ -176,7 +200,7 @@ _RULES = {
     "nemotron_h": _nemotron_h, "falcon_h1": _falcon_h1, "jamba": _jamba,
     "qwen3_next": _qwen3_next, "qwen3_5_text": _qwen3_5, "qwen3_5_moe_text": _qwen3_5,
     "olmo_hybrid": lambda c: _drop(c, attention_bias=False, linear_allow_neg_eigval=True),
-    "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm,
+    "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm, "lfm2": _lfm2, "minimax": _minimax,
 }
 
 

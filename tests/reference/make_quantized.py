@@ -65,6 +65,11 @@ def wanted_by_mlx(config):
     if config["model_type"] == "mamba2":
         config.setdefault("intermediate_size", int(config["expand"] * config["hidden_size"]))
         config.setdefault("tie_word_embeddings", False)
+    if config["model_type"] == "lfm2":
+        config.setdefault("block_ffn_dim_multiplier", 1.0)
+        config.setdefault("block_auto_adjust_ff_dim", True)
+        config.setdefault("conv_bias", False)
+        config.setdefault("conv_L_cache", 3)
     return config
 
 

@@ -71,7 +71,7 @@ def original(family, tensors):
     """Converts MLX's names, stacked tensors and axes to those of `transformers`."""
     out = {}
     for name, value in tensors.items():
-        if name.endswith("conv1d.weight") and value.dim() == 3 and value.shape[-1] == 1:
+        if name.endswith(("conv1d.weight", "conv.conv.weight")) and value.dim() == 3 and value.shape[-1] == 1:
             value = value.transpose(1, 2).contiguous()
         if ".switch_mlp." not in name:
             out[name] = value

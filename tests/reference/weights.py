@@ -103,7 +103,7 @@ def randomize(model, case, seed):
 def final_norm(model):
     """The norm before the head."""
     base = model.base_model
-    for attribute in ("norm", "norm_f", "out_norm", "final_layernorm"):
+    for attribute in ("norm", "norm_f", "out_norm", "final_layernorm", "embedding_norm"):
         if hasattr(base, attribute):
             return getattr(base, attribute)
     raise AssertionError(f"{type(base).__name__} has no known final norm")

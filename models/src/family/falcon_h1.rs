@@ -7,7 +7,7 @@ use crate::config::Fields;
 use crate::frame::{Frame, FrameDefaults, FrameNames, MODEL, divide, limit};
 use crate::rope::{RopeDefaults, rope};
 use crate::transformer::{HeadDefaults, Heads};
-use crate::{Block, Branch, Config, Mamba2Gate, Mixer, ModelError, ModelSpec};
+use crate::{Block, Branch, Config, Mamba2Gate, Mixer, ModelError, ModelSpec, Residual};
 
 /// This family.
 pub(super) const FAMILY: Family = Family {
@@ -59,7 +59,13 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
             factors.attention.branch(Mixer::Attention(attention)),
         ];
         let norm = frame.norm(&format!("{prefix}.input_layernorm"));
-        blocks.push(Block { layer, norm, branches, residual_scale: 1.0 });
+        blocks.push(Block {
+            layer,
+            norm,
+            branches,
+            residual: Residual::Stream,
+            residual_scale: 1.0,
+        });
         let mut dense = frame.dense(&format!("{prefix}.feed_forward"), inner, activation, mlp_bias);
         dense.gate = dense.gate.map(|gate| gate.scaled(factors.gate));
         let mut block =

@@ -8,9 +8,11 @@ mod falcon_mamba;
 mod granite;
 mod granitemoehybrid;
 mod jamba;
+mod lfm2;
 mod llama;
 mod mamba;
 mod mamba2;
+mod minimax;
 mod mistral;
 mod mixtral;
 mod nemotron_h;
@@ -50,9 +52,11 @@ pub(crate) const FAMILIES: &[Family] = &[
     granite::FAMILY,
     granitemoehybrid::FAMILY,
     jamba::FAMILY,
+    lfm2::FAMILY,
     llama::FAMILY,
     mamba::FAMILY,
     mamba2::FAMILY,
+    minimax::FAMILY,
     mistral::FAMILY,
     mixtral::FAMILY,
     nemotron_h::FAMILY,

@@ -33,11 +33,13 @@ macro_rules! describe {
 mod attention;
 mod dense;
 mod gated_delta;
+mod linear_attention;
 mod mamba;
 mod mamba2;
 mod mlstm;
 mod moe;
 mod router;
+mod short_conv;
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +49,7 @@ pub use dense::{Activation, Dense};
 pub use gated_delta::{
     DeltaInputs, DeltaProjection, DeltaProjections, GateActivation, GatedDelta, KeyHeadProjections,
 };
+pub use linear_attention::LinearAttention;
 pub use mamba::{BcdtNorm, BcdtWeights, Mamba};
 pub use mamba2::{Mamba2, Mamba2Gate};
 pub use mlstm::MLstm;
@@ -55,6 +58,7 @@ pub use part::{Component, Held, Module, Part, Parts, PartsMut, Section, Share};
 pub(crate) use part::{PartMut, Place};
 pub use role::{Precision, Role};
 pub use router::{ExpertGroups, GroupRank, Router, Score};
+pub use short_conv::ShortConv;
 pub use small::{Small, SmallPart};
 
 /// The interface of a kind of layer. No method has a default, so a new kind must implement all of
@@ -146,6 +150,10 @@ mixers! {
     MLstm,
     /// Linear attention by the gated delta rule.
     GatedDelta,
+    /// Gated short convolution (LFM2).
+    ShortConv,
+    /// Linear attention with a fixed decay for each head (MiniMax).
+    LinearAttention,
     /// Gated feed-forward network.
     Dense,
     /// Mixture of experts.

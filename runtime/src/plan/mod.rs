@@ -14,7 +14,7 @@ pub(crate) mod traffic;
 
 use std::fmt;
 
-use kinglet_models::{Block, ModelSpec};
+use kinglet_models::{Block, ModelSpec, Residual};
 
 use self::op::{BufferId, Op, Slice, StateId};
 pub use state::{CACHE_GROUP, State, StateFormat, StateKind};
@@ -198,6 +198,16 @@ impl Builder {
             .iter()
             .map(|branch| (branch.scale, lower::branch(self, x, block, branch)))
             .collect();
+        // The branches have read `x` by now.
+        match block.residual {
+            Residual::Stream => {}
+            Residual::Normed { scale } => self.ops.push(Op::ResidualNorm(op::ResidualNorm {
+                stream: x,
+                branch: None,
+                norm: block.norm.clone(),
+                scale,
+            })),
+        }
         for (scale, sum) in lowered {
             let op = sum.into_op(x, block.residual_scale * scale);
             self.ops.push(op);

@@ -63,6 +63,18 @@ pub enum Kernel {
     LinearTiles,
     /// `linear`: up to 32 tokens.
     LinearSmallTiles,
+    /// `linear_attention`: few tokens.
+    LinearAttentionStep,
+    /// `linear_attention`: few tokens, for heads whose values' width is not a multiple of 4.
+    LinearAttentionStepAny,
+    /// `linear_attention`: many tokens: Q K^T of each chunk.
+    LinearAttentionScores,
+    /// `linear_attention`: many tokens: what each chunk adds to the state.
+    LinearAttentionStates,
+    /// `linear_attention`: many tokens: the state before each chunk.
+    LinearAttentionPass,
+    /// `linear_attention`: many tokens: the outputs.
+    LinearAttentionOutputs,
     /// `mamba2_scan`: few tokens.
     Mamba2Step,
     /// `mamba2_scan`: few tokens, for heads whose width is not a multiple of 4.
@@ -111,6 +123,10 @@ pub enum Kernel {
     MoeUpSmallTiles,
     /// `prepare`: prepares many tokens for a projection.
     Prepare,
+    /// `residual_norm`: norms the residual stream in place.
+    ResidualNormStream,
+    /// `residual_norm`: adds a normed branch to the residual stream.
+    ResidualNormBranch,
     /// `sample`: chooses the most probable token.
     SampleGreedy,
     /// `sample`: the largest logit of each block.
@@ -125,7 +141,7 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 58] = [
+    pub const ALL: [Self; 66] = [
         Self::AttentionPrepare,
         Self::AttentionAttend,
         Self::AttentionPieces,
@@ -155,6 +171,12 @@ impl Kernel {
         Self::LinearHeadRows,
         Self::LinearTiles,
         Self::LinearSmallTiles,
+        Self::LinearAttentionStep,
+        Self::LinearAttentionStepAny,
+        Self::LinearAttentionScores,
+        Self::LinearAttentionStates,
+        Self::LinearAttentionPass,
+        Self::LinearAttentionOutputs,
         Self::Mamba2Step,
         Self::Mamba2StepAny,
         Self::Mamba2Convolve,
@@ -179,6 +201,8 @@ impl Kernel {
         Self::MoeUpTiles,
         Self::MoeUpSmallTiles,
         Self::Prepare,
+        Self::ResidualNormStream,
+        Self::ResidualNormBranch,
         Self::SampleGreedy,
         Self::SampleLargest,
         Self::SampleMasses,
@@ -189,7 +213,7 @@ impl Kernel {
 
 /// The declarations, in the order of [`Kernel`].
 #[rustfmt::skip]
-pub(crate) const KERNELS: [Declaration; 58] = [
+pub(crate) const KERNELS: [Declaration; 66] = [
     Declaration { file: "attention", form: "prepare", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "attention", form: "attend", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "attention", form: "pieces", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
@@ -219,6 +243,12 @@ pub(crate) const KERNELS: [Declaration; 58] = [
     Declaration { file: "linear", form: "head_rows", stored: Stored::Weights, arithmetic: Kinds::Int8, reduces: true, samples: false },
     Declaration { file: "linear", form: "tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
     Declaration { file: "linear", form: "small_tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
+    Declaration { file: "linear_attention", form: "step", stored: Stored::States, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "linear_attention", form: "step_any", stored: Stored::States, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "linear_attention", form: "scores", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "linear_attention", form: "states", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "linear_attention", form: "pass", stored: Stored::States, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "linear_attention", form: "outputs", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
     Declaration { file: "mamba2_scan", form: "step", stored: Stored::States, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "mamba2_scan", form: "step_any", stored: Stored::States, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "mamba2_scan", form: "convolve", stored: Stored::States, arithmetic: Kinds::Plain, reduces: false, samples: false },
@@ -243,6 +273,8 @@ pub(crate) const KERNELS: [Declaration; 58] = [
     Declaration { file: "moe_up", form: "tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
     Declaration { file: "moe_up", form: "small_tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
     Declaration { file: "prepare", form: "", stored: Stored::Nothing, arithmetic: Kinds::F16, reduces: true, samples: false },
+    Declaration { file: "residual_norm", form: "stream", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "residual_norm", form: "branch", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "sample", form: "greedy", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: true },
     Declaration { file: "sample", form: "largest", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: true },
     Declaration { file: "sample", form: "masses", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: true },
@@ -261,6 +293,7 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("gated_linear", include_str!("../gated_linear.wgsl")),
     ("head", include_str!("../head.wgsl")),
     ("linear", include_str!("../linear.wgsl")),
+    ("linear_attention", include_str!("../linear_attention.wgsl")),
     ("mamba2_scan", include_str!("../mamba2_scan.wgsl")),
     ("mamba_scan", include_str!("../mamba_scan.wgsl")),
     ("mlstm_scan", include_str!("../mlstm_scan.wgsl")),
@@ -269,6 +302,7 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("moe_route", include_str!("../moe_route.wgsl")),
     ("moe_up", include_str!("../moe_up.wgsl")),
     ("prepare", include_str!("../prepare.wgsl")),
+    ("residual_norm", include_str!("../residual_norm.wgsl")),
     ("sample", include_str!("../sample.wgsl")),
     ("affine", include_str!("../parts/affine.wgsl")),
     ("affine_any", include_str!("../parts/affine_any.wgsl")),
@@ -318,4 +352,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "dbad33e345e2655d";
+pub(crate) const SOURCES: &str = "249c77e8a3d19a4c";

@@ -23,6 +23,7 @@ mod gated_delta_scan;
 mod gated_linear;
 mod head;
 mod linear;
+mod linear_attention;
 mod mamba2_scan;
 mod mamba_scan;
 pub mod math;
@@ -30,6 +31,7 @@ mod mlstm_scan;
 mod moe_down;
 pub mod moe_route;
 mod moe_up;
+mod residual_norm;
 mod values;
 
 use kinglet::op::{BufferId, Op, Slice};
@@ -87,9 +89,15 @@ impl<'a> Pass<'a> {
             Op::GatedDeltaScan(op) => {
                 self.write(op.output, gated_delta_scan::gated_delta_scan(op, self));
             }
+            Op::LinearAttention(op) => {
+                self.write(op.output, linear_attention::linear_attention(op, self));
+            }
             Op::MoeRoute(op) => self.write(op.output, moe_route::moe_route(op, self)),
             Op::MoeUp(op) => self.write(op.output, moe_up::moe_up(op, self)),
             Op::MoeDown(op) => self.write(op.output, moe_down::moe_down(op, self)),
+            Op::ResidualNorm(op) => {
+                self.write(op.stream, residual_norm::residual_norm(op, self));
+            }
             Op::Head(op) => self.logits = head::head(op, self),
         }
     }

@@ -119,8 +119,7 @@ impl Norm {
     }
 }
 
-/// Depthwise causal convolution and SiLU of a whole sequence `[T, channels]`:
-/// `y_t[c] = silu(b[c] + sum_k w[c,k] x_{t-K+1+k}[c])`.
+/// Depthwise causal convolution of a whole sequence `[T, channels]`.
 #[derive(Clone, Debug)]
 pub struct Conv {
     /// `[channels, kernel]`.
@@ -132,8 +131,13 @@ pub struct Conv {
 }
 
 impl Conv {
-    /// Convolves the rows of a sequence.
+    /// The convolution, then SiLU.
     pub fn apply(&self, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        self.sums(x).into_iter().map(|row| row.into_iter().map(silu).collect()).collect()
+    }
+
+    /// `y_t[c] = b[c] + sum_k w[c,k] x_{t-K+1+k}[c]`.
+    pub fn sums(&self, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let channels = self.weight.len() / self.kernel;
         let one = |t: usize, c: usize| {
             let mut sum = self.bias.as_ref().map_or(0.0, |bias| bias[c]);
@@ -143,7 +147,7 @@ impl Conv {
                     sum += self.weight[c * self.kernel + k] * x[past][c];
                 }
             }
-            silu(sum)
+            sum
         };
         (0..x.len()).map(|t| (0..channels).map(|c| one(t, c)).collect()).collect()
     }

@@ -43,19 +43,33 @@ impl Conv {
     }
 
     /// Convolves the runs' rows of `input` (`channels` columns, rows `stride` apart) into `out`,
-    /// `[T, channels]`.
+    /// `[T, channels]`, and applies SiLU.
     pub(super) fn run(
         &self,
         team: &Team,
         isa: Isa,
         runs: &mut [StepRun<'_>],
         state: StateId,
-        (input, stride): (&[f32], usize),
+        input: (&[f32], usize),
+        out: &mut [f32],
+    ) {
+        let source = Source { input, input_gate: None, silu: true, output_gate: None };
+        self.run_source(team, isa, runs, state, source, out);
+    }
+
+    /// As [`run`](Self::run), with the gates and the activation of `source`.
+    fn run_source(
+        &self,
+        team: &Team,
+        isa: Isa,
+        runs: &mut [StepRun<'_>],
+        state: StateId,
+        source: Source<'_>,
         out: &mut [f32],
     ) {
         let channels = self.channels;
         for run in runs {
-            let input = &input[run.start * stride..];
+            let source = source.skip_rows(run.start);
             let out = &mut out[run.start * channels..][..run.len * channels];
             // Waking the team costs more than a few thousand channels.
             let block = if run.len * channels < 1 << 14 { channels } else { BLOCK };
@@ -63,8 +77,35 @@ impl Conv {
             let state = columns(memory, channels, channels, block);
             let split = (columns(out, channels, channels, block), state);
             team.for_each(channels.div_ceil(block), split, |_, (out, state)| {
-                isa.dispatch(ConvTask { conv: self, input, stride, len: run.len, out, state });
+                isa.dispatch(ConvTask { conv: self, source, len: run.len, out, state });
             });
+        }
+    }
+}
+
+/// Rows of `channels` columns, and the elements from one row to the next.
+type Rows<'a> = (&'a [f32], usize);
+
+/// What a convolution reads, and what it does before and after its sum.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    input: Rows<'a>,
+    /// A factor on the input.
+    input_gate: Option<Rows<'a>>,
+    silu: bool,
+    /// A factor on the output.
+    output_gate: Option<Rows<'a>>,
+}
+
+impl<'a> Source<'a> {
+    /// The same without the first `row` rows.
+    fn skip_rows(self, row: usize) -> Self {
+        let skip = |(rows, stride): Rows<'a>| (&rows[row * stride..], stride);
+        Self {
+            input: skip(self.input),
+            input_gate: self.input_gate.map(skip),
+            output_gate: self.output_gate.map(skip),
+            ..self
         }
     }
 }
@@ -72,21 +113,21 @@ impl Conv {
 /// Some channels of one run.
 struct ConvTask<'a, 'o> {
     conv: &'a Conv,
-    input: &'a [f32],
-    stride: usize,
+    source: Source<'a>,
     len: usize,
     out: ColumnBlock<'o>,
-    /// `[kernel - 1, channels]`, oldest first.
+    /// `[kernel - 1, channels]`: gated inputs, oldest first.
     state: ColumnBlock<'o>,
 }
 
-impl Kernel for ConvTask<'_, '_> {
+impl<'a> Kernel for ConvTask<'a, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let range = self.out.range.clone();
         let (held, channels) = (self.conv.kernel.saturating_sub(1), self.conv.channels);
-        let input = |t: usize| &self.input[t * self.stride..][range.clone()];
+        let Source { input, input_gate, silu, output_gate } = self.source;
+        let row = |(rows, stride): Rows<'a>, t: usize| &rows[t * stride..][range.clone()];
         for t in 0..self.len {
             let out = self.out.row(t);
             for start in (0..range.len()).step_by(S::LANES) {
@@ -98,22 +139,40 @@ impl Kernel for ConvTask<'_, '_> {
                     // Tap k of token t multiplies input t - held + k. Inputs before the run's first
                     // come from the state.
                     let x = match (t + k).checked_sub(held) {
-                        Some(t) => &input(t)[start..end],
-                        None => &self.state.row(t + k)[start..end],
+                        Some(t) => {
+                            let x = load(s, &row(input, t)[start..end]);
+                            match input_gate {
+                                Some(gate) => s.mul(load(s, &row(gate, t)[start..end]), x),
+                                None => x,
+                            }
+                        }
+                        None => load(s, &self.state.row(t + k)[start..end]),
                     };
-                    sum = s.fma(load(s, tap), load(s, x), sum);
+                    sum = s.fma(load(s, tap), x, sum);
                 }
-                store(s, math::silu(s, sum), &mut out[start..end]);
+                if silu {
+                    sum = math::silu(s, sum);
+                }
+                if let Some(gate) = output_gate {
+                    sum = s.mul(load(s, &row(gate, t)[start..end]), sum);
+                }
+                store(s, sum, &mut out[start..end]);
             }
         }
-        // The new state: the last `held` rows of the old state followed by the inputs.
-        for row in 0..held {
-            let from = row + self.len;
+        // The new state: the last `held` rows of the old state followed by the gated inputs.
+        for index in 0..held {
+            let from = index + self.len;
             match from.checked_sub(held) {
-                Some(t) => self.state.row(row).copy_from_slice(input(t)),
+                Some(t) => {
+                    let kept = self.state.row(index);
+                    kept.copy_from_slice(row(input, t));
+                    if let Some(gate) = input_gate {
+                        kept.iter_mut().zip(row(gate, t)).for_each(|(x, gate)| *x *= gate);
+                    }
+                }
                 None => {
                     for i in 0..range.len() {
-                        self.state.row(row)[i] = self.state.row(from)[i];
+                        self.state.row(index)[i] = self.state.row(from)[i];
                     }
                 }
             }
@@ -123,23 +182,38 @@ impl Kernel for ConvTask<'_, '_> {
 
 pub(super) struct Conv1d {
     input: Slice,
+    input_gate: Option<Slice>,
     conv: Conv,
+    silu: bool,
+    output_gate: Option<Slice>,
     state: StateId,
     output: BufferId,
 }
 
 impl Conv1d {
     pub(super) fn new(op: &op::Conv1d, weights: &Weights) -> Result<Self, Error> {
-        let conv = Conv::new(&op.convs, weights)?;
-        Ok(Self { input: op.input, conv, state: op.state, output: op.output })
+        Ok(Self {
+            input: op.input,
+            input_gate: op.input_gate,
+            conv: Conv::new(&op.convs, weights)?,
+            silu: op.silu,
+            output_gate: op.output_gate,
+            state: op.state,
+            output: op.output,
+        })
     }
 }
 
 impl CpuOp for Conv1d {
     fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let mut output = step.buffers.take(self.output);
-        let input = step.buffers.slice(self.input);
-        self.conv.run(step.team, step.isa, step.runs, self.state, input, output.data());
+        let source = Source {
+            input: step.buffers.slice(self.input),
+            input_gate: self.input_gate.map(|gate| step.buffers.slice(gate)),
+            silu: self.silu,
+            output_gate: self.output_gate.map(|gate| step.buffers.slice(gate)),
+        };
+        self.conv.run_source(step.team, step.isa, step.runs, self.state, source, output.data());
         step.buffers.put(output);
         Ok(())
     }

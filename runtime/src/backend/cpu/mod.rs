@@ -24,6 +24,7 @@ mod kernel;
 mod kv;
 mod kv_page;
 mod linear;
+mod linear_attention;
 mod mamba2_scan;
 mod mamba_scan;
 mod mlstm_scan;
@@ -32,6 +33,7 @@ mod moe_route;
 mod moe_up;
 pub(crate) mod observe;
 mod projection;
+mod residual_norm;
 pub(crate) mod simd;
 mod split;
 mod state;
@@ -185,9 +187,11 @@ fn compile(op: &Op, weights: &Weights) -> Result<Box<dyn CpuOp>, Error> {
         Op::Mamba2Scan(op) => Box::new(mamba2_scan::Mamba2Scan::new(op, weights)?),
         Op::MLstmScan(op) => Box::new(mlstm_scan::MLstmScan::new(op, weights)?),
         Op::GatedDeltaScan(op) => Box::new(gated_delta_scan::GatedDeltaScan::new(op, weights)?),
+        Op::LinearAttention(op) => Box::new(linear_attention::LinearAttention::new(op)),
         Op::MoeRoute(op) => Box::new(moe_route::MoeRoute::new(op, weights)?),
         Op::MoeUp(op) => Box::new(moe_up::MoeUp::new(op, weights)?),
         Op::MoeDown(op) => Box::new(moe_down::MoeDown::new(op, weights)?),
+        Op::ResidualNorm(op) => Box::new(residual_norm::ResidualNorm::new(op, weights)?),
         Op::Head(op) => Box::new(head::Head::new(op, weights)?),
     })
 }

@@ -142,9 +142,11 @@ fn add(op: &Op, builder: &mut Builder<'_>) -> Result<(), Error> {
         Op::Mamba2Scan(op) => super::mamba2_scan::add(op, builder),
         Op::MLstmScan(op) => super::mlstm_scan::add(op, builder),
         Op::GatedDeltaScan(op) => super::gated_delta_scan::add(op, builder),
+        Op::LinearAttention(op) => super::linear_attention::add(op, builder),
         Op::MoeRoute(op) => super::moe_route::add(op, builder),
         Op::MoeUp(op) => super::moe_up::add(op, builder),
         Op::MoeDown(op) => super::moe_down::add(op, builder),
+        Op::ResidualNorm(op) => super::residual_norm::add(op, builder),
         Op::Head(op) => super::head::add(op, builder),
     }
 }

@@ -37,7 +37,10 @@ pub(super) fn lower(b: &mut Branch<'_>, m: &GatedDelta) -> Sum {
     let qkv = b.op("convolved", channels, |output| {
         Op::Conv1d(op::Conv1d {
             input: slice(0, channels),
+            input_gate: None,
             convs: m.convs.clone(),
+            silu: true,
+            output_gate: None,
             state: conv_state,
             output,
         })

@@ -11,7 +11,10 @@ pub(super) fn lower(b: &mut Branch<'_>, m: &Mamba) -> Sum {
     let convolved = b.op("convolved", m.inner, |output| {
         Op::Conv1d(op::Conv1d {
             input: Slice { buffer: xz, offset: 0, width: m.inner },
+            input_gate: None,
             convs: vec![m.conv.clone()],
+            silu: true,
+            output_gate: None,
             state: conv_state,
             output,
         })

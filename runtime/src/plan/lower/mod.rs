@@ -9,10 +9,12 @@
 mod attention;
 mod dense;
 mod gated_delta;
+mod linear_attention;
 mod mamba;
 mod mamba2;
 mod mlstm;
 mod moe;
+mod short_conv;
 
 use kinglet_models::{Block, Conv, Linear, Matrix, Mixer, Norm};
 
@@ -33,6 +35,8 @@ pub(super) fn branch(
         Mixer::Mamba2(layer) => mamba2::lower(b, layer),
         Mixer::MLstm(layer) => mlstm::lower(b, layer),
         Mixer::GatedDelta(layer) => gated_delta::lower(b, layer),
+        Mixer::ShortConv(layer) => short_conv::lower(b, layer),
+        Mixer::LinearAttention(layer) => linear_attention::lower(b, layer),
         Mixer::Dense(layer) => dense::lower(b, layer),
         Mixer::Moe(layer) => moe::lower(b, layer),
     }

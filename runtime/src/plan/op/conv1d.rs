@@ -1,5 +1,8 @@
-//! `conv1d`: depthwise causal convolution over time, then SiLU: `y_t[c] = silu(b[c] + sum_k w[c,k] x_{t-K+1+k}[c])`
-//! (Gu and Dao, "Mamba", 2023, figure 3).
+//! `conv1d`: depthwise causal convolution over time, with gates before and after it:
+//! `y_t[c] = C_t[c] act(b[c] + sum_k w[c,k] u_{t-K+1+k}[c])`, `u_t[c] = B_t[c] x_t[c]`.
+//!
+//! Mamba has SiLU and no gates (Gu and Dao, "Mamba", 2023, figure 3); LFM2 has both gates and no activation (Liquid AI, "LFM2
+//! Technical Report", arXiv:2511.23404, 2025).
 
 use kinglet_models::Conv;
 
@@ -8,14 +11,20 @@ use super::{
     SteppedState, Uses, Widths,
 };
 
-/// Depthwise causal convolution with the last inputs as state.
+/// Depthwise causal convolution with the last gated inputs as state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv1d {
     /// `x`, `[T, channels]`.
     pub input: Slice,
+    /// `B`, `[T, channels]`: a factor on `x`; 1 if not given.
+    pub input_gate: Option<Slice>,
     /// Taps and biases, of equal `kernel`: the first of the convolutions takes the first channels, and so on.
     pub convs: Vec<Conv>,
-    /// `[kernel - 1, channels]`: the inputs before the first token, oldest first.
+    /// Whether `act` is SiLU; else it is the identity.
+    pub silu: bool,
+    /// `C`, `[T, channels]`: a factor on the result; 1 if not given.
+    pub output_gate: Option<Slice>,
+    /// `[kernel - 1, channels]`: `u` before the first token, oldest first.
     pub state: StateId,
     /// `y`, `[T, channels]`.
     pub output: BufferId,
@@ -40,6 +49,11 @@ impl Describe for Conv1d {
 
     fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input.buffer);
+        for gate in [self.input_gate, self.output_gate].into_iter().flatten() {
+            if !uses.reads.contains(&gate.buffer) {
+                uses.reads.push(gate.buffer);
+            }
+        }
         uses.writes.push(self.output);
         self.convs.iter().for_each(|conv| uses.conv(conv));
     }

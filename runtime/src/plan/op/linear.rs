@@ -56,7 +56,7 @@ pub enum Prologue {
         groups: usize,
     },
     /// RMS norm of each of `groups` equal parts of `x`, times the weight, which all parts share, times `activation(gate)` (the gated
-    /// delta rule: the gate comes after the norm).
+    /// delta rule; MiniMax-01, arXiv:2501.08313, section 2.2: the gate comes after the norm).
     NormGate {
         /// Weight `[width / groups]` and epsilon.
         norm: Norm,

@@ -20,12 +20,14 @@ mod gated_delta_scan;
 mod gated_linear;
 mod head;
 mod linear;
+mod linear_attention;
 mod mamba2_scan;
 mod mamba_scan;
 mod mlstm_scan;
 mod moe_down;
 mod moe_route;
 mod moe_up;
+mod residual_norm;
 
 pub use attention::{Attention, AttentionSpan};
 pub use conv1d::Conv1d;
@@ -38,12 +40,14 @@ pub use gated_delta_scan::GatedDeltaScan;
 pub use gated_linear::GatedLinear;
 pub use head::Head;
 pub use linear::{Linear, Output, Prologue};
+pub use linear_attention::{HeadColumns, LinearAttention};
 pub use mamba_scan::{BcNorm, MambaScan};
 pub use mamba2_scan::Mamba2Scan;
 pub use mlstm_scan::MLstmScan;
 pub use moe_down::MoeDown;
 pub use moe_route::MoeRoute;
 pub use moe_up::{MoeUp, UpMatrices};
+pub use residual_norm::ResidualNorm;
 
 use kinglet_models::{Matrix, TensorSpec};
 
@@ -87,12 +91,16 @@ pub enum Op {
     MLstmScan(MLstmScan),
     /// The scan of the gated delta rule.
     GatedDeltaScan(GatedDeltaScan),
+    /// Attention without a softmax, with a fixed decay for each head.
+    LinearAttention(LinearAttention),
     /// The router: chooses the experts of each token.
     MoeRoute(MoeRoute),
     /// The experts' up projections.
     MoeUp(MoeUp),
     /// The experts' down projections.
     MoeDown(MoeDown),
+    /// A norm of the residual stream itself, or of what a branch adds to it.
+    ResidualNorm(ResidualNorm),
     /// Logits.
     Head(Head),
 }
@@ -110,9 +118,11 @@ impl Op {
             Op::Mamba2Scan(op) => op,
             Op::MLstmScan(op) => op,
             Op::GatedDeltaScan(op) => op,
+            Op::LinearAttention(op) => op,
             Op::MoeRoute(op) => op,
             Op::MoeUp(op) => op,
             Op::MoeDown(op) => op,
+            Op::ResidualNorm(op) => op,
             Op::Head(op) => op,
         }
     }
@@ -129,9 +139,11 @@ impl Op {
             Op::Mamba2Scan(op) => op,
             Op::MLstmScan(op) => op,
             Op::GatedDeltaScan(op) => op,
+            Op::LinearAttention(op) => op,
             Op::MoeRoute(op) => op,
             Op::MoeUp(op) => op,
             Op::MoeDown(op) => op,
+            Op::ResidualNorm(op) => op,
             Op::Head(op) => op,
         }
     }

@@ -63,6 +63,7 @@ impl Probe {
                 layer: 0,
                 norm: t.norm(&block.norm, hidden),
                 branches,
+                residual: block.residual,
                 residual_scale: 1.0,
             }],
             head: Head {
