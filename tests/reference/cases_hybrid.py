@@ -62,12 +62,12 @@ NEMOTRON_H = [
 # -------------------------------------------------------------------------------------------- falcon_h1
 
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
-_MULTIPLIERS = dict(
+MULTIPLIERS = dict(
     embedding_multiplier=3.0, lm_head_multiplier=0.5, key_multiplier=0.7, attention_in_multiplier=1.4,
     attention_out_multiplier=0.6, ssm_in_multiplier=1.3, ssm_out_multiplier=0.4, mlp_multipliers=[1.5, 0.3],
     ssm_multipliers=[0.8, 1.3, 0.6, 1.6, 0.5],
 )
-_PLAIN = {key: 1.0 if isinstance(value, float) else [1.0] * len(value) for key, value in _MULTIPLIERS.items()}
+_PLAIN = {key: 1.0 if isinstance(value, float) else [1.0] * len(value) for key, value in MULTIPLIERS.items()}
 
 
 def _each(multipliers):
@@ -87,9 +87,9 @@ _FALCON_H1 = Case(
     dict(vocab_size=112, hidden_size=48, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
          num_key_value_heads=2, max_position_embeddings=256, rms_norm_eps=1e-5, mamba_d_ssm=64, mamba_n_heads=4,
          mamba_d_head=16, mamba_n_groups=1, mamba_d_state=16, mamba_d_conv=4, mamba_chunk_size=32, mamba_rms_norm=False,
-         rope_parameters=_ROPE, **_MULTIPLIERS),
+         rope_parameters=_ROPE, **MULTIPLIERS),
     length=96,
-    ablations={**_each(_MULTIPLIERS), "rope_theta": {"rope_parameters": {**_ROPE, "rope_theta": 100.0}}},
+    ablations={**_each(MULTIPLIERS), "rope_theta": {"rope_parameters": {**_ROPE, "rope_theta": 100.0}}},
     gains={"embed_tokens": 1 / 3.0},
 )
 _FALCON_H1_ODD = dict(
@@ -101,7 +101,7 @@ _FALCON_H1_ODD = dict(
 FALCON_H1 = [
     _FALCON_H1,
     # The gated norm after the gate, over each group.
-    variant(_FALCON_H1, "norm_after", length=71, ablations=_each(_MULTIPLIERS),
+    variant(_FALCON_H1, "norm_after", length=71, ablations=_each(MULTIPLIERS),
             config={**_FALCON_H1_ODD, "mamba_rms_norm": True, "mamba_norm_before_gate": False}),
     variant(
         _FALCON_H1, "biases", length=74,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from cases import Case
+from cases_hybrid import MULTIPLIERS
 
 
 @dataclass
@@ -76,12 +77,30 @@ _BASES = {
                   ffn_proj_factor=1.0, ffn_round_up_to_multiple_of=32, chunk_size=64),
     "bamba": {**_ATTENTION, **_MAMBA2, "num_hidden_layers": 2, "attn_layer_indices": [1], "intermediate_size": 64,
               "mamba_n_groups": 2, "rope_parameters": {**_ROPE, "partial_rotary_factor": 0.5}},
+    "nemotron_h": dict(
+        vocab_size=64, hidden_size=64, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+        layers_block_type=["linear_attention", "moe", "full_attention", "mlp"], max_position_embeddings=256, ssm_state_size=16,
+        mamba_num_heads=4, mamba_head_dim=16, n_groups=2, conv_kernel=4, chunk_size=32, n_routed_experts=4,
+        num_experts_per_tok=2, moe_intermediate_size=64, moe_shared_expert_intermediate_size=64, routed_scaling_factor=2.5,
+    ),
+    # No factor is 1: mlx-lm puts most of them into the weights.
+    "falcon_h1": {
+        **_DENSE, "intermediate_size": 64, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 2,
+        "mamba_d_state": 16, "mamba_d_conv": 4, "mamba_chunk_size": 32, "mamba_rms_norm": False, **MULTIPLIERS,
+    },
+    "jamba": {
+        **_ATTENTION, "num_hidden_layers": 2, "intermediate_size": 64, "num_experts": 4, "num_experts_per_tok": 2,
+        "expert_layer_period": 2, "expert_layer_offset": 1, "attn_layer_period": 2, "attn_layer_offset": 1,
+        "mamba_d_state": 16, "mamba_d_conv": 4, "mamba_expand": 1, "mamba_dt_rank": 32,
+    },
 }
 _LACKING = ("bamba", "minimax", "xlstm")  # not supported by mlx-lm
 
 
 def _case(family, name, formats, dtype="bfloat16", config=None, edit=None, legacy=True, length=40, note="", **job):
     gains = {"embed_tokens": 1 / 6.0} if family.startswith("granite") else {}
+    if family == "falcon_h1":
+        gains = {"embed_tokens": 1 / 3.0}
     base = Case(family, name, {**_BASES[family], **(config or {})}, length=length, dtype=dtype, gains=gains)
     if family in _LACKING:
         job["raw"] = True
@@ -209,6 +228,14 @@ def all_cases():
         _case("bamba", "affine4", ["affine-4-32"], dtype="float16", **_affine(4, 32)),
         _case("bamba", "affine8", ["affine-8-64"], **_affine(8, 64)),
         _case("bamba", "nvfp4", ["nvfp4-4-16"], mode="nvfp4"),
+        _case("nemotron_h", "affine4", ["affine-4-64"], **_affine(4, 64)),
+        _case("nemotron_h", "affine8", ["affine-8-32"], dtype="float32", **_affine(8, 32)),
+        _case("falcon_h1", "affine4", ["affine-4-64"], dtype="float32", **_affine(4, 64)),
+        _case("falcon_h1", "affine8", ["affine-8-32"], **_affine(8, 32), config={"tie_word_embeddings": True}),
+        _case("falcon_h1", "unquantized", [], dtype="float16", quantize=False,
+              config={"mamba_rms_norm": True, "mamba_norm_before_gate": False}),
+        _case("jamba", "affine4", ["affine-4-32", "affine-8-64"], **_affine(4, 32)),
+        _case("jamba", "affine8", ["affine-8-64"], dtype="float16", **_affine(8, 64), config={"tie_word_embeddings": True}),
     ]
     paths = [case.path for case in cases]
     assert len(paths) == len(set(paths)), "two cases share a name"

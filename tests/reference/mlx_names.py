@@ -86,6 +86,7 @@ def original(family, tensors):
                 out[f"{prefix}.input_linear.weight"] = torch.cat([value, up], dim=1)
             continue
         names = {"gate": "w1", "up": "w3", "down": "w2"} if family == "mixtral" else {}
+        names |= {"fc1.weight": "up_proj", "fc2.weight": "down_proj"}
         for expert, matrix in enumerate(value):
             out[f"{prefix}.experts.{expert}.{names.get(part, part + '_proj')}.weight"] = matrix.contiguous()
     if family == "granitemoehybrid":
@@ -97,6 +98,26 @@ def original(family, tensors):
     return out
 
 
+def without_factors(tensors, config):
+    """Takes out of Falcon-H1's weights the factors that mlx-lm multiplies into them (`sanitize` of falcon_h1.py), in float64. Those on
+    keys, and on the input of attention as far as values use it, are in no weight."""
+    ssm, groups = config["ssm_multipliers"], config["mamba_n_groups"] * config["mamba_d_state"]
+    sizes = [config["mamba_d_ssm"], config["mamba_d_ssm"], groups, groups, config["mamba_n_heads"]]
+    sections = torch.cat([torch.full((size,), factor, dtype=torch.float64) for size, factor in zip(sizes, ssm)])
+    factors = {
+        "embed_tokens": config["embedding_multiplier"], "lm_head": config["lm_head_multiplier"],
+        "q_proj": config["attention_in_multiplier"], "k_proj": config["attention_in_multiplier"],
+        "o_proj": config["attention_out_multiplier"], "in_proj": config["ssm_in_multiplier"] * sections[:, None],
+        "out_proj": config["ssm_out_multiplier"], "gate_proj": config["mlp_multipliers"][0],
+        "down_proj": config["mlp_multipliers"][1],
+    }
+    out = {}
+    for name, value in tensors.items():
+        factor = factors.get(name.split(".")[-2], 1.0) if name.endswith(".weight") else 1.0
+        out[name] = (value.double() / factor).float()
+    return out
+
+
 def columns(original_shapes, family):
     """The number of columns of a packed tensor, from the shapes of the unquantized checkpoint."""
 
@@ -105,6 +126,7 @@ def columns(original_shapes, family):
         if ".switch_mlp." in name:
             prefix, _, part = name.partition(".switch_mlp.")
             part = part.removesuffix(".weight")
+            part = {"fc1": "up_proj", "fc2": "down_proj"}.get(part, part)
             w = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}[part]
             fused = "output_linear" if part == "down_proj" else "input_linear"
             candidates = [f"{prefix}.experts.0.{part}.weight", f"{prefix}.experts.0.{w}.weight", f"{prefix}.{fused}.weight"]

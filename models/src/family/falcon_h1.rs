@@ -7,16 +7,17 @@ use crate::config::Fields;
 use crate::frame::{Frame, FrameDefaults, FrameNames, MODEL, divide, limit};
 use crate::rope::{RopeDefaults, rope};
 use crate::transformer::{HeadDefaults, Heads};
-use crate::{Block, Branch, Config, Mamba2Gate, Mixer, ModelError, ModelSpec, Residual};
+use crate::{Block, Branch, Config, FoldError, Linear, Mamba2Gate, Mixer, ModelError, ModelSpec, Residual};
 
 /// This family.
 pub(super) const FAMILY: Family = Family {
     model_type: "falcon_h1",
     class: "FalconH1ForCausalLM",
     spec,
-    // mlx-lm stores weights with some of the factors in them and leaves the config as it is.
+    // Checkpoints are written with the weights as they are, not with the factors in them.
     in_mlx: false,
     older_fields: super::mlx::none,
+    unfold: Some(unfold),
 };
 
 /// The model that `config` describes.
@@ -77,6 +78,64 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     model.embedding.scale = factors.embedding;
     model.head.scale = factors.head;
     Ok(model)
+}
+
+/// Takes out of `spec` the factors that mlx-lm multiplies into the weights (`sanitize` in its
+/// falcon_h1.py): all but that on keys, and that on the input of attention as far as values use it.
+/// It leaves biases as they are, so one that a factor applies to is refused.
+fn unfold(spec: &mut ModelSpec) -> Result<(), FoldError> {
+    let tied = spec.head.linear.weight == spec.embedding.table;
+    let embedding = take(&mut spec.embedding.scale);
+    if tied {
+        // The head reads a table with the embedding's factor.
+        spec.head.scale /= embedding;
+        if !spec.head.scale.is_finite() {
+            return Err(FoldError::Lost { tensor: spec.embedding.table.tensor.name.clone() });
+        }
+    } else {
+        spec.head.scale = 1.0;
+    }
+    for branch in spec.blocks.iter_mut().flat_map(|block| &mut block.branches) {
+        let (input, output) = (take(&mut branch.input_scale), take(&mut branch.scale));
+        match &mut branch.mixer {
+            Mixer::Attention(attention) => {
+                unbiased(&attention.v, input)?;
+                attention.v.scale *= input;
+                unbiased(&attention.o, output)?;
+            }
+            Mixer::Mamba2(mamba) => {
+                for section in mamba.in_scales.take().into_iter().flatten() {
+                    unbiased(&mamba.in_proj, section)?;
+                }
+                unbiased(&mamba.out_proj, output)?;
+            }
+            Mixer::Dense(dense) => {
+                if let Some(gate) = &mut dense.gate {
+                    let factor = take(&mut gate.scale);
+                    unbiased(gate, factor)?;
+                }
+                unbiased(&dense.down, output)?;
+            }
+            Mixer::Mamba(_) | Mixer::MLstm(_) | Mixer::GatedDelta(_) | Mixer::Moe(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A factor, of which 1 remains.
+fn take(factor: &mut f32) -> f32 {
+    std::mem::replace(factor, 1.0)
+}
+
+/// Fails if `linear` has a bias and `factor` changes it.
+fn unbiased(linear: &Linear, factor: f32) -> Result<(), FoldError> {
+    match &linear.bias {
+        Some(bias) if factor != 1.0 => Err(FoldError::Bias {
+            weight: linear.weight.tensor.name.clone(),
+            bias: bias.name.clone(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The Mamba-2 layers, and whether they have a norm.

@@ -22,6 +22,7 @@ pub(super) const FAMILY: Family = Family {
     spec,
     in_mlx: true,
     older_fields,
+    unfold: None,
 };
 
 /// The model that `config` describes.

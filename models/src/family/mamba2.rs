@@ -11,8 +11,14 @@ use crate::{
 };
 
 /// This family.
-pub(super) const FAMILY: Family =
-    Family { model_type: "mamba2", class: "Mamba2ForCausalLM", spec, in_mlx: true, older_fields };
+pub(super) const FAMILY: Family = Family {
+    model_type: "mamba2",
+    class: "Mamba2ForCausalLM",
+    spec,
+    in_mlx: true,
+    older_fields,
+    unfold: None,
+};
 
 /// The model that `config` describes.
 fn spec(config: &Config) -> Result<ModelSpec, ModelError> {

@@ -27,7 +27,10 @@ mod xlstm;
 
 use mlx::{NamedField, Root};
 
-use crate::{Config, ModelError, ModelSpec};
+use crate::{Config, FoldError, ModelError, ModelSpec};
+
+/// See [`Family::unfold`].
+pub(crate) type Unfold = fn(&mut ModelSpec) -> Result<(), FoldError>;
 
 /// A family of models.
 pub(crate) struct Family {
@@ -42,6 +45,9 @@ pub(crate) struct Family {
     pub(crate) in_mlx: bool,
     /// Fields that mlx-lm reads under older names, in addition to those of all families.
     pub(crate) older_fields: fn(&Root) -> Vec<NamedField>,
+    /// If mlx-lm multiplies factors of the config into the weights when it converts a checkpoint:
+    /// takes these factors out of a spec.
+    pub(crate) unfold: Option<Unfold>,
 }
 
 /// Every family, in alphabetical order.

@@ -20,6 +20,7 @@ pub(super) const FAMILY: Family = Family {
     spec,
     in_mlx: true,
     older_fields: super::mlx::none,
+    unfold: None,
 };
 
 /// The model that `config` describes.

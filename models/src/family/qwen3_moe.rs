@@ -23,6 +23,7 @@ pub(super) const FAMILY: Family = Family {
     spec,
     in_mlx: true,
     older_fields: super::mlx::older_experts,
+    unfold: None,
 };
 
 /// The model that `config` describes.

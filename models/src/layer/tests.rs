@@ -20,7 +20,7 @@ fn each_layer(mut check: impl FnMut(&mut Mixer)) {
             check(mixer);
         }
     }
-    assert_eq!(kinds.len(), 8, "{kinds:?}");
+    assert_eq!(kinds.len(), 9, "{kinds:?}");
 }
 
 #[test]

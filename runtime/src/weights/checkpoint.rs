@@ -78,6 +78,7 @@ impl Checkpoint {
         weights.fit_names(&mut spec);
         spec.settle_tie(tie(&spec, &weights));
         weights.fit_biases(&mut spec)?;
+        weights.fit_factors(&mut spec)?;
         let checked = weights.check(&spec, options).map_err(|error| weights.incomplete(error))?;
         if let Some(Quantization::Mlx(stated)) = &quantization {
             compare(&spec, &weights, stated);

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use kinglet_models::FoldError;
+
 use super::check::Mismatch;
 use super::foreign::ConversionError;
 use super::header::HeaderError;
@@ -174,6 +176,8 @@ pub enum WeightsError {
         /// The reason.
         error: ConversionError,
     },
+    /// Weights contain factors of the config, and the model can't be computed with them.
+    Folded(FoldError),
     /// The checkpoint does not match the model's configuration.
     Mismatch(Mismatch),
     /// There is not enough memory for a decoded tensor.
@@ -287,6 +291,7 @@ impl fmt::Display for WeightsError {
             Self::Foreign { layer, error } => {
                 write!(f, "can't convert the quantized layer {}: {error}", Name(layer))
             }
+            Self::Folded(error) => error.fmt(f),
             Self::Mismatch(mismatch) => mismatch.fmt(f),
             Self::OutOfMemory { tensor, bytes } => {
                 write!(f, "not enough memory for the {bytes} bytes of tensor {}", Name(tensor))

@@ -1,5 +1,5 @@
-//! [`Weights::fit_names`] and [`Weights::fit_biases`]: adapt a spec to the names and biases in a
-//! checkpoint.
+//! [`Weights::fit_names`], [`Weights::fit_biases`] and [`Weights::fit_factors`]: adapt a spec to the
+//! names and biases in a checkpoint, and to the factors in its weights.
 
 use std::collections::HashSet;
 
@@ -13,6 +13,15 @@ impl Weights {
     /// Gives the tensors of `spec` their names in this checkpoint, as far as they are recognized.
     pub(crate) fn fit_names(&self, spec: &mut ModelSpec) {
         spec.fit_names(&self.names().collect::<Vec<_>>());
+    }
+
+    /// Takes out of `spec` the factors that are in the weights already.
+    ///
+    /// # Errors
+    /// If the model can't be computed with these weights.
+    pub(crate) fn fit_factors(&self, spec: &mut ModelSpec) -> Result<(), WeightsError> {
+        let shape = |name: &str| self.entry(name).map(|entry| &*entry.shape);
+        spec.fit_factors(shape).map_err(WeightsError::Folded)
     }
 
     /// Adds biases to `spec` that accompany packed matrices although the family has none: programs

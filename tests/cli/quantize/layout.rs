@@ -61,6 +61,18 @@ fn the_result_runs_and_gives_the_logits_of_its_decoded_weights() {
     }
 }
 
+/// The new config has the same factors, so the new weights must be known to contain them.
+#[test]
+fn factors_in_the_weights_are_still_known_there() {
+    let (out, model) = (Out::new(), fixture("quantized/falcon_h1-unquantized"));
+    report(&model, &out, &["--bits", "8", "--group-size", "32"]);
+    let conv = "model.layers.0.mamba.conv1d.weight";
+    assert_eq!(tensors(&out.path().join("model.safetensors"))[conv].1, [128, 4, 1]);
+    let (got, source) = (logits(&out.path(), &TOKENS), logits(Path::new(&model), &TOKENS));
+    let moved = relative_l2(&got, &source);
+    assert!((1e-4..0.05).contains(&moved), "{moved:.1e}");
+}
+
 #[test]
 fn what_is_kept_keeps_its_type_and_bytes() {
     let out = Out::new();

@@ -17,7 +17,7 @@ use super::target::{Kept, TargetTensor};
 use crate::Error;
 use crate::weights::checkpoint::{Checkpoint, read_config_text};
 use crate::weights::folder::resolve_folder;
-use crate::weights::{CheckOptions, Encoding, Weights};
+use crate::weights::{CheckOptions, Encoding, Weights, WeightsError};
 
 /// Default size limit of one file, the same as mlx-lm's: 5 GiB.
 pub const DEFAULT_SHARD_BYTES: u64 = 5 << 30;
@@ -111,6 +111,10 @@ impl Job {
         // If they are the same, store one table under the embedding's name, which every program
         // reads.
         target.settle_tie(if untie { Tie::Different } else { Tie::Same });
+        if source.is_folded() {
+            // The convolutions' shape must tell the same of the new checkpoint.
+            target.fold().map_err(WeightsError::Folded)?;
+        }
         let tensors = pair(&source, &target, &weights)?;
         let mut job = Self {
             folder: folder.into(),
