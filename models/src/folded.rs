@@ -1,7 +1,8 @@
-//! Checkpoints with factors of the config multiplied into the weights.
+//! Checkpoints with parts of the computation folded into the weights.
 //!
-//! For one family, Falcon-H1, mlx-lm multiplies most of the config's factors into the weights when
-//! it converts a checkpoint, and config.json keeps them. mlx-lm knows such a checkpoint by the
+//! When mlx-lm converts a checkpoint of Falcon-H1, it multiplies most of the config's factors into
+//! the weights, and config.json keeps them. For Qwen3-Next and Qwen3.5 it stores `1 + w` in place of
+//! the weights `w` of norms. mlx-lm knows such a checkpoint by the
 //! taps of its convolutions, which it moves in the same step: `[channels, kernel, 1]`, where
 //! `transformers` has `[channels, 1, kernel]`. With a single tap the two are the same, and mlx-lm
 //! multiplies nothing.

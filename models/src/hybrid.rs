@@ -5,8 +5,8 @@ use crate::frame::{Frame, FrameDefaults, MODEL, limit, product};
 use crate::rope::{RopeDefaults, rope};
 use crate::transformer::{HeadDefaults, Heads};
 use crate::{
-    Activation, Attention, Block, Config, DeltaInputs, Linear, Mixer, ModelError, ModelSpec, Norm,
-    QkNorm, Rope,
+    Activation, Attention, Block, Config, DeltaInputs, FoldError, Linear, Mixer, ModelError,
+    ModelSpec, Norm, QkNorm, Rope,
 };
 
 /// A model of this kind, from the config.
@@ -95,6 +95,24 @@ impl<'a> QwenHybrid<'a> {
     pub(crate) fn mlp(&self, prefix: &str, inner: usize) -> Mixer {
         Mixer::Dense(self.frame.dense(&format!("{prefix}.mlp"), inner, self.activation, false))
     }
+}
+
+/// Takes the 1 of `1 + w` out of the norms that mlx-lm stores with it (`sanitize` in its qwen3_next.py): all but those of Gated DeltaNet.
+#[expect(clippy::unnecessary_wraps, reason = "other families can fail")]
+pub(crate) fn unfold(spec: &mut ModelSpec) -> Result<(), FoldError> {
+    spec.head.norm.offset = 0.0;
+    for block in &mut spec.blocks {
+        block.norm.offset = 0.0;
+        for branch in &mut block.branches {
+            if let Mixer::Attention(attention) = &mut branch.mixer
+                && let Some(norms) = &mut attention.qk_norm
+            {
+                norms.q.offset = 0.0;
+                norms.k.offset = 0.0;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A block whose norm's weights are stored as their distance from 1.

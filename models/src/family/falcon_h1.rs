@@ -7,7 +7,9 @@ use crate::config::Fields;
 use crate::frame::{Frame, FrameDefaults, FrameNames, MODEL, divide, limit};
 use crate::rope::{RopeDefaults, rope};
 use crate::transformer::{HeadDefaults, Heads};
-use crate::{Block, Branch, Config, FoldError, Linear, Mamba2Gate, Mixer, ModelError, ModelSpec, Residual};
+use crate::{
+    Block, Branch, Config, FoldError, Linear, Mamba2Gate, Mixer, ModelError, ModelSpec, Residual,
+};
 
 /// This family.
 pub(super) const FAMILY: Family = Family {
@@ -116,7 +118,12 @@ fn unfold(spec: &mut ModelSpec) -> Result<(), FoldError> {
                 }
                 unbiased(&dense.down, output)?;
             }
-            Mixer::Mamba(_) | Mixer::MLstm(_) | Mixer::GatedDelta(_) | Mixer::Moe(_) => {}
+            Mixer::Mamba(_)
+            | Mixer::MLstm(_)
+            | Mixer::GatedDelta(_)
+            | Mixer::ShortConv(_)
+            | Mixer::LinearAttention(_)
+            | Mixer::Moe(_) => {}
         }
     }
     Ok(())

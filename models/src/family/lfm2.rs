@@ -15,8 +15,14 @@ use crate::{
 };
 
 /// This family.
-pub(super) const FAMILY: Family =
-    Family { model_type: "lfm2", class: "Lfm2ForCausalLM", spec, in_mlx: true, older_fields };
+pub(super) const FAMILY: Family = Family {
+    model_type: "lfm2",
+    class: "Lfm2ForCausalLM",
+    spec,
+    in_mlx: true,
+    older_fields,
+    unfold: None,
+};
 
 /// The names around the blocks.
 pub(super) const NAMES: FrameNames =

@@ -31,6 +31,7 @@ pub(super) const FAMILY: Family = Family {
     spec,
     in_mlx: false,
     older_fields: super::mlx::none,
+    unfold: None,
 };
 
 /// The model that `config` describes.

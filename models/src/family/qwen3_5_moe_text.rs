@@ -17,6 +17,7 @@ pub(super) const FAMILY: Family = Family {
     // mlx-lm stores 1 + w in place of the norms' weights w.
     in_mlx: false,
     older_fields: super::mlx::older_experts,
+    unfold: Some(crate::hybrid::unfold),
 };
 
 /// The model that `config` describes.

@@ -18,7 +18,7 @@ fn projections_are_separate_and_networks_dense() {
     let model = spec_of(&config());
     let kinds: Vec<_> =
         model.blocks.iter().map(|block| block.branches[0].mixer.layer().kind()).collect();
-    let (delta, dense) = ("gated_delta", "dense ffn");
+    let (delta, dense) = ("gated delta", "dense ffn");
     assert_eq!(kinds, [delta, dense, delta, dense, delta, dense, "attention", dense]);
     let DeltaInputs::Separate(inputs) = &gated_delta(&model, 0).inputs else { panic!("separate") };
     assert_eq!((inputs.k.weight.row_offset, inputs.v.weight.row_offset), (10, 20));

@@ -19,7 +19,7 @@ fn kinds(config: &Value) -> Vec<&'static str> {
 
 #[test]
 fn every_fourth_layer_is_attention() {
-    let (delta, moe) = ("gated_delta", "moe");
+    let (delta, moe) = ("gated delta", "moe");
     assert_eq!(kinds(&config()), [delta, moe, delta, moe, delta, moe, "attention", moe]);
     let interval = with(&config(), json!({"full_attention_interval": 2}));
     let attention = "attention";

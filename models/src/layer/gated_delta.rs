@@ -196,7 +196,7 @@ impl DeltaInputs {
 
 impl Layer for GatedDelta {
     fn kind(&self) -> &'static str {
-        "gated_delta"
+        "gated delta"
     }
 
     fn title(&self) -> &'static str {
