@@ -117,6 +117,13 @@ fn specs_in_the_layout_of_mlx_name_the_tensors_of_what_it_converts() -> Result<(
     for case in &cases {
         let config = Config::parse(&fs::read_to_string(case.join("config.json"))?)?;
         let model = spec_in(&config, Layout::Mlx)?;
+        // Families that are written with the names of transformers, since mlx-lm folds parts of
+        // the computation into their weights.
+        let folded = ["falcon_h1", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"];
+        if folded.contains(&&*model.model_type) {
+            assert_eq!(model, spec(&config)?);
+            continue;
+        }
         other_names += usize::from(model != spec(&config)?);
         let all = shapes(case)?;
         let packed = |name: &str| {

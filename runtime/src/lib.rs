@@ -19,7 +19,7 @@
 //!
 //! Nothing may block there. [`Model::open_async`] awaits the device, and
 //! [`PrefixCache::prefill_async`] and [`Generation::next_token_async`] await its results. Weights
-//! behind a [`ReadAt`](weights::ReadAt) are neither mapped nor in memory: they are read piece by
+//! behind a [`ReadAt`] are neither mapped nor in memory: they are read piece by
 //! piece for a device, or all at once ([`Weights::make_resident`](weights::Weights::make_resident))
 //! for the CPU. Its vector code is compiled if `simd128` is enabled for the whole build; there is
 //! nothing to detect.

@@ -98,14 +98,20 @@ fn tensors_that_nothing_uses_are_one_warning() {
         assert!(relative_l2(&got, &case.logits) < 1e-5, "{}", case.name);
         assert_eq!(said.len(), 1, "{}: {said:?}", case.name);
         let said = &said[0];
-        assert!(said.starts_with("7 tensors are not used by the model: "), "{said}");
-        for part in ["`mtp.*` (2)", "`score.*` (2)", "`vision_tower.*`"] {
+        // Some families have layers that predict further tokens, which are known.
+        let known = if said.contains("`mtp.*`") { 0 } else { 2 };
+        let family = case.name.split('/').next().unwrap();
+        let predicts = ["nemotron_h", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"];
+        assert_eq!(known == 2, predicts.contains(&family), "{family}: {said}");
+        let count = format!("{} tensors are not used by the model: ", 7 - known);
+        assert!(said.starts_with(&count), "{said}");
+        for part in ["`mtp.*` (2)", "`score.*` (2)", "`vision_tower.*`"].iter().skip(known / 2) {
             assert!(said.contains(part), "{}: no {part} in {said}", case.name);
         }
 
         let error = Model::open(folder.path(), &options().strict(true)).err().unwrap();
         let Error::Weights(WeightsError::Mismatch(mismatch)) = error else { panic!("{error:?}") };
-        assert_eq!(mismatch.problems.len(), 7);
+        assert_eq!(mismatch.problems.len(), 7 - known);
         assert!(mismatch.problems.iter().all(|p| matches!(p, Problem::Surplus { .. })));
     }
 }

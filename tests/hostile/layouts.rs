@@ -139,7 +139,7 @@ fn the_first_mamba_checkpoints_called_the_embedding_otherwise() {
         renamed(all, |n| n.replace("embeddings.", "embedding."))
     })]);
     let families: Vec<&str> = done.iter().map(|(_, family)| family.as_str()).collect();
-    assert_eq!(families, ["falcon_mamba", "mamba", "mamba2", "xlstm"]);
+    assert_eq!(families, ["falcon_mamba", "mamba", "mamba2", "nemotron_h", "xlstm"]);
 }
 
 /// Names of gate, up and down within a module of experts.
@@ -348,7 +348,7 @@ fn experts_are_found_one_by_one_and_in_stacks() {
         ("granite", &|all| stacks(all, "block_sparse_moe", granite, "router", false)),
         ("granite, mlp", &|all| stacks(all, "mlp", granite, "router.layer", false)),
     ]);
-    assert_eq!(done.len(), 10 * 4, "{done:?}");
+    assert_eq!(done.len(), 10 * 7, "{done:?}");
 }
 
 /// Fused layouts of a layer's feed-forward network and attention, if they have no biases.
@@ -362,6 +362,10 @@ fn halves_and_projections_are_found_in_one_tensor() {
         // Experts have separate tests.
         let names =
             names.into_iter().filter(|path| !path.contains("experts") && !path.contains("switch"));
+        // Rows of queries alternate with those of their gates.
+        if from[0] == "q_proj" && all.iter().any(|entry| entry.0.contains(".linear_attn.")) {
+            return None;
+        }
         let mut found = false;
         for path in names {
             let parts: Vec<Parts> = from

@@ -23,6 +23,10 @@ fn in_a_small_tensor_the_model_does_not_open() {
             if shape.len() == 2 && !name.ends_with("A_log") || shape.len() == 3 && shape[1] != 1 {
                 continue;
             }
+            // MiniMax's decays follow from the config; stored tables of them are not read.
+            if name.ends_with("_decay") || name.ends_with("slope_rate") {
+                continue;
+            }
             assert_eq!(*dtype, Dtype::F32);
             for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 let mut spoilt = entries.clone();

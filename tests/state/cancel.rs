@@ -40,6 +40,7 @@ fn a_step_that_is_stopped_on_its_way_never_happened() {
         let cancel = Cancel::new();
         session.set_cancel(Some(cancel.clone()));
         let (mut stopped, mut delay) = (0, Duration::from_micros(500));
+        let mut tries = 0;
         // Later each time, until the flag comes too late.
         loop {
             let setter = {
@@ -58,7 +59,17 @@ fn a_step_that_is_stopped_on_its_way_never_happened() {
                     assert_eq!(session.tokens(), &tokens[..7], "{}", case.name);
                     assert_eq!(session.logits(), expected.logits(), "{}", case.name);
                 }
-                other => break other.unwrap(),
+                other => {
+                    other.unwrap();
+                    tries += 1;
+                    if stopped > 0 || tries == 50 {
+                        break;
+                    }
+                    // On a busy machine, the thread may have come too late.
+                    session = expected.fork().unwrap();
+                    session.set_cancel(Some(cancel.clone()));
+                    continue;
+                }
             }
             delay *= 2;
         }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Family;
 use super::mamba2::{Mamba2Shape, dt_limit_from};
 use super::mlx::{NamedField, Root, present};
-use crate::config::Fields;
+use crate::config::{Fields, MAX_POSITIONS};
 use crate::experts::{CountDefaults, Counts, Grouping, separate_plain_experts};
 use crate::frame::{BACKBONE, Frame, FrameDefaults, limit, product};
 use crate::transformer::{HeadDefaults, Heads};
@@ -121,7 +121,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
         blocks.extend(mixer.map(|mixer| frame.block(layer, &format!("{prefix}.norm"), mixer)));
     }
     let mut model = frame.model("nemotron_h", blocks)?;
-    model.max_positions = fields.size("max_position_embeddings", 1, usize::MAX)?;
+    model.max_positions = fields.size("max_position_embeddings", 1, MAX_POSITIONS)?;
     // Layers that predict further tokens.
     model.ignored.push("mtp.*".into());
     Ok(model)
