@@ -1,9 +1,9 @@
 //! Parameter counts by component.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kinglet::ModelSpec;
-use kinglet::models::{self, Linear, Mixer, Norm, Share, TensorSpec};
+use kinglet::models::{self, Held, Linear, Mixer, Norm, Share, TensorSpec};
 
 /// A part of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +93,14 @@ impl Parameters {
     fn mixer(&mut self, mixer: &Mixer) {
         // Sum the parts of a share before dividing.
         let mut sums = BTreeMap::new();
+        let mut vectors = BTreeSet::new();
         for part in mixer.parts() {
+            // Parts of one matrix share its bias.
+            if let Held::Vector(vector) = part.held
+                && !vectors.insert(&vector.name)
+            {
+                continue;
+            }
             *sums.entry((part.component, part.share)).or_insert(0) += part.held.elements() as u64;
         }
         for ((component, share), parameters) in sums {
