@@ -50,6 +50,15 @@ _GRANITE_HYBRID = {
 _GRANITE_DENSE = {**_GRANITE_HYBRID, "num_local_experts": 0, "num_experts_per_tok": 0}
 _RECURRENT = dict(vocab_size=64, hidden_size=64, num_hidden_layers=2, conv_kernel=4, state_size=16)
 
+# mlx-lm reads a number of layers from one attention to the next, no `layer_types`.
+_DELTA = {
+    **_ATTENTION, "intermediate_size": 64, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64,
+    "num_experts": 2, "num_experts_per_tok": 2, "head_dim": 16, "num_hidden_layers": 2,
+    "layer_types": ["linear_attention", "full_attention"], "linear_conv_kernel_dim": 4, "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "rope_parameters": {**_ROPE, "partial_rotary_factor": 0.5},
+}
+
 _BASES = {
     "llama": _DENSE,
     "mistral": {**_DENSE, "sliding_window": 13, "head_dim": 16},
@@ -68,6 +77,9 @@ _BASES = {
                 "head_dim": 16, "layer_types": ["linear_attention", "full_attention"],
                 "linear_attn_alpha_factor": 1.3, "full_attn_beta_factor": 0.8, "mlp_alpha_factor": 0.7,
                 "rope_parameters": {**_ROPE, "rope_theta": 1000000.0}},
+    "qwen3_next": {**_DELTA, "norm_topk_prob": True},
+    "qwen3_5_text": {k: v for k, v in _DELTA.items() if "expert" not in k and not k.startswith("moe")},
+    "qwen3_5_moe_text": {k: v for k, v in _DELTA.items() if k != "intermediate_size"},
     "granitemoehybrid": _GRANITE_HYBRID,
     "mamba": {**_RECURRENT, "expand": 2, "time_step_rank": 32},
     "mamba2": {**_RECURRENT, "num_heads": 4, "head_dim": 32, "n_groups": 2, "expand": 2, "chunk_size": 32,
@@ -202,6 +214,15 @@ def all_cases():
         # In half precision the decays that it stores would be rounded, each table by itself.
         _case("minimax", "affine4", ["affine-4-32"], dtype="float32", **_affine(4, 32)),
         _case("minimax", "affine8", ["affine-8-64"], dtype="float32", **_affine(8, 64)),
+        _case("qwen3_next", "affine4", ["affine-4-32", "affine-8-64"], **_affine(4, 32), config={"num_experts": 4}),
+        _case("qwen3_next", "affine8", ["affine-8-64"], dtype="float16", **_affine(8, 64),
+              config={"mlp_only_layers": [1], "attention_bias": True}),
+        _case("qwen3_5_text", "affine4", ["affine-4-64"], **_affine(4, 64)),
+        _case("qwen3_5_text", "affine8", ["affine-8-32"], dtype="float32", **_affine(8, 32),
+              config={"tie_word_embeddings": True}),
+        _case("qwen3_5_moe_text", "affine4", ["affine-4-64", "affine-8-64"], dtype="float16", **_affine(4, 64),
+              config={"num_experts": 4}),
+        _case("qwen3_5_moe_text", "affine8", ["affine-8-32", "affine-8-64"], **_affine(8, 32)),
         _case("granitemoehybrid", "affine4", ["affine-4-64", "affine-8-64"], **_affine(4, 64)),
         _case("granitemoehybrid", "affine8", ["affine-8-32", "affine-8-64"], dtype="float16", **_affine(8, 32)),
         _case("granitemoehybrid", "dense4", ["affine-4-32"], dtype="float32", config=_GRANITE_DENSE, **_affine(4, 32)),

@@ -25,10 +25,11 @@ import make
 from cases_quantized import all_cases
 from f64 import rel_l2
 from legacy import legacy_config
-from mlx_names import columns, original, read, without_factors
+from mlx_names import columns, original, read, without_factors, without_ones
 
 FIXTURES = make.FIXTURES / "quantized"
 MAX_SEEDS = 60
+WITH_ONES = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")  # mlx-lm adds 1 to their norms' weights
 
 
 class Worker:
@@ -70,6 +71,12 @@ def wanted_by_mlx(config):
         config.setdefault("block_auto_adjust_ff_dim", True)
         config.setdefault("conv_bias", False)
         config.setdefault("conv_L_cache", 3)
+    if config["model_type"] == "qwen3_next":
+        config.setdefault("partial_rotary_factor", 0.25)
+    if config["model_type"] in ("qwen3_5", "qwen3_5_moe"):
+        # It doesn't read `layer_types`.
+        inner = config["text_config"]
+        inner["full_attention_interval"] = inner["layer_types"].index("full_attention") + 1
     if config["model_type"] == "nemotron_h":
         config.setdefault("mamba_proj_bias", config["use_bias"])
         config.setdefault("attention_bias", False)
@@ -84,6 +91,24 @@ def wanted_by_mlx(config):
     return config
 
 
+def stack_experts(file):
+    """Stacks the experts as in the hub's checkpoints of Qwen 3.5, the only layout that mlx-lm reads."""
+    tensors, experts = {}, {}
+    for name, value in load_file(file).items():
+        prefix, found, rest = name.partition(".experts.")
+        if not found:
+            tensors[name] = value
+            continue
+        expert, part, _ = rest.split(".")
+        experts.setdefault(prefix, {})[int(expert), part] = value
+    for prefix, parts in experts.items():
+        count = range(len(parts) // 3)
+        both = [torch.cat([parts[i, "gate_proj"], parts[i, "up_proj"]]) for i in count]
+        tensors[f"{prefix}.experts.gate_up_proj"] = torch.stack(both)
+        tensors[f"{prefix}.experts.down_proj"] = torch.stack([parts[i, "down_proj"] for i in count])
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
 def convert(case, model, worker, source, target):
     """Saves the model and has it converted. Returns the shapes of the saved tensors."""
     make.save(case.base, model, source)
@@ -91,9 +116,14 @@ def convert(case, model, worker, source, target):
     if case.legacy:
         config = wanted_by_mlx(legacy_config(config))
         (source / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
-    tokenizer(source, config["vocab_size"])
+    tokenizer(source, config.get("text_config", config)["vocab_size"])
+    file = source / "model.safetensors"
+    before = file.read_bytes()
+    if case.family == "qwen3_5_moe_text":
+        stack_experts(file)
     worker.run(source=str(source), target=str(target), **case.job)
-    return {name: tuple(t.shape) for name, t in load_file(source / "model.safetensors").items()}
+    file.write_bytes(before)
+    return {name: tuple(t.shape) for name, t in load_file(file).items()}
 
 
 def dequantized(case, shapes, source, target, folder, compare=True):
@@ -102,13 +132,15 @@ def dequantized(case, shapes, source, target, folder, compare=True):
     tensors = original(case.family, tensors)
     if case.family == "falcon_h1":
         tensors = without_factors(tensors, json.loads((source / "config.v5.json").read_text()))
+    if case.family in WITH_ONES:
+        tensors = without_ones(tensors)
     if set(tensors) != set(shapes):
         raise AssertionError(f"{case.path}: {set(tensors) ^ set(shapes)}")
     for name, shape in shapes.items():
         if tuple(tensors[name].shape) != shape:
             raise AssertionError(f"{case.path}: {name} {tuple(tensors[name].shape)}, not {shape}")
-    if case.family == "falcon_h1" and compare:
-        # Without the factors, the weights are those before the conversion: quantization in 4 bits moves them by less than a factor does.
+    if case.family in ("falcon_h1", *WITH_ONES) and compare:
+        # Without the factors or the 1, the weights are those before the conversion: quantization in 4 bits moves them by less.
         before = load_file(source / "model.safetensors")
         moved = {name: rel_l2(tensors[name], before[name].float()) for name in shapes}
         if max(moved.values()) > 0.12:

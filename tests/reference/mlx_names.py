@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
 NVFP4_RANGE = 448.0 * 6.0
+WITHIN = "language_model."  # what mlx-lm puts before the names of Qwen 3.5
 
 
 def unpack(words, bits):
@@ -71,6 +72,7 @@ def original(family, tensors):
     """Converts MLX's names, stacked tensors and axes to those of `transformers`."""
     out = {}
     for name, value in tensors.items():
+        name = name.removeprefix(WITHIN)
         if name.endswith(("conv1d.weight", "conv.conv.weight")) and value.dim() == 3 and value.shape[-1] == 1:
             value = value.transpose(1, 2).contiguous()
         if ".switch_mlp." not in name:
@@ -118,10 +120,18 @@ def without_factors(tensors, config):
     return out
 
 
+def without_ones(tensors):
+    """Takes out of the norms of Qwen3-Next and Qwen 3.5 the 1 that mlx-lm adds to their weights (`sanitize` of qwen3_next.py and
+    qwen3_5.py): all but those of Gated DeltaNet."""
+    ends = ("input_layernorm.weight", "post_attention_layernorm.weight", "model.norm.weight", "q_norm.weight", "k_norm.weight")
+    return {name: value - 1.0 if name.endswith(ends) else value for name, value in tensors.items()}
+
+
 def columns(original_shapes, family):
     """The number of columns of a packed tensor, from the shapes of the unquantized checkpoint."""
 
     def cols_of(name):
+        name = name.removeprefix(WITHIN)
         candidates = [name]
         if ".switch_mlp." in name:
             prefix, _, part = name.partition(".switch_mlp.")
