@@ -52,7 +52,9 @@ fn in_a_matrix_the_step_names_the_op() {
         let mut seen = Vec::new();
         for index in 0..entries.len() {
             let (name, _, shape, _) = &entries[index];
-            if shape.len() < 2 || name.ends_with("A_log") || name.ends_with("conv1d.weight") {
+            let unread = name.ends_with("_decay") || name.ends_with("slope_rate");
+            let conv = name.ends_with("conv1d.weight") || name.ends_with("conv.conv.weight");
+            if shape.len() < 2 || name.ends_with("A_log") || conv || unread {
                 continue;
             }
             let mut spoilt = entries.clone();
@@ -63,7 +65,7 @@ fn in_a_matrix_the_step_names_the_op() {
             write(&folder, &spoilt);
             let model = open(folder.path()).unwrap();
             let mut session = model.session().unwrap();
-            let error = session.feed(&case.tokens).unwrap_err();
+            let error = session.feed(&case.tokens).map(<[f32]>::len).expect_err(name);
             let Error::NonFinite { index, op } = error else { panic!("{name}: {error:?}") };
             assert_eq!(model.plan().ops[index].name(), op);
             assert!(error.to_string().contains(op), "{error}");

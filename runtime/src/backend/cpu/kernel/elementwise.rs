@@ -132,7 +132,7 @@ impl Kernel for Activate<'_> {
         match activation {
             Activation::Silu => each_vector!(s, out, [x], math::silu(s, x)),
             Activation::GeluTanh => each_vector!(s, out, [x], gelu_tanh(s, x)),
-            Activation::Relu => each_vector!(s, out, [x], s.max(x, s.zero())),
+            Activation::Relu => each_vector!(s, out, [x], relu(s, x)),
             Activation::Relu2 => each_vector!(s, out, [x], relu2(s, x)),
             Activation::Gelu => {
                 out.iter_mut().zip(x).for_each(|(o, &x)| *o = gelu(x));
@@ -184,10 +184,16 @@ fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
     s.mul(x, math::sigmoid(s, s.mul(inner, s.splat(2.0 * 0.797_884_6))))
 }
 
+/// `max(x, 0)`; NaN stays NaN.
+#[inline(always)]
+fn relu<S: Simd>(s: S, x: S::F) -> S::F {
+    s.select_lt(x, s.zero(), s.zero(), x)
+}
+
 /// `max(x, 0)^2`.
 #[inline(always)]
 fn relu2<S: Simd>(s: S, x: S::F) -> S::F {
-    let positive = s.max(x, s.zero());
+    let positive = relu(s, x);
     s.mul(positive, positive)
 }
 
@@ -212,7 +218,7 @@ impl Kernel for Gate<'_> {
                 each_vector!(s, out, [gate, up], s.mul(gelu_tanh(s, gate), up));
             }
             Activation::Relu => {
-                each_vector!(s, out, [gate, up], s.mul(s.max(gate, s.zero()), up));
+                each_vector!(s, out, [gate, up], s.mul(relu(s, gate), up));
             }
             Activation::Relu2 => each_vector!(s, out, [gate, up], s.mul(relu2(s, gate), up)),
             Activation::Gelu => {
