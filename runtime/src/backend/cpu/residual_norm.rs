@@ -8,7 +8,7 @@ use crate::Error;
 use crate::plan::op;
 use crate::weights::Weights;
 
-/// From so many tokens on, threads share them: waking the team costs more than a few norms.
+/// Minimum number of tokens to split among threads: below it, waking the team costs more than the norms.
 const SHARED_TOKENS: usize = 4;
 
 pub(super) struct ResidualNorm {

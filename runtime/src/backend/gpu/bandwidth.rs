@@ -12,7 +12,7 @@ use super::recording::{
 };
 use crate::Error;
 
-/// Bytes that a pass copies, if a kernel can bind so many: more than any cache holds.
+/// Bytes that a pass copies, up to the device's binding limit: more than any cache holds.
 const BYTES: u64 = 1 << 30;
 /// The same on a software adapter.
 const SOFTWARE_BYTES: u64 = 64 << 20;

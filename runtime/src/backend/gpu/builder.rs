@@ -25,7 +25,7 @@ use crate::weights::{MatrixData, Weights};
 
 /// How a recording is made.
 pub(super) struct RecordOptions {
-    /// Most tokens of a step, if the device allows so many.
+    /// Maximum number of tokens in a step, within the device's limits.
     pub chunk: usize,
     /// Most iterations of a thread in the loops of an op.
     pub most_turns: usize,

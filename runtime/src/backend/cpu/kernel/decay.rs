@@ -29,7 +29,7 @@ impl Decay {
         (self.high[i] + self.low[i]).exp()
     }
 
-    /// Decay from behind token `j` to token `i`.
+    /// Decay from just after token `j` up to token `i`.
     pub(crate) fn between(&self, i: usize, j: usize) -> f32 {
         ((self.high[i] - self.high[j]) + (self.low[i] - self.low[j])).exp()
     }

@@ -1,6 +1,6 @@
 //! [`Recording`]: a plan as a list of kernel launches, in plain values. Made once, when the plan is compiled.
 //!
-//! A [`Launch`] names a kernel, its parameters, what each of its bindings is, and how many workgroups there are for so many tokens. A step takes
+//! A [`Launch`] names a kernel, its parameters, what each of its bindings is, and how many workgroups there are for a given number of tokens. A step takes
 //! some of the launches: its list of [`Call`]s (`step`) says which, for which run, and with how many workgroups. Both can be printed
 //! (`display`). What each launch reads and writes is known, so the dependencies between calls follow ([`Recording::dependencies`]). A backend
 //! encodes the calls one by one, captures them as a graph, or has one resident kernel interpret them.
@@ -183,7 +183,7 @@ impl Launch {
         })
     }
 
-    /// Workgroups for so many tokens.
+    /// Workgroups for a given number of tokens.
     pub(super) fn groups(&self, tokens: usize) -> [u32; 2] {
         // Bounded when the recording was made.
         self.extent.map(|extent| extent.of(tokens) as u32)

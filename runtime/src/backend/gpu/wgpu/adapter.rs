@@ -58,9 +58,9 @@ pub(super) async fn choose(index: Option<usize>) -> Result<Candidate, Error> {
     }
 }
 
-/// A new instance, so that adapters are found that came since the last one. The first lives as long as the process: when the last one goes,
-/// drivers are unloaded, and NVIDIA's leaves a destructor behind that runs, in memory that is no longer there, when a thread ends that used a
-/// device.
+/// Makes a new instance, which finds adapters added since the last one. The first instance is kept for the life of the process. Dropping
+/// the last one unloads the drivers, and NVIDIA's registers a destructor for each thread that used a device: a thread that ends after
+/// the unload would call into unmapped memory.
 #[cfg(not(target_family = "wasm"))]
 fn instance() -> wgpu::Instance {
     static FIRST: OnceLock<wgpu::Instance> = OnceLock::new();
