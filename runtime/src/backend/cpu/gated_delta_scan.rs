@@ -22,8 +22,8 @@ use super::kernel::delta::{
 use super::kernel::dot::{MatMul, Rows, Vectors};
 use super::kernel::gemm::Gemm;
 use super::simd::Isa;
-use super::split::{ColumnBlock, chunks, columns, per_run};
-use super::step::Step;
+use super::split::ColumnBlock;
+use super::step::{Step, by_head};
 use crate::Error;
 use crate::plan::op;
 use crate::weights::Weights;
@@ -71,21 +71,19 @@ impl CpuOp for GatedDeltaScan {
     fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let op = &self.op;
         let (isa, heads) = (step.isa, op.value_heads);
-        let width = heads * op.value_dim;
         let mut output = step.buffers.take(op.output);
         let (qkv, stride) = (step.buffers.get(op.qkv), step.buffers.width(op.qkv));
         let decay = step.buffers.slice(op.decay);
         let beta = step.buffers.slice(op.beta);
         let spans: Vec<_> = step.runs.iter().map(|run| (run.start, run.len)).collect();
-        let mut out = output.data();
-        let mut splits = Vec::with_capacity(spans.len());
-        for run in step.runs.iter_mut() {
-            let (own, rest) = out.split_at_mut(run.len * width);
-            out = rest;
-            let state = chunks(run.state.dense(op.state), op.key_dim * op.value_dim);
-            splits.push((columns(own, width, width, op.value_dim), state));
-        }
-        let split = per_run(splits, heads);
+        let split = by_head(
+            step.runs,
+            output.data(),
+            op.state,
+            heads,
+            op.value_dim,
+            op.key_dim * op.value_dim,
+        );
         let locals = step.locals.get(self.local_len())?;
         let count = spans.len() * heads;
         step.team.for_each_with(locals, count, split, |local, task, (mut out, state)| {

@@ -18,8 +18,8 @@ use super::kernel::elementwise::{AddScaled, StepSize};
 use super::kernel::gemm::Gemm;
 use super::kernel::memory_step::MemoryStep;
 use super::simd::Isa;
-use super::split::{ColumnBlock, chunks, columns, per_run};
-use super::step::Step;
+use super::split::{ColumnBlock, chunks};
+use super::step::{Step, by_head};
 use crate::Error;
 use crate::plan::op;
 use crate::weights::Weights;
@@ -92,15 +92,8 @@ impl CpuOp for Mamba2Scan {
             });
         }
 
-        let mut out = output.data();
-        let mut splits = Vec::with_capacity(spans.len());
-        for run in step.runs.iter_mut() {
-            let (own, rest) = out.split_at_mut(run.len * inner);
-            out = rest;
-            let state = chunks(run.state.dense(op.state), n * op.head_dim);
-            splits.push((columns(own, inner, inner, op.head_dim), state));
-        }
-        let split = per_run(splits, op.heads);
+        let split =
+            by_head(step.runs, output.data(), op.state, op.heads, op.head_dim, n * op.head_dim);
         let locals = step.locals.get(self.local_len(tokens))?;
         let count = spans.len() * op.heads;
         step.team.for_each_with(locals, count, split, |local, task, (mut out, state)| {

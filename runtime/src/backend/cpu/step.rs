@@ -1,12 +1,13 @@
 //! [`Step`]: an op's view of a step: tokens, runs, buffers, scratch memory, threads.
 
 use super::simd::Isa;
+use super::split::{Chunks, Columns, PerRun, chunks, columns, per_run};
 use super::state::CpuState;
 use super::team::Team;
 use crate::backend::executable::Logits;
 use crate::error::grow;
 use crate::plan::Plan;
-use crate::plan::op::{BufferId, Slice};
+use crate::plan::op::{BufferId, Slice, StateId};
 use crate::{Activations, Error};
 
 /// One sequence's part of a step: rows `start..start + len` of every buffer.
@@ -16,6 +17,27 @@ pub(super) struct StepRun<'a> {
     pub state: &'a mut CpuState,
     pub wanted: Logits,
     pub logits: &'a mut Vec<f32>,
+}
+
+/// Splits the output of a scan, `[tokens, heads * head_dim]`, and the runs' states by run and head. Task `run * heads + head` gets the
+/// head's columns of the run's rows, and the `head_state` elements of `state` that belong to the head.
+pub(super) fn by_head<'a>(
+    runs: &'a mut [StepRun<'_>],
+    mut output: &'a mut [f32],
+    state: StateId,
+    heads: usize,
+    head_dim: usize,
+    head_state: usize,
+) -> PerRun<(Columns<'a>, Chunks<'a, f32>)> {
+    let width = heads * head_dim;
+    let mut splits = Vec::with_capacity(runs.len());
+    for run in runs {
+        let (own, rest) = output.split_at_mut(run.len * width);
+        output = rest;
+        let state = chunks(run.state.dense(state), head_state);
+        splits.push((columns(own, width, width, head_dim), state));
+    }
+    per_run(splits, heads)
 }
 
 pub(super) struct Step<'s, 'r> {
