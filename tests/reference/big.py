@@ -45,6 +45,18 @@ def _mamba2(hidden, layers):
     )
 
 
+def _qwen3_5(hidden, layers, intermediate, heads, kv_heads, value_heads, tied=True):
+    return dict(
+        model_type="qwen3_5_text", architectures=["Qwen3_5ForCausalLM"], vocab_size=248320, hidden_size=hidden,
+        num_hidden_layers=layers, intermediate_size=intermediate, num_attention_heads=heads, num_key_value_heads=kv_heads,
+        head_dim=256, attention_bias=False, hidden_act="silu", rms_norm_eps=1e-6, max_position_embeddings=262144,
+        layer_types=["full_attention" if i % 4 == 3 else "linear_attention" for i in range(layers)],
+        linear_conv_kernel_dim=4, linear_key_head_dim=128, linear_value_head_dim=128, linear_num_key_heads=16,
+        linear_num_value_heads=value_heads, tie_word_embeddings=tied,
+        rope_parameters=dict(rope_type="default", rope_theta=10000000.0, partial_rotary_factor=0.25),
+    )
+
+
 MODELS = {
     "granite-h-350m": _granite(
         32, (10, 13, 17, 27), hidden_size=768, intermediate_size=2048, shared_intermediate_size=2048,
@@ -76,6 +88,24 @@ MODELS = {
         intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2, hidden_act="silu",
         max_position_embeddings=32768, rms_norm_eps=1e-6, rope_theta=1000000.0, rope_scaling=None,
         sliding_window=32768, use_sliding_window=False, max_window_layers=24, tie_word_embeddings=True,
+    ),
+    "qwen3.5-0.8b": _qwen3_5(1024, 24, 3584, 8, 2, 16),
+    "qwen3.5-4b": _qwen3_5(2560, 32, 9216, 16, 4, 32),
+    "nemotron-h-4b": dict(
+        model_type="nemotron_h", architectures=["NemotronHForCausalLM"], vocab_size=131072, hidden_size=3072,
+        num_hidden_layers=52, hybrid_override_pattern="M-M-M-M*-" + 3 * "M-M-M-M-M*-" + "M-M-M-M-M-",
+        intermediate_size=12288, num_attention_heads=32, num_key_value_heads=8, head_dim=128, ssm_state_size=128,
+        mamba_num_heads=112, mamba_head_dim=64, n_groups=8, conv_kernel=4, chunk_size=128, mlp_hidden_act="relu2",
+        use_conv_bias=True, use_bias=False, mlp_bias=False, attention_bias=False, layer_norm_epsilon=1e-5,
+        time_step_min=0.001, time_step_max=0.1, time_step_limit=[0.0, float("inf")], max_position_embeddings=8192,
+        tie_word_embeddings=False,
+    ),
+    "lfm2-1.2b": dict(
+        model_type="lfm2", architectures=["Lfm2ForCausalLM"], vocab_size=65536, hidden_size=2048, intermediate_size=12288,
+        num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=128000, norm_eps=1e-5,
+        layer_types=["full_attention" if i in (2, 5, 8, 10, 12, 14) else "conv" for i in range(16)], conv_L_cache=3,
+        conv_bias=False, block_auto_adjust_ff_dim=True, block_ffn_dim_multiplier=1.0, block_multiple_of=256,
+        rope_theta=1000000.0, tie_word_embeddings=True,
     ),
 }
 
@@ -177,13 +207,104 @@ def _qwen2_tensors(c):
     yield "model.norm.weight", (d,)
 
 
+def _mlp_tensors(c, prefix, names=("gate_proj", "up_proj", "down_proj"), width=None):
+    d, ff = c["hidden_size"], width or c["intermediate_size"]
+    gate, up, down = names
+    yield f"{prefix}.{gate}.weight", (ff, d)
+    yield f"{prefix}.{up}.weight", (ff, d)
+    yield f"{prefix}.{down}.weight", (d, ff)
+
+
+def _head_tensors(c):
+    if not c["tie_word_embeddings"]:
+        yield "lm_head.weight", (c["vocab_size"], c["hidden_size"])
+
+
+def _qwen3_5_tensors(c):
+    d, head_dim = c["hidden_size"], c["head_dim"]
+    q, kv = c["num_attention_heads"] * head_dim, c["num_key_value_heads"] * head_dim
+    heads = c["linear_num_value_heads"]
+    keys, values = c["linear_num_key_heads"] * c["linear_key_head_dim"], heads * c["linear_value_head_dim"]
+    yield "model.embed_tokens.weight", (c["vocab_size"], d)
+    for i, kind in enumerate(c["layer_types"]):
+        p = f"model.layers.{i}"
+        yield f"{p}.input_layernorm.weight", (d,)
+        if kind == "full_attention":
+            m = f"{p}.self_attn"
+            # Half of the queries' rows are the output gate.
+            for name, shape in (("q_proj", (2 * q, d)), ("k_proj", (kv, d)), ("v_proj", (kv, d)), ("o_proj", (d, q)),
+                                ("q_norm", (head_dim,)), ("k_norm", (head_dim,))):
+                yield f"{m}.{name}.weight", shape
+        else:
+            m = f"{p}.linear_attn"
+            yield f"{m}.A_log", (heads,)
+            yield f"{m}.dt_bias", (heads,)
+            yield f"{m}.conv1d.weight", (2 * keys + values, 1, c["linear_conv_kernel_dim"])
+            yield f"{m}.norm.weight", (c["linear_value_head_dim"],)
+            for name, shape in (("a", (heads, d)), ("b", (heads, d)), ("qkv", (2 * keys + values, d)), ("z", (values, d))):
+                yield f"{m}.in_proj_{name}.weight", shape
+            yield f"{m}.out_proj.weight", (d, values)
+        yield from _mlp_tensors(c, f"{p}.mlp")
+        yield f"{p}.post_attention_layernorm.weight", (d,)
+    yield "model.norm.weight", (d,)
+    yield from _head_tensors(c)
+
+
+def _nemotron_tensors(c):
+    d, ff = c["hidden_size"], c["intermediate_size"]
+    kinds = {"linear_attention": "M", "mlp": "-", "full_attention": "*"}
+    pattern = c.get("hybrid_override_pattern") or [kinds[kind] for kind in c["layers_block_type"]]
+    yield "backbone.embeddings.weight", (c["vocab_size"], d)
+    for i, kind in enumerate(pattern):
+        p = f"backbone.layers.{i}"
+        yield f"{p}.norm.weight", (d,)
+        if kind == "M":
+            yield from _mamba2_tensors(d, c["mamba_num_heads"] * c["mamba_head_dim"], c["mamba_num_heads"], c["n_groups"],
+                                       c["ssm_state_size"], c["conv_kernel"], f"{p}.mixer")
+        elif kind == "*":
+            yield from _attention_tensors(c, f"{p}.mixer", False)
+        else:
+            yield f"{p}.mixer.up_proj.weight", (ff, d)
+            yield f"{p}.mixer.down_proj.weight", (d, ff)
+    yield "backbone.norm_f.weight", (d,)
+    yield from _head_tensors(c)
+
+
+def _lfm2_tensors(c):
+    d, multiple = c["hidden_size"], c["block_multiple_of"]
+    ff = c["intermediate_size"]
+    if c["block_auto_adjust_ff_dim"]:
+        ff = int(c["block_ffn_dim_multiplier"] * int(2 * ff / 3))
+        ff = (ff + multiple - 1) // multiple * multiple
+    head_dim = d // c["num_attention_heads"]
+    yield "model.embed_tokens.weight", (c["vocab_size"], d)
+    for i, kind in enumerate(c["layer_types"]):
+        p = f"model.layers.{i}"
+        yield f"{p}.operator_norm.weight", (d,)
+        if kind == "full_attention":
+            for name, shape in _attention_tensors(c, f"{p}.self_attn", False):
+                yield name.replace("o_proj", "out_proj"), shape
+            yield f"{p}.self_attn.q_layernorm.weight", (head_dim,)
+            yield f"{p}.self_attn.k_layernorm.weight", (head_dim,)
+        else:
+            yield f"{p}.conv.conv.weight", (d, 1, c["conv_L_cache"])
+            yield f"{p}.conv.in_proj.weight", (3 * d, d)
+            yield f"{p}.conv.out_proj.weight", (d, d)
+        yield f"{p}.ffn_norm.weight", (d,)
+        yield from _mlp_tensors(c, f"{p}.feed_forward", ("w1", "w3", "w2"), ff)
+    yield "model.embedding_norm.weight", (d,)
+
+
 TABLES = {
     "granitemoehybrid": _granite_tensors, "mamba2": _mamba2_model_tensors, "xlstm": _xlstm_tensors,
-    "qwen2": _qwen2_tensors,
+    "qwen2": _qwen2_tensors, "qwen3_5_text": _qwen3_5_tensors, "nemotron_h": _nemotron_tensors, "lfm2": _lfm2_tensors,
 }
 
 
 # ------------------------------------------------------------------------------------------------ weights
+
+
+FINAL_NORMS = ("model.norm.weight", "backbone.norm_f.weight", "model.embedding_norm.weight")
 
 
 def _draw(name, shape, count, rng, config):
@@ -201,7 +322,7 @@ def _draw(name, shape, count, rng, config):
         return -10 + normal(0.5)
     if "fgate_preact.bias" in name:
         return uniform(3, 6)
-    if name in ("model.norm.weight", "backbone.norm_f.weight") and config["tie_word_embeddings"]:
+    if name in FINAL_NORMS and config["tie_word_embeddings"]:
         # Both signs: a tied head after a positive norm would repeat the last token forever. The scale gives
         # logits a spread of about 3.
         return normal(3 * config.get("logits_scaling", 1) / _embedding_std(config) / math.sqrt(shape[0]))
@@ -241,10 +362,12 @@ def write_weights(config, path, seed):
         for name, shape in table:
             # A separate random stream for each tensor, so that the table's order does not matter.
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            # Qwen3.5's norms multiply by 1 + w; mlx-lm stores the sum.
+            offset_norm = config["model_type"] == "qwen3_5_text" and "norm" in name and "linear_attn" not in name
             left = math.prod(shape)
             while left:
                 count = min(left, BLOCK)
-                file.write(_to_bf16(_draw(name, shape, count, rng, config)))
+                file.write(_to_bf16(_draw(name, shape, count, rng, config) - np.float32(offset_norm)))
                 left -= count
     return offset
 
@@ -261,7 +384,7 @@ def _mlx_table(config):
                 yield name.replace("input_linear", f"switch_mlp.{half}"), (experts, rows // 2, columns)
         elif name.endswith("block_sparse_moe.output_linear.weight"):
             yield name.replace("output_linear", "switch_mlp.down_proj"), shape
-        elif name.endswith("conv1d.weight"):
+        elif name.endswith(("conv1d.weight", "conv.conv.weight")):
             yield name, (shape[0], shape[2], shape[1])
         else:
             yield name, shape
@@ -334,7 +457,7 @@ def self_check():
     """Compares the tables with the checkpoints that `transformers` saved."""
     fixtures = Path(__file__).resolve().parent.parent / "fixtures"
     for case in ("granitemoehybrid/plain", "granitemoehybrid/dense", "mamba2/plain", "xlstm/plain", "xlstm/odd",
-                 "qwen2/plain"):
+                 "qwen2/plain", "qwen3_5_text/plain", "nemotron_h/plain", "lfm2/plain"):
         config = json.loads((fixtures / case / "config.json").read_text())
         with open(fixtures / case / "model.safetensors", "rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))

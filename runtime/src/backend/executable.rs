@@ -4,6 +4,7 @@
 //! first polled. [`Model`](crate::Model) has blocking and asynchronous calls on top.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -118,12 +119,30 @@ pub trait Ahead: Send {
 /// The time that a kernel took in a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KernelTime {
-    /// The op, its form and the format of its weights, such as `linear.rows.affine4.subgroup.int8`.
+    /// On a GPU the op, its form and the format of its weights, such as `linear.rows.affine4.subgroup.int8`; on the CPU the op.
     pub name: String,
-    /// Number of launches.
+    /// Number of launches, or of ops.
     pub count: usize,
-    /// Total time on the device over all launches.
+    /// Total time over all of them.
     pub nanoseconds: f64,
+}
+
+impl KernelTime {
+    /// The time of each kernel, the longest first, from the name and the nanoseconds of each launch.
+    pub(crate) fn sums<N: AsRef<str>>(names: &[N], times: &[f64]) -> Vec<Self> {
+        let mut sums: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
+        for (name, nanoseconds) in names.iter().zip(times) {
+            let (count, time) = sums.entry(name.as_ref()).or_default();
+            *count += 1;
+            *time += nanoseconds;
+        }
+        let sums = sums.into_iter();
+        let mut times: Vec<_> = sums
+            .map(|(name, (count, nanoseconds))| Self { name: name.into(), count, nanoseconds })
+            .collect();
+        times.sort_by(|a, b| b.nanoseconds.total_cmp(&a.nanoseconds));
+        times
+    }
 }
 
 /// The future of a profiled step: the time of each kernel, slowest first.

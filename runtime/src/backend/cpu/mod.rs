@@ -51,6 +51,8 @@ use self::step::{Step, StepRun, Workspace};
 use self::team::Team;
 pub use self::team::{Spawn, TeamThread};
 use crate::backend::executable::{BackendRun, Executable, SessionState, StepFuture};
+#[cfg(not(target_family = "wasm"))]
+use crate::backend::executable::{KernelTime, ProfileFuture};
 use crate::cancel::Cancel;
 use crate::plan::op::{Op, StateId};
 use crate::plan::{Plan, StateFormat};
@@ -117,7 +119,13 @@ impl CpuExecutable {
         })
     }
 
-    fn run(&self, runs: Vec<BackendRun<'_>>, cancels: &[Cancel]) -> Result<(), Error> {
+    /// Runs a step. `ended` is called with each op when it has been computed.
+    fn run(
+        &self,
+        runs: Vec<BackendRun<'_>>,
+        cancels: &[Cancel],
+        mut ended: impl FnMut(&Op),
+    ) -> Result<(), Error> {
         let mut guard = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let workspace = &mut *guard;
         let mut tokens = Vec::new();
@@ -158,6 +166,7 @@ impl CpuExecutable {
                 let scratch = &mut *step.scratch;
                 step.runs.iter_mut().for_each(|run| run.state.narrow(id, scratch));
             }
+            ended(&self.plan.ops[index]);
             if cfg!(debug_assertions) {
                 let broken = |values: &[f32]| values.iter().any(|x| !x.is_finite());
                 let op = &self.plan.ops[index];
@@ -202,7 +211,7 @@ impl Executable for CpuExecutable {
     }
 
     fn step<'a>(&'a self, runs: Vec<BackendRun<'a>>) -> StepFuture<'a> {
-        Box::pin(async move { self.run(runs, &[]) })
+        Box::pin(async move { self.run(runs, &[], |_| {}) })
     }
 
     fn step_until<'a>(
@@ -210,7 +219,22 @@ impl Executable for CpuExecutable {
         runs: Vec<BackendRun<'a>>,
         cancels: &'a [Cancel],
     ) -> StepFuture<'a> {
-        Box::pin(async move { self.run(runs, cancels) })
+        Box::pin(async move { self.run(runs, cancels, |_| {}) })
+    }
+
+    // There is no clock in a page.
+    #[cfg(not(target_family = "wasm"))]
+    fn profile<'a>(&'a self, runs: Vec<BackendRun<'a>>) -> ProfileFuture<'a> {
+        Box::pin(async move {
+            let (mut names, mut times) = (Vec::new(), Vec::new());
+            let mut begun = std::time::Instant::now();
+            self.run(runs, &[], |op| {
+                names.push(op.name());
+                times.push(begun.elapsed().as_secs_f64() * 1e9);
+                begun = std::time::Instant::now();
+            })?;
+            Ok(KernelTime::sums(&names, &times))
+        })
     }
 
     fn describe(&self) -> String {

@@ -2,7 +2,6 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kinglet_models::ModelSpec;
@@ -287,22 +286,6 @@ impl<A: Gpu> GpuExecutable<A> {
     }
 }
 
-/// The time of each kernel, the longest first, from the time of each launch.
-fn kernel_times(names: &[String], times: &[f64]) -> Vec<KernelTime> {
-    let mut sums: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
-    for (name, nanoseconds) in names.iter().zip(times) {
-        let (count, time) = sums.entry(name).or_default();
-        *count += 1;
-        *time += nanoseconds;
-    }
-    let sums = sums.into_iter();
-    let mut times: Vec<_> = sums
-        .map(|(name, (count, nanoseconds))| KernelTime { name: name.into(), count, nanoseconds })
-        .collect();
-    times.sort_by(|a, b| b.nanoseconds.total_cmp(&a.nanoseconds));
-    times
-}
-
 impl<A: Gpu> Executable for GpuExecutable<A> {
     fn new_state(&self) -> Result<Box<dyn SessionState>, Error> {
         self.program.device.poll()?;
@@ -323,7 +306,7 @@ impl<A: Gpu> Executable for GpuExecutable<A> {
                 let left = names.len() - times.len();
                 log::warn!("{left} launches of the step were not measured");
             }
-            Ok(kernel_times(&names, &times))
+            Ok(KernelTime::sums(&names, &times))
         })
     }
 

@@ -38,7 +38,7 @@ Examples:
   kinglet bench --model DIR --prefill 2048 --depth 0,4096 --rounds 3
   kinglet bench --model DIR --sessions 1,4,16     several sessions together
   kinglet bench --speculate ngram --prompt-file notes.txt
-  kinglet bench --backend wgpu --profile          time each kernel";
+  kinglet bench --profile                         time each kernel, or each op on the CPU";
 
 /// Options of `bench`.
 #[derive(Clone, Debug, clap::Args)]
@@ -59,7 +59,7 @@ pub(crate) struct BenchArgs {
     /// Rounds; the median is reported
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = count())]
     pub(crate) rounds: usize,
-    /// Time each kernel of a prefill step and a decode step on the device
+    /// Time each kernel (on the CPU, each op) of a prefill step and a decode step
     #[arg(long)]
     pub(crate) profile: bool,
     /// Print one JSON object per line

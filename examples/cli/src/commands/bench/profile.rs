@@ -1,4 +1,4 @@
-//! `kinglet bench --profile`: the time of each kernel of a step, by the device's time stamps.
+//! `kinglet bench --profile`: the time of each kernel of a step, by the device's time stamps, or of each op on the CPU.
 
 use kinglet::Model;
 use kinglet::backend::KernelTime;
