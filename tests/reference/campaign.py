@@ -152,17 +152,137 @@ def recurrent(family, draw):
     return config
 
 
+def common(draw):
+    """Fields of most newer families."""
+    return dict(vocab_size=draw.randrange(50, 300), max_position_embeddings=1024, tie_word_embeddings=flag(draw),
+                hidden_size=draw.randrange(17, 110))
+
+
+def heads_of(draw, config, odd=True):
+    """Heads of attention with a width of their own."""
+    heads = draw.choice([1, 2, 3, 4, 6])
+    config.update(num_attention_heads=heads, num_key_value_heads=draw.choice([n for n in range(1, heads + 1) if heads % n == 0]),
+                  head_dim=2 * draw.choice([4, 5, 6, 8, 10, 16, 20]))
+    return config
+
+
+def kinds(draw, others, layers, attention="full_attention"):
+    """Kinds of layers, of which at least one is attention and one is not."""
+    chosen = [draw.choice([others, others, attention]) for _ in range(layers)]
+    first, second = draw.sample(range(layers), 2)
+    chosen[first], chosen[second] = others, attention
+    return chosen
+
+
+def experts_of(draw):
+    experts = draw.randrange(2, 12)
+    return experts, draw.randrange(1, min(experts, 5) + 1)
+
+
+def delta(family, draw):
+    layers = draw.choice([2, 3, 4])
+    key_heads = draw.choice([1, 2, 3, 4])
+    config = heads_of(draw, dict(
+        common(draw), num_hidden_layers=layers, layer_types=kinds(draw, "linear_attention", layers),
+        intermediate_size=draw.randrange(9, 120), rms_norm_eps=draw.choice([1e-5, 1e-6]), attention_bias=flag(draw),
+        linear_conv_kernel_dim=draw.choice([2, 3, 4, 5]), linear_key_head_dim=draw.randrange(4, 40),
+        linear_value_head_dim=draw.randrange(4, 40), linear_num_key_heads=key_heads,
+        linear_num_value_heads=key_heads * draw.choice([1, 2, 3]),
+        rope_parameters={**draw.choice(ROPE[:2]), "partial_rotary_factor": draw.choice([0.25, 0.5, 1.0])}))
+    rotated = int(config["head_dim"] * config["rope_parameters"]["partial_rotary_factor"])
+    if rotated % 2 or not rotated:
+        return None
+    if family != "qwen3_5_text":
+        experts, active = experts_of(draw)
+        config.update(num_experts=experts, num_experts_per_tok=active, moe_intermediate_size=draw.randrange(5, 40),
+                      shared_expert_intermediate_size=draw.randrange(5, 40))
+    if family == "qwen3_next":
+        config.update(norm_topk_prob=flag(draw, 0.5), decoder_sparse_step=draw.choice([1, 1, 2]), mlp_only_layers=draw.choice([[], [0], [1]]))
+    return config
+
+
+def nemotron(family, draw):
+    groups = draw.choice([1, 2, 3])
+    blocks = ["linear_attention", "full_attention"] + draw.choices(["linear_attention", "mlp", "moe", "full_attention"], k=draw.choice([1, 2, 3]))
+    draw.shuffle(blocks)
+    expert_groups = draw.choice([1, 2])
+    experts = expert_groups * draw.choice([3, 4, 5])
+    config = heads_of(draw, dict(
+        common(draw), layers_block_type=blocks, intermediate_size=draw.randrange(9, 120), ssm_state_size=draw.choice([4, 7, 16, 32, 64]),
+        n_groups=groups, mamba_num_heads=groups * draw.choice([1, 2, 3, 4]), mamba_head_dim=draw.choice([6, 7, 8, 16, 20, 32]),
+        conv_kernel=draw.choice([2, 3, 4]), chunk_size=draw.choice([32, 64, 128]), use_conv_bias=flag(draw, 0.7), use_bias=flag(draw),
+        mlp_bias=flag(draw), attention_bias=flag(draw), mlp_hidden_act=draw.choice(["relu2", "relu2", "silu"]),
+        time_step_min=draw.choice([0.001, 0.05]), n_routed_experts=experts, num_experts_per_tok=draw.choice([1, 2, 3]), n_group=expert_groups,
+        topk_group=draw.randrange(1, expert_groups + 1), moe_intermediate_size=draw.randrange(5, 40),
+        moe_shared_expert_intermediate_size=draw.randrange(5, 40), norm_topk_prob=flag(draw, 0.5),
+        routed_scaling_factor=draw.choice([1.0, 2.5])))
+    return config
+
+
+def falcon_h1(family, draw):
+    groups = draw.choice([1, 2, 3])
+    heads, width = groups * draw.choice([1, 2, 3]), draw.choice([6, 7, 8, 16, 20])
+    factor = lambda: draw.choice([0.5, 0.7, 1.0, 1.3, 1.6])
+    config = heads_of(draw, dict(
+        common(draw), num_hidden_layers=draw.choice([1, 2, 3]), intermediate_size=draw.randrange(9, 120), rms_norm_eps=1e-5,
+        mamba_d_ssm=heads * width, mamba_n_heads=heads, mamba_d_head=width, mamba_n_groups=groups, mamba_d_state=draw.choice([4, 7, 16, 32]),
+        mamba_d_conv=draw.choice([2, 3, 4]), mamba_chunk_size=draw.choice([32, 64, 128]), mamba_rms_norm=flag(draw, 0.5),
+        mamba_norm_before_gate=False, attention_bias=flag(draw), mlp_bias=flag(draw), mamba_proj_bias=flag(draw),
+        projectors_bias=flag(draw), mamba_conv_bias=flag(draw, 0.7), rope_parameters=draw.choice(ROPE[:2]), embedding_multiplier=1.0,
+        lm_head_multiplier=factor(), key_multiplier=factor(), attention_in_multiplier=factor(), attention_out_multiplier=factor(),
+        ssm_in_multiplier=factor(), ssm_out_multiplier=factor(), mlp_multipliers=[factor(), factor()],
+        ssm_multipliers=[factor() for _ in range(5)]))
+    return config
+
+
+def jamba(family, draw):
+    config = dict(common(draw), intermediate_size=draw.randrange(9, 80), rms_norm_eps=1e-5, mamba_d_state=draw.choice([3, 5, 8, 16]),
+                  mamba_d_conv=draw.choice([2, 3, 4]), mamba_expand=draw.choice([1, 2]), mamba_dt_rank=draw.randrange(1, 20),
+                  mamba_conv_bias=flag(draw, 0.7), mamba_proj_bias=flag(draw))
+    heads = draw.choice([1, 2, 3, 4])
+    period = draw.choice([2, 3])
+    experts, active = draw.choice([(1, 1), experts_of(draw)])
+    every = draw.choice([1, 2])
+    config.update(hidden_size=heads * 2 * draw.randrange(5, 16), num_attention_heads=heads,
+                  num_key_value_heads=draw.choice([n for n in range(1, heads + 1) if heads % n == 0]), num_hidden_layers=draw.choice([2, 3, 4]),
+                  attn_layer_period=period, attn_layer_offset=draw.randrange(period), num_experts=experts, num_experts_per_tok=active,
+                  expert_layer_period=every, expert_layer_offset=draw.randrange(every))
+    return config if config["attn_layer_offset"] < config["num_hidden_layers"] else None
+
+
+def lfm2(family, draw):
+    layers, heads = draw.choice([2, 3, 4]), draw.choice([1, 2, 3, 4])
+    return dict(common(draw), num_hidden_layers=layers, layer_types=kinds(draw, "conv", layers), num_attention_heads=heads,
+                hidden_size=heads * 2 * draw.randrange(4, 14), num_key_value_heads=draw.choice([n for n in range(1, heads + 1) if heads % n == 0]),
+                intermediate_size=draw.randrange(20, 120), norm_eps=1e-5, conv_L_cache=draw.choice([1, 2, 3, 4, 7]), conv_bias=flag(draw),
+                block_multiple_of=draw.choice([1, 5, 8, 16]), block_ffn_dim_multiplier=draw.choice([1.0, 1.3]),
+                block_auto_adjust_ff_dim=flag(draw, 0.5), rope_parameters=draw.choice(ROPE[:2]))
+
+
+def minimax(family, draw):
+    layers = draw.choice([2, 3])
+    experts, active = experts_of(draw)
+    factors = {f"{part}_{name}_factor": draw.choice([0.8, 1.0, 1.2, 1.5])
+               for part in ("full_attn", "linear_attn", "mlp") for name in ("alpha", "beta")}
+    return heads_of(draw, dict(common(draw), num_hidden_layers=layers, layer_types=kinds(draw, "linear_attention", layers),
+                               intermediate_size=draw.randrange(5, 60), rms_norm_eps=1e-5, num_local_experts=experts, num_experts_per_tok=active,
+                               block_size=draw.choice([16, 32, 64]), rope_parameters=draw.choice(ROPE[:2]),
+                               sliding_window=draw.choice([None, None, 19]), **factors))
+
+
 MAKERS = {
     **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3", "granite", "mixtral", "qwen3_moe", "olmoe"], dense),
     **dict.fromkeys(["granitemoehybrid", "bamba"], hybrid),
     **dict.fromkeys(["mamba", "mamba2", "falcon_mamba", "xlstm"], recurrent),
+    **dict.fromkeys(["qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"], delta),
+    "nemotron_h": nemotron, "falcon_h1": falcon_h1, "jamba": jamba, "lfm2": lfm2, "minimax": minimax,
 }
 
 
-def drawn(seed):
+def drawn(seed, families):
     """Returns the case of a seed."""
     draw = random.Random(seed)
-    family = sorted(MAKERS)[seed % len(MAKERS)]
+    family = families[seed % len(families)]
     config = None
     while config is None:
         config = MAKERS[family](family, draw)
@@ -180,6 +300,7 @@ def main():
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--families", default=",".join(sorted(MAKERS)), help="comma-separated; by default all")
     options = parser.parse_args()
     make.assert_plain_paths()
     torch.set_num_threads(1)
@@ -188,7 +309,7 @@ def main():
     make.FIXTURES = options.out.resolve()
     made, left = 0, []
     for seed in range(options.seed, options.seed + options.count):
-        case = drawn(seed)
+        case = drawn(seed, options.families.split(","))
         if (make.FIXTURES / case.path / "reference.safetensors").exists():
             continue
         try:
