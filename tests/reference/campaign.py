@@ -211,7 +211,7 @@ def nemotron(family, draw):
         common(draw), layers_block_type=blocks, intermediate_size=draw.randrange(9, 120), ssm_state_size=draw.choice([4, 7, 16, 32, 64]),
         n_groups=groups, mamba_num_heads=groups * draw.choice([1, 2, 3, 4]), mamba_head_dim=draw.choice([6, 7, 8, 16, 20, 32]),
         conv_kernel=draw.choice([2, 3, 4]), chunk_size=draw.choice([32, 64, 128]), use_conv_bias=flag(draw, 0.7), use_bias=flag(draw),
-        mlp_bias=flag(draw), attention_bias=flag(draw), mlp_hidden_act=draw.choice(["relu2", "relu2", "silu"]),
+        mlp_bias=flag(draw) and "moe" not in blocks, attention_bias=flag(draw), mlp_hidden_act=draw.choice(["relu2", "relu2", "silu"]),
         time_step_min=draw.choice([0.001, 0.05]), n_routed_experts=experts, num_experts_per_tok=draw.choice([1, 2, 3]), n_group=expert_groups,
         topk_group=draw.randrange(1, expert_groups + 1), moe_intermediate_size=draw.randrange(5, 40),
         moe_shared_expert_intermediate_size=draw.randrange(5, 40), norm_topk_prob=flag(draw, 0.5),
@@ -222,7 +222,7 @@ def nemotron(family, draw):
 def falcon_h1(family, draw):
     groups = draw.choice([1, 2, 3])
     heads, width = groups * draw.choice([1, 2, 3]), draw.choice([6, 7, 8, 16, 20])
-    factor = lambda: draw.choice([0.5, 0.7, 1.0, 1.3, 1.6])
+    factor = lambda: draw.choice([0.6, 0.8, 1.0, 1.3])
     config = heads_of(draw, dict(
         common(draw), num_hidden_layers=draw.choice([1, 2, 3]), intermediate_size=draw.randrange(9, 120), rms_norm_eps=1e-5,
         mamba_d_ssm=heads * width, mamba_n_heads=heads, mamba_d_head=width, mamba_n_groups=groups, mamba_d_state=draw.choice([4, 7, 16, 32]),
