@@ -111,7 +111,9 @@ fn drafts_equal_the_reference_however_the_tokens_were_fed() {
             };
             for chunk in [tokens.len(), 5] {
                 let mut session = model.session().unwrap();
-                tokens.chunks(chunk).for_each(|chunk| drop(session.feed(chunk).unwrap()));
+                for chunk in tokens.chunks(chunk) {
+                    session.feed(chunk).unwrap();
+                }
                 expect(&session, "fed");
                 expect(&session, "asked again");
                 assert_eq!(session.predict(*last, 1).unwrap(), case.drafts[..1]);
@@ -150,7 +152,9 @@ fn a_long_prompt_does_not_wait_for_the_head() {
     let mut at_once = model.session().unwrap();
     at_once.feed(&long).unwrap();
     let mut by_one = model.session().unwrap();
-    long.chunks(1).for_each(|token| drop(by_one.feed(token).unwrap()));
+    for token in &long {
+        by_one.feed(&[*token]).unwrap();
+    }
     let drafts = at_once.predict(*last, 4).unwrap();
     assert_eq!(drafts.len(), 4);
     assert_eq!(drafts, by_one.predict(*last, 4).unwrap());

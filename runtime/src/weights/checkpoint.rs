@@ -89,7 +89,10 @@ impl Checkpoint {
             );
         }
         let refused = |source| Error::Config { path: path.clone(), source };
-        let quantization = config.quantization().map_err(refused)?;
+        let quantization = match config.quantization().map_err(refused)? {
+            None => quantization_beside(folder)?,
+            found => found,
+        };
         let mut spec = spec(&config).map_err(refused)?;
         let mut weights = Weights::open(folder)?;
         let conversion = match &quantization {
@@ -119,6 +122,23 @@ impl Checkpoint {
         let folder = folder.into();
         Ok(Self { folder, spec, quantization, weights, prediction_head, conversion, checked })
     }
+}
+
+/// What `hf_quant_config.json` says, where older versions of NVIDIA's modelopt describe the
+/// quantization.
+fn quantization_beside(folder: &Path) -> Result<Option<Quantization>, Error> {
+    let path = folder.join("hf_quant_config.json");
+    let bytes = match small_file::read(&path, MAX_CONFIG_BYTES) {
+        Ok(bytes) => bytes,
+        Err(Failure::NotFound) => return Ok(None),
+        Err(Failure::Io(source)) => return Err(Error::Read { path, source }),
+        Err(Failure::TooLarge(bytes)) => {
+            return Err(Error::TooLarge { path, bytes, limit: MAX_CONFIG_BYTES });
+        }
+    };
+    let stated = Config::parse(&String::from_utf8_lossy(&bytes));
+    let stated = stated.and_then(|config| config.quantization());
+    stated.map_err(|source| Error::Config { path, source })
 }
 
 /// The head of `spec` that predicts a further token, with the names in `weights`.
