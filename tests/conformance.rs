@@ -449,7 +449,14 @@ fn stream(model: &Model, blocks: Vec<Block>, options: &ModelOptions, chunk: usiz
     for tokens in (0..24).collect::<Vec<u32>>().chunks(chunk) {
         let mut logits = Vec::new();
         let (wanted, vectors) = (Logits::All, None);
-        let run = BackendRun { tokens, vectors, state: &mut *state, wanted, logits: &mut logits };
+        let run = BackendRun {
+            tokens,
+            vectors,
+            state: &mut *state,
+            wanted,
+            logits: &mut logits,
+            stream: None,
+        };
         pollster::block_on(executable.step(vec![run])).unwrap();
         all.extend(logits.into_iter().map(f64::from));
     }

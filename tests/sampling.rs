@@ -49,7 +49,7 @@ fn model(vocab: usize, columns: &[Vec<f32>]) -> (Plan, Tensors) {
         hidden: width,
         vocab,
         ops: vec![
-            Op::Embed(Embed { table, scale: 1.0, output: x }),
+            Op::Embed(Embed { table: Some(table), scale: 1.0, output: x }),
             Op::Head(Head { input: x, norm: None, linear, scale: 1.0, soft_cap: None }),
         ],
         buffers: vec![Buffer { name: "x", width, slot: 0 }],

@@ -406,7 +406,7 @@ fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensor
     let add = Output::Add { scale: 0.5 };
     let activation = Activation::Silu;
     let ops = vec![
-        Op::Embed(op::Embed { table, scale: 1.0, output: x }),
+        Op::Embed(op::Embed { table: Some(table), scale: 1.0, output: x }),
         Op::Linear(op::Linear {
             input: whole(x, hidden),
             prologue: Prologue::Norm(norm.clone()),
@@ -500,6 +500,7 @@ fn every_quantized_format_gives_the_processors_logits() {
                     state: &mut *state,
                     wanted: Logits::All,
                     logits: &mut all,
+                    stream: None,
                 };
                 pollster::block_on(executable.step(vec![run])).unwrap();
                 done += cut;

@@ -6,7 +6,7 @@ use crate::rope::{RopeDefaults, rope};
 use crate::transformer::{HeadDefaults, Heads};
 use crate::{
     Activation, Attention, Block, Config, DeltaInputs, FoldError, Linear, Mixer, ModelError,
-    ModelSpec, Norm, QkNorm, Rope,
+    ModelSpec, Norm, PredictionHead, QkNorm, Rope,
 };
 
 /// A model of this kind, from the config.
@@ -14,6 +14,7 @@ pub(crate) struct QwenHybrid<'a> {
     pub(crate) frame: Frame<'a>,
     pub(crate) activation: Activation,
     is_attention: Vec<bool>,
+    heads: HeadDefaults,
     attention: Option<GatedAttention>,
     delta: Option<DeltaShape>,
 }
@@ -53,7 +54,7 @@ impl<'a> QwenHybrid<'a> {
             }
         };
         let activation = frame.activation()?;
-        Ok(Self { frame, activation, is_attention, attention, delta })
+        Ok(Self { frame, activation, is_attention, heads, attention, delta })
     }
 
     /// The model with these projections of Gated DeltaNet, from the prefix of its tensors, and these feed-forward networks, from the
@@ -89,6 +90,48 @@ impl<'a> QwenHybrid<'a> {
         // The layers that predict further tokens, and the vision tower.
         spec.ignored.extend(["mtp.*", "model.visual.*"].map(String::from));
         Ok(spec)
+    }
+
+    /// The head that predicts the token after the next one (`mtp.*`), with this feed-forward network, from the prefix of its layer:
+    /// attention as in the model's layers of attention.
+    ///
+    /// # Errors
+    /// If the config describes a head of another kind.
+    pub(crate) fn prediction_head(
+        &self,
+        model_type: &str,
+        feed_forward: impl Fn(&str) -> Mixer,
+    ) -> Result<PredictionHead, ModelError> {
+        let frame = &self.frame;
+        let fields = &frame.fields;
+        if fields.size_or("mtp_num_hidden_layers", 1, 1, limit::LAYERS)? != 1 {
+            let supported = "supported: 1 layer that predicts a further token";
+            return Err(fields.unsupported("mtp_num_hidden_layers", supported));
+        }
+        if fields.bool_or("mtp_use_dedicated_embeddings", false)? {
+            let supported = "supported: false, the model's own embedding";
+            return Err(fields.unsupported("mtp_use_dedicated_embeddings", supported));
+        }
+        let prefix = "mtp.layers.0";
+        let attention = match &self.attention {
+            Some(attention) => attention.layer(frame, prefix),
+            None => GatedAttention::read(frame, 1, self.heads)?.layer(frame, prefix),
+        };
+        let blocks = [
+            ("input_layernorm", Mixer::Attention(attention)),
+            ("post_attention_layernorm", feed_forward(prefix)),
+        ];
+        let blocks = blocks
+            .map(|(norm, mixer)| around_one(frame.block(0, &format!("{prefix}.{norm}"), mixer)));
+        let norm = |name: &str| frame.norm(&format!("mtp.{name}")).around_one();
+        let mut model = frame.model(model_type, blocks.into())?;
+        model.head.norm = norm("norm");
+        Ok(PredictionHead {
+            embedding_norm: norm("pre_fc_norm_embedding"),
+            hidden_norm: norm("pre_fc_norm_hidden"),
+            join: Linear::new("mtp.fc", frame.hidden, 2 * frame.hidden, false),
+            model,
+        })
     }
 
     /// The feed-forward network of a layer without experts.

@@ -16,8 +16,8 @@ use crate::{ModelError, frame::limit};
 const MAX_ENTRIES: usize = 1 << 18;
 
 /// The supported methods, for messages.
-const METHODS: &str = "supported: MLX's layout (affine, mxfp4, mxfp8, nvfp4), gptq, awq (gemm), fp8, fbgemm_fp8 \
-     and compressed-tensors with float-quantized weights of 8 bits";
+const METHODS: &str = "supported: MLX's layout (affine, mxfp4, mxfp8, nvfp4), gptq, awq (gemm), fp8, fbgemm_fp8, \
+     modelopt (FP8) and compressed-tensors with float-quantized weights of 8 bits";
 
 /// Quantization of the weights according to `config.json`.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,7 +115,8 @@ impl Config {
         let fields = self.fields();
         // As in mlx-lm, whose own field comes first; it writes a copy under the second name.
         if let Some(stated) = fields.object("quantization")? {
-            return if stated.get("quant_method").is_some() {
+            // modelopt's `hf_quant_config.json` has its algorithm in a field of this name.
+            return if ["quant_method", ALGORITHM].iter().any(|key| stated.get(key).is_some()) {
                 method(&stated)
             } else {
                 Ok(Some(Quantization::Mlx(mlx(&stated)?)))
@@ -136,6 +137,8 @@ fn method(stated: &Fields<'_>) -> Result<Option<Quantization>, ModelError> {
     let sparse = ["config_groups", "sparsity_config"].iter().any(|key| stated.get(key).is_some());
     Ok(Some(match stated.str(METHOD)? {
         Some("bitsandbytes") | None if bitsandbytes(stated)?.is_some() => return Ok(None),
+        None if stated.get(ALGORITHM).is_some() => modelopt(stated)?,
+        Some("modelopt" | "modelopt_fp8") => modelopt(stated)?,
         // MLX's copy of its own field names no method.
         None if !sparse => Quantization::Mlx(mlx(stated)?),
         None | Some("compressed-tensors" | "compressed_tensors") => {
@@ -281,6 +284,23 @@ fn fp8(stated: &Fields<'_>) -> Result<Quantization, ModelError> {
         return Err(stated.unsupported(FORMAT, "e4m3 is"));
     }
     Ok(Quantization::Fp8 { block: block(stated, "weight_block_size")? })
+}
+
+/// Field of modelopt's description.
+const ALGORITHM: &str = "quant_algo";
+
+/// Parses what NVIDIA's modelopt writes. Which modules it left out shows in the tensors' types.
+fn modelopt(stated: &Fields<'_>) -> Result<Quantization, ModelError> {
+    let name = stated.str(ALGORITHM)?.map(str::to_ascii_uppercase);
+    match name.as_deref() {
+        Some("FP8" | "FP8_PER_CHANNEL_PER_TOKEN") => Ok(Quantization::Fp8 { block: None }),
+        // Weights only, with a scale for each block.
+        Some("FP8_PB_WO") => Ok(Quantization::Fp8 { block: Some([128, 128]) }),
+        _ => Err(stated.unsupported(
+            ALGORITHM,
+            "supported: FP8, FP8_PER_CHANNEL_PER_TOKEN and FP8_PB_WO; store others in another format or unquantized",
+        )),
+    }
 }
 
 /// Rows and columns of a block.

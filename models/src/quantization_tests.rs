@@ -99,6 +99,12 @@ fn other_methods_are_told_apart() {
         Quantization::Fp8 { block: Some([128, 128]) }
     );
     assert_eq!(of(json!({"quant_method": "fbgemm_fp8"})), Quantization::Fp8 { block: None });
+    for (stated, block) in [
+        (json!({"quant_method": "modelopt", "quant_algo": "FP8"}), None),
+        (json!({"quant_algo": "fp8_pb_wo", "producer": {"name": "modelopt"}}), Some([128, 128])),
+    ] {
+        assert_eq!(of(stated), Quantization::Fp8 { block });
+    }
     let group = |strategy: &str, block: Value| {
         json!({
             "quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"],

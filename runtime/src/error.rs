@@ -194,6 +194,13 @@ pub enum Error {
         /// The values accepted.
         expected: &'static str,
     },
+    /// The checkpoint has no head that predicts a further token.
+    NoPredictionHead {
+        /// The model's folder.
+        folder: PathBuf,
+        /// Why there is none.
+        reason: String,
+    },
     /// The draft model's vocabulary differs from the target model's.
     DraftVocabulary {
         /// Tokens in the draft model's vocabulary.
@@ -321,6 +328,11 @@ impl fmt::Display for Error {
             Self::DeviceLimit { what, needed, limit } => {
                 write!(f, "{what} needs {needed}; the limit of this device is {limit}")
             }
+            Self::NoPredictionHead { folder, reason } => write!(
+                f,
+                "{} has no head that predicts further tokens (multi-token prediction): {reason}",
+                folder.display()
+            ),
             Self::DraftVocabulary { draft, target } => write!(
                 f,
                 "the draft model has {draft} tokens and the target model {target}; both must have the same tokenizer"

@@ -33,6 +33,7 @@ mod model;
 mod model_options;
 mod offline;
 pub mod plan;
+mod prediction;
 pub mod sampling;
 mod session;
 #[cfg(feature = "testing")]

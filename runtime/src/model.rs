@@ -10,6 +10,7 @@ use crate::backend::{self, BackendRun, Executable, KernelTime, Logits, SessionSt
 use crate::cancel::Cancel;
 use crate::model_options::ModelOptions;
 use crate::plan::Plan;
+use crate::prediction::{Compiled, Predicting};
 use crate::session::saved_state::Identity;
 use crate::session::{Retained, Session, SharedState, TokenList, Vector};
 use crate::weights::checkpoint::Checkpoint;
@@ -26,7 +27,7 @@ struct Shared {
     spec: ModelSpec,
     plan: Arc<Plan>,
     weights: Weights,
-    executable: Box<dyn Executable>,
+    compiled: Compiled,
     options: ModelOptions,
     identity: OnceLock<Identity>,
 }
@@ -50,6 +51,12 @@ pub(crate) struct Embedded<'a> {
     pub(crate) held: &'a [Arc<Vector>],
 }
 
+/// Opens the checkpoint in `folder` with the parts that `options` ask for.
+fn checkpoint(folder: &Path, options: &ModelOptions) -> Result<Checkpoint, Error> {
+    let check = CheckOptions { strict: options.strict };
+    Checkpoint::open_parts(folder, check, options.prediction_head)
+}
+
 /// Snapshots of the sessions of `runs` with their logits, to undo a cancelled step. Empty if every
 /// run is a single token.
 fn before(runs: &[Run<'_>]) -> Result<Vec<(Box<dyn SessionState>, Vec<f32>)>, Error> {
@@ -67,22 +74,21 @@ impl Model {
     /// # Errors
     /// If a file is missing, broken or doesn't match the others, or an option is out of range.
     pub fn open(folder: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, Error> {
-        let check = CheckOptions { strict: options.strict };
-        Self::prepare(Checkpoint::open(folder, check)?, options)
+        Self::prepare(checkpoint(folder.as_ref(), options)?, options)
     }
 
     /// Opens a checkpoint with a custom backend: `compile` gets the plan and the weights, as
-    /// [`backend::compile`] does, and returns the executable that computes.
+    /// [`backend::compile`] does, and returns the executable that computes. With
+    /// [`ModelOptions::prediction_head`] it is called a second time, for the head.
     ///
     /// # Errors
     /// Those of [`Model::open`] and of `compile`.
     pub fn open_with(
         folder: impl AsRef<Path>,
         options: &ModelOptions,
-        compile: impl FnOnce(&Arc<Plan>, &Weights) -> Result<Box<dyn Executable>, Error>,
+        mut compile: impl FnMut(&Arc<Plan>, &Weights) -> Result<Box<dyn Executable>, Error>,
     ) -> Result<Self, Error> {
-        let check = CheckOptions { strict: options.strict };
-        Self::compiled(Checkpoint::open(folder, check)?, options, |_, plan, weights| {
+        Self::compiled(checkpoint(folder.as_ref(), options)?, options, |_, plan, weights| {
             weights.make_resident()?;
             compile(plan, weights)
         })
@@ -101,18 +107,31 @@ impl Model {
     fn compiled(
         checkpoint: Checkpoint,
         options: &ModelOptions,
-        compile: impl FnOnce(&ModelSpec, &Arc<Plan>, &mut Weights) -> Result<Box<dyn Executable>, Error>,
+        mut compile: impl FnMut(
+            &ModelSpec,
+            &Arc<Plan>,
+            &mut Weights,
+        ) -> Result<Box<dyn Executable>, Error>,
     ) -> Result<Self, Error> {
-        let Checkpoint { folder, spec, mut weights, .. } = checkpoint;
+        let Checkpoint { folder, spec, mut weights, prediction_head, .. } = checkpoint;
         let plan = Arc::new(options.plan(&spec)?);
         let executable = compile(&spec, &plan, &mut weights)?;
+        let compiled = match &prediction_head {
+            None => Compiled::Plain(executable),
+            Some(head) => {
+                let plan = Arc::new(options.limited(Plan::of_prediction_head(head))?);
+                let own = compile(&head.model, &plan, &mut weights)?;
+                let predicting = Predicting::new(executable, own, &spec, head, &weights)?;
+                Compiled::Predicting(Box::new(predicting))
+            }
+        };
         Ok(Self {
             shared: Arc::new(Shared {
                 folder,
                 spec,
                 plan,
                 weights,
-                executable,
+                compiled,
                 options: options.clone(),
                 identity: OnceLock::new(),
             }),
@@ -128,10 +147,9 @@ impl Model {
         folder: impl AsRef<Path>,
         options: &ModelOptions,
     ) -> Result<Self, Error> {
-        let check = CheckOptions { strict: options.strict };
         // The device stays open until the model holds it.
         let device = backend::Awaited::open(options).await?;
-        let checkpoint = Checkpoint::open(folder, check)?;
+        let checkpoint = checkpoint(folder.as_ref(), options)?;
         device.test(&checkpoint.spec, &checkpoint.weights, options).await?;
         Self::prepare(checkpoint, options)
     }
@@ -143,7 +161,7 @@ impl Model {
     pub fn session(&self) -> Result<Session, Error> {
         Ok(Session {
             model: self.clone(),
-            state: self.shared.executable.new_state()?,
+            state: self.executable().new_state()?,
             tokens: TokenList::default(),
             logits: Vec::new(),
             retained: Retained::default(),
@@ -231,7 +249,7 @@ impl Model {
         cancels: &[Cancel],
     ) -> Result<(), Error> {
         let width = self.embedding_width();
-        let most = self.shared.executable.max_step_tokens().max(1);
+        let most = self.executable().max_step_tokens().max(1);
         let mut done = vec![0; runs.len()];
         loop {
             let mut room = most;
@@ -257,7 +275,14 @@ impl Model {
                     wanted => wanted,
                 };
                 let Session { state, logits, .. } = session;
-                batch.push(BackendRun { tokens, vectors, state: &mut **state, wanted, logits });
+                batch.push(BackendRun {
+                    tokens,
+                    vectors,
+                    state: &mut **state,
+                    wanted,
+                    logits,
+                    stream: None,
+                });
             }
             if batch.is_empty() {
                 return Ok(());
@@ -265,7 +290,7 @@ impl Model {
             if cancels.iter().any(Cancel::is_set) {
                 return Err(Error::Cancelled);
             }
-            self.shared.executable.step_until(batch, cancels).await?;
+            self.executable().step_until(batch, cancels).await?;
             for ((run, done), _) in runs.iter_mut().zip(&done).zip(retain).filter(|(_, r)| *r) {
                 let session = &mut *run.session;
                 let state = SharedState::new(session.state.snapshot()?);
@@ -337,18 +362,24 @@ impl Model {
 
     /// One line about backend, device and threads, for people to read.
     pub fn describe(&self) -> String {
-        self.shared.executable.describe()
+        self.executable().describe()
     }
 
     /// Threads of the host that compute.
     pub fn threads(&self) -> usize {
-        self.shared.executable.threads()
+        self.executable().threads()
     }
 
     /// Whether the device can choose tokens by itself and continue with them, so that a
     /// [`Generation`](crate::Generation) runs ahead of its caller.
     pub fn decodes_ahead(&self) -> bool {
-        self.shared.executable.ahead().is_some()
+        self.executable().ahead().is_some()
+    }
+
+    /// Whether the head that predicts further tokens was loaded
+    /// ([`ModelOptions::prediction_head`]).
+    pub fn has_prediction_head(&self) -> bool {
+        self.predicting().is_some()
     }
 
     /// Whether `other` is a clone of this model.
@@ -369,7 +400,7 @@ impl Model {
     /// Kernels that a step launches for one run of `tokens` tokens and the logits of the last; 0 on
     /// the CPU.
     pub fn dispatches(&self, tokens: usize) -> usize {
-        self.shared.executable.dispatches(tokens)
+        self.executable().dispatches(tokens)
     }
 
     /// Measured bandwidth of the device's memory, in bytes per second; `None` on the CPU.
@@ -377,7 +408,7 @@ impl Model {
     /// # Errors
     /// If there is not enough memory to measure with, or the device fails.
     pub fn memory_bandwidth(&self) -> Result<Option<f64>, Error> {
-        self.shared.executable.memory_bandwidth()
+        self.executable().memory_bandwidth()
     }
 
     /// Measures the time of each kernel for a step of `tokens` after `depth` earlier tokens, in a
@@ -394,17 +425,22 @@ impl Model {
         self.check(&Run { session: &mut session, tokens, logits: Logits::Last })?;
         let (state, wanted) = (&mut *session.state, Logits::Last);
         let logits = &mut session.logits;
-        let run = BackendRun { tokens, vectors: None, state, wanted, logits };
-        pollster::block_on(self.shared.executable.profile(vec![run]))
+        let run = BackendRun { tokens, vectors: None, state, wanted, logits, stream: None };
+        pollster::block_on(self.executable().profile(vec![run]))
     }
 
     /// Makes the device fail as if it had been unplugged. Does nothing on the CPU.
     #[cfg(feature = "testing")]
     pub fn lose_device(&self) {
-        self.shared.executable.lose_device();
+        self.executable().lose_device();
     }
 
     pub(crate) fn executable(&self) -> &dyn Executable {
-        &*self.shared.executable
+        self.shared.compiled.executable()
+    }
+
+    /// The head that predicts further tokens, if it was loaded.
+    pub(crate) fn predicting(&self) -> Option<&Predicting> {
+        self.shared.compiled.predicting()
     }
 }

@@ -128,6 +128,12 @@ pub struct ModelOptions {
     pub activations: Activations,
     /// Whether tensors that the model doesn't use are an error instead of a warning.
     pub strict: bool,
+    /// Whether to load the head that predicts the token after the next one (multi-token
+    /// prediction), for [`Generation::speculate_with_head`]. Every step then also keeps the head's
+    /// cache up to date.
+    ///
+    /// [`Generation::speculate_with_head`]: crate::Generation::speculate_with_head
+    pub prediction_head: bool,
     /// Most tokens that a session may hold. Unlimited by default.
     pub context_limit: Option<usize>,
     /// Number of last positions that attention sees, in layers that would see more. This bounds a
@@ -165,6 +171,7 @@ impl Default for ModelOptions {
             chunk: None,
             activations: Activations::default(),
             strict: false,
+            prediction_head: false,
             context_limit: None,
             attention_window: None,
             attention_sinks: 0,
@@ -245,6 +252,12 @@ impl ModelOptions {
         self
     }
 
+    /// Sets [`Self::prediction_head`].
+    pub fn prediction_head(mut self, load: bool) -> Self {
+        self.prediction_head = load;
+        self
+    }
+
     /// Sets [`Self::attention_window`] and [`Self::attention_sinks`].
     pub fn attention_window(mut self, window: usize, sinks: usize) -> Self {
         self.attention_window = Some(window);
@@ -268,7 +281,12 @@ impl ModelOptions {
 
     /// The plan of `spec` with these options.
     pub(crate) fn plan(&self, spec: &ModelSpec) -> Result<Plan, Error> {
-        let plan = self.stored(Plan::new(spec));
+        self.limited(Plan::new(spec))
+    }
+
+    /// `plan` with the formats of states and the attention window of these options.
+    pub(crate) fn limited(&self, plan: Plan) -> Result<Plan, Error> {
+        let plan = self.stored(plan);
         match (self.attention_window, self.attention_sinks) {
             (None, 0) => Ok(plan),
             (None, sinks) => {

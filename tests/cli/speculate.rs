@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::support::TextModel;
+use kinglet_tests::{fixtures, prediction_cases};
+
+use crate::support::{TextModel, kinglet};
 
 /// The last event of an answer.
 fn done(model: &TextModel, more: &[&str]) -> Value {
@@ -44,4 +46,32 @@ fn a_model_with_other_tokens_is_refused() {
     assert!(message.contains("<|person|>") && message.contains("same tokenizer"), "{message}");
     let message = model.run("generate", &["--prompt", "a", "--speculate", "/nowhere"]).error(1);
     assert!(message.contains("/nowhere"), "{message}");
+}
+
+#[test]
+fn the_models_own_head_drafts_and_the_answer_is_the_same() {
+    for case in prediction_cases() {
+        let folder = case.folder.path().to_str().unwrap();
+        let prompt: Vec<String> =
+            case.tokens[..case.prompt].iter().map(ToString::to_string).collect();
+        let prompt = prompt.join(",");
+        let base = ["generate", "--model", folder, "--tokens", &prompt, "-n", "40", "--json"];
+        let base = [&base[..], &["--backend", "cpu", "--temperature", "0"]].concat();
+        let last = |more: &[&str]| kinglet(&[&base[..], more].concat()).events().pop().unwrap();
+        let plain = last(&[]);
+        let guessed = last(&["--speculate", "mtp"]);
+        assert_eq!(guessed["ids"], plain["ids"], "{}", case.name);
+        let told = |key: &str| guessed["speculation"][key].as_u64().unwrap();
+        assert!(told("accepted") >= 10, "{}: {guessed}", case.name);
+        assert!(told("steps") < 32 && told("accepted") <= told("drafted"), "{guessed}");
+
+        let bench = ["bench", "--model", folder, "--backend", "cpu", "--rounds", "1"];
+        let bench = [&bench[..], &["--decode", "9", "--speculate", "mtp", "--json"]].concat();
+        let row = kinglet(&bench).events().pop().unwrap();
+        assert!(row["drafted"].as_u64().unwrap() > 0 && row["same_answer"] == true, "{row}");
+    }
+    let without = fixtures().join("qwen3_next/plain");
+    let options = ["generate", "--tokens", "1", "--speculate", "mtp", "--model"];
+    let message = kinglet(&[&options[..], &[without.to_str().unwrap()]].concat()).error(1);
+    assert!(message.contains("mtp.*") && message.contains("multi-token"), "{message}");
 }

@@ -11,6 +11,7 @@ mod config_text;
 mod extras;
 mod folder;
 mod foreign;
+mod fp8;
 mod layouts;
 mod quantized;
 mod values;

@@ -16,7 +16,7 @@ fn rows_are_decoded_and_scaled() {
         // A table that is part of a larger tensor, starting at its third row.
         let table = kinglet::models::Matrix { tensor, row_offset: 2, rows: vocab, cols: width };
         let output = rig.buffer("x", width);
-        rig.op(Op::Embed(Embed { table, scale, output }));
+        rig.op(Op::Embed(Embed { table: Some(table), scale, output }));
         rig.check(output);
     });
 }

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 
+use temp::TempDir;
+
 /// `tests/fixtures`.
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
@@ -45,8 +47,9 @@ impl Case {
     }
 }
 
-/// Folders of fixtures that are not families: quantized checkpoints, by their origin.
-const NO_FAMILIES: [&str; 2] = ["quantized", "foreign"];
+/// Folders of fixtures that are not families: quantized checkpoints, by their origin, and heads that
+/// predict further tokens.
+const NO_FAMILIES: [&str; 3] = ["quantized", "foreign", "mtp"];
 
 /// The folder of the cases and their minimum number: `committed` in `tests/fixtures`, or `others`
 /// in the folder `KINGLET_FIXTURES`, which has the same layout (for example from
@@ -99,6 +102,58 @@ pub fn case_named(name: &str) -> Case {
     case(name.into(), folder, &bytes)
 }
 
+/// A case with a head that predicts the token after the next one.
+pub struct PredictionCase {
+    /// `FAMILY/CASE` of its model.
+    pub name: String,
+    /// A model folder with the head's tensors.
+    pub folder: TempDir,
+    /// A prompt and its greedy continuation.
+    pub tokens: Vec<u32>,
+    /// Length of the prompt.
+    pub prompt: usize,
+    /// The head's logits after each pair of tokens, `[tokens - 1, vocab]`.
+    pub logits: Vec<f32>,
+    /// What the head expects after all tokens.
+    pub drafts: Vec<u32>,
+}
+
+/// Every case with a prediction head (`tests/reference/make_mtp.py`): `mtp/FAMILY-CASE` joined with
+/// its model.
+pub fn prediction_cases() -> Vec<PredictionCase> {
+    let cases: Vec<_> = folders(&fixtures().join("mtp")).iter().map(|f| prediction(f)).collect();
+    assert!(cases.len() >= 2, "only {} cases with a prediction head", cases.len());
+    cases
+}
+
+fn prediction(own: &Path) -> PredictionCase {
+    let bytes = std::fs::read(own.join("reference.safetensors")).unwrap();
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let info = metadata.metadata().as_ref().unwrap();
+    let (name, prompt) = (info["case"].clone(), info["prompt_length"].parse().unwrap());
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let folder = TempDir::copy_of(&fixtures().join(&name));
+    let [model, head] = [fixtures().join(&name).join("model"), own.join("mtp")]
+        .map(|path| std::fs::read(path.with_extension("safetensors")).unwrap());
+    let both = [&model, &head].map(|bytes| SafeTensors::deserialize(bytes).unwrap().tensors());
+    let bytes = safetensors::serialize(both.concat(), None).unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+    let (tokens, drafts) = (ids(&file, "tokens"), ids(&file, "drafts"));
+    PredictionCase { name, folder, tokens, prompt, logits: floats(&file, "logits"), drafts }
+}
+
+fn ids(file: &SafeTensors<'_>, name: &str) -> Vec<u32> {
+    let view = file.tensor(name).unwrap();
+    let (ids, _) = view.data().as_chunks::<8>();
+    ids.iter().map(|id| i64::from_le_bytes(*id) as u32).collect()
+}
+
+fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    let view = file.tensor(name).unwrap();
+    let (floats, _) = view.data().as_chunks::<4>();
+    floats.iter().map(|x| f32::from_le_bytes(*x)).collect()
+}
+
 /// The cases in the folders `parents`, named by their path within `root`.
 fn in_folders(root: &Path, parents: impl IntoIterator<Item = PathBuf>) -> Vec<Case> {
     let mut cases = Vec::new();
@@ -124,15 +179,8 @@ fn case(name: String, folder: PathBuf, bytes: &[u8]) -> Case {
     let prompt = info["prompt_length"].parse().unwrap();
     let info = info.clone();
     let file = SafeTensors::deserialize(bytes).unwrap();
-    let ids = |name: &str| {
-        let view = file.tensor(name).unwrap();
-        let (ids, _) = view.data().as_chunks::<8>();
-        ids.iter().map(|id| i64::from_le_bytes(*id) as u32).collect()
-    };
-    let view = file.tensor("logits").unwrap();
-    let (floats, _) = view.data().as_chunks::<4>();
-    let logits = floats.iter().map(|x| f32::from_le_bytes(*x)).collect();
-    Case { name, folder, tokens: ids("tokens"), logits, greedy: ids("greedy"), prompt, info }
+    let (tokens, greedy) = (ids(&file, "tokens"), ids(&file, "greedy"));
+    Case { name, folder, tokens, logits: floats(&file, "logits"), greedy, prompt, info }
 }
 
 /// `|got - expected| / |expected|` in the Euclidean norm; infinite if the lengths differ or an

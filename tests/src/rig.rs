@@ -234,7 +234,7 @@ impl Rig {
             let name = format!("table.{i}");
             self.tensors.push(&name, &[vocab, width], Stored::F32, &values);
             let table = Matrix::whole(name, vocab, width);
-            ops.push(Op::Embed(Embed { table, scale: 1.0, output: buffer }));
+            ops.push(Op::Embed(Embed { table: Some(table), scale: 1.0, output: buffer }));
         }
         let ids = self.ids();
         assert!(ids.iter().all(|&id| (id as usize) < vocab), "more inputs than rows of tables");
@@ -345,6 +345,7 @@ impl Bench {
                     state: &mut **state,
                     wanted,
                     logits,
+                    stream: None,
                 });
             }
             pollster::block_on(executable.step(runs))

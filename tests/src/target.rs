@@ -173,7 +173,7 @@ fn hold(target: &Target) -> Box<dyn Executable> {
         hidden: 1,
         vocab: 1,
         ops: vec![
-            Op::Embed(Embed { table, scale: 1.0, output: x }),
+            Op::Embed(Embed { table: Some(table), scale: 1.0, output: x }),
             Op::Head(Head { input: x, norm: None, linear, scale: 1.0, soft_cap: None }),
         ],
         buffers: vec![Buffer { name: "x", width: 1, slot: 0 }],

@@ -10,6 +10,7 @@ mod generation;
 mod going_back;
 mod half;
 mod own_backend;
+mod prediction;
 mod prefix_cache;
 mod prefix_disk;
 mod saved;

@@ -11,7 +11,7 @@ use crate::error::CliError;
 use crate::interrupt;
 use crate::output::Output;
 use crate::progress::{Progress, Unit};
-use crate::speculate_args::Speculation;
+use crate::speculate_args::{Source, Speculation};
 use crate::stats::{self, Stats};
 
 /// Why an answer ended.
@@ -126,8 +126,11 @@ impl Question<'_> {
     pub(crate) fn answer(self, output: &mut Output) -> Result<Answer, CliError> {
         let Self { session, cache, defaults, prompt, options, speculation, mut random } = self;
         let mut answer = Loop::new(session, defaults, prompt, options)?;
-        if let Some(Speculation { drafter, most }) = speculation {
-            answer = answer.speculate(&mut **drafter, *most);
+        if let Some(Speculation { source, most }) = speculation {
+            answer = match source {
+                Source::Drafter(drafter) => answer.speculate(&mut **drafter, *most),
+                Source::Head => answer.speculate_with_head(*most),
+            };
         }
         if let Some(random) = &random {
             answer = answer.go_on_from(random);

@@ -19,10 +19,10 @@ mod nemotron_h;
 mod olmoe;
 mod qwen2;
 mod qwen3;
-mod qwen3_5_moe_text;
-mod qwen3_5_text;
+pub(crate) mod qwen3_5_moe_text;
+pub(crate) mod qwen3_5_text;
 mod qwen3_moe;
-mod qwen3_next;
+pub(crate) mod qwen3_next;
 mod xlstm;
 
 use mlx::{NamedField, Root};

@@ -7,7 +7,7 @@ use crate::experts::{CountDefaults, Counts, named_experts, with_gated_shared};
 use crate::frame::FrameDefaults;
 use crate::hybrid::QwenHybrid;
 use crate::transformer::HeadDefaults;
-use crate::{Config, Mixer, ModelError, ModelSpec};
+use crate::{Config, Mixer, ModelError, ModelSpec, PredictionHead};
 
 /// This family.
 pub(super) const FAMILY: Family = Family {
@@ -22,6 +22,36 @@ pub(super) const FAMILY: Family = Family {
 
 /// The model that `config` describes.
 fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    let (model, experts) = read(config)?;
+    let experts = |_, prefix: &str| experts.mixer(&model, prefix);
+    model.model(FAMILY.model_type, DeltaShape::separate, experts)
+}
+
+/// Its head that predicts a further token.
+pub(crate) fn prediction_head(config: &Config) -> Result<PredictionHead, ModelError> {
+    let (model, experts) = read(config)?;
+    model.prediction_head(FAMILY.model_type, |prefix| experts.mixer(&model, prefix))
+}
+
+/// The experts of a layer.
+struct Experts {
+    counts: Counts,
+    inner: usize,
+    shared_inner: usize,
+}
+
+impl Experts {
+    fn mixer(&self, model: &QwenHybrid<'_>, prefix: &str) -> Mixer {
+        let (frame, activation) = (&model.frame, model.activation);
+        // Scores always sum to 1.
+        let sizes = [frame.hidden, self.inner];
+        let moe = named_experts(prefix, self.counts, sizes, activation, true);
+        Mixer::Moe(with_gated_shared(moe, frame, prefix, self.shared_inner, activation))
+    }
+}
+
+/// The model around its experts, and these.
+fn read(config: &Config) -> Result<(QwenHybrid<'_>, Experts), ModelError> {
     let model = QwenHybrid::read(
         config,
         FrameDefaults { hidden: 2048, vocab: 248320, layers: 40, eps: 1e-6, tied: false },
@@ -33,11 +63,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let defaults = CountDefaults { experts: 256, top_k: 8 };
     let counts = Counts::read(frame, frame.layers, defaults)?;
     counts.check_stacks([frame.hidden, inner])?;
-    model.model("qwen3_5_moe_text", DeltaShape::separate, |_, prefix| {
-        // Scores always sum to 1.
-        let moe = named_experts(prefix, counts, [frame.hidden, inner], model.activation, true);
-        Mixer::Moe(with_gated_shared(moe, frame, prefix, shared_inner, model.activation))
-    })
+    Ok((model, Experts { counts, inner, shared_inner }))
 }
 
 #[cfg(test)]

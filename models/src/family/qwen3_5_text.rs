@@ -6,7 +6,7 @@ use crate::delta::DeltaShape;
 use crate::frame::FrameDefaults;
 use crate::hybrid::QwenHybrid;
 use crate::transformer::HeadDefaults;
-use crate::{Config, ModelError, ModelSpec};
+use crate::{Config, ModelError, ModelSpec, PredictionHead};
 
 /// This family.
 pub(super) const FAMILY: Family = Family {
@@ -21,13 +21,25 @@ pub(super) const FAMILY: Family = Family {
 
 /// The model that `config` describes.
 fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
+    let (model, inner) = read(config)?;
+    model.model(FAMILY.model_type, DeltaShape::separate, |_, prefix| model.mlp(prefix, inner))
+}
+
+/// Its head that predicts a further token.
+pub(crate) fn prediction_head(config: &Config) -> Result<PredictionHead, ModelError> {
+    let (model, inner) = read(config)?;
+    model.prediction_head(FAMILY.model_type, |prefix| model.mlp(prefix, inner))
+}
+
+/// The model around its feed-forward networks, and the inner width of these.
+fn read(config: &Config) -> Result<(QwenHybrid<'_>, usize), ModelError> {
     let model = QwenHybrid::read(
         config,
         FrameDefaults { hidden: 4096, vocab: 248320, layers: 32, eps: 1e-6, tied: false },
         HeadDefaults { heads: 16, kv_heads: Some(4), head_dim: Some(256) },
     )?;
     let inner = model.frame.inner("intermediate_size", 12288)?;
-    model.model("qwen3_5_text", DeltaShape::separate, |_, prefix| model.mlp(prefix, inner))
+    Ok((model, inner))
 }
 
 #[cfg(test)]

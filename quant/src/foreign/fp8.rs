@@ -72,6 +72,34 @@ pub fn fp8(source: &Fp8<'_>) -> Result<Converted, ForeignError> {
     Ok(Converted { matrix: matrix.with_factor(factor), exact: true })
 }
 
+/// The weights of an FP8 matrix, `[outputs, inputs]`, for rows that are not whole groups of 32.
+///
+/// # Errors
+/// If the parts are inconsistent, or a scale or a weight is not finite.
+pub fn fp8_weights(source: &Fp8<'_>) -> Result<Vec<f32>, ForeignError> {
+    let ([rows, cols], [block_rows, block_cols]) = (source.shape, source.block);
+    if block_rows == 0 || block_cols == 0 {
+        return Err(ForeignError::EmptyGroup);
+    }
+    check_length("fp8 weight", source.codes, rows.checked_mul(cols))?;
+    let across = cols.div_ceil(block_cols);
+    let count = rows.div_ceil(block_rows).checked_mul(across);
+    let needed = count.and_then(|count| count.checked_mul(source.float.size()));
+    check_length("fp8 scales", source.scales, needed)?;
+    let scales = finite_scales(source.float, source.scales)?;
+    let mut weights = Vec::with_capacity(source.codes.len());
+    for (row, codes) in source.codes.chunks_exact(cols.max(1)).enumerate() {
+        let scales = scales.get(row / block_rows * across..).unwrap_or_default();
+        for (codes, scale) in codes.chunks(block_cols).zip(scales) {
+            weights.extend(codes.iter().map(|&code| e4m3(code) * scale));
+        }
+    }
+    match weights.iter().position(|x| !x.is_finite()) {
+        Some(index) => Err(ForeignError::Weight { index, value: weights[index] }),
+        None => Ok(weights),
+    }
+}
+
 /// The E8M0 codes of scales that are powers of two times a factor, and the factor, which is 1
 /// unless `any_factor`.
 fn powers(scales: &[f32], any_factor: bool) -> Option<(f32, Vec<u8>)> {

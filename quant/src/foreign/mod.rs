@@ -15,7 +15,7 @@ mod integer;
 
 use std::fmt;
 
-pub use fp8::{Fp8, fp8};
+pub use fp8::{Fp8, fp8, fp8_weights};
 pub use integer::{Awq, Gptq, awq, gptq};
 
 use crate::{DType, DecodeError, EncodeError, Encoder, Format, FormatError, Quantized, decode};
@@ -76,6 +76,13 @@ pub enum ForeignError {
         /// The scale.
         value: f32,
     },
+    /// A weight is NaN or infinite.
+    Weight {
+        /// Index in the matrix.
+        index: usize,
+        /// The weight.
+        value: f32,
+    },
     /// The matrix can't be encoded again.
     Encode(EncodeError),
 }
@@ -100,6 +107,7 @@ impl fmt::Display for ForeignError {
                 "g_idx puts input {column} into group {group}, but there are {groups} groups"
             ),
             Self::Scale { index, value } => write!(f, "scale {index} is {value}"),
+            Self::Weight { index, value } => write!(f, "weight {index} is {value}"),
             Self::Encode(error) => error.fmt(f),
         }
     }

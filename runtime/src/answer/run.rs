@@ -13,7 +13,7 @@ use crate::model::Run;
 use crate::sampling::{Sampler, SamplerState};
 use crate::session::Decoding;
 use crate::session::prefix_cache::{Prefill, piece};
-use crate::session::speculate::{Drafter, PromptLookup};
+use crate::session::speculate::{Drafter, PromptLookup, Source};
 use crate::{Cancel, Error, GenerateOptions, Logits, PrefixCache, PrefixUse, Session};
 
 /// An answer that is being generated. Every call must pass the same session, and the same cache if
@@ -32,7 +32,7 @@ pub struct Answer<'d> {
     output: AnswerOutput,
     decoding: Decoding<'d>,
     /// Used once the prompt is done.
-    drafter: Option<(Box<dyn Drafter + 'd>, usize)>,
+    drafts: Option<(Source<'d>, usize)>,
     phase: Phase,
     /// The session's position after the last call, to detect other uses of it.
     position: usize,
@@ -89,8 +89,8 @@ impl<'d> Answer<'d> {
             Context::Tokens(most) => Some(most),
         };
         let limit = context.into_iter().chain(session.context_limit()).min();
-        let drafter: Option<(Box<dyn Drafter + 'd>, usize)> =
-            (options.lookup > 0).then(|| (Box::new(PromptLookup::default()) as _, options.lookup));
+        let lookup = || Source::Drafter(Box::new(PromptLookup::default()));
+        let drafts = (options.lookup > 0).then(|| (lookup(), options.lookup));
         Ok(Self {
             prompt,
             limit,
@@ -98,7 +98,7 @@ impl<'d> Answer<'d> {
             seed,
             output,
             decoding: Decoding::new(GenerateOptions::new().ahead(options.ahead)),
-            drafter,
+            drafts,
             phase: Phase::Begin,
             position: session.position(),
             max_tokens: defaults.max_tokens(options.max_tokens),
@@ -118,7 +118,14 @@ impl<'d> Answer<'d> {
     /// Lets `drafter` draft up to `most` tokens per step, in place of [`AnswerOptions::lookup`]:
     /// see [`speculate`](crate::session::speculate). Must be called before the first token.
     pub fn speculate(mut self, drafter: impl Drafter + 'd, most: usize) -> Self {
-        self.drafter = (most > 0).then(|| (Box::new(drafter) as _, most));
+        self.drafts = (most > 0).then(|| (Source::Drafter(Box::new(drafter)), most));
+        self
+    }
+
+    /// Like [`Answer::speculate`], with drafts of the model's own prediction head, if it was loaded
+    /// ([`ModelOptions::prediction_head`](crate::ModelOptions::prediction_head)).
+    pub fn speculate_with_head(mut self, most: usize) -> Self {
+        self.drafts = (most > 0).then_some((Source::Head, most));
         self
     }
 
@@ -396,8 +403,8 @@ impl<'d> Answer<'d> {
 
     fn prompt_has_ended(&mut self, session: &Session) {
         self.sampler.state_mut().accept_all(session.tokens());
-        if let Some((drafter, most)) = self.drafter.take() {
-            self.decoding.speculate(session, drafter, most);
+        if let Some((source, most)) = self.drafts.take() {
+            self.decoding.speculate(session, source, most);
         }
         self.phase = Phase::Tokens;
         if self.max_tokens == 0 {

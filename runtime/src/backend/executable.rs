@@ -48,6 +48,9 @@ pub struct BackendRun<'a> {
     pub wanted: Logits,
     /// Logits are appended here, `[rows, vocab]`.
     pub logits: &'a mut Vec<f32>,
+    /// If given, the residual stream after the last block, before the final norm, is appended here
+    /// for every token, `[tokens, hidden]`.
+    pub stream: Option<&'a mut Vec<f32>>,
 }
 
 /// The future of a step.

@@ -14,7 +14,7 @@ pub(crate) mod traffic;
 
 use std::fmt;
 
-use kinglet_models::{Block, ModelSpec, Residual};
+use kinglet_models::{Block, ModelSpec, PredictionHead, Residual};
 
 use self::op::{BufferId, Op, Slice, StateId};
 pub use state::{CACHE_GROUP, State, StateFormat, StateKind};
@@ -54,31 +54,37 @@ impl Plan {
         let x = builder.buffer("x", spec.hidden);
         let embedding = &spec.embedding;
         builder.ops.push(Op::Embed(op::Embed {
-            table: embedding.table.clone(),
+            table: Some(embedding.table.clone()),
             scale: embedding.scale,
             output: x,
         }));
-        for block in &spec.blocks {
-            builder.block(x, block);
-        }
-        builder.ops.push(Op::Head(op::Head {
-            input: x,
-            norm: Some(spec.head.norm.clone()),
-            linear: spec.head.linear.clone(),
-            scale: spec.head.scale,
-            soft_cap: spec.head.soft_cap,
+        builder.finish(x, spec)
+    }
+
+    /// Lowers a head that predicts a further token. Each row of a step is a vector, `[2 * hidden]`:
+    /// the normed embedding, then the normed output of the model.
+    pub fn of_prediction_head(head: &PredictionHead) -> Self {
+        let mut builder = Builder::default();
+        let pair = builder.buffer("pair", head.join.weight.cols);
+        builder.ops.push(Op::Embed(op::Embed { table: None, scale: 1.0, output: pair }));
+        let x = builder.buffer("x", head.model.hidden);
+        builder.ops.push(Op::Linear(op::Linear {
+            input: builder.whole(pair),
+            prologue: op::Prologue::None,
+            parts: vec![head.join.clone()],
+            output: x,
+            mode: op::Output::Store,
         }));
-        let mut plan = Self {
-            hidden: spec.hidden,
-            vocab: spec.vocab,
-            ops: builder.ops,
-            buffers: builder.buffers,
-            slots: Vec::new(),
-            states: builder.states,
-        };
-        plan.share_slots();
-        lower::finish(&mut plan);
-        plan
+        builder.finish(x, &head.model)
+    }
+
+    /// The residual stream that the head reads, `[T, hidden]`. Nothing overwrites it until the next
+    /// step.
+    pub fn stream(&self) -> Option<BufferId> {
+        self.ops.iter().rev().find_map(|op| match op {
+            Op::Head(head) => Some(head.input),
+            _ => None,
+        })
     }
 
     /// Limits attention to the last `window` positions and the first `sinks`, in layers that see
@@ -189,6 +195,31 @@ impl Builder {
     /// All columns of the buffer.
     fn whole(&self, buffer: BufferId) -> Slice {
         Slice { buffer, offset: 0, width: self.buffers[buffer.0].width }
+    }
+
+    /// Adds the blocks and the head of `spec`, whose residual stream is `x`, and completes the plan.
+    fn finish(mut self, x: BufferId, spec: &ModelSpec) -> Plan {
+        for block in &spec.blocks {
+            self.block(x, block);
+        }
+        self.ops.push(Op::Head(op::Head {
+            input: x,
+            norm: Some(spec.head.norm.clone()),
+            linear: spec.head.linear.clone(),
+            scale: spec.head.scale,
+            soft_cap: spec.head.soft_cap,
+        }));
+        let mut plan = Plan {
+            hidden: spec.hidden,
+            vocab: spec.vocab,
+            ops: self.ops,
+            buffers: self.buffers,
+            slots: Vec::new(),
+            states: self.states,
+        };
+        plan.share_slots();
+        lower::finish(&mut plan);
+        plan
     }
 
     /// Lowers every branch before any of them adds to `x`.

@@ -6,7 +6,7 @@ use super::Session;
 use crate::Error;
 use crate::backend::{Ahead, BackendRun, Logits, SessionState, TokenChoice};
 use crate::sampling::{Rng, Sampler};
-use crate::session::speculate::{Drafter, Speculating, SpeculationStats};
+use crate::session::speculate::{Drafter, Source, Speculating, SpeculationStats};
 
 /// Steps between two snapshots to return to. Each costs a copy of the recurrent tensors, and at
 /// most this many steps are computed again at the end.
@@ -110,7 +110,16 @@ impl<'a> Generation<'a> {
     /// [`speculate`](crate::session::speculate). The device doesn't run ahead then. Must be called
     /// before the first token. A session that retains states at intervals ignores it.
     pub fn speculate(mut self, drafter: Box<dyn Drafter + 'a>, most: usize) -> Self {
-        self.decoding.speculate(self.session, drafter, most);
+        self.decoding.speculate(self.session, Source::Drafter(drafter), most);
+        self
+    }
+
+    /// Like [`Generation::speculate`], with drafts of the model's own prediction head
+    /// ([`ModelOptions::prediction_head`](crate::ModelOptions::prediction_head)). If it was not
+    /// loaded, nothing is drafted. Heads are trained to predict one token; further ones are right
+    /// less often.
+    pub fn speculate_with_head(mut self, most: usize) -> Self {
+        self.decoding.speculate(self.session, Source::Head, most);
         self
     }
 
@@ -174,15 +183,10 @@ impl<'a> Decoding<'a> {
     }
 
     /// See [`Generation::speculate`].
-    pub(crate) fn speculate(
-        &mut self,
-        session: &Session,
-        drafter: Box<dyn Drafter + 'a>,
-        most: usize,
-    ) {
+    pub(crate) fn speculate(&mut self, session: &Session, source: Source<'a>, most: usize) {
         let retains = session.retained.until_next(session.tokens.len()).is_some();
         if !retains && self.given == 0 {
-            self.speculating = Some(Speculating::new(drafter, most));
+            self.speculating = Some(Speculating::new(source, most));
         }
     }
 
@@ -376,7 +380,14 @@ impl<'a> Decoding<'a> {
         let Session { model, state, tokens, logits, poisoned, .. } = session;
         logits.clear();
         let (wanted, run) = (Logits::Last, [token]);
-        let run = BackendRun { tokens: &run, vectors: None, state: &mut **state, wanted, logits };
+        let run = BackendRun {
+            tokens: &run,
+            vectors: None,
+            state: &mut **state,
+            wanted,
+            logits,
+            stream: None,
+        };
         model.executable().step(vec![run]).await?;
         tokens.push(token);
         *poisoned = false;
@@ -408,7 +419,14 @@ impl<'a> Decoding<'a> {
             let (state, logits) = (&mut *session.state, &mut session.logits);
             let tokens = std::slice::from_ref(token);
             executable
-                .step(vec![BackendRun { tokens, vectors: None, state, wanted, logits }])
+                .step(vec![BackendRun {
+                    tokens,
+                    vectors: None,
+                    state,
+                    wanted,
+                    logits,
+                    stream: None,
+                }])
                 .await?;
         }
         session.poisoned = false;

@@ -134,6 +134,31 @@ impl Session {
         self.poisoned
     }
 
+    /// What the model's prediction head ([`ModelOptions::prediction_head`]) expects after `token`,
+    /// which the session has not been fed: up to `most` tokens, fewer if the head lacks what the
+    /// model computed at the session's last token. The session doesn't change.
+    ///
+    /// # Errors
+    /// If the head was not loaded, `token` is out of range, or the session is poisoned; those of a
+    /// step.
+    ///
+    /// [`ModelOptions::prediction_head`]: crate::ModelOptions::prediction_head
+    pub fn predict(&self, token: u32, most: usize) -> Result<Vec<u32>, Error> {
+        let vocab = self.model.vocab();
+        if token as usize >= vocab {
+            return Err(Error::TokenOutOfRange { id: token, index: 0, vocab });
+        }
+        if self.poisoned {
+            return Err(Error::PoisonedSession);
+        }
+        let Some(head) = self.model.predicting() else {
+            return Err(Error::Unsupported { what: "a prediction head that was not loaded" });
+        };
+        // The head's cache would take `token` for sure.
+        let mut state = self.state.snapshot()?;
+        pollster::block_on(head.predict(&mut *state, self.tokens.len(), token, most))
+    }
+
     /// Takes a snapshot of the session, to come back to. This is cheap: it shares memory with the
     /// session. When the session goes on, recurrent tensors are copied once, and of the caches only
     /// the pages that are written to.

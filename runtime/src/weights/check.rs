@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use kinglet_models::{ModelSpec, TensorKind, TensorSpec};
+use kinglet_models::{ModelSpec, PredictionHead, TensorKind, TensorSpec};
 use kinglet_quant::{Format, Mode};
 use safetensors::Dtype;
 
@@ -172,7 +172,20 @@ impl Weights {
     /// [`WeightsError::Mismatch`] with all tensors that are missing, have the wrong shape or an
     /// unsupported type, or (with [`CheckOptions::strict`]) are not part of the model.
     pub fn check(&self, spec: &ModelSpec, options: CheckOptions) -> Result<Checked, WeightsError> {
-        let needed = spec.tensors_by_kind();
+        self.check_with(spec, None, options)
+    }
+
+    /// [`Weights::check`] of a model together with a head that predicts a further token.
+    pub(super) fn check_with(
+        &self,
+        spec: &ModelSpec,
+        head: Option<&PredictionHead>,
+        options: CheckOptions,
+    ) -> Result<Checked, WeightsError> {
+        let mut needed = spec.tensors_by_kind();
+        let known: HashSet<_> = needed.iter().map(|(tensor, _)| *tensor).collect();
+        let more = head.into_iter().flat_map(PredictionHead::tensors_by_kind);
+        needed.extend(more.filter(|(tensor, _)| !known.contains(tensor)));
         let (mut missing, mut problems) = (Vec::new(), Vec::new());
         let mut names: HashSet<Cow<'_, str>> = HashSet::new();
         for (tensor, kind) in needed {

@@ -8,16 +8,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use kinglet_models::{
-    Config, MlxQuantization, ModelSpec, Quantization, Stated, TensorKind, Tie, spec,
+    Config, MlxQuantization, ModelSpec, PredictionHead, Quantization, Stated, TensorKind, Tie,
+    prediction_head, spec,
 };
 
 use crate::Error;
 use crate::files::small_file::{self, Failure};
 use crate::weights::folder::{explain, resolve_folder};
-use crate::weights::unread;
 use crate::weights::{
     CheckOptions, Checked, Conversion, Encoding, MatrixData, MatrixView, Weights,
 };
+use crate::weights::{glob, unread};
 
 /// Largest `config.json` accepted, in bytes.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -37,6 +38,9 @@ pub struct Checkpoint {
     pub quantization: Option<Quantization>,
     /// The weights.
     pub weights: Weights,
+    /// The head that predicts a further token, if it was asked for
+    /// ([`Checkpoint::open_with_prediction_head`]).
+    pub prediction_head: Option<PredictionHead>,
     /// What was converted from foreign quantized layouts.
     pub conversion: Conversion,
     /// Other findings about the checkpoint.
@@ -51,6 +55,26 @@ impl Checkpoint {
     /// # Errors
     /// If a file is missing, broken or doesn't match the others.
     pub fn open(folder: impl AsRef<Path>, options: CheckOptions) -> Result<Self, Error> {
+        Self::open_parts(folder.as_ref(), options, false)
+    }
+
+    /// [`Checkpoint::open`] with the head that predicts the token after the next one.
+    ///
+    /// # Errors
+    /// [`Error::NoPredictionHead`] if the checkpoint or the family has none; those of
+    /// [`Checkpoint::open`], also for the head's tensors.
+    pub fn open_with_prediction_head(
+        folder: impl AsRef<Path>,
+        options: CheckOptions,
+    ) -> Result<Self, Error> {
+        Self::open_parts(folder.as_ref(), options, true)
+    }
+
+    pub(crate) fn open_parts(
+        folder: &Path,
+        options: CheckOptions,
+        with_head: bool,
+    ) -> Result<Self, Error> {
         let folder = &*resolve_folder(folder)?;
         unread::begin(folder);
         let path = folder.join("config.json");
@@ -65,7 +89,10 @@ impl Checkpoint {
             );
         }
         let refused = |source| Error::Config { path: path.clone(), source };
-        let quantization = config.quantization().map_err(refused)?;
+        let quantization = match config.quantization().map_err(refused)? {
+            None => quantization_beside(folder)?,
+            found => found,
+        };
         let mut spec = spec(&config).map_err(refused)?;
         let mut weights = Weights::open(folder)?;
         let conversion = match &quantization {
@@ -79,12 +106,65 @@ impl Checkpoint {
         spec.settle_tie(tie(&spec, &weights));
         weights.fit_biases(&mut spec)?;
         weights.fit_factors(&mut spec)?;
-        let checked = weights.check(&spec, options).map_err(|error| weights.incomplete(error))?;
+        let mut prediction_head = match with_head {
+            true => Some(prediction_head_in(folder, &config, &spec, &weights)?),
+            false => None,
+        };
+        if let Some(head) = &mut prediction_head {
+            weights.fit_biases(&mut head.model)?;
+        }
+        let checked = weights
+            .check_with(&spec, prediction_head.as_ref(), options)
+            .map_err(|error| weights.incomplete(error))?;
         if let Some(Quantization::Mlx(stated)) = &quantization {
             compare(&spec, &weights, stated);
         }
-        Ok(Self { folder: folder.into(), spec, quantization, weights, conversion, checked })
+        let folder = folder.into();
+        Ok(Self { folder, spec, quantization, weights, prediction_head, conversion, checked })
     }
+}
+
+/// What `hf_quant_config.json` says, where older versions of NVIDIA's modelopt describe the
+/// quantization.
+fn quantization_beside(folder: &Path) -> Result<Option<Quantization>, Error> {
+    let path = folder.join("hf_quant_config.json");
+    let bytes = match small_file::read(&path, MAX_CONFIG_BYTES) {
+        Ok(bytes) => bytes,
+        Err(Failure::NotFound) => return Ok(None),
+        Err(Failure::Io(source)) => return Err(Error::Read { path, source }),
+        Err(Failure::TooLarge(bytes)) => {
+            return Err(Error::TooLarge { path, bytes, limit: MAX_CONFIG_BYTES });
+        }
+    };
+    let stated = Config::parse(&String::from_utf8_lossy(&bytes));
+    let stated = stated.and_then(|config| config.quantization());
+    stated.map_err(|source| Error::Config { path, source })
+}
+
+/// The head of `spec` that predicts a further token, with the names in `weights`.
+fn prediction_head_in(
+    folder: &Path,
+    config: &Config,
+    spec: &ModelSpec,
+    weights: &Weights,
+) -> Result<PredictionHead, Error> {
+    let path = folder.join("config.json");
+    let head = prediction_head(config, spec);
+    let head = head.map_err(|source| Error::Config { path, source })?;
+    let none = |reason: String| Error::NoPredictionHead { folder: folder.into(), reason };
+    let Some(mut head) = head else {
+        return Err(none(format!("{} models have none", spec.model_type)));
+    };
+    if !weights.names().any(|name| glob(PredictionHead::TENSORS, name)) {
+        let pattern = PredictionHead::TENSORS;
+        return Err(none(format!("there are no tensors {pattern}; some conversions drop them")));
+    }
+    if spec.is_folded() {
+        let reason = "the checkpoint was converted by mlx-lm, which changes norms, and nothing tells whether it changed the head's";
+        return Err(none(reason.into()));
+    }
+    head.fit_names(spec, &weights.names().collect::<Vec<_>>());
+    Ok(head)
 }
 
 /// Reads `config.json` of `folder`.

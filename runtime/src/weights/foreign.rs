@@ -9,8 +9,8 @@
 //!
 //! The results are held in memory, so loading such a checkpoint takes its own size in memory, and a
 //! multiple of that if it must be encoded anew. A layout is converted exactly if a format holds the
-//! same weights. Otherwise (act-order GPTQ, FP8 with a scale per row) it is encoded in 8 bits, with
-//! a warning. Scales of activations and caches (`X.input_scale`, `X.k_scale`, ...) are ignored:
+//! same weights. Otherwise (act-order GPTQ, FP8 with scales that are not powers of two) it is encoded
+//! in 8 bits, with a warning. FP8 matrices whose rows are not whole groups of 32 become f32. Scales of activations and caches (`X.input_scale`, `X.k_scale`, ...) are ignored:
 //! neither is quantized here.
 
 use std::collections::HashSet;
@@ -19,8 +19,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kinglet_models::Quantization;
-use kinglet_quant::foreign::{Awq, Converted, ForeignError, Fp8, Gptq, awq, fp8, gptq};
-use kinglet_quant::{DType, Mode, e8m0};
+use kinglet_quant::foreign::{
+    Awq, Converted, ForeignError, Fp8, Gptq, awq, fp8, fp8_weights, gptq,
+};
+use kinglet_quant::{DType, Format, Mode, e8m0};
 use safetensors::Dtype;
 
 use super::error::{Name, Shape, WeightsError};
@@ -146,6 +148,19 @@ impl Layer {
     }
 }
 
+/// What takes the place of a layer's tensors.
+enum Replacement {
+    /// A matrix in one of our formats.
+    Packed(Converted),
+    /// A dense matrix.
+    Dense {
+        /// Rows and columns.
+        shape: [usize; 2],
+        /// Its elements.
+        weights: Vec<f32>,
+    },
+}
+
 /// Most matrices in a stack; no model has more experts.
 const MOST_EXPERTS: usize = 1 << 12;
 
@@ -166,7 +181,9 @@ impl Weights {
         let converted = in_parallel(&layers, |layer| {
             let matrix = match stated {
                 Quantization::Mlx(_) => Err(ConversionError::Missing { name: String::new() }),
-                Quantization::Gptq(_) | Quantization::Awq { .. } => self.integer(layer, stated),
+                Quantization::Gptq(_) | Quantization::Awq { .. } => {
+                    self.integer(layer, stated).map(Replacement::Packed)
+                }
                 Quantization::Fp8 { block } => self.fp8(layer, *block),
             };
             matrix.map_err(|error| WeightsError::Foreign { layer: layer.prefix.clone(), error })
@@ -180,12 +197,19 @@ impl Weights {
             !unused && !removed.contains(&entry.name)
         });
         for (layer, converted) in layers.iter().zip(converted) {
-            let Converted { matrix, exact } = converted?;
             done.matrices += 1;
-            if !exact {
-                done.inexact.push(format!("{}.weight", layer.target()));
+            match converted? {
+                Replacement::Packed(Converted { matrix, exact }) => {
+                    if !exact {
+                        done.inexact.push(format!("{}.weight", layer.target()));
+                    }
+                    self.add(&layer.target(), matrix)?;
+                }
+                Replacement::Dense { shape, weights } => {
+                    let bytes = bytemuck::cast_slice(&weights).to_vec();
+                    self.add_part(format!("{}.weight", layer.target()), Dtype::F32, shape, bytes)?;
+                }
             }
-            self.add(&layer.target(), matrix)?;
         }
         if !matches!(stated, Quantization::Fp8 { .. }) {
             self.packed_layers = layers.into_iter().map(|layer| layer.prefix).collect();
@@ -235,15 +259,26 @@ impl Weights {
             if name == "biases" && format.mode() != Mode::Affine {
                 continue;
             }
-            let name = format!("{prefix}.{name}");
-            let range = 0..bytes.len();
-            let part = Part::new(Source::bytes(format!("the converted {name}"), bytes))?;
-            // There are fewer parts than tensors, and a header can't hold 2^32 of those.
-            let id = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
-            self.parts.push(Arc::new(part));
-            let shape = [rows, cols].into();
-            self.entries.push(Entry { name: name.into(), shape, range, part: id, dtype });
+            self.add_part(format!("{prefix}.{name}"), dtype, [rows, cols], bytes)?;
         }
+        Ok(())
+    }
+
+    /// Adds a tensor.
+    fn add_part(
+        &mut self,
+        name: String,
+        dtype: Dtype,
+        shape: [usize; 2],
+        bytes: Vec<u8>,
+    ) -> Result<(), WeightsError> {
+        let range = 0..bytes.len();
+        let part = Part::new(Source::bytes(format!("the converted {name}"), bytes))?;
+        // There are fewer parts than tensors, and a header can't hold 2^32 of those.
+        let id = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
+        self.parts.push(Arc::new(part));
+        let (name, shape) = (name.into(), shape.into());
+        self.entries.push(Entry { name, shape, range, part: id, dtype });
         Ok(())
     }
 
@@ -349,7 +384,11 @@ impl Weights {
         })
     }
 
-    fn fp8(&self, layer: &Layer, stated: Option<[usize; 2]>) -> Result<Converted, ConversionError> {
+    fn fp8(
+        &self,
+        layer: &Layer,
+        stated: Option<[usize; 2]>,
+    ) -> Result<Replacement, ConversionError> {
         let [weight, scale] = layer.entries.as_slice() else {
             let name = format!("{}.weight_scale", layer.prefix);
             return Err(ConversionError::Missing { name });
@@ -358,6 +397,12 @@ impl Weights {
             (Some(_), &[experts, rows, cols]) => ([rows, cols], of_one(&scale.shape, experts)),
             _ => (matrix_shape(weight, "a matrix or a stack of them")?, &*scale.shape),
         };
+        // modelopt writes scales of blocks as `[down, 1, across, 1]`.
+        let squeezed = match *scale_shape {
+            [down, 1, across, 1] => [down, across],
+            _ => [0; 2],
+        };
+        let scale_shape = if squeezed == [0; 2] { scale_shape } else { &squeezed };
         let block = block(shape, scale_shape, stated).ok_or_else(|| {
             let by_block =
                 stated.map_or(String::new(), |[r, c]| format!(", or one for each {r} x {c}"));
@@ -366,7 +411,7 @@ impl Weights {
         let codes = part(self.bytes(weight)?, layer.expert, shape.iter().product());
         let scales: usize = scale_shape.iter().product();
         let size = self.bytes(scale)?.len() / scale.shape.iter().product::<usize>().max(1);
-        let own = layer.expert.filter(|_| scale_shape.len() < scale.shape.len());
+        let own = layer.expert.filter(|_| scales < scale.shape.iter().product());
         let stored = part(self.bytes(scale)?, own, scales * size);
         let powers: Vec<u8>;
         let (float, scales) = match (dense_dtype(scale.dtype), scale.dtype) {
@@ -377,7 +422,11 @@ impl Weights {
             }
             (None, _) => return Err(dtype_error(scale, "F32, F16, BF16 or F8_E8M0")),
         };
-        Ok(fp8(&Fp8 { shape, codes, scales, float, block, factor: true })?)
+        let source = Fp8 { shape, codes, scales, float, block, factor: true };
+        if Format::MXFP8.check_cols(shape[1]).is_err() {
+            return Ok(Replacement::Dense { shape, weights: fp8_weights(&source)? });
+        }
+        Ok(Replacement::Packed(fp8(&source)?))
     }
 
     fn bytes(&self, entry: &Entry) -> Result<&[u8], ConversionError> {

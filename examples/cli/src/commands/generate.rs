@@ -76,7 +76,7 @@ pub(crate) fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<(), CliErro
     };
     let ids = args.prompt.tokens.as_deref().map(tokens::parse).transpose();
     let ids = ids.map_err(|problem| CliError::Usage(format!("--tokens: {problem}")))?;
-    let model = load::model(global, |options| options)?;
+    let model = load::model(global, |options| args.speculate.adjust(options))?;
     let tokenizer = match text.is_some() || load::has_tokenizer(model.folder()) {
         true => Some(load::tokenizer(&model)?),
         false => None,

@@ -8,28 +8,33 @@ use crate::plan::op::{self, BufferId};
 use crate::weights::{MatrixData, Weights};
 
 pub(super) struct Embed {
-    table: MatrixData,
+    /// Missing if every row comes as a vector.
+    table: Option<MatrixData>,
     scale: f32,
     output: BufferId,
 }
 
 impl Embed {
     pub(super) fn new(op: &op::Embed, weights: &Weights) -> Result<Self, Error> {
-        Ok(Self { table: weights.matrix(&op.table)?, scale: op.scale, output: op.output })
+        let table = op.table.as_ref().map(|table| weights.matrix(table)).transpose()?;
+        Ok(Self { table, scale: op.scale, output: op.output })
     }
 }
 
 impl CpuOp for Embed {
     fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
-        let width = self.table.cols();
-        let mut output = step.buffers.take(self.output);
+        let width = step.buffers.width(self.output);
         let (tokens, vectors) = (step.tokens, step.vectors);
+        if self.table.is_none() && vectors.is_none() {
+            return Err(Error::Unsupported { what: "tokens in a plan that takes vectors" });
+        }
+        let mut output = step.buffers.take(self.output);
         step.team.for_each(tokens.len(), chunks(output.data(), width), |i, out| {
             if let Some(vector) = vectors.and_then(|all| all.get(i * width..(i + 1) * width)) {
                 out.copy_from_slice(vector);
-            } else {
+            } else if let Some(table) = &self.table {
                 // Ids were checked against the table's rows before the step.
-                let decoded = self.table.decode_row(tokens[i] as usize, out);
+                let decoded = table.decode_row(tokens[i] as usize, out);
                 debug_assert!(decoded.is_ok());
             }
             if self.scale != 1.0 {

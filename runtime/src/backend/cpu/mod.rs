@@ -54,6 +54,7 @@ use crate::backend::executable::{BackendRun, Executable, SessionState, StepFutur
 #[cfg(not(target_family = "wasm"))]
 use crate::backend::executable::{KernelTime, ProfileFuture};
 use crate::cancel::Cancel;
+use crate::error::grow;
 use crate::plan::op::{Op, StateId};
 use crate::plan::{Plan, StateFormat};
 use crate::weights::Weights;
@@ -139,7 +140,8 @@ impl CpuExecutable {
             state.unshare()?;
             let (start, len) = (tokens.len(), run.tokens.len());
             tokens.extend_from_slice(run.tokens);
-            step_runs.push(StepRun { start, len, state, wanted: run.wanted, logits: run.logits });
+            let BackendRun { wanted, logits, stream, .. } = run;
+            step_runs.push(StepRun { start, len, state, wanted, logits, stream });
         }
         workspace.resize(tokens.len())?;
         let mut step = Step {
@@ -179,6 +181,13 @@ impl CpuExecutable {
             }
         }
         for run in &mut step_runs {
+            if let (Some(stream), Some(id)) = (&mut run.stream, self.plan.stream()) {
+                let width = workspace.buffers.width(id);
+                let rows = run.start * width..(run.start + run.len) * width;
+                let held = stream.len();
+                grow(stream, held + rows.len(), "the residual stream")?;
+                stream[held..].copy_from_slice(&workspace.buffers.get(id)[rows]);
+            }
             run.state.position += run.len;
         }
         Ok(())

@@ -200,7 +200,14 @@ impl CpuExecutable {
         for tokens in tokens.chunks(self.chunk) {
             workspace.resize(tokens.len())?;
             let (len, wanted) = (tokens.len(), Logits::None);
-            let run = StepRun { start: 0, len, state: &mut state, wanted, logits: &mut logits };
+            let run = StepRun {
+                start: 0,
+                len,
+                state: &mut state,
+                wanted,
+                logits: &mut logits,
+                stream: None,
+            };
             let mut step = Step {
                 team: &self.team,
                 isa: self.isa,

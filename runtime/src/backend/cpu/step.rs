@@ -17,6 +17,8 @@ pub(super) struct StepRun<'a> {
     pub state: &'a mut CpuState,
     pub wanted: Logits,
     pub logits: &'a mut Vec<f32>,
+    /// Where the residual stream of its tokens goes, if anywhere.
+    pub stream: Option<&'a mut Vec<f32>>,
 }
 
 /// Splits the output of a scan, `[tokens, heads * head_dim]`, and the runs' states by run and head. Task `run * heads + head` gets the

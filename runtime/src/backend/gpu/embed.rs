@@ -9,7 +9,9 @@ use crate::Error;
 use crate::plan::op;
 
 pub(super) fn add(op: &op::Embed, builder: &mut Builder<'_>) -> Result<(), Error> {
-    for piece in builder.rows(&[std::slice::from_ref(&op.table)])? {
+    // Rows that come as vectors are written before the step.
+    let Some(table) = &op.table else { return Ok(()) };
+    for piece in builder.rows(&[std::slice::from_ref(table)])? {
         let resources =
             [("weights", Resource::Memory(piece.memory)), ("output", builder.buffer(op.output))];
         builder.launch(
@@ -17,7 +19,7 @@ pub(super) fn add(op: &op::Embed, builder: &mut Builder<'_>) -> Result<(), Error
             piece.weights,
             |builder, params| {
                 params
-                    .set("cols", op.table.cols)
+                    .set("cols", table.cols)
                     .set("first_row", piece.items.start)
                     .set("rows", piece.items.len())
                     .set("output_stride", builder.width(op.output))
@@ -25,7 +27,7 @@ pub(super) fn add(op: &op::Embed, builder: &mut Builder<'_>) -> Result<(), Error
                 set_matrix(params, "matrix", &piece, 0);
             },
             &resources,
-            [Extent::Fixed(op.table.cols.div_ceil(256)), Extent::Tokens(1)],
+            [Extent::Fixed(table.cols.div_ceil(256)), Extent::Tokens(1)],
             (Scope::Step, When::Always),
         )?;
     }

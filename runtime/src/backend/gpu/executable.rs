@@ -149,7 +149,8 @@ impl<A: Gpu> GpuExecutable<A> {
         self.program.recording.variants()
     }
 
-    /// Submits a step. Returns its logits, to be read back, and the names of its kernels where there is a `timer`.
+    /// Submits a step. Returns what is to be read back, its logits and then, if a run wants it, the residual stream of all its tokens; and the
+    /// names of its kernels where there is a `timer`.
     fn submit(
         &self,
         runs: &mut [BackendRun<'_>],
@@ -162,6 +163,7 @@ impl<A: Gpu> GpuExecutable<A> {
         let (mut tokens, mut wanted, mut lens) = (Vec::new(), Vec::new(), Vec::new());
         let mut steps = vec![Step::default()];
         let vectors = runs.iter().find_map(|run| run.vectors);
+        let stream = program.plan.stream().filter(|_| runs.iter().any(|run| run.stream.is_some()));
         for run in runs.iter_mut() {
             let Some(state) = run.state.as_any_mut().downcast_mut::<GpuState<A>>() else {
                 return Err(Error::ForeignSession);
@@ -195,13 +197,19 @@ impl<A: Gpu> GpuExecutable<A> {
             tokens: rows as u32,
             ..Step::default()
         }));
-        let staging: Vec<_> = pieces
+        let mut staging: Vec<_> = pieces
             .iter()
             .map(|&(_, rows)| {
                 let bytes = 4 * (rows * program.plan.vocab) as u64;
                 Ok((program.staging.take(device, bytes)?, bytes))
             })
             .collect::<Result<_, Error>>()?;
+        let stream = stream.map(|id| &program.plan.buffers[id.0]);
+        let rows = stream.map(|buffer| {
+            let bytes = 4 * (tokens.len() * buffer.width) as u64;
+            Ok::<_, Error>((buffer, program.staging.take(device, bytes)?, bytes))
+        });
+        let rows = rows.transpose()?;
 
         let mut calls = recording.step(&lens, vectors.is_some());
         let sessions: Vec<_> = states.iter().map(|state| state.bindings()).collect();
@@ -232,6 +240,12 @@ impl<A: Gpu> GpuExecutable<A> {
             let Some((_, (_, (staging, bytes)))) = piece else { break };
             commands.fetch(program.buffer(recording.memory.logits), 0, staging, 0, *bytes);
         }
+        if let Some((buffer, rows, bytes)) = rows {
+            // The last op reads the stream, so its slot still holds it.
+            let slot = program.buffer(recording.memory.slots[buffer.slot]);
+            commands.fetch(slot, 0, &rows, 0, bytes);
+            staging.push((rows, bytes));
+        }
         if let Some(timer) = timer {
             commands.finish_timer(timer);
         }
@@ -256,11 +270,23 @@ impl<A: Gpu> GpuExecutable<A> {
             return self.program.device.poll().map(|()| names);
         }
         let (device, vocab) = (&*self.program.device, self.program.plan.vocab);
-        // Rows come in the order of the runs, in pieces of other lengths.
-        let mut left: Vec<usize> =
-            runs.iter().map(|run| run.wanted.rows(run.tokens.len()) * vocab).collect();
-        for (run, &wanted) in runs.iter_mut().zip(&left) {
-            run.logits.try_reserve_exact(wanted).map_err(|_| Error::OutOfMemory {
+        let hidden =
+            self.program.plan.stream().map_or(0, |id| self.program.plan.buffers[id.0].width);
+        let streams = runs.iter().any(|run| run.stream.is_some());
+        // Where the values go, and how many: the logits of the runs in their order, then the stream of all tokens.
+        let mut logits = Vec::with_capacity(runs.len());
+        let mut stream = Vec::new();
+        for run in &mut runs {
+            let tokens = run.tokens.len();
+            logits.push((Some(&mut *run.logits), run.wanted.rows(tokens) * vocab));
+            if streams {
+                stream.push((run.stream.as_deref_mut(), tokens * hidden));
+            }
+        }
+        let mut places: Vec<_> = logits.into_iter().chain(stream).collect();
+        for (place, wanted) in &mut places {
+            let Some(place) = place else { continue };
+            place.try_reserve_exact(*wanted).map_err(|_| Error::OutOfMemory {
                 what: "logits",
                 bytes: wanted.saturating_mul(4),
             })?;
@@ -268,9 +294,13 @@ impl<A: Gpu> GpuExecutable<A> {
         let mut current = 0;
         readback
             .read(device, &self.program.staging, |mut values: &[f32]| {
-                while let (false, Some(wanted)) = (values.is_empty(), left.get_mut(current)) {
+                while let (false, Some((place, wanted))) =
+                    (values.is_empty(), places.get_mut(current))
+                {
                     let (own, rest) = values.split_at(values.len().min(*wanted));
-                    runs[current].logits.extend_from_slice(own);
+                    if let Some(place) = place {
+                        place.extend_from_slice(own);
+                    }
                     *wanted -= own.len();
                     values = rest;
                     current += usize::from(*wanted == 0);

@@ -118,7 +118,8 @@ impl<A: Gpu> Program<A> {
     /// Writes `vectors`, `[tokens, width]`, where a step with tokens writes their embeddings.
     pub(super) fn write_vectors(&self, vectors: &[f32]) {
         let Some(Op::Embed(embed)) = self.plan.ops.first() else { return };
-        let (cols, buffer) = (embed.table.cols, &self.plan.buffers[embed.output.0]);
+        let buffer = &self.plan.buffers[embed.output.0];
+        let cols = embed.table.as_ref().map_or(buffer.width, |table| table.cols);
         let rows = vectors.chunks_exact(cols).flat_map(|vector| {
             let scaled = vector.iter().map(|x| x * embed.scale);
             scaled.chain(std::iter::repeat_n(0.0, buffer.width - cols))

@@ -1,4 +1,4 @@
-//! `embed`: `x = scale * E[token]`.
+//! `embed`: `x = scale * E[token]`, or `x = scale * v` of a vector `v` that comes in place of the token's row.
 
 use kinglet_models::Matrix;
 
@@ -10,11 +10,11 @@ use super::{
 /// Token embedding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embed {
-    /// `E`, `[vocab, hidden]`.
-    pub table: Matrix,
+    /// `E`, `[vocab, width]`; `None` if every row comes as a vector.
+    pub table: Option<Matrix>,
     /// Factor on every row.
     pub scale: f32,
-    /// `[T, hidden]`.
+    /// `[T, width]`.
     pub output: BufferId,
 }
 
@@ -25,7 +25,7 @@ impl Describe for Embed {
 
     fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.writes.push(self.output);
-        uses.rows.push(&self.table);
+        uses.rows.extend(&self.table);
     }
 
     fn states(&self) -> Vec<SteppedState> {

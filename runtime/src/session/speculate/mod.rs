@@ -10,6 +10,9 @@
 //! no other rule of acceptance (Leviathan et al., "Fast Inference from Transformers via Speculative
 //! Decoding", 2023, section 2.3) accepts more.
 //!
+//! Besides a drafter, the model itself can draft, if its checkpoint has a head that predicts further
+//! tokens ([`Generation::speculate_with_head`](crate::Generation::speculate_with_head)).
+//!
 //! **Going back.** After a wrong draft, recurrent tensors return to the snapshot before the step.
 //! The tokens that were right don't get a step of their own: they are computed again with the next
 //! one. If all layers are attention, their caches are cut.
@@ -22,6 +25,7 @@ pub use lookup::PromptLookup;
 
 use crate::Error;
 use crate::backend::{BackendRun, Logits, SessionState};
+use crate::prediction::Predicting;
 use crate::session::Session;
 
 /// Most tokens that a step computes again besides new ones. If there are more, they get a step
@@ -58,9 +62,17 @@ pub struct SpeculationStats {
     pub accepted: usize,
 }
 
-/// A drafter that works for a session.
+/// Where drafts come from.
+pub(crate) enum Source<'a> {
+    /// A drafter, which sees the tokens.
+    Drafter(Box<dyn Drafter + 'a>),
+    /// The model's prediction head, which also sees what the model computed.
+    Head,
+}
+
+/// A source of drafts at work for a session.
 pub(crate) struct Speculating<'a> {
-    drafter: Box<dyn Drafter + 'a>,
+    source: Source<'a>,
     /// Most drafts per step.
     most: usize,
     /// Drafts in the next step.
@@ -91,9 +103,9 @@ struct SpeculativeStep {
 }
 
 impl<'a> Speculating<'a> {
-    pub(crate) fn new(drafter: Box<dyn Drafter + 'a>, most: usize) -> Self {
+    pub(crate) fn new(source: Source<'a>, most: usize) -> Self {
         let stats = SpeculationStats::default();
-        Self { drafter, most, next: most, misses: 0, pause: 0, step: None, stats }
+        Self { source, most, next: most, misses: 0, pause: 0, step: None, stats }
     }
 
     /// Whether the session's state may hold more or fewer tokens than the session lists.
@@ -147,9 +159,23 @@ impl<'a> Speculating<'a> {
         if self.pause > 0 {
             self.pause -= 1;
         } else if most > 0 && lag <= MOST_LAG {
-            session.tokens.push(token);
-            let drafted = self.drafter.draft(&session.tokens, most);
-            session.tokens.pop();
+            let drafted = match &mut self.source {
+                Source::Drafter(drafter) => {
+                    session.tokens.push(token);
+                    let drafted = drafter.draft(&session.tokens, most);
+                    session.tokens.pop();
+                    drafted
+                }
+                Source::Head => {
+                    let held = session.tokens.len();
+                    match session.model.predicting() {
+                        Some(head) => head.predict(&mut *session.state, held, token, most).await,
+                        None => Err(Error::Unsupported {
+                            what: "drafts of a prediction head that was not loaded",
+                        }),
+                    }
+                }
+            };
             guesses = drafted.unwrap_or_else(|error| {
                 log::warn!("speculation stopped: {error}");
                 self.most = 0;
@@ -170,7 +196,14 @@ impl<'a> Speculating<'a> {
         session.poisoned = true;
         let mut logits = Vec::new();
         let (state, wanted) = (&mut *session.state, Logits::All);
-        let run = BackendRun { tokens: &tokens, vectors: None, state, wanted, logits: &mut logits };
+        let run = BackendRun {
+            tokens: &tokens,
+            vectors: None,
+            state,
+            wanted,
+            logits: &mut logits,
+            stream: None,
+        };
         session.model.executable().step(vec![run]).await?;
         self.step =
             Some(SpeculativeStep { position, before, tokens, logits, held: lag, sure: lag + 1 });
@@ -202,7 +235,10 @@ impl<'a> Speculating<'a> {
             return Ok(held);
         }
         match step.before {
-            Some(before) => {
+            Some(mut before) => {
+                if session.model.predicting().is_some() {
+                    Predicting::keep(&mut *before, &mut *session.state, held);
+                }
                 session.state = before;
                 Ok(step.position)
             }
@@ -227,7 +263,8 @@ impl<'a> Speculating<'a> {
         if !again.is_empty() {
             let (state, wanted) = (&mut *session.state, Logits::None);
             let logits = &mut Vec::new();
-            let run = BackendRun { tokens: again, vectors: None, state, wanted, logits };
+            let run =
+                BackendRun { tokens: again, vectors: None, state, wanted, logits, stream: None };
             session.model.executable().step(vec![run]).await?;
         }
         session.poisoned = false;

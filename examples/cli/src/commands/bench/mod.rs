@@ -111,7 +111,7 @@ fn token(index: usize, vocab: usize) -> u32 {
 /// # Errors
 /// Errors of the engine; sizes that exceed the memory; [`CliError::Interrupted`] after Ctrl-C.
 pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<(), CliError> {
-    let model = &load::model(global, |options| options)?;
+    let model = &load::model(global, |options| args.speculate.adjust(options))?;
     let _guard = interrupt::guard();
     let mut output = Output::new(if args.json { Format::Json } else { Format::Text });
     check_memory(model, args)?;

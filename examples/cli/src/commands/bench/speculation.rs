@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use kinglet::sampling::{Sampler, SamplingOptions};
-use kinglet::speculate::{Drafter, SpeculationStats};
+use kinglet::speculate::SpeculationStats;
 use kinglet::text::EncodeOptions;
 use kinglet::{GenerateOptions, Model, Session};
 use serde_json::json;
@@ -16,7 +16,7 @@ use super::{BenchArgs, go_on, median, token};
 use crate::error::CliError;
 use crate::output::{Output, escape};
 use crate::progress::{Progress, Unit};
-use crate::speculate_args::Speculation;
+use crate::speculate_args::{Source, Speculation};
 use crate::table::{title, wrapped};
 use crate::{load, table, tokens};
 
@@ -33,7 +33,7 @@ pub(super) fn run(
     with: Speculation,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    let Speculation { mut drafter, most } = with;
+    let Speculation { mut source, most } = with;
     let prompt = match &args.prompt_file {
         Some(path) => {
             load::tokenizer(model)?.encode(&tokens::read_text(path)?, EncodeOptions::default())?
@@ -57,7 +57,7 @@ pub(super) fn run(
     // The first round is not counted.
     for round in 0..=args.rounds {
         let without = answer(&mut start.fork()?, count, None, &mut told)?;
-        let with = answer(&mut start.fork()?, count, Some((&mut *drafter, most)), &mut told)?;
+        let with = answer(&mut start.fork()?, count, Some((&mut source, most)), &mut told)?;
         same &= without.tokens == with.tokens;
         stats = with.stats;
         if round > 0 {
@@ -117,17 +117,21 @@ struct Answer {
 fn answer(
     session: &mut Session,
     count: usize,
-    guesses: Option<(&mut dyn Drafter, usize)>,
+    guesses: Option<(&mut Source, usize)>,
     told: &mut dyn FnMut() -> Result<(), CliError>,
 ) -> Result<Answer, CliError> {
     let mut sampler = Sampler::new(SamplingOptions::greedy(), 0).map_err(kinglet::Error::from)?;
     let prompt = session.tokens().to_vec();
     let mut generation = session.generate(&mut sampler, GenerateOptions::new());
-    if let Some((drafter, most)) = guesses {
-        // Let a draft model read the prompt first, which is not decoding.
-        drafter.draft(&prompt, 1)?;
-        generation = generation.speculate(Box::new(drafter), most);
-    }
+    generation = match guesses {
+        None => generation,
+        Some((Source::Head, most)) => generation.speculate_with_head(most),
+        Some((Source::Drafter(drafter), most)) => {
+            // Let a draft model read the prompt first, which is not decoding.
+            drafter.draft(&prompt, 1)?;
+            generation.speculate(Box::new(&mut **drafter), most)
+        }
+    };
     // The first token is chosen from logits that are already computed.
     let mut tokens = Vec::with_capacity(count + 1);
     tokens.extend(generation.next_token()?);

@@ -277,8 +277,8 @@ impl Maker<'_> {
     fn setup(&self, other: Option<&Path>, settings: &Settings) -> Result<Setup, CliError> {
         let Self { global, args } = self;
         let model = match other {
-            Some(folder) => load::model_in(folder, global, |options| options)?,
-            None => load::model(global, |options| options)?,
+            Some(folder) => load::model_in(folder, global, |o| args.speculate.adjust(o))?,
+            None => load::model(global, |options| args.speculate.adjust(options))?,
         };
         let tokenizer = load::tokenizer(&model)?;
         let given = args.template.as_deref();

@@ -252,7 +252,8 @@ async fn logits(executable: &dyn Executable) -> Result<Vec<f32>, Error> {
         let tokens: Vec<u32> = (first..first + count).map(|i| (i * 89 % VOCAB) as u32).collect();
         for tokens in tokens.chunks(executable.max_step_tokens().max(1)) {
             let (state, wanted) = (&mut *state, Logits::All);
-            let run = BackendRun { tokens, vectors: None, state, wanted, logits: &mut all };
+            let run =
+                BackendRun { tokens, vectors: None, state, wanted, logits: &mut all, stream: None };
             executable.step(vec![run]).await?;
         }
         first += count;
