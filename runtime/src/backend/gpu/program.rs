@@ -11,7 +11,7 @@ use super::tensors::StateLayout;
 use super::weights::Uploader;
 use crate::Error;
 use crate::plan::Plan;
-use crate::plan::op::{DoubleBuffer, Op, StateId};
+use crate::plan::op::{Op, StateId};
 use crate::weights::Weights;
 
 /// A recording made ready on a device.
@@ -64,11 +64,7 @@ impl<A: Gpu> Program<A> {
         compiler.finish()?;
         uploader.finish()?;
         device.check()?;
-        let mut double_buffers = vec![DoubleBuffer::Nothing; plan.states.len()];
-        for stepped in plan.ops.iter().flat_map(|op| op.description().states()) {
-            double_buffers[stepped.state.0] = stepped.double_buffer;
-        }
-        let layout = StateLayout::new(device.target(), &plan, &double_buffers)?;
+        let layout = StateLayout::new(device.target(), &plan)?;
         log::trace!(
             "a decode step:\n{}",
             recording.list(&recording.step(&[RunSize { tokens: 1, pool: 0 }], false))

@@ -107,18 +107,18 @@ impl Place {
 }
 
 impl StateLayout {
-    /// Places for the states of `plan`; `double_buffers` says what is double-buffered of each.
+    /// Places for the states of `plan`.
     ///
     /// # Errors
     /// When a tensor is larger than a kernel can bind.
-    pub(super) fn new(
-        target: &Target,
-        plan: &Plan,
-        double_buffers: &[DoubleBuffer],
-    ) -> Result<Self, Error> {
+    pub(super) fn new(target: &Target, plan: &Plan) -> Result<Self, Error> {
+        let mut double_buffers = vec![DoubleBuffer::Nothing; plan.states.len()];
+        for stepped in plan.ops.iter().flat_map(|op| op.description().states()) {
+            double_buffers[stepped.state.0] = stepped.double_buffer;
+        }
         let most = target.max_buffer;
         let (mut places, mut buffers) = (Vec::new(), Vec::<SlotBuffer>::new());
-        for (state, &double_buffer) in plan.states.iter().zip(double_buffers) {
+        for (state, &double_buffer) in plan.states.iter().zip(&double_buffers) {
             let StateKind::Tensor { .. } = &state.kind else {
                 places.push(None);
                 continue;
@@ -174,5 +174,51 @@ impl StateLayout {
         let stride = self.buffers.iter().find(|own| own.conv == conv).map_or(0, |own| own.stride);
         // Bounded by `most_slots`.
         (slot as u64 * stride / UNIT) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::gpu::recording::tests::{plan, target};
+
+    #[test]
+    fn a_slot_takes_what_its_tensors_take_and_a_kernel_can_bind_all_slots() {
+        let target = target();
+        for case in ["mamba2/plain", "xlstm/plain", "bamba/plain", "qwen3_next/plain"] {
+            let layout = StateLayout::new(&target, &plan(case)).unwrap();
+            let places: Vec<Place> = layout.places.iter().flatten().copied().collect();
+            let sizes: u64 =
+                places.iter().map(|place| place.size().next_multiple_of(ALIGNMENT)).sum();
+            assert_eq!(layout.bytes() as u64, sizes, "{case}");
+            for place in &places {
+                let conv = layout.buffers[place.buffer].conv;
+                assert_eq!(conv, place.double_buffer == DoubleBuffer::All, "{case}");
+            }
+            let stride = |place: &Place| layout.buffers[place.buffer].stride;
+            let fits = |slots: u64| {
+                let bound = |place: &Place| place.size() + (slots - 1) * stride(place);
+                let bound = places.iter().all(|place| bound(place) <= target.max_binding);
+                bound && places.iter().all(|place| slots * stride(place) <= target.max_buffer)
+            };
+            let most = layout.most_slots as u64;
+            assert!(most > 1 && fits(most) && !fits(most + 1), "{case}: {most}");
+            assert_eq!(layout.units(0, true), 0);
+            let other = layout.buffers.iter().find(|own| !own.conv).unwrap();
+            assert_eq!(u64::from(layout.units(3, false)) * UNIT, 3 * other.stride);
+        }
+    }
+
+    #[test]
+    fn a_session_that_fills_several_buffers_has_slots_of_its_own() {
+        let mut target = target();
+        let plan = plan("mamba2/plain");
+        let whole = StateLayout::new(&target, &plan).unwrap();
+        let largest = whole.places.iter().flatten().map(|place| place.size()).max().unwrap();
+        target.max_buffer = largest.next_multiple_of(ALIGNMENT);
+        target.max_binding = target.max_buffer;
+        let split = StateLayout::new(&target, &plan).unwrap();
+        assert!(split.buffers.len() > whole.buffers.len());
+        assert_eq!((split.most_slots, split.bytes()), (1, whole.bytes()));
     }
 }

@@ -8,7 +8,7 @@
 mod display;
 mod step;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use kinglet_shaders::Variant;
 

@@ -14,7 +14,7 @@ use crate::weights::CheckOptions;
 use crate::weights::checkpoint::Checkpoint;
 
 /// A device with WebGPU's default limits and nothing beyond.
-fn target() -> Target {
+pub(in super::super) fn target() -> Target {
     let capabilities = Capabilities::default();
     let info = AdapterInfo {
         index: 0,
@@ -32,9 +32,17 @@ fn target() -> Target {
     Target::new(info, capabilities, [256 << 20, 128 << 20], 65535, options)
 }
 
-fn recording(case: &str) -> Recording {
+fn checkpoint(case: &str) -> Checkpoint {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(case);
-    let checkpoint = Checkpoint::open(&folder, CheckOptions::default()).unwrap();
+    Checkpoint::open(&folder, CheckOptions::default()).unwrap()
+}
+
+pub(in super::super) fn plan(case: &str) -> Plan {
+    Plan::new(&checkpoint(case).spec)
+}
+
+fn recording(case: &str) -> Recording {
+    let checkpoint = checkpoint(case);
     let plan = Plan::new(&checkpoint.spec);
     let options =
         RecordOptions { chunk: 64, most_turns: usize::MAX, logit_bytes: 1 << 20, exact: true };
