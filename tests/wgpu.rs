@@ -12,7 +12,7 @@ use kinglet::models::{
 use kinglet::op::{self, BufferId, Op, Output, Prologue, Slice, UpMatrices};
 use kinglet::plan::{Buffer, Plan};
 use kinglet::testing::DeviceLimits;
-use kinglet::{Activations, Backend, Error, Model, ModelOptions, Run};
+use kinglet::{Activations, Backend, Error, Model, ModelOptions, Run, Session};
 use kinglet_tests::random::Random;
 use kinglet_tests::target::wgpu_targets;
 use kinglet_tests::tensors::{Stored, Tensors};
@@ -96,6 +96,89 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
         };
         let scans = mixers.iter().filter(|branch| in_chunks(&branch.mixer)).count();
         assert!(model.dispatches(100) <= 2 * (allowed + 2) + 3 * scans, "{}", case.name);
+    }
+}
+
+#[test]
+fn sessions_that_decode_together_share_the_launches_on_their_tensors() {
+    let Some(target) = wgpu_targets().into_iter().next() else { return };
+    for case in families() {
+        let model = open(&case, &target.options);
+        let mixers = model.spec().blocks.iter().flat_map(|block| &block.branches);
+        let attention = mixers.filter(|b| matches!(b.mixer, Mixer::Attention(_))).count();
+        // Attention takes two launches for each session.
+        let of_one = model.dispatches(1);
+        assert_eq!(model.dispatches_together(&[1; 4]), of_one + 6 * attention, "{}", case.name);
+        // From five tokens on, projections are multiplied in tiles.
+        let [of_five, of_eight] =
+            [&[1; 5][..], &[1; 8]].map(|runs| model.dispatches_together(runs));
+        assert_eq!(of_eight, of_five + 6 * attention, "{}", case.name);
+    }
+}
+
+/// Sessions join and leave steps at random; what is allocated and what they compute is checked.
+#[test]
+fn sessions_that_step_together_take_little_more_memory_than_they_use() {
+    // Mamba-2 has tensors of both kinds. The second binding limit allows few sessions in a buffer.
+    for (name, bound) in [("mamba2/plain", None), ("mamba2/plain", Some(5)), ("xlstm/plain", None)]
+    {
+        let case = named(name);
+        for target in wgpu_targets() {
+            let whole = open(&case, &target.options);
+            let one = whole.session().unwrap().state_bytes();
+            let bounded = |sessions| bounded(&target.options, sessions * one as u64);
+            let model = bound.map_or(whole, |sessions| open(&case, &bounded(sessions)));
+            let mut random = Random::new(7);
+            let mut sessions = vec![(model.session().unwrap(), Vec::new())];
+            let step = |sessions: &mut [(Session, Vec<u32>)], random: &mut Random| {
+                let token = |random: &mut Random| random.between(0, model.vocab() - 1) as u32;
+                let fed: Vec<Vec<u32>> = sessions
+                    .iter()
+                    .map(|_| vec![token(random); 1 + random.between(0, 1)])
+                    .collect();
+                let mut runs: Vec<Run<'_>> = Vec::new();
+                for ((session, held), tokens) in sessions.iter_mut().zip(&fed) {
+                    held.extend(tokens);
+                    runs.push(Run { session, tokens, logits: Logits::Last });
+                }
+                model.step(&mut runs).unwrap();
+            };
+            step(&mut sessions, &mut random);
+            assert_eq!(model.tensor_bytes(), one, "{name}: one session");
+            sessions.resize_with(8, || (model.session().unwrap(), Vec::new()));
+            step(&mut sessions, &mut random);
+            assert!(model.tensor_bytes() * 4 <= 8 * one * 5, "{name}: eight sessions");
+            for _ in 0..40 {
+                match random.between(0, 2) {
+                    0 if sessions.len() > 1 => {
+                        sessions.swap_remove(random.between(0, sessions.len() - 1));
+                    }
+                    1 if sessions.len() < 20 => {
+                        let new = random.between(0, 3);
+                        sessions.extend((0..new).map(|_| (model.session().unwrap(), Vec::new())));
+                    }
+                    _ => {
+                        // Some of them, in another order.
+                        let first = random.between(0, sessions.len() - 1);
+                        sessions.rotate_left(first);
+                        let count = 1 + random.between(0, sessions.len() - 1);
+                        step(&mut sessions[..count], &mut random);
+                    }
+                }
+                assert!(sessions.iter().all(|(session, _)| session.state_bytes() == one));
+            }
+            step(&mut sessions, &mut random);
+            let used = sessions.len();
+            let most = (used + 1).max(used * 5 / 4);
+            // A buffer of one session is kept for the next.
+            let held = model.tensor_bytes() / one;
+            assert!((used..=most + 1).contains(&held), "{name}: {held} for {used} sessions");
+            for (session, held) in &sessions {
+                let mut alone = model.session().unwrap();
+                let error = relative_l2(session.logits(), alone.feed(held).unwrap());
+                assert!(error <= BOUND, "{name} on {}: {error:.2e}", target.name);
+            }
+        }
     }
 }
 

@@ -400,7 +400,13 @@ impl Model {
     /// Kernels that a step launches for one run of `tokens` tokens and the logits of the last; 0 on
     /// the CPU.
     pub fn dispatches(&self, tokens: usize) -> usize {
-        self.executable().dispatches(tokens)
+        self.dispatches_together(&[tokens])
+    }
+
+    /// Kernels that a step launches for a run of each of these numbers of tokens, by sessions that
+    /// were stepped together before, and the logits of each one's last token; 0 on the CPU.
+    pub fn dispatches_together(&self, runs: &[usize]) -> usize {
+        self.executable().dispatches(runs)
     }
 
     /// Measured bandwidth of the device's memory, in bytes per second; `None` on the CPU.
@@ -433,6 +439,13 @@ impl Model {
     #[cfg(feature = "testing")]
     pub fn lose_device(&self) {
         self.executable().lose_device();
+    }
+
+    /// Bytes allocated for the recurrent tensors of all sessions, with what is not in use; 0 on the
+    /// CPU.
+    #[cfg(feature = "testing")]
+    pub fn tensor_bytes(&self) -> usize {
+        self.executable().tensor_bytes()
     }
 
     pub(crate) fn executable(&self) -> &dyn Executable {

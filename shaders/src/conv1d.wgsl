@@ -1,7 +1,7 @@
 // `conv1d`: y_t[c] = C_t[c] act(b[c] + sum_k w[c,k] u_{t-K+1+k}[c]), u_t[c] = B_t[c] x_t[c]. Each thread computes a channel of a token.
 //# kernel Conv1d - states: any number of tokens
 //# use math
-//# use step
+//# use runs
 //# use weights
 
 const THREADS: u32 = 64u;
@@ -45,7 +45,7 @@ struct Params {
 fn past(t: i32, channel: u32) -> f32 {
     if t < 0 {
         let row = step.parity * (params.kernel - 1u) + u32(t + i32(params.kernel) - 1);
-        return f32(state[row * params.channels + channel]);
+        return f32(state[step.conv_slot * KEPT_UNIT + row * params.channels + channel]);
     }
     let row = step.start + u32(t);
     var value = input[row * params.input_stride + params.input_offset + channel];
@@ -57,9 +57,11 @@ fn past(t: i32, channel: u32) -> f32 {
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    step = runs[id.z];
     let channel = id.x;
     let t = id.y;
-    if channel >= params.channels {
+    // Other runs of the dispatch may be longer.
+    if channel >= params.channels || t >= step.tokens {
         return;
     }
     var sum = 0.0;
@@ -82,7 +84,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if t + 1u == step.tokens {
         for (var k = 0u; k + 1u < params.kernel; k += 1u) {
             let place = (1u - step.parity) * (params.kernel - 1u) + k;
-            state[place * params.channels + channel] = kept(past(i32(step.tokens + 1u + k) - i32(params.kernel), channel));
+            let at = step.conv_slot * KEPT_UNIT + place * params.channels + channel;
+            state[at] = kept(past(i32(step.tokens + 1u + k) - i32(params.kernel), channel));
         }
     }
 }

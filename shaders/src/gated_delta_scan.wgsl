@@ -19,7 +19,11 @@
 //# kernel DeltaPass pass states: many tokens: updates, and the state before each chunk
 //# kernel DeltaOutputs outputs: many tokens: the outputs
 //# use math
+//# when step pass
+//# use runs
+//# unless step pass
 //# use step
+//# end
 
 struct Params {
     key_heads: u32,
@@ -117,6 +121,8 @@ var<workgroup> factors: array<f32, THREADS>;
 
 @compute @workgroup_size(THREADS)
 //# use main
+    step = runs[group.z];
+    let count = runs[group.z].tokens;
     let thread = thread_of(ids);
     let head = group.x;
     let column = group.y * COLUMNS + thread % COLUMNS;
@@ -124,7 +130,7 @@ var<workgroup> factors: array<f32, THREADS>;
     let key_dim = params.key_dim;
     let value_dim = params.value_dim;
     let used = column < value_dim;
-    let first = head * key_dim * value_dim + column;
+    let first = step.slot * KEPT_UNIT + head * key_dim * value_dim + column;
 
     // What takes longest comes first.
     var held: array<f32, HELD>;
@@ -140,7 +146,7 @@ var<workgroup> factors: array<f32, THREADS>;
     var k = vec4(0.0);
     var factor = vec4(0.0);
     if thread < key_dim {
-        for (var t = 0u; t < step.tokens; t += 1u) {
+        for (var t = 0u; t < count; t += 1u) {
             let at = row_of(t) + query_column(head) + thread;
             q[t] = qkv[at];
             k[t] = qkv[at + params.key_heads * key_dim];
@@ -152,7 +158,7 @@ var<workgroup> factors: array<f32, THREADS>;
     let own = sum_over(q * k, ids, THREADS);
     queries[thread] = q;
     keys[thread] = k;
-    for (var t = 0u; t < step.tokens; t += 1u) {
+    for (var t = 0u; t < count; t += 1u) {
         // All have read those of the token before.
         factors[thread] = factor[t];
         workgroupBarrier();

@@ -12,7 +12,7 @@
 //! Every variant stays within WebGPU's default limits: 8 storage buffers, 256 invocations, 16 KiB
 //! of workgroup memory. Those with cooperative matrices, which WebGPU lacks, may use 32 KiB.
 //!
-//! Bindings have names. Only `step` has a dynamic offset.
+//! Bindings have names. Only `step` and `runs`, of which a kernel has one, have a dynamic offset.
 
 mod compose;
 mod generated;
@@ -117,7 +117,8 @@ mod tests {
             let metadata = metadata(variant).unwrap();
             let subgroups = source.contains("@builtin(subgroup_");
             assert_eq!(metadata.subgroups, subgroups, "{}", variant.name());
-            assert!(metadata.bindings.iter().any(|binding| binding.name == "step"));
+            let steps = metadata.bindings.iter().filter(|b| ["step", "runs"].contains(&b.name));
+            assert_eq!(steps.count(), 1, "{}", variant.name());
         }
     }
 

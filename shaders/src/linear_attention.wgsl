@@ -13,7 +13,11 @@
 //# kernel LinearAttentionPass pass states: many tokens: the state before each chunk
 //# kernel LinearAttentionOutputs outputs: many tokens: the outputs
 //# use math
+//# when step step_any pass
+//# use runs
+//# unless step step_any pass
 //# use step
+//# end
 
 struct Params {
     heads: u32,
@@ -83,11 +87,11 @@ fn value(t: u32, head: u32, n: u32) -> f32 {
 
 /// Four columns of row `row` of all heads' rows.
 fn load_state(row: u32, column: u32) -> vec4<f32> {
-    return vec4<f32>(state[(row * params.value_dim + column) / 4u]);
+    return vec4<f32>(state[step.slot * KEPT4_UNIT + (row * params.value_dim + column) / 4u]);
 }
 
 fn store_state(row: u32, column: u32, value: vec4<f32>) {
-    state[(row * params.value_dim + column) / 4u] = kept4(value);
+    state[step.slot * KEPT4_UNIT + (row * params.value_dim + column) / 4u] = kept4(value);
 }
 
 //# when step_any
@@ -98,14 +102,14 @@ fn store_state(row: u32, column: u32, value: vec4<f32>) {
 fn load_state(row: u32, column: u32) -> vec4<f32> {
     var value = vec4(0.0);
     for (var i = 0u; i < min(4u, params.value_dim - column); i += 1u) {
-        value[i] = f32(state[row * params.value_dim + column + i]);
+        value[i] = f32(state[step.slot * KEPT_UNIT + row * params.value_dim + column + i]);
     }
     return value;
 }
 
 fn store_state(row: u32, column: u32, value: vec4<f32>) {
     for (var i = 0u; i < min(4u, params.value_dim - column); i += 1u) {
-        state[row * params.value_dim + column + i] = kept(value[i]);
+        state[step.slot * KEPT_UNIT + row * params.value_dim + column + i] = kept(value[i]);
     }
 }
 
@@ -137,6 +141,8 @@ var<workgroup> tokens: array<f32, 2112>;
 
 @compute @workgroup_size(THREADS)
 //# use main
+    step = runs[group.z];
+    let count = runs[group.z].tokens;
     let thread = thread_of(ids);
     let head = group.x;
     let first_column = group.y * COLUMNS;
@@ -158,7 +164,7 @@ var<workgroup> tokens: array<f32, 2112>;
                 held[i] = load_state(first_row + first + n, first_column + column);
             }
         }
-        for (var i = thread; i < step.tokens * (COLUMNS + 2u * width); i += THREADS) {
+        for (var i = thread; i < count * (COLUMNS + 2u * width); i += THREADS) {
             let t = i / (COLUMNS + 2u * width);
             let place = i % (COLUMNS + 2u * width);
             if place >= COLUMNS + width {
@@ -173,7 +179,7 @@ var<workgroup> tokens: array<f32, 2112>;
             }
         }
         workgroupBarrier();
-        for (var t = 0u; t < step.tokens; t += 1u) {
+        for (var t = 0u; t < count; t += 1u) {
             let at = t * ROW + column;
             let v = vec4(tokens[at], tokens[at + 1u], tokens[at + 2u], tokens[at + 3u]);
             var sum = vec4(0.0);
@@ -182,7 +188,7 @@ var<workgroup> tokens: array<f32, 2112>;
                 if n < width && used {
                     held[i] = fade * held[i] + tokens[t * ROW + COLUMNS + n] * v;
                     sum += tokens[t * ROW + COLUMNS + PASS + n] * held[i];
-                    if t + 1u == step.tokens {
+                    if t + 1u == count {
                         store_state(first_row + first + n, first_column + column, held[i]);
                     }
                 }
@@ -319,19 +325,21 @@ const CHUNK: u32 = 64u;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    step = runs[group.z];
     let size = params.key_dim * params.value_dim;
     let element = group.x * THREADS + thread;
     if element < size {
         let head = group.y;
         let chunks = (step.tokens + CHUNK - 1u) / CHUNK;
-        var value = f32(state[head * size + element]);
+        let place = step.slot * KEPT_UNIT + head * size + element;
+        var value = f32(state[place]);
         for (var chunk = 0u; chunk < chunks; chunk += 1u) {
             let at = (chunk * params.heads + head) * size + element;
             let added = states[at];
             states[at] = value;
             value = decay(head, min(CHUNK, step.tokens - chunk * CHUNK)) * value + added;
         }
-        state[head * size + element] = kept(value);
+        state[place] = kept(value);
     }
 }
 

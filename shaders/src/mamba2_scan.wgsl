@@ -14,7 +14,11 @@
 //# kernel Mamba2Pass pass states: many tokens: the state before each chunk
 //# kernel Mamba2Outputs outputs: many tokens: the outputs
 //# use math
+//# when step step_any convolve pass
+//# use runs
+//# unless step step_any convolve pass
 //# use step
+//# end
 
 struct Params {
     heads: u32,
@@ -64,7 +68,7 @@ fn step_size(t: u32, head: u32) -> f32 {
 fn past(t: i32, channel: u32) -> f32 {
     if t < 0 {
         let row = step.parity * (params.kernel - 1u) + u32(t + i32(params.kernel) - 1);
-        return f32(conv_state[row * params.channels + channel]);
+        return f32(conv_state[step.conv_slot * KEPT_UNIT + row * params.channels + channel]);
     }
     let inner = params.heads * params.head_dim;
     return input[(step.start + u32(t)) * params.input_stride + inner + channel];
@@ -85,7 +89,8 @@ fn convolve(t: u32, channel: u32) -> f32 {
 fn keep(channel: u32) {
     for (var k = 0u; k + 1u < params.kernel; k += 1u) {
         let row = (1u - step.parity) * (params.kernel - 1u) + k;
-        conv_state[row * params.channels + channel] = kept(past(i32(step.tokens + 1u + k) - i32(params.kernel), channel));
+        let at = step.conv_slot * KEPT_UNIT + row * params.channels + channel;
+        conv_state[at] = kept(past(i32(step.tokens + 1u + k) - i32(params.kernel), channel));
     }
 }
 
@@ -95,11 +100,11 @@ fn keep(channel: u32) {
 
 /// Four columns of row `row`, counted over all heads.
 fn load_state(row: u32, column: u32) -> vec4<f32> {
-    return vec4<f32>(state[(row * params.head_dim + column) / 4u]);
+    return vec4<f32>(state[step.slot * KEPT4_UNIT + (row * params.head_dim + column) / 4u]);
 }
 
 fn store_state(row: u32, column: u32, value: vec4<f32>) {
-    state[(row * params.head_dim + column) / 4u] = kept4(value);
+    state[step.slot * KEPT4_UNIT + (row * params.head_dim + column) / 4u] = kept4(value);
 }
 
 //# when step_any
@@ -110,14 +115,14 @@ fn store_state(row: u32, column: u32, value: vec4<f32>) {
 fn load_state(row: u32, column: u32) -> vec4<f32> {
     var value = vec4(0.0);
     for (var i = 0u; i < min(4u, params.head_dim - column); i += 1u) {
-        value[i] = f32(state[row * params.head_dim + column + i]);
+        value[i] = f32(state[step.slot * KEPT_UNIT + row * params.head_dim + column + i]);
     }
     return value;
 }
 
 fn store_state(row: u32, column: u32, value: vec4<f32>) {
     for (var i = 0u; i < min(4u, params.head_dim - column); i += 1u) {
-        state[row * params.head_dim + column + i] = kept(value[i]);
+        state[step.slot * KEPT_UNIT + row * params.head_dim + column + i] = kept(value[i]);
     }
 }
 
@@ -149,6 +154,8 @@ var<workgroup> convolved: array<f32, 2112>;
 
 @compute @workgroup_size(THREADS)
 //# use main
+    step = runs[group.z];
+    let count = runs[group.z].tokens;
     let thread = thread_of(ids);
     let head = group.x;
     let first_column = group.y * COLUMNS;
@@ -175,7 +182,7 @@ var<workgroup> convolved: array<f32, 2112>;
                 held[i] = load_state(first_row + first + n, first_column + column);
             }
         }
-        for (var i = thread; i < step.tokens * (COLUMNS + 2u * width); i += THREADS) {
+        for (var i = thread; i < count * (COLUMNS + 2u * width); i += THREADS) {
             let t = i / (COLUMNS + 2u * width);
             let place = i % (COLUMNS + 2u * width);
             if place >= COLUMNS + width {
@@ -191,7 +198,7 @@ var<workgroup> convolved: array<f32, 2112>;
         }
         let a = -exp(vectors[params.a_log + head]);
         workgroupBarrier();
-        for (var t = 0u; t < step.tokens; t += 1u) {
+        for (var t = 0u; t < count; t += 1u) {
             let dt = step_size(t, head);
             let decay = exp(dt * a);
             let at = t * ROW + column;
@@ -204,7 +211,7 @@ var<workgroup> convolved: array<f32, 2112>;
                     let c = convolved[t * ROW + COLUMNS + PASS + n];
                     held[i] = decay * held[i] + (dt * b) * x;
                     sum += c * held[i];
-                    if t + 1u == step.tokens {
+                    if t + 1u == count {
                         store_state(first_row + first + n, first_column + column, held[i]);
                     }
                 }
@@ -246,6 +253,7 @@ const THREADS: u32 = 256u;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    step = runs[group.z];
     let channel = group.x * THREADS + thread;
     let t = group.y;
     if channel < params.channels {

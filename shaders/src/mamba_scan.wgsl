@@ -4,7 +4,7 @@
 // state.
 //# kernel MambaScan - states: any number of tokens
 //# use math
-//# use step
+//# use runs
 //# use weights
 
 const THREADS: u32 = 128u;
@@ -77,6 +77,8 @@ var<workgroup> parts: array<f32, 2048>;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let run = runs[group.z];
+    let own = run.slot * KEPT_UNIT;
     let first_channel = group.x * CHANNELS;
     let channel = first_channel + thread % CHANNELS;
     let share = thread / CHANNELS;
@@ -90,14 +92,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             h[i] = 0.0;
             a[i] = 0.0;
             if n < width && used {
-                h[i] = f32(state[(first + n) * params.inner + channel]);
+                h[i] = f32(state[own + (first + n) * params.inner + channel]);
                 a[i] = -exp(vectors[params.a_log + channel * params.state_dim + first + n]);
             }
         }
         let last = first + PASS >= params.state_dim;
-        for (var start = 0u; start < step.tokens; start += SPAN) {
-            let count = min(SPAN, step.tokens - start);
-            let token = step.start + start;
+        for (var start = 0u; start < run.tokens; start += SPAN) {
+            let count = min(SPAN, run.tokens - start);
+            let token = run.start + start;
             if thread < count {
                 let row = (token + thread) * params.bc_stride;
                 factors[thread] = vec2(factor(row + params.b_offset), factor(row + params.c_offset));
@@ -161,7 +163,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var i = 0u; i < HELD; i += 1u) {
             let n = share * HELD + i;
             if n < width && used {
-                state[(first + n) * params.inner + channel] = kept(h[i]);
+                state[own + (first + n) * params.inner + channel] = kept(h[i]);
             }
         }
     }

@@ -19,7 +19,11 @@
 //# kernel MLstmOutputs outputs: many tokens: the outputs before their norm
 //# kernel MLstmFinish finish reduce: norm and gate
 //# use math
+//# when step pass
+//# use runs
+//# unless step pass
 //# use step
+//# end
 
 struct Params {
     heads: u32,
@@ -73,12 +77,17 @@ fn gates(t: u32, head: u32) -> vec2<f32> {
 /// again.
 @group(0) @binding(_) var<storage, read_write> state: array<Kept>;
 
+/// Index of C of a head.
+fn memory_at(head: u32) -> u32 {
+    return step.slot * KEPT_UNIT + head * head_state();
+}
+
 /// Index of n and m of a head in one of the two copies. They are double-buffered: all workgroups of a head read the
 /// copy `step.parity` of the last step, and new values go to the other.
 fn sums_at(head: u32, side: u32) -> u32 {
     let memory = params.qk_head_dim * params.v_head_dim;
-    let again = params.heads * head_state() + head * (params.qk_head_dim + 1u);
-    return select(again, head * head_state() + memory, side == 0u);
+    let again = memory_at(params.heads) + head * (params.qk_head_dim + 1u);
+    return select(again, memory_at(head) + memory, side == 0u);
 }
 
 //# when step scores states pass outputs
@@ -116,6 +125,8 @@ var<workgroup> keys: array<vec4<f32>, PASS>;
 
 @compute @workgroup_size(THREADS)
 //# use main
+    step = runs[group.z];
+    let count = runs[group.z].tokens;
     let thread = thread_of(ids);
     let head = group.x;
     let column = group.y * COLUMNS + thread % COLUMNS;
@@ -123,7 +134,7 @@ var<workgroup> keys: array<vec4<f32>, PASS>;
     let key_dim = params.qk_head_dim;
     let value_dim = params.v_head_dim;
     let used = column < value_dim;
-    let memory = head * head_state();
+    let memory = memory_at(head);
     let sums = sums_at(head, step.parity);
     let new_sums = sums_at(head, 1u - step.parity);
     let query_scale = inverseSqrt(f32(key_dim));
@@ -134,7 +145,7 @@ var<workgroup> keys: array<vec4<f32>, PASS>;
     var admits = vec4(0.0);
     var stabilizers = vec4(0.0);
     var v = vec4(0.0);
-    for (var t = 0u; t < step.tokens; t += 1u) {
+    for (var t = 0u; t < count; t += 1u) {
         let gate = gates(t, head);
         let next = max(gate.y + m, gate.x);
         decays[t] = exp(gate.y + m - next);
@@ -164,7 +175,7 @@ var<workgroup> keys: array<vec4<f32>, PASS>;
         var k = vec4(0.0);
         if r < key_dim {
             var n = f32(state[sums + r]);
-            for (var t = 0u; t < step.tokens; t += 1u) {
+            for (var t = 0u; t < count; t += 1u) {
                 let row = row_of(t);
                 q[t] = query_scale * input[row + head * key_dim + r];
                 k[t] = input[row + key_column(head) + r];
@@ -184,11 +195,11 @@ var<workgroup> keys: array<vec4<f32>, PASS>;
             if first + place < key_dim && used {
                 let q = queries[place];
                 let added = admits * keys[place] * v;
-                if step.tokens == 1u {
+                if count == 1u {
                     carried.x += q.x * held[i];
                     held[i] = decays.x * held[i] + added.x;
                 } else {
-                    for (var t = 0u; t < step.tokens; t += 1u) {
+                    for (var t = 0u; t < count; t += 1u) {
                         carried[t] += q[t] * held[i];
                         held[i] = decays[t] * held[i] + added[t];
                     }
@@ -204,7 +215,7 @@ var<workgroup> keys: array<vec4<f32>, PASS>;
     before = decays * sum_over(before, ids, THREADS);
     if share == 0u && used {
         let h = (decays * carried + own * v) / (max(abs(before + own), exp(-stabilizers)) + params.eps);
-        for (var t = 0u; t < step.tokens; t += 1u) {
+        for (var t = 0u; t < count; t += 1u) {
             output[(step.start + t) * params.output_stride + head * value_dim + column] = h[t];
         }
     }

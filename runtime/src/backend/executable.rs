@@ -207,10 +207,17 @@ pub trait Executable: Send + Sync {
     /// Most tokens in a step, over all its runs.
     fn max_step_tokens(&self) -> usize;
 
-    /// Kernels that a step launches for one run of `tokens` tokens and the logits of the last; 0 if
-    /// the backend launches none.
-    fn dispatches(&self, tokens: usize) -> usize {
-        let _ = tokens;
+    /// Kernels that a step launches for runs with these numbers of tokens and the logits of each
+    /// one's last; 0 if the backend launches none.
+    fn dispatches(&self, runs: &[usize]) -> usize {
+        let _ = runs;
+        0
+    }
+
+    /// Bytes allocated for the recurrent tensors of all sessions, with what is not in use; 0 if the
+    /// backend does not know.
+    #[cfg(feature = "testing")]
+    fn tensor_bytes(&self) -> usize {
         0
     }
 }

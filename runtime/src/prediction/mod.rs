@@ -295,8 +295,13 @@ impl Executable for Predicting {
         self.model.max_step_tokens()
     }
 
-    fn dispatches(&self, tokens: usize) -> usize {
-        self.model.dispatches(tokens)
+    fn dispatches(&self, runs: &[usize]) -> usize {
+        self.model.dispatches(runs)
+    }
+
+    #[cfg(feature = "testing")]
+    fn tensor_bytes(&self) -> usize {
+        self.model.tensor_bytes() + self.head.tensor_bytes()
     }
 }
 

@@ -304,6 +304,7 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("prepare", include_str!("../prepare.wgsl")),
     ("residual_norm", include_str!("../residual_norm.wgsl")),
     ("sample", include_str!("../sample.wgsl")),
+    ("absent", include_str!("../parts/absent.wgsl")),
     ("affine", include_str!("../parts/affine.wgsl")),
     ("affine_any", include_str!("../parts/affine_any.wgsl")),
     ("attention_pieces", include_str!("../parts/attention_pieces.wgsl")),
@@ -329,6 +330,7 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("rows", include_str!("../parts/rows.wgsl")),
     ("rows_f32", include_str!("../parts/rows_f32.wgsl")),
     ("rows_int8", include_str!("../parts/rows_int8.wgsl")),
+    ("runs", include_str!("../parts/runs.wgsl")),
     ("shares", include_str!("../parts/shares.wgsl")),
     ("state_f16", include_str!("../parts/state_f16.wgsl")),
     ("state_f32", include_str!("../parts/state_f32.wgsl")),
@@ -352,4 +354,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "249c77e8a3d19a4c";
+pub(crate) const SOURCES: &str = "71777d8449ed7432";

@@ -483,11 +483,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let used = column < value_dim;
     let memory = key_dim * value_dim;
     let row = thread / COLUMNS;
-    let chunks = (step.tokens + CHUNK - 1u) / CHUNK;
+    let chunks = (runs[group.z].tokens + CHUNK - 1u) / CHUNK;
+    let own = runs[group.z].slot * KEPT_UNIT + head * memory + column;
     // The state before the first chunk. Every thread reads and writes the same elements throughout: rows `row + 16 i` of its column.
     if used {
         for (var r = row; r < key_dim; r += 16u) {
-            states[head * memory + r * value_dim + column] = f32(state[head * memory + r * value_dim + column]);
+            states[head * memory + r * value_dim + column] = f32(state[own + r * value_dim]);
         }
     }
     for (var chunk = 0u; chunk < chunks; chunk += 1u) {
@@ -554,7 +555,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     if chunk + 1u < chunks {
                         states[before + params.value_heads * memory + r * value_dim] = value;
                     } else {
-                        state[head * memory + r * value_dim + column] = kept(value);
+                        state[own + r * value_dim] = kept(value);
                     }
                 }
             }

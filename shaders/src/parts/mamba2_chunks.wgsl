@@ -147,19 +147,21 @@ const CHUNK: u32 = 64u;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    step = runs[group.z];
     let size = params.state_dim * params.head_dim;
     let element = group.x * THREADS + thread;
     if element < size {
         let head = group.y;
         let chunks = (step.tokens + CHUNK - 1u) / CHUNK;
-        var value = f32(state[head * size + element]);
+        let place = step.slot * KEPT_UNIT + head * size + element;
+        var value = f32(state[place]);
         for (var chunk = 0u; chunk < chunks; chunk += 1u) {
             let at = (chunk * params.heads + head) * size + element;
             let added = states[at];
             states[at] = value;
             value = chunk_decays[chunk * params.heads + head] * value + added;
         }
-        state[head * size + element] = kept(value);
+        state[place] = kept(value);
     }
 }
 

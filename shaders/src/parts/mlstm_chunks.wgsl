@@ -197,6 +197,7 @@ const CHUNK: u32 = 64u;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    step = runs[group.z];
     let size = head_state();
     let memory = params.qk_head_dim * params.v_head_dim;
     let element = group.x * THREADS + thread;
@@ -205,7 +206,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let chunks = (step.tokens + CHUNK - 1u) / CHUNK;
         let stabilizer = element + 1u == size;
         let sums = sums_at(head, step.parity);
-        var read_at = head * size + element;
+        var read_at = memory_at(head) + element;
         var write_at = read_at;
         if element >= memory {
             read_at = sums + element - memory;

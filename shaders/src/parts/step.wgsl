@@ -1,4 +1,5 @@
 // The part of a step that a dispatch computes: all of it, one run, or some of the wanted logits.
+//# use absent
 
 struct Step {
     /// First row in the step's buffers (for logits, the first of the wanted rows).
@@ -13,6 +14,3 @@ struct Step {
 
 /// One for the step and one for each of its runs, selected by a dynamic offset.
 @group(0) @binding(_) var<uniform> step: Step;
-
-/// Sentinel: no offset.
-const ABSENT: u32 = 0xffffffffu;

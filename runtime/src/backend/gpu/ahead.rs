@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::api::{Commands, Gpu, Launches};
+use super::api::{Commands, Gpu, Launches, StateBindings};
 use super::program::Program;
 use super::readback::Readback;
-use super::recording::Step;
+use super::recording::{RunSize, Step};
 use super::sample::Sampling;
 use super::state::GpuState;
 use super::target::lock;
@@ -73,8 +73,10 @@ impl<A: Gpu> GpuAhead<A> {
         state.prepare(1)?;
         let staging = program.token_staging.take(device, STAGING)?;
         let one = Step { tokens: 1, ..Step::default() };
-        let run = Step { position: state.position as u32, parity: state.parity, ..one };
-        let mut calls = recording.step(&[1], false);
+        let pools = lock(&program.pools);
+        let slot = pools.slot(&program, state.tensors())?;
+        let run = state.step(slot.number, 0, 1);
+        let mut calls = recording.step(&[RunSize { tokens: 1, pool: 0 }], false);
         recording.logits(2, 1, &mut calls);
         recording.sampling(self.sampling.launches(choice), 2, &mut calls);
         let mut turn = lock(&program.turn);
@@ -94,13 +96,14 @@ impl<A: Gpu> GpuAhead<A> {
             program.write(self.sampling.draw, &draw);
         }
         let mut commands = device.commands();
-        let sessions = [state.bindings()];
+        let tensors = slot.pool.bindings(&program)?;
+        let sessions = [StateBindings { caches: state.bindings(), tensors }];
         let launches = Launches { calls: &calls, ready: &program.ready, sessions: &sessions };
         commands.launch(&launches, None);
         commands.fetch(program.buffer(recording.memory.tokens), 0, &staging, 0, STAGING);
         let submission = commands.submit();
         *turn = self.number;
-        drop(turn);
+        drop((turn, pools));
         state.position += 1;
         state.parity ^= 1;
         self.under_way.push_back(Readback::new(submission, vec![(staging, STAGING)]));

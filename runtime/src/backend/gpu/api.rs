@@ -45,8 +45,8 @@ pub(crate) trait Gpu: Send + Sync + Sized + 'static {
     type Staging: Send;
     /// A launch that only lacks what differs from step to step.
     type Launch: Send + Sync;
-    /// A launch's bindings where it uses a session's state.
-    type Bindings: Send;
+    /// A launch's bindings where it uses sessions' states.
+    type Bindings: Send + Sync;
     /// Compiles kernels while the host does other things.
     type Compiler: Compiler;
     /// Commands in the making.
@@ -131,7 +131,8 @@ pub(crate) trait Gpu: Send + Sync + Sized + 'static {
         steps: &Self::Buffer,
     ) -> Result<Self::Launch, Error>;
 
-    /// Binds a launch of [`Scope::Run`](super::recording::Scope) to a session's state: `state` gives a part of it.
+    /// Binds a launch of [`Scope::Run`](super::recording::Scope) or `Runs` to a session's caches, or to the tensors of several sessions: `state`
+    /// gives a part of them.
     ///
     /// # Errors
     /// When the device refuses, or `state` has no such part.
@@ -226,6 +227,21 @@ pub(crate) struct Launches<'a, A: Gpu> {
     pub calls: &'a [Call],
     /// By [`Call::launch`].
     pub ready: &'a [A::Launch],
-    /// By [`Call::run`], then by [`Call::launch`]: bindings to the state of the run's session.
-    pub sessions: &'a [&'a [Option<A::Bindings>]],
+    /// By [`Call::run`]: bindings to the states of the run's session.
+    pub sessions: &'a [StateBindings<'a, A>],
+}
+
+/// Bindings to the states of a session, by [`Call::launch`].
+pub(crate) struct StateBindings<'a, A: Gpu> {
+    pub caches: &'a [Option<A::Bindings>],
+    /// To the tensors of all sessions in its pool.
+    pub tensors: &'a [Option<A::Bindings>],
+}
+
+impl<'a, A: Gpu> StateBindings<'a, A> {
+    /// Those of a launch. A launch works on caches or on tensors.
+    pub(super) fn of(&self, launch: usize) -> Option<&'a A::Bindings> {
+        let of = |all: &'a [Option<A::Bindings>]| all.get(launch)?.as_ref();
+        of(self.caches).or_else(|| of(self.tensors))
+    }
 }

@@ -66,7 +66,7 @@ pub(super) fn measure<A: Gpu>(device: &std::sync::Arc<A>) -> Result<f64, Error> 
         device.allocate(what, bytes, Usage::Storage)?,
     ];
     let ready = [device.prepare(&launch, &buffers, &buffers[0])?];
-    let call = Call { launch: 0, run: None, step: 0, groups: launch.groups(1) };
+    let call = Call { launch: 0, run: None, step: 0, groups: launch.groups(1, 1) };
     let run = |passes: usize| {
         let mut commands = device.commands();
         let calls = vec![call; passes];

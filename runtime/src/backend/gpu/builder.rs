@@ -349,7 +349,7 @@ impl Builder<'_> {
         self.target.variant(kernel, stored.weights, self.exact || !stored.aligned)
     }
 
-    /// Adds a launch. The bindings `params`, `step`, `tokens` and `wanted` need not be given.
+    /// Adds a launch. The bindings `params`, `step`, `runs`, `tokens` and `wanted` need not be given.
     pub(super) fn launch(
         &mut self,
         kernel: Kernel,
@@ -393,6 +393,7 @@ impl Builder<'_> {
             let own = match binding.name {
                 "params" => Some(Resource::Params),
                 "step" => Some(Resource::Step),
+                "runs" => Some(Resource::Runs),
                 "tokens" => Some(Resource::Memory(self.memory.tokens)),
                 "wanted" => Some(Resource::Memory(self.memory.wanted)),
                 _ => None,

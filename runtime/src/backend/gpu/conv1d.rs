@@ -56,7 +56,7 @@ pub(super) fn add(op: &op::Conv1d, builder: &mut Builder<'_>) -> Result<(), Erro
         },
         &resources,
         [Extent::Fixed(op.channels().div_ceil(64)), Extent::Tokens(1)],
-        (Scope::Run, When::Always),
+        (Scope::Runs, When::Always),
     )
 }
 

@@ -9,11 +9,12 @@ use kinglet_shaders::Variant;
 
 use super::adapter::AdapterKind;
 use super::ahead::GpuAhead;
-use super::api::{Commands, Gpu, Launches};
+use super::api::{Commands, Gpu, Launches, StateBindings};
 use super::builder::RecordOptions;
+use super::pools::{Pool, Pools, Slot};
 use super::program::Program;
 use super::readback::Readback;
-use super::recording::{Scope, Step};
+use super::recording::{FEW, RunSize, Step};
 use super::state::GpuState;
 use super::target::{DeviceOptions, lock};
 use crate::backend::executable::{
@@ -149,29 +150,71 @@ impl<A: Gpu> GpuExecutable<A> {
         self.program.recording.variants()
     }
 
-    /// Submits a step. Returns what is to be read back, its logits and then, if a run wants it, the residual stream of all its tokens; and the
-    /// names of its kernels where there is a `timer`.
+    /// The state of a run.
+    ///
+    /// # Errors
+    /// When it is that of another model.
+    fn state<'a>(&self, run: &'a mut BackendRun<'_>) -> Result<&'a mut GpuState<A>, Error> {
+        let state = run.state.as_any_mut().downcast_mut::<GpuState<A>>();
+        state.filter(|state| state.belongs_to(&self.program)).ok_or(Error::ForeignSession)
+    }
+
+    /// Brings the tensors of runs with few tokens together and sorts `runs` by pool, so that a launch can take those that follow one another.
+    /// Returns each run's pool, by number, and its slot.
+    ///
+    /// # Errors
+    /// When a state has no tensors.
+    fn arrange(
+        &self,
+        pools: &mut Pools<A>,
+        runs: &mut Vec<BackendRun<'_>>,
+    ) -> Result<Vec<(usize, Slot<A>)>, Error> {
+        let mut tensors = Vec::with_capacity(runs.len());
+        for run in runs.iter_mut() {
+            tensors.push((run.tokens.len() > FEW, self.state(run)?.tensors()));
+        }
+        let few: Vec<u64> = tensors.iter().filter(|(many, _)| !many).map(|(_, own)| *own).collect();
+        pools.gather(&self.program, &few);
+        let mut known: Vec<Arc<Pool<A>>> = Vec::new();
+        let mut sorted = Vec::with_capacity(runs.len());
+        for ((many, tensors), run) in tensors.into_iter().zip(runs.drain(..)) {
+            let slot = pools.slot(&self.program, tensors)?.clone();
+            let pool = known.iter().position(|own| Arc::ptr_eq(own, &slot.pool));
+            let pool = pool.unwrap_or_else(|| {
+                known.push(slot.pool.clone());
+                known.len() - 1
+            });
+            sorted.push((many, pool, slot, run));
+        }
+        sorted.sort_by_key(|(many, pool, ..)| (*many, *pool));
+        let (slots, own) =
+            sorted.into_iter().map(|(_, pool, slot, run)| ((pool, slot), run)).unzip();
+        *runs = own;
+        Ok(slots)
+    }
+
+    /// Submits a step and reorders its `runs`. Returns what is to be read back, its logits and then, if a run wants it, the residual stream of
+    /// all its tokens; and the names of its kernels where there is a `timer`.
     fn submit(
         &self,
-        runs: &mut [BackendRun<'_>],
+        runs: &mut Vec<BackendRun<'_>>,
         mut timer: Option<&mut A::Timer>,
     ) -> Result<(Readback<A>, Vec<String>), Error> {
         let (program, recording) = (&self.program, &self.program.recording);
         let device = &program.device;
         device.check()?;
+        for run in runs.iter_mut() {
+            let len = run.tokens.len();
+            self.state(run)?.prepare(len)?;
+        }
+        let mut pools = lock(&program.pools);
+        let slots = self.arrange(&mut pools, runs)?;
         let mut states = Vec::with_capacity(runs.len());
-        let (mut tokens, mut wanted, mut lens) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut tokens, mut wanted, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
         let mut steps = vec![Step::default()];
         let vectors = runs.iter().find_map(|run| run.vectors);
         let stream = program.plan.stream().filter(|_| runs.iter().any(|run| run.stream.is_some()));
-        for run in runs.iter_mut() {
-            let Some(state) = run.state.as_any_mut().downcast_mut::<GpuState<A>>() else {
-                return Err(Error::ForeignSession);
-            };
-            if !state.belongs_to(program) {
-                return Err(Error::ForeignSession);
-            }
-            state.prepare(run.tokens.len())?;
+        for (run, (pool, slot)) in runs.iter_mut().zip(&slots) {
             let (start, end) = (tokens.len() as u32, (tokens.len() + run.tokens.len()) as u32);
             match run.wanted {
                 Logits::None => {}
@@ -179,9 +222,10 @@ impl<A: Gpu> GpuExecutable<A> {
                 Logits::All => wanted.extend(start..end),
             }
             tokens.extend_from_slice(run.tokens);
-            lens.push(run.tokens.len());
-            let (position, parity) = (state.position as u32, state.parity);
-            steps.push(Step { start, tokens: end - start, position, parity });
+            let len = run.tokens.len();
+            sizes.push(RunSize { tokens: len, pool: *pool });
+            let state = self.state(run)?;
+            steps.push(state.step(slot.number, start as usize, len));
             states.push(state);
         }
         if tokens.len() > recording.chunk {
@@ -211,8 +255,12 @@ impl<A: Gpu> GpuExecutable<A> {
         });
         let rows = rows.transpose()?;
 
-        let mut calls = recording.step(&lens, vectors.is_some());
-        let sessions: Vec<_> = states.iter().map(|state| state.bindings()).collect();
+        let mut calls = recording.step(&sizes, vectors.is_some());
+        let sessions = states.iter().zip(&slots).map(|(state, (_, slot))| {
+            let tensors = slot.pool.bindings(program)?;
+            Ok(StateBindings { caches: state.bindings(), tensors })
+        });
+        let sessions: Vec<_> = sessions.collect::<Result<_, Error>>()?;
         let mut names = Vec::new();
         let mut turn = lock(&program.turn);
         if let Some(vectors) = vectors {
@@ -222,14 +270,14 @@ impl<A: Gpu> GpuExecutable<A> {
         if !wanted.is_empty() {
             program.write(recording.memory.wanted, &wanted);
         }
-        program.write_steps(&steps, lens.len());
+        program.write_steps(&steps, sizes.len());
         let mut commands = device.commands();
         let mut next = pieces.iter().zip(&staging).enumerate();
         loop {
             // The first piece of logits goes with the step.
             let piece = next.next();
             if let Some((piece, (&(_, rows), _))) = piece {
-                recording.logits(1 + lens.len() + piece, rows, &mut calls);
+                recording.logits(1 + sizes.len() + piece, rows, &mut calls);
             }
             let launches = Launches { calls: &calls, ready: &program.ready, sessions: &sessions };
             commands.launch(&launches, timer.as_deref_mut());
@@ -251,9 +299,9 @@ impl<A: Gpu> GpuExecutable<A> {
         }
         let submission = commands.submit();
         *turn = 0;
-        drop(turn);
-        for (state, len) in states.iter_mut().zip(lens) {
-            state.position += len;
+        drop((turn, pools));
+        for (state, size) in states.iter_mut().zip(sizes) {
+            state.position += size.tokens;
             state.parity ^= 1;
         }
         Ok((Readback::new(submission, staging), names))
@@ -373,13 +421,21 @@ impl<A: Gpu> Executable for GpuExecutable<A> {
         self.program.recording.chunk
     }
 
-    fn dispatches(&self, tokens: usize) -> usize {
-        let launched = self.program.recording.launches.iter().filter(|launch| match launch.scope {
-            Scope::Step | Scope::Run => launch.when.holds(tokens, tokens),
-            // Those of the last token.
-            Scope::Logits => launch.when.holds(1, 1),
-            Scope::Sampling => false,
-        });
-        launched.count()
+    fn dispatches(&self, runs: &[usize]) -> usize {
+        let Program { recording, layout, .. } = &*self.program;
+        let pool = |(run, &tokens)| RunSize { tokens, pool: run / layout.most_slots };
+        let runs: Vec<_> = runs.iter().enumerate().map(pool).collect();
+        let mut calls = recording.step(&runs, false);
+        // Those of each run's last token.
+        for first in (0..runs.len()).step_by(recording.logit_rows) {
+            let rows = recording.logit_rows.min(runs.len() - first);
+            recording.logits(1 + runs.len(), rows, &mut calls);
+        }
+        calls.len()
+    }
+
+    #[cfg(feature = "testing")]
+    fn tensor_bytes(&self) -> usize {
+        lock(&self.program.pools).bytes(&self.program)
     }
 }

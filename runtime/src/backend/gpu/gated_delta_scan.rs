@@ -35,7 +35,7 @@ pub(super) fn add(op: &op::GatedDeltaScan, builder: &mut Builder<'_>) -> Result<
         ("states", Resource::Memory(scratch.states)),
         ("chunk_decays", Resource::Memory(scratch.chunks)),
     ];
-    let mut form = |kernel: Kernel, groups: [Extent; 2], when: When| {
+    let mut form = |kernel: Kernel, groups: [Extent; 2], when: (Scope, When)| {
         let stored = builder.state_type(op.state);
         builder.launch(
             kernel,
@@ -60,7 +60,7 @@ pub(super) fn add(op: &op::GatedDeltaScan, builder: &mut Builder<'_>) -> Result<
             },
             &resources,
             groups,
-            (Scope::Run, when),
+            when,
         )
     };
     let (fixed, heads) = (Extent::Fixed, op.value_heads);
@@ -68,7 +68,7 @@ pub(super) fn add(op: &op::GatedDeltaScan, builder: &mut Builder<'_>) -> Result<
     let many = if op.key_dim > MAX_KEYS {
         When::Always
     } else {
-        form(Kernel::DeltaStep, [fixed(heads), fixed(columns)], When::Few)?;
+        form(Kernel::DeltaStep, [fixed(heads), fixed(columns)], (Scope::Runs, When::Few))?;
         When::Many
     };
     let (prepare, scores) = match op.decays() {
@@ -84,7 +84,7 @@ pub(super) fn add(op: &op::GatedDeltaScan, builder: &mut Builder<'_>) -> Result<
         (Kernel::DeltaPass, [fixed(heads), fixed(columns)]),
         (Kernel::DeltaOutputs, [fixed(across), Extent::Tiles(SIDE)]),
     ] {
-        form(kernel, groups, many)?;
+        form(kernel, groups, (Scope::Run, many))?;
     }
     Ok(())
 }

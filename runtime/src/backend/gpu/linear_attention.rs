@@ -25,7 +25,7 @@ pub(super) fn add(op: &op::LinearAttention, builder: &mut Builder<'_>) -> Result
         ("states", Resource::Memory(scratch.states)),
     ];
     let (heads, key_dim, value_dim) = (op.heads(), op.key_dim, op.value_dim);
-    let mut form = |kernel: Kernel, groups: [Extent; 2], when: When| {
+    let mut form = |kernel: Kernel, groups: [Extent; 2], when: (Scope, When)| {
         let stored = builder.state_type(op.state);
         builder.launch(
             kernel,
@@ -49,7 +49,7 @@ pub(super) fn add(op: &op::LinearAttention, builder: &mut Builder<'_>) -> Result
             },
             &resources,
             groups,
-            (Scope::Run, when),
+            when,
         )
     };
     let step = match value_dim.is_multiple_of(4) {
@@ -57,7 +57,8 @@ pub(super) fn add(op: &op::LinearAttention, builder: &mut Builder<'_>) -> Result
         false => Kernel::LinearAttentionStepAny,
     };
     let fixed = Extent::Fixed;
-    form(step, [fixed(heads), fixed(value_dim.div_ceil(COLUMNS))], When::Few)?;
+    let few = (Scope::Runs, When::Few);
+    form(step, [fixed(heads), fixed(value_dim.div_ceil(COLUMNS))], few)?;
     let (down, across) = (key_dim.div_ceil(SIDE), value_dim.div_ceil(SIDE));
     let elements = (key_dim * value_dim).div_ceil(THREADS);
     for (kernel, groups) in [
@@ -66,7 +67,7 @@ pub(super) fn add(op: &op::LinearAttention, builder: &mut Builder<'_>) -> Result
         (Kernel::LinearAttentionPass, [fixed(elements), fixed(heads)]),
         (Kernel::LinearAttentionOutputs, [fixed(heads * across), Extent::Tiles(SIDE)]),
     ] {
-        form(kernel, groups, When::Many)?;
+        form(kernel, groups, (Scope::Run, When::Many))?;
     }
     Ok(())
 }

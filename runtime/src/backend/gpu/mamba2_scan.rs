@@ -41,7 +41,7 @@ pub(super) fn add(op: &op::Mamba2Scan, builder: &mut Builder<'_>) -> Result<(), 
         ("states", Resource::Memory(scratch.states)),
         ("chunk_decays", Resource::Memory(scratch.chunks)),
     ];
-    let mut form = |kernel: Kernel, groups: [Extent; 2], when: When| {
+    let mut form = |kernel: Kernel, groups: [Extent; 2], when: (Scope, When)| {
         let stored = builder.state_type(op.state);
         builder.launch(
             kernel,
@@ -67,13 +67,13 @@ pub(super) fn add(op: &op::Mamba2Scan, builder: &mut Builder<'_>) -> Result<(), 
             },
             &resources,
             groups,
-            (Scope::Run, when),
+            when,
         )
     };
     let step =
         if op.head_dim.is_multiple_of(4) { Kernel::Mamba2Step } else { Kernel::Mamba2StepAny };
     let fixed = Extent::Fixed;
-    form(step, [fixed(op.heads), fixed(op.head_dim.div_ceil(COLUMNS))], When::Few)?;
+    form(step, [fixed(op.heads), fixed(op.head_dim.div_ceil(COLUMNS))], (Scope::Runs, When::Few))?;
     let (down, across) = (op.state_dim.div_ceil(SIDE), op.head_dim.div_ceil(SIDE));
     let elements = (op.state_dim * op.head_dim).div_ceil(THREADS);
     for (kernel, groups) in [
@@ -83,7 +83,7 @@ pub(super) fn add(op: &op::Mamba2Scan, builder: &mut Builder<'_>) -> Result<(), 
         (Kernel::Mamba2Pass, [fixed(elements), fixed(op.heads)]),
         (Kernel::Mamba2Outputs, [fixed(op.heads * across), Extent::Tiles(SIDE)]),
     ] {
-        form(kernel, groups, When::Many)?;
+        form(kernel, groups, (Scope::Run, When::Many))?;
     }
     Ok(())
 }

@@ -54,6 +54,6 @@ pub(super) fn add(op: &op::MambaScan, builder: &mut Builder<'_>) -> Result<(), E
         },
         &resources,
         [Extent::Fixed(op.inner.div_ceil(CHANNELS)), Extent::Fixed(1)],
-        (Scope::Run, When::Always),
+        (Scope::Runs, When::Always),
     )
 }

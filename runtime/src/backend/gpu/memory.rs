@@ -5,7 +5,7 @@ use kinglet_models as spec;
 use super::api::Usage;
 use super::builder::Allocations;
 use super::projection::PREPARED;
-use super::recording::{AllocationId, FEW, STEP_STRIDE, Step};
+use super::recording::{AllocationId, FEW, MOST_RUNS, STEP_STRIDE, Step};
 use super::target::Target;
 use crate::Error;
 use crate::plan::Plan;
@@ -128,8 +128,8 @@ pub(super) fn memory(
 ) -> Result<Memory, Error> {
     let rows = |rows: usize, width: usize| 4 * (rows as u64).saturating_mul(width as u64);
     let between = scratch(plan, chunk, allocations.target.max_binding);
-    // The step, its runs, and pieces of logits: there are no more of either than tokens.
-    let steps = ((2 * chunk + 2) * STEP_STRIDE) as u64;
+    // The step, its runs, and pieces of logits: there are no more of either than tokens. Then what the last run's binding covers besides.
+    let steps = ((2 * chunk + 1 + MOST_RUNS) * STEP_STRIDE) as u64;
     let step = allocations.unbound("steps", "steps", steps, Usage::Uniform);
     let mut one = |what, name: &str, bytes| allocations.bound(what, name, bytes, Usage::Storage);
     let mut slots = Vec::new();

@@ -42,7 +42,7 @@ pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), E
         ("states", Resource::Memory(scratch.states)),
         ("numbers", Resource::Memory(scratch.chunks)),
     ];
-    let mut form = |kernel: Kernel, groups: [Extent; 2], when: When| {
+    let mut form = |kernel: Kernel, groups: [Extent; 2], when: (Scope, When)| {
         let stored = builder.state_type(op.state);
         builder.launch(
             kernel,
@@ -62,12 +62,12 @@ pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), E
             },
             &resources,
             groups,
-            (Scope::Run, when),
+            when,
         )
     };
     let fixed = Extent::Fixed;
     let step = [fixed(op.heads), fixed(op.v_head_dim.div_ceil(COLUMNS))];
-    form(Kernel::MLstmStep, step, When::Few)?;
+    form(Kernel::MLstmStep, step, (Scope::Runs, When::Few))?;
     let (down, across) = (op.qk_head_dim.div_ceil(SIDE), op.v_head_dim.div_ceil(SIDE));
     for (kernel, groups) in [
         (Kernel::MLstmScores, [fixed(op.heads), Extent::Tiles(SIDE)]),
@@ -75,9 +75,9 @@ pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), E
         (Kernel::MLstmPass, [fixed(op.head_state().div_ceil(THREADS)), fixed(op.heads)]),
         (Kernel::MLstmOutputs, [fixed(op.heads * across), Extent::Tiles(SIDE)]),
     ] {
-        form(kernel, groups, When::Many)?;
+        form(kernel, groups, (Scope::Run, When::Many))?;
     }
-    // A run of few tokens in a step of many is finished here, too: the projection takes all of the step's tokens alike.
-    let when = if deferred { When::ManyOfStep } else { When::Always };
-    form(Kernel::MLstmFinish, [fixed(op.heads), Extent::Tokens(1)], when)
+    // All tokens of the step at once, whatever their runs: so does the projection that follows.
+    let when = if deferred { When::Many } else { When::Always };
+    form(Kernel::MLstmFinish, [fixed(op.heads), Extent::Tokens(1)], (Scope::Step, when))
 }

@@ -5,7 +5,7 @@
 //! `weights` say how matrices lie in buffers, `memory` what a step needs besides.
 //!
 //! [`api`] is the trait that an API implements: allocate, write, copy, run a list of launches, read back. `program` is a recording made ready on
-//! a device, [`executable`] runs its steps, `state`, `tensors` and `cache` keep what a sequence carries, `sample` and `ahead` choose tokens on the
+//! a device, [`executable`] runs its steps, `state`, `pools`, `tensors` and `cache` keep what a sequence carries, `sample` and `ahead` choose tokens on the
 //! device, and `self_test` compares a device with the processor before a model runs on it. `target` says what kernels may use on a device.
 //!
 //! Up to [`recording::FEW`] tokens are multiplied row by row, with everything around the product fused; more tokens go in tiles, after a launch
@@ -40,10 +40,11 @@
 //!   state by columns (an mLSTM head's norm and gate are left to the next projection, and n and m are double-buffered, since all workgroups of a head read
 //!   them); attention covers pieces of the cache that a second launch combines. Many tokens: chunks of 64 as products of tiles, with the state before each
 //!   chunk computed in between; attention by tiles of 64 queries and keys. Launches of an op pass data to each other in scratch memory (`op::Scratch`).
-//! - **state.rs**: a session's states are separate buffers, so launches on states are recorded per run, and all others once per step. A convolution's state that several
-//!   workgroups read is double-buffered: a step writes the half that it does not read.
-//! - **tensors.rs**: all recurrent tensors of a session are one buffer, which its snapshots share. The first of them to step leaves a copy to the others with one
-//!   command, and continues with the buffer that its bindings name.
+//! - **state.rs**: caches of sessions are separate buffers, so launches on them are recorded per run, and those on no state once per step. A convolution's state that
+//!   several workgroups read is double-buffered: a step writes the half that it does not read.
+//! - **pools.rs, tensors.rs**: recurrent tensors of sessions that are stepped together lie in one set of buffers, slot after slot, so that a launch for few tokens
+//!   takes all of their runs: a kernel adds the beginning of a run's slot to its indices (`parts/runs.wgsl`). A session alone has buffers of one slot. Its snapshots
+//!   share the slot; the first of them to step leaves a copy to the others and keeps the slot.
 //! - **cache.rs**: keys and values are shared as a whole. The state that holds the most positions appends in place; any other state copies the cache first. With an
 //!   attention window, sinks keep their positions, and the others are a ring. Quantized caches have kernel variants, as weight types do.
 //! - **Vectors** (`Session::feed_embeddings`): they are written where `embed` would write, and `embed` is skipped.
@@ -93,6 +94,7 @@ mod moe_down;
 mod moe_route;
 mod moe_up;
 mod params;
+mod pools;
 mod program;
 mod projection;
 mod readback;

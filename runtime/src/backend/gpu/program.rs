@@ -2,15 +2,16 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::api::{Compiler, Gpu};
+use super::api::{Compiler, Gpu, Region};
 use super::builder::{RecordOptions, record};
+use super::pools::Pools;
 use super::readback::Pool;
-use super::recording::{AllocationId, Launch, Recording, STEP_STRIDE, Step};
-use super::tensors::{SpareTensors, StateLayout};
+use super::recording::{AllocationId, Launch, Recording, RunSize, STEP_STRIDE, Step};
+use super::tensors::StateLayout;
 use super::weights::Uploader;
 use crate::Error;
 use crate::plan::Plan;
-use crate::plan::op::{DoubleBuffer, Op};
+use crate::plan::op::{Op, StateId};
 use crate::weights::Weights;
 
 /// A recording made ready on a device.
@@ -22,9 +23,10 @@ pub(super) struct Program<A: Gpu> {
     buffers: Vec<A::Buffer>,
     /// By index in [`Recording::launches`].
     pub ready: Vec<A::Launch>,
-    /// Where the states of a session lie.
+    /// Where the tensors of a session lie in its slot.
     pub layout: StateLayout,
-    pub spare_tensors: SpareTensors<A>,
+    /// Locked before `turn`.
+    pub pools: Mutex<Pools<A>>,
     /// Held from the first write to shared buffers to the submission that uses them. The number of the sequence that decodes ahead whose token
     /// the last step left in [`Memory::tokens`](super::memory::Memory::tokens), or 0.
     pub turn: Mutex<u64>,
@@ -62,12 +64,11 @@ impl<A: Gpu> Program<A> {
         compiler.finish()?;
         uploader.finish()?;
         device.check()?;
-        let mut double_buffers = vec![DoubleBuffer::Nothing; plan.states.len()];
-        for stepped in plan.ops.iter().flat_map(|op| op.description().states()) {
-            double_buffers[stepped.state.0] = stepped.double_buffer;
-        }
-        let layout = StateLayout::new(device.target(), &plan, &double_buffers)?;
-        log::trace!("a decode step:\n{}", recording.list(&recording.step(&[1], false)));
+        let layout = StateLayout::new(device.target(), &plan)?;
+        log::trace!(
+            "a decode step:\n{}",
+            recording.list(&recording.step(&[RunSize { tokens: 1, pool: 0 }], false))
+        );
         Ok(Self {
             device,
             plan,
@@ -75,16 +76,24 @@ impl<A: Gpu> Program<A> {
             buffers,
             ready,
             layout,
-            spare_tensors: SpareTensors::default(),
+            pools: Mutex::default(),
             turn: Mutex::new(0),
             staging: Pool::new(4),
             token_staging: Pool::new(16),
         })
     }
 
-    /// All buffers, by [`AllocationId`].
-    pub(super) fn buffers(&self) -> &[A::Buffer] {
-        &self.buffers
+    /// Binds a launch to what `state` gives; see [`Gpu::bind`].
+    ///
+    /// # Errors
+    /// When the device refuses, or `state` lacks something.
+    pub(super) fn bind(
+        &self,
+        launch: usize,
+        state: &dyn Fn(StateId, usize) -> Option<Region<A::Buffer>>,
+    ) -> Result<A::Bindings, Error> {
+        let (own, ready) = (&self.recording.launches[launch], &self.ready[launch]);
+        self.device.bind(own, ready, &self.buffers, self.steps(), state)
     }
 
     /// The buffer of an allocation of this recording.
@@ -107,7 +116,8 @@ impl<A: Gpu> Program<A> {
     pub(super) fn write_steps(&self, steps: &[Step], runs: usize) {
         let mut words = vec![0u32; steps.len() * STEP_STRIDE / 4];
         for (place, step) in words.chunks_mut(STEP_STRIDE / 4).zip(steps) {
-            place[..4].copy_from_slice(&step.words());
+            let words = step.words();
+            place[..words.len()].copy_from_slice(&words);
         }
         self.write(self.recording.memory.step, &words);
         for rotation in &self.recording.rotations {

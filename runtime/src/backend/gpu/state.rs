@@ -11,10 +11,10 @@ use half::slice::HalfFloatSliceExt;
 
 use super::api::{Commands, Gpu, Region};
 use super::cache::{Cache, Form};
+use super::pools::Tensors;
 use super::program::Program;
 use super::readback::Readback;
-use super::recording::Scope;
-use super::tensors::Tensors;
+use super::recording::Step;
 use crate::Error;
 use crate::backend::cache_codes::{self, Bits};
 use crate::backend::executable::{ExportFuture, PortableState, SessionState};
@@ -30,10 +30,8 @@ pub(super) struct GpuState<A: Gpu> {
     tensors: Arc<Tensors<A>>,
     /// By state of the plan: `None` for tensors, and before the first token.
     caches: Vec<Option<Arc<Cache<A>>>>,
-    /// By launch: the bindings of those that work on a state. Empty before the first step.
+    /// By launch: the bindings of those that work on a cache. Empty before the first step.
     bindings: Vec<Option<A::Bindings>>,
-    /// The tensors' buffers that the bindings were made for.
-    bound: Vec<A::Buffer>,
     /// Tokens taken so far: the position of the next one.
     pub position: usize,
     /// Which half of what is double-buffered the last step wrote.
@@ -56,7 +54,6 @@ impl<A: Gpu> GpuState<A> {
             tensors,
             caches,
             bindings: Vec::new(),
-            bound: Vec::new(),
             position: 0,
             parity: 0,
         })
@@ -67,9 +64,27 @@ impl<A: Gpu> GpuState<A> {
         Arc::ptr_eq(&self.program, program)
     }
 
-    /// By launch: the bindings of those that work on a state, after [`Self::prepare`].
+    /// Names its tensors in the program's pools. After [`Self::prepare`] no other state has the same.
+    pub(super) fn tensors(&self) -> u64 {
+        self.tensors.number
+    }
+
+    /// By launch: the bindings of those that work on a cache, after [`Self::prepare`].
     pub(super) fn bindings(&self) -> &[Option<A::Bindings>] {
         &self.bindings
+    }
+
+    /// What the kernels read of a run whose rows begin at `start`, with the tensors in slot `slot`.
+    pub(super) fn step(&self, slot: usize, start: usize, tokens: usize) -> Step {
+        let layout = &self.program.layout;
+        Step {
+            start: start as u32,
+            tokens: tokens as u32,
+            position: self.position as u32,
+            parity: self.parity,
+            slot: layout.units(slot, false),
+            conv_slot: layout.units(slot, true),
+        }
     }
 
     /// What all caches of a state have in common; `None` for a tensor.
@@ -84,7 +99,7 @@ impl<A: Gpu> GpuState<A> {
         }
     }
 
-    /// Makes the state writable, with room for `len` more positions, and binds launches to it.
+    /// Makes the state writable, with room for `len` more positions, and binds launches to its caches.
     ///
     /// # Errors
     /// When a cache would be larger than the device allows, or there is no memory.
@@ -106,39 +121,35 @@ impl<A: Gpu> GpuState<A> {
             commands.submit();
         }
         left.iter().for_each(|cache| cache.release(self.number));
-        let buffers = self.tensors.buffers();
-        let all = self.bindings.is_empty() || self.bound != buffers;
-        if all || !moved.is_empty() {
-            self.bound = buffers;
-            if let Err(error) = self.bind((!all).then_some(&moved)) {
-                self.bindings.clear();
-                return Err(error);
-            }
+        let all = self.bindings.is_empty();
+        if (all || !moved.is_empty())
+            && let Err(error) = self.bind((!all).then_some(&moved))
+        {
+            self.bindings.clear();
+            return Err(error);
         }
         Ok(())
     }
 
-    /// Binds all launches that work on a state, or those that work on one of `moved`.
+    /// Binds all launches that work on a cache, or those that work on one of `moved`.
     fn bind(&mut self, moved: Option<&Vec<StateId>>) -> Result<(), Error> {
         let program = self.program.clone();
         let launches = &program.recording.launches;
         self.bindings.resize_with(launches.len(), || None);
         for (index, bound) in self.bindings.iter_mut().enumerate() {
             let launch = &launches[index];
-            let touched = moved.is_none_or(|moved| launch.states().any(|id| moved.contains(&id)));
-            if launch.scope != Scope::Run || !touched {
+            let touched = |id: StateId| {
+                let cached = program.layout.place(id).is_none();
+                cached && moved.is_none_or(|moved| moved.contains(&id))
+            };
+            if !launch.states().any(touched) {
                 continue;
             }
-            let part = |id: StateId, part: usize| match program.layout.place(id) {
-                Some(place) => self.tensors.region(place),
-                None => {
-                    let cache = self.caches.get(id.0)?.as_ref()?;
-                    cache.halves.get(part).cloned().map(Region::whole)
-                }
+            let part = |id: StateId, part: usize| {
+                let cache = self.caches.get(id.0)?.as_ref()?;
+                cache.halves.get(part).cloned().map(Region::whole)
             };
-            let (ready, buffers) = (&program.ready[index], program.buffers());
-            let made = program.device.bind(launch, ready, buffers, program.steps(), &part)?;
-            *bound = Some(made);
+            *bound = Some(program.bind(index, &part)?);
         }
         Ok(())
     }
@@ -174,8 +185,7 @@ impl<A: Gpu> GpuState<A> {
         if let Some(place) = self.program.layout.place(id) {
             // All of it: one half need not be aligned for a copy.
             let size = place.size();
-            let fetched =
-                self.tensors.with(place, |buffer| self.fetch(&[(buffer, place.offset, size)]));
+            let fetched = self.tensors.with(place, |buffer, at| self.fetch(&[(buffer, at, size)]));
             let readback = fetched.ok_or_else(form)??;
             let all = self.read(readback, size).await?;
             let own = place.current(bytemuck::cast_slice(&all), self.parity).ok_or_else(form)?;
@@ -252,7 +262,6 @@ impl<A: Gpu> SessionState for GpuState<A> {
             tensors: self.tensors.clone(),
             caches: self.caches.clone(),
             bindings: Vec::new(),
-            bound: Vec::new(),
             position: self.position,
             parity: self.parity,
         }))
@@ -306,7 +315,7 @@ impl<A: Gpu> SessionState for GpuState<A> {
                 let bytes = place.with_copies(bytes);
                 Tensors::unshare(&mut self.tensors)?;
                 self.tensors
-                    .with(place, |buffer| device.write(buffer, place.offset, &bytes))
+                    .with(place, |buffer, at| device.write(buffer, at, &bytes))
                     .ok_or_else(form)?;
             }
             (None, PortableState::KeyValue { first, keys, values }) => {

@@ -1,36 +1,42 @@
-//! The recurrent tensors of a sequence on the device: all of them in one buffer, or in as few as the device allows, so that a copy is one
-//! command.
+//! How the recurrent tensors of a sequence lie in buffers: the states of convolutions in one and all others in another, or in as few as the
+//! device allows, so that a copy is a command or two. A kernel may write to a state of each kind, and WebGPU forbids that writable bindings of one
+//! buffer overlap, as those of several sequences would.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use std::sync::{Arc, Mutex};
-
-use super::api::{Commands, Gpu, Region, Usage};
-use super::program::Program;
-use super::target::{Target, lock};
+use super::target::Target;
 use crate::Error;
 use crate::plan::op::{DoubleBuffer, StateId};
 use crate::plan::{Plan, StateKind};
 
 /// Alignment of the offsets of bindings on every device.
 const ALIGNMENT: u64 = 256;
-/// Most sets of buffers that are kept for the next snapshot.
-const MOST_SPARE: usize = 1;
+/// Bytes in which kernels count the beginning of a slot.
+const UNIT: u64 = 16;
 /// Label in allocation errors.
-const WHAT: &str = "a session's state";
+pub(super) const WHAT: &str = "a session's state";
 
-/// Where the tensors of every session lie.
+/// Where the tensors of every session lie in its slot of the buffers.
 pub(super) struct StateLayout {
     /// By state; `None` for caches.
     places: Vec<Option<Place>>,
-    /// Bytes of the buffers.
-    buffers: Vec<u64>,
+    pub buffers: Vec<SlotBuffer>,
+    /// Most slots of a buffer.
+    pub most_slots: usize,
+}
+
+/// A buffer that holds a part of every slot, one after another.
+pub(super) struct SlotBuffer {
+    /// Bytes of a slot.
+    pub stride: u64,
+    /// Whether it holds states of convolutions; if not, all others.
+    conv: bool,
 }
 
 /// Where a tensor lies.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
-    buffer: usize,
+    pub buffer: usize,
     pub offset: u64,
     /// Of one copy.
     pub bytes: u64,
@@ -101,18 +107,18 @@ impl Place {
 }
 
 impl StateLayout {
-    /// Places for the states of `plan`; `double_buffers` says what is double-buffered of each.
+    /// Places for the states of `plan`.
     ///
     /// # Errors
     /// When a tensor is larger than a kernel can bind.
-    pub(super) fn new(
-        target: &Target,
-        plan: &Plan,
-        double_buffers: &[DoubleBuffer],
-    ) -> Result<Self, Error> {
+    pub(super) fn new(target: &Target, plan: &Plan) -> Result<Self, Error> {
+        let mut double_buffers = vec![DoubleBuffer::Nothing; plan.states.len()];
+        for stepped in plan.ops.iter().flat_map(|op| op.description().states()) {
+            double_buffers[stepped.state.0] = stepped.double_buffer;
+        }
         let most = target.max_buffer;
-        let (mut places, mut buffers) = (Vec::new(), Vec::<u64>::new());
-        for (state, &double_buffer) in plan.states.iter().zip(double_buffers) {
+        let (mut places, mut buffers) = (Vec::new(), Vec::<SlotBuffer>::new());
+        for (state, &double_buffer) in plan.states.iter().zip(&double_buffers) {
             let StateKind::Tensor { .. } = &state.kind else {
                 places.push(None);
                 continue;
@@ -123,16 +129,34 @@ impl StateLayout {
                 let (what, limit) = (format!("a buffer for {WHAT}"), target.max_binding);
                 return Err(Error::DeviceLimit { what, needed, limit });
             }
-            let taken = buffers.last().copied().filter(|taken| taken + needed <= most);
-            let offset = taken.unwrap_or_else(|| {
-                buffers.push(0);
-                0
+            let conv = double_buffer == DoubleBuffer::All;
+            let fits = |own: &SlotBuffer| own.conv == conv && own.stride + needed <= most;
+            let buffer = buffers.iter().rposition(fits).unwrap_or_else(|| {
+                buffers.push(SlotBuffer { stride: 0, conv });
+                buffers.len() - 1
             });
-            let buffer = buffers.len() - 1;
-            buffers[buffer] = (offset + needed).next_multiple_of(ALIGNMENT);
+            let offset = buffers[buffer].stride;
+            buffers[buffer].stride = (offset + needed).next_multiple_of(ALIGNMENT);
             places.push(Some(Place { buffer, offset, ..place }));
         }
-        Ok(Self { places, buffers })
+        let mut layout = Self { places, buffers, most_slots: 1 };
+        layout.most_slots = layout.fitting(target);
+        Ok(layout)
+    }
+
+    /// The most slots such that a kernel can bind a tensor from the first to the last.
+    fn fitting(&self, target: &Target) -> usize {
+        // Kernels know one stride for each kind.
+        let split = |conv| self.buffers.iter().filter(|own| own.conv == conv).count() > 1;
+        if split(true) || split(false) {
+            return 1;
+        }
+        let whole = self.buffers.iter().map(|own| target.max_buffer / own.stride);
+        let bound = self.places.iter().flatten().map(|place| {
+            1 + (target.max_binding - place.size()) / self.buffers[place.buffer].stride
+        });
+        let most = whole.chain(bound).min().unwrap_or(1).max(1);
+        usize::try_from(most).unwrap_or(usize::MAX)
     }
 
     /// Where a tensor lies; `None` for a cache.
@@ -140,102 +164,61 @@ impl StateLayout {
         self.places.get(id.0).copied().flatten()
     }
 
-    fn bytes(&self) -> usize {
-        self.buffers.iter().sum::<u64>() as usize
-    }
-}
-
-/// Buffers of sessions that were dropped.
-pub(super) struct SpareTensors<A: Gpu>(Mutex<Vec<Vec<A::Buffer>>>);
-
-impl<A: Gpu> Default for SpareTensors<A> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-/// The tensors of a sequence and of all its snapshots since its last step. The first of them to be stepped leaves a copy to the others and keeps
-/// the buffers, since its launches are bound to them.
-pub(super) struct Tensors<A: Gpu> {
-    program: Arc<Program<A>>,
-    buffers: Mutex<Vec<A::Buffer>>,
-}
-
-impl<A: Gpu> Tensors<A> {
-    /// Zeros.
-    ///
-    /// # Errors
-    /// When there is no memory.
-    pub(super) fn new(program: &Arc<Program<A>>) -> Result<Self, Error> {
-        let (buffers, used) = take(program)?;
-        if used {
-            let mut commands = program.device.commands();
-            buffers.iter().for_each(|buffer| commands.clear(buffer));
-            commands.submit();
-        }
-        Ok(Self { program: program.clone(), buffers: Mutex::new(buffers) })
-    }
-
-    /// Makes `tensors` unshared, so that a step can write to them.
-    ///
-    /// # Errors
-    /// When there is no memory for a copy.
-    pub(super) fn unshare(tensors: &mut Arc<Self>) -> Result<(), Error> {
-        if Arc::strong_count(tensors) == 1 || tensors.program.layout.buffers.is_empty() {
-            return Ok(());
-        }
-        let program = tensors.program.clone();
-        let (copies, _) = take(&program)?;
-        let mut commands = program.device.commands();
-        // The others may be stepped on other threads.
-        let mut shared = lock(&tensors.buffers);
-        for (from, to) in shared.iter().zip(&copies) {
-            commands.copy(from, 0, to, 0, A::size(from));
-        }
-        commands.submit();
-        let own = Mutex::new(std::mem::replace(&mut *shared, copies));
-        drop(shared);
-        *tensors = Arc::new(Self { program, buffers: own });
-        Ok(())
-    }
-
-    /// The buffers. Other states may take them when they are stepped, unless the tensors are unshared.
-    pub(super) fn buffers(&self) -> Vec<A::Buffer> {
-        lock(&self.buffers).clone()
-    }
-
-    /// A tensor with all that is double-buffered.
-    pub(super) fn region(&self, place: Place) -> Option<Region<A::Buffer>> {
-        let buffer = lock(&self.buffers).get(place.buffer)?.clone();
-        Some(Region { buffer, offset: place.offset, bytes: Some(place.size()) })
-    }
-
-    /// Calls `use_it` with the buffer that holds a tensor. No other state takes the buffer before it returns, so what it submits finds the
-    /// tensor there.
-    pub(super) fn with<T>(&self, place: Place, use_it: impl FnOnce(&A::Buffer) -> T) -> Option<T> {
-        Some(use_it(lock(&self.buffers).get(place.buffer)?))
-    }
-
+    /// Bytes of a slot.
     pub(super) fn bytes(&self) -> usize {
-        self.program.layout.bytes()
+        self.buffers.iter().map(|own| own.stride).sum::<u64>() as usize
+    }
+
+    /// Where a slot begins, as kernels count it: in the buffer of states of convolutions, or in the other.
+    pub(super) fn units(&self, slot: usize, conv: bool) -> u32 {
+        let stride = self.buffers.iter().find(|own| own.conv == conv).map_or(0, |own| own.stride);
+        // Bounded by `most_slots`.
+        (slot as u64 * stride / UNIT) as u32
     }
 }
 
-impl<A: Gpu> Drop for Tensors<A> {
-    fn drop(&mut self) {
-        let buffers = std::mem::take(&mut *lock(&self.buffers));
-        let mut spare = lock(&self.program.spare_tensors.0);
-        if spare.len() < MOST_SPARE && !buffers.is_empty() {
-            spare.push(buffers);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::gpu::recording::tests::{plan, target};
+
+    #[test]
+    fn a_slot_takes_what_its_tensors_take_and_a_kernel_can_bind_all_slots() {
+        let target = target();
+        for case in ["mamba2/plain", "xlstm/plain", "bamba/plain", "qwen3_next/plain"] {
+            let layout = StateLayout::new(&target, &plan(case)).unwrap();
+            let places: Vec<Place> = layout.places.iter().flatten().copied().collect();
+            let sizes: u64 =
+                places.iter().map(|place| place.size().next_multiple_of(ALIGNMENT)).sum();
+            assert_eq!(layout.bytes() as u64, sizes, "{case}");
+            for place in &places {
+                let conv = layout.buffers[place.buffer].conv;
+                assert_eq!(conv, place.double_buffer == DoubleBuffer::All, "{case}");
+            }
+            let stride = |place: &Place| layout.buffers[place.buffer].stride;
+            let fits = |slots: u64| {
+                let bound = |place: &Place| place.size() + (slots - 1) * stride(place);
+                let bound = places.iter().all(|place| bound(place) <= target.max_binding);
+                bound && places.iter().all(|place| slots * stride(place) <= target.max_buffer)
+            };
+            let most = layout.most_slots as u64;
+            assert!(most > 1 && fits(most) && !fits(most + 1), "{case}: {most}");
+            assert_eq!(layout.units(0, true), 0);
+            let other = layout.buffers.iter().find(|own| !own.conv).unwrap();
+            assert_eq!(u64::from(layout.units(3, false)) * UNIT, 3 * other.stride);
         }
     }
-}
 
-/// Buffers for the tensors of a session, and whether they were used before.
-fn take<A: Gpu>(program: &Program<A>) -> Result<(Vec<A::Buffer>, bool), Error> {
-    if let Some(buffers) = lock(&program.spare_tensors.0).pop() {
-        return Ok((buffers, true));
+    #[test]
+    fn a_session_that_fills_several_buffers_has_slots_of_its_own() {
+        let mut target = target();
+        let plan = plan("mamba2/plain");
+        let whole = StateLayout::new(&target, &plan).unwrap();
+        let largest = whole.places.iter().flatten().map(|place| place.size()).max().unwrap();
+        target.max_buffer = largest.next_multiple_of(ALIGNMENT);
+        target.max_binding = target.max_buffer;
+        let split = StateLayout::new(&target, &plan).unwrap();
+        assert!(split.buffers.len() > whole.buffers.len());
+        assert_eq!((split.most_slots, split.bytes()), (1, whole.bytes()));
     }
-    let new = |&bytes: &u64| program.device.allocate(WHAT, bytes, Usage::Storage);
-    Ok((program.layout.buffers.iter().map(new).collect::<Result<_, Error>>()?, false))
 }

@@ -81,11 +81,13 @@ struct Test {
     sessions: usize,
     /// Bytes that a token must move; `None` for prefill, which is limited by computation.
     bytes_per_token: Option<u64>,
+    /// Kernels that a decode step launches; `None` for prefill and on the host.
+    kernels: Option<usize>,
 }
 
 impl Test {
     fn new(name: &'static str, tokens: usize, depth: usize, bytes_per_token: Option<u64>) -> Self {
-        Self { name, tokens, depth, sessions: 1, bytes_per_token }
+        Self { name, tokens, depth, sessions: 1, bytes_per_token, kernels: None }
     }
 
     fn title(&self) -> String {
@@ -170,7 +172,9 @@ fn tests(model: &Model, args: &BenchArgs) -> Result<Vec<Test>, CliError> {
     }
     for &depth in &args.depth {
         let bytes = Traffic::of_decode(model.plan(), model.weights(), depth + args.decode / 2)?;
-        tests.push(Test::new("decode", args.decode, depth, Some(bytes.total())));
+        let mut test = Test::new("decode", args.decode, depth, Some(bytes.total()));
+        test.kernels = Some(model.dispatches(1)).filter(|count| *count > 0);
+        tests.push(test);
     }
     for &count in &args.sessions {
         let one = Traffic::of_decode(model.plan(), model.weights(), args.decode / 2)?;
@@ -178,6 +182,8 @@ fn tests(model: &Model, args: &BenchArgs) -> Result<Vec<Test>, CliError> {
         let bytes = together::bytes_per_token(model, one, usize::from(count));
         let mut test = Test::new("together", args.decode, 0, bytes);
         test.sessions = usize::from(count);
+        let kernels = model.dispatches_together(&vec![1; test.sessions]);
+        test.kernels = Some(kernels).filter(|count| *count > 0);
         tests.push(test);
     }
     Ok(tests)

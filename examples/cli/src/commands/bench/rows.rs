@@ -79,6 +79,7 @@ impl Measured<'_> {
             "rounds": self.rates.len(),
             "chosen_on_device": self.test.name == "decode" && on_device,
             "bytes_per_token": self.test.bytes_per_token,
+            "kernels_per_step": self.test.kernels,
             "gb_per_second": self.moved(),
             "bandwidth_gb_per_second": self.bandwidth(),
             "bandwidth_fraction": self.share(),

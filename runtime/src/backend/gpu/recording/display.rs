@@ -19,7 +19,7 @@ impl Recording {
     fn resource(&self, resource: Resource) -> Option<String> {
         match resource {
             // Every kernel has them.
-            Resource::Params | Resource::Step => None,
+            Resource::Params | Resource::Step | Resource::Runs => None,
             Resource::Memory(id) => self.allocations.get(id.0).map(|memory| memory.name.clone()),
             Resource::State(id, part) => Some(format!("state {}.{part}", id.0)),
         }
@@ -31,10 +31,12 @@ impl Display for Listing<'_> {
         let dependencies = self.recording.dependencies(self.calls);
         for (index, (call, before)) in self.calls.iter().zip(&dependencies).enumerate() {
             let Some(launch) = self.recording.launches.get(call.launch) else { continue };
-            let [x, y] = call.groups;
+            let [x, y, runs] = call.groups;
             write!(f, "{index:4}  {}  {x} x {y}", launch.variant.name())?;
-            if let Some(run) = call.run {
-                write!(f, "  run {run}")?;
+            match call.run {
+                Some(run) if runs > 1 => write!(f, "  runs {run} .. {}", call.runs().end)?,
+                Some(run) => write!(f, "  run {run}")?,
+                None => {}
             }
             for (access, word) in [(Access::Read, "reads"), (Access::Write, "writes")] {
                 let own = launch.bindings.iter().filter(|binding| binding.access == access);

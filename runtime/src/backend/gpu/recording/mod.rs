@@ -8,7 +8,7 @@
 mod display;
 mod step;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use kinglet_shaders::Variant;
 
@@ -17,16 +17,18 @@ use super::memory::{Memory, Rotation};
 use super::sample::Sampling;
 use crate::plan::op::StateId;
 
-pub(crate) use step::{Call, Step};
+pub(crate) use step::{Call, RunSize, Step};
 
 /// Most tokens that are computed one by one; more go in tiles.
 pub(super) const FEW: usize = 4;
 /// Tokens, or rows, of a tile of the scans and of attention.
 pub(super) const SIDE: usize = 64;
-/// Bytes of a [`Step`].
+/// Bytes of a [`Step`] that kernels of [`Scope::Step`] and [`Scope::Logits`] read.
 pub(super) const STEP_BYTES: usize = 16;
 /// Bytes from one [`Step`] to the next: the alignment of dynamic offsets on every device.
 pub(super) const STEP_STRIDE: usize = 256;
+/// Most runs of a dispatch.
+pub(super) const MOST_RUNS: usize = 64;
 
 /// Names an allocation of a recording: its index in [`Recording::allocations`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +52,8 @@ pub(crate) enum Resource {
     Params,
     /// The [`Step`] that the call names.
     Step,
+    /// [`MOST_RUNS`] of them, from the one that the call names on: those of its runs come first.
+    Runs,
     /// All of an allocation.
     Memory(AllocationId),
     /// Part of the state of the run's session: a tensor is part 0; keys of a cache are part 0, values part 1.
@@ -125,15 +129,17 @@ impl Groups {
 pub(crate) enum Scope {
     /// All tokens of a step.
     Step,
-    /// One run, with its session's state.
+    /// One run, with its session's state. Launches of a run that follow one another may pass data on in scratch memory.
     Run,
+    /// Runs of at most [`FEW`] tokens whose sessions' tensors lie in the same buffers, all at once; any other run by itself.
+    Runs,
     /// Some of the wanted logits.
     Logits,
     /// The choice of a token from the first row of logits.
     Sampling,
 }
 
-/// For which numbers of tokens, of the step or of the run, there is a launch.
+/// For which numbers of tokens, of the step or of the run, there is a launch. For several runs the longest counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
     Always,
@@ -141,21 +147,18 @@ pub(crate) enum When {
     Few,
     /// More than [`FEW`].
     Many,
-    /// Where the step, whatever the run, has many.
-    ManyOfStep,
     /// From the first to the last of these numbers.
     Between(usize, usize),
 }
 
 impl When {
-    /// Whether there is a launch for a run of `run` tokens in a step of `step`; both are the same where the launch isn't of a run.
-    pub(super) fn holds(self, run: usize, step: usize) -> bool {
+    /// Whether there is a launch for this many tokens.
+    pub(super) fn holds(self, tokens: usize) -> bool {
         match self {
             Self::Always => true,
-            Self::Few => run <= FEW,
-            Self::Many => run > FEW,
-            Self::ManyOfStep => step > FEW,
-            Self::Between(first, last) => (first..=last).contains(&run),
+            Self::Few => tokens <= FEW,
+            Self::Many => tokens > FEW,
+            Self::Between(first, last) => (first..=last).contains(&tokens),
         }
     }
 }
@@ -168,7 +171,7 @@ pub(crate) struct Launch {
     pub params: Vec<u8>,
     /// In the order of the kernel's bindings.
     pub bindings: Vec<Binding>,
-    /// Workgroups along x and y.
+    /// Workgroups along x and y; along z there is one for each run.
     pub extent: [Extent; 2],
     pub scope: Scope,
     pub when: When,
@@ -179,14 +182,15 @@ impl Launch {
     pub(super) fn states(&self) -> impl Iterator<Item = StateId> {
         self.bindings.iter().filter_map(|binding| match binding.resource {
             Resource::State(id, _) => Some(id),
-            Resource::Params | Resource::Step | Resource::Memory(_) => None,
+            Resource::Params | Resource::Step | Resource::Runs | Resource::Memory(_) => None,
         })
     }
 
-    /// Workgroups for a given number of tokens.
-    pub(super) fn groups(&self, tokens: usize) -> [u32; 2] {
+    /// Workgroups for runs of up to `tokens` tokens.
+    pub(super) fn groups(&self, tokens: usize, runs: usize) -> [u32; 3] {
         // Bounded when the recording was made.
-        self.extent.map(|extent| extent.of(tokens) as u32)
+        let [x, y] = self.extent.map(|extent| extent.of(tokens) as u32);
+        [x, y, runs as u32]
     }
 }
 

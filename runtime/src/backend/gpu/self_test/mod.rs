@@ -17,6 +17,7 @@ use kinglet_shaders::Arithmetic;
 
 use super::api::Gpu;
 use super::executable::GpuExecutable;
+use super::recording::FEW;
 use super::requirement::{Feature, Requirement};
 use super::target::Target;
 use crate::backend::cpu::CpuExecutable;
@@ -27,7 +28,7 @@ use crate::weights::Weights;
 use crate::{Activations, CacheType, Error, ModelOptions, StateType};
 use probe::{Probe, VOCAB};
 
-/// Tokens of each step of each form: tiles and chunks, small tiles, few tokens.
+/// Tokens of each step of each form: tiles and chunks, small tiles, few tokens. Two sessions take steps of few tokens together.
 const FORMS: [&[usize]; 3] = [&[70], &[9], &[3, 1, 1, 2, 1]];
 /// Bound on the relative L2 error of a token's logits where all arithmetic is in f32.
 const EXACT: f64 = 1e-3;
@@ -217,7 +218,8 @@ async fn outcome<A: Gpu>(
     let errors: Vec<f64> = pairs.map(|(got, expected)| relative_l2(got, expected)).collect();
     let (mut error, mut rest) = (0.0f64, &errors[..]);
     for form in FORMS {
-        let (own, others) = rest.split_at(rest.len().min(form.iter().sum()));
+        let (own, others) =
+            rest.split_at(rest.len().min(form.iter().map(|&count| count * sessions(count)).sum()));
         let mut own = own.to_vec();
         own.sort_by(f64::total_cmp);
         let moved = if probe.routes && rounded { 1.0 - UNMOVED } else { 0.0 };
@@ -243,19 +245,37 @@ async fn outcome<A: Gpu>(
     Ok(Outcome { required: BTreeSet::from([Requirement::sampling()]), failure })
 }
 
-/// The logits of all tokens of [`FORMS`].
+/// How many sessions take a step of `count` tokens each.
+fn sessions(count: usize) -> usize {
+    if count <= FEW { 2 } else { 1 }
+}
+
+/// The logits of all tokens of [`FORMS`], step by step; within a step, session by session.
 async fn logits(executable: &dyn Executable) -> Result<Vec<f32>, Error> {
-    let mut state = executable.new_state()?;
+    let mut states = [executable.new_state()?, executable.new_state()?];
+    let most = executable.max_step_tokens().max(1);
     let (mut all, mut first) = (Vec::new(), 0);
     for &count in FORMS.into_iter().flatten() {
         // Tokens of the vocabulary, shuffled.
         let tokens: Vec<u32> = (first..first + count).map(|i| (i * 89 % VOCAB) as u32).collect();
-        for tokens in tokens.chunks(executable.max_step_tokens().max(1)) {
-            let (state, wanted) = (&mut *state, Logits::All);
-            let run =
-                BackendRun { tokens, vectors: None, state, wanted, logits: &mut all, stream: None };
-            executable.step(vec![run]).await?;
+        let sessions = sessions(count);
+        let mut rows = [Vec::new(), Vec::new()];
+        for tokens in tokens.chunks(most) {
+            let mut runs = Vec::new();
+            for (state, logits) in states.iter_mut().zip(&mut rows).take(sessions) {
+                let (state, wanted) = (&mut **state, Logits::All);
+                let stream = None;
+                runs.push(BackendRun { tokens, vectors: None, state, wanted, logits, stream });
+            }
+            if sessions * tokens.len() <= most {
+                executable.step(runs).await?;
+                continue;
+            }
+            for run in runs {
+                executable.step(vec![run]).await?;
+            }
         }
+        rows.iter().for_each(|rows| all.extend_from_slice(rows));
         first += count;
     }
     Ok(all)

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::api::{self, Gpu, Launches, Region};
-use super::super::recording::{Call, Launch, Resource, STEP_BYTES, STEP_STRIDE};
+use super::super::api::{self, Gpu, Launches, Region, StateBindings};
+use super::super::recording::{Call, Launch, MOST_RUNS, Resource, STEP_BYTES, STEP_STRIDE};
 use super::device::Device;
 use super::kernels::CompiledKernel;
 use super::timer::Timer;
@@ -11,6 +11,7 @@ use crate::Error;
 use crate::plan::op::StateId;
 
 const STEP_SIZE: Option<wgpu::BufferSize> = wgpu::BufferSize::new(STEP_BYTES as u64);
+const RUNS_SIZE: Option<wgpu::BufferSize> = wgpu::BufferSize::new((MOST_RUNS * STEP_STRIDE) as u64);
 
 /// A launch with its kernel and its parameters.
 pub(crate) struct ReadyLaunch {
@@ -54,7 +55,7 @@ impl ReadyLaunch {
         for binding in &launch.bindings {
             regions.push(match binding.resource {
                 Resource::Params => whole(&self.params),
-                Resource::Step => whole(steps),
+                Resource::Step | Resource::Runs => whole(steps),
                 Resource::Memory(id) => whole(buffers.get(id.0).ok_or_else(missing)?),
                 Resource::State(id, part) => state(id, part).ok_or_else(missing)?,
             });
@@ -64,6 +65,7 @@ impl ReadyLaunch {
             .map(|(number, (binding, region))| {
                 let size = match binding.resource {
                     Resource::Step => STEP_SIZE,
+                    Resource::Runs => RUNS_SIZE,
                     Resource::Params | Resource::Memory(_) | Resource::State(..) => {
                         region.bytes.and_then(wgpu::BufferSize::new)
                     }
@@ -91,7 +93,7 @@ impl ReadyLaunch {
     fn encode(
         &self,
         call: &Call,
-        sessions: &[&[Option<wgpu::BindGroup>]],
+        sessions: &[StateBindings<'_, Device>],
         pass: &mut wgpu::ComputePass<'_>,
     ) {
         // Every kernel was compiled before a step.
@@ -99,12 +101,12 @@ impl ReadyLaunch {
             debug_assert!(false, "{} is not ready", self.kernel.name);
             return;
         };
-        let of_run = || sessions.get(call.run?)?.get(call.launch)?.as_ref();
+        let of_run = || sessions.get(call.run?)?.of(call.launch);
         let bind_group = self.bind_group.as_ref().or_else(of_run);
-        let [x, y] = call.groups;
+        let [x, y, z] = call.groups;
         pass.set_pipeline(pipeline);
         pass.set_bind_group(0, bind_group, &[(call.step * STEP_STRIDE) as u32]);
-        pass.dispatch_workgroups(x, y, 1);
+        pass.dispatch_workgroups(x, y, z);
     }
 }
 

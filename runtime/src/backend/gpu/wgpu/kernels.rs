@@ -48,7 +48,7 @@ impl CompiledKernel {
                             wgpu::BufferBindingType::Storage { read_only: false }
                         }
                     },
-                    has_dynamic_offset: binding.name == "step",
+                    has_dynamic_offset: ["step", "runs"].contains(&binding.name),
                     min_binding_size: None,
                 },
                 count: None,

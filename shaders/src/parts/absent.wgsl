@@ -1,0 +1,2 @@
+/// Sentinel: no offset.
+const ABSENT: u32 = 0xffffffffu;
