@@ -352,4 +352,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "249c77e8a3d19a4c";
+pub(crate) const SOURCES: &str = "047901b8858e7490";
