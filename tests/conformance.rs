@@ -494,6 +494,7 @@ fn branches_of_a_block_see_the_stream_from_before_it() {
                 .iter()
                 .map(|branch| Branch { scale: 0.5, ..(*branch).clone() })
                 .collect(),
+            post_norm: None,
             residual: Residual::Stream,
             residual_scale: 1.5,
         };

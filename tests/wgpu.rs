@@ -78,9 +78,11 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
                 Mixer::Mamba(_) => 6,
             })
             .sum();
-        // A stream that is normed itself takes one more.
-        let normed = |block: &&Block| block.residual != Residual::Stream;
-        let allowed = allowed + model.spec().blocks.iter().filter(normed).count();
+        // A stream that is normed itself takes one more, and so does a norm after the branches.
+        let norms = |block: &Block| {
+            usize::from(block.residual != Residual::Stream) + usize::from(block.post_norm.is_some())
+        };
+        let allowed = allowed + model.spec().blocks.iter().map(norms).sum::<usize>();
         // The embedding and the head are one dispatch each.
         assert_eq!(model.dispatches(1), allowed + 2, "{}", case.name);
         // In prefill each projection needs a dispatch that prepares its input, and chunked scans
@@ -499,7 +501,7 @@ fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensor
         }),
         Op::GatedLinear(op::GatedLinear {
             input: mixed,
-            norm: norm.clone(),
+            norm: Some(norm.clone()),
             gate: gate.into(),
             up: up.into(),
             activation,
@@ -515,14 +517,14 @@ fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensor
         }),
         Op::MoeRoute(op::MoeRoute {
             input: x,
-            norm: norm.clone(),
+            norm: Some(norm.clone()),
             router: Router::softmax(Matrix::whole("router", experts, hidden).into(), top_k, true),
             shared_gate: Some(Matrix::whole("gate_of_shared", 1, hidden).into()),
             output: routes,
         }),
         Op::MoeUp(op::MoeUp {
             input: x,
-            norm: norm.clone(),
+            norm: Some(norm.clone()),
             routes,
             top_k,
             experts: (0..experts)
@@ -543,6 +545,7 @@ fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensor
             shared: Some(shared_down),
             shared_gated: true,
             scale: 0.7,
+            store: false,
             output: x,
         }),
         Op::Head(op::Head {

@@ -172,14 +172,20 @@ impl<'a> Frame<'a> {
 
     /// The block of one mixer after the norm `norm`.
     pub(crate) fn block(&self, layer: usize, norm: &str, mixer: Mixer) -> Block {
-        let norm = self.norm(norm);
         Block {
             layer,
-            norm,
+            norm: Some(self.norm(norm)),
             branches: vec![mixer.into()],
+            post_norm: None,
             residual: Residual::Stream,
             residual_scale: 1.0,
         }
+    }
+
+    /// The block of one mixer before the norm `norm`, which is that of what it adds.
+    pub(crate) fn block_before(&self, layer: usize, norm: &str, mixer: Mixer) -> Block {
+        let block = self.block(layer, norm, mixer);
+        Block { norm: None, post_norm: block.norm, ..block }
     }
 
     /// The model with these blocks, without Granite's factors.

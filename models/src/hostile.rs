@@ -60,7 +60,7 @@ pub(crate) fn samples() -> Vec<Value> {
                 &with(&with(&base, mamba.clone()), experts.clone()),
                 json!({"layer_types": ["mamba", "attention", "mamba"]}),
             ),
-            "qwen3_next" | "qwen3_5_text" | "qwen3_5_moe_text" => with(
+            "qwen3_next" | "qwen3_5_text" | "qwen3_5_moe_text" | "olmo_hybrid" => with(
                 &with(&base, experts.clone()),
                 json!({"layer_types": ["linear_attention", "full_attention", "linear_attention"],
                     "full_attention_interval": 2, "attn_output_gate": true,

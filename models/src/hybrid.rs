@@ -145,7 +145,7 @@ impl<'a> QwenHybrid<'a> {
 pub(crate) fn unfold(spec: &mut ModelSpec) -> Result<(), FoldError> {
     spec.head.norm.offset = 0.0;
     for block in &mut spec.blocks {
-        block.norm.offset = 0.0;
+        block.norm.iter_mut().for_each(|norm| norm.offset = 0.0);
         for branch in &mut block.branches {
             if let Mixer::Attention(attention) = &mut branch.mixer
                 && let Some(norms) = &mut attention.qk_norm
@@ -160,7 +160,7 @@ pub(crate) fn unfold(spec: &mut ModelSpec) -> Result<(), FoldError> {
 
 /// A block whose norm's weights are stored as their distance from 1.
 fn around_one(block: Block) -> Block {
-    Block { norm: block.norm.around_one(), ..block }
+    Block { norm: block.norm.map(Norm::around_one), ..block }
 }
 
 /// Whether each layer is attention: by `layer_types`, or every `full_attention_interval`th.

@@ -118,6 +118,13 @@ const ATTENTION: ModuleTable = ModuleTable {
     ],
 };
 
+/// Norms of a layer, each with its other name. A layer has at most one of each pair.
+const NORMS: &[[&str; 2]] = &[
+    // OLMo's own code.
+    ["input_layernorm.weight", "attention_layer_norm.weight"],
+    ["post_attention_layernorm.weight", "feedforward_layer_norm.weight"],
+];
+
 /// Embedding tables, relative to the model. The third is that of the first Mamba checkpoints.
 const EMBEDDING: &[&str] = &["embed_tokens.weight", "embeddings.weight", "embedding.weight"];
 
@@ -155,6 +162,7 @@ impl ModelSpec {
         let tied = self.head.linear.weight == self.embedding.table;
         fit_prefix(self, &stored);
         fit_embedding(self, &stored);
+        fit_norms(self, &stored);
         for branch in branches(self) {
             for (module, mut linears) in modules(&mut branch.mixer) {
                 if let Some(table) = table(module) {
@@ -272,7 +280,8 @@ fn fit_prefix(spec: &mut ModelSpec, stored: &Names<'_>) {
         })
         .filter_map(|name| name.strip_prefix(&base).map(String::from))
         .collect();
-    let first = spec.blocks.first().and_then(|b| b.norm.weight.name.strip_prefix(&base));
+    let first = spec.blocks.first().and_then(|block| block.norms().next());
+    let first = first.and_then(|norm| norm.weight.name.strip_prefix(&base));
     let anchors: Vec<&str> = EMBEDDING.iter().copied().chain(first).collect();
     let mut prefixes = vec![base.as_str()];
     for name in stored.0 {
@@ -350,6 +359,20 @@ fn fit_embedding(spec: &mut ModelSpec, stored: &Names<'_>) {
     let names = EMBEDDING.iter().map(|other| format!("{prefix}{other}"));
     if let Some(found) = names.into_iter().find(|name| stored.has(name)) {
         table.name = found;
+    }
+}
+
+/// Gives the norms around the branches their other names where a checkpoint has only these.
+fn fit_norms(spec: &mut ModelSpec, stored: &Names<'_>) {
+    for block in &mut spec.blocks {
+        for norm in block.norm.iter_mut().chain(&mut block.post_norm) {
+            let name = &norm.weight.name;
+            let mut others = NORMS
+                .iter()
+                .filter_map(|[own, other]| Some(format!("{}{other}", name.strip_suffix(own)?)));
+            let found = others.find(|other| !stored.has(name) && stored.has(other));
+            norm.weight.name = found.unwrap_or_else(|| name.clone());
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! ```text
 //! x  = embedding.scale * E[token]
 //! x  = block.residual(x)
-//!    + block.residual_scale * sum over branches of (branch.scale * mixer(branch.input_scale * norm(x)))     for each block
+//!    + block.residual_scale * post_norm(sum over branches of (branch.scale * mixer(branch.input_scale * norm(x))))     for each block
 //! logits = soft_cap(head.scale * W norm(x))
 //! ```
 //!
@@ -212,15 +212,18 @@ pub struct Head {
     pub untied: Option<Linear>,
 }
 
-/// One residual block: `x = residual(x) + residual_scale * sum of branch.scale * mixer(norm(x))`.
+/// One residual block: `x = residual(x) + residual_scale * post_norm(sum of branch.scale * mixer(norm(x)))`.
 #[derive(Clone, PartialEq)]
 pub struct Block {
     /// Index of its layer in the checkpoint; several blocks may share one.
     pub layer: usize,
-    /// The norm before all branches, over `hidden`.
-    pub norm: Norm,
+    /// The norm before all branches, over `hidden`; nearly every block has one. Without it, factors on the branches' inputs are 1.
+    pub norm: Option<Norm>,
     /// One branch, or several in parallel on the same normed input.
     pub branches: Vec<Branch>,
+    /// The norm of what the branches add, over `hidden`: alone (OLMo 2, arXiv:2501.00656, section 3.2) or the second half of a sandwich
+    /// (Ding et al., "CogView", 2021, section 2.4).
+    pub post_norm: Option<Norm>,
     /// What the branches are added to.
     pub residual: Residual,
     /// Granite's `residual_multiplier`, MiniMax's beta; 1 elsewhere.
@@ -233,19 +236,33 @@ pub enum Residual {
     /// The residual stream as it is.
     #[default]
     Stream,
-    /// `scale * norm(x)`, by the norm before the branches (MiniMax's alpha).
+    /// `scale * norm(x)`, by the norm before the branches (MiniMax's alpha), which the block must have.
     Normed {
         /// Factor on the normed stream.
         scale: f32,
     },
 }
 
+impl Block {
+    /// Its norms: before the branches, and after them.
+    pub fn norms(&self) -> impl Iterator<Item = &Norm> {
+        self.norm.iter().chain(&self.post_norm)
+    }
+}
+
 impl fmt::Debug for Block {
     // Saved sessions identify a model by this text, so it omits what most models don't have.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { layer, norm, branches, residual, residual_scale } = self;
+        let Self { layer, norm, branches, post_norm, residual, residual_scale } = self;
         let mut fields = f.debug_struct("Block");
-        fields.field("layer", layer).field("norm", norm).field("branches", branches);
+        fields.field("layer", layer);
+        if let Some(norm) = norm {
+            fields.field("norm", norm);
+        }
+        fields.field("branches", branches);
+        if let Some(norm) = post_norm {
+            fields.field("post_norm", norm);
+        }
         if *residual != Residual::Stream {
             fields.field("residual", residual);
         }

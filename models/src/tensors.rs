@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::layer::{Held, Place};
+use crate::layer::{GatedDelta, Held, Mixer, Place};
 use crate::spec::{Linear, Matrix, ModelSpec, Norm, TensorSpec};
 
 /// What a checkpoint holds for two matrices that the config ties.
@@ -34,10 +34,11 @@ impl ModelSpec {
     pub(crate) fn places(&mut self) -> Vec<Place<'_>> {
         let mut all = vec![Place::Table(&mut self.embedding.table)];
         for block in &mut self.blocks {
-            norm_places(&mut all, &mut block.norm);
+            block.norm.iter_mut().for_each(|norm| norm_places(&mut all, norm));
             for branch in &mut block.branches {
                 all.extend(branch.mixer.places().into_iter().map(|part| part.place));
             }
+            block.post_norm.iter_mut().for_each(|norm| norm_places(&mut all, norm));
         }
         norm_places(&mut all, &mut self.head.norm);
         let heads = [Some(&mut self.head.linear), self.head.untied.as_mut()];
@@ -74,6 +75,27 @@ impl ModelSpec {
         }
     }
 
+    /// Takes over where a checkpoint cuts convolutions that lie side by side: together they have the channels that they must have, but
+    /// `transformers` saves those of OLMo Hybrid in three equal parts, wherever queries and keys end. `shape` is that of a stored tensor.
+    pub fn fit_convs<'a>(&mut self, shape: impl Fn(&str) -> Option<&'a [usize]>) {
+        for branch in self.blocks.iter_mut().flat_map(|block| &mut block.branches) {
+            let Mixer::GatedDelta(GatedDelta { convs, .. }) = &mut branch.mixer else { continue };
+            let stored = convs.iter().map(|conv| {
+                let channels = shape(&conv.weight.name)?.first().copied();
+                channels.filter(|_| conv.bias.is_none())
+            });
+            let Some(stored) = stored.collect::<Option<Vec<_>>>() else { continue };
+            let total: usize = convs.iter().map(|conv| conv.channels).sum();
+            if stored.iter().fold(0usize, |sum, n| sum.saturating_add(*n)) != total {
+                continue;
+            }
+            for (conv, channels) in convs.iter_mut().zip(stored) {
+                conv.channels = channels;
+                conv.weight.shape.iter_mut().take(1).for_each(|first| *first = channels);
+            }
+        }
+    }
+
     /// Every tensor that the model needs, once, in order of first use.
     pub fn tensors(&self) -> Vec<&TensorSpec> {
         self.tensors_by_kind().into_iter().map(|(tensor, _)| tensor).collect()
@@ -96,10 +118,11 @@ impl ModelSpec {
     fn walk(&self) -> Vec<Held<'_>> {
         let mut all = vec![Held::Matrix(&self.embedding.table)];
         for block in &self.blocks {
-            norm(&mut all, &block.norm);
+            block.norm.iter().for_each(|before| norm(&mut all, before));
             for branch in &block.branches {
                 all.extend(branch.mixer.parts().into_iter().map(|part| part.held));
             }
+            block.post_norm.iter().for_each(|after| norm(&mut all, after));
         }
         norm(&mut all, &self.head.norm);
         all.push(Held::Matrix(&self.head.linear.weight));

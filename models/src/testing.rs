@@ -51,6 +51,11 @@ pub(crate) fn needs(model: &ModelSpec, name: &str) -> bool {
     model.tensors().iter().any(|tensor| tensor.name == name)
 }
 
+/// The name of the norm before a block.
+pub(crate) fn norm_name(model: &ModelSpec, block: usize) -> &str {
+    model.blocks[block].norm.as_ref().map_or("none", |norm| &norm.weight.name)
+}
+
 fn mixer(model: &ModelSpec, block: usize) -> &Mixer {
     &model.blocks[block].branches[0].mixer
 }

@@ -40,8 +40,9 @@ fn spec() -> ModelSpec {
         embedding: Embedding { table: Matrix::whole("model.embed.weight", 3, 2), scale: 1.0 },
         blocks: vec![Block {
             layer: 0,
-            norm: Norm::new("model.layers.0.norm", 2, 1e-5),
+            norm: Some(Norm::new("model.layers.0.norm", 2, 1e-5)),
             branches: vec![Mixer::Dense(dense).into()],
+            post_norm: None,
             residual: Residual::Stream,
             residual_scale: 1.0,
         }],

@@ -1,4 +1,4 @@
-// `moe_down`: x += scale * (sum over chosen experts of weight_e * D_e h_e + weight_shared * D h_shared).
+// `moe_down`: x += scale * (sum over chosen experts of weight_e * D_e h_e + weight_shared * D h_shared), or x = it.
 //
 // In `weights`, the rows of all D_e follow one another; then, if it is stored in the same format, the shared expert's
 // D.
@@ -51,6 +51,8 @@ struct Params {
     //# when rows sum
     /// Whether `routes` has the shared expert's weight after the others.
     shared_gated: u32,
+    /// Whether the result replaces x.
+    store: u32,
     routes_stride: u32,
     output_stride: u32,
     scale: f32,
@@ -93,7 +95,7 @@ fn shared_weight(token: u32) -> f32 {
     sum = sum_over(sum, ids, params.lanes);
     if lane < 4u && first + lane < params.rows {
         let at = token * params.output_stride + first + lane;
-        output[at] += params.scale * sum[lane];
+        output[at] = params.scale * sum[lane] + select(output[at], 0.0, params.store != 0u);
     }
 }
 
@@ -161,5 +163,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if params.shared_expert != 0u {
         sum += shared_weight(token) * shares[first + params.top_k * params.rows];
     }
-    output[token * params.output_stride + row] += params.scale * sum;
+    let at = token * params.output_stride + row;
+    output[at] = params.scale * sum + select(output[at], 0.0, params.store != 0u);
 }

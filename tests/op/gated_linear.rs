@@ -19,6 +19,8 @@ fn check(
     let mut rig = Rig::new(name, stored, lengths);
     let input = rig.input(hidden, Random::normal);
     let norm = rig.norm(hidden, 1e-5, bias);
+    // Of some widths the input is as it is.
+    let norm = Some(norm).filter(|_| hidden % 3 != 2);
     let gate = rig.linear(inner, hidden, bias);
     // Gate and up are separate tensors of any types.
     rig.stored = Stored::ALL[(inner + hidden) % 3];
@@ -68,7 +70,7 @@ fn far_out_gates_stay_finite() {
         let input_id = input.buffer;
         rig.op(Op::GatedLinear(GatedLinear {
             input: input_id,
-            norm,
+            norm: Some(norm),
             gate,
             up,
             activation: act,

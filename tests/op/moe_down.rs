@@ -1,4 +1,4 @@
-//! `moe_down`: `x += scale * (sum over chosen experts of weight_e * D_e h_e + weight_shared * D h_shared)`.
+//! `moe_down`: `x += scale * (sum over chosen experts of weight_e * D_e h_e + weight_shared * D h_shared)`, or `x =` it.
 
 use kinglet::models::Matrix;
 use kinglet::op::{MoeDown, Op};
@@ -11,12 +11,12 @@ use crate::{TOKENS, each};
 
 fn check(
     [experts, top_k, inner, shared_inner, hidden]: [usize; 5],
-    (scale, shared_gated, skew): (f32, bool, bool),
+    (scale, shared_gated, skew, store): (f32, bool, bool, bool),
     stored: Stored,
     lengths: &[usize],
 ) {
     let name = format!(
-        "moe_down {top_k} of {experts}, {hidden} x {inner} + {shared_inner} scale {scale} shared gated {shared_gated} skew {skew}"
+        "moe_down {top_k} of {experts}, {hidden} x {inner} + {shared_inner} scale {scale} shared gated {shared_gated} skew {skew} store {store}"
     );
     let mut rig = Rig::new(name, stored, lengths);
     let h = rig.input(top_k * inner + shared_inner, Random::normal);
@@ -49,6 +49,7 @@ fn check(
         shared,
         shared_gated,
         scale,
+        store,
         output: x.buffer,
     }));
     rig.check(x.buffer);
@@ -57,9 +58,9 @@ fn check(
 #[test]
 fn every_shape() {
     each(SHAPES, TOKENS, |shape, stored, lengths| {
-        check(shape, (1.0, false, false), stored, lengths);
+        check(shape, (1.0, false, false, false), stored, lengths);
         if shape[3] > 0 {
-            check(shape, (1.0, true, false), stored, lengths);
+            check(shape, (1.0, true, false, true), stored, lengths);
         }
     });
 }
@@ -67,6 +68,6 @@ fn every_shape() {
 #[test]
 fn an_expert_of_all_tokens_and_one_of_none() {
     each(SHAPES, &[&[3], &[4], &[130], &[40, 2]], |shape, stored, lengths| {
-        check(shape, (0.22, shape[3] > 0, true), stored, lengths);
+        check(shape, (0.22, shape[3] > 0, true, shape[0] % 2 == 0), stored, lengths);
     });
 }

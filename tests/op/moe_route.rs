@@ -45,9 +45,11 @@ fn check(
     let router = Router { linear, score, selection_bias, groups, top_k, renormalize, scale };
     let weights = rig.weights();
     let values = Values(&weights);
-    let (n, r) = (values.norm(&norm), values.linear(&router.linear));
+    // Where the widths are odd, the input is as it is.
+    let norm = Some(norm).filter(|_| hidden % 2 == 0);
+    let (n, r) = (values.before(norm.as_ref()), values.linear(&router.linear));
     let bias = router.selection_bias.as_ref().map(|bias| values.vector(bias));
-    let of = |router: &Router, x: &[f64]| ranked(router, x, (&n, &r, bias.as_deref()));
+    let of = |router: &Router, x: &[f64]| ranked(router, &n(x), (&r, bias.as_deref()));
     let ungrouped = Router { groups: None, ..router.clone() };
     // Inputs whose experts and groups are a clear choice: of two that are nearly equal either is right.
     let clear = |x: &[f64]| {
@@ -76,7 +78,7 @@ fn check(
     let input = rig.input_rows(rows);
     let output = rig.buffer("routes", 2 * top_k + usize::from(choices.shared));
     let input = input.buffer;
-    rig.op(Op::MoeRoute(MoeRoute { input, norm, router, shared_gate, output }));
+    rig.op(Op::MoeRoute(MoeRoute { input, norm: norm.clone(), router, shared_gate, output }));
     rig.check(output);
 }
 

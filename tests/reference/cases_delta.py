@@ -122,19 +122,23 @@ QWEN3_5_MOE = [
 
 _OLMO = Case(
     "olmo_hybrid", "plain",
-    dict(vocab_size=112, hidden_size=48, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+    dict(vocab_size=56, hidden_size=32, intermediate_size=24, num_hidden_layers=3, num_attention_heads=4,
          layer_types=_SHAPE["layer_types"], num_key_value_heads=2, max_position_embeddings=256, linear_conv_kernel_dim=4, linear_key_head_dim=8,
-         linear_value_head_dim=12, linear_num_key_heads=2, linear_num_value_heads=4, rope_parameters=None,
+         linear_value_head_dim=6, linear_num_key_heads=2, linear_num_value_heads=4, rope_parameters=_rope(None),
          pad_token_id=0),
-    length=90, gains=_GAINS,
-    ablations={"A_log": zero("A_log"), "dt_bias": zero("dt_bias"),
-               "linear_allow_neg_eigval": {"linear_allow_neg_eigval": False}},
+    length=72, gains=_GAINS,
+    ablations={"A_log": zero("A_log"), "dt_bias": zero("dt_bias"), "rms_norm_eps": {"rms_norm_eps": 0.1},
+               "linear_allow_neg_eigval": {"linear_allow_neg_eigval": False},
+               "rope": {"rope_parameters": _rope(10000.0)}},
+    # transformers 5.24.0 saves the joint convolution in three equal parts, wherever queries and keys end.
+    note="the convolutions are cut into equal parts",
 )
 
 OLMO_HYBRID = [
     _OLMO,
     variant(_OLMO, "rope", length=77,
-            config={**_ODD, "head_dim": 12, "linear_num_key_heads": 6, "linear_allow_neg_eigval": False,
+            config={**_ODD, "vocab_size": 61, "num_hidden_layers": 2, "layer_types": ["full_attention", "linear_attention"],
+                    "linear_num_key_heads": 3, "linear_allow_neg_eigval": False,
                     "rope_parameters": _rope(1000.0), "attention_bias": True, "tie_word_embeddings": True},
             ablations={"linear_allow_neg_eigval": {"linear_allow_neg_eigval": True},
                        "rope_theta": {"rope_parameters": _rope(10.0)}}),

@@ -71,6 +71,9 @@ def wanted_by_mlx(config):
         config.setdefault("block_auto_adjust_ff_dim", True)
         config.setdefault("conv_bias", False)
         config.setdefault("conv_L_cache", 3)
+    if config["model_type"] == "olmo_hybrid":
+        config.setdefault("attention_bias", False)
+        config.setdefault("linear_allow_neg_eigval", True)
     if config["model_type"] == "qwen3_next":
         config.setdefault("partial_rotary_factor", 0.25)
     if config["model_type"] in ("qwen3_5", "qwen3_5_moe"):
@@ -109,6 +112,22 @@ def stack_experts(file):
     save_file(tensors, file, metadata={"format": "pt"})
 
 
+def as_published(file, config):
+    """Names the tensors as OLMo Hybrid's checkpoints on the hub do, and cuts the joint convolution where queries and keys end. That is all
+    that mlx-lm reads."""
+    keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
+    values = config["linear_num_value_heads"] * config["linear_value_head_dim"]
+    tensors = load_file(file)
+    for name in [name for name in tensors if name.endswith("q_conv1d.weight")]:
+        names = [name.replace("q_conv1d", part + "_conv1d") for part in "qkv"]
+        whole = torch.cat([tensors[name] for name in names])
+        tensors |= {n: t.contiguous() for n, t in zip(names, whole.split([keys, keys, values]))}
+    renames = [("attention_layer_norm", "input_layernorm"), ("feedforward_layer_norm", "post_attention_layernorm")]
+    for old, new in renames:
+        tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
 def convert(case, model, worker, source, target):
     """Saves the model and has it converted. Returns the shapes of the saved tensors."""
     make.save(case.base, model, source)
@@ -118,6 +137,8 @@ def convert(case, model, worker, source, target):
         (source / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
     tokenizer(source, config.get("text_config", config)["vocab_size"])
     file = source / "model.safetensors"
+    if case.family == "olmo_hybrid":
+        as_published(file, config)
     before = file.read_bytes()
     if case.family == "qwen3_5_moe_text":
         stack_experts(file)

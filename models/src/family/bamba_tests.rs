@@ -21,7 +21,7 @@ fn attention_layers_are_listed() {
     });
     assert_eq!(kinds.collect::<String>(), "mdadmd");
     assert_eq!(model.head.norm.weight.name, "model.final_layernorm.weight");
-    assert_eq!(model.blocks[1].norm.weight.name, "model.layers.0.pre_ff_layernorm.weight");
+    assert_eq!(norm_name(&model, 1), "model.layers.0.pre_ff_layernorm.weight");
     assert_eq!(shape(&model, "model.layers.2.feed_forward.up_proj.weight"), [20, 24]);
     assert_eq!(shape(&model, "model.layers.2.mamba.in_proj.weight"), [48 + 68 + 6, 24]);
     assert_eq!(shape(&model, "model.layers.1.self_attn.k_proj.weight"), [8, 24]);

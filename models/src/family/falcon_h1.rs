@@ -64,8 +64,9 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
         let norm = frame.norm(&format!("{prefix}.input_layernorm"));
         blocks.push(Block {
             layer,
-            norm,
+            norm: Some(norm),
             branches,
+            post_norm: None,
             residual: Residual::Stream,
             residual_scale: 1.0,
         });

@@ -39,8 +39,8 @@ fn tensors_and_shapes() {
     assert_eq!(shape(&model, "model.layers.1.self_attn.q_layernorm.weight"), [8]);
     assert_eq!(shape(&model, "model.layers.2.feed_forward.w1.weight"), [40, 24]);
     assert_eq!(shape(&model, "model.layers.2.feed_forward.w2.weight"), [24, 40]);
-    assert_eq!(model.blocks[0].norm.weight.name, "model.layers.0.operator_norm.weight");
-    assert_eq!(model.blocks[1].norm.weight.name, "model.layers.0.ffn_norm.weight");
+    assert_eq!(norm_name(&model, 0), "model.layers.0.operator_norm.weight");
+    assert_eq!(norm_name(&model, 1), "model.layers.0.ffn_norm.weight");
     assert_eq!(model.head.norm.weight.name, "model.embedding_norm.weight");
     assert_eq!(model.head.linear.weight, model.embedding.table);
 }

@@ -15,7 +15,7 @@ fn layers_are_attention_and_a_feed_forward_network() {
     let model = spec_of(&config());
     assert_eq!((model.hidden, model.vocab, model.max_positions), (24, 40, Some(64)));
     assert_eq!(model.blocks.iter().map(|block| block.layer).collect::<Vec<_>>(), [0, 0, 1, 1]);
-    assert_eq!(model.blocks[3].norm.weight.name, "model.layers.1.post_attention_layernorm.weight");
+    assert_eq!(norm_name(&model, 3), "model.layers.1.post_attention_layernorm.weight");
     assert_eq!(model.head.norm.eps, 1e-5);
 
     let attention = attention(&model, 2);

@@ -16,6 +16,7 @@ mod minimax;
 mod mistral;
 mod mixtral;
 mod nemotron_h;
+mod olmo_hybrid;
 mod olmoe;
 mod qwen2;
 mod qwen3;
@@ -66,6 +67,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     mistral::FAMILY,
     mixtral::FAMILY,
     nemotron_h::FAMILY,
+    olmo_hybrid::FAMILY,
     olmoe::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,

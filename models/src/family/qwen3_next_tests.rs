@@ -1,5 +1,5 @@
 use crate::testing::*;
-use crate::{DeltaInputs, Mixer};
+use crate::{Block, DeltaInputs, Mixer};
 use serde_json::{Value, json};
 
 fn config() -> Value {
@@ -79,7 +79,7 @@ fn a_quarter_of_a_head_is_rotated() {
 #[test]
 fn most_norms_are_around_one() {
     let model = spec_of(&config());
-    assert!(model.blocks.iter().all(|block| block.norm.offset == 1.0));
+    assert!(model.blocks.iter().flat_map(Block::norms).all(|norm| norm.offset == 1.0));
     assert_eq!(model.head.norm.offset, 1.0);
     let qk = attention(&model, 6).qk_norm.as_ref().unwrap();
     assert_eq!((qk.q.offset, qk.k.offset), (1.0, 1.0));

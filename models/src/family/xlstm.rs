@@ -57,7 +57,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
         ] {
             let norm = format!("{prefix}.{norm}");
             let mut block = frame.block(layer, &norm, mixer);
-            block.norm = shape.norm(&norm, frame.hidden, frame.eps);
+            block.norm = Some(shape.norm(&norm, frame.hidden, frame.eps));
             blocks.push(block);
         }
     }

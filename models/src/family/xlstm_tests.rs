@@ -24,7 +24,7 @@ fn a_layer_is_an_mlstm_and_a_feed_forward_network() {
     assert_eq!(shape(&model, &format!("{prefix}.multihead_norm.weight")), [48]);
     // 48 * 2.667 = 128.016: the fraction does not count, so 128 is not rounded up.
     assert_eq!(shape(&model, "backbone.blocks.1.ffn.proj_up.weight"), [128, 48]);
-    assert_eq!(model.blocks[2].norm.weight.name, "backbone.blocks.1.norm_mlstm.weight");
+    assert_eq!(norm_name(&model, 2), "backbone.blocks.1.norm_mlstm.weight");
     assert_eq!(shape(&model, "backbone.out_norm.weight"), [48]);
     assert_eq!(shape(&model, "lm_head.weight"), [40, 48]);
 }

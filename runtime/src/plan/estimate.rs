@@ -56,6 +56,7 @@ pub fn estimate(
     let mut spec = read_spec(folder)?;
     let weights = Weights::open(folder)?;
     weights.fit_names(&mut spec);
+    weights.fit_convs(&mut spec);
     weights.fit_factors(&mut spec)?;
     weights.check_whole(&spec)?;
     Ok(MemoryEstimate::of(&options.plan(&spec)?, &weights, options, context))

@@ -222,7 +222,7 @@ impl Builder {
         plan
     }
 
-    /// Lowers every branch before any of them adds to `x`.
+    /// Lowers every branch before any of them adds to `x`, or to the sum that is normed before it is added.
     fn block(&mut self, x: BufferId, block: &Block) {
         let lowered: Vec<_> = block
             .branches
@@ -230,19 +230,31 @@ impl Builder {
             .map(|branch| (branch.scale, lower::branch(self, x, block, branch)))
             .collect();
         // The branches have read `x` by now.
-        match block.residual {
-            Residual::Stream => {}
-            Residual::Normed { scale } => self.ops.push(Op::ResidualNorm(op::ResidualNorm {
-                stream: x,
-                branch: None,
-                norm: block.norm.clone(),
-                scale,
-            })),
+        match (block.residual, block.norm.clone()) {
+            (Residual::Stream, _) => {}
+            (Residual::Normed { scale }, norm) => {
+                debug_assert!(norm.is_some(), "no norm for the stream");
+                self.ops.extend(norm.map(|norm| {
+                    Op::ResidualNorm(op::ResidualNorm { stream: x, branch: None, norm, scale })
+                }));
+            }
         }
-        for (scale, sum) in lowered {
-            let op = sum.into_op(x, block.residual_scale * scale);
-            self.ops.push(op);
+        let Some(norm) = block.post_norm.clone() else {
+            let add = |(scale, sum): (f32, lower::Sum)| {
+                sum.into_op(x, block.residual_scale * scale, false)
+            };
+            return self.ops.extend(lowered.into_iter().map(add));
+        };
+        let (branch, scale) = (self.buffer("added", self.buffers[x.0].width), block.residual_scale);
+        for (index, (scale, sum)) in lowered.into_iter().enumerate() {
+            self.ops.push(sum.into_op(branch, scale, index == 0));
         }
+        self.ops.push(Op::ResidualNorm(op::ResidualNorm {
+            stream: x,
+            branch: Some(branch),
+            norm,
+            scale,
+        }));
     }
 }
 

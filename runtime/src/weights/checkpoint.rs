@@ -103,6 +103,7 @@ impl Checkpoint {
             None => Conversion::default(),
         };
         weights.fit_names(&mut spec);
+        weights.fit_convs(&mut spec);
         spec.settle_tie(tie(&spec, &weights));
         weights.fit_biases(&mut spec)?;
         weights.fit_factors(&mut spec)?;

@@ -1,5 +1,5 @@
-//! [`Weights::fit_names`], [`Weights::fit_biases`] and [`Weights::fit_factors`]: adapt a spec to the
-//! names and biases in a checkpoint, and to the factors in its weights.
+//! [`Weights::fit_names`], [`Weights::fit_convs`], [`Weights::fit_biases`] and [`Weights::fit_factors`]: adapt a spec to the names,
+//! convolutions and biases in a checkpoint, and to the factors in its weights.
 
 use std::collections::HashSet;
 
@@ -13,6 +13,11 @@ impl Weights {
     /// Gives the tensors of `spec` their names in this checkpoint, as far as they are recognized.
     pub(crate) fn fit_names(&self, spec: &mut ModelSpec) {
         spec.fit_names(&self.names().collect::<Vec<_>>());
+    }
+
+    /// Cuts convolutions side by side where this checkpoint does.
+    pub(crate) fn fit_convs(&self, spec: &mut ModelSpec) {
+        spec.fit_convs(|name| self.entry(name).map(|entry| &*entry.shape));
     }
 
     /// Takes out of `spec` the factors that are in the weights already.

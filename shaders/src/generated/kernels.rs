@@ -354,4 +354,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "71777d8449ed7432";
+pub(crate) const SOURCES: &str = "8ecc0516fe73e92e";

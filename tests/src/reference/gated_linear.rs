@@ -7,10 +7,10 @@ use super::math::{activation, product};
 use super::{Linear, Pass, Rows};
 
 pub(super) fn gated_linear(op: &GatedLinear, pass: &Pass<'_>) -> Rows {
-    let n = pass.values.norm(&op.norm);
+    let n = pass.values.before(op.norm.as_ref());
     let (g, u) = (pass.values.linear(&op.gate), pass.values.linear(&op.up));
     let inputs = pass.read(op.input).iter();
-    inputs.map(|x| gated(op.activation, &g, &u, &n.apply(x))).collect()
+    inputs.map(|x| gated(op.activation, &g, &u, &n(x))).collect()
 }
 
 /// `act(G x) * (U x)`.

@@ -1,4 +1,4 @@
-//! `x += scale * (sum over chosen experts of weight_e * D_e h_e + weight_shared * D h_shared)`.
+//! `x += scale * (sum over chosen experts of weight_e * D_e h_e + weight_shared * D h_shared)`, or `x =` it.
 
 use kinglet::op::MoeDown;
 
@@ -24,7 +24,8 @@ pub(super) fn moe_down(op: &MoeDown, pass: &Pass<'_>) -> Rows {
             let weight = if op.shared_gated { routes[2 * op.top_k] } else { 1.0 };
             add(weight, down, &h[op.top_k * inner..]);
         }
-        x.iter().zip(&sum).map(|(x, s)| x + f64::from(op.scale) * s).collect()
+        let before = |x: f64| if op.store { 0.0 } else { x };
+        x.iter().zip(&sum).map(|(x, s)| before(*x) + f64::from(op.scale) * s).collect()
     };
     (0..pass.tokens.len()).map(one).collect()
 }

@@ -4,20 +4,21 @@ use kinglet::models::{ExpertGroups, GroupRank, Router, Score};
 use kinglet::op::MoeRoute;
 
 use super::math::{sigmoid, softmax};
-use super::{Linear, Norm, Pass, Rows};
+use super::{Linear, Pass, Rows};
 
 pub(super) fn moe_route(op: &MoeRoute, pass: &Pass<'_>) -> Rows {
-    let (n, r) = (pass.values.norm(&op.norm), pass.values.linear(&op.router.linear));
+    let n = pass.values.before(op.norm.as_ref());
+    let r = pass.values.linear(&op.router.linear);
     let gate = op.shared_gate.as_ref().map(|gate| pass.values.linear(gate));
     let bias = op.router.selection_bias.as_ref().map(|bias| pass.values.vector(bias));
     let route = |x: &Vec<f64>| {
-        let mut chosen = ranked(&op.router, x, (&n, &r, bias.as_deref()));
+        let mut chosen = ranked(&op.router, &n(x), (&r, bias.as_deref()));
         chosen.truncate(op.router.top_k);
         let total: f64 = chosen.iter().map(|expert| expert.score).sum();
         let share = if op.router.renormalize { total } else { 1.0 };
         let mut row: Vec<f64> = chosen.iter().map(|expert| expert.expert as f64).collect();
         row.extend(chosen.iter().map(|e| f64::from(op.router.scale) * e.score / share));
-        row.extend(gate.iter().map(|gate| sigmoid(gate.apply(&n.apply(x))[0])));
+        row.extend(gate.iter().map(|gate| sigmoid(gate.apply(&n(x))[0])));
         row
     };
     pass.read(op.input).iter().map(route).collect()
@@ -34,13 +35,13 @@ pub struct Ranked {
     pub rank: f64,
 }
 
-/// The experts that can be chosen, best first; of equals the first.
+/// The experts that can be chosen for the normed `x`, best first; of equals the first.
 pub fn ranked(
     router: &Router,
     x: &[f64],
-    (norm, linear, bias): (&Norm, &Linear, Option<&[f64]>),
+    (linear, bias): (&Linear, Option<&[f64]>),
 ) -> Vec<Ranked> {
-    let logits = linear.apply(&norm.apply(x));
+    let logits = linear.apply(x);
     let scores = match router.score {
         Score::Softmax => softmax(&logits),
         Score::Sigmoid => logits.into_iter().map(sigmoid).collect(),

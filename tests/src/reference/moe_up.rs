@@ -8,7 +8,7 @@ use super::math::activation;
 use super::{Linear, Pass, Rows};
 
 pub(super) fn moe_up(op: &MoeUp, pass: &Pass<'_>) -> Rows {
-    let n = pass.values.norm(&op.norm);
+    let n = pass.values.before(op.norm.as_ref());
     let pair = |expert: &UpMatrices| {
         let matrix = |matrix| pass.values.matrix(matrix);
         (expert.gate.as_ref().map(matrix), matrix(&expert.up))
@@ -16,7 +16,7 @@ pub(super) fn moe_up(op: &MoeUp, pass: &Pass<'_>) -> Rows {
     let experts: Vec<_> = op.experts.iter().map(pair).collect();
     let shared = op.shared.as_ref().map(pair);
     let one = |(x, routes): (&Vec<f64>, &Vec<f64>)| {
-        let x = n.apply(x);
+        let x = n(x);
         let chosen = routes[..op.top_k].iter().map(|&expert| &experts[expert as usize]);
         let half = |(g, u): &(Option<Linear>, Linear)| match g {
             Some(g) => gated(op.activation, g, u, &x),

@@ -61,6 +61,12 @@ impl Values<'_> {
         Norm { weight, bias, eps: norm.eps, scale: norm.scale.into() }
     }
 
+    /// A norm, or the identity without one.
+    pub fn before(&self, norm: Option<&spec::Norm>) -> impl Fn(&[f64]) -> Vec<f64> {
+        let norm = norm.map(|norm| self.norm(norm));
+        move |x| norm.as_ref().map_or(x.to_vec(), |norm| norm.apply(x))
+    }
+
     /// A convolution.
     pub fn conv(&self, conv: &spec::Conv) -> Conv {
         let bias = conv.bias.as_ref().map(|bias| self.vector(bias));

@@ -82,7 +82,7 @@ impl GatedLinear {
     pub(super) fn new(op: &op::GatedLinear, weights: &Weights) -> Result<Self, Error> {
         Ok(Self {
             input: op.input,
-            before: Before::norm(&op.norm, weights)?,
+            before: Before::norm(op.norm.as_ref(), weights)?,
             pair: GatedPair {
                 gate: Some(Projection::new(&op.gate, weights)?),
                 up: Projection::new(&op.up, weights)?,

@@ -23,10 +23,7 @@ impl Head {
     pub(super) fn new(op: &op::Head, weights: &Weights) -> Result<Self, Error> {
         Ok(Self {
             input: op.input,
-            before: match &op.norm {
-                Some(norm) => Before::norm(norm, weights)?,
-                None => Before::Nothing,
-            },
+            before: Before::norm(op.norm.as_ref(), weights)?,
             projection: Projection::new(&op.linear, weights)?,
             scale: op.scale,
             soft_cap: op.soft_cap,

@@ -25,6 +25,7 @@ pub(super) struct MoeDown {
     shared_gated: bool,
     inner: usize,
     scale: f32,
+    store: bool,
     output: BufferId,
 }
 
@@ -40,6 +41,7 @@ impl MoeDown {
             shared_gated: op.shared_gated,
             inner: op.inner(),
             scale: op.scale,
+            store: op.store,
             output: op.output,
         })
     }
@@ -66,6 +68,9 @@ impl MoeDown {
         let (tokens, isa, team) = (step.tokens.len(), step.isa, step.team);
         let mut output = step.buffers.take(self.output);
         let hidden = step.buffers.width(self.output);
+        if self.store {
+            output.data()[..tokens * hidden].fill(0.0);
+        }
         let (input, stride) = (step.buffers.get(self.input), step.buffers.width(self.input));
         let (routes, routes_width) =
             (step.buffers.get(self.routes), step.buffers.width(self.routes));
@@ -121,6 +126,9 @@ impl MoeDown {
         let (tokens, isa, team) = (step.tokens.len(), step.isa, step.team);
         let mut output = step.buffers.take(self.output);
         let hidden = step.buffers.width(self.output);
+        if self.store {
+            output.data()[..tokens * hidden].fill(0.0);
+        }
         let (input, stride) = (step.buffers.get(self.input), step.buffers.width(self.input));
         let (routes, routes_width) =
             (step.buffers.get(self.routes), step.buffers.width(self.routes));

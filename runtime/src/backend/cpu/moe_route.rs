@@ -24,7 +24,7 @@ impl MoeRoute {
         let gate = op.shared_gate.as_ref();
         Ok(Self {
             input: op.input,
-            before: Before::norm(&op.norm, weights)?,
+            before: Before::norm(op.norm.as_ref(), weights)?,
             router: Projection::new(&op.router.linear, weights)?,
             shared_gate: gate.map(|gate| Projection::new(gate, weights)).transpose()?,
             choice: Choice::new(&op.router, vector(weights, op.router.selection_bias.as_ref())?),

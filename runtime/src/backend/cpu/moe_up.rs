@@ -35,7 +35,7 @@ impl MoeUp {
         };
         Ok(Self {
             input: op.input,
-            before: Before::norm(&op.norm, weights)?,
+            before: Before::norm(op.norm.as_ref(), weights)?,
             routes: op.routes,
             top_k: op.top_k,
             experts: op.experts.iter().map(pair).collect::<Result<_, _>>()?,

@@ -107,7 +107,7 @@ impl Observer {
             let input = plan.ops.get(site.op).and_then(|op| op.description().projection_input());
             let before = match input.map_or(Preparation::Nothing, |input| input.preparation) {
                 Preparation::Nothing => Before::Nothing,
-                Preparation::Norm(norm) => Before::norm(norm, weights)?,
+                Preparation::Norm(norm) => Before::norm(Some(norm), weights)?,
                 Preparation::Prologue(prologue) => Before::new(prologue, weights)?,
             };
             befores.insert(site.op, before);

@@ -220,7 +220,7 @@ impl Before {
     pub(super) fn new(prologue: &Prologue, weights: &Weights) -> Result<Self, Error> {
         Ok(match prologue {
             Prologue::None => Self::Nothing,
-            Prologue::Norm(norm) => Self::norm(norm, weights)?,
+            Prologue::Norm(norm) => Self::norm(Some(norm), weights)?,
             Prologue::PlainNorm { eps } => {
                 Self::Norm { weight: Vec::new(), bias: Vec::new(), eps: *eps }
             }
@@ -241,7 +241,8 @@ impl Before {
         })
     }
 
-    pub(super) fn norm(norm: &spec::Norm, weights: &Weights) -> Result<Self, Error> {
+    pub(super) fn norm(norm: Option<&spec::Norm>, weights: &Weights) -> Result<Self, Error> {
+        let Some(norm) = norm else { return Ok(Self::Nothing) };
         Ok(Self::Norm {
             weight: weights.norm_weight(norm)?,
             bias: weights.norm_bias(norm)?.unwrap_or_default(),

@@ -13,7 +13,7 @@ pub(super) fn add(op: &op::GatedLinear, builder: &mut Builder<'_>) -> Result<(),
     let (gate, up) = (&op.gate.weight, &op.up.weight);
     let pieces = builder.rows(&[std::slice::from_ref(gate), std::slice::from_ref(up)])?;
     let mut vectors = Vectors::default();
-    let prologue = builder.norm(&mut vectors, builder.whole(op.input), Some(&op.norm))?;
+    let prologue = builder.norm(&mut vectors, builder.whole(op.input), op.norm.as_ref())?;
     let gate_bias = builder.biases(&mut vectors, std::slice::from_ref(&op.gate))?;
     let up_bias = builder.biases(&mut vectors, std::slice::from_ref(&op.up))?;
     let vectors = builder.vectors(&vectors)?;

@@ -23,7 +23,7 @@ pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Err
     }
     let shared_cols = op.shared.as_ref().map_or(0, |down| down.cols);
     let pieces = upload(builder, vec![experts], shared, op.experts.len())?;
-    for Experts { piece, has_experts, shared } in &pieces {
+    for (index, Experts { piece, has_experts, shared }) in pieces.iter().enumerate() {
         let own = if *has_experts { op.inner() } else { shared_cols };
         // With rounded activations one loop takes all experts.
         let all = op.top_k * op.inner() + shared_cols;
@@ -59,6 +59,8 @@ pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Err
                     .set("output_stride", builder.width(op.output))
                     .set("lanes", lanes)
                     .set("shared_gated", usize::from(op.shared_gated))
+                    // The other pieces add to what the first one stored.
+                    .set("store", usize::from(op.store && index == 0))
                     .set_f32("scale", op.scale);
                 set_matrix(params, "matrix", piece, 0);
                 set_matrix(params, "shared_matrix", piece, shared.unwrap_or(0));
@@ -102,6 +104,7 @@ pub(super) fn add(op: &op::MoeDown, builder: &mut Builder<'_>) -> Result<(), Err
                 .set("top_k", op.top_k)
                 .set("shared_expert", usize::from(op.shared.is_some()))
                 .set("shared_gated", usize::from(op.shared_gated))
+                .set("store", usize::from(op.store))
                 .set("routes_stride", builder.width(op.routes))
                 .set("output_stride", builder.width(op.output))
                 .set_f32("scale", op.scale);

@@ -31,7 +31,7 @@ pub(super) fn add(op: &op::MoeRoute, builder: &mut Builder<'_>) -> Result<(), Er
     let pieces = builder.rows(&[&matrices])?;
     let [piece] = &pieces[..] else { return Err(limit(experts, pieces[0].items.len())) };
     let mut vectors = Vectors::default();
-    let prologue = builder.norm(&mut vectors, builder.whole(op.input), Some(&op.norm))?;
+    let prologue = builder.norm(&mut vectors, builder.whole(op.input), op.norm.as_ref())?;
     let bias = builder.biases(&mut vectors, &linears)?;
     let factors = builder.factors(&mut vectors, &linears);
     let selection_bias = builder.optional(&mut vectors, router.selection_bias.as_ref())?;

@@ -84,7 +84,7 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
     let share = if op.gated() { 2 } else { 1 };
     let pieces = upload(builder, vec![experts], shared, op.experts.len())?;
     let mut vectors = Vectors::default();
-    let prologue = builder.norm(&mut vectors, builder.whole(op.input), Some(&op.norm))?;
+    let prologue = builder.norm(&mut vectors, builder.whole(op.input), op.norm.as_ref())?;
     let vectors = builder.vectors(&vectors)?;
     let width = builder.width(op.output);
     for Experts { piece, has_experts, shared } in &pieces {

@@ -27,14 +27,15 @@ fn the_first_projections_input_is_the_normed_embedding() {
     let (model, moments) = observe("llama/plain", &tokens, 512);
     let spec = model.spec();
     let width = spec.hidden;
-    let norm = model.weights().vector(&spec.blocks[0].norm.weight).unwrap();
+    let before = spec.blocks[0].norm.as_ref().unwrap();
+    let norm = model.weights().vector(&before.weight).unwrap();
     let table = model.weights().matrix(&spec.embedding.table).unwrap();
     let mut expected = vec![0.0f64; width * width];
     for &token in &tokens {
         let mut row = vec![0.0; width];
         table.decode_row(token as usize, &mut row).unwrap();
         let square: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-        let scale = 1.0 / (square / width as f64 + f64::from(spec.blocks[0].norm.eps)).sqrt();
+        let scale = 1.0 / (square / width as f64 + f64::from(before.eps)).sqrt();
         let x: Vec<f64> =
             row.iter().zip(&norm).map(|(x, w)| f64::from(*x) * scale * f64::from(*w)).collect();
         for i in 0..width {

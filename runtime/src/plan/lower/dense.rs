@@ -7,7 +7,7 @@ use crate::plan::op::{self, Op, Output, Prologue};
 
 pub(super) fn lower(b: &mut Branch<'_>, d: &Dense) -> Sum {
     let (input, norm) = (b.x(), b.norm());
-    let whole = b.whole(input);
+    let (whole, before) = (b.whole(input), b.before());
     let output = b.op("inner", d.inner(), |output| match d.gate.clone() {
         Some(gate) => Op::GatedLinear(op::GatedLinear {
             input,
@@ -19,7 +19,7 @@ pub(super) fn lower(b: &mut Branch<'_>, d: &Dense) -> Sum {
         }),
         None => Op::Linear(op::Linear {
             input: whole,
-            prologue: Prologue::Norm(norm),
+            prologue: before,
             parts: vec![d.up.clone()],
             output,
             mode: Output::Activate(d.activation),

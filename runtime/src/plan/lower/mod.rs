@@ -76,16 +76,16 @@ pub(super) enum Sum {
 }
 
 impl Sum {
-    /// The op that adds it to `x`, times `scale`.
-    pub(super) fn into_op(self, x: BufferId, scale: f32) -> Op {
+    /// The op that adds it to `output`, times `scale`, or that puts it there.
+    pub(super) fn into_op(self, output: BufferId, scale: f32, store: bool) -> Op {
         match self {
-            Self::Linear { input, prologue, linear } => Op::Linear(op::Linear {
-                input,
-                prologue,
-                parts: vec![linear],
-                output: x,
-                mode: Output::Add { scale },
-            }),
+            Self::Linear { input, prologue, linear } => {
+                let (linear, mode) = match store {
+                    true => (linear.scaled(scale), Output::Store),
+                    false => (linear, Output::Add { scale }),
+                };
+                Op::Linear(op::Linear { input, prologue, parts: vec![linear], output, mode })
+            }
             Self::Experts { input, routes, top_k, experts, shared, shared_gated } => {
                 Op::MoeDown(op::MoeDown {
                     input,
@@ -95,7 +95,8 @@ impl Sum {
                     shared,
                     shared_gated,
                     scale,
-                    output: x,
+                    store,
+                    output,
                 })
             }
         }
@@ -116,9 +117,15 @@ impl Branch<'_> {
         self.x
     }
 
-    /// The norm in front of the branch: the block's, times the branch's factor.
-    fn norm(&self) -> Norm {
-        self.block.norm.clone().scaled(self.input_scale)
+    /// The norm in front of the branch, if there is one: the block's, times the branch's factor.
+    fn norm(&self) -> Option<Norm> {
+        debug_assert!(self.block.norm.is_some() || self.input_scale == 1.0);
+        self.block.norm.clone().map(|norm| norm.scaled(self.input_scale))
+    }
+
+    /// The same as a prologue.
+    fn before(&self) -> Prologue {
+        self.norm().map_or(Prologue::None, Prologue::Norm)
     }
 
     /// All columns of a buffer.
@@ -142,7 +149,7 @@ impl Branch<'_> {
 
     /// Projects the normed residual stream with `parts`, side by side.
     fn project(&mut self, name: &'static str, parts: Vec<Linear>) -> BufferId {
-        let (input, prologue) = (self.whole(self.x), Prologue::Norm(self.norm()));
+        let (input, prologue) = (self.whole(self.x), self.before());
         self.linear(name, input, prologue, parts)
     }
 

@@ -177,6 +177,13 @@ pub enum Preparation<'a> {
     Prologue(&'a Prologue),
 }
 
+impl<'a> Preparation<'a> {
+    /// By `norm`, if there is one.
+    pub(super) fn of(norm: Option<&'a Norm>) -> Self {
+        norm.map_or(Self::Nothing, Self::Norm)
+    }
+}
+
 /// The input of an op's experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpertInput {

@@ -12,8 +12,8 @@ use super::{
 pub struct GatedLinear {
     /// `x`, `[T, hidden]`.
     pub input: BufferId,
-    /// `n`.
-    pub norm: Norm,
+    /// `n`; none where it is the identity.
+    pub norm: Option<Norm>,
     /// `G`, `[inner, hidden]`.
     pub gate: spec::Linear,
     /// `U`, `[inner, hidden]`.
@@ -32,7 +32,7 @@ impl Describe for GatedLinear {
     fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input);
         uses.writes.push(self.output);
-        uses.norm(&self.norm);
+        self.norm.iter().for_each(|norm| uses.norm(norm));
         uses.linear(&self.gate);
         uses.linear(&self.up);
     }
@@ -61,7 +61,7 @@ impl Describe for GatedLinear {
         Some(ProjectionInput {
             buffer: self.input,
             columns: None,
-            preparation: Preparation::Norm(&self.norm),
+            preparation: Preparation::of(self.norm.as_ref()),
             experts: None,
         })
     }

@@ -1,4 +1,4 @@
-//! `moe_down`: `x += scale * (sum over chosen experts of weight_e * D_e h_e + weight_shared * D h_shared)`.
+//! `moe_down`: `x += scale * (sum over chosen experts of weight_e * D_e h_e + weight_shared * D h_shared)`, or `x =` it.
 
 use kinglet_models::Matrix;
 
@@ -24,7 +24,9 @@ pub struct MoeDown {
     pub shared_gated: bool,
     /// Factor on the sum.
     pub scale: f32,
-    /// `x`, `[T, hidden]`, added to.
+    /// Whether the result replaces what the output held.
+    pub store: bool,
+    /// `x`, `[T, hidden]`, added to or overwritten.
     pub output: BufferId,
 }
 
@@ -46,7 +48,8 @@ impl Describe for MoeDown {
     }
 
     fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
-        uses.reads.extend([self.input, self.routes, self.output]);
+        uses.reads.extend([self.input, self.routes]);
+        uses.reads.extend((!self.store).then_some(self.output));
         uses.writes.push(self.output);
         uses.experts.extend(self.experts.iter().map(|down| (self.top_k, down)));
         uses.matrices.extend(&self.shared);

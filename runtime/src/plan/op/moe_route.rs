@@ -13,8 +13,8 @@ use super::{
 pub struct MoeRoute {
     /// `x`, `[T, hidden]`.
     pub input: BufferId,
-    /// `n`.
-    pub norm: Norm,
+    /// `n`; none where it is the identity.
+    pub norm: Option<Norm>,
     /// `R`, `[experts, hidden]`, and how its results become a choice.
     pub router: Router,
     /// `G`, `[1, hidden]`.
@@ -39,7 +39,7 @@ impl Describe for MoeRoute {
     fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input);
         uses.writes.push(self.output);
-        uses.norm(&self.norm);
+        self.norm.iter().for_each(|norm| uses.norm(norm));
         uses.linear(&self.router.linear);
         uses.vectors.extend(&self.router.selection_bias);
         self.shared_gate.iter().for_each(|gate| uses.linear(gate));

@@ -29,8 +29,8 @@ impl UpMatrices {
 pub struct MoeUp {
     /// `x`, `[T, hidden]`.
     pub input: BufferId,
-    /// `n`.
-    pub norm: Norm,
+    /// `n`; none where it is the identity.
+    pub norm: Option<Norm>,
     /// The output of [`MoeRoute`](super::MoeRoute).
     pub routes: BufferId,
     /// Experts per token.
@@ -70,7 +70,7 @@ impl Describe for MoeUp {
     fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.extend([self.input, self.routes]);
         uses.writes.push(self.output);
-        uses.norm(&self.norm);
+        self.norm.iter().for_each(|norm| uses.norm(norm));
         let matrices = self.experts.iter().flat_map(UpMatrices::matrices);
         uses.experts.extend(matrices.map(|matrix| (self.top_k, matrix)));
         uses.matrices.extend(self.shared.iter().flat_map(UpMatrices::matrices));
@@ -101,7 +101,7 @@ impl Describe for MoeUp {
         Some(ProjectionInput {
             buffer: self.input,
             columns: None,
-            preparation: Preparation::Norm(&self.norm),
+            preparation: Preparation::of(self.norm.as_ref()),
             experts: Some(ExpertInput {
                 routes: self.routes,
                 top_k: self.top_k,

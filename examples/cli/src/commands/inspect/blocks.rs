@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use kinglet::ModelSpec;
-use kinglet::models::Block;
+use kinglet::models::{Block, TensorSpec};
 use kinglet::plan::Plan;
 
 use super::parameters::Parameters;
@@ -29,7 +29,7 @@ pub(super) struct BlockInfo {
     pub(super) kind: String,
     /// Its sizes as text.
     pub(super) sizes: String,
-    /// Parameters of the mixers and the norm before them.
+    /// Parameters of the mixers and the norms around them.
     pub(super) parameters: u64,
     /// Number of ops that it runs as.
     pub(super) dispatches: usize,
@@ -88,9 +88,10 @@ fn info(block: &Block, dispatches: &mut Dispatches<'_>) -> BlockInfo {
     let mixers = || block.branches.iter().map(|branch| &branch.mixer);
     let kind = mixers().map(|mixer| mixer.layer().kind()).collect::<Vec<_>>().join(" + ");
     let sizes = mixers().map(|mixer| mixer.layer().sizes()).collect::<Vec<_>>().join("; ");
-    let norm = block.norm.weight.elements() + block.norm.bias.as_ref().map_or(0, |b| b.elements());
+    let tensors = block.norms().flat_map(|norm| [&norm.weight].into_iter().chain(&norm.bias));
+    let norms: usize = tensors.map(TensorSpec::elements).sum();
     BlockInfo {
-        parameters: mixers().map(Parameters::of_mixer).sum::<u64>() + norm as u64,
+        parameters: mixers().map(Parameters::of_mixer).sum::<u64>() + norms as u64,
         dispatches: dispatches.of(block, format!("{kind}: {sizes}")),
         kind,
         sizes,

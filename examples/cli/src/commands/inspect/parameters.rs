@@ -50,7 +50,7 @@ impl Parameters {
             Self { tied: spec.head.linear.weight == spec.embedding.table, ..Self::default() };
         counts.add(Component::Embedding, spec.embedding.table.elements() as u64);
         for block in &spec.blocks {
-            counts.add(Component::Norms, norm(&block.norm));
+            block.norms().for_each(|one| counts.add(Component::Norms, norm(one)));
             block.branches.iter().for_each(|branch| counts.mixer(&branch.mixer));
         }
         counts.add(Component::Norms, norm(&spec.head.norm));

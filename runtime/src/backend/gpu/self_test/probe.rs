@@ -61,8 +61,9 @@ impl Probe {
             embedding: Embedding { table, scale: (hidden as f32).sqrt() },
             blocks: vec![Block {
                 layer: 0,
-                norm: t.norm(&block.norm, hidden),
+                norm: block.norm.as_ref().map(|norm| t.norm(norm, hidden)),
                 branches,
+                post_norm: block.post_norm.as_ref().map(|norm| t.norm(norm, hidden)),
                 residual: block.residual,
                 residual_scale: 1.0,
             }],
