@@ -87,8 +87,8 @@ impl<'a> QwenHybrid<'a> {
         }
         let mut spec = frame.model(model_type, blocks)?;
         spec.head.norm = spec.head.norm.around_one();
-        // The layers that predict further tokens, and the vision tower.
-        spec.ignored.extend(["mtp.*", "model.visual.*"].map(String::from));
+        // A model without its head that predicts further tokens is whole.
+        spec.ignored.push(PredictionHead::TENSORS.into());
         Ok(spec)
     }
 

@@ -245,9 +245,15 @@ impl fmt::Display for Error {
                 "{} has {bytes} bytes, more than the limit of {limit}; is it the right file?",
                 path.display()
             ),
-            // `source` names the file already.
             Self::Config { path, source } => {
-                write!(f, "{}: {source}", path.parent().unwrap_or(path).display())
+                // `source` calls every file config.json.
+                let said = source.to_string();
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let said = match said.strip_prefix("config.json") {
+                    Some(rest) if !name.is_empty() => format!("{name}{rest}"),
+                    _ => said,
+                };
+                write!(f, "{}: {said}", path.parent().unwrap_or(path).display())
             }
             Self::Weights(source) => source.fmt(f),
             Self::Quantize(source) => source.fmt(f),

@@ -130,7 +130,8 @@ pub struct ModelOptions {
     pub strict: bool,
     /// Whether to load the head that predicts the token after the next one (multi-token
     /// prediction), for [`Generation::speculate_with_head`]. Every step then also keeps the head's
-    /// cache up to date.
+    /// cache up to date. On a GPU the head has its own copy of the output matrix, and a step's
+    /// residual stream is copied to the host.
     ///
     /// [`Generation::speculate_with_head`]: crate::Generation::speculate_with_head
     pub prediction_head: bool,

@@ -286,6 +286,41 @@ fn the_text_part_of_lfm2_vl_is_run() {
     }
 }
 
+/// Qwen 3.5: the same, with a head that predicts further tokens next to them.
+#[test]
+fn the_text_part_of_qwen3_5_is_run() {
+    for (outer, class) in [
+        ("qwen3_5", "Qwen3_5ForConditionalGeneration"),
+        ("qwen3_5_moe", "Qwen3_5MoeForConditionalGeneration"),
+    ] {
+        let case = case_named(&format!("{outer}_text/plain"));
+        let folder = edited(&case, |entries| {
+            for entry in entries.iter_mut() {
+                entry.0 = entry.0.replacen("model.", "model.language_model.", 1);
+            }
+            for name in [
+                "model.visual.blocks.0.norm1.weight",
+                "model.visual.patch_embed.proj.weight",
+                "mtp.norm.weight",
+            ] {
+                entries.push((name.into(), Dtype::F32, vec![1], vec![0; 4]));
+            }
+        });
+        let whole = json!({
+            "model_type": outer, "architectures": [class], "image_token_id": 3,
+            "vision_config": {"model_type": outer, "hidden_size": 3},
+            "text_config": config(&folder),
+        });
+        folder.write("config.json", whole.to_string());
+        let (got, said) = warnings(|| logits(&folder, &case));
+        assert!(relative_l2(&got, &case.logits) < 1e-5, "{outer}");
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].contains(outer) && said[0].contains("text_config"), "{said:?}");
+        let unused = "2 tensors are not used by the model: `model.visual.*` (2)";
+        assert_eq!(said[1], unused);
+    }
+}
+
 /// Fields next to the text part that concern it.
 #[test]
 fn a_larger_models_own_fields_count_for_its_text_part() {

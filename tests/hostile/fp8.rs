@@ -4,6 +4,7 @@
 //! The checkpoints are made here from the fixtures, with scales that our formats hold exactly.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use kinglet::quant::e4m3;
 use kinglet::weights::CheckOptions;
@@ -120,9 +121,12 @@ fn forms(left_out: &[String]) -> Vec<Form> {
 
 /// The code whose value is nearest.
 fn nearest(x: f32) -> u8 {
-    let finite = (0..=255u8).filter(|code| code & 0x7f != 0x7f);
-    let distance = |code: &u8| (e4m3(*code) - x).abs();
-    finite.min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap()
+    static VALUES: LazyLock<Vec<f32>> = LazyLock::new(|| (0..127).map(e4m3).collect());
+    // Codes of positive numbers are in order of their values.
+    let above = VALUES.partition_point(|value| *value < x.abs()).clamp(1, 126);
+    let is_nearer = x.abs() - VALUES[above - 1] < VALUES[above] - x.abs();
+    let code = (above - usize::from(is_nearer)) as u8;
+    if x < 0.0 { code | 0x80 } else { code }
 }
 
 /// A matrix in FP8: codes, type, shape and bytes of its scales, and the weights that they mean.

@@ -144,6 +144,14 @@ impl Session {
     ///
     /// [`ModelOptions::prediction_head`]: crate::ModelOptions::prediction_head
     pub fn predict(&self, token: u32, most: usize) -> Result<Vec<u32>, Error> {
+        pollster::block_on(self.predict_async(token, most))
+    }
+
+    /// [`Session::predict`] without blocking.
+    ///
+    /// # Errors
+    /// Those of [`Session::predict`].
+    pub async fn predict_async(&self, token: u32, most: usize) -> Result<Vec<u32>, Error> {
         let vocab = self.model.vocab();
         if token as usize >= vocab {
             return Err(Error::TokenOutOfRange { id: token, index: 0, vocab });
@@ -156,7 +164,7 @@ impl Session {
         };
         // The head's cache would take `token` for sure.
         let mut state = self.state.snapshot()?;
-        pollster::block_on(head.predict(&mut *state, self.tokens.len(), token, most))
+        head.predict(&mut *state, self.tokens.len(), token, most).await
     }
 
     /// Takes a snapshot of the session, to come back to. This is cheap: it shares memory with the
