@@ -177,9 +177,14 @@ impl Branch<'_> {
         self.state("conv", &[held, convs.iter().map(|conv| conv.channels).sum()])
     }
 
-    /// Adds a cache of keys and values.
-    fn cache(&mut self, kv_heads: usize, head_dim: usize, window: Option<usize>) -> StateId {
-        let kind = StateKind::KeyValue { kv_heads, head_dim, window, sinks: 0 };
+    /// Adds a cache of keys and values of these widths.
+    fn cache(
+        &mut self,
+        kv_heads: usize,
+        [key_dim, value_dim]: [usize; 2],
+        window: Option<usize>,
+    ) -> StateId {
+        let kind = StateKind::KeyValue { kv_heads, key_dim, value_dim, window, sinks: 0 };
         self.builder.state(self.block.layer, "kv", kind)
     }
 
