@@ -9,6 +9,7 @@
 mod attention;
 mod dense;
 mod gated_delta;
+mod latent_attention;
 mod linear_attention;
 mod mamba;
 mod mamba2;
@@ -31,6 +32,7 @@ pub(super) fn branch(
     let b = &mut Branch { builder, x, block, input_scale: branch.input_scale };
     match &branch.mixer {
         Mixer::Attention(layer) => attention::lower(b, layer),
+        Mixer::LatentAttention(layer) => latent_attention::lower(b, layer),
         Mixer::Mamba(layer) => mamba::lower(b, layer),
         Mixer::Mamba2(layer) => mamba2::lower(b, layer),
         Mixer::MLstm(layer) => mlstm::lower(b, layer),
