@@ -6,8 +6,8 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use kinglet::backend::{BackendRun, Logits, compile};
 use kinglet::models::{
-    Activation, Block, DeltaInputs, DeltaProjection, Matrix, Mixer, Norm, Residual, Router,
-    TensorSpec,
+    Activation, Block, DeltaInputs, DeltaProjection, LatentQueries, Matrix, Mixer, Norm, Residual,
+    Router, TensorSpec,
 };
 use kinglet::op::{self, BufferId, Op, Output, Prologue, Slice, UpMatrices};
 use kinglet::plan::{Buffer, Plan};
@@ -65,6 +65,11 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
                 | Mixer::LinearAttention(_)
                 | Mixer::Moe(_) => 3,
                 Mixer::Attention(_) => 4,
+                // One more where queries have low rank.
+                Mixer::LatentAttention(latent) => match &latent.q {
+                    LatentQueries::Full(_) => 6,
+                    LatentQueries::LowRank { .. } => 7,
+                },
                 // Decay and gate take one more each where their projections have low rank.
                 Mixer::GatedDelta(delta) => match &delta.inputs {
                     DeltaInputs::ByKeyHead(_) => 4,

@@ -22,6 +22,8 @@ pub(crate) struct CountDefaults {
 impl Counts {
     /// Names of the field with the number of experts, in different versions.
     const EXPERTS: [&str; 3] = ["num_local_experts", "num_experts", "n_routed_experts"];
+    /// The same of the number that a token uses.
+    const TOP_K: [&str; 2] = ["num_experts_per_tok", "num_experts_per_token"];
 
     /// Whether the layers have experts; a count of zero means a dense model.
     pub(crate) fn any(frame: &Frame<'_>, defaults: CountDefaults) -> Result<bool, ModelError> {
@@ -33,14 +35,7 @@ impl Counts {
         min: usize,
         defaults: CountDefaults,
     ) -> Result<usize, ModelError> {
-        let mut found: Option<(&'static str, usize)> = None;
-        for key in Self::EXPERTS {
-            let Some(count) = frame.fields.size(key, min, limit::EXPERTS)? else { continue };
-            if let Some((other, known)) = found {
-                equal(other, known, key, count)?;
-            }
-            found = Some((key, count));
-        }
+        let found = named_size(&frame.fields, &Self::EXPERTS, min, limit::EXPERTS)?;
         Ok(found.map_or(defaults.experts, |(_, count)| count))
     }
 
@@ -50,13 +45,13 @@ impl Counts {
         layers: usize,
         defaults: CountDefaults,
     ) -> Result<Self, ModelError> {
-        const TOP_K: &str = "num_experts_per_tok";
         let experts = Self::experts(frame, 1, defaults)?;
         product("layers with experts * experts", &[layers, experts], limit::ALL_EXPERTS)?;
-        let top_k = frame.fields.size_or(TOP_K, defaults.top_k, 1, limit::EXPERTS)?;
+        let found = named_size(&frame.fields, &Self::TOP_K, 1, limit::EXPERTS)?;
+        let (key, top_k) = found.unwrap_or((Self::TOP_K[0], defaults.top_k));
         if top_k > experts {
             return Err(ModelError::OutOfRange {
-                field: frame.fields.path(TOP_K),
+                field: frame.fields.path(key),
                 value: top_k.to_string(),
                 expected: format!("at most the number of experts, {experts}"),
             });
@@ -117,18 +112,40 @@ impl SparseLayers {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grouping(pub(crate) Option<ExpertGroups>);
 
+/// The field that a config has of `names`, which mean the same in different versions, with its value from `min` to `max`. Where it has
+/// several, they must be equal.
+pub(crate) fn named_size(
+    fields: &Fields<'_>,
+    names: &[&'static str],
+    min: usize,
+    max: usize,
+) -> Result<Option<(&'static str, usize)>, ModelError> {
+    let mut found: Option<(&'static str, usize)> = None;
+    for key in names.iter().copied() {
+        let Some(value) = fields.size(key, min, max)? else { continue };
+        if let Some((other, known)) = found {
+            equal(other, known, key, value)?;
+        }
+        found = found.or(Some((key, value)));
+    }
+    Ok(found)
+}
+
 impl Grouping {
+    /// Names of the field with the number of groups, in different versions.
+    pub(crate) const COUNT: [&str; 2] = ["n_group", "num_expert_group"];
+
     /// Reads `n_group` and `topk_group`.
     pub(crate) fn read(
         fields: &Fields<'_>,
         counts: Counts,
         rank: GroupRank,
     ) -> Result<Self, ModelError> {
-        const COUNT: &str = "n_group";
         const USED: &str = "topk_group";
-        let count = fields.size_or(COUNT, 1, 1, limit::EXPERTS)?;
+        let found = named_size(fields, &Self::COUNT, 1, limit::EXPERTS)?;
+        let (key, count) = found.unwrap_or((Self::COUNT[0], 1));
         let used = fields.size_or(USED, 1, 1, limit::EXPERTS)?;
-        let each = divide("the number of experts", counts.experts, COUNT, count)?;
+        let each = divide("the number of experts", counts.experts, key, count)?;
         let beyond = |key: &str, value: usize, expected: String| ModelError::OutOfRange {
             field: fields.path(key),
             value: value.to_string(),

@@ -7,6 +7,7 @@
 //! prefix. config.json does not tell; the stored names do. The tables in this file list all these
 //! names.
 
+use crate::aliases;
 use crate::family::FAMILIES;
 use crate::layer::{Module, Place};
 use crate::{Branch, Linear, Matrix, Mixer, ModelSpec, TensorSpec};
@@ -100,7 +101,8 @@ const ROUTER: ModuleTable = ModuleTable {
 
 /// Gate, up and down of a feed-forward network that every token uses.
 const FEED_FORWARD: ModuleTable = ModuleTable {
-    names: &["mlp", "shared_mlp", "feed_forward", "shared_expert"],
+    // transformers 5 saves the dense networks of Kimi Linear under the name of its experts.
+    names: &["mlp", "shared_mlp", "feed_forward", "shared_expert", "block_sparse_moe"],
     ways: &[
         PROJECTIONS,
         &["input_linear.weight", "input_linear.weight", "output_linear.weight"],
@@ -135,10 +137,10 @@ const HEAD: &str = "lm_head";
 const MOST_PREFIXES: usize = 64;
 
 /// Names of stored tensors, sorted.
-struct Names<'a>(&'a [&'a str]);
+pub(crate) struct Names<'a>(&'a [&'a str]);
 
 impl Names<'_> {
-    fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.0.binary_search(&name).is_ok()
     }
 
@@ -169,6 +171,7 @@ impl ModelSpec {
                     fit(table, &mut linears, module == Module::Experts, &stored);
                 }
             }
+            aliases::fit(&mut branch.mixer, &stored);
         }
         if tied {
             self.head.linear.weight = self.embedding.table.clone();
@@ -212,6 +215,7 @@ impl ModelSpec {
                     Module::Own | Module::Attention | Module::SharedExpert | Module::Router => {}
                 }
             }
+            aliases::to_mlx(&mut branch.mixer);
         }
         self
     }

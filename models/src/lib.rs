@@ -9,6 +9,7 @@
 //! A config is untrusted input: every size is bounded, every sum and product checked, and what no
 //! family computes is an error.
 
+mod aliases;
 mod config;
 mod delta;
 mod error;
@@ -17,6 +18,7 @@ mod family;
 mod folded;
 mod frame;
 mod hybrid;
+mod latent;
 mod layer;
 mod layout;
 mod prediction;

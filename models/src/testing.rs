@@ -1,8 +1,8 @@
 //! Helpers of the unit tests.
 
 use crate::{
-    Attention, Config, Dense, GatedDelta, LinearAttention, MLstm, Mamba, Mamba2, Mixer, ModelError,
-    ModelSpec, Moe, ShortConv, spec,
+    Attention, Config, Dense, GatedDelta, LatentAttention, LinearAttention, MLstm, Mamba, Mamba2,
+    Mixer, ModelError, ModelSpec, Moe, ShortConv, spec,
 };
 use serde_json::Value;
 
@@ -79,6 +79,7 @@ kind!(mamba2, Mamba2);
 kind!(mlstm, MLstm);
 kind!(gated_delta, GatedDelta);
 kind!(short_conv, ShortConv);
+kind!(latent_attention, LatentAttention);
 kind!(linear_attention, LinearAttention);
 kind!(dense, Dense);
 kind!(moe, Moe);

@@ -1,5 +1,5 @@
-// `attention`: norms, clips and rotates queries and keys, and appends keys and values to the cache; then each query
-// attends to the cache up to its own position with an online softmax (Milakov and Gimelshein, 2018).
+// `attention`: norms, clips and rotates queries and keys, and appends keys and values to the cache (of a latent, keys alone); then
+// each query attends to the cache up to its own position with an online softmax (Milakov and Gimelshein, 2018).
 //
 // Few tokens: `pieces`, in which a workgroup takes a piece of the cache for all queries of a key/value head (Dao et
 // al., "Flash-Decoding", 2023), and `merge`, which combines the pieces. Many tokens: `prepare`, then `attend` in tiles
@@ -17,16 +17,26 @@
 struct Params {
     heads: u32,
     kv_heads: u32,
+    /// Width of queries and keys, and of values.
     head_dim: u32,
+    value_dim: u32,
+    /// Whether values are the first elements of keys, and not stored.
+    latent: u32,
+    /// The first queries in a row of `query_input`; the first keys and values in one of `input`.
+    query_stride: u32,
+    query_start: u32,
     input_stride: u32,
+    key_start: u32,
+    value_start: u32,
     output_stride: u32,
     /// Offset of the norms' weights in `vectors`.
     q_norm: u32,
     k_norm: u32,
-    /// Whether each head is normed separately.
-    per_head: u32,
-    /// Pairs that are rotated, and whether neighbours are a pair, or else elements `i` and `i + pairs`.
+    /// The number of first elements of a head that are normed together; 0 where all heads are.
+    normed: u32,
+    /// Pairs that are rotated, the first of their elements, and whether neighbours are a pair, or else elements `i` and `i + pairs`.
     pairs: u32,
+    rope_start: u32,
     interleaved: u32,
     q_eps: f32,
     k_eps: f32,
@@ -79,7 +89,9 @@ fn position_of(sight: Sight, number: u32) -> u32 {
 
 //# when prepare prepare_packed pieces pieces_any pieces_packed
 //# use reduce
-/// Queries, keys, values, [T, input_stride].
+/// [T, query_stride].
+@group(0) @binding(_) var<storage, read> query_input: array<f32>;
+/// Keys and values, [T, input_stride].
 @group(0) @binding(_) var<storage, read> input: array<f32>;
 /// The op's small tensors, concatenated.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
@@ -94,49 +106,60 @@ const VALUE: u32 = 2u;
 struct Head {
     kind: u32,
     token: u32,
-    /// Index of its first element in `input`.
+    /// Index of its first element in `query_input` or `input`.
     first: u32,
     /// Offset of its norm's weights, and the norm's factor.
     norm: u32,
     factor: f32,
 }
 
+/// Element `at` of the input of a kind.
+fn input_of(kind: u32, at: u32) -> f32 {
+    if kind == QUERY {
+        return query_input[at];
+    }
+    return input[at];
+}
+
 /// Computes the norm of head `head` of its kind; all threads of the workgroup take part.
 fn find_head(kind: u32, head: u32, token: u32, ids: Ids) -> Head {
     var heads = params.heads;
-    var part = token * params.input_stride;
+    var part = token * params.query_stride + params.query_start;
     var norm = params.q_norm;
     var eps = params.q_eps;
     if kind != QUERY {
         heads = params.kv_heads;
-        part += params.heads * params.head_dim;
+        part = token * params.input_stride + params.key_start;
         norm = params.k_norm;
         eps = params.k_eps;
     }
+    var dim = params.head_dim;
     if kind == VALUE {
-        part += params.kv_heads * params.head_dim;
+        part = token * params.input_stride + params.value_start;
         norm = ABSENT;
+        dim = params.value_dim;
     }
-    let first = part + head * params.head_dim;
+    let first = part + head * dim;
     var factor = 1.0;
     if norm != ABSENT {
-        let own = params.per_head != 0u;
+        let own = params.normed > 0u;
         let start = select(part, first, own);
-        let width = select(heads * params.head_dim, params.head_dim, own);
+        let width = select(heads * dim, params.normed, own);
         var squares = 0.0;
         for (var i = thread_of(ids); i < width; i += THREADS) {
-            squares += input[start + i] * input[start + i];
+            let x = input_of(kind, start + i);
+            squares += x * x;
         }
         factor = inverseSqrt(sum_over(vec4(squares, 0.0, 0.0, 0.0), ids, THREADS).x / f32(width) + eps);
-        norm += select(head * params.head_dim, 0u, own);
+        norm += select(head * dim, 0u, own);
     }
     return Head(kind, token, first, norm, factor);
 }
 
 /// Element `i` of a head, normed and clipped.
 fn normed(head: Head, i: u32) -> f32 {
-    var value = input[head.first + i];
-    if head.norm != ABSENT {
+    var value = input_of(head.kind, head.first + i);
+    if head.norm != ABSENT && (params.normed == 0u || i < params.normed) {
         value *= head.factor * vectors[head.norm + i];
     }
     if params.clip > 0.0 {
@@ -148,12 +171,14 @@ fn normed(head: Head, i: u32) -> f32 {
 /// Element `i` of a head, prepared.
 fn ready(head: Head, i: u32) -> f32 {
     var value = normed(head, i);
-    if head.kind != VALUE && i < 2u * params.pairs {
+    // An element before `rope_start` is after all pairs.
+    let r = i - params.rope_start;
+    if head.kind != VALUE && r < 2u * params.pairs {
         let neighbours = params.interleaved != 0u;
-        let low = select(i < params.pairs, i % 2u == 0u, neighbours);
+        let low = select(r < params.pairs, r % 2u == 0u, neighbours);
         let distance = select(params.pairs, 1u, neighbours);
         let other = normed(head, select(i - distance, i + distance, low));
-        let pair = select(i % params.pairs, i / 2u, neighbours);
+        let pair = select(r % params.pairs, r / 2u, neighbours);
         let turn = rotation[head.token * params.pairs + pair];
         value = value * turn.x + select(other, -other, low) * turn.y;
     }
@@ -168,8 +193,9 @@ const THREADS: u32 = 64u;
 @group(0) @binding(_) var<storage, read_write> queries: array<f32>;
 
 //# when prepare
-/// [capacity, kv_heads, head_dim] each.
+/// [capacity, kv_heads, head_dim].
 @group(0) @binding(_) var<storage, read_write> keys: array<f32>;
+/// [capacity, kv_heads, value_dim]; not of a latent.
 @group(0) @binding(_) var<storage, read_write> values: array<f32>;
 
 fn capacity_of_cache() -> u32 {
@@ -178,18 +204,20 @@ fn capacity_of_cache() -> u32 {
 
 /// Stores key or value head `kv` at its place.
 fn keep(head: Head, place: u32, kv: u32, ids: Ids) {
-    let at = (place * params.kv_heads + kv) * params.head_dim;
-    for (var i = thread_of(ids); i < params.head_dim; i += THREADS) {
-        if head.kind == KEY {
-            keys[at + i] = ready(head, i);
-        } else {
-            values[at + i] = ready(head, i);
+    let number = place * params.kv_heads + kv;
+    if head.kind == KEY {
+        for (var i = thread_of(ids); i < params.head_dim; i += THREADS) {
+            keys[number * params.head_dim + i] = ready(head, i);
+        }
+    } else {
+        for (var i = thread_of(ids); i < params.value_dim; i += THREADS) {
+            values[number * params.value_dim + i] = ready(head, i);
         }
     }
 }
 
 //# when prepare_packed
-/// [capacity, kv_heads, words of a head] each.
+/// [capacity, kv_heads, words of a key or a value] each; of a latent, keys alone.
 @group(0) @binding(_) var<storage, read_write> keys: array<u32>;
 @group(0) @binding(_) var<storage, read_write> values: array<u32>;
 
@@ -197,11 +225,12 @@ fn keep(head: Head, place: u32, kv: u32, ids: Ids) {
 
 /// Stores key or value head `kv` at its place.
 fn keep(head: Head, place: u32, kv: u32, ids: Ids) {
-    stage(head, ids);
     if head.kind == KEY {
+        stage(head, params.head_dim, ids);
         store_staged_key(at_of(place, kv), ids);
     } else {
-        store_staged_value(at_of(place, kv), ids);
+        stage(head, params.value_dim, ids);
+        store_staged_value(value_at_of(place, kv), ids);
     }
 }
 
@@ -243,17 +272,23 @@ const PART: u32 = 128u;
 @group(0) @binding(_) var<storage, read> queries: array<f32>;
 
 //# when attend
-/// [capacity, kv_heads, head_dim] each.
+/// [capacity, kv_heads, head_dim].
 @group(0) @binding(_) var<storage, read> keys: array<f32>;
+/// [capacity, kv_heads, value_dim]; not of a latent.
 @group(0) @binding(_) var<storage, read> values: array<f32>;
 
 fn capacity_of_cache() -> u32 {
     return arrayLength(&keys) / (params.kv_heads * params.head_dim);
 }
 
-/// Index of the first element of a head at a place.
+/// Index of the first element of a head's key at a place.
 fn at_of(place: u32, kv: u32) -> u32 {
     return (place * params.kv_heads + kv) * params.head_dim;
+}
+
+/// The same of its value, among the keys if they are latents.
+fn value_at_of(place: u32, kv: u32) -> u32 {
+    return (place * params.kv_heads + kv) * select(params.value_dim, params.head_dim, params.latent != 0u);
 }
 
 /// Element `i` of the key at `at`.
@@ -265,15 +300,19 @@ fn key_element(at: u32, i: u32) -> f32 {
 fn value_quad(at: u32, i: u32) -> vec4<f32> {
     var v = vec4(0.0);
     for (var c = 0u; c < 4u; c += 1u) {
-        if i + c < params.head_dim {
-            v[c] = values[at + i + c];
+        if i + c < params.value_dim {
+            if params.latent != 0u {
+                v[c] = keys[at + i + c];
+            } else {
+                v[c] = values[at + i + c];
+            }
         }
     }
     return v;
 }
 
 //# when attend_packed
-/// [capacity, kv_heads, words of a head] each.
+/// [capacity, kv_heads, words of a key or a value] each; of a latent, keys alone.
 @group(0) @binding(_) var<storage, read> keys: array<u32>;
 @group(0) @binding(_) var<storage, read> values: array<u32>;
 
@@ -286,7 +325,7 @@ fn key_element(at: u32, i: u32) -> f32 {
 
 /// Elements `i ..` of the value at `at`; arbitrary values after its end, zeros after the end of its last group.
 fn value_quad(at: u32, i: u32) -> vec4<f32> {
-    if i >= params.head_dim {
+    if i >= params.value_dim {
         return vec4(0.0);
     }
     return load_value_quad(at, i / 4u);
@@ -302,7 +341,7 @@ fn load_values(sight: Sight, first: u32, end: u32, kv: u32, column: u32, thread:
     var v = vec4(0.0);
     if number < end {
         let place = place_of(position_of(sight, number), capacity_of_cache());
-        v = value_quad(at_of(place, kv), column + thread % 16u * 4u);
+        v = value_quad(value_at_of(place, kv), column + thread % 16u * 4u);
     }
     right_tile[thread / 16u * COLUMN + thread % 16u] = v;
 }
@@ -314,11 +353,11 @@ fn write(block: Block, total: vec4<f32>, first_row: u32, end_row: u32, kv: u32, 
         if row < end_row {
             let head = kv * sharing + row % sharing;
             let column = first_column + thread % 16u * 4u;
-            let at = (step.start + row / sharing) * params.output_stride + head * params.head_dim + column;
+            let at = (step.start + row / sharing) * params.output_stride + head * params.value_dim + column;
             var own = block;
             let value = own[i] / total[i];
             for (var c = 0u; c < 4u; c += 1u) {
-                if column + c < params.head_dim {
+                if column + c < params.value_dim {
                     output[at + c] = value[c];
                 }
             }
@@ -341,7 +380,7 @@ fn write(block: Block, total: vec4<f32>, first_row: u32, end_row: u32, kv: u32, 
     let own_rows = min(vec4(first_row + quad * 4u) + vec4(0u, 1u, 2u, 3u), vec4(end_row - 1u));
     let positions = vec4(step.position) + own_rows / sharing;
 
-    for (var part = 0u; part < params.head_dim; part += PART) {
+    for (var part = 0u; part < params.value_dim; part += PART) {
         var low = empty_block();
         var high = empty_block();
         var largest = vec4(LOWEST);
@@ -399,7 +438,7 @@ fn write(block: Block, total: vec4<f32>, first_row: u32, end_row: u32, kv: u32, 
                 workgroupBarrier();
                 add_product(&low, thread);
                 workgroupBarrier();
-                if part + SIDE < params.head_dim {
+                if part + SIDE < params.value_dim {
                     load_values(sight, first + slice * DEPTH, end, kv, part + SIDE, thread);
                     workgroupBarrier();
                     add_product(&high, thread);
@@ -409,7 +448,7 @@ fn write(block: Block, total: vec4<f32>, first_row: u32, end_row: u32, kv: u32, 
         }
         total = sum_over(total, ids, 16u);
         write(low, total, first_row, end_row, kv, part, thread);
-        if part + SIDE < params.head_dim {
+        if part + SIDE < params.value_dim {
             write(high, total, first_row, end_row, kv, part + SIDE, thread);
         }
     }

@@ -37,6 +37,12 @@ const SIZES: &[&str] = &[
     "time_step_rank",
     "embedding_dim",
     "num_blocks",
+    "kv_lora_rank",
+    "qk_nope_head_dim",
+    "v_head_dim",
+    "linear_num_heads",
+    "linear_head_dim",
+    "num_experts_per_token",
 ];
 
 /// Fields that a family derives and does not read.
@@ -46,6 +52,8 @@ fn unread(family: &str, field: &str) -> bool {
         "mamba" | "falcon_mamba" => field == "expand",
         "mamba2" => field == "time_step_rank",
         "falcon_h1" => field == "mamba_expand",
+        // Latent attention has widths of its own; the one saved is that of its common key.
+        "kimi_linear" => field == "head_dim",
         // Every layer has experts.
         "qwen3_5_moe_text" => field == "intermediate_size",
         // Nor are the sizes of experts read where no layer has any.

@@ -2,7 +2,7 @@
 //! normed, clipped and rotated before.
 
 use kinglet::models::{QkNorm, Rope};
-use kinglet::op::{Attention, AttentionSpan, Op};
+use kinglet::op::{Attention, AttentionSpan, AttentionValues, Op, Slice};
 use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
 
@@ -17,10 +17,11 @@ struct Shape {
     heads: usize,
     kv_heads: usize,
     dim: usize,
+    value_dim: usize,
 }
 
 const fn shape(heads: usize, kv_heads: usize, dim: usize) -> Shape {
-    Shape { heads, kv_heads, dim }
+    Shape { heads, kv_heads, dim, value_dim: dim }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,10 +36,12 @@ struct Choices {
     norm: Option<bool>,
     /// Factor on the queries that makes the softmax sharp.
     sharp: Option<f64>,
+    /// Whether values are the first elements of keys, and whether these are normed.
+    latent: Option<bool>,
 }
 
 const PLAIN: Choices =
-    Choices { window: None, sinks: 0, clip: None, rope: 0, norm: None, sharp: None };
+    Choices { window: None, sinks: 0, clip: None, rope: 0, norm: None, sharp: None, latent: None };
 
 /// Angles whose products are exact in `f32`, so that there is only one right answer.
 fn inv_freq(pairs: usize) -> Vec<f32> {
@@ -48,20 +51,39 @@ fn inv_freq(pairs: usize) -> Vec<f32> {
 }
 
 fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
-    let Shape { heads, kv_heads, dim } = shape;
-    let Choices { window, sinks, clip, rope: pairs, norm, sharp } = choices;
+    let Shape { heads, kv_heads, dim, value_dim } = shape;
+    let Choices { window, sinks, clip, rope: pairs, norm, sharp, latent } = choices;
     // An error in a score is an error in an exponent.
     let factor = sharp.map_or(2.0, |sharp| sharp / 2.0);
     let mut rig =
         Rig::new(format!("attention {shape:?} {choices:?}"), stored, lengths).bound(factor);
-    // Gates may come after queries, keys and values.
-    let width = (heads + 2 * kv_heads) * dim + [0, heads, heads * dim][rig.random.between(0, 2)];
+    // Gates may come after queries, keys and values; queries may be in a buffer of their own.
+    let widths = [heads * dim, kv_heads * dim, kv_heads * value_dim];
+    let apart = rig.random.between(0, 1) == 1;
+    let rest = rig.random.between(0, 2 * heads);
+    let first = if apart { 0 } else { widths[0] };
+    let width = first + widths[1] + widths[2] + rest;
     let mut column = 0;
     let input = rig.input(width, |random| {
-        let is_query = column % width < heads * dim;
+        let is_query = column % width < first;
         column += 1;
         if is_query { sharp.unwrap_or(1.0) * random.normal() } else { random.normal() }
     });
+    let queries = if apart {
+        let before = rig.random.between(0, 3);
+        let input = rig.input(before + widths[0], |random| sharp.unwrap_or(1.0) * random.normal());
+        Slice { buffer: input.buffer, offset: before, width: widths[0] }
+    } else {
+        Slice { buffer: input.buffer, offset: 0, width: widths[0] }
+    };
+    let slice = |offset, width| Slice { buffer: input.buffer, offset, width };
+    let values = match latent {
+        None => AttentionValues::Own(slice(first + widths[1], widths[2])),
+        Some(normed) => {
+            let norm = normed.then(|| rig.norm(value_dim, 1e-3, false));
+            AttentionValues::Latent { width: value_dim, norm }
+        }
+    };
     let scale = (dim as f32).powf(-0.5);
     let eps = 1e-3;
     let (q_width, k_width) =
@@ -74,10 +96,15 @@ fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
         interleaved: rig.random.between(0, 1) == 1,
         dynamic: None,
     });
-    let cache = rig.cache(kv_heads, dim, AttentionSpan { window, sinks });
-    let output = rig.buffer("attended", heads * dim);
+    let held = if latent.is_some() { 0 } else { value_dim };
+    let cache = rig.cache(kv_heads, [dim, held], AttentionSpan { window, sinks });
+    let output = rig.buffer("attended", heads * value_dim);
+    // After the latent, as far as the rotated elements fit there.
+    let rope_start = if latent.is_some() { value_dim.min(dim - 2 * pairs) } else { 0 };
     rig.op(Op::Attention(Attention {
-        input: input.buffer,
+        queries,
+        keys: slice(first, widths[1]),
+        values,
         heads,
         kv_heads,
         head_dim: dim,
@@ -85,6 +112,7 @@ fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
         qk_norm: norm.map(|per_head| QkNorm { q: q_norm, k: k_norm, per_head }),
         clip,
         rope,
+        rope_start,
         window,
         sinks,
         cache,
@@ -193,8 +221,70 @@ fn all_at_once() {
         rope: 5,
         norm: Some(true),
         sharp: None,
+        latent: None,
     };
     for (stored, lengths) in Stored::ALL.into_iter().zip([&[200][..], &[70, 3, 20], &[5, 90]]) {
         check(shape(6, 2, 14), choices, stored, lengths);
+    }
+}
+
+/// Widths of keys and of values that differ.
+const UNEQUAL: [Shape; 7] = [
+    Shape { heads: 4, kv_heads: 2, dim: 16, value_dim: 24 },
+    Shape { heads: 3, kv_heads: 1, dim: 7, value_dim: 3 },
+    Shape { heads: 6, kv_heads: 3, dim: 20, value_dim: 13 },
+    Shape { heads: 5, kv_heads: 1, dim: 132, value_dim: 64 },
+    Shape { heads: 2, kv_heads: 2, dim: 40, value_dim: 160 },
+    Shape { heads: 9, kv_heads: 1, dim: 64, value_dim: 128 },
+    Shape { heads: 1, kv_heads: 1, dim: 1, value_dim: 2 },
+];
+
+#[test]
+fn values_of_another_width_than_keys() {
+    each(&UNEQUAL, SEQUENCES, |shape, stored, lengths| {
+        let choices = Choices { rope: shape.dim / 4, norm: Some(true), ..PLAIN };
+        check(shape, choices, stored, lengths);
+    });
+}
+
+#[test]
+fn latents() {
+    let shapes = [
+        Shape { heads: 4, kv_heads: 1, dim: 24, value_dim: 16 },
+        Shape { heads: 3, kv_heads: 1, dim: 7, value_dim: 5 },
+        Shape { heads: 2, kv_heads: 2, dim: 40, value_dim: 33 },
+        Shape { heads: 1, kv_heads: 1, dim: 12, value_dim: 12 },
+    ];
+    each(&shapes, SEQUENCES, |shape, stored, lengths| {
+        let rope = (shape.dim - shape.value_dim) / 2;
+        for normed in [true, false] {
+            check(shape, Choices { rope, latent: Some(normed), ..PLAIN }, stored, lengths);
+        }
+    });
+}
+
+#[test]
+fn wide_latents() {
+    for shape in [
+        Shape { heads: 32, kv_heads: 1, dim: 72, value_dim: 64 },
+        Shape { heads: 5, kv_heads: 1, dim: 576, value_dim: 512 },
+        Shape { heads: 3, kv_heads: 1, dim: 262, value_dim: 257 },
+    ] {
+        for lengths in [&[3][..], &[70, 4], &[66]] {
+            let choices = Choices { rope: 2, latent: Some(true), ..PLAIN };
+            check(shape, choices, Stored::F32, lengths);
+        }
+    }
+}
+
+#[test]
+fn latents_with_windows_and_sinks() {
+    let shape = Shape { heads: 4, kv_heads: 1, dim: 18, value_dim: 12 };
+    let lengths = [&[40][..], &[200], &[70, 3, 120], &[330]];
+    for ((window, sinks), lengths) in [(1, 0), (5, 4), (64, 3), (100, 130)].into_iter().zip(lengths)
+    {
+        let window = Some(window);
+        let choices = Choices { window, sinks, rope: 3, latent: Some(true), ..PLAIN };
+        check(shape, choices, Stored::F32, lengths);
     }
 }

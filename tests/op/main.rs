@@ -11,6 +11,7 @@ mod embed;
 mod gated_delta_scan;
 mod gated_linear;
 mod head;
+mod head_linear;
 mod linear;
 mod linear_attention;
 mod mamba2_scan;

@@ -40,13 +40,14 @@ def all_cases():
     import cases_delta
     import cases_dense
     import cases_hybrid
+    import cases_kimi
     import cases_lfm2
     import cases_minimax
     import cases_moe
     import cases_recurrent
 
     cases = cases_dense.CASES + cases_moe.CASES + cases_recurrent.CASES + cases_hybrid.CASES
-    cases += cases_delta.CASES + cases_lfm2.CASES + cases_minimax.CASES
+    cases += cases_delta.CASES + cases_kimi.CASES + cases_lfm2.CASES + cases_minimax.CASES
     paths = [case.path for case in cases]
     assert len(paths) == len(set(paths)), "two cases share a name"
     return cases

@@ -190,6 +190,26 @@ def _minimax(config):
     config.update(postnorm=True, shared_intermediate_size=0, shared_moe_mode="sigmoid")
 
 
+def _kimi(config):
+    """The names of Kimi's own code, which lists layers by their numbers from 1."""
+    kinds = {kind: [i + 1 for i, other in enumerate(config["layer_types"]) if other == kind]
+             for kind in ("full_attention", "linear_attention")}
+    del config["layer_types"]
+    config["linear_attn_config"] = {
+        "full_attn_layers": kinds["full_attention"], "kda_layers": kinds["linear_attention"],
+        "head_dim": config.pop("linear_head_dim"), "num_heads": config.pop("linear_num_heads"),
+        "short_conv_kernel_size": config.pop("linear_conv_kernel_dim"),
+    }
+    types = config["mlp_layer_types"]
+    dense = types.count("dense")
+    if types == ["dense"] * dense + ["sparse"] * (len(types) - dense):
+        del config["mlp_layer_types"]
+        config["first_k_dense_replace"] = dense
+    _drop(config, num_expert_group=1, topk_group=1, moe_renormalize=True, attention_bias=False)
+    config.update(head_dim=72, mla_use_nope=True, moe_layer_freq=1, moe_router_activation_func="sigmoid",
+                  num_nextn_predict_layers=0, rope_scaling=None, rope_theta=10000.0, use_grouped_topk=True)
+
+
 # These came with transformers 5.
 _NEW = ("qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid")
 
@@ -201,6 +221,7 @@ _RULES = {
     "qwen3_next": _qwen3_next, "qwen3_5_text": _qwen3_5, "qwen3_5_moe_text": _qwen3_5,
     "olmo_hybrid": lambda c: _drop(c, attention_bias=False, linear_allow_neg_eigval=True),
     "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm, "lfm2": _lfm2, "minimax": _minimax,
+    "kimi_linear": _kimi,
 }
 
 

@@ -11,6 +11,7 @@ that mlx-lm doesn't support are quantized with `mx.quantize` under their origina
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -128,6 +129,13 @@ def as_published(file, config):
     save_file(tensors, file, metadata={"format": "pt"})
 
 
+def dense_names(file):
+    """Names the dense networks of Kimi Linear as the hub's checkpoints do: `transformers` saves them under the name of experts."""
+    dense = re.compile(r"\.block_sparse_moe\.(gate|up|down)_proj\.")
+    tensors = {dense.sub(r".mlp.\1_proj.", name): value for name, value in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
 def convert(case, model, worker, source, target):
     """Saves the model and has it converted. Returns the shapes of the saved tensors."""
     make.save(case.base, model, source)
@@ -142,6 +150,8 @@ def convert(case, model, worker, source, target):
     before = file.read_bytes()
     if case.family == "qwen3_5_moe_text":
         stack_experts(file)
+    if case.family == "kimi_linear":
+        dense_names(file)
     worker.run(source=str(source), target=str(target), **case.job)
     file.write_bytes(before)
     return {name: tuple(t.shape) for name, t in load_file(file).items()}

@@ -68,9 +68,28 @@ def read(folder, cols_of):
     return tensors, formats
 
 
+def _kimi_names(tensors):
+    """Kimi Linear: experts in another module, other names of convolutions, and up projections of latents by head, that of keys
+    transposed."""
+    out = {}
+    for name, value in tensors.items():
+        name = name.replace(".mlp.e_score", ".mlp.gate.e_score").replace(".mlp.", ".block_sparse_moe.")
+        for part in "qkv":
+            name = name.replace(f".{part}_conv.conv.weight", f".{part}_conv1d.weight")
+        prefix, found, _ = name.partition("embed_q.weight")
+        if found:
+            up = torch.cat([value.transpose(1, 2), tensors[f"{prefix}unembed_out.weight"]], dim=1)
+            out[f"{prefix}kv_b_proj.weight"] = up.flatten(0, 1).contiguous()
+        elif not name.endswith("unembed_out.weight"):
+            out[name] = value
+    return out
+
+
 def original(family, tensors):
     """Converts MLX's names, stacked tensors and axes to those of `transformers`."""
     out = {}
+    if family == "kimi_linear":
+        tensors = _kimi_names(tensors)
     for name, value in tensors.items():
         name = name.removeprefix(WITHIN)
         if name.endswith(("conv1d.weight", "conv.conv.weight")) and value.dim() == 3 and value.shape[-1] == 1:
@@ -87,7 +106,7 @@ def original(family, tensors):
                 up = tensors[f"{prefix}.switch_mlp.up_proj.weight"]
                 out[f"{prefix}.input_linear.weight"] = torch.cat([value, up], dim=1)
             continue
-        names = {"gate": "w1", "up": "w3", "down": "w2"} if family == "mixtral" else {}
+        names = {"gate": "w1", "up": "w3", "down": "w2"} if family in ("mixtral", "kimi_linear") else {}
         names |= {"fc1.weight": "up_proj", "fc2.weight": "down_proj"}
         for expert, matrix in enumerate(value):
             out[f"{prefix}.experts.{expert}.{names.get(part, part + '_proj')}.weight"] = matrix.contiguous()
@@ -127,11 +146,26 @@ def without_ones(tensors):
     return {name: value - 1.0 if name.endswith(ends) else value for name, value in tensors.items()}
 
 
+def _latent_columns(shapes, name):
+    """The columns of a latent's up projections: of keys by head and transposed, the width of a head's key."""
+    prefix = name.rpartition(".self_attn.")[0] + ".self_attn."
+    rows, rank = shapes[f"{prefix}kv_b_proj.weight"]
+    if name.endswith("unembed_out.weight"):
+        return rank
+    keys = rows - shapes[f"{prefix}o_proj.weight"][1]
+    common = shapes[f"{prefix}kv_a_proj_with_mqa.weight"][0] - rank
+    return keys // ((shapes[f"{prefix}q_proj.weight"][0] - keys) // common)
+
+
 def columns(original_shapes, family):
     """The number of columns of a packed tensor, from the shapes of the unquantized checkpoint."""
 
     def cols_of(name):
         name = name.removeprefix(WITHIN)
+        if family == "kimi_linear":
+            name = name.replace(".mlp.", ".block_sparse_moe.")
+            if name.endswith(("embed_q.weight", "unembed_out.weight")):
+                return _latent_columns(original_shapes, name)
         candidates = [name]
         if ".switch_mlp." in name:
             prefix, _, part = name.partition(".switch_mlp.")

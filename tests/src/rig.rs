@@ -185,10 +185,15 @@ impl Rig {
         self.push_state(StateKind::Tensor { shape: shape.to_vec() })
     }
 
-    /// A key/value cache.
-    pub fn cache(&mut self, kv_heads: usize, head_dim: usize, span: AttentionSpan) -> StateId {
+    /// A key/value cache; values of no width are elements of the keys.
+    pub fn cache(
+        &mut self,
+        kv_heads: usize,
+        [key_dim, value_dim]: [usize; 2],
+        span: AttentionSpan,
+    ) -> StateId {
         let AttentionSpan { window, sinks } = span;
-        self.push_state(StateKind::KeyValue { kv_heads, head_dim, window, sinks })
+        self.push_state(StateKind::KeyValue { kv_heads, key_dim, value_dim, window, sinks })
     }
 
     fn push_state(&mut self, kind: StateKind) -> StateId {
@@ -399,7 +404,14 @@ impl Bench {
         let mut tested =
             self.plan.ops.iter().filter(|op| !matches!(op, Op::Embed(_) | Op::Head(_)));
         let products = |op: &Op| {
-            matches!(op, Op::Linear(_) | Op::GatedLinear(_) | Op::MoeUp(_) | Op::MoeDown(_))
+            matches!(
+                op,
+                Op::Linear(_)
+                    | Op::GatedLinear(_)
+                    | Op::HeadLinear(_)
+                    | Op::MoeUp(_)
+                    | Op::MoeDown(_)
+            )
         };
         tested.clone().next().is_none() || tested.any(products)
     }

@@ -91,7 +91,7 @@ fn memory_is_what_the_codes_take() {
         };
         let (whole, less) = (bytes(&exact), bytes(&model));
         let dim = exact.plan().states.iter().find_map(|state| match state.kind {
-            kinglet::plan::StateKind::KeyValue { head_dim, .. } => Some(head_dim),
+            kinglet::plan::StateKind::KeyValue { key_dim, .. } => Some(key_dim),
             kinglet::plan::StateKind::Tensor { .. } => None,
         });
         // A head's last group has full size.

@@ -96,8 +96,8 @@ fn memory_is_what_was_estimated() {
             .unwrap();
         // A window starts within a page and ends within one.
         let spare = model.plan().states.iter().map(|state| match state.kind {
-            StateKind::KeyValue { kv_heads, head_dim, window: Some(_), .. } => {
-                (2 * 2 * 64 * kv_heads * head_dim * 4) as u64
+            StateKind::KeyValue { kv_heads, key_dim, value_dim, window: Some(_), .. } => {
+                (2 * 64 * kv_heads * (key_dim + value_dim) * 4) as u64
             }
             _ => 0,
         });

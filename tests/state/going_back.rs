@@ -69,8 +69,8 @@ fn a_snapshot_shares_its_memory_until_the_session_continues() {
                 StateKind::Tensor { shape } => tensors += 4 * shape.iter().product::<usize>(),
                 // 320 is the end of a page: the next one is not shared. A window may have dropped
                 // one.
-                StateKind::KeyValue { kv_heads, head_dim, window: Some(_), .. } => {
-                    page += 4 * 2 * kv_heads * head_dim * 64;
+                StateKind::KeyValue { kv_heads, key_dim, value_dim, window: Some(_), .. } => {
+                    page += 4 * kv_heads * (key_dim + value_dim) * 64;
                 }
                 StateKind::KeyValue { .. } => {}
             }

@@ -255,8 +255,8 @@ fn state_sizes(model: &Model) -> (usize, Vec<(usize, Option<usize>)>) {
     for state in &model.plan().states {
         match &state.kind {
             StateKind::Tensor { shape } => recurrent += 4 * shape.iter().product::<usize>(),
-            StateKind::KeyValue { kv_heads, head_dim, window, .. } => {
-                caches.push((4 * 2 * kv_heads * head_dim, *window));
+            StateKind::KeyValue { kv_heads, key_dim, value_dim, window, .. } => {
+                caches.push((4 * kv_heads * (key_dim + value_dim), *window));
             }
         }
     }

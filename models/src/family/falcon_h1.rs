@@ -119,7 +119,8 @@ fn unfold(spec: &mut ModelSpec) -> Result<(), FoldError> {
                 }
                 unbiased(&dense.down, output)?;
             }
-            Mixer::Mamba(_)
+            Mixer::LatentAttention(_)
+            | Mixer::Mamba(_)
             | Mixer::MLstm(_)
             | Mixer::GatedDelta(_)
             | Mixer::ShortConv(_)

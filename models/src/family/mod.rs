@@ -8,6 +8,7 @@ mod falcon_mamba;
 mod granite;
 mod granitemoehybrid;
 mod jamba;
+mod kimi_linear;
 mod lfm2;
 mod llama;
 mod mamba;
@@ -59,6 +60,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     granite::FAMILY,
     granitemoehybrid::FAMILY,
     jamba::FAMILY,
+    kimi_linear::FAMILY,
     lfm2::FAMILY,
     llama::FAMILY,
     mamba::FAMILY,

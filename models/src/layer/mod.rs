@@ -33,6 +33,7 @@ macro_rules! describe {
 mod attention;
 mod dense;
 mod gated_delta;
+mod latent_attention;
 mod linear_attention;
 mod mamba;
 mod mamba2;
@@ -49,6 +50,7 @@ pub use dense::{Activation, Dense};
 pub use gated_delta::{
     DeltaInputs, DeltaProjection, DeltaProjections, GateActivation, GatedDelta, KeyHeadProjections,
 };
+pub use latent_attention::{LatentAttention, LatentQueries};
 pub use linear_attention::LinearAttention;
 pub use mamba::{BcdtNorm, BcdtWeights, Mamba};
 pub use mamba2::{Mamba2, Mamba2Gate};
@@ -142,6 +144,8 @@ macro_rules! mixers {
 mixers! {
     /// Multi-head attention with grouped key/value heads.
     Attention,
+    /// Attention over latents, from which keys and values of all heads follow (DeepSeek-V2).
+    LatentAttention,
     /// Selective state space with a state per channel (Mamba).
     Mamba,
     /// Selective state space with a scalar decay per head (Mamba-2).

@@ -13,6 +13,8 @@ pub enum Role {
     Key,
     /// Values.
     Value,
+    /// From the residual stream to the latent of keys and values.
+    Latent,
     /// The input projection of a Mamba layer.
     In,
     /// Mamba's projection to step sizes, B and C.
@@ -70,6 +72,7 @@ impl Role {
             Self::Query => "query",
             Self::Key => "key",
             Self::Value => "value",
+            Self::Latent => "latent",
             Self::In => "in",
             Self::StateIn => "state in",
             Self::TimeStep => "time step",
@@ -98,6 +101,7 @@ impl Role {
             | Self::Query
             | Self::Key
             | Self::Value
+            | Self::Latent
             | Self::In
             | Self::StateIn
             | Self::TimeStep
@@ -132,6 +136,7 @@ impl Role {
             | Self::Query
             | Self::Key
             | Self::Value
+            | Self::Latent
             | Self::In
             | Self::StateIn
             | Self::TimeStep

@@ -233,9 +233,9 @@ pub enum PortableState {
     KeyValue {
         /// The first position.
         first: usize,
-        /// `[kv_heads, positions, head_dim]`, after norm and rotation.
+        /// `[kv_heads, positions, key_dim]`, after norm and rotation.
         keys: Vec<f32>,
-        /// `[kv_heads, positions, head_dim]`.
+        /// `[kv_heads, positions, value_dim]`; empty where values are elements of the keys.
         values: Vec<f32>,
     },
 }

@@ -58,8 +58,10 @@ pub enum StateKind {
     KeyValue {
         /// Key and value heads.
         kv_heads: usize,
-        /// Width of a head.
-        head_dim: usize,
+        /// Width of a head's key.
+        key_dim: usize,
+        /// Width of a head's value; 0 where values are elements of the keys.
+        value_dim: usize,
         /// The number of last positions that are still read; older ones may be dropped.
         window: Option<usize>,
         /// The number of first positions that are always read.
@@ -72,19 +74,22 @@ impl State {
     pub fn elements(&self, tokens: usize) -> usize {
         match &self.kind {
             StateKind::Tensor { shape } => shape.iter().product(),
-            StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
+            StateKind::KeyValue { kv_heads, key_dim, value_dim, window, sinks } => {
                 let most = window.map_or(tokens, |window| window.saturating_add(*sinks));
-                (2 * kv_heads * head_dim).saturating_mul(most.min(tokens))
+                (kv_heads * (key_dim + value_dim)).saturating_mul(most.min(tokens))
             }
         }
     }
 
     /// Bytes at a context of `tokens` tokens.
     pub fn bytes(&self, tokens: usize) -> usize {
-        let width = match &self.kind {
-            StateKind::Tensor { .. } => 1,
-            StateKind::KeyValue { head_dim, .. } => *head_dim,
-        };
-        self.format.bytes(self.elements(tokens) / width.max(1), width)
+        let elements = self.elements(tokens);
+        match &self.kind {
+            StateKind::Tensor { .. } => self.format.bytes(elements, 1),
+            StateKind::KeyValue { key_dim, value_dim, .. } => {
+                let rows = elements / (key_dim + value_dim).max(1);
+                [key_dim, value_dim].iter().map(|width| self.format.bytes(rows, **width)).sum()
+            }
+        }
     }
 }

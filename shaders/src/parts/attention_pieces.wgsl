@@ -19,7 +19,7 @@ const ROWS: u32 = 8u;
 /// Elements of a value per thread, if there are more elements than threads.
 const HELD: u32 = 8u;
 
-/// [T, heads, pieces, head_dim + 2]: weighted values, the largest score, the sum of weights.
+/// [T, heads, pieces, value_dim + 2]: weighted values, the largest score, the sum of weights.
 @group(0) @binding(_) var<storage, read_write> parts: array<f32>;
 
 /// [rows, head_dim / 4].
@@ -42,6 +42,10 @@ fn load_key(at: u32, quad: u32) -> vec4<f32> {
 
 fn store_key(at: u32, quad: u32, value: vec4<f32>) {
     keys[at / 4u + quad] = value;
+}
+
+fn load_key_element(at: u32) -> f32 {
+    return keys[at / 4u][at % 4u];
 }
 
 //# when pieces_any
@@ -67,22 +71,34 @@ fn store_key(at: u32, quad: u32, value: vec4<f32>) {
     }
 }
 
+fn load_key_element(at: u32) -> f32 {
+    return keys[at];
+}
+
 //# when pieces pieces_any
-/// [capacity, kv_heads, head_dim].
+/// [capacity, kv_heads, value_dim]; not of a latent.
 @group(0) @binding(_) var<storage, read_write> values: array<f32>;
 
-/// The first element of a head at a place.
+/// The first element of a head's key at a place.
 fn at_of(place: u32, kv: u32) -> u32 {
     return (place * params.kv_heads + kv) * params.head_dim;
 }
 
+/// The same of its value, among the keys if they are latents.
+fn value_at_of(place: u32, kv: u32) -> u32 {
+    return (place * params.kv_heads + kv) * select(params.value_dim, params.head_dim, params.latent != 0u);
+}
+
 /// Element `i` of the value at `at`.
 fn load_value(at: u32, i: u32) -> f32 {
+    if params.latent != 0u {
+        return load_key_element(at + i);
+    }
     return values[at + i];
 }
 
 //# when pieces_packed
-/// [capacity, kv_heads, words of a head] each.
+/// [capacity, kv_heads, words of a key or a value] each; of a latent, keys alone.
 @group(0) @binding(_) var<storage, read_write> keys: array<u32>;
 @group(0) @binding(_) var<storage, read_write> values: array<u32>;
 
@@ -111,21 +127,26 @@ fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
     for (var quad = thread_of(ids); quad < (params.head_dim + 3u) / 4u; quad += THREADS) {
         store_key(at, quad, ready_quad(key, quad));
     }
+    if params.latent != 0u {
+        return;
+    }
     let value = find_head(VALUE, kv, token, ids);
-    for (var i = thread_of(ids); i < params.head_dim; i += THREADS) {
-        values[at + i] = ready(value, i);
+    for (var i = thread_of(ids); i < params.value_dim; i += THREADS) {
+        values[value_at_of(place, kv) + i] = ready(value, i);
     }
 }
 
 //# when pieces_packed
 /// Stores key and value head `kv` of a token at their place.
 fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
-    let at = at_of(place, kv);
-    stage(find_head(KEY, kv, token, ids), ids);
-    store_staged_key(at, ids);
+    stage(find_head(KEY, kv, token, ids), params.head_dim, ids);
+    store_staged_key(at_of(place, kv), ids);
     workgroupBarrier();
-    stage(find_head(VALUE, kv, token, ids), ids);
-    store_staged_value(at, ids);
+    if params.latent != 0u {
+        return;
+    }
+    stage(find_head(VALUE, kv, token, ids), params.value_dim, ids);
+    store_staged_value(value_at_of(place, kv), ids);
     workgroupBarrier();
 }
 
@@ -152,7 +173,7 @@ fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
     }
     storageBarrier();
 
-    let narrow = params.head_dim <= THREADS;
+    let narrow = params.value_dim <= THREADS;
     for (var base = 0u; base < step.tokens * sharing; base += params.rows) {
         let count = min(params.rows, step.tokens * sharing - base);
         for (var r = 0u; r < count; r += 1u) {
@@ -217,10 +238,10 @@ fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
             for (var j = 0u; j < HELD; j += 1u) {
                 let four = select(0u, j, narrow);
                 let i = thread + select(j * THREADS, 0u, narrow);
-                if i < params.head_dim && four * 4u < count {
+                if i < params.value_dim && four * 4u < count {
                     var part = vec4(0.0);
                     for (var k = 0u; k < held; k += 1u) {
-                        let at = at_of(place_of(position_of(sight, first + k), capacity), kv);
+                        let at = value_at_of(place_of(position_of(sight, first + k), capacity), kv);
                         part += weights[k * 2u + four] * load_value(at, i);
                     }
                     sum[j] = keep[four] * sum[j] + part;
@@ -234,16 +255,16 @@ fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
         for (var r = 0u; r < count; r += 1u) {
             let head = kv * sharing + (base + r) % sharing;
             let row = (base + r) / sharing * params.heads + head;
-            let at = (row * params.pieces + group.y) * (params.head_dim + 2u);
+            let at = (row * params.pieces + group.y) * (params.value_dim + 2u);
             for (var j = 0u; j < HELD; j += 1u) {
                 let i = thread + j * THREADS;
-                if i < params.head_dim {
+                if i < params.value_dim {
                     parts[at + i] = sum[select(j, r / 4u, narrow)][r % 4u];
                 }
             }
             if thread == 0u {
-                parts[at + params.head_dim] = largest[r / 4u][r % 4u];
-                parts[at + params.head_dim + 1u] = total[r / 4u][r % 4u];
+                parts[at + params.value_dim] = largest[r / 4u][r % 4u];
+                parts[at + params.value_dim + 1u] = total[r / 4u][r % 4u];
             }
         }
         // Wait until all have read these queries before the next ones are written.
@@ -255,7 +276,7 @@ fn keep(token: u32, place: u32, kv: u32, ids: Ids) {
 // A workgroup takes a query head of a token.
 const THREADS: u32 = 64u;
 
-/// [T, heads, pieces, head_dim + 2]: weighted values, the largest score, the sum of weights.
+/// [T, heads, pieces, value_dim + 2]: weighted values, the largest score, the sum of weights.
 @group(0) @binding(_) var<storage, read> parts: array<f32>;
 /// [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
@@ -264,7 +285,7 @@ const THREADS: u32 = 64u;
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let head = group.x;
     let t = group.y;
-    let width = params.head_dim + 2u;
+    let width = params.value_dim + 2u;
     let first = (t * params.heads + head) * params.pieces * width;
     let sight = sight_of(oldest_seen(step.position));
     var count = 0u;
@@ -273,20 +294,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let range = piece_of(piece, sight);
         if range.x < range.y {
             count = piece + 1u;
-            largest = max(largest, parts[first + piece * width + params.head_dim]);
+            largest = max(largest, parts[first + piece * width + params.value_dim]);
         }
     }
     var total = 0.0;
     for (var piece = 0u; piece < count; piece += 1u) {
-        let at = first + piece * width + params.head_dim;
+        let at = first + piece * width + params.value_dim;
         total += exp(parts[at] - largest) * parts[at + 1u];
     }
-    for (var i = thread; i < params.head_dim; i += THREADS) {
+    for (var i = thread; i < params.value_dim; i += THREADS) {
         var sum = 0.0;
         for (var piece = 0u; piece < count; piece += 1u) {
             let at = first + piece * width;
-            sum += exp(parts[at + params.head_dim] - largest) * parts[at + i];
+            sum += exp(parts[at + params.value_dim] - largest) * parts[at + i];
         }
-        output[(step.start + t) * params.output_stride + head * params.head_dim + i] = sum / total;
+        output[(step.start + t) * params.output_stride + head * params.value_dim + i] = sum / total;
     }
 }

@@ -7,19 +7,24 @@ const GROUP_WORDS: u32 = BITS + 1u;
 const MOST: u32 = (1u << BITS) - 1u;
 const LARGEST_HALF: f32 = 65504.0;
 
-/// Number of words of a head.
-fn head_words() -> u32 {
-    return (params.head_dim + 31u) / 32u * GROUP_WORDS;
+/// Number of words of `elements` elements of a head.
+fn words_of(elements: u32) -> u32 {
+    return (elements + 31u) / 32u * GROUP_WORDS;
 }
 
-/// Index of the first word of a head at a place.
+/// Index of the first word of a head's key at a place.
 fn at_of(place: u32, kv: u32) -> u32 {
-    return (place * params.kv_heads + kv) * head_words();
+    return (place * params.kv_heads + kv) * words_of(params.head_dim);
+}
+
+/// The same of its value, among the keys if they are latents.
+fn value_at_of(place: u32, kv: u32) -> u32 {
+    return (place * params.kv_heads + kv) * words_of(select(params.value_dim, params.head_dim, params.latent != 0u));
 }
 
 /// The number of positions that the cache has room for.
 fn capacity_of_cache() -> u32 {
-    return arrayLength(&keys) / (params.kv_heads * head_words());
+    return arrayLength(&keys) / (params.kv_heads * words_of(params.head_dim));
 }
 
 /// Offset of the word with codes `4 * quad ..` from its group's first word.
@@ -44,17 +49,20 @@ fn load_key(at: u32, quad: u32) -> vec4<f32> {
 
 /// Elements `4 * quad ..` of the value at `at`; arbitrary values after its end.
 fn load_value_quad(at: u32, quad: u32) -> vec4<f32> {
+    if params.latent != 0u {
+        return load_key(at, quad);
+    }
     let group = at + quad / 8u * GROUP_WORDS;
     return decoded(values[group], values[group + word_of(quad)], quad);
 }
 
 //# when prepare_packed pieces_packed
-/// [head_dim]: a head to store.
+/// A key or value to store.
 var<workgroup> staged: array<f32, 1024>;
 
-/// Prepares a head for storing, with all threads. A barrier must follow before the next call.
-fn stage(head: Head, ids: Ids) {
-    for (var i = thread_of(ids); i < params.head_dim; i += THREADS) {
+/// Prepares a head of `width` elements for storing, with all threads. A barrier must follow before the next call.
+fn stage(head: Head, width: u32, ids: Ids) {
+    for (var i = thread_of(ids); i < width; i += THREADS) {
         staged[i] = ready(head, i);
     }
     workgroupBarrier();
@@ -72,10 +80,10 @@ fn half_bits(x: f32) -> u32 {
     return sign | select(rounded, small, size < 0x38800000u);
 }
 
-/// Word `word` of the staged head.
-fn encoded(word: u32) -> u32 {
+/// Word `word` of the staged head of `width` elements.
+fn encoded(word: u32, width: u32) -> u32 {
     let first = word / GROUP_WORDS * 32u;
-    let end = min(first + 32u, params.head_dim);
+    let end = min(first + 32u, width);
     var low = staged[first];
     var high = low;
     for (var i = first + 1u; i < end; i += 1u) {
@@ -105,15 +113,15 @@ fn encoded(word: u32) -> u32 {
 
 /// Stores the staged head as a key, by all threads.
 fn store_staged_key(at: u32, ids: Ids) {
-    for (var word = thread_of(ids); word < head_words(); word += THREADS) {
-        keys[at + word] = encoded(word);
+    for (var word = thread_of(ids); word < words_of(params.head_dim); word += THREADS) {
+        keys[at + word] = encoded(word, params.head_dim);
     }
 }
 
 /// Stores the staged head as a value, by all threads.
 fn store_staged_value(at: u32, ids: Ids) {
-    for (var word = thread_of(ids); word < head_words(); word += THREADS) {
-        values[at + word] = encoded(word);
+    for (var word = thread_of(ids); word < words_of(params.value_dim); word += THREADS) {
+        values[at + word] = encoded(word, params.value_dim);
     }
 }
 //# end

@@ -22,6 +22,7 @@ mod embed;
 mod gated_delta_scan;
 mod gated_linear;
 mod head;
+mod head_linear;
 mod linear;
 mod linear_attention;
 mod mamba2_scan;
@@ -81,6 +82,7 @@ impl<'a> Pass<'a> {
             Op::Embed(op) => self.write(op.output, embed::embed(op, self)),
             Op::Linear(op) => self.write(op.output, linear::linear(op, self)),
             Op::GatedLinear(op) => self.write(op.output, gated_linear::gated_linear(op, self)),
+            Op::HeadLinear(op) => self.write(op.output, head_linear::head_linear(op, self)),
             Op::Attention(op) => self.write(op.output, attention::attention(op, self)),
             Op::Conv1d(op) => self.write(op.output, conv1d::conv1d(op, self)),
             Op::MambaScan(op) => self.write(op.output, mamba_scan::mamba_scan(op, self)),

@@ -11,12 +11,12 @@ use super::CpuOp;
 use super::kernel::elementwise::{RmsNorm, SumOfSquares};
 use super::kernel::gemm::Gemm;
 use super::kv::HeadCache;
-use super::kv_page::{PAGE, Page};
+use super::kv_page::{PAGE, Page, PageShape};
 use super::simd::{Isa, Kernel, Simd, load, math, store};
 use super::split::{chunks, per_run};
 use super::step::Step;
 use crate::Error;
-use crate::plan::op;
+use crate::plan::op::{self, AttentionValues, Slice};
 use crate::weights::Weights;
 
 /// Query rows per task: tokens times heads of a group.
@@ -29,6 +29,9 @@ pub(super) struct Attention {
     op: op::Attention,
     q_norm: Vec<f32>,
     k_norm: Vec<f32>,
+    /// Of the elements of a key that are its value; empty for none.
+    latent_norm: Vec<f32>,
+    latent_eps: f32,
 }
 
 impl Attention {
@@ -37,9 +40,15 @@ impl Attention {
             Some(norm) => weights.norm_weight(norm),
             None => Ok(Vec::new()),
         };
+        let latent = match &op.values {
+            AttentionValues::Own(_) => None,
+            AttentionValues::Latent { norm, .. } => norm.as_ref(),
+        };
         Ok(Self {
             q_norm: norm(op.qk_norm.as_ref().map(|qk| &qk.q))?,
             k_norm: norm(op.qk_norm.as_ref().map(|qk| &qk.k))?,
+            latent_norm: latent.map_or(Ok(Vec::new()), |latent| norm(Some(latent)))?,
+            latent_eps: latent.map_or(0.0, |norm| norm.eps),
             op: op.clone(),
         })
     }
@@ -50,6 +59,7 @@ impl CpuOp for Attention {
         let op = &self.op;
         let (heads, kv_heads, dim) = (op.heads, op.kv_heads, op.head_dim);
         let (tokens, width, group) = (step.tokens.len(), heads * dim, heads / kv_heads);
+        let value_dim = op.value_dim();
         let mut positions = Vec::with_capacity(tokens);
         for run in step.runs.iter_mut() {
             let position = run.state.position;
@@ -58,9 +68,19 @@ impl CpuOp for Attention {
         }
         let table = op.rope.as_ref().map(|rope| Rotation::new(rope, &positions));
         let mut output = step.buffers.take(op.output);
-        let input = step.buffers.get(op.input);
-        let stride = step.buffers.width(op.input);
-        let ready = Ready { attention: self, isa: step.isa, input, stride, table: table.as_ref() };
+        let buffers = &*step.buffers;
+        let heads_of = |slice: Slice| buffers.slice(slice);
+        let ready = Ready {
+            attention: self,
+            isa: step.isa,
+            queries: heads_of(op.queries),
+            keys: heads_of(op.keys),
+            values: match op.values {
+                AttentionValues::Own(values) => Some(heads_of(values)),
+                AttentionValues::Latent { .. } => None,
+            },
+            table: table.as_ref(),
+        };
 
         // Queries, `[kv_heads, T, group, dim]`: the rows of a task are adjacent.
         let mut queries = step.scratch.take(tokens * width)?;
@@ -109,11 +129,14 @@ impl CpuOp for Attention {
             }
         }
         // A part: for each query row the weighted values, the largest score, the sum of weights.
-        let row = dim + 2;
+        let row = value_dim + 2;
         let part = block * group * row;
         let mut parts = step.scratch.take(tasks.len() * part)?;
-        let format = step.runs.first_mut().map(|run| run.state.cache(op.cache).format());
-        let scratch = Page::scratch(format.unwrap_or_default(), dim);
+        let (format, shape) = step.runs.first_mut().map_or_else(Default::default, |run| {
+            let cache = run.state.cache(op.cache);
+            (cache.format(), cache.shape())
+        });
+        let scratch = Page::scratch(format, shape, value_dim);
         let locals = step.locals.get(block * group * PAGE + scratch)?;
         let caches: Vec<_> =
             step.runs.iter_mut().map(|run| &*run.state.cache(op.cache).heads).collect();
@@ -121,7 +144,7 @@ impl CpuOp for Attention {
         step.team.for_each_with(locals, tasks.len(), split, |local, index, out| {
             let task = &tasks[index];
             let queries = &queries_used[(task.kv * tokens + task.from) * group * dim..];
-            let cache = &caches[task.run][task.kv];
+            let cache = (&caches[task.run][task.kv], shape);
             let (unpacked, scores) = local.split_at_mut(scratch);
             self.attend(ready.isa, task, queries, &positions, cache, (scores, unpacked), out);
         });
@@ -133,7 +156,7 @@ impl CpuOp for Attention {
             let shares = &parts[index * part..(index + task.shares) * part];
             for i in 0..(task.to - task.from) * group {
                 let (token, head) = (task.from + i / group, task.kv * group + i % group);
-                let out = &mut out[token * width + head * dim..][..dim];
+                let out = &mut out[(token * heads + head) * value_dim..][..value_dim];
                 combine(shares.chunks(part).map(|share| &share[i * row..][..row]), out);
             }
             index += task.shares;
@@ -176,7 +199,7 @@ fn combine<'a>(shares: impl Iterator<Item = &'a [f32]> + Clone, out: &mut [f32])
 }
 
 impl Attention {
-    /// Attends with a task's query rows to its pages. `out` is `[rows, dim + 2]`: weighted values,
+    /// Attends with a task's query rows to its pages. `out` is `[rows, value_dim + 2]`: weighted values,
     /// largest score, sum of weights.
     #[allow(clippy::too_many_arguments)]
     fn attend(
@@ -185,20 +208,21 @@ impl Attention {
         task: &Task,
         queries: &[f32],
         positions: &[usize],
-        cache: &HeadCache,
+        (cache, shape): (&HeadCache, PageShape),
         (scores, unpacked): (&mut [f32], &mut [f32]),
         out: &mut [f32],
     ) {
         let (dim, group) = (self.op.head_dim, self.op.heads / self.op.kv_heads);
+        let value_dim = self.op.value_dim();
         let rows = (task.to - task.from) * group;
-        let row = dim + 2;
+        let row = value_dim + 2;
         for out in out.chunks_mut(row).take(rows) {
             out.fill(0.0);
-            out[dim] = LOWEST;
+            out[value_dim] = LOWEST;
         }
         for page in task.pages.clone() {
             let page = if page < task.sinks { page } else { page + task.skipped };
-            let (keys, values) = cache.page(page).unpacked(isa, unpacked);
+            let (keys, values) = cache.page(page).unpacked(isa, shape, value_dim, unpacked);
             isa.dispatch(Gemm {
                 m: rows,
                 n: PAGE,
@@ -231,13 +255,13 @@ impl Attention {
             }
             isa.dispatch(Gemm {
                 m: rows,
-                n: dim,
+                n: value_dim,
                 k: PAGE,
                 a: scores,
                 a_row: PAGE,
                 a_col: 1,
                 b: values,
-                b_row: dim,
+                b_row: value_dim,
                 c: &mut *out,
                 c_row: row,
                 accumulate: true,
@@ -308,9 +332,11 @@ impl Kernel for SoftmaxRow<'_> {
 struct Ready<'a> {
     attention: &'a Attention,
     isa: Isa,
-    /// `[T, stride]`: queries, keys and values come first.
-    input: &'a [f32],
-    stride: usize,
+    /// Each from its first element on, with the distance between tokens.
+    queries: (&'a [f32], usize),
+    keys: (&'a [f32], usize),
+    /// `None` where values are elements of the keys.
+    values: Option<(&'a [f32], usize)>,
     table: Option<&'a Rotation>,
 }
 
@@ -321,7 +347,9 @@ impl Ready<'_> {
         let (dim, group) = (op.head_dim, op.heads / op.kv_heads);
         for (i, out) in out.chunks_mut(dim).enumerate() {
             let (token, head) = (i / group, kv * group + i % group);
-            self.one(token, head, 0, op.heads, &self.attention.q_norm, out);
+            let norms = [&*self.attention.q_norm, &[]];
+            self.one(token, head, (self.queries, op.heads), norms, out);
+            self.rotate(token, out);
             out.iter_mut().for_each(|x| *x *= op.scale);
         }
     }
@@ -336,12 +364,16 @@ impl Ready<'_> {
         local: &mut [f32],
     ) {
         let op = &self.attention.op;
-        let (dim, key) = (op.head_dim, &mut local[..op.head_dim]);
+        let (dim, key) = (op.value_dim(), &mut local[..op.head_dim]);
         let mut clipped = Vec::new();
+        let norms = [&*self.attention.k_norm, &*self.attention.latent_norm];
         for token in tokens {
-            self.one(token, kv, op.heads, op.kv_heads, &self.attention.k_norm, key);
-            let start = token * self.stride + (op.heads + op.kv_heads + kv) * dim;
-            let mut value = &self.input[start..][..dim];
+            self.one(token, kv, (self.keys, op.kv_heads), norms, key);
+            self.rotate(token, key);
+            let mut value = match self.values {
+                Some((values, stride)) => &values[token * stride + kv * dim..][..dim],
+                None => &[],
+            };
             if let Some(clip) = op.clip {
                 clipped.clear();
                 clipped.extend(value.iter().map(|x| x.clamp(-clip, clip)));
@@ -351,19 +383,18 @@ impl Ready<'_> {
         }
     }
 
-    /// Norms, clips and rotates head `head` of the `count` heads that begin at head `first`.
+    /// Norms and clips head `head` of `count` queries or keys. `front` are the weights of a norm of its first elements alone.
     fn one(
         &self,
         token: usize,
         head: usize,
-        first: usize,
-        count: usize,
-        weight: &[f32],
+        ((all, stride), count): ((&[f32], usize), usize),
+        [weight, front]: [&[f32]; 2],
         out: &mut [f32],
     ) {
         let op = &self.attention.op;
         let dim = op.head_dim;
-        let row = &self.input[token * self.stride + first * dim..];
+        let row = &all[token * stride..];
         let x = &row[head * dim..][..dim];
         match &op.qk_norm {
             None => out.copy_from_slice(x),
@@ -379,11 +410,19 @@ impl Ready<'_> {
                 }
             }
         }
+        if !front.is_empty() {
+            let (x, out) = (&x[..front.len()], &mut out[..front.len()]);
+            let eps = self.attention.latent_eps;
+            self.isa.dispatch(RmsNorm { x, weight: front, bias: &[], eps, out });
+        }
         if let Some(clip) = op.clip {
             out.iter_mut().for_each(|x| *x = x.clamp(-clip, clip));
         }
+    }
+
+    fn rotate(&self, token: usize, head: &mut [f32]) {
         if let Some(table) = self.table {
-            table.apply(token, out);
+            table.apply(token, &mut head[self.attention.op.rope_start..]);
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::kv_page::{PAGE, Page};
+use super::kv_page::{PAGE, Page, PageShape};
 use crate::Error;
 use crate::backend::executable::PortableState;
 use crate::error::grow;
@@ -16,7 +16,7 @@ use crate::plan::op::AttentionSpan;
 #[derive(Clone)]
 pub(super) struct KvCache {
     pub heads: Vec<HeadCache>,
-    head_dim: usize,
+    shape: PageShape,
     span: AttentionSpan,
     format: StateFormat,
     /// The first position held, sinks aside.
@@ -35,16 +35,21 @@ pub(super) struct HeadCache {
 impl KvCache {
     pub(super) fn new(
         kv_heads: usize,
-        head_dim: usize,
+        shape: PageShape,
         span: AttentionSpan,
         format: StateFormat,
     ) -> Self {
-        Self { heads: vec![HeadCache::default(); kv_heads], head_dim, span, format, first: 0 }
+        Self { heads: vec![HeadCache::default(); kv_heads], shape, span, format, first: 0 }
     }
 
     /// How its pages are stored.
     pub(super) fn format(&self) -> StateFormat {
         self.format
+    }
+
+    /// What its pages hold.
+    pub(super) fn shape(&self) -> PageShape {
+        self.shape
     }
 
     /// Makes room for positions `position..position + len`, and drops pages that no position from
@@ -63,7 +68,7 @@ impl KvCache {
                 head.first_page += 1;
             }
             while head.first_page + head.pages.len() < end_page {
-                head.pages.push_back(Page::new(self.format, self.head_dim)?);
+                head.pages.push_back(Page::new(self.format, self.shape)?);
             }
             // The pages to be written must not be shared with a snapshot.
             for index in position / PAGE..end_page {
@@ -98,54 +103,62 @@ impl KvCache {
     pub(super) fn export(&self, position: usize) -> Result<PortableState, Error> {
         let (sinks, first) = self.span.held(position);
         let (mut keys, mut values) = (Vec::new(), Vec::new());
-        let len = self.heads.len() * (sinks + position - first) * self.head_dim;
-        grow(&mut keys, len, "a copy of the key/value cache")?;
-        grow(&mut values, len, "a copy of the key/value cache")?;
-        let rows = keys.chunks_exact_mut(self.head_dim).zip(values.chunks_exact_mut(self.head_dim));
+        let PageShape { key, value } = self.shape;
+        let rows = self.heads.len() * (sinks + position - first);
+        grow(&mut keys, rows * key, "a copy of the key/value cache")?;
+        grow(&mut values, rows * value, "a copy of the key/value cache")?;
         let places = self
             .heads
             .iter()
             .flat_map(|head| (0..sinks).chain(first..position).map(move |place| (head, place)));
-        for ((key, value), (head, place)) in rows.zip(places) {
-            head.read(place, key, value);
+        for (row, (head, place)) in places.enumerate() {
+            head.read(place, &mut keys[row * key..][..key], &mut values[row * value..][..value]);
         }
         Ok(PortableState::KeyValue { first, keys, values })
     }
 
-    /// Whether `len` keys are those of positions `first..position` and the sinks before, and are
+    /// Whether `keys` and `values` elements are those of positions `first..position` and the sinks before, and are
     /// all that a token at `position` attends to.
-    pub(super) fn fits(&self, (first, position): (usize, usize), len: usize) -> bool {
+    pub(super) fn fits(
+        &self,
+        (first, position): (usize, usize),
+        keys: usize,
+        values: usize,
+    ) -> bool {
         let own = position.checked_sub(first).map(|n| n + self.span.sinks.min(first));
         let rows = own.and_then(|n| n.checked_mul(self.heads.len()));
+        let fit = |width: usize, len| rows.and_then(|n| n.checked_mul(width)) == Some(len);
         first <= self.span.oldest(position)
-            && rows.and_then(|n| n.checked_mul(self.head_dim)) == Some(len)
+            && fit(self.shape.key, keys)
+            && fit(self.shape.value, values)
     }
 
     /// Replaces the cache by keys and values of positions `first..position`, each `[kv_heads,
-    /// position - first, head_dim]`, preceded by those of the sinks before `first`.
+    /// position - first, width]`, preceded by those of the sinks before `first`.
     pub(super) fn import(
         &mut self,
         (first, position): (usize, usize),
         keys: &[f32],
         values: &[f32],
     ) -> Result<(), Error> {
-        let mut new = Self::new(self.heads.len(), self.head_dim, self.span, self.format);
+        let mut new = Self::new(self.heads.len(), self.shape, self.span, self.format);
         let sinks = self.span.sinks.min(first);
         new.first = first;
         for head in &mut new.heads {
             head.first_page = first / PAGE;
             for _ in 0..sinks.div_ceil(PAGE).min(head.first_page) {
-                head.sinks.push(Page::new(self.format, self.head_dim)?);
+                head.sinks.push(Page::new(self.format, self.shape)?);
             }
         }
         if position > first {
             new.reserve(first, position - first)?;
         }
-        let rows = keys.chunks_exact(self.head_dim).zip(values.chunks_exact(self.head_dim));
-        let mut rows = rows.into_iter();
+        let PageShape { key, value } = self.shape;
+        let mut row = 0;
         for head in &mut new.heads {
-            for (place, (key, value)) in (0..sinks).chain(first..position).zip(&mut rows) {
-                head.write(place, key, value);
+            for place in (0..sinks).chain(first..position) {
+                head.write(place, &keys[row * key..][..key], &values[row * value..][..value]);
+                row += 1;
             }
         }
         // `reserve` kept what the first position attends to.
@@ -198,9 +211,11 @@ mod tests {
     use super::*;
     use crate::backend::cpu::simd::Isa;
 
+    const SHAPE: PageShape = PageShape { key: 2, value: 2 };
+
     #[test]
     fn pages_are_shared_until_written_and_dropped_behind_the_window() {
-        let mut cache = KvCache::new(1, 2, span(Some(70), 0), StateFormat::F32);
+        let mut cache = KvCache::new(1, SHAPE, span(Some(70), 0), StateFormat::F32);
         for position in 0..300 {
             cache.reserve(position, 1).unwrap();
             cache.heads[0].write(position, &[position as f32, 1.0], &[2.0, position as f32]);
@@ -210,7 +225,7 @@ mod tests {
         let mut fork = cache.clone();
         fork.reserve(300, 1).unwrap();
         fork.heads[0].write(300, &[-1.0, -1.0], &[-1.0, -1.0]);
-        let (keys, values) = cache.heads[0].page(4).unpacked(Isa::detect(), &mut []);
+        let (keys, values) = cache.heads[0].page(4).unpacked(Isa::detect(), SHAPE, 2, &mut []);
         assert_eq!((keys[299 - 256], values[2 * (299 - 256) + 1]), (299.0, 299.0));
         assert_eq!(keys[300 - 256], 0.0, "the fork wrote to its own copy");
         assert_eq!(cache.heads[0].pages[0].address(), fork.heads[0].pages[0].address());
@@ -222,7 +237,7 @@ mod tests {
 
     /// A cache with key `[position, 1]` and value `[2, position]` for each position.
     fn filled(span: AttentionSpan, positions: usize) -> KvCache {
-        let mut cache = KvCache::new(1, 2, span, StateFormat::F32);
+        let mut cache = KvCache::new(1, SHAPE, span, StateFormat::F32);
         for position in 0..positions {
             cache.reserve(position, 1).unwrap();
             cache.heads[0].write(position, &[position as f32, 1.0], &[2.0, position as f32]);
@@ -239,7 +254,7 @@ mod tests {
         cache.cut(261);
         cache.reserve(261, 1).unwrap();
         cache.heads[0].write(261, &[-5.0, 0.0], &[0.0, -5.0]);
-        let (keys, values) = cache.heads[0].page(4).unpacked(Isa::detect(), &mut []);
+        let (keys, values) = cache.heads[0].page(4).unpacked(Isa::detect(), SHAPE, 2, &mut []);
         assert_eq!(
             (keys[4], keys[5], values[2 * 4 + 1], values[2 * 5 + 1]),
             (260.0, -5.0, 260.0, -5.0)
@@ -267,7 +282,7 @@ mod tests {
             let all = (0..span.sinks.min(first)).chain(first..positions);
             let expected: Vec<f32> = all.flat_map(|p| [p as f32, 1.0]).collect();
             assert_eq!(keys, expected);
-            let mut other = KvCache::new(1, 2, span, StateFormat::F32);
+            let mut other = KvCache::new(1, SHAPE, span, StateFormat::F32);
             other.import((first, positions), &keys, &values).unwrap();
             let again = other.export(positions).unwrap();
             assert_eq!(again, PortableState::KeyValue { first, keys, values });

@@ -19,6 +19,7 @@ mod embed;
 mod gated_delta_scan;
 mod gated_linear;
 mod head;
+mod head_linear;
 mod inputs;
 mod kernel;
 mod kv;
@@ -199,6 +200,7 @@ fn compile(op: &Op, weights: &Weights) -> Result<Box<dyn CpuOp>, Error> {
         Op::Embed(op) => Box::new(embed::Embed::new(op, weights)?),
         Op::Linear(op) => Box::new(linear::Linear::new(op, weights)?),
         Op::GatedLinear(op) => Box::new(gated_linear::GatedLinear::new(op, weights)?),
+        Op::HeadLinear(op) => Box::new(head_linear::HeadLinear::new(op, weights)?),
         Op::Attention(op) => Box::new(attention::Attention::new(op, weights)?),
         Op::Conv1d(op) => Box::new(conv1d::Conv1d::new(op, weights)?),
         Op::MambaScan(op) => Box::new(mamba_scan::MambaScan::new(op, weights)?),

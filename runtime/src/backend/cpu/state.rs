@@ -9,7 +9,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::kv::KvCache;
-use super::kv_page::unshare;
+use super::kv_page::{PageShape, unshare};
 use super::step::Scratch;
 use crate::Error;
 use crate::backend::executable::{ExportFuture, PortableState, SessionState};
@@ -73,9 +73,10 @@ impl CpuState {
                     }
                 })
             }
-            StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
+            StateKind::KeyValue { kv_heads, key_dim, value_dim, window, sinks } => {
                 let span = AttentionSpan { window: *window, sinks: *sinks };
-                Ok(StateTensor::KeyValue(KvCache::new(*kv_heads, *head_dim, span, state.format)))
+                let shape = PageShape { key: *key_dim, value: *value_dim };
+                Ok(StateTensor::KeyValue(KvCache::new(*kv_heads, shape, span, state.format)))
             }
         });
         Ok(Self { tensors: tensors.collect::<Result<_, Error>>()?, position: 0 })
@@ -232,7 +233,7 @@ impl SessionState for CpuState {
                 Some(StateTensor::KeyValue(cache)),
                 PortableState::KeyValue { first, keys, values },
             ) => {
-                if !cache.fits((first, position), keys.len()) || keys.len() != values.len() {
+                if !cache.fits((first, position), keys.len(), values.len()) {
                     return Err(form);
                 }
                 cache.import((first, position), &keys, &values)?;

@@ -4,8 +4,8 @@
 use kinglet_shaders::{Kernel, Variant};
 
 use super::{
-    attention, bandwidth, gated_delta_scan, mamba_scan, mamba2_scan, memory, mlstm_scan, moe_down,
-    moe_route, params, projection, recording, sample,
+    attention, bandwidth, gated_delta_scan, head_linear, mamba_scan, mamba2_scan, memory,
+    mlstm_scan, moe_down, moe_route, params, projection, recording, sample,
 };
 
 /// The constant `name` of `kernel`, which must be the same in every variant.
@@ -57,6 +57,10 @@ fn host_and_kernels_agree() {
         (gated_delta_scan::MAX_KEYS, DeltaStep, "THREADS"),
         (gated_delta_scan::SIDE, DeltaOutputs, "SIDE"),
         (recording::FEW, DeltaStep, "MOST"),
+        (head_linear::OUTPUTS[0], HeadLinearRows, "OUTPUTS"),
+        (head_linear::OUTPUTS[1], HeadLinearColumns, "OUTPUTS"),
+        (head_linear::TOKENS, HeadLinearRows, "TOKENS"),
+        (head_linear::TOKENS, HeadLinearColumns, "TOKENS"),
         (memory::CHUNK, DeltaSolve, "CHUNK"),
         (memory::CHUNK, DeltaPass, "CHUNK"),
         (recording::SIDE, Mamba2Scores, "SIDE"),

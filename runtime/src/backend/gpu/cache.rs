@@ -20,8 +20,8 @@ const WHAT: &str = "a key/value cache";
 /// What all caches of a layer have in common.
 #[derive(Clone, Copy)]
 pub(super) struct Form {
-    /// Bytes of the keys, or of the values, of a position.
-    pub row: u64,
+    /// Bytes of the keys, and of the values, of a position.
+    pub rows: [u64; 2],
     /// Positions that a token sees.
     pub span: AttentionSpan,
     /// Most tokens of a step.
@@ -36,7 +36,7 @@ impl Form {
     }
 }
 
-/// Keys and values, `[capacity, kv_heads, head_dim]` each. The first positions, sinks, keep their places; the others share a ring after them: the
+/// Keys, `[capacity, kv_heads, key_dim]`, and values, `[capacity, kv_heads, value_dim]`; these may have no width. The first positions, sinks, keep their places; the others share a ring after them: the
 /// place of position `p` is `sinks + (p - sinks) % (capacity - sinks)`.
 pub(super) struct Cache<A: Gpu> {
     pub halves: [A::Buffer; 2],
@@ -58,15 +58,17 @@ struct Holders {
 
 impl<A: Gpu> Cache<A> {
     fn new(device: &A, form: Form, capacity: usize, first: usize) -> Result<Self, Error> {
-        let bytes = form.row.saturating_mul(capacity as u64).max(16);
-        let bytes = bytes.checked_next_multiple_of(16).unwrap_or(u64::MAX);
-        let limit = device.target().max_binding;
-        if bytes > limit {
-            let what = format!("a buffer for {WHAT}");
-            return Err(Error::DeviceLimit { what, needed: bytes, limit });
-        }
-        let half = || device.allocate(WHAT, bytes, Usage::Storage);
-        let halves = [half()?, half()?];
+        let half = |row: u64| {
+            let bytes = row.saturating_mul(capacity as u64).max(16);
+            let bytes = bytes.checked_next_multiple_of(16).unwrap_or(u64::MAX);
+            let limit = device.target().max_binding;
+            if bytes > limit {
+                let what = format!("a buffer for {WHAT}");
+                return Err(Error::DeviceLimit { what, needed: bytes, limit });
+            }
+            device.allocate(WHAT, bytes, Usage::Storage)
+        };
+        let halves = [half(form.rows[0])?, half(form.rows[1])?];
         Ok(Self { halves, capacity, form, first, holders: Mutex::default() })
     }
 
@@ -124,10 +126,13 @@ impl<A: Gpu> Cache<A> {
                 };
                 let new = Self::new(device, form, capacity, old.first)?;
                 // Up to its capacity, positions are their places.
-                let held = form.row * position.min(old.capacity) as u64;
-                for (from, to) in old.halves.iter().zip(&new.halves).filter(|_| held > 0) {
-                    let commands = commands.get_or_insert_with(|| device.commands());
-                    commands.copy(from, 0, to, 0, held);
+                let halves = old.halves.iter().zip(&new.halves).zip(form.rows);
+                for ((from, to), row) in halves {
+                    let held = row * position.min(old.capacity) as u64;
+                    if held > 0 {
+                        let commands = commands.get_or_insert_with(|| device.commands());
+                        commands.copy(from, 0, to, 0, held);
+                    }
                 }
                 let highest = lock(&old.holders).highest;
                 lock(&new.holders).highest = highest;
@@ -181,14 +186,14 @@ impl<A: Gpu> Cache<A> {
         }
     }
 
-    /// Where positions `first .. end`, which are all held, lie: ranges of positions in order, each with the byte at which it begins.
-    pub(super) fn pieces(&self, first: usize, end: usize) -> Vec<(std::ops::Range<usize>, u64)> {
+    /// Where positions `first .. end`, which are all held, lie: ranges of positions in order, each with the place at which it begins.
+    pub(super) fn pieces(&self, first: usize, end: usize) -> Vec<(std::ops::Range<usize>, usize)> {
         let mut pieces = Vec::new();
         let mut start = first;
         while start < end && self.capacity > 0 {
             let place = self.place(start);
             let stop = end.min(start + self.capacity - place);
-            pieces.push((start..stop, self.form.row * place as u64));
+            pieces.push((start..stop, place));
             start = stop;
         }
         pieces
@@ -198,7 +203,8 @@ impl<A: Gpu> Cache<A> {
 /// A capacity for `needed` positions: at least twice the old one, so that copies cost constant time per position, but no more than a kernel can
 /// bind.
 fn grown(target: &Target, form: Form, old: usize, needed: usize) -> usize {
-    let bound = usize::try_from(target.max_binding / form.row.max(1)).unwrap_or(usize::MAX);
+    let bound = usize::try_from(target.max_binding / form.rows[0].max(form.rows[1]).max(1))
+        .unwrap_or(usize::MAX);
     let new = needed.max(old.saturating_mul(2)).max(FIRST_CAPACITY).min(form.most());
     new.min(bound.max(needed))
 }

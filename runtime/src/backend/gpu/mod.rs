@@ -83,6 +83,7 @@ mod gated_delta_scan;
 mod gated_linear;
 mod grouped;
 mod head;
+mod head_linear;
 mod layout;
 mod linear;
 mod linear_attention;

@@ -91,7 +91,7 @@ impl<A: Gpu> GpuState<A> {
     fn form(&self, index: usize) -> Option<Form> {
         match &self.program.plan.states.get(index)?.kind {
             StateKind::KeyValue { window, sinks, .. } => Some(Form {
-                row: self.shape(StateId(index))?.2,
+                rows: self.shape(StateId(index))?.rows(self.format_of(StateId(index))),
                 span: AttentionSpan { window: *window, sinks: *sinks },
                 chunk: self.program.recording.chunk,
             }),
@@ -196,25 +196,27 @@ impl<A: Gpu> GpuState<A> {
                 }
             }));
         }
-        let (kv_heads, head_dim, row) = self.shape(id).ok_or_else(form)?;
+        let shape = self.shape(id).ok_or_else(form)?;
+        let rows = shape.rows(self.format_of(id));
         let (sinks, first) = self.form(id.0).ok_or_else(form)?.span.held(self.position);
         let mut halves = [Vec::new(), Vec::new()];
         if let Some(Some(cache)) = self.caches.get(id.0) {
             let mut pieces = cache.pieces(0, sinks);
             pieces.extend(cache.pieces(first, self.position));
-            for (half, buffer) in halves.iter_mut().zip(&cache.halves) {
+            let parts = halves.iter_mut().zip(&cache.halves).zip(shape.widths).zip(rows);
+            for (((half, buffer), width), row) in parts {
                 let ranges: Vec<_> = pieces
                     .iter()
-                    .map(|(span, at)| (buffer, *at, row * span.len() as u64))
+                    .map(|(span, at)| (buffer, row * *at as u64, row * span.len() as u64))
                     .collect();
                 let positions = sinks + self.position - first;
-                if positions > 0 {
+                if positions > 0 && width > 0 {
                     let readback = self.fetch(&ranges)?;
                     let mut rows = self.read(readback, row * positions as u64).await?;
                     if let Some(bits) = Bits::of(self.format_of(id)) {
-                        rows = cache_codes::from_words(bits, bytemuck::cast_slice(&rows), head_dim);
+                        rows = cache_codes::from_words(bits, bytemuck::cast_slice(&rows), width);
                     }
-                    *half = transposed(&rows, positions, kv_heads, head_dim);
+                    *half = transposed(&rows, positions, shape.kv_heads, width);
                 }
             }
         }
@@ -227,15 +229,29 @@ impl<A: Gpu> GpuState<A> {
         self.program.plan.states.get(id.0).map(|state| state.format).unwrap_or_default()
     }
 
-    /// Heads of a cache, their width, and bytes of a position.
-    fn shape(&self, id: StateId) -> Option<(usize, usize, u64)> {
+    /// The shape of a cache; `None` for a tensor.
+    fn shape(&self, id: StateId) -> Option<Shape> {
         match &self.program.plan.states.get(id.0)?.kind {
-            StateKind::KeyValue { kv_heads, head_dim, .. } => {
-                let row = self.format_of(id).bytes(*kv_heads, *head_dim);
-                Some((*kv_heads, *head_dim, row as u64))
+            StateKind::KeyValue { kv_heads, key_dim, value_dim, .. } => {
+                Some(Shape { kv_heads: *kv_heads, widths: [*key_dim, *value_dim] })
             }
             StateKind::Tensor { .. } => None,
         }
+    }
+}
+
+/// The shape of a cache.
+#[derive(Clone, Copy)]
+struct Shape {
+    kv_heads: usize,
+    /// Widths of a head's key and of its value.
+    widths: [usize; 2],
+}
+
+impl Shape {
+    /// Bytes of the keys, and of the values, of a position.
+    fn rows(self, format: StateFormat) -> [u64; 2] {
+        self.widths.map(|width| format.bytes(self.kv_heads, width) as u64)
     }
 }
 
@@ -319,12 +335,13 @@ impl<A: Gpu> SessionState for GpuState<A> {
                     .ok_or_else(form)?;
             }
             (None, PortableState::KeyValue { first, keys, values }) => {
-                let (kv_heads, head_dim, _) = self.shape(id).ok_or_else(form)?;
+                let Shape { kv_heads, widths } = self.shape(id).ok_or_else(form)?;
                 let shape = self.form(id.0).ok_or_else(form)?;
                 let sinks = shape.span.sinks.min(first);
                 let positions = position.checked_sub(first).ok_or_else(form)? + sinks;
-                let len = positions.checked_mul(kv_heads).and_then(|n| n.checked_mul(head_dim));
-                let whole = len == Some(keys.len()) && len == Some(values.len());
+                let rows = positions.checked_mul(kv_heads).ok_or_else(form)?;
+                let whole = |len: usize, width: usize| rows.checked_mul(width) == Some(len);
+                let whole = whole(keys.len(), widths[0]) && whole(values.len(), widths[1]);
                 if !whole || first > shape.span.oldest(position) {
                     return Err(form());
                 }
@@ -334,21 +351,24 @@ impl<A: Gpu> SessionState for GpuState<A> {
                     // There may be more positions than the ring holds.
                     let round = new.capacity.saturating_sub(shape.span.sinks).max(1);
                     let held = first.max(position.saturating_sub(round));
-                    for (buffer, half) in new.halves.iter().zip([&keys, &values]) {
-                        let rows = transposed(half, kv_heads, positions, head_dim);
+                    let halves = new.halves.iter().zip([&keys, &values]);
+                    for ((buffer, half), (width, bytes)) in
+                        halves.zip(widths.into_iter().zip(shape.rows))
+                    {
+                        let rows = transposed(half, kv_heads, positions, width);
                         // Sinks come before the others, whatever lies between.
                         let after = |(span, at)| (span, at, first - sinks);
                         let pieces =
                             new.pieces(0, sinks).into_iter().map(|(span, at)| (span, at, 0));
                         let rest = new.pieces(held, position).into_iter().map(after);
                         for (span, at, skipped) in pieces.chain(rest) {
-                            let row = kv_heads * head_dim;
+                            let (row, at) = (kv_heads * width, bytes * at as u64);
                             let span = (span.start - skipped) * row..(span.end - skipped) * row;
                             let rows = rows.get(span).unwrap_or_default();
                             match Bits::of(self.format_of(id)) {
                                 None => device.write(buffer, at, bytemuck::cast_slice(rows)),
                                 Some(bits) => {
-                                    let words = cache_codes::to_words(bits, rows, head_dim);
+                                    let words = cache_codes::to_words(bits, rows, width);
                                     device.write(buffer, at, bytemuck::cast_slice(&words));
                                 }
                             }

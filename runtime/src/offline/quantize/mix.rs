@@ -100,7 +100,7 @@ pub fn prior(role: Role, tied: bool, last: bool, seen: f64) -> f64 {
         Role::TimeStep => 8.0,
         Role::Router | Role::SharedGate | Role::CellGate | Role::StateIn => 4.0,
         Role::Embedding if tied => 3.5,
-        Role::Value => 3.0,
+        Role::Value | Role::Latent => 3.0,
         Role::Out => 2.0,
         Role::In | Role::Key => 1.5,
         Role::Down => 1.3,

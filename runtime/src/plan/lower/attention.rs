@@ -3,15 +3,19 @@
 use kinglet_models::Attention;
 
 use super::{Branch, Sum};
-use crate::plan::op::{self, Op, Prologue, Slice};
+use crate::plan::op::{self, AttentionValues, Op, Prologue, Slice};
 
 pub(super) fn lower(b: &mut Branch<'_>, a: &Attention) -> Sum {
     let parts = a.q.iter().chain([&a.k, &a.v]).chain(&a.gate).cloned().collect();
     let input = b.project("qkv", parts);
-    let cache = b.cache(a.kv_heads, a.head_dim, a.window);
-    let output = b.op("attended", a.heads * a.head_dim, |output| {
+    let cache = b.cache(a.kv_heads, [a.head_dim; 2], a.window);
+    let (queries, keys) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
+    let slice = |offset, width| Slice { buffer: input, offset, width };
+    let output = b.op("attended", queries, |output| {
         Op::Attention(op::Attention {
-            input,
+            queries: slice(0, queries),
+            keys: slice(queries, keys),
+            values: AttentionValues::Own(slice(queries + keys, keys)),
             heads: a.heads,
             kv_heads: a.kv_heads,
             head_dim: a.head_dim,
@@ -19,6 +23,7 @@ pub(super) fn lower(b: &mut Branch<'_>, a: &Attention) -> Sum {
             qk_norm: a.qk_norm.clone(),
             clip: a.clip,
             rope: a.rope.clone(),
+            rope_start: 0,
             window: a.window,
             sinks: 0,
             cache,
@@ -29,8 +34,7 @@ pub(super) fn lower(b: &mut Branch<'_>, a: &Attention) -> Sum {
         0 => Prologue::None,
         width => {
             // After queries, keys and values.
-            let offset = (a.heads + 2 * a.kv_heads) * a.head_dim;
-            Prologue::SigmoidGate { gate: Slice { buffer: input, offset, width } }
+            Prologue::SigmoidGate { gate: slice(queries + 2 * keys, width) }
         }
     };
     b.sum(output, prologue, &a.o)

@@ -9,6 +9,7 @@
 mod attention;
 mod dense;
 mod gated_delta;
+mod latent_attention;
 mod linear_attention;
 mod mamba;
 mod mamba2;
@@ -31,6 +32,7 @@ pub(super) fn branch(
     let b = &mut Branch { builder, x, block, input_scale: branch.input_scale };
     match &branch.mixer {
         Mixer::Attention(layer) => attention::lower(b, layer),
+        Mixer::LatentAttention(layer) => latent_attention::lower(b, layer),
         Mixer::Mamba(layer) => mamba::lower(b, layer),
         Mixer::Mamba2(layer) => mamba2::lower(b, layer),
         Mixer::MLstm(layer) => mlstm::lower(b, layer),
@@ -184,9 +186,14 @@ impl Branch<'_> {
         self.state("conv", &[held, convs.iter().map(|conv| conv.channels).sum()])
     }
 
-    /// Adds a cache of keys and values.
-    fn cache(&mut self, kv_heads: usize, head_dim: usize, window: Option<usize>) -> StateId {
-        let kind = StateKind::KeyValue { kv_heads, head_dim, window, sinks: 0 };
+    /// Adds a cache of keys and values of these widths.
+    fn cache(
+        &mut self,
+        kv_heads: usize,
+        [key_dim, value_dim]: [usize; 2],
+        window: Option<usize>,
+    ) -> StateId {
+        let kind = StateKind::KeyValue { kv_heads, key_dim, value_dim, window, sinks: 0 };
         self.builder.state(self.block.layer, "kv", kind)
     }
 

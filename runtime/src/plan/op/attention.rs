@@ -5,10 +5,10 @@
 //! et al., 2017, section 3.2.1), and over `j < sinks` (Xiao et al., "Efficient Streaming Language
 //! Models with Attention Sinks", 2024; positions are not renumbered).
 
-use kinglet_models::{QkNorm, Rope};
+use kinglet_models::{Norm, QkNorm, Rope};
 
 use super::{
-    BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, StateId,
+    BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, Slice, StateId,
     SteppedState, Uses, Widths,
 };
 
@@ -20,13 +20,17 @@ const MOST_PIECES: usize = 64;
 /// Softmax attention with grouped key/value heads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
-    /// `[T, at least (heads + 2 * kv_heads) * head_dim]`: queries, keys, values; what follows is of others.
-    pub input: BufferId,
+    /// `[T, heads * head_dim]`.
+    pub queries: Slice,
+    /// `[T, kv_heads * head_dim]`.
+    pub keys: Slice,
+    /// The values.
+    pub values: AttentionValues,
     /// Query heads.
     pub heads: usize,
     /// Key and value heads.
     pub kv_heads: usize,
-    /// Width of a head.
+    /// Width of a head's query and key.
     pub head_dim: usize,
     /// Factor on `q . k`.
     pub scale: f32,
@@ -36,14 +40,31 @@ pub struct Attention {
     pub clip: Option<f32>,
     /// Rotary position encoding.
     pub rope: Option<Rope>,
+    /// The first rotated element of a head.
+    pub rope_start: usize,
     /// The number of last positions that a query attends to, including its own; `None` for all.
     pub window: Option<usize>,
     /// The number of first positions that every later query attends to, whatever the window.
     pub sinks: usize,
     /// The cache of keys and values.
     pub cache: StateId,
-    /// `[T, heads * head_dim]`.
+    /// `[T, heads * value_dim]`.
     pub output: BufferId,
+}
+
+/// What attention sums up.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AttentionValues {
+    /// `[T, kv_heads * value_dim]`: columns of their own, in the buffer of the keys.
+    Own(Slice),
+    /// The first `width` elements of the keys, one latent for both (DeepSeek-AI, "DeepSeek-V2", arXiv:2405.04434, 2024, section
+    /// 2.1.2). The cache holds keys alone.
+    Latent {
+        /// Width of a value, at most that of a key.
+        width: usize,
+        /// RMS norm of these elements, before the rotation.
+        norm: Option<Norm>,
+    },
 }
 
 /// Which positions a token attends to.
@@ -76,6 +97,19 @@ impl AttentionSpan {
 }
 
 impl Attention {
+    /// Width of a head's value.
+    pub fn value_dim(&self) -> usize {
+        match &self.values {
+            AttentionValues::Own(values) => values.width / self.kv_heads.max(1),
+            AttentionValues::Latent { width, .. } => *width,
+        }
+    }
+
+    /// Whether values are elements of keys.
+    pub fn is_latent(&self) -> bool {
+        matches!(self.values, AttentionValues::Latent { .. })
+    }
+
     /// Which positions a query attends to.
     pub fn span(&self) -> AttentionSpan {
         AttentionSpan { window: self.window, sinks: self.sinks }
@@ -84,7 +118,7 @@ impl Attention {
     /// The number of pieces that the cache is split into for up to `few` tokens, if kernels can
     /// address `max_bytes` of a buffer.
     pub fn pieces(&self, few: usize, max_bytes: u64) -> usize {
-        let piece = 4 * (few * self.heads * (self.head_dim + 2)) as u64;
+        let piece = 4 * (few * self.heads * (self.value_dim() + 2)) as u64;
         let fit = usize::try_from(max_bytes / piece).unwrap_or(usize::MAX);
         ATTENTION_GROUPS.div_ceil(self.kv_heads).min(MOST_PIECES).min(fit).max(1)
     }
@@ -96,11 +130,17 @@ impl Describe for Attention {
     }
 
     fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
-        uses.reads.push(self.input);
+        uses.reads.extend([self.queries.buffer, self.keys.buffer]);
         uses.writes.push(self.output);
         if let Some(qk) = &self.qk_norm {
             uses.norm(&qk.q);
             uses.norm(&qk.k);
+        }
+        match &self.values {
+            AttentionValues::Own(values) => uses.reads.push(values.buffer),
+            AttentionValues::Latent { norm, .. } => {
+                norm.iter().for_each(|norm| uses.norm(norm));
+            }
         }
     }
 
@@ -120,11 +160,11 @@ impl Describe for Attention {
         Widths { queries: self.heads * self.head_dim, ..Widths::NONE }
     }
 
-    /// Few tokens attend to pieces of the cache: each piece gives `head_dim` sums of values, the
+    /// Few tokens attend to pieces of the cache: each piece gives `value_dim` sums of values, the
     /// largest score and the sum of weights.
     fn scratch(&self, cut: &Cut) -> Scratch {
         let pieces = self.pieces(cut.few, cut.max_bytes);
-        Scratch { tokens: cut.few * self.heads * pieces * (self.head_dim + 2), ..Scratch::NONE }
+        Scratch { tokens: cut.few * self.heads * pieces * (self.value_dim() + 2), ..Scratch::NONE }
     }
 
     /// Tiles process a chunk of tokens at a time.

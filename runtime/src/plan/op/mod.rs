@@ -19,6 +19,7 @@ mod embed;
 mod gated_delta_scan;
 mod gated_linear;
 mod head;
+mod head_linear;
 mod linear;
 mod linear_attention;
 mod mamba2_scan;
@@ -29,7 +30,7 @@ mod moe_route;
 mod moe_up;
 mod residual_norm;
 
-pub use attention::{Attention, AttentionSpan};
+pub use attention::{Attention, AttentionSpan, AttentionValues};
 pub use conv1d::Conv1d;
 pub use describe::{
     Cut, Describe, DoubleBuffer, ExpertInput, InputPart, MatrixSite, Preparation, ProjectionInput,
@@ -39,6 +40,7 @@ pub use embed::Embed;
 pub use gated_delta_scan::GatedDeltaScan;
 pub use gated_linear::GatedLinear;
 pub use head::Head;
+pub use head_linear::HeadLinear;
 pub use linear::{Linear, Output, Prologue};
 pub use linear_attention::{HeadColumns, LinearAttention};
 pub use mamba_scan::{BcNorm, MambaScan};
@@ -79,6 +81,8 @@ pub enum Op {
     Linear(Linear),
     /// Two projections, one gating the other.
     GatedLinear(GatedLinear),
+    /// A projection of each head by itself.
+    HeadLinear(HeadLinear),
     /// Softmax attention over a cache.
     Attention(Attention),
     /// Depthwise causal convolution.
@@ -112,6 +116,7 @@ impl Op {
             Op::Embed(op) => op,
             Op::Linear(op) => op,
             Op::GatedLinear(op) => op,
+            Op::HeadLinear(op) => op,
             Op::Attention(op) => op,
             Op::Conv1d(op) => op,
             Op::MambaScan(op) => op,
@@ -133,6 +138,7 @@ impl Op {
             Op::Embed(op) => op,
             Op::Linear(op) => op,
             Op::GatedLinear(op) => op,
+            Op::HeadLinear(op) => op,
             Op::Attention(op) => op,
             Op::Conv1d(op) => op,
             Op::MambaScan(op) => op,

@@ -29,11 +29,16 @@ impl Identity {
         for state in &plan.states {
             let form = match &state.kind {
                 StateKind::Tensor { shape } => format!("{shape:?}"),
-                StateKind::KeyValue { kv_heads, head_dim, window, sinks: 0 } => {
-                    format!("{kv_heads} x {head_dim}, window {window:?}")
-                }
-                StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
-                    format!("{kv_heads} x {head_dim}, window {window:?}, sinks {sinks}")
+                StateKind::KeyValue { kv_heads, key_dim, value_dim, window, sinks } => {
+                    let mut form = format!("{kv_heads} x {key_dim}");
+                    if value_dim != key_dim {
+                        form += &format!(" and {value_dim}");
+                    }
+                    form += &format!(", window {window:?}");
+                    if *sinks > 0 {
+                        form += &format!(", sinks {sinks}");
+                    }
+                    form
                 }
             };
             layout += &format!("\n{}: {form}", state.name);

@@ -257,10 +257,10 @@ impl<R: Read + Seek> SavedFile<R> {
                     self.expect(&name, Dtype::F32, shape)?;
                     known.push(name);
                 }
-                StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
+                StateKind::KeyValue { kv_heads, key_dim, value_dim, window, sinks } => {
                     let span = AttentionSpan { window: *window, sinks: *sinks };
-                    let shape = [*kv_heads, span.count(position), *head_dim];
-                    for part in ["keys", "values"] {
+                    for (part, width) in [("keys", *key_dim), ("values", *value_dim)] {
+                        let shape = [*kv_heads, span.count(position), width];
                         let name = format!("{name}.{part}");
                         self.expect(&name, Dtype::F32, &shape)?;
                         known.push(name);

@@ -235,11 +235,11 @@ impl Contents<'_> {
             let name = state_name(index, &state.name);
             match &state.kind {
                 StateKind::Tensor { shape } => header.add(name, "F32", 4, shape),
-                StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
+                StateKind::KeyValue { kv_heads, key_dim, value_dim, window, sinks } => {
                     let span = AttentionSpan { window: *window, sinks: *sinks };
-                    let shape = [*kv_heads, span.count(position), *head_dim];
-                    header.add(format!("{name}.keys"), "F32", 4, &shape);
-                    header.add(format!("{name}.values"), "F32", 4, &shape);
+                    let shape = |width: usize| [*kv_heads, span.count(position), width];
+                    header.add(format!("{name}.keys"), "F32", 4, &shape(*key_dim));
+                    header.add(format!("{name}.values"), "F32", 4, &shape(*value_dim));
                 }
             }
         }
@@ -310,9 +310,9 @@ fn exported_len(state: &PortableState) -> [usize; 2] {
 fn expected_len(kind: &StateKind, position: usize) -> [usize; 2] {
     match kind {
         StateKind::Tensor { shape } => [shape.iter().product(), 0],
-        StateKind::KeyValue { kv_heads, head_dim, window, sinks } => {
+        StateKind::KeyValue { kv_heads, key_dim, value_dim, window, sinks } => {
             let span = AttentionSpan { window: *window, sinks: *sinks };
-            [kv_heads * span.count(position) * head_dim; 2]
+            [*key_dim, *value_dim].map(|width| kv_heads * span.count(position) * width)
         }
     }
 }
