@@ -55,6 +55,10 @@ pub enum Kernel {
     HeadTiles,
     /// `head`: up to 32 tokens.
     HeadSmallTiles,
+    /// `head_linear`: outputs are rows of the matrices.
+    HeadLinearRows,
+    /// `head_linear`: outputs are columns of the matrices.
+    HeadLinearColumns,
     /// `linear`: few tokens.
     LinearRows,
     /// `linear`: few tokens, after a layer norm of each head and a gate.
@@ -141,7 +145,7 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 66] = [
+    pub const ALL: [Self; 68] = [
         Self::AttentionPrepare,
         Self::AttentionAttend,
         Self::AttentionPieces,
@@ -167,6 +171,8 @@ impl Kernel {
         Self::HeadRows,
         Self::HeadTiles,
         Self::HeadSmallTiles,
+        Self::HeadLinearRows,
+        Self::HeadLinearColumns,
         Self::LinearRows,
         Self::LinearHeadRows,
         Self::LinearTiles,
@@ -213,7 +219,7 @@ impl Kernel {
 
 /// The declarations, in the order of [`Kernel`].
 #[rustfmt::skip]
-pub(crate) const KERNELS: [Declaration; 66] = [
+pub(crate) const KERNELS: [Declaration; 68] = [
     Declaration { file: "attention", form: "prepare", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "attention", form: "attend", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "attention", form: "pieces", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
@@ -239,6 +245,8 @@ pub(crate) const KERNELS: [Declaration; 66] = [
     Declaration { file: "head", form: "rows", stored: Stored::Weights, arithmetic: Kinds::Int8, reduces: true, samples: false },
     Declaration { file: "head", form: "tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
     Declaration { file: "head", form: "small_tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
+    Declaration { file: "head_linear", form: "rows", stored: Stored::Weights, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "head_linear", form: "columns", stored: Stored::Weights, arithmetic: Kinds::Plain, reduces: false, samples: false },
     Declaration { file: "linear", form: "rows", stored: Stored::Weights, arithmetic: Kinds::Int8, reduces: true, samples: false },
     Declaration { file: "linear", form: "head_rows", stored: Stored::Weights, arithmetic: Kinds::Int8, reduces: true, samples: false },
     Declaration { file: "linear", form: "tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
@@ -292,6 +300,7 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("gated_delta_scan", include_str!("../gated_delta_scan.wgsl")),
     ("gated_linear", include_str!("../gated_linear.wgsl")),
     ("head", include_str!("../head.wgsl")),
+    ("head_linear", include_str!("../head_linear.wgsl")),
     ("linear", include_str!("../linear.wgsl")),
     ("linear_attention", include_str!("../linear_attention.wgsl")),
     ("mamba2_scan", include_str!("../mamba2_scan.wgsl")),
@@ -354,4 +363,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "8ecc0516fe73e92e";
+pub(crate) const SOURCES: &str = "b6704f4e8e8e85c0";
