@@ -200,6 +200,8 @@ fn plain(prefix: &str, [hidden, inner]: [usize; 2], activation: Activation, bias
         up: Linear::new(&format!("{prefix}.up_proj"), inner, hidden, bias),
         down: Linear::new(&format!("{prefix}.down_proj"), hidden, inner, bias),
         activation,
+        adapter: None,
+        out: None,
     }
 }
 
@@ -251,6 +253,7 @@ impl Experts {
                 groups: self.grouping.0,
                 top_k,
                 renormalize: self.renormalize,
+                epsilon: 1e-20,
                 scale: self.scale,
             },
             experts: separate_plain_experts(

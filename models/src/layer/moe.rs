@@ -24,7 +24,8 @@ const SHARED: usize = 1;
 const ROUTER: usize = 2;
 
 describe!(Moe, |parts| Moe { router, experts, shared, shared_gate } => {
-    let Router { linear, selection_bias, top_k, score: _, groups: _, renormalize: _, scale: _ } = router;
+    let Router { linear, selection_bias, top_k, score: _, groups: _, renormalize: _, epsilon: _, scale: _ } =
+        router;
     let share = Share { used: *top_k, of: experts.len() };
     parts.section(Section { component: ROUTER, ..Section::of(Module::Router) });
     parts.linear(Role::Router, linear);

@@ -352,4 +352,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "047901b8858e7490";
+pub(crate) const SOURCES: &str = "dcbdd28a05dccae2";
