@@ -143,6 +143,7 @@ impl FeedForward {
             // The reference takes the softmax over the chosen logits alone, which is the same.
             router: Router::softmax(router, counts.top_k, true),
             experts,
+            latent: None,
             shared: Some(shared),
             shared_gate: None,
         })
@@ -158,6 +159,8 @@ impl FeedForward {
             up: gate_up.rows(inner, inner).into(),
             down: Linear::new(&format!("{prefix}.output_linear"), hidden, inner, false),
             activation: self.activation,
+            adapter: None,
+            out: None,
         }
     }
 }

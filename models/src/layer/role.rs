@@ -13,7 +13,7 @@ pub enum Role {
     Key,
     /// Values.
     Value,
-    /// The input projection of a Mamba layer.
+    /// The input projection of a Mamba layer, or of the narrower stream of experts.
     In,
     /// Mamba's projection to step sizes, B and C.
     StateIn,
@@ -23,7 +23,7 @@ pub enum Role {
     OutputGate,
     /// The input and forget gates of mLSTM, and what the gated delta rule writes and how fast it forgets: a row per head.
     CellGate,
-    /// Output projection of attention or a recurrent layer, back to the residual stream.
+    /// Output projection of attention, a recurrent layer or the narrower stream of experts, back to the residual stream.
     Out,
     /// Router: selects the experts of a token.
     Router,
