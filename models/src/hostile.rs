@@ -54,6 +54,7 @@ pub(crate) fn samples() -> Vec<Value> {
                 &with(&with(&base, recurrent.clone()), experts.clone()),
                 json!({"hybrid_override_pattern": "M*-E", "mamba_num_heads": 6, "mamba_head_dim": 8,
                     "ssm_state_size": 5, "mlp_hidden_act": "relu2", "n_group": 2, "topk_group": 1,
+                    "moe_latent_size": 16,
                     "moe_shared_expert_intermediate_size": 12, "routed_scaling_factor": 2.5}),
             ),
             "granitemoehybrid" => with(
@@ -80,6 +81,24 @@ pub(crate) fn samples() -> Vec<Value> {
                     "moe_renormalize": true, "routed_scaling_factor": 2.5}),
             ),
             "lfm2" => with(&base, short_conv.clone()),
+            "lfm2_moe" => with(
+                &with(&with(&base, short_conv.clone()), experts.clone()),
+                json!({"num_dense_layers": 1, "use_expert_bias": true, "routed_scaling_factor": 2.0}),
+            ),
+            "lfm3" => with(
+                &with(&base, short_conv.clone()),
+                json!({"layer_types": ["conv", "full_attention", "sliding_attention"],
+                    "sliding_window": 5, "use_sandwich_norm": true, "use_attention_gate": true,
+                    "rope_parameters": {
+                        "full_attention": {"rope_type": "proportional", "rope_theta": 1e6,
+                            "partial_rotary_factor": 0.5},
+                        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}),
+            ),
+            "granitemoe" | "granitemoeshared" => with(
+                &with(&base, experts.clone()),
+                json!({"embedding_multiplier": 2.0, "attention_multiplier": 0.3,
+                    "residual_multiplier": 0.2, "logits_scaling": 8.0, "attention_bias": true}),
+            ),
             "minimax" => with(&with(&base, experts.clone()), lightning.clone()),
             _ => with(&base, experts.clone()),
         };

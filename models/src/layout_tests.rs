@@ -55,11 +55,13 @@ fn experts_are_stacked_and_halves_taken_apart() {
             "mixtral"
                 | "olmoe"
                 | "qwen3_moe"
+                | "granitemoe"
                 | "granitemoehybrid"
                 | "mamba"
                 | "mamba2"
                 | "falcon_mamba"
                 | "lfm2"
+                | "lfm2_moe"
                 | "jamba"
                 | "nemotron_h"
         );
@@ -71,12 +73,14 @@ fn experts_are_stacked_and_halves_taken_apart() {
             "granitemoehybrid" => {
                 ("model.layers.1.block_sparse_moe", Some("model.layers.0.mamba.conv1d"), 20)
             }
+            "granitemoe" => ("model.layers.1.block_sparse_moe", None, 20),
+            "lfm2_moe" => ("model.layers.1.feed_forward", Some("model.layers.0.conv.conv"), 8),
             "lfm2" => ("", Some("model.layers.0.conv.conv"), 0),
             "jamba" => ("model.layers.1.feed_forward", Some("model.layers.0.mamba.conv1d"), 20),
             "nemotron_h" => {
                 let mixer = "backbone.layers.3.mixer";
-                assert_eq!(shape(&other, &format!("{mixer}.switch_mlp.fc1.weight")), [4, 8, 24]);
-                assert_eq!(shape(&other, &format!("{mixer}.switch_mlp.fc2.weight")), [4, 24, 8]);
+                assert_eq!(shape(&other, &format!("{mixer}.switch_mlp.fc1.weight")), [4, 8, 16]);
+                assert_eq!(shape(&other, &format!("{mixer}.switch_mlp.fc2.weight")), [4, 16, 8]);
                 ("", Some("backbone.layers.0.mixer.conv1d"), 0)
             }
             "mamba" | "mamba2" | "falcon_mamba" => ("", Some("backbone.layers.2.mixer.conv1d"), 0),

@@ -1,5 +1,5 @@
 //! Rotary position encoding of a config: [`Rope`] of the types `default`, `linear`, `dynamic`,
-//! `llama3`, `yarn`.
+//! `llama3`, `yarn`, `proportional`.
 //!
 //! Two spellings are read: `rope_parameters`, which holds everything (`transformers` 5), and
 //! `rope_theta` with `rope_scaling` (before). Frequencies are computed in the order and precision
@@ -40,12 +40,7 @@ pub(crate) fn rope(
     head_dim: usize,
     defaults: RopeDefaults,
 ) -> Result<Rope, ModelError> {
-    // An empty `rope_scaling` counts as absent.
-    let legacy = root.object("rope_scaling")?.filter(|fields| !fields.is_empty());
-    let scaling = match legacy {
-        Some(fields) => Some(fields),
-        None => root.object("rope_parameters")?,
-    };
+    let scaling = parameters(root)?;
     if let Some(fields) = &scaling
         && let Some(key) = fields.nested().next()
     {
@@ -53,6 +48,44 @@ pub(crate) fn rope(
             fields.unsupported(key, "supported: one set of rotary parameters for all layers")
         );
     }
+    encoding(root, scaling, head_dim, defaults)
+}
+
+/// The rotary encoding for heads of `head_dim` in layers of the kind `kind`, each of which has parameters of its own; none if the config
+/// has no parameters at all.
+pub(crate) fn rope_of_kind(
+    root: &Fields<'_>,
+    kind: &str,
+    head_dim: usize,
+    defaults: RopeDefaults,
+) -> Result<Option<Rope>, ModelError> {
+    let Some(all) = parameters(root)? else { return Ok(None) };
+    let Some(own) = all.object(kind)? else {
+        return Err(ModelError::Missing {
+            field: all.path(kind),
+            expected: "the rotary parameters of the layers of this kind",
+        });
+    };
+    encoding(root, Some(own), head_dim, defaults).map(Some)
+}
+
+/// The object with the rotary parameters, in either spelling.
+fn parameters<'a>(root: &Fields<'a>) -> Result<Option<Fields<'a>>, ModelError> {
+    // An empty `rope_scaling` counts as absent.
+    let legacy = root.object("rope_scaling")?.filter(|fields| !fields.is_empty());
+    match legacy {
+        Some(fields) => Ok(Some(fields)),
+        None => root.object("rope_parameters"),
+    }
+}
+
+/// The rotary encoding with these parameters.
+fn encoding(
+    root: &Fields<'_>,
+    scaling: Option<Fields<'_>>,
+    head_dim: usize,
+    defaults: RopeDefaults,
+) -> Result<Rope, ModelError> {
     let rope_type = match &scaling {
         Some(fields) => fields.str("rope_type")?.or(fields.str("type")?),
         None => None,
@@ -75,12 +108,12 @@ pub(crate) fn rope(
         ("dynamic", Some(fields)) => source.dynamic(fields)?,
         ("llama3", Some(fields)) => source.llama3(fields)?,
         ("yarn", Some(fields)) => source.yarn(fields)?,
+        ("proportional", Some(fields)) => source.proportional(fields)?,
         (_, fields) => {
             let fields = fields.as_ref().unwrap_or(root);
             let key = if fields.get("rope_type").is_some() { "rope_type" } else { "type" };
-            return Err(
-                fields.unsupported(key, "supported: default, linear, dynamic, llama3, yarn")
-            );
+            let supported = "supported: default, linear, dynamic, llama3, yarn, proportional";
+            return Err(fields.unsupported(key, supported));
         }
     };
     match rope.inv_freq.iter().find(|f| !f.is_finite()) {
@@ -98,6 +131,13 @@ fn plain(inv_freq: Vec<f32>) -> Rope {
     Rope { inv_freq, attention_factor: 1.0, interleaved: false, dynamic: None }
 }
 
+const PARTIAL: &str = "partial_rotary_factor";
+
+/// The fraction of a head that is rotated, if the config says.
+fn partial(fields: &Fields<'_>) -> Result<Option<f64>, ModelError> {
+    fields.float_where(PARTIAL, "a number above 0, at most 1", |x| x > 0.0 && x <= 1.0)
+}
+
 /// Number of rotated elements of a head, before rounding up to pairs.
 fn rotated(
     root: &Fields<'_>,
@@ -106,19 +146,19 @@ fn rotated(
     rope_type: &str,
     defaults: RopeDefaults,
 ) -> Result<usize, ModelError> {
-    const KEY: &str = "partial_rotary_factor";
-    let accept = |x: f64| x > 0.0 && x <= 1.0;
-    const EXPECTED: &str = "a number above 0, at most 1";
+    const KEY: &str = PARTIAL;
     let inner = match scaling {
-        Some(fields) => fields.float_where(KEY, EXPECTED, accept)?,
+        Some(fields) => partial(fields)?,
         None => None,
     };
     let rotated = match defaults.partial {
+        // The other pairs of the head are there, at rest.
+        _ if rope_type == "proportional" => head_dim,
         // In the reference of these families the outer field is fixed and the inner one overrides
         // it.
         Some(factor) => (head_dim as f64 * inner.unwrap_or(factor)) as usize,
         None => {
-            let factor = inner.or(root.float_where(KEY, EXPECTED, accept)?).unwrap_or(1.0);
+            let factor = inner.or(partial(root)?).unwrap_or(1.0);
             // Models that always rotate whole heads ignore the factor with the default type, and
             // fail with the other types.
             if factor != 1.0 && rope_type != "default" {
@@ -128,6 +168,11 @@ fn rotated(
             head_dim
         }
     };
+    in_pairs(rotated, head_dim)
+}
+
+/// `rotated`, if that many elements of a head are in pairs of its own.
+fn in_pairs(rotated: usize, head_dim: usize) -> Result<usize, ModelError> {
     if rotated == 0 || rotated.div_ceil(2) * 2 > head_dim {
         return Err(ModelError::OutOfRange {
             field: "head_dim".into(),
@@ -138,20 +183,53 @@ fn rotated(
     Ok(rotated)
 }
 
+/// The encoding of type `proportional` with base `theta`, in a model whose config has no rotary parameters: the fraction `turned` of the
+/// pairs of a head turn.
+pub(crate) fn proportional_rope(
+    theta: f64,
+    turned: f64,
+    head_dim: usize,
+) -> Result<Rope, ModelError> {
+    let inv_freq = inv_freq(theta, in_pairs(head_dim, head_dim)?);
+    Ok(proportional(inv_freq, turned))
+}
+
+/// The frequencies of a whole head, of which those beyond the fraction `turned` become 0 (Gemma 4, LFM3).
+fn proportional(mut inv_freq: Vec<f32>, turned: f64) -> Rope {
+    let turned = (turned * (2 * inv_freq.len()) as f64 / 2.0) as usize;
+    inv_freq.iter_mut().skip(turned).for_each(|f| *f = 0.0);
+    plain(inv_freq)
+}
+
+/// `theta^(2i / rotated)` for each pair.
+///
+/// The power is computed in f64 and rounded, which gives the f32 nearest to the exact power on
+/// every platform. The reference's value is within an ulp of it.
+fn wavelengths(theta: f64, rotated: usize) -> Vec<f32> {
+    let (theta, width) = (f64::from(theta as f32), rotated as f32);
+    let exponents = (0..rotated).step_by(2).map(|i| i as f32 / width);
+    exponents.map(|exponent| theta.powf(f64::from(exponent)) as f32).collect()
+}
+
+/// `theta^(-2i / rotated)` (Su et al., "RoFormer", 2021, section 3.2.2).
+fn inv_freq(theta: f64, rotated: usize) -> Vec<f32> {
+    wavelengths(theta, rotated).into_iter().map(f32::recip).collect()
+}
+
 impl Source<'_> {
-    /// `theta^(2i / rotated)` for each pair.
-    ///
-    /// The power is computed in f64 and rounded, which gives the f32 nearest to the exact power on
-    /// every platform. The reference's value is within an ulp of it.
     fn wavelengths(&self) -> Vec<f32> {
-        let (theta, rotated) = (f64::from(self.theta as f32), self.rotated as f32);
-        let exponents = (0..self.rotated).step_by(2).map(|i| i as f32 / rotated);
-        exponents.map(|exponent| theta.powf(f64::from(exponent)) as f32).collect()
+        wavelengths(self.theta, self.rotated)
     }
 
-    /// `theta^(-2i / rotated)` (Su et al., "RoFormer", 2021, section 3.2.2).
     fn inv_freq(&self) -> Vec<f32> {
-        self.wavelengths().into_iter().map(f32::recip).collect()
+        inv_freq(self.theta, self.rotated)
+    }
+
+    /// Only a fraction of the pairs turn, `factor` times as slowly.
+    fn proportional(&self, fields: &Fields<'_>) -> Result<Rope, ModelError> {
+        let factor = fields.positive("factor")?.unwrap_or(1.0) as f32;
+        let inv_freq = self.inv_freq().into_iter().map(|f| f / factor).collect();
+        Ok(proportional(inv_freq, partial(fields)?.unwrap_or(1.0)))
     }
 
     /// Extends the context by `factor` with positions `factor` times as dense (Chen et al.,

@@ -52,6 +52,20 @@ const YARN: [f32; 8] = [
 ];
 
 #[test]
+fn a_proportion_of_the_pairs_turns() {
+    let of = |fraction: f64, factor: f64| {
+        rope_of(json!({"rope_type": "proportional", "rope_theta": 1e4,
+            "partial_rotary_factor": fraction, "factor": factor}))
+    };
+    let still = [0.0; 8];
+    check(&of(0.5, 1.0), &[&DEFAULT[..4], &still[4..]].concat(), 1.0);
+    // 0.7 of 8 pairs are 5 whole ones.
+    let half: Vec<f32> = DEFAULT[..5].iter().map(|f| f / 2.0).collect();
+    check(&of(0.7, 2.0), &[&half, &still[5..]].concat(), 1.0);
+    check(&rope_of(json!({"rope_type": "proportional", "rope_theta": 1e4})), &DEFAULT, 1.0);
+}
+
+#[test]
 fn default() {
     check(&rope(&config()), &DEFAULT, 1.0);
     check(&rope_of(json!({"rope_type": "default", "rope_theta": 10000.0})), &DEFAULT, 1.0);

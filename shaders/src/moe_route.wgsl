@@ -25,6 +25,8 @@ struct Params {
     sigmoid: u32,
     /// Whether the weights are made to sum to 1.
     renormalize: u32,
+    /// Added to their sum before that.
+    epsilon: f32,
     /// Factor on the weights.
     scale: f32,
     output_stride: u32,
@@ -148,8 +150,7 @@ fn multiply_eight(first: u32, token: u32, ids: Ids) -> array<vec4<f32>, 2> {
         sum += select(0.0, logits[min(i, params.experts - 1u)], is_chosen);
     }
     sum = sum_over(vec4(sum, 0.0, 0.0, 0.0), ids, THREADS).x;
-    // Sigmoids can all be 0.
-    let factor = params.scale * select(1.0, 1.0 / (sum + 1e-20), params.renormalize != 0u);
+    let factor = params.scale * select(1.0, 1.0 / (sum + params.epsilon), params.renormalize != 0u);
     let at = token * params.output_stride;
     for (var turn = 0u; turn * (THREADS / 4u) < params.experts; turn += 1u) {
         let place = places[turn];

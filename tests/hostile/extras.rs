@@ -321,6 +321,48 @@ fn the_text_part_of_qwen3_5_is_run() {
     }
 }
 
+/// xLSTM with `weight_mode: fused`: projections of the same input are the rows of one tensor.
+#[test]
+fn fused_projections_are_the_separate_ones() {
+    let case = case_named("xlstm/biases");
+    let folder = edited(&case, |entries| {
+        for (fused, parts) in [
+            ("qkv_opreact", &["q", "k", "v", "ogate_preact"][..]),
+            ("ifgate_preact", &["igate_preact", "fgate_preact"]),
+            ("proj_up_gate_z", &["proj_up_gate", "proj_up"]),
+        ] {
+            for kind in ["weight", "bias"] {
+                let first = format!(".{}.{kind}", parts[0]);
+                let ends = entries.iter().filter_map(|entry| entry.0.strip_suffix(&first));
+                for prefix in ends.map(String::from).collect::<Vec<_>>() {
+                    let mut whole: Option<Entry> = None;
+                    for part in parts {
+                        let name = format!("{prefix}.{part}.{kind}");
+                        let at = entries.iter().position(|entry| entry.0 == name).unwrap();
+                        let (_, dtype, shape, bytes) = entries.remove(at);
+                        match &mut whole {
+                            Some(whole) => {
+                                whole.2[0] += shape[0];
+                                whole.3.extend(bytes);
+                            }
+                            None => {
+                                let name = format!("{prefix}.{fused}.{kind}");
+                                whole = Some((name, dtype, shape, bytes));
+                            }
+                        }
+                    }
+                    entries.extend(whole);
+                }
+            }
+        }
+    });
+    let expected = logits(&TempDir::copy_of(&case.folder), &case);
+    let mut config = config(&folder);
+    config["weight_mode"] = json!("fused");
+    folder.write("config.json", config.to_string());
+    assert_eq!(logits(&folder, &case), expected);
+}
+
 /// Fields next to the text part that concern it.
 #[test]
 fn a_larger_models_own_fields_count_for_its_text_part() {

@@ -14,6 +14,7 @@ use crate::{TOKENS, each};
 struct Choices {
     score: Score,
     renormalize: bool,
+    epsilon: f32,
     biased: bool,
     scale: f32,
     groups: Option<ExpertGroups>,
@@ -23,6 +24,7 @@ struct Choices {
 const PLAIN: Choices = Choices {
     score: Score::Softmax,
     renormalize: false,
+    epsilon: 0.0,
     biased: false,
     scale: 1.0,
     groups: None,
@@ -41,8 +43,9 @@ fn check(
     let linear = rig.linear(experts, hidden, experts % 2 == 0);
     let selection_bias = choices.biased.then(|| rig.tensor(&[experts], |r| 0.3 * r.normal()));
     let shared_gate = choices.shared.then(|| rig.linear(1, hidden, hidden % 3 == 0));
-    let Choices { score, renormalize, scale, groups, .. } = choices;
-    let router = Router { linear, score, selection_bias, groups, top_k, renormalize, scale };
+    let Choices { score, renormalize, epsilon, scale, groups, .. } = choices;
+    let router =
+        Router { linear, score, selection_bias, groups, top_k, renormalize, epsilon, scale };
     let weights = rig.weights();
     let values = Values(&weights);
     // Where the widths are odd, the input is as it is.
@@ -111,8 +114,11 @@ fn sigmoids_biases_and_factors() {
             let choices = Choices { score, biased: true, scale: 2.5, ..PLAIN };
             check(choices, shape, stored, lengths);
         }
-        let choices = Choices { score: Score::Sigmoid, renormalize: true, ..PLAIN };
-        check(choices, shape, stored, lengths);
+        // The second is large enough to count beside the sum.
+        for epsilon in [1e-20, 0.4] {
+            let choices = Choices { score: Score::Sigmoid, renormalize: true, epsilon, ..PLAIN };
+            check(choices, shape, stored, lengths);
+        }
     });
 }
 

@@ -50,6 +50,15 @@ NEMOTRON_H = [
         ablations={"topk_group": {"topk_group": 4}, "n_group": {"n_group": 2}, "norm_topk_prob": {"norm_topk_prob": True},
                    "selection bias": no_selection_bias},
     ),
+    # Experts between two projections, to a narrower stream and back; the shared expert is beside them.
+    variant(
+        _NEMOTRON, "latent", length=70,
+        config={**_NEMOTRON_ODD, **_NEMOTRON_MOE, "vocab_size": 61, "hidden_size": 28, "moe_latent_size": 20, "layers_block_type":
+                ["linear_attention", "moe", "full_attention"]},
+        ablations={"to latent": zero("fc1_latent_proj"), "from latent": zero("fc2_latent_proj"),
+                   "shared experts": zero("shared_experts.down_proj"), "selection bias": no_selection_bias,
+                   "routed_scaling_factor": {"routed_scaling_factor": 1.0}},
+    ),
     variant(
         _NEMOTRON, "biases", length=74,
         config={**_NEMOTRON_ODD, "use_bias": True, "mlp_bias": True, "use_conv_bias": False, "n_groups": 1,

@@ -1,6 +1,6 @@
-"""Mixture-of-experts attention families: mixtral, qwen3_moe, olmoe."""
+"""Mixture-of-experts attention families: mixtral, qwen3_moe, olmoe, granitemoe, granitemoeshared."""
 
-from cases import Case, variant
+from cases import Case, variant, zero
 
 _BASE = dict(
     vocab_size=97, hidden_size=36, intermediate_size=20, num_hidden_layers=2, num_attention_heads=3,
@@ -66,4 +66,38 @@ OLMOE = [
             ablations={"norm_topk_prob": {"norm_topk_prob": False}}),
 ]
 
-CASES = MIXTRAL + QWEN3_MOE + OLMOE
+_FACTORS = {"embedding_multiplier": 6.0, "attention_multiplier": 0.4, "residual_multiplier": 0.3, "logits_scaling": 4.0}
+_GRANITE_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+_GRANITE_MOE = Case(
+    "granitemoe", "plain",
+    {**_BASE, **_FACTORS, "vocab_size": 64, "hidden_size": 24, "intermediate_size": 12, "num_attention_heads": 4,
+     "num_key_value_heads": 2, "num_local_experts": 5, "num_experts_per_tok": 2, "tie_word_embeddings": True,
+     "rope_parameters": _GRANITE_ROPE},
+    length=72, gains={"embed_tokens": 1 / 6.0},
+    ablations={**{key: {key: 1.0} for key in _FACTORS}, "experts": {"num_experts_per_tok": 3},
+               "rope_theta": {"rope_parameters": {**_GRANITE_ROPE, "rope_theta": 100.0}}},
+)
+
+GRANITE_MOE = [
+    _GRANITE_MOE,
+    variant(_GRANITE_MOE, "odd", length=70, dtype="bfloat16",
+            config={"vocab_size": 61, "hidden_size": 36, "num_attention_heads": 3, "num_key_value_heads": 1,
+                    "attention_bias": True, "num_local_experts": 6, "num_experts_per_tok": 3,
+                    "tie_word_embeddings": False},
+            ablations={"bias": zero("proj.bias")}),
+]
+
+_GRANITE_MOE_SHARED = variant(
+    _GRANITE_MOE, "plain", family="granitemoeshared", config={"shared_intermediate_size": 20, "num_hidden_layers": 2},
+    ablations={**_GRANITE_MOE.ablations, "shared": zero("shared_mlp.output_linear")},
+)
+
+GRANITE_MOE_SHARED = [
+    _GRANITE_MOE_SHARED,
+    # The width's default is 0: no shared expert.
+    variant(_GRANITE_MOE_SHARED, "unshared", length=70, dtype="bfloat16", ablations={},
+            config={"shared_intermediate_size": 0, "num_attention_heads": 2, "num_key_value_heads": 1,
+                    "num_hidden_layers": 1}),
+]
+
+CASES = MIXTRAL + QWEN3_MOE + OLMOE + GRANITE_MOE + GRANITE_MOE_SHARED

@@ -72,7 +72,17 @@ _BASES = {
     "lfm2": dict(vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
                  num_key_value_heads=2, max_position_embeddings=256, norm_eps=1e-5, block_multiple_of=32,
                  layer_types=["conv", "full_attention"], rope_parameters={**_ROPE, "rope_theta": 1000000.0}),
-    # A token takes every expert: rounded activations can't send it to another.
+    # A token takes every expert: rounded activations can't send it to another. So in what follows.
+    "lfm2_moe": dict(vocab_size=32, hidden_size=64, intermediate_size=64, moe_intermediate_size=32, num_hidden_layers=2,
+                     num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, norm_eps=1e-5,
+                     num_dense_layers=1, num_experts=2, num_experts_per_tok=2, routed_scaling_factor=1.7,
+                     layer_types=["conv", "full_attention"], rope_parameters={**_ROPE, "rope_theta": 1000000.0}),
+    "lfm3": dict(vocab_size=32, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                 num_key_value_heads=2, head_dim=16, max_position_embeddings=256, norm_eps=1e-5, sliding_window=13,
+                 layer_types=["conv", "sliding_attention"], pad_token_id=0),
+    "granitemoe": {**_MOE, **_FACTORS, "vocab_size": 32, "intermediate_size": 64, "num_local_experts": 2, "tie_word_embeddings": True},
+    "granitemoeshared": {**_MOE, **_FACTORS, "intermediate_size": 32, "num_local_experts": 2,
+                         "shared_intermediate_size": 64, "tie_word_embeddings": True},
     "minimax": {**_MOE, "intermediate_size": 64, "num_local_experts": 2, "num_hidden_layers": 2, "block_size": 8,
                 "head_dim": 16, "layer_types": ["linear_attention", "full_attention"],
                 "linear_attn_alpha_factor": 1.3, "full_attn_beta_factor": 0.8, "mlp_alpha_factor": 0.7,
@@ -118,7 +128,7 @@ _BASES = {
         "mamba_d_state": 16, "mamba_d_conv": 4, "mamba_expand": 1, "mamba_dt_rank": 32,
     },
 }
-_LACKING = ("bamba", "minimax", "xlstm")  # not supported by mlx-lm
+_LACKING = ("bamba", "granitemoeshared", "lfm3", "minimax", "xlstm")  # not supported by mlx-lm
 
 
 def _case(family, name, formats, dtype="bfloat16", config=None, edit=None, legacy=True, length=40, note="", **job):
@@ -223,6 +233,13 @@ def all_cases():
         _case("lfm2", "affine4", ["affine-4-64"], **_affine(4, 64)),
         _case("lfm2", "affine8", ["affine-8-32"], dtype="float16", **_affine(8, 32),
               config={"conv_bias": True, "conv_L_cache": 5}),
+        _case("lfm2_moe", "affine4", ["affine-4-32", "affine-8-64"], **_affine(4, 32)),
+        _case("lfm2_moe", "affine8", ["affine-8-32", "affine-8-64"], dtype="float16", **_affine(8, 32),
+              config={"use_expert_bias": False, "num_dense_layers": 0, "num_hidden_layers": 1, "layer_types": ["full_attention"]}),
+        _case("lfm3", "affine4", ["affine-4-64"], **_affine(4, 64)),
+        _case("granitemoe", "affine4", ["affine-4-32", "affine-8-64"], **_affine(4, 32)),
+        _case("granitemoe", "affine8", ["affine-8-64"], dtype="float16", config={"attention_bias": True}, **_affine(8, 64)),
+        _case("granitemoeshared", "affine4", ["affine-4-32"], **_affine(4, 32)),
         # In half precision the decays that it stores would be rounded, each table by itself.
         _case("minimax", "affine4", ["affine-4-32"], dtype="float32", **_affine(4, 32)),
         _case("minimax", "affine8", ["affine-8-64"], dtype="float32", **_affine(8, 64)),
@@ -269,6 +286,8 @@ def all_cases():
         _case("bamba", "nvfp4", ["nvfp4-4-16"], mode="nvfp4"),
         _case("nemotron_h", "affine4", ["affine-4-64"], **_affine(4, 64)),
         _case("nemotron_h", "affine8", ["affine-8-32"], dtype="float32", **_affine(8, 32)),
+        _case("nemotron_h", "latent4", ["affine-4-32"], **_affine(4, 32),
+              config={"layers_block_type": ["moe", "full_attention"], "moe_latent_size": 32, "n_routed_experts": 2}),
         _case("falcon_h1", "affine4", ["affine-4-64"], dtype="float32", **_affine(4, 64)),
         _case("falcon_h1", "affine8", ["affine-8-32"], **_affine(8, 32), config={"tie_word_embeddings": True}),
         _case("falcon_h1", "unquantized", [], dtype="float16", quantize=False,

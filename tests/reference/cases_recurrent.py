@@ -231,6 +231,12 @@ XLSTM = [
             "norm_eps": {"norm_eps": 1e-6}, "eps": {"eps": 1e-6},
         },
     ),
+    # Projections stored as one tensor where they read the same.
+    variant(
+        _XLSTM, "fused", length=70, **_NO_CACHE,
+        config={**_XLSTM_ODD, "vocab_size": 61, "hidden_size": 36, "weight_mode": "fused", "use_bias": True, "qk_dim_factor": 0.75, "num_hidden_layers": 1},
+        ablations={name: zero(name) for name in ("qkv_opreact.bias", "ifgate_preact.bias", "proj_up_gate_z.bias")},
+    ),
     # Gates like those of a trained model (igate bias -10: the exponent of the stabilizer is far from 0).
     variant(_XLSTM, "small_igate", config=_XLSTM_ODD, length=74, gains={"igate_preact.bias": 8.0}, **_NO_CACHE),
     variant(_XLSTM, "bf16", dtype="bfloat16", config=_XLSTM_ODD, **_NO_CACHE),

@@ -67,7 +67,7 @@ def raw(job):
         rule = next((r for ending, r in rules.items() if path.endswith(ending)), True)
         params = rule if isinstance(rule, dict) else top
         params = {**dict(zip(("group_size", "bits"), DEFAULTS[params.get("mode", "affine")])), **params}
-        matrix = tensor.ndim == 2 and name.endswith(".weight") and "norm" not in name
+        matrix = tensor.ndim >= 2 and name.endswith(".weight") and "norm" not in name
         if not matrix or rule is False or tensor.shape[-1] % params["group_size"]:
             out[name] = tensor
             continue

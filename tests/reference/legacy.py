@@ -180,6 +180,24 @@ def _lfm2(config):
     _drop(config, block_ffn_dim_multiplier=1.0, block_auto_adjust_ff_dim=True, conv_bias=False, conv_L_cache=3)
 
 
+def _lfm2_moe(config):
+    config["tie_embedding"] = config.pop("tie_word_embeddings")
+    _drop(config, use_expert_bias=True, norm_topk_prob=True, routed_scaling_factor=1.0, conv_bias=False, conv_L_cache=3)
+
+
+def _lfm3(config):
+    """The other name of the epsilon, and nothing that is the default."""
+    config["rms_norm_eps"] = config.pop("norm_eps")
+    default = {"sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+               "full_attention": {"rope_type": "proportional", "rope_theta": 1000000.0, "partial_rotary_factor": 0.5}}
+    _drop(config, rope_parameters=default, use_sandwich_norm=True, use_attention_gate=True, attention_bias=False,
+          conv_bias=False, conv_L_cache=7)
+
+
+def _granitemoe(config):
+    _drop(config, head_dim=None, attention_bias=False, shared_intermediate_size=0)
+
+
 def _minimax(config):
     """The names of MiniMax's own code beside those of `transformers`."""
     if config["layer_types"] == ["linear_attention" if i % 2 else "full_attention"
@@ -211,7 +229,7 @@ def _kimi(config):
 
 
 # These came with transformers 5.
-_NEW = ("qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid")
+_NEW = ("qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid", "lfm3")
 
 _RULES = {
     "llama": _llama, "mistral": _mistral, "qwen2": _qwen, "qwen3": _qwen, "mixtral": _mixtral,
@@ -220,7 +238,8 @@ _RULES = {
     "nemotron_h": _nemotron_h, "falcon_h1": _falcon_h1, "jamba": _jamba,
     "qwen3_next": _qwen3_next, "qwen3_5_text": _qwen3_5, "qwen3_5_moe_text": _qwen3_5,
     "olmo_hybrid": lambda c: _drop(c, attention_bias=False, linear_allow_neg_eigval=True),
-    "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm, "lfm2": _lfm2, "minimax": _minimax,
+    "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm, "lfm2": _lfm2, "lfm2_moe": _lfm2_moe, "lfm3": _lfm3,
+    "minimax": _minimax, "granitemoe": _granitemoe, "granitemoeshared": _granitemoe,
     "kimi_linear": _kimi,
 }
 

@@ -24,6 +24,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.xlstm.modeling_xlstm import xLSTMPreTrainedModel
 
 from cases import all_cases
 from f64 import by_position, logits_f64, rel_l2, run
@@ -41,6 +42,10 @@ MIN_ROUTER_GAP = 1e-3
 MAX_F64_ERROR = 3e-6
 MAX_REPEAT_ERROR = 1e-7  # sums depend on where in memory a tensor lies
 IMPLEMENTATION = {"attn_implementation": "eager", "experts_implementation": "eager"}
+
+
+# xLSTM's own initialization fails where projections are fused (`weight_mode`). Every weight is drawn here anyway.
+xLSTMPreTrainedModel._init_weights = lambda self, module: None
 
 
 class Rejected(Exception):
@@ -71,6 +76,8 @@ def router_gap(model, tokens):
     def hook(module, args):
         x = args[0].reshape(-1, args[0].shape[-1])
         ranks = torch.nn.functional.linear(x, module.weight)
+        if len(args) > 1 and args[1] is not None:  # LFM2's selection bias
+            ranks = ranks.sigmoid() + args[1]
         bias = getattr(module, "e_score_correction_bias", None)
         if bias is not None:
             ranks = ranks.sigmoid() + bias

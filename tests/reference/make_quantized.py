@@ -72,6 +72,12 @@ def wanted_by_mlx(config):
         config.setdefault("block_auto_adjust_ff_dim", True)
         config.setdefault("conv_bias", False)
         config.setdefault("conv_L_cache", 3)
+    if config["model_type"] == "lfm2_moe":
+        for key, value in dict(conv_bias=False, conv_L_cache=3, use_expert_bias=True, norm_topk_prob=True).items():
+            config.setdefault(key, value)
+    if config["model_type"] == "granitemoe":
+        config.setdefault("attention_bias", False)
+        config.setdefault("rope_theta", 10000.0)
     if config["model_type"] == "olmo_hybrid":
         config.setdefault("attention_bias", False)
         config.setdefault("linear_allow_neg_eigval", True)

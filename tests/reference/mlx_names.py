@@ -85,6 +85,14 @@ def _kimi_names(tensors):
     return out
 
 
+def own_network(family, name):
+    """The original name of a matrix in a feed-forward network without experts."""
+    if family == "lfm2_moe":
+        for mlx, own in {"gate": "w1", "up": "w3", "down": "w2"}.items():
+            name = name.replace(f".feed_forward.{mlx}_proj.", f".feed_forward.{own}.")
+    return name
+
+
 def original(family, tensors):
     """Converts MLX's names, stacked tensors and axes to those of `transformers`."""
     out = {}
@@ -95,18 +103,18 @@ def original(family, tensors):
         if name.endswith(("conv1d.weight", "conv.conv.weight")) and value.dim() == 3 and value.shape[-1] == 1:
             value = value.transpose(1, 2).contiguous()
         if ".switch_mlp." not in name:
-            out[name] = value
+            out[own_network(family, name)] = value
             continue
         prefix, _, part = name.partition(".switch_mlp.")
         part = part.split("_")[0]
-        if family == "granitemoehybrid":
+        if family in ("granitemoe", "granitemoehybrid"):
             if part == "down":
                 out[f"{prefix}.output_linear.weight"] = value
             elif part == "gate":
                 up = tensors[f"{prefix}.switch_mlp.up_proj.weight"]
                 out[f"{prefix}.input_linear.weight"] = torch.cat([value, up], dim=1)
             continue
-        names = {"gate": "w1", "up": "w3", "down": "w2"} if family in ("mixtral", "kimi_linear") else {}
+        names = {"gate": "w1", "up": "w3", "down": "w2"} if family in ("mixtral", "kimi_linear", "lfm2_moe") else {}
         names |= {"fc1.weight": "up_proj", "fc2.weight": "down_proj"}
         for expert, matrix in enumerate(value):
             out[f"{prefix}.experts.{expert}.{names.get(part, part + '_proj')}.weight"] = matrix.contiguous()
@@ -174,7 +182,8 @@ def columns(original_shapes, family):
             w = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}[part]
             fused = "output_linear" if part == "down_proj" else "input_linear"
             candidates = [f"{prefix}.experts.0.{part}.weight", f"{prefix}.experts.0.{w}.weight", f"{prefix}.{fused}.weight"]
-        elif family == "granitemoehybrid" and ".mlp." in name:
+        candidates.append(own_network(family, name))
+        if family == "granitemoehybrid" and ".mlp." in name:
             prefix, _, part = name.partition(".mlp.")
             fused = "output_linear" if part.startswith("down") else "input_linear"
             candidates.append(f"{prefix}.shared_mlp.{fused}.weight")

@@ -36,6 +36,9 @@ def _draw(name, shape, g):
         return _time_step_bias(shape, g)
     if name.endswith(".D"):
         return 1.0 + _normal(shape, g, 0.5)
+    if "ifgate_preact.bias" in name:
+        both = [_draw(f"{gate}_preact.bias", (shape[0] // 2,), g) for gate in ("igate", "fgate")]
+        return torch.cat(both)
     if "igate_preact.bias" in name:
         return -1.0 + _normal(shape, g, 1.5)
     if "fgate_preact.bias" in name:
@@ -58,6 +61,7 @@ _GAINS = {
     "block_sparse_moe.router": 1.5,
     "mlp.gate.weight": 1.5,
     "mixer.gate.weight": 1.5,
+    "feed_forward.gate.weight": 1.5,
     "feed_forward.router.weight": 1.5,
     "igate_preact.weight": 2.0,
     "fgate_preact.weight": 2.0,
@@ -91,7 +95,7 @@ def randomize(model, case, seed):
             parameter.copy_(value)
         for name, buffer in sorted(model.named_buffers()):
             # What moves the choice of experts is a buffer, not a parameter.
-            if name.endswith("e_score_correction_bias"):
+            if name.endswith(("e_score_correction_bias", "expert_bias")):
                 buffer.copy_(_normal(tuple(buffer.shape), g, 0.2))
         if model.config.tie_word_embeddings:
             # With a positive final norm, a tied head favours the token that was just read, and greedy decoding

@@ -5,15 +5,14 @@ use serde_json::Value;
 
 use super::Family;
 use super::granite::Factors;
+use super::granitemoe::{COUNTS, Experts, shared_expert};
 use super::mamba2::Mamba2Shape;
 use super::mlx::{NamedField, Root, present};
-use crate::experts::{CountDefaults, Counts, fused_experts};
+use crate::experts::Counts;
 use crate::frame::{Frame, FrameDefaults, MODEL};
 use crate::rope::{RopeDefaults, rope};
 use crate::transformer::{HeadDefaults, Heads};
-use crate::{Activation, Config, Dense, Linear, Matrix, Mixer, ModelError, ModelSpec, Moe, Router};
-
-const EXPERTS: CountDefaults = CountDefaults { experts: 8, top_k: 2 };
+use crate::{Activation, Config, Mixer, ModelError, ModelSpec, Moe};
 
 /// This family.
 pub(super) const FAMILY: Family = Family {
@@ -105,19 +104,14 @@ struct FeedForward {
     activation: Activation,
     /// Inner width of the shared expert.
     shared: usize,
-    /// Counts and inner width of the other experts, if there are any.
-    experts: Option<(Counts, usize)>,
+    /// The other experts, if there are any.
+    experts: Option<Experts>,
 }
 
 impl FeedForward {
     fn read(frame: &Frame<'_>) -> Result<Self, ModelError> {
-        let experts = match Counts::any(frame, EXPERTS)? {
-            true => {
-                let counts = Counts::read(frame, frame.layers, EXPERTS)?;
-                let inner = frame.inner("intermediate_size", 11008)?;
-                counts.check_stacks([frame.hidden, inner])?;
-                Some((counts, inner))
-            }
+        let experts = match Counts::any(frame, COUNTS)? {
+            true => Some(Experts::read(frame)?),
             false => None,
         };
         Ok(Self {
@@ -128,36 +122,13 @@ impl FeedForward {
     }
 
     fn mixer(&self, frame: &Frame<'_>, prefix: &str) -> Mixer {
-        let Some((counts, inner)) = self.experts else {
-            return Mixer::Dense(self.shared(frame, prefix));
-        };
-        let shared = self.shared(frame, prefix);
-        let prefix = format!("{prefix}.block_sparse_moe");
-        let names = ["input_linear", "output_linear"].map(|n| format!("{prefix}.{n}.weight"));
-        let names = names.each_ref().map(String::as_str);
-        let sizes = [frame.hidden, inner];
-        let experts = fused_experts(names, counts.experts, sizes, self.activation);
-        let router = format!("{prefix}.router.layer");
-        let router = Linear::new(&router, counts.experts, frame.hidden, false);
-        Mixer::Moe(Moe {
-            // The reference takes the softmax over the chosen logits alone, which is the same.
-            router: Router::softmax(router, counts.top_k, true),
-            experts,
-            shared: Some(shared),
-            shared_gate: None,
-        })
-    }
-
-    /// The expert that every token uses.
-    fn shared(&self, frame: &Frame<'_>, prefix: &str) -> Dense {
-        let (hidden, inner) = (frame.hidden, self.shared);
-        let prefix = format!("{prefix}.shared_mlp");
-        let gate_up = Matrix::whole(format!("{prefix}.input_linear.weight"), 2 * inner, hidden);
-        Dense {
-            gate: Some(gate_up.rows(0, inner).into()),
-            up: gate_up.rows(inner, inner).into(),
-            down: Linear::new(&format!("{prefix}.output_linear"), hidden, inner, false),
-            activation: self.activation,
+        let shared = shared_expert(frame, prefix, self.shared, self.activation);
+        match self.experts {
+            Some(experts) => Mixer::Moe(Moe {
+                shared: Some(shared),
+                ..experts.moe(frame, prefix, self.activation)
+            }),
+            None => Mixer::Dense(shared),
         }
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn blocks(
     let types = layer_types(frame)?;
     // Fields of a kind of layer that the model does not have may hold anything.
     let conv = match types.contains(&Kind::Conv) {
-        true => Some(ConvFields::read(&frame.fields)?),
+        true => Some(ConvFields::read(&frame.fields, 3)?),
         false => None,
     };
     let attention = match types.contains(&Kind::Attention) {
@@ -158,20 +158,22 @@ fn inner(fields: &Fields<'_>) -> Result<usize, ModelError> {
 
 /// The fields of the convolutions.
 #[derive(Clone, Copy, Debug)]
-struct ConvFields {
+pub(super) struct ConvFields {
     kernel: usize,
     bias: bool,
 }
 
 impl ConvFields {
-    fn read(fields: &Fields<'_>) -> Result<Self, ModelError> {
+    /// Reads them; `kernel` is the number of taps where the config doesn't say.
+    pub(super) fn read(fields: &Fields<'_>, kernel: usize) -> Result<Self, ModelError> {
         Ok(Self {
-            kernel: fields.size_or("conv_L_cache", 3, 1, limit::KERNEL)?,
+            kernel: fields.size_or("conv_L_cache", kernel, 1, limit::KERNEL)?,
             bias: fields.bool_or("conv_bias", false)?,
         })
     }
 
-    fn mixer(self, frame: &Frame<'_>, prefix: &str) -> Mixer {
+    /// The convolution `PREFIX.conv`.
+    pub(super) fn mixer(self, frame: &Frame<'_>, prefix: &str) -> Mixer {
         let (hidden, Self { kernel, bias }) = (frame.hidden, self);
         let prefix = format!("{prefix}.conv");
         Mixer::ShortConv(ShortConv {

@@ -178,6 +178,7 @@ fn experts(model: &Transformer<'_>, counts: Counts, inner: usize, prefix: &str) 
     Moe {
         router: Router::softmax(router, counts.top_k, true),
         experts: separate_experts(&prefix, counts.experts, names, sizes, model.activation),
+        latent: None,
         shared: None,
         shared_gate: None,
     }

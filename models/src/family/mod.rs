@@ -6,10 +6,14 @@ mod bamba;
 mod falcon_h1;
 mod falcon_mamba;
 mod granite;
+mod granitemoe;
 mod granitemoehybrid;
+mod granitemoeshared;
 mod jamba;
 mod kimi_linear;
 mod lfm2;
+mod lfm2_moe;
+mod lfm3;
 mod llama;
 mod mamba;
 mod mamba2;
@@ -58,10 +62,14 @@ pub(crate) const FAMILIES: &[Family] = &[
     falcon_h1::FAMILY,
     falcon_mamba::FAMILY,
     granite::FAMILY,
+    granitemoe::FAMILY,
     granitemoehybrid::FAMILY,
+    granitemoeshared::FAMILY,
     jamba::FAMILY,
     kimi_linear::FAMILY,
     lfm2::FAMILY,
+    lfm2_moe::FAMILY,
+    lfm3::FAMILY,
     llama::FAMILY,
     mamba::FAMILY,
     mamba2::FAMILY,

@@ -11,8 +11,8 @@ use crate::experts::{CountDefaults, Counts, Grouping, separate_plain_experts};
 use crate::frame::{BACKBONE, Frame, FrameDefaults, limit, product};
 use crate::transformer::{HeadDefaults, Heads};
 use crate::{
-    Activation, Config, Dense, GroupRank, Linear, Mixer, ModelError, ModelSpec, Moe, Router, Score,
-    TensorSpec,
+    Activation, Config, Dense, GroupRank, Latent, Linear, Mixer, ModelError, ModelSpec, Moe,
+    Router, Score, TensorSpec,
 };
 
 /// This family.
@@ -207,6 +207,8 @@ fn plain(prefix: &str, [hidden, inner]: [usize; 2], activation: Activation, bias
 struct Experts {
     counts: Counts,
     inner: usize,
+    /// Width of the stream that the experts read, if that isn't the residual stream.
+    latent: Option<usize>,
     /// Inner width of the expert that sees every token.
     shared: usize,
     grouping: Grouping,
@@ -217,17 +219,18 @@ struct Experts {
 impl Experts {
     fn read(frame: &Frame<'_>, layers: usize, bias: bool) -> Result<Self, ModelError> {
         let fields = &frame.fields;
-        fields.refuse("moe_latent_size", "experts read the residual stream")?;
         if bias {
             let experts = "experts have no biases";
             return Err(fields.unsupported("mlp_bias", experts));
         }
         let counts = Counts::read(frame, layers, CountDefaults { experts: 8, top_k: 2 })?;
         let inner = frame.inner("moe_intermediate_size", 7688)?;
-        counts.check_stacks([frame.hidden, inner])?;
+        let latent = fields.size("moe_latent_size", 1, limit::WIDTH)?;
+        counts.check_stacks([latent.unwrap_or(frame.hidden), inner])?;
         Ok(Self {
             counts,
             inner,
+            latent,
             shared: frame.inner("moe_shared_expert_intermediate_size", 7688)?,
             grouping: Grouping::read(fields, counts, GroupRank::SumOfTwoLargest)?,
             renormalize: fields.bool_or("norm_topk_prob", true)?,
@@ -240,6 +243,11 @@ impl Experts {
         let gate = format!("{prefix}.gate");
         let shared = format!("{prefix}.shared_experts");
         let names = ["up_proj", "down_proj"];
+        let width = self.latent.unwrap_or(hidden);
+        let latent = self.latent.map(|latent| Latent {
+            down: Linear::new(&format!("{prefix}.fc1_latent_proj"), latent, hidden, false),
+            up: Linear::new(&format!("{prefix}.fc2_latent_proj"), hidden, latent, false),
+        });
         Mixer::Moe(Moe {
             router: Router {
                 linear: Linear::new(&gate, experts, hidden, false),
@@ -251,15 +259,17 @@ impl Experts {
                 groups: self.grouping.0,
                 top_k,
                 renormalize: self.renormalize,
+                epsilon: 1e-20,
                 scale: self.scale,
             },
             experts: separate_plain_experts(
                 prefix,
                 experts,
                 names,
-                [hidden, self.inner],
+                [width, self.inner],
                 activation,
             ),
+            latent,
             shared: Some(plain(&shared, [hidden, self.shared], activation, false)),
             shared_gate: None,
         })

@@ -54,6 +54,22 @@ fn experts_are_chosen_in_groups_by_biased_sigmoids() {
 }
 
 #[test]
+fn experts_may_read_a_narrower_stream() {
+    let model = spec_of(&with(&config(), json!({"moe_latent_size": 10})));
+    let moe = moe(&model, 1);
+    assert!(moe.latent.is_some());
+    let mixer = "backbone.layers.1.mixer";
+    assert_eq!(shape(&model, &format!("{mixer}.fc1_latent_proj.weight")), [10, 24]);
+    assert_eq!(shape(&model, &format!("{mixer}.fc2_latent_proj.weight")), [24, 10]);
+    assert_eq!(shape(&model, &format!("{mixer}.experts.7.up_proj.weight")), [14, 10]);
+    assert_eq!(shape(&model, &format!("{mixer}.experts.7.down_proj.weight")), [10, 14]);
+    assert_eq!(shape(&model, &format!("{mixer}.gate.weight")), [8, 24]);
+    assert_eq!(shape(&model, &format!("{mixer}.shared_experts.up_proj.weight")), [18, 24]);
+    let none = spec_of(&with(&config(), json!({"moe_latent_size": null})));
+    assert_eq!(none, spec_of(&config()));
+}
+
+#[test]
 fn older_spellings() {
     let model = spec_of(&config());
     let older = without(&config(), "layers_block_type");
@@ -70,7 +86,7 @@ fn older_spellings() {
 #[test]
 fn what_is_not_computed_is_refused() {
     let error = |patch| error_of(&with(&config(), patch));
-    assert!(error(json!({"moe_latent_size": 8})).contains("moe_latent_size"));
+    assert!(error(json!({"moe_latent_size": 0})).contains("moe_latent_size"));
     assert!(error(json!({"mlp_bias": true})).contains("mlp_bias"));
     assert!(error(json!({"topk_group": 5})).contains("at most the number of groups, 4"));
     assert!(error(json!({"topk_group": 1})).contains("at most the 2 experts of 1 groups"));

@@ -36,9 +36,6 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     if fields.get("num_blocks").is_some() {
         equal("num_hidden_layers", frame.layers, "num_blocks", layers)?;
     }
-    if fields.str("weight_mode")?.is_some_and(|mode| mode != "single") {
-        return Err(fields.unsupported("weight_mode", "supported: single"));
-    }
     // Early checkpoints have fields for parts that the reference does not compute either.
     if fields.bool_or("add_qk_norm", false)? {
         return Err(fields.unsupported("add_qk_norm", "supported: queries and keys without a norm"));
@@ -77,6 +74,8 @@ struct Shape {
     inner: usize,
     /// Whether all projections and norms have biases; the gates' projections always have one.
     bias: bool,
+    /// Whether projections of the same input are one tensor.
+    fused: bool,
     gate_soft_cap: Option<f32>,
     /// Epsilon in the cell's denominator.
     eps: f32,
@@ -99,6 +98,13 @@ impl Shape {
             v_head_dim: divide("hidden_size * v_dim_factor", v, "num_heads", heads)?,
             inner: width(fields, "ffn_proj_factor", 2.667, hidden, multiple)?,
             bias: fields.bool_or("use_bias", false)?,
+            fused: match fields.str("weight_mode")? {
+                None | Some("single") => false,
+                Some("fused") => true,
+                Some(_) => {
+                    return Err(fields.unsupported("weight_mode", "supported: single, fused"));
+                }
+            },
             gate_soft_cap: soft_cap(fields, "gate_soft_cap", 15.0)?,
             eps: fields.epsilon("eps", 1e-6)?,
         })
@@ -109,20 +115,41 @@ impl Shape {
         Norm { bias, ..Norm::new(prefix, width, eps) }
     }
 
+    /// Projections of the residual stream: tensors of their own, or the rows of `PREFIX.FUSED` in this order.
+    fn projections<const N: usize>(
+        &self,
+        prefix: &str,
+        fused: &str,
+        names: [&str; N],
+        rows: [usize; N],
+        bias: bool,
+    ) -> [Linear; N] {
+        let linear = |name: &str, rows: usize| {
+            Linear::new(&format!("{prefix}.{name}"), rows, self.hidden, bias)
+        };
+        if !self.fused {
+            return std::array::from_fn(|part| linear(names[part], rows[part]));
+        }
+        let whole = linear(fused, rows.iter().sum());
+        std::array::from_fn(|part| whole.rows(rows[..part].iter().sum(), rows[part]))
+    }
+
     fn mlstm(&self, prefix: &str, norm_eps: f32) -> Mixer {
         let Self { hidden, heads, qk_head_dim, v_head_dim, bias, .. } = *self;
         let (qk, v) = (heads * qk_head_dim, heads * v_head_dim);
-        let linear = |name: &str, outputs, inputs, bias| {
-            Linear::new(&format!("{prefix}.{name}"), outputs, inputs, bias)
-        };
+        let names = ["q", "k", "v", "ogate_preact"];
+        let rows = [qk, qk, v, v];
+        let [q, k, v_proj, ogate] = self.projections(prefix, "qkv_opreact", names, rows, bias);
+        let names = ["igate_preact", "fgate_preact"];
+        let [igate, fgate] = self.projections(prefix, "ifgate_preact", names, [heads, heads], true);
         Mixer::MLstm(MLstm {
-            q: linear("q", qk, hidden, bias),
-            k: linear("k", qk, hidden, bias),
-            v: linear("v", v, hidden, bias),
-            ogate: linear("ogate_preact", v, hidden, bias),
-            igate: linear("igate_preact", heads, hidden, true),
-            fgate: linear("fgate_preact", heads, hidden, true),
-            out_proj: linear("out_proj", hidden, v, bias),
+            q,
+            k,
+            v: v_proj,
+            ogate,
+            igate,
+            fgate,
+            out_proj: Linear::new(&format!("{prefix}.out_proj"), hidden, v, bias),
             heads,
             qk_head_dim,
             v_head_dim,
@@ -134,9 +161,11 @@ impl Shape {
 
     fn feed_forward(&self, prefix: &str) -> Mixer {
         let Self { hidden, inner, bias, .. } = *self;
+        let names = ["proj_up_gate", "proj_up"];
+        let [gate, up] = self.projections(prefix, "proj_up_gate_z", names, [inner, inner], bias);
         Mixer::Dense(Dense {
-            gate: Some(Linear::new(&format!("{prefix}.proj_up_gate"), inner, hidden, bias)),
-            up: Linear::new(&format!("{prefix}.proj_up"), inner, hidden, bias),
+            gate: Some(gate),
+            up,
             down: Linear::new(&format!("{prefix}.proj_down"), hidden, inner, bias),
             activation: Activation::Silu,
         })

@@ -74,9 +74,34 @@ fn the_head_is_never_tied() {
 }
 
 #[test]
+fn projections_may_be_rows_of_one_tensor() {
+    let fused = json!({"weight_mode": "fused", "use_bias": true});
+    let model = spec_of(&with(&config(), fused));
+    let layer = mlstm(&model, 0);
+    let (qk, v) = (layer.heads * layer.qk_head_dim, layer.heads * layer.v_head_dim);
+    let place = |linear: &crate::Linear| (linear.weight.row_offset, linear.weight.rows);
+    assert_eq!([&layer.q, &layer.k].map(place), [(0, qk), (qk, qk)]);
+    assert_eq!([&layer.v, &layer.ogate].map(place), [(2 * qk, v), (2 * qk + v, v)]);
+    assert_eq!(
+        [&layer.igate, &layer.fgate].map(place),
+        [(0, layer.heads), (layer.heads, layer.heads)]
+    );
+    let prefix = "backbone.blocks.0.mlstm_layer";
+    assert_eq!(shape(&model, &format!("{prefix}.qkv_opreact.bias")), [2 * (qk + v)]);
+    assert_eq!(shape(&model, &format!("{prefix}.ifgate_preact.bias")), [2 * layer.heads]);
+    assert!(!needs(&model, &format!("{prefix}.q.weight")));
+    let ffn = dense(&model, 1);
+    let inner = ffn.inner();
+    assert_eq!([ffn.gate.as_ref().unwrap(), &ffn.up].map(place), [(0, inner), (inner, inner)]);
+    let name = "backbone.blocks.0.ffn.proj_up_gate_z.bias";
+    assert_eq!(shape(&model, name), [2 * inner]);
+    assert!(needs(&model, "backbone.blocks.0.ffn.proj_down.weight"));
+}
+
+#[test]
 fn what_is_not_computed_is_refused() {
     for (patch, part) in [
-        (json!({"weight_mode": "fused"}), "weight_mode"),
+        (json!({"weight_mode": "double"}), "weight_mode"),
         (json!({"add_qk_norm": true}), "add_qk_norm"),
         (json!({"norm_type": "layernorm"}), "norm_type"),
         (json!({"qk_dim_factor": 0.2}), "hidden_size * qk_dim_factor"),

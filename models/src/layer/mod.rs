@@ -55,7 +55,7 @@ pub use linear_attention::LinearAttention;
 pub use mamba::{BcdtNorm, BcdtWeights, Mamba};
 pub use mamba2::{Mamba2, Mamba2Gate};
 pub use mlstm::MLstm;
-pub use moe::Moe;
+pub use moe::{Latent, Moe};
 pub use part::{Component, Held, Module, Part, Parts, PartsMut, Section, Share};
 pub(crate) use part::{PartMut, Place};
 pub use role::{Precision, Role};

@@ -15,7 +15,7 @@ pub enum Role {
     Value,
     /// From the residual stream to the latent of keys and values.
     Latent,
-    /// The input projection of a Mamba layer.
+    /// The input projection of a Mamba layer, or of the narrower stream of experts.
     In,
     /// Mamba's projection to step sizes, B and C.
     StateIn,
@@ -25,7 +25,7 @@ pub enum Role {
     OutputGate,
     /// The input and forget gates of mLSTM, and what the gated delta rule writes and how fast it forgets: a row per head.
     CellGate,
-    /// Output projection of attention or a recurrent layer, back to the residual stream.
+    /// Output projection of attention, a recurrent layer or the narrower stream of experts, back to the residual stream.
     Out,
     /// Router: selects the experts of a token.
     Router,

@@ -4,7 +4,7 @@ use crate::spec::{Linear, TensorSpec};
 
 /// Chooses `top_k` experts of a token: those with the largest `score + selection_bias`, within the groups that are used.
 ///
-/// With `s = score(R x)`, the weight of a chosen expert is `scale * s`, or `scale * s / (sum of s over the chosen)` where
+/// With `s = score(R x)`, the weight of a chosen expert is `scale * s`, or `scale * s / (epsilon + sum of s over the chosen)` where
 /// `renormalize` says so. The bias only takes part in the choice (Wang et al., "Auxiliary-Loss-Free Load Balancing Strategy for
 /// Mixture-of-Experts", 2024, eq. 3; DeepSeek-AI, "DeepSeek-V3 Technical Report", 2024, section 2.1.2).
 ///
@@ -23,6 +23,8 @@ pub struct Router {
     pub top_k: usize,
     /// Whether the chosen experts' scores are divided by their sum.
     pub renormalize: bool,
+    /// Added to that sum, since sigmoids can all be 0.
+    pub epsilon: f32,
     /// Factor on the weights (`routed_scaling_factor`).
     pub scale: f32,
 }
@@ -67,6 +69,7 @@ impl Router {
             groups: None,
             top_k,
             renormalize,
+            epsilon: 0.0,
             scale: 1.0,
         }
     }

@@ -224,11 +224,11 @@ impl Builder {
 
     /// Lowers every branch before any of them adds to `x`, or to the sum that is normed before it is added.
     fn block(&mut self, x: BufferId, block: &Block) {
-        let lowered: Vec<_> = block
-            .branches
-            .iter()
-            .map(|branch| (branch.scale, lower::branch(self, x, block, branch)))
-            .collect();
+        let mut lowered = Vec::new();
+        for branch in &block.branches {
+            let sums = lower::branch(self, x, block, branch).into_iter();
+            lowered.extend(sums.map(|sum| (branch.scale, sum)));
+        }
         // The branches have read `x` by now.
         match (block.residual, block.norm.clone()) {
             (Residual::Stream, _) => {}

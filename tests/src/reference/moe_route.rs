@@ -15,6 +15,7 @@ pub(super) fn moe_route(op: &MoeRoute, pass: &Pass<'_>) -> Rows {
         let mut chosen = ranked(&op.router, &n(x), (&r, bias.as_deref()));
         chosen.truncate(op.router.top_k);
         let total: f64 = chosen.iter().map(|expert| expert.score).sum();
+        let total = total + f64::from(op.router.epsilon);
         let share = if op.router.renormalize { total } else { 1.0 };
         let mut row: Vec<f64> = chosen.iter().map(|expert| expert.expert as f64).collect();
         row.extend(chosen.iter().map(|e| f64::from(op.router.scale) * e.score / share));

@@ -75,13 +75,14 @@ struct Choice {
     groups: Option<ExpertGroups>,
     top_k: usize,
     renormalize: bool,
+    epsilon: f32,
     scale: f32,
 }
 
 impl Choice {
     fn new(router: &Router, bias: Vec<f32>) -> Self {
-        let Router { score, groups, top_k, renormalize, scale, .. } = *router;
-        Self { score, bias, groups, top_k, renormalize, scale }
+        let Router { score, groups, top_k, renormalize, epsilon, scale, .. } = *router;
+        Self { score, bias, groups, top_k, renormalize, epsilon, scale }
     }
 
     /// `out = [experts.., weights..]`, best first; of equals the lower number first. `logits` become scores.
@@ -113,8 +114,7 @@ impl Choice {
             sum += *weight;
             ranked[best] = f32::NEG_INFINITY;
         }
-        // The reference adds this: sigmoids can all be 0.
-        let factor = if self.renormalize { self.scale / (sum + 1e-20) } else { self.scale };
+        let factor = if self.renormalize { self.scale / (sum + self.epsilon) } else { self.scale };
         weights.iter_mut().take(self.top_k).for_each(|w| *w *= factor);
     }
 }
@@ -163,7 +163,8 @@ mod tests {
     use super::*;
 
     fn choice(score: Score, top_k: usize, renormalize: bool) -> Choice {
-        Choice { score, bias: Vec::new(), groups: None, top_k, renormalize, scale: 1.0 }
+        let (bias, groups) = (Vec::new(), None);
+        Choice { score, bias, groups, top_k, renormalize, epsilon: 0.0, scale: 1.0 }
     }
 
     fn chosen(choice: &Choice, logits: &[f32]) -> Vec<f32> {

@@ -67,6 +67,7 @@ pub(super) fn add(op: &op::MoeRoute, builder: &mut Builder<'_>) -> Result<(), Er
                 .set("top_k", router.top_k)
                 .set("sigmoid", sigmoid)
                 .set("renormalize", usize::from(router.renormalize))
+                .set_f32("epsilon", router.epsilon)
                 .set_f32("scale", router.scale)
                 .set("output_stride", builder.width(op.output))
                 .set_u32("bias", bias)

@@ -3,12 +3,18 @@
 use kinglet_models::Dense;
 
 use super::{Branch, Sum};
-use crate::plan::op::{self, Op, Output, Prologue};
+use crate::plan::op::{self, BufferId, Op, Output, Prologue};
 
 pub(super) fn lower(b: &mut Branch<'_>, d: &Dense) -> Sum {
+    let inner = inner(b, d);
+    b.sum(inner, Prologue::None, &d.down)
+}
+
+/// What the down projection reads.
+pub(super) fn inner(b: &mut Branch<'_>, d: &Dense) -> BufferId {
     let (input, norm) = (b.x(), b.norm());
     let (whole, before) = (b.whole(input), b.before());
-    let output = b.op("inner", d.inner(), |output| match d.gate.clone() {
+    b.op("inner", d.inner(), |output| match d.gate.clone() {
         Some(gate) => Op::GatedLinear(op::GatedLinear {
             input,
             norm,
@@ -24,6 +30,5 @@ pub(super) fn lower(b: &mut Branch<'_>, d: &Dense) -> Sum {
             output,
             mode: Output::Activate(d.activation),
         }),
-    });
-    b.sum(output, Prologue::None, &d.down)
+    })
 }

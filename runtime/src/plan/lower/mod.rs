@@ -22,15 +22,15 @@ use kinglet_models::{Block, Conv, Linear, Matrix, Mixer, Norm};
 use super::{Builder, Plan, StateKind};
 use crate::plan::op::{self, BufferId, Op, Output, Prologue, Slice, StateId};
 
-/// Lowers a branch of `block`, up to what it adds to `x`.
+/// Lowers a branch of `block`, up to what it adds to `x`: the sum of these.
 pub(super) fn branch(
     builder: &mut Builder,
     x: BufferId,
     block: &Block,
     branch: &kinglet_models::Branch,
-) -> Sum {
+) -> Vec<Sum> {
     let b = &mut Branch { builder, x, block, input_scale: branch.input_scale };
-    match &branch.mixer {
+    vec![match &branch.mixer {
         Mixer::Attention(layer) => attention::lower(b, layer),
         Mixer::LatentAttention(layer) => latent_attention::lower(b, layer),
         Mixer::Mamba(layer) => mamba::lower(b, layer),
@@ -40,8 +40,8 @@ pub(super) fn branch(
         Mixer::ShortConv(layer) => short_conv::lower(b, layer),
         Mixer::LinearAttention(layer) => linear_attention::lower(b, layer),
         Mixer::Dense(layer) => dense::lower(b, layer),
-        Mixer::Moe(layer) => moe::lower(b, layer),
-    }
+        Mixer::Moe(layer) => return moe::lower(b, layer),
+    }]
 }
 
 /// Decides what depends on the ops around an op and on the slots of buffers, after all else of a plan.

@@ -1,47 +1,95 @@
-//! A mixture of experts: the router, the experts' up projections, their down projections.
+//! A mixture of experts: the router, the experts' up projections, their down projections. Experts of a narrower stream are between two
+//! projections more, and the expert that sees every token is then a network beside them.
 
-use kinglet_models::{Activation, Dense, Moe};
+use kinglet_models::{Activation, Dense, Latent, Linear, Matrix, Moe, Norm};
 
-use super::{Branch, Sum};
-use crate::plan::op::{self, Op, UpMatrices};
+use super::{Branch, Sum, dense};
+use crate::plan::op::{self, BufferId, Op, Prologue, Slice, UpMatrices};
 
-pub(super) fn lower(b: &mut Branch<'_>, m: &Moe) -> Sum {
-    let (input, norm) = (b.x(), b.norm());
-    let top_k = m.router.top_k;
-    let route = op::MoeRoute {
-        input,
-        norm,
-        router: m.router.clone(),
-        shared_gate: m.shared_gate.clone(),
-        output: input,
+pub(super) fn lower(b: &mut Branch<'_>, m: &Moe) -> Vec<Sum> {
+    let Some(Latent { down, up }) = &m.latent else {
+        let (input, norm) = (b.x(), b.norm());
+        let routes = route(b, m, m.shared_gate.clone());
+        let shared = m.shared.as_ref();
+        let made = up_projections(b, m, routes, UpInput { input, norm, shared });
+        return vec![Sum::Experts {
+            input: made,
+            routes,
+            top_k: m.router.top_k,
+            experts: downs(m),
+            shared: shared.map(|dense| dense.down.weight.clone()),
+            shared_gated: m.shared_gate.is_some(),
+        }];
     };
-    let routes =
-        b.op("routes", route.width(), |output| Op::MoeRoute(op::MoeRoute { output, ..route }));
+    let routes = route(b, m, None);
+    let input = b.project("latent", vec![down.clone()]);
+    let made = up_projections(b, m, routes, UpInput { input, norm: None, shared: None });
+    let summed = b.op("summed", down.weight.rows, |output| {
+        Op::MoeDown(op::MoeDown {
+            input: made,
+            routes,
+            top_k: m.router.top_k,
+            experts: downs(m),
+            shared: None,
+            shared_gated: false,
+            scale: 1.0,
+            store: true,
+            output,
+        })
+    });
+    let mut sums = vec![b.sum(summed, Prologue::None, up)];
+    if let Some(shared) = &m.shared {
+        let inner = dense::inner(b, shared);
+        let prologue = match &m.shared_gate {
+            // One gate for the whole network: what it reads is multiplied instead of what it adds.
+            Some(gate) => {
+                let gates = b.project("shared gate", vec![gate.clone()]);
+                Prologue::SigmoidGate { gate: Slice { buffer: gates, offset: 0, width: 1 } }
+            }
+            None => Prologue::None,
+        };
+        sums.push(b.sum(inner, prologue, &shared.down));
+    }
+    sums
+}
+
+/// The router.
+fn route(b: &mut Branch<'_>, m: &Moe, shared_gate: Option<Linear>) -> BufferId {
+    let (input, norm) = (b.x(), b.norm());
+    let route = op::MoeRoute { input, norm, router: m.router.clone(), shared_gate, output: input };
+    b.op("routes", route.width(), |output| Op::MoeRoute(op::MoeRoute { output, ..route }))
+}
+
+/// What the up projections read, and the expert beside the chosen ones.
+struct UpInput<'a> {
+    input: BufferId,
+    norm: Option<Norm>,
+    shared: Option<&'a Dense>,
+}
+
+fn up_projections(b: &mut Branch<'_>, m: &Moe, routes: BufferId, from: UpInput<'_>) -> BufferId {
+    let UpInput { input, norm, shared } = from;
+    let top_k = m.router.top_k;
     let pair = |dense: &Dense| UpMatrices {
         gate: dense.gate.as_ref().map(|gate| gate.weight.clone()),
         up: dense.up.weight.clone(),
     };
     let inner = |dense: Option<&Dense>| dense.map_or(0, Dense::inner);
-    let width = top_k * inner(m.experts.first()) + inner(m.shared.as_ref());
-    let norm = b.norm();
-    let made = b.op("inner", width, |output| {
+    let width = top_k * inner(m.experts.first()) + inner(shared);
+    b.op("inner", width, |output| {
         Op::MoeUp(op::MoeUp {
             input,
             norm,
             routes,
             top_k,
             experts: m.experts.iter().map(pair).collect(),
-            shared: m.shared.as_ref().map(pair),
+            shared: shared.map(pair),
             activation: m.experts.first().map_or(Activation::Silu, |e| e.activation),
             output,
         })
-    });
-    Sum::Experts {
-        input: made,
-        routes,
-        top_k,
-        experts: m.experts.iter().map(|expert| expert.down.weight.clone()).collect(),
-        shared: m.shared.as_ref().map(|dense| dense.down.weight.clone()),
-        shared_gated: m.shared_gate.is_some(),
-    }
+    })
+}
+
+fn downs(m: &Moe) -> Vec<Matrix> {
+    m.experts.iter().map(|expert| expert.down.weight.clone()).collect()
 }
