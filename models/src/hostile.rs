@@ -69,6 +69,13 @@ pub(crate) fn samples() -> Vec<Value> {
                     "linear_value_head_dim": 5, "linear_num_key_heads": 2,
                     "linear_num_value_heads": 4}),
             ),
+            "zamba2" => with(
+                &with(&base, mamba.clone()),
+                json!({"layers_block_type": ["hybrid", "mamba", "hybrid"], "n_mamba_heads": 8,
+                    "mamba_ngroups": 2, "num_key_value_heads": 4, "adapter_rank": 3, "num_mem_blocks": 2,
+                    "use_shared_attention_adapter": true, "use_mem_rope": true,
+                    "add_bias_linear": true, "time_step_min": 0.01, "use_long_context": false}),
+            ),
             "lfm2" => with(&base, short_conv.clone()),
             "minimax" => with(&with(&base, experts.clone()), lightning.clone()),
             _ => with(&base, experts.clone()),

@@ -13,6 +13,7 @@ mod folder;
 mod foreign;
 mod layouts;
 mod quantized;
+mod spellings;
 mod values;
 mod weights;
 

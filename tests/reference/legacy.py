@@ -190,6 +190,20 @@ def _minimax(config):
     config.update(postnorm=True, shared_intermediate_size=0, shared_moe_mode="sigmoid")
 
 
+def _zamba2(config):
+    """With what follows from the other sizes, and with a switch that has no effect."""
+    kinds = config.pop("layers_block_type")
+    config["layers_block_type"] = ["mamba" if kind == "linear_attention" else kind for kind in kinds]
+    config.update(
+        hybrid_layer_ids=[i for i, kind in enumerate(kinds) if kind == "hybrid"],
+        attention_hidden_size=2 * config["hidden_size"], kv_channels=config["hidden_size"] // config["num_attention_heads"],
+        attention_head_dim=2 * config["hidden_size"] // config["num_attention_heads"], use_conv_bias=False,
+        mamba_headdim=int(config["mamba_expand"] * config["hidden_size"]) // config["n_mamba_heads"],
+    )
+    _drop(config, tie_word_embeddings=True, add_bias_linear=False, num_key_value_heads=config["num_attention_heads"],
+          time_step_min=0.001, num_mem_blocks=1, use_mem_rope=False, use_shared_attention_adapter=False, use_long_context=False)
+
+
 # These came with transformers 5.
 _NEW = ("qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid")
 
@@ -201,6 +215,7 @@ _RULES = {
     "qwen3_next": _qwen3_next, "qwen3_5_text": _qwen3_5, "qwen3_5_moe_text": _qwen3_5,
     "olmo_hybrid": lambda c: _drop(c, attention_bias=False, linear_allow_neg_eigval=True),
     "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm, "lfm2": _lfm2, "minimax": _minimax,
+    "zamba2": _zamba2,
 }
 
 

@@ -158,6 +158,8 @@ impl FeedForward {
             up: gate_up.rows(inner, inner).into(),
             down: Linear::new(&format!("{prefix}.output_linear"), hidden, inner, false),
             activation: self.activation,
+            adapter: None,
+            out: None,
         }
     }
 }

@@ -25,6 +25,7 @@ mod qwen3_5_text;
 mod qwen3_moe;
 mod qwen3_next;
 mod xlstm;
+mod zamba2;
 
 use mlx::{NamedField, Root};
 
@@ -76,4 +77,5 @@ pub(crate) const FAMILIES: &[Family] = &[
     qwen3_moe::FAMILY,
     qwen3_next::FAMILY,
     xlstm::FAMILY,
+    zamba2::FAMILY,
 ];

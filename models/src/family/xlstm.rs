@@ -139,6 +139,8 @@ impl Shape {
             up: Linear::new(&format!("{prefix}.proj_up"), inner, hidden, bias),
             down: Linear::new(&format!("{prefix}.proj_down"), hidden, inner, bias),
             activation: Activation::Silu,
+            adapter: None,
+            out: None,
         })
     }
 }

@@ -6,7 +6,7 @@ use super::{Branch, Sum};
 use crate::plan::op::{self, Op, UpMatrices};
 
 pub(super) fn lower(b: &mut Branch<'_>, m: &Moe) -> Sum {
-    let (input, norm) = (b.x(), b.norm());
+    let (input, norm) = (b.input(), b.norm());
     let top_k = m.router.top_k;
     let route = op::MoeRoute {
         input,

@@ -13,6 +13,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod attention;
+mod concat;
 mod conv1d;
 mod describe;
 mod embed;
@@ -30,6 +31,7 @@ mod moe_up;
 mod residual_norm;
 
 pub use attention::{Attention, AttentionSpan};
+pub use concat::Concat;
 pub use conv1d::Conv1d;
 pub use describe::{
     Cut, Describe, DoubleBuffer, ExpertInput, InputPart, MatrixSite, Preparation, ProjectionInput,
@@ -81,6 +83,8 @@ pub enum Op {
     GatedLinear(GatedLinear),
     /// Softmax attention over a cache.
     Attention(Attention),
+    /// Columns of buffers side by side.
+    Concat(Concat),
     /// Depthwise causal convolution.
     Conv1d(Conv1d),
     /// Mamba's scan.
@@ -113,6 +117,7 @@ impl Op {
             Op::Linear(op) => op,
             Op::GatedLinear(op) => op,
             Op::Attention(op) => op,
+            Op::Concat(op) => op,
             Op::Conv1d(op) => op,
             Op::MambaScan(op) => op,
             Op::Mamba2Scan(op) => op,
@@ -134,6 +139,7 @@ impl Op {
             Op::Linear(op) => op,
             Op::GatedLinear(op) => op,
             Op::Attention(op) => op,
+            Op::Concat(op) => op,
             Op::Conv1d(op) => op,
             Op::MambaScan(op) => op,
             Op::Mamba2Scan(op) => op,
