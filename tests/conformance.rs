@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kinglet::backend::{BackendRun, Logits, compile};
-use kinglet::models::{Block, Branch, Mixer, ModelSpec, Residual, Role};
+use kinglet::models::{self, Block, Branch, Input, Mixer, ModelSpec, Residual, Role};
 use kinglet::op::Op;
 use kinglet::plan::Plan;
 use kinglet::quant::{Format, Mode};
@@ -489,6 +489,7 @@ fn branches_of_a_block_see_the_stream_from_before_it() {
         let norm = &model.spec().blocks[0].norm;
         let block = |branches: &[&Branch]| Block {
             layer: 0,
+            input: Input::Stream,
             norm: norm.clone(),
             branches: branches
                 .iter()
@@ -497,6 +498,7 @@ fn branches_of_a_block_see_the_stream_from_before_it() {
             post_norm: None,
             residual: Residual::Stream,
             residual_scale: 1.5,
+            target: models::Target::Stream,
         };
         let pairs: Vec<[&Branch; 2]> = (0..branches.len())
             .flat_map(|i| (0..branches.len()).map(move |j| (i, j)))

@@ -116,5 +116,9 @@ fn the_page_of_families_is_current() {
         std::fs::write(&path, &page).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
-    assert!(written == page, "{} is out of date; its first lines say how to make it", path.display());
+    assert!(
+        written == page,
+        "{} is out of date; its first lines say how to make it",
+        path.display()
+    );
 }

@@ -178,6 +178,8 @@ pub(crate) fn separate_plain_experts(
         up: linear(expert, up, inner, hidden),
         down: linear(expert, down, hidden, inner),
         activation,
+        adapter: None,
+        out: None,
     };
     (0..experts).map(expert).collect()
 }
@@ -199,6 +201,8 @@ pub(crate) fn separate_experts(
             up: linear(up, inner, hidden),
             down: linear(down, hidden, inner),
             activation,
+            adapter: None,
+            out: None,
         }
     };
     (0..experts).map(expert).collect()
@@ -255,6 +259,8 @@ pub(crate) fn fused_experts(
             up: gate_up.rows(inner, inner).into(),
             down: Matrix::stacked(down, experts, hidden, inner, expert).into(),
             activation,
+            adapter: None,
+            out: None,
         }
     };
     (0..experts).map(expert).collect()

@@ -5,8 +5,8 @@
 
 use crate::config::{Config, Fields, MAX_POSITIONS};
 use crate::{
-    Activation, Block, Dense, Embedding, Head, Linear, Matrix, Mixer, ModelError, ModelSpec, Norm,
-    Residual,
+    Activation, Block, Dense, Embedding, Head, Input, Linear, Matrix, Mixer, ModelError, ModelSpec,
+    Norm, Residual, Target,
 };
 
 /// Bounds on the sizes in a config.
@@ -174,11 +174,13 @@ impl<'a> Frame<'a> {
     pub(crate) fn block(&self, layer: usize, norm: &str, mixer: Mixer) -> Block {
         Block {
             layer,
+            input: Input::Stream,
             norm: Some(self.norm(norm)),
             branches: vec![mixer.into()],
             post_norm: None,
             residual: Residual::Stream,
             residual_scale: 1.0,
+            target: Target::Stream,
         }
     }
 
@@ -272,6 +274,8 @@ impl<'a> Frame<'a> {
             gate: Some(Linear::new(&format!("{prefix}.gate_proj"), inner, self.hidden, bias)),
             up: Linear::new(&format!("{prefix}.up_proj"), inner, self.hidden, bias),
             down: Linear::new(&format!("{prefix}.down_proj"), self.hidden, inner, bias),
+            adapter: None,
+            out: None,
             activation: act,
         }
     }

@@ -80,6 +80,13 @@ pub(crate) fn samples() -> Vec<Value> {
                     "num_expert_group": 2, "topk_group": 1, "num_shared_experts": 1,
                     "moe_renormalize": true, "routed_scaling_factor": 2.5}),
             ),
+            "zamba2" => with(
+                &with(&base, mamba.clone()),
+                json!({"layers_block_type": ["hybrid", "mamba", "hybrid"], "n_mamba_heads": 8,
+                    "mamba_ngroups": 2, "num_key_value_heads": 4, "adapter_rank": 3, "num_mem_blocks": 2,
+                    "use_shared_attention_adapter": true, "use_mem_rope": true,
+                    "add_bias_linear": true, "time_step_min": 0.01, "use_long_context": false}),
+            ),
             "lfm2" => with(&base, short_conv.clone()),
             "lfm2_moe" => with(
                 &with(&with(&base, short_conv.clone()), experts.clone()),

@@ -3,7 +3,7 @@
 //! [`Config`] is the parsed text. [`spec()`] finds the family by `model_type`, and the family reads
 //! the fields. Everything particular to a family (names of fields and tensors, defaults, switches)
 //! is in its file in `family/`, named like its `model_type`; shared code is in `frame`,
-//! `transformer`, `hybrid`, `delta`, `experts` and `rope`. Each kind of layer is a file in `layer/`. Nothing here
+//! `transformer`, `hybrid`, `shared`, `delta`, `experts` and `rope`. Each kind of layer is a file in `layer/`. Nothing here
 //! reads files or knows about devices.
 //!
 //! A config is untrusted input: every size is bounded, every sum and product checked, and what no
@@ -24,6 +24,7 @@ mod layout;
 mod prediction;
 mod quantization;
 mod rope;
+mod shared;
 mod spec;
 mod tensors;
 mod transformer;

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Every family is such a list: a Llama layer is two blocks (attention, feed-forward), a Mamba
-//! layer is one. A spec names the tensors of the checkpoint with their required shapes, so that a
+//! layer is one. A block may also read the embeddings beside `x`, or leave its result aside for the
+//! next block ([`Input`], [`Target`]). Blocks that name the same tensors share them. A spec names the tensors of the checkpoint with their required shapes, so that a
 //! checkpoint can be checked before anything runs. It holds no weights and knows no device.
 //!
 //! In shapes, `hidden` is the width of the residual stream; matrices are `[rows, cols]` as
@@ -164,6 +165,25 @@ impl Norm {
     }
 }
 
+/// A low-rank addition to a projection: `W x + up(down(x))` (Hu et al., "LoRA", 2021, section 4.1).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapter {
+    /// `[rank, inputs]`.
+    pub down: Linear,
+    /// `[outputs, rank]`.
+    pub up: Linear,
+}
+
+impl Adapter {
+    /// The adapter of `rank` whose halves are `PREFIX.0.weight` and `PREFIX.1.weight`.
+    pub fn new(prefix: &str, outputs: usize, rank: usize, inputs: usize) -> Self {
+        Self {
+            down: Linear::new(&format!("{prefix}.0"), rank, inputs, false),
+            up: Linear::new(&format!("{prefix}.1"), outputs, rank, false),
+        }
+    }
+}
+
 /// What a model computes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSpec {
@@ -217,7 +237,10 @@ pub struct Head {
 pub struct Block {
     /// Index of its layer in the checkpoint; several blocks may share one.
     pub layer: usize,
-    /// The norm before all branches, over `hidden`; nearly every block has one. Without it, factors on the branches' inputs are 1.
+    /// What the norm and the branches read.
+    pub input: Input,
+    /// The norm before all branches, over the input's width; nearly every block has one. Without it, factors on the branches' inputs
+    /// are 1.
     pub norm: Option<Norm>,
     /// One branch, or several in parallel on the same normed input.
     pub branches: Vec<Branch>,
@@ -228,6 +251,31 @@ pub struct Block {
     pub residual: Residual,
     /// Granite's `residual_multiplier`, MiniMax's beta; 1 elsewhere.
     pub residual_scale: f32,
+    /// What the result becomes.
+    pub target: Target,
+}
+
+/// What a block reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Input {
+    /// The residual stream.
+    #[default]
+    Stream,
+    /// The residual stream and, beside it, the embeddings that it began with: `2 * hidden` wide (Glorioso et al., "Zamba", 2024,
+    /// arXiv:2405.16712, figure 2).
+    WithEmbeddings,
+    /// What the last block with [`Target::Aside`] left; the stream if there is none.
+    Aside,
+}
+
+/// What becomes of a block's result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// It is the residual stream from here on.
+    #[default]
+    Stream,
+    /// It is left for later blocks with [`Input::Aside`]; the stream stays as it is.
+    Aside,
 }
 
 /// What the branches of a block are added to.
@@ -241,6 +289,8 @@ pub enum Residual {
         /// Factor on the normed stream.
         scale: f32,
     },
+    /// Nothing: the result is what the branches compute.
+    Nothing,
 }
 
 impl Block {
@@ -253,9 +303,13 @@ impl Block {
 impl fmt::Debug for Block {
     // Saved sessions identify a model by this text, so it omits what most models don't have.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { layer, norm, branches, post_norm, residual, residual_scale } = self;
+        let Self { layer, input, norm, branches, post_norm, residual, residual_scale, target } =
+            self;
         let mut fields = f.debug_struct("Block");
         fields.field("layer", layer);
+        if *input != Input::Stream {
+            fields.field("input", input);
+        }
         if let Some(norm) = norm {
             fields.field("norm", norm);
         }
@@ -266,7 +320,11 @@ impl fmt::Debug for Block {
         if *residual != Residual::Stream {
             fields.field("residual", residual);
         }
-        fields.field("residual_scale", residual_scale).finish()
+        fields.field("residual_scale", residual_scale);
+        if *target != Target::Stream {
+            fields.field("target", target);
+        }
+        fields.finish()
     }
 }
 

@@ -159,6 +159,7 @@ impl Heads {
             clip: None,
             rope,
             window: None,
+            adapters: None,
         }
     }
 }

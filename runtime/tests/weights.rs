@@ -7,8 +7,8 @@ use kinglet::weights::{
     Access, CheckOptions, Encoding, MatrixData, MatrixView, Problem, Source, Weights, WeightsError,
 };
 use kinglet_models::{
-    Activation, Block, Dense, Embedding, Head, Linear, Matrix, Mixer, ModelSpec, Norm, Residual,
-    TensorSpec,
+    Activation, Block, Dense, Embedding, Head, Input, Linear, Matrix, Mixer, ModelSpec, Norm,
+    Residual, Target, TensorSpec,
 };
 use kinglet_quant::DType;
 
@@ -31,6 +31,8 @@ fn spec() -> ModelSpec {
         up: fused.rows(4, 4).into(),
         down: Linear::new("model.layers.0.output", 2, 4, false),
         activation: Activation::Silu,
+        adapter: None,
+        out: None,
     };
     ModelSpec {
         model_type: "test".into(),
@@ -40,11 +42,13 @@ fn spec() -> ModelSpec {
         embedding: Embedding { table: Matrix::whole("model.embed.weight", 3, 2), scale: 1.0 },
         blocks: vec![Block {
             layer: 0,
+            input: Input::Stream,
             norm: Some(Norm::new("model.layers.0.norm", 2, 1e-5)),
             branches: vec![Mixer::Dense(dense).into()],
             post_norm: None,
             residual: Residual::Stream,
             residual_scale: 1.0,
+            target: Target::Stream,
         }],
         head: Head {
             norm: Norm::new("model.norm", 2, 1e-5),

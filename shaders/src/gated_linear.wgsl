@@ -1,4 +1,4 @@
-// `gated_linear`: h = act(s_g (G n(x) + b_g)) * s_u (U n(x) + b_u). In `weights`, the rows of G stand before those of U.
+// `gated_linear`: h = act(s_g (G n(x) + b_g) + d_g) * (s_u (U n(x) + b_u) + d_u). In `weights`, the rows of G stand before those of U.
 //# kernel GatedLinearRows rows weights int8 reduce: few tokens
 //# kernel GatedLinearTiles tiles weights tiled: many tokens
 //# kernel GatedLinearSmallTiles small_tiles weights tiled: up to 32 tokens
@@ -8,6 +8,10 @@ struct Params {
     first_row: u32,
     rows: u32,
     output_stride: u32,
+    /// Elements between two tokens of d; 0 if it is 0 everywhere.
+    added_stride: u32,
+    /// Outputs per token: d_u is that far after d_g.
+    inner: u32,
     /// Offset of the biases of these rows in `vectors`.
     gate_bias: u32,
     up_bias: u32,
@@ -28,6 +32,8 @@ struct Params {
 @group(0) @binding(_) var<uniform> params: Params;
 /// h, [T, output_stride].
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
+/// d_g and d_u side by side, [T, added_stride]; the input again if there is nothing to add.
+@group(0) @binding(_) var<storage, read> added: array<f32>;
 
 fn finish(token: u32, row: u32, gate_product: f32, up_product: f32) {
     var g = gate_product;
@@ -38,8 +44,14 @@ fn finish(token: u32, row: u32, gate_product: f32, up_product: f32) {
     if params.up_bias != ABSENT {
         u += small(params.up_bias + row);
     }
-    let at = token * params.output_stride + params.first_row + row;
-    output[at] = activation(params.activation, params.gate_scale * g) * (params.up_scale * u);
+    g *= params.gate_scale;
+    u *= params.up_scale;
+    let column = params.first_row + row;
+    if params.added_stride != 0u {
+        g += added[token * params.added_stride + column];
+        u += added[token * params.added_stride + params.inner + column];
+    }
+    output[token * params.output_stride + column] = activation(params.activation, g) * u;
 }
 
 //# when rows

@@ -14,6 +14,7 @@ mod foreign;
 mod fp8;
 mod layouts;
 mod quantized;
+mod spellings;
 mod values;
 mod weights;
 

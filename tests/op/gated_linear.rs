@@ -25,6 +25,7 @@ fn check(
     // Gate and up are separate tensors of any types.
     rig.stored = Stored::ALL[(inner + hidden) % 3];
     let up = rig.linear(inner, hidden, bias);
+    let added = (inner % 3 == 0).then(|| rig.input(2 * inner, Random::normal).buffer);
     let output = rig.buffer("h", inner);
     let input_id = input.buffer;
     rig.op(Op::GatedLinear(GatedLinear {
@@ -32,6 +33,7 @@ fn check(
         norm,
         gate,
         up,
+        added,
         activation: act,
         output,
     }));
@@ -73,6 +75,7 @@ fn far_out_gates_stay_finite() {
             norm: Some(norm),
             gate,
             up,
+            added: None,
             activation: act,
             output,
         }));

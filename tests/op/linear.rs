@@ -92,13 +92,19 @@ fn check(
         })
         .collect();
     let rows: usize = parts.iter().sum();
-    let before = rig.input(rows, Random::normal);
-    let output = match mode {
-        Output::Store | Output::Activate(_) => rig.buffer("y", rows),
-        Output::Add { .. } => before.buffer,
+    // In every other case the output is some columns of a wider buffer, which keeps the others.
+    let (before, after) = match rows % 2 {
+        0 => (0, 0),
+        _ => (rig.random.between(0, 3), rig.random.between(1, 3)),
     };
+    let old = rig.input(before + rows + after, Random::normal).buffer;
+    let buffer = match mode {
+        Output::Store | Output::Activate(_) if after == 0 => rig.buffer("y", rows),
+        _ => old,
+    };
+    let output = Slice { buffer, offset: before, width: rows };
     rig.op(Op::Linear(Linear { input, prologue, parts: linears, output, mode }));
-    rig.check(output);
+    rig.check(buffer);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! [`kinglet_tests::rig`] describes how they run.
 
 mod attention;
+mod concat;
 mod conv1d;
 mod embed;
 mod gated_delta_scan;

@@ -93,7 +93,7 @@ fn check_before(
             input: rig.whole(output),
             prologue: Prologue::None,
             parts: vec![linear],
-            output: there.buffer,
+            output: rig.whole(there.buffer),
             mode: Output::Add { scale: 0.5 },
         }));
         there.buffer

@@ -228,6 +228,20 @@ def _kimi(config):
                   num_nextn_predict_layers=0, rope_scaling=None, rope_theta=10000.0, use_grouped_topk=True)
 
 
+def _zamba2(config):
+    """With what follows from the other sizes, and with a switch that has no effect."""
+    kinds = config.pop("layers_block_type")
+    config["layers_block_type"] = ["mamba" if kind == "linear_attention" else kind for kind in kinds]
+    config.update(
+        hybrid_layer_ids=[i for i, kind in enumerate(kinds) if kind == "hybrid"],
+        attention_hidden_size=2 * config["hidden_size"], kv_channels=config["hidden_size"] // config["num_attention_heads"],
+        attention_head_dim=2 * config["hidden_size"] // config["num_attention_heads"], use_conv_bias=False,
+        mamba_headdim=int(config["mamba_expand"] * config["hidden_size"]) // config["n_mamba_heads"],
+    )
+    _drop(config, tie_word_embeddings=True, add_bias_linear=False, num_key_value_heads=config["num_attention_heads"],
+          time_step_min=0.001, num_mem_blocks=1, use_mem_rope=False, use_shared_attention_adapter=False, use_long_context=False)
+
+
 # These came with transformers 5.
 _NEW = ("qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid", "lfm3")
 
@@ -241,6 +255,7 @@ _RULES = {
     "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm, "lfm2": _lfm2, "lfm2_moe": _lfm2_moe, "lfm3": _lfm3,
     "minimax": _minimax, "granitemoe": _granitemoe, "granitemoeshared": _granitemoe,
     "kimi_linear": _kimi,
+    "zamba2": _zamba2,
 }
 
 

@@ -8,7 +8,8 @@ use crate::frame::{Frame, FrameDefaults, FrameNames, MODEL, divide, limit};
 use crate::rope::{RopeDefaults, rope};
 use crate::transformer::{HeadDefaults, Heads};
 use crate::{
-    Block, Branch, Config, FoldError, Linear, Mamba2Gate, Mixer, ModelError, ModelSpec, Residual,
+    Block, Branch, Config, FoldError, Input, Linear, Mamba2Gate, Mixer, ModelError, ModelSpec,
+    Residual, Target,
 };
 
 /// This family.
@@ -64,11 +65,13 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
         let norm = frame.norm(&format!("{prefix}.input_layernorm"));
         blocks.push(Block {
             layer,
+            input: Input::Stream,
             norm: Some(norm),
             branches,
             post_norm: None,
             residual: Residual::Stream,
             residual_scale: 1.0,
+            target: Target::Stream,
         });
         let mut dense = frame.dense(&format!("{prefix}.feed_forward"), inner, activation, mlp_bias);
         dense.gate = dense.gate.map(|gate| gate.scaled(factors.gate));

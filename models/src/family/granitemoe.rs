@@ -98,6 +98,8 @@ pub(super) fn shared_expert(
         up: gate_up.rows(inner, inner).into(),
         down: Linear::new(&format!("{prefix}.output_linear"), frame.hidden, inner, false),
         activation,
+        adapter: None,
+        out: None,
     }
 }
 

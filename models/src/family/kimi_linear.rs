@@ -297,6 +297,7 @@ impl Experts {
                 groups: self.grouping.0,
                 top_k,
                 renormalize: self.renormalize,
+                epsilon: 1e-20,
                 scale: self.scale,
             },
             experts: separate_experts(
@@ -308,6 +309,7 @@ impl Experts {
             ),
             shared: (self.shared > 0).then(|| shared(self.shared)),
             shared_gate: None,
+            latent: None,
         }
     }
 }

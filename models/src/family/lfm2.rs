@@ -92,6 +92,8 @@ pub(super) fn dense(frame: &Frame<'_>, prefix: &str, inner: usize) -> Dense {
         up: linear("w3", inner, frame.hidden),
         down: linear("w2", frame.hidden, inner),
         activation: Activation::Silu,
+        adapter: None,
+        out: None,
     }
 }
 

@@ -27,7 +27,7 @@ fn factors(patch: Value) -> [(f32, f32); 3] {
     let model = spec_of(&with(&config(), patch));
     [0, 1, 2].map(|block| match model.blocks[block].residual {
         Residual::Normed { scale } => (scale, model.blocks[block].residual_scale),
-        Residual::Stream => panic!("block {block} has a plain residual"),
+        other => panic!("block {block} has the residual {other:?}"),
     })
 }
 

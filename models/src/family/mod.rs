@@ -30,6 +30,7 @@ pub(crate) mod qwen3_5_text;
 mod qwen3_moe;
 pub(crate) mod qwen3_next;
 mod xlstm;
+mod zamba2;
 
 use mlx::{NamedField, Root};
 
@@ -86,4 +87,5 @@ pub(crate) const FAMILIES: &[Family] = &[
     qwen3_moe::FAMILY,
     qwen3_next::FAMILY,
     xlstm::FAMILY,
+    zamba2::FAMILY,
 ];

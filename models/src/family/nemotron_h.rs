@@ -200,6 +200,8 @@ fn plain(prefix: &str, [hidden, inner]: [usize; 2], activation: Activation, bias
         up: Linear::new(&format!("{prefix}.up_proj"), inner, hidden, bias),
         down: Linear::new(&format!("{prefix}.down_proj"), hidden, inner, bias),
         activation,
+        adapter: None,
+        out: None,
     }
 }
 

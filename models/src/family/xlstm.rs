@@ -168,6 +168,8 @@ impl Shape {
             up,
             down: Linear::new(&format!("{prefix}.proj_down"), hidden, inner, bias),
             activation: Activation::Silu,
+            adapter: None,
+            out: None,
         })
     }
 }

@@ -3,21 +3,22 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::spec::{Linear, Norm};
+use crate::spec::{Adapter, Linear, Norm};
 
 use super::small::sized_parts;
 use super::{Layer, Mixer, Module, Role, Section, Small};
 
 /// Softmax attention (Vaswani et al., 2017, section 3.2) with grouped key/value heads (Ainslie et al., 2023).
 ///
-/// Queries and keys go through: projection and bias, `qk_norm`, `clip`, `rope`.
-#[derive(Clone, Debug, PartialEq)]
+/// Queries and keys go through: projection and bias, `qk_norm`, `clip`, `rope`. `inputs` is the width of what is read: `hidden`, or
+/// twice that beside the embeddings.
+#[derive(Clone, PartialEq)]
 pub struct Attention {
-    /// `[heads * head_dim, hidden]` in all: one matrix, or one for each head where a checkpoint keeps the rows of a head together.
+    /// `[heads * head_dim, inputs]` in all: one matrix, or one for each head where a checkpoint keeps the rows of a head together.
     pub q: Vec<Linear>,
-    /// `[kv_heads * head_dim, hidden]`.
+    /// `[kv_heads * head_dim, inputs]`.
     pub k: Linear,
-    /// `[kv_heads * head_dim, hidden]`.
+    /// `[kv_heads * head_dim, inputs]`.
     pub v: Linear,
     /// `[hidden, heads * head_dim]`.
     pub o: Linear,
@@ -41,6 +42,36 @@ pub struct Attention {
     pub gate: Vec<Linear>,
     /// Sliding window: position `i` sees `j` with `i - window < j <= i`.
     pub window: Option<usize>,
+    /// What is added to queries, keys and values before anything else. Attention that is shared between layers has them for each use
+    /// (Zamba2, arXiv:2411.15242, section 2).
+    pub adapters: Option<Box<QkvAdapters>>,
+}
+
+/// Low-rank additions to the projections of attention.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QkvAdapters {
+    /// To queries.
+    pub q: Adapter,
+    /// To keys.
+    pub k: Adapter,
+    /// To values.
+    pub v: Adapter,
+}
+
+impl fmt::Debug for Attention {
+    // Saved sessions identify a model by this text, so it omits what most models don't have.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("Attention");
+        fields.field("q", &self.q).field("k", &self.k).field("v", &self.v).field("o", &self.o);
+        fields.field("heads", &self.heads).field("kv_heads", &self.kv_heads);
+        fields.field("head_dim", &self.head_dim).field("scale", &self.scale);
+        fields.field("qk_norm", &self.qk_norm).field("clip", &self.clip);
+        fields.field("rope", &self.rope).field("gate", &self.gate).field("window", &self.window);
+        if let Some(adapters) = &self.adapters {
+            fields.field("adapters", adapters);
+        }
+        fields.finish()
+    }
 }
 
 /// RMS norm of queries and keys.
@@ -142,6 +173,7 @@ describe!(Attention, |parts| Attention {
     clip: _,
     rope: _,
     window: _,
+    adapters,
 } => {
     parts.section(Section::of(Module::Attention));
     for q in q {
@@ -158,12 +190,26 @@ describe!(Attention, |parts| Attention {
         parts.norm(q);
         parts.norm(k);
     }
+    if let Some(adapters) = adapters {
+        parts.nested(adapters);
+    }
+});
+
+describe!(QkvAdapters, |parts| QkvAdapters { q, k, v } => {
+    for adapter in [q, k, v] {
+        parts.nested(adapter);
+    }
 });
 
 impl Attention {
     /// Gates of a token; 0 without a gate.
     pub fn gate_width(&self) -> usize {
         self.gate.iter().map(|part| part.weight.rows).sum()
+    }
+
+    /// Width of what is read.
+    pub fn inputs(&self) -> usize {
+        self.k.weight.cols
     }
 }
 
@@ -211,6 +257,12 @@ impl Layer for Attention {
         if let Some(window) = self.window {
             text += &format!(", window {window}");
         }
+        if self.inputs() != self.o.weight.rows {
+            text += &format!(", reads {}", self.inputs());
+        }
+        if let Some(adapters) = &self.adapters {
+            text += &format!(", adapters of rank {}", adapters.q.down.weight.rows);
+        }
         text
     }
 
@@ -230,16 +282,15 @@ impl Layer for Attention {
                 per_head: norm.per_head,
             }
         });
+        // Once the hidden width, or twice.
+        let inputs = to.hidden * (self.inputs() / self.o.weight.rows.max(1)).max(1);
+        let (wide, narrow) = (heads * head_dim, kv_heads * head_dim);
         Mixer::Attention(Self {
-            q: sized_parts(&self.q, heads * head_dim, to.hidden),
-            k: self.k.sized(kv_heads * head_dim, to.hidden),
-            v: self.v.sized(kv_heads * head_dim, to.hidden),
+            q: sized_parts(&self.q, wide, inputs),
+            k: self.k.sized(narrow, inputs),
+            v: self.v.sized(narrow, inputs),
             o: self.o.sized(to.hidden, heads * head_dim),
-            gate: sized_parts(
-                &self.gate,
-                heads * (self.gate_width() / self.heads.max(1)),
-                to.hidden,
-            ),
+            gate: sized_parts(&self.gate, heads * (self.gate_width() / self.heads.max(1)), inputs),
             heads,
             kv_heads,
             head_dim,
@@ -248,6 +299,13 @@ impl Layer for Attention {
             clip: self.clip,
             rope: self.rope.clone(),
             window: self.window.map(|window| window.min(to.window)),
+            adapters: self.adapters.as_ref().map(|adapters| {
+                Box::new(QkvAdapters {
+                    q: adapters.q.sized(wide, inputs),
+                    k: adapters.k.sized(narrow, inputs),
+                    v: adapters.v.sized(narrow, inputs),
+                })
+            }),
         })
     }
 }

@@ -1,12 +1,14 @@
 //! A feed-forward network that every token uses.
 
-use crate::spec::Linear;
+use std::fmt;
+
+use crate::spec::{Adapter, Linear};
 
 use super::{Layer, Mixer, Module, Role, Rope, Section, Small};
 
 /// Feed-forward network: gated, `down(act(gate(x)) * up(x))` (Shazeer, "GLU Variants Improve Transformer", 2020), or plain,
 /// `down(act(up(x)))` (Vaswani et al., 2017, section 3.3).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Dense {
     /// `[inner, hidden]`; none in a plain network.
     pub gate: Option<Linear>,
@@ -16,6 +18,28 @@ pub struct Dense {
     pub down: Linear,
     /// On the gate, or in a plain network on `up`.
     pub activation: Activation,
+    /// What is added to the results of `gate` and `up`, in this order: `[2 * inner, hidden]` in all. Networks that are shared between
+    /// layers have one for each use (Zamba2, arXiv:2411.15242, section 2). Only gated networks have it.
+    pub adapter: Option<Box<Adapter>>,
+    /// `[hidden, hidden]`: a projection of the network's result (Zamba's `linear`).
+    pub out: Option<Box<Linear>>,
+}
+
+impl fmt::Debug for Dense {
+    // Saved sessions identify a model by this text, so it omits what most models don't have.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { gate, up, down, activation, adapter, out } = self;
+        let mut fields = f.debug_struct("Dense");
+        fields.field("gate", gate).field("up", up).field("down", down);
+        fields.field("activation", activation);
+        if let Some(adapter) = adapter {
+            fields.field("adapter", adapter);
+        }
+        if let Some(out) = out {
+            fields.field("out", out);
+        }
+        fields.finish()
+    }
 }
 
 /// Activation of a feed-forward network.
@@ -46,13 +70,36 @@ impl Activation {
     }
 }
 
-describe!(Dense, |parts| Dense { gate, up, down, activation: _ } => {
+describe!(Dense, |parts| Dense { gate, up, down, activation: _, adapter, out } => {
     if let Some(gate) = gate {
         parts.linear(Role::Gate, gate);
     }
     parts.linear(Role::Up, up);
     parts.linear(Role::Down, down);
+    // Experts have neither.
+    if adapter.is_some() || out.is_some() {
+        parts.section(Section::of(Module::Own));
+    }
+    if let Some(adapter) = adapter {
+        parts.nested(adapter);
+    }
+    if let Some(out) = out {
+        parts.linear(Role::Out, out);
+    }
 });
+
+describe!(Adapter, |parts| Adapter { down, up } => {
+    parts.linear(Role::Adapter, down);
+    parts.linear(Role::Adapter, up);
+});
+
+impl Adapter {
+    /// The same between other sizes.
+    pub(super) fn sized(&self, outputs: usize, inputs: usize) -> Self {
+        let rank = self.down.weight.rows;
+        Self { down: self.down.sized(rank, inputs), up: self.up.sized(outputs, rank) }
+    }
+}
 
 impl Dense {
     /// Inner width: the rows of `gate` and `up`.
@@ -74,6 +121,11 @@ impl Dense {
             up: self.up.sized(inner, hidden),
             down: self.down.sized(hidden, inner),
             activation: self.activation,
+            adapter: self
+                .adapter
+                .as_ref()
+                .map(|adapter| Box::new(adapter.sized(2 * inner, hidden))),
+            out: self.out.as_ref().map(|out| Box::new(out.sized(hidden, hidden))),
         }
     }
 }
@@ -96,7 +148,12 @@ impl Layer for Dense {
     }
 
     fn sizes(&self) -> String {
-        format!("{} wide, {}", self.inner(), self.words())
+        let adapter = match &self.adapter {
+            Some(adapter) => format!(", adapter of rank {}", adapter.down.weight.rows),
+            None => String::new(),
+        };
+        let out = if self.out.is_some() { ", projected" } else { "" };
+        format!("{} wide, {}{adapter}{out}", self.inner(), self.words())
     }
 
     fn rope(&self) -> Option<&Rope> {

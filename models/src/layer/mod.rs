@@ -45,7 +45,7 @@ mod short_conv;
 #[cfg(test)]
 mod tests;
 
-pub use attention::{Attention, DynamicRope, QkNorm, Rope};
+pub use attention::{Attention, DynamicRope, QkNorm, QkvAdapters, Rope};
 pub use dense::{Activation, Dense};
 pub use gated_delta::{
     DeltaInputs, DeltaProjection, DeltaProjections, GateActivation, GatedDelta, KeyHeadProjections,

@@ -37,6 +37,8 @@ pub enum Role {
     Up,
     /// Output projection of a feed-forward network.
     Down,
+    /// Half of a low-rank addition to a projection.
+    Adapter,
     /// The weight of a norm.
     Norm,
     /// Bias of a projection, a norm or a convolution.
@@ -84,6 +86,7 @@ impl Role {
             Self::Gate => "gate",
             Self::Up => "up",
             Self::Down => "down",
+            Self::Adapter => "adapter",
             Self::Norm => "norm",
             Self::Bias => "bias",
             Self::Conv => "conv",
@@ -109,7 +112,8 @@ impl Role {
             | Self::Out
             | Self::Gate
             | Self::Up
-            | Self::Down => Precision::Free,
+            | Self::Down
+            | Self::Adapter => Precision::Free,
             Self::CellGate | Self::Router | Self::SharedGate => Precision::Guarded,
             Self::Norm | Self::Bias | Self::Conv | Self::Decay | Self::Skip | Self::TimeBias => {
                 Precision::Full
@@ -147,7 +151,8 @@ impl Role {
             | Self::SharedGate
             | Self::Gate
             | Self::Up
-            | Self::Down => 0.0,
+            | Self::Down
+            | Self::Adapter => 0.0,
         }
     }
 }

@@ -14,7 +14,7 @@ pub(crate) mod traffic;
 
 use std::fmt;
 
-use kinglet_models::{Block, ModelSpec, PredictionHead, Residual};
+use kinglet_models::{Block, Input, ModelSpec, PredictionHead, Residual, Target};
 
 use self::op::{BufferId, Op, Slice, StateId};
 pub use state::{CACHE_GROUP, State, StateFormat, StateKind};
@@ -72,7 +72,7 @@ impl Plan {
             input: builder.whole(pair),
             prologue: op::Prologue::None,
             parts: vec![head.join.clone()],
-            output: x,
+            output: builder.whole(x),
             mode: op::Output::Store,
         }));
         builder.finish(x, &head.model)
@@ -199,8 +199,11 @@ impl Builder {
 
     /// Adds the blocks and the head of `spec`, whose residual stream is `x`, and completes the plan.
     fn finish(mut self, x: BufferId, spec: &ModelSpec) -> Plan {
+        let kept = spec.blocks.iter().any(|block| block.input == Input::WithEmbeddings);
+        let embeddings = kept.then(|| self.concat("embeddings", &[x]));
+        let mut streams = Streams { x, embeddings, aside: None };
         for block in &spec.blocks {
-            self.block(x, block);
+            self.block(&mut streams, block);
         }
         self.ops.push(Op::Head(op::Head {
             input: x,
@@ -222,40 +225,91 @@ impl Builder {
         plan
     }
 
+    /// Adds a copy of `inputs` side by side.
+    fn concat(&mut self, name: &'static str, inputs: &[BufferId]) -> BufferId {
+        let inputs: Vec<Slice> = inputs.iter().map(|&input| self.whole(input)).collect();
+        let output = self.buffer(name, inputs.iter().map(|input| input.width).sum());
+        self.ops.push(Op::Concat(op::Concat { inputs, output }));
+        output
+    }
+
     /// Lowers every branch before any of them adds to `x`, or to the sum that is normed before it is added.
-    fn block(&mut self, x: BufferId, block: &Block) {
+    fn block(&mut self, streams: &mut Streams, block: &Block) {
+        let x = streams.x;
+        let input = match (block.input, streams.embeddings) {
+            (Input::Stream, _) => x,
+            (Input::Aside, _) => streams.aside.unwrap_or(x),
+            (Input::WithEmbeddings, embeddings) => {
+                debug_assert!(
+                    embeddings.is_some(),
+                    "the embeddings are kept for blocks that read them"
+                );
+                self.concat("both", &[x, embeddings.unwrap_or(x)])
+            }
+        };
         let mut lowered = Vec::new();
         for branch in &block.branches {
-            let sums = lower::branch(self, x, block, branch).into_iter();
+            let sums = lower::branch(self, input, block, branch).into_iter();
             lowered.extend(sums.map(|sum| (branch.scale, sum)));
         }
         // The branches have read `x` by now.
+        let nothing = block.residual == Residual::Nothing;
+        let target = match block.target {
+            Target::Stream => x,
+            Target::Aside if nothing => self.buffer("aside", self.buffers[x.0].width),
+            Target::Aside => self.concat("aside", &[x]),
+        };
         match (block.residual, block.norm.clone()) {
-            (Residual::Stream, _) => {}
+            (Residual::Stream | Residual::Nothing, _) => {}
             (Residual::Normed { scale }, norm) => {
                 debug_assert!(norm.is_some(), "no norm for the stream");
                 self.ops.extend(norm.map(|norm| {
-                    Op::ResidualNorm(op::ResidualNorm { stream: x, branch: None, norm, scale })
+                    Op::ResidualNorm(op::ResidualNorm { stream: target, branch: None, norm, scale })
                 }));
             }
         }
-        let Some(norm) = block.post_norm.clone() else {
-            let add = |(scale, sum): (f32, lower::Sum)| {
-                sum.into_op(x, block.residual_scale * scale, false)
-            };
-            return self.ops.extend(lowered.into_iter().map(add));
-        };
-        let (branch, scale) = (self.buffer("added", self.buffers[x.0].width), block.residual_scale);
-        for (index, (scale, sum)) in lowered.into_iter().enumerate() {
-            self.ops.push(sum.into_op(branch, scale, index == 0));
+        let whole = self.whole(target);
+        match block.post_norm.clone() {
+            // The sum of the branches is normed, then added.
+            Some(norm) if !nothing => {
+                let branch = self.buffer("added", whole.width);
+                self.sum(lowered, self.whole(branch), 1.0, true);
+                self.ops.push(Op::ResidualNorm(op::ResidualNorm {
+                    stream: target,
+                    branch: Some(branch),
+                    norm,
+                    scale: block.residual_scale,
+                }));
+            }
+            Some(norm) => {
+                self.sum(lowered, whole, 1.0, true);
+                let scale = block.residual_scale;
+                let norm = op::ResidualNorm { stream: target, branch: None, norm, scale };
+                self.ops.push(Op::ResidualNorm(norm));
+            }
+            None => self.sum(lowered, whole, block.residual_scale, nothing),
         }
-        self.ops.push(Op::ResidualNorm(op::ResidualNorm {
-            stream: x,
-            branch: Some(branch),
-            norm,
-            scale,
-        }));
+        if block.target == Target::Aside {
+            streams.aside = Some(target);
+        }
     }
+
+    /// Adds what branches compute, each times its factor and `scale`, to `output`; the first replaces it if `store`.
+    fn sum(&mut self, sums: Vec<(f32, lower::Sum)>, output: Slice, scale: f32, store: bool) {
+        for (index, (factor, sum)) in sums.into_iter().enumerate() {
+            self.ops.push(sum.into_op(output, scale * factor, store && index == 0));
+        }
+    }
+}
+
+/// The buffers that blocks pass on.
+struct Streams {
+    /// The residual stream.
+    x: BufferId,
+    /// What it began with, if a block reads that.
+    embeddings: Option<BufferId>,
+    /// What the last block with [`Target::Aside`] left.
+    aside: Option<BufferId>,
 }
 
 /// One line per op: number, name, buffers read and written with their widths, states, weights.

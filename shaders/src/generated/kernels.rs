@@ -21,6 +21,8 @@ pub enum Kernel {
     AttentionPiecesPacked,
     /// `attention`: few tokens: merges the results of the pieces.
     AttentionMerge,
+    /// `concat`: columns of a buffer.
+    Concat,
     /// `conv1d`: any number of tokens.
     Conv1d,
     /// `copy`: copies memory, to measure its bandwidth.
@@ -145,7 +147,7 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 68] = [
+    pub const ALL: [Self; 69] = [
         Self::AttentionPrepare,
         Self::AttentionAttend,
         Self::AttentionPieces,
@@ -154,6 +156,7 @@ impl Kernel {
         Self::AttentionAttendPacked,
         Self::AttentionPiecesPacked,
         Self::AttentionMerge,
+        Self::Concat,
         Self::Conv1d,
         Self::Copy,
         Self::Embed,
@@ -219,7 +222,7 @@ impl Kernel {
 
 /// The declarations, in the order of [`Kernel`].
 #[rustfmt::skip]
-pub(crate) const KERNELS: [Declaration; 68] = [
+pub(crate) const KERNELS: [Declaration; 69] = [
     Declaration { file: "attention", form: "prepare", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "attention", form: "attend", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "attention", form: "pieces", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
@@ -228,6 +231,7 @@ pub(crate) const KERNELS: [Declaration; 68] = [
     Declaration { file: "attention", form: "attend_packed", stored: Stored::Cache, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "attention", form: "pieces_packed", stored: Stored::Cache, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "attention", form: "merge", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "concat", form: "", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
     Declaration { file: "conv1d", form: "", stored: Stored::States, arithmetic: Kinds::Plain, reduces: false, samples: false },
     Declaration { file: "copy", form: "", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
     Declaration { file: "embed", form: "", stored: Stored::Weights, arithmetic: Kinds::Plain, reduces: false, samples: false },
@@ -294,6 +298,7 @@ pub(crate) const KERNELS: [Declaration; 68] = [
 #[rustfmt::skip]
 pub(crate) const FILES: &[(&str, &str)] = &[
     ("attention", include_str!("../attention.wgsl")),
+    ("concat", include_str!("../concat.wgsl")),
     ("conv1d", include_str!("../conv1d.wgsl")),
     ("copy", include_str!("../copy.wgsl")),
     ("embed", include_str!("../embed.wgsl")),
@@ -363,4 +368,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "b6704f4e8e8e85c0";
+pub(crate) const SOURCES: &str = "1764409ed911032e";

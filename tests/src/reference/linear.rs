@@ -9,18 +9,22 @@ use super::{Pass, Rows};
 
 pub(super) fn linear(op: &Linear, pass: &Pass<'_>) -> Rows {
     let parts: Vec<_> = op.parts.iter().map(|part| pass.values.linear(part)).collect();
-    let before = pass.read(op.output);
+    let before = pass.read(op.output.buffer);
+    let columns = op.output.offset..op.output.offset + op.output.width;
     let inputs = prologue(&op.prologue, pass.columns(op.input), pass);
     let outputs = inputs.iter().zip(before).map(|(x, before)| {
         // The parts' outputs, concatenated.
         let y: Vec<f64> = parts.iter().flat_map(|part| part.apply(x)).collect();
-        match op.mode {
+        let old = &before[columns.clone()];
+        let y: Vec<f64> = match op.mode {
             Output::Store => y,
             Output::Activate(act) => y.into_iter().map(|y| activation(act, y)).collect(),
             Output::Add { scale } => {
-                before.iter().zip(&y).map(|(x, y)| x + f64::from(scale) * y).collect()
+                old.iter().zip(&y).map(|(x, y)| x + f64::from(scale) * y).collect()
             }
-        }
+        };
+        // The other columns stay as they are.
+        [&before[..columns.start], &y, &before[columns.end..]].concat()
     });
     outputs.collect()
 }

@@ -17,6 +17,7 @@
 //! with `transformers`.
 
 mod attention;
+mod concat;
 mod conv1d;
 mod embed;
 mod gated_delta_scan;
@@ -80,10 +81,11 @@ impl<'a> Pass<'a> {
     pub fn op(&mut self, op: &Op) {
         match op {
             Op::Embed(op) => self.write(op.output, embed::embed(op, self)),
-            Op::Linear(op) => self.write(op.output, linear::linear(op, self)),
+            Op::Linear(op) => self.write(op.output.buffer, linear::linear(op, self)),
             Op::GatedLinear(op) => self.write(op.output, gated_linear::gated_linear(op, self)),
             Op::HeadLinear(op) => self.write(op.output, head_linear::head_linear(op, self)),
             Op::Attention(op) => self.write(op.output, attention::attention(op, self)),
+            Op::Concat(op) => self.write(op.output, concat::concat(op, self)),
             Op::Conv1d(op) => self.write(op.output, conv1d::conv1d(op, self)),
             Op::MambaScan(op) => self.write(op.output, mamba_scan::mamba_scan(op, self)),
             Op::Mamba2Scan(op) => self.write(op.output, mamba2_scan::mamba2_scan(op, self)),

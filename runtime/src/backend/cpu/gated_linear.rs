@@ -4,6 +4,7 @@ use kinglet_models::Activation;
 
 use super::CpuOp;
 use super::inputs::{Inputs, means_from};
+use super::kernel::dot::Vectors;
 use super::kernel::elementwise::{Activate, Gate};
 use super::projection::{Before, Projection, Tiling, prepare, prepare_from};
 use super::simd::Isa;
@@ -17,6 +18,7 @@ pub(super) struct GatedLinear {
     input: BufferId,
     before: Before,
     pair: GatedPair,
+    added: Option<BufferId>,
     output: BufferId,
 }
 
@@ -45,12 +47,14 @@ impl GatedPair {
         2 * tiling.elements()
     }
 
-    /// The block's columns of `act(G x) * (U x)`, or of `act(U x)`, for every token of `x`, a row each.
+    /// The block's columns of `act(G x) * (U x)`, or of `act(U x)`, for every token of `x`, a row each. A row of `added` is added to the
+    /// results of both projections, `[gate | up]`.
     pub(super) fn tile(
         &self,
         isa: Isa,
         tiling: Tiling,
         x: Inputs<'_>,
+        added: Option<Vectors<'_>>,
         local: &mut [f32],
         block: &mut impl RowsMut,
     ) {
@@ -64,6 +68,12 @@ impl GatedPair {
             }
             self.up.tile(isa, first, rows, part, ups, tiling.rows);
             for t in 0..tokens {
+                if let Some(Vectors { x, stride, .. }) = added {
+                    let added = x.get((token + t) * stride..).unwrap_or_default().get(first..);
+                    let added = added.unwrap_or_default();
+                    add(&mut gates[t * tiling.rows..][..rows], added);
+                    add(&mut ups[t * tiling.rows..][..rows], &added[self.up.rows()..]);
+                }
                 let (activation, out) = (self.activation, block.row(token + t));
                 let up = &ups[t * tiling.rows..][..rows];
                 match self.gate {
@@ -78,6 +88,11 @@ impl GatedPair {
     }
 }
 
+/// `out += x`, as far as `out` goes.
+fn add(out: &mut [f32], x: &[f32]) {
+    out.iter_mut().zip(x).for_each(|(out, x)| *out += x);
+}
+
 impl GatedLinear {
     pub(super) fn new(op: &op::GatedLinear, weights: &Weights) -> Result<Self, Error> {
         Ok(Self {
@@ -88,6 +103,7 @@ impl GatedLinear {
                 up: Projection::new(&op.up, weights)?,
                 activation: op.activation,
             },
+            added: op.added,
             output: op.output,
         })
     }
@@ -105,10 +121,14 @@ impl CpuOp for GatedLinear {
         let floats = input.vectors();
         let records = means_from!(step).records(floats, width, self.pair.projections())?;
         let x = records.inputs(floats);
+        let added = self.added.map(|added| {
+            let (x, stride) = (step.buffers.get(added), step.buffers.width(added));
+            Vectors { x, stride, tokens }
+        });
         let locals = step.locals.get(GatedPair::scratch(tiling))?;
         let split = tiling.columns(output.data(), rows, rows);
         step.team.for_each_with(locals, tiling.tasks(rows), split, |local, _, mut block| {
-            self.pair.tile(isa, tiling, x, local, &mut block);
+            self.pair.tile(isa, tiling, x, added, local, &mut block);
         });
         records.end(step.scratch);
         input.end(step.scratch);

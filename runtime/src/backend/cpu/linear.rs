@@ -6,14 +6,14 @@ use super::kernel::elementwise::{Activate, AddScaled};
 use super::projection::{Before, Projection, prepare, prepare_from, project};
 use super::step::Step;
 use crate::Error;
-use crate::plan::op::{self, BufferId, Output, Slice};
+use crate::plan::op::{self, Output, Slice};
 use crate::weights::Weights;
 
 pub(super) struct Linear {
     input: Slice,
     before: Before,
     parts: Vec<Projection>,
-    output: BufferId,
+    output: Slice,
     mode: Output,
 }
 
@@ -32,11 +32,12 @@ impl Linear {
 
 impl CpuOp for Linear {
     fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
-        let mut output = step.buffers.take(self.output);
-        let stride = step.buffers.width(self.output);
+        let mut output = step.buffers.take(self.output.buffer);
+        let stride = step.buffers.width(self.output.buffer);
         let input = prepare(&mut prepare_from!(step), self.input, &self.before, None)?;
         let parts: Vec<&Projection> = self.parts.iter().collect();
-        let (x, out, isa) = (input.vectors(), (output.data(), stride), step.isa);
+        let columns = &mut output.data()[self.output.offset..];
+        let (x, out, isa) = (input.vectors(), (columns, stride), step.isa);
         match self.mode {
             Output::Store => project(means_from!(step), &parts, x, out, |out, result| {
                 out.copy_from_slice(result);

@@ -14,6 +14,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod attention;
+mod concat;
 mod conv1d;
 mod embed;
 mod gated_delta_scan;
@@ -202,6 +203,7 @@ fn compile(op: &Op, weights: &Weights) -> Result<Box<dyn CpuOp>, Error> {
         Op::GatedLinear(op) => Box::new(gated_linear::GatedLinear::new(op, weights)?),
         Op::HeadLinear(op) => Box::new(head_linear::HeadLinear::new(op, weights)?),
         Op::Attention(op) => Box::new(attention::Attention::new(op, weights)?),
+        Op::Concat(op) => Box::new(concat::Concat::new(op)),
         Op::Conv1d(op) => Box::new(conv1d::Conv1d::new(op, weights)?),
         Op::MambaScan(op) => Box::new(mamba_scan::MambaScan::new(op, weights)?),
         Op::Mamba2Scan(op) => Box::new(mamba2_scan::Mamba2Scan::new(op, weights)?),

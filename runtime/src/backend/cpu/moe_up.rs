@@ -142,7 +142,7 @@ impl CpuOp for MoeUp {
         let group = split.group_of_tasks();
         team.for_each_with(locals, group.len(), split, |local, task, mut block| {
             let (pair, x) = work[group[task]];
-            pair.tile(isa, tilings[group[task]], x, local, &mut block);
+            pair.tile(isa, tilings[group[task]], x, None, local, &mut block);
         });
         records.end(step.scratch);
         shared_records.end(step.scratch);

@@ -5,7 +5,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::CpuExecutable;
 use super::kernel::dot::Vectors;
@@ -87,6 +87,8 @@ pub(crate) struct Observer {
     moments: BTreeMap<Site, Moments>,
     /// The prologue of each observed op's projections.
     befores: BTreeMap<usize, Before>,
+    /// Ops with the matrices of an earlier op, whose moments they add to: layers may share them.
+    again: HashMap<usize, usize>,
     last: usize,
 }
 
@@ -102,18 +104,29 @@ impl Observer {
     ) -> Result<Self, Error> {
         let moments: BTreeMap<Site, Moments> =
             sites.into_iter().map(|site| (site, Moments::default())).collect();
+        let mut wanted: Vec<usize> = moments.keys().map(|site| site.op).collect();
+        let (mut first, mut again) = (HashMap::new(), HashMap::new());
+        for (index, op) in plan.ops.iter().enumerate() {
+            let sites = op.description().sites();
+            let Some(matrix) = sites.first().map(|site| site.matrix) else { continue };
+            let before = *first.entry((&matrix.tensor.name, matrix.row_offset)).or_insert(index);
+            if before != index && wanted.contains(&before) {
+                again.insert(index, before);
+            }
+        }
+        wanted.extend(again.keys());
         let mut befores = BTreeMap::new();
-        for site in moments.keys() {
-            let input = plan.ops.get(site.op).and_then(|op| op.description().projection_input());
+        for op in wanted {
+            let input = plan.ops.get(op).and_then(|op| op.description().projection_input());
             let before = match input.map_or(Preparation::Nothing, |input| input.preparation) {
                 Preparation::Nothing => Before::Nothing,
                 Preparation::Norm(norm) => Before::norm(Some(norm), weights)?,
                 Preparation::Prologue(prologue) => Before::new(prologue, weights)?,
             };
-            befores.insert(site.op, before);
+            befores.insert(op, before);
         }
         let last = befores.keys().next_back().copied().unwrap_or(0);
-        Ok(Self { moments, befores, last })
+        Ok(Self { moments, befores, again, last })
     }
 
     /// The moments gathered.
@@ -132,19 +145,20 @@ impl Observer {
         else {
             return Ok(index < self.last);
         };
+        let at = self.again.get(&index).copied().unwrap_or(index);
         let columns = columns.unwrap_or(0..step.buffers.width(buffer));
         let slice = Slice { buffer, offset: columns.start, width: columns.len() };
         let (team, isa) = (step.team, step.isa);
         if slice.width > 0 {
             let input = prepare(&mut prepare_from!(step), slice, before, None)?;
             let x = input.vectors();
-            if let Some(moments) = self.moments.get_mut(&Site { op: index, part: InputPart::All }) {
+            if let Some(moments) = self.moments.get_mut(&Site { op: at, part: InputPart::All }) {
                 moments.add(team, isa, x, slice.width)?;
             }
             if let Some(ExpertInput { routes, top_k, count, inner: None }) = experts {
                 let routes = (step.buffers.get(routes), step.buffers.width(routes));
                 let row = |token: usize, _: usize| &x.x[token * x.stride..][..slice.width];
-                self.experts(index, team, isa, (routes, top_k, count), slice.width, row)?;
+                self.experts(at, team, isa, (routes, top_k, count), slice.width, row)?;
             }
             input.end(step.scratch);
         }
@@ -152,7 +166,7 @@ impl Observer {
             let routes = (step.buffers.get(routes), step.buffers.width(routes));
             let (x, stride) = (step.buffers.get(buffer), step.buffers.width(buffer));
             let row = |token: usize, place: usize| &x[token * stride + place * inner..][..inner];
-            self.experts(index, team, isa, (routes, top_k, count), inner, row)?;
+            self.experts(at, team, isa, (routes, top_k, count), inner, row)?;
         }
         Ok(index < self.last)
     }

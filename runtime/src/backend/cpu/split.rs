@@ -67,12 +67,13 @@ pub(crate) struct Columns<'a> {
 unsafe impl Sync for Columns<'_> {}
 
 /// Splits the matrix `data` into blocks of `block` columns. Rows have `stride` elements, of which
-/// the first `width` take part.
+/// the first `width` take part; the last row may end after these.
 pub(crate) fn columns(data: &mut [f32], stride: usize, width: usize, block: usize) -> Columns<'_> {
     assert!(width <= stride && stride > 0, "{width} columns of {stride}");
     Columns {
         start: data.as_mut_ptr(),
-        rows: data.len() / stride,
+        // A row ends after its first `width` elements.
+        rows: (data.len() + stride - width) / stride,
         stride,
         block,
         width,

@@ -138,6 +138,7 @@ fn add(op: &Op, builder: &mut Builder<'_>) -> Result<(), Error> {
         Op::GatedLinear(op) => super::gated_linear::add(op, builder),
         Op::HeadLinear(op) => super::head_linear::add(op, builder),
         Op::Attention(op) => super::attention::add(op, builder),
+        Op::Concat(op) => super::concat::add(op, builder),
         Op::Conv1d(op) => super::conv1d::add(op, builder),
         Op::MambaScan(op) => super::mamba_scan::add(op, builder),
         Op::Mamba2Scan(op) => super::mamba2_scan::add(op, builder),

@@ -18,6 +18,9 @@ pub(super) fn add(op: &op::GatedLinear, builder: &mut Builder<'_>) -> Result<(),
     let up_bias = builder.biases(&mut vectors, std::slice::from_ref(&op.up))?;
     let vectors = builder.vectors(&vectors)?;
     let stride = builder.width(op.output);
+    // Without anything to add, its binding holds the input again.
+    let added = op.added.unwrap_or(op.input);
+    let added_stride = op.added.map_or(0, |added| builder.width(added));
     let projection = Projection {
         prologue: &prologue,
         few: &prologue,
@@ -26,6 +29,7 @@ pub(super) fn add(op: &op::GatedLinear, builder: &mut Builder<'_>) -> Result<(),
         output: builder.buffer(op.output),
         scope: Scope::Step,
         share: 2,
+        more: &[("added", builder.buffer(added))],
     };
     let kernels =
         [Kernel::GatedLinearRows, Kernel::GatedLinearSmallTiles, Kernel::GatedLinearTiles];
@@ -35,6 +39,8 @@ pub(super) fn add(op: &op::GatedLinear, builder: &mut Builder<'_>) -> Result<(),
             .set("first_row", start)
             .set("rows", piece.items.len())
             .set("output_stride", stride)
+            .set("added_stride", added_stride)
+            .set("inner", op.up.weight.rows)
             .set_u32("gate_bias", offset(gate_bias, start))
             .set_u32("up_bias", offset(up_bias, start))
             .set("activation", activation(op.activation))

@@ -23,6 +23,7 @@ pub(super) fn add(op: &op::Head, builder: &mut Builder<'_>) -> Result<(), Error>
         output: Resource::Memory(builder.memory.logits),
         scope: Scope::Logits,
         share: 1,
+        more: &[],
     };
     let kernels = [Kernel::HeadRows, Kernel::HeadSmallTiles, Kernel::HeadTiles];
     builder.projection(kernels, &projection, |params, piece| {

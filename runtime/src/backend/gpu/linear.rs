@@ -13,7 +13,7 @@ use crate::plan::op::{self, Output};
 
 pub(super) fn add(op: &op::Linear, builder: &mut Builder<'_>) -> Result<(), Error> {
     let scan = builder.deferred_norms.remove(&op.input.buffer);
-    let mut first = 0;
+    let mut first = op.output.offset;
     let mut rest = &op.parts[..];
     while let Some(part) = rest.first() {
         let stored = Layout::of(&builder.matrix(&part.weight)?);
@@ -32,7 +32,7 @@ pub(super) fn add(op: &op::Linear, builder: &mut Builder<'_>) -> Result<(), Erro
     Ok(())
 }
 
-/// The parts whose outputs begin at `first`. For few tokens, `scan` leaves its norm and its gate to them.
+/// The parts whose outputs begin at column `first`. For few tokens, `scan` leaves its norm and its gate to them.
 fn add_parts(
     op: &op::Linear,
     scan: Option<&op::MLstmScan>,
@@ -56,15 +56,16 @@ fn add_parts(
         Output::Activate(act) => (2, 1.0, activation(act)),
     };
     let vectors = builder.vectors(&vectors)?;
-    let stride = builder.width(op.output);
+    let stride = builder.width(op.output.buffer);
     let projection = Projection {
         prologue: &prologue,
         few: few.as_ref().unwrap_or(&prologue),
         vectors,
         pieces: &pieces,
-        output: builder.buffer(op.output),
+        output: builder.buffer(op.output.buffer),
         scope: Scope::Step,
         share: 1,
+        more: &[],
     };
     let rows = if few.is_some() { Kernel::LinearHeadRows } else { Kernel::LinearRows };
     let kernels = [rows, Kernel::LinearSmallTiles, Kernel::LinearTiles];

@@ -76,6 +76,7 @@ mod bandwidth;
 mod builder;
 mod cache;
 pub(crate) mod capabilities;
+mod concat;
 mod conv1d;
 mod embed;
 mod executable;

@@ -204,11 +204,13 @@ impl Builder<'_> {
         projection: &Projection<'_>,
         set: impl Fn(&mut Params, &Piece),
     ) -> Result<(), Error> {
-        let &Projection { prologue, few: own, vectors, pieces, output, scope, share } = projection;
+        let &Projection { prologue, few: own, vectors, pieces, output, scope, share, more } =
+            projection;
         for piece in pieces {
             let mut resources = self.prologue_resources(own, vectors);
             resources.push(("weights", Resource::Memory(piece.memory)));
             resources.push(("output", output));
+            resources.extend(more);
             let rows = piece.items.len();
             let stored = self.stored(piece.weights, own);
             let lanes = self.lanes(few, stored, share * rows, prologue.input.width);
@@ -238,13 +240,14 @@ impl Builder<'_> {
             for (kernel, when) in
                 [(small, When::Between(FEW + 1, some)), (many, When::Between(some + 1, usize::MAX))]
             {
-                let resources = [
+                let mut resources = vec![
                     ("vectors", vectors),
                     ("prepared", Resource::Memory(self.memory.prepared)),
                     ("factors", Resource::Memory(self.memory.factors)),
                     ("weights", Resource::Memory(piece.memory)),
                     ("output", output),
                 ];
+                resources.extend(more);
                 let tile = self.tile(kernel, piece.weights)?;
                 self.launch(
                     kernel,
@@ -349,6 +352,8 @@ pub(super) struct Projection<'a> {
     pub scope: Scope,
     /// Rows of weights of an output.
     pub share: usize,
+    /// Further bindings of the kernels.
+    pub more: &'a [(&'static str, Resource)],
 }
 
 /// Sets the field `name` of a kernel, where a section lies.

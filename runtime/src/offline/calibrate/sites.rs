@@ -27,7 +27,8 @@ pub(super) fn reads(plan: &Plan) -> HashMap<(String, usize), Reads> {
             let site = Site { op: index, part };
             let all = also_all.then_some(Site { op: index, part: InputPart::All });
             let key = (matrix.tensor.name.clone(), matrix.row_offset);
-            found.insert(key, Reads { site, all, cols: matrix.cols });
+            // A matrix that layers share is observed as of the first: see `Observer`.
+            found.entry(key).or_insert(Reads { site, all, cols: matrix.cols });
         }
     }
     found

@@ -54,6 +54,21 @@ fn the_first_projections_input_is_the_normed_embedding() {
 }
 
 #[test]
+fn matrices_that_layers_share_see_the_inputs_of_all() {
+    let tokens: Vec<u32> = (0..23).map(|i| i * 7 % 40).collect();
+    let (model, moments) = observe("zamba2/adapters", &tokens, 512);
+    let seen = |name: &str| {
+        let reads = sites::reads(model.plan());
+        moments[&reads[&(name.to_string(), 0)].site].tokens
+    };
+    let shared = "model.layers.0.shared_transformer";
+    // The first of two shared blocks is that of the first and of the third hybrid layer.
+    assert_eq!(seen(&format!("{shared}.self_attn.q_proj.weight")), 46);
+    assert_eq!(seen(&format!("{shared}.feed_forward.down_proj.weight")), 46);
+    assert_eq!(seen("model.layers.0.linear.weight"), 23);
+}
+
+#[test]
 fn every_token_reaches_its_experts_and_steps_do_not_matter() {
     let tokens: Vec<u32> = (0..40).map(|i| i * 11 % 50).collect();
     for name in ["mixtral/bf16", "granitemoehybrid/plain"] {

@@ -104,7 +104,7 @@ pub fn prior(role: Role, tied: bool, last: bool, seen: f64) -> f64 {
         Role::Out => 2.0,
         Role::In | Role::Key => 1.5,
         Role::Down => 1.3,
-        Role::Query | Role::Gate | Role::Up => 1.0,
+        Role::Query | Role::Gate | Role::Up | Role::Adapter => 1.0,
         Role::OutputGate => 0.7,
         Role::Head | Role::Embedding => 0.5,
         // These are never quantized.

@@ -1,6 +1,6 @@
 //! Attention: one projection to queries, keys and values, the attention itself, the output projection.
 
-use kinglet_models::Attention;
+use kinglet_models::{Attention, QkvAdapters};
 
 use super::{Branch, Sum};
 use crate::plan::op::{self, AttentionValues, Op, Prologue, Slice};
@@ -8,6 +8,9 @@ use crate::plan::op::{self, AttentionValues, Op, Prologue, Slice};
 pub(super) fn lower(b: &mut Branch<'_>, a: &Attention) -> Sum {
     let parts = a.q.iter().chain([&a.k, &a.v]).chain(&a.gate).cloned().collect();
     let input = b.project("qkv", parts);
+    if let Some(QkvAdapters { q, k, v }) = a.adapters.as_deref() {
+        b.adapt(input, &[q, k, v]);
+    }
     let cache = b.cache(a.kv_heads, [a.head_dim; 2], a.window);
     let (queries, keys) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
     let slice = |offset, width| Slice { buffer: input, offset, width };

@@ -44,7 +44,7 @@ pub(super) fn defer_norms(plan: &mut Plan) {
             && next.input == whole
             && readers == 1
             // The gate is in the scan's input.
-            && slot(next.output) != slot(scan.input);
+            && slot(next.output.buffer) != slot(scan.input);
         if let Some(Op::MLstmScan(scan)) = plan.ops.get_mut(index - 1) {
             scan.defers_norm = defers;
         }

@@ -1,8 +1,8 @@
 //! Lowers layers to ops, with one file for each kind of layer.
 //!
-//! All branches of a block see the `x` before the block, since nothing here can write to `x`: an op
-//! of a branch writes its own buffer, made by [`Branch::op`]. The branch returns what it adds to
-//! `x` as a [`Sum`], which becomes an op when all branches are lowered.
+//! All branches of a block see the same input, since nothing here can write to it: an op of a branch
+//! writes its own buffers, made by [`Branch::op`]. The branch returns what it adds to `x` as a
+//! [`Sum`], which becomes an op when all branches are lowered.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -17,19 +17,19 @@ mod mlstm;
 mod moe;
 mod short_conv;
 
-use kinglet_models::{Block, Conv, Linear, Matrix, Mixer, Norm};
+use kinglet_models::{Adapter, Block, Conv, Linear, Matrix, Mixer, Norm};
 
 use super::{Builder, Plan, StateKind};
 use crate::plan::op::{self, BufferId, Op, Output, Prologue, Slice, StateId};
 
-/// Lowers a branch of `block`, up to what it adds to `x`: the sum of these.
+/// Lowers a branch of `block`, which reads `input`, up to what it adds to `x`: the sum of these.
 pub(super) fn branch(
     builder: &mut Builder,
-    x: BufferId,
+    input: BufferId,
     block: &Block,
     branch: &kinglet_models::Branch,
 ) -> Vec<Sum> {
-    let b = &mut Branch { builder, x, block, input_scale: branch.input_scale };
+    let b = &mut Branch { builder, input, block, input_scale: branch.input_scale };
     vec![match &branch.mixer {
         Mixer::Attention(layer) => attention::lower(b, layer),
         Mixer::LatentAttention(layer) => latent_attention::lower(b, layer),
@@ -79,7 +79,7 @@ pub(super) enum Sum {
 
 impl Sum {
     /// The op that adds it to `output`, times `scale`, or that puts it there.
-    pub(super) fn into_op(self, output: BufferId, scale: f32, store: bool) -> Op {
+    pub(super) fn into_op(self, output: Slice, scale: f32, store: bool) -> Op {
         match self {
             Self::Linear { input, prologue, linear } => {
                 let (linear, mode) = match store {
@@ -98,7 +98,7 @@ impl Sum {
                     shared_gated,
                     scale,
                     store,
-                    output,
+                    output: output.buffer,
                 })
             }
         }
@@ -108,15 +108,15 @@ impl Sum {
 /// A branch that is being lowered.
 struct Branch<'a> {
     builder: &'a mut Builder,
-    x: BufferId,
+    input: BufferId,
     block: &'a Block,
     input_scale: f32,
 }
 
 impl Branch<'_> {
-    /// The residual stream, for reading.
-    fn x(&self) -> BufferId {
-        self.x
+    /// What the block reads.
+    fn input(&self) -> BufferId {
+        self.input
     }
 
     /// The norm in front of the branch, if there is one: the block's, times the branch's factor.
@@ -149,9 +149,9 @@ impl Branch<'_> {
         output
     }
 
-    /// Projects the normed residual stream with `parts`, side by side.
+    /// Projects the normed input with `parts`, side by side.
     fn project(&mut self, name: &'static str, parts: Vec<Linear>) -> BufferId {
-        let (input, prologue) = (self.whole(self.x), self.before());
+        let (input, prologue) = (self.whole(self.input), self.before());
         self.linear(name, input, prologue, parts)
     }
 
@@ -164,9 +164,29 @@ impl Branch<'_> {
         parts: Vec<Linear>,
     ) -> BufferId {
         let width = parts.iter().map(|part| part.weight.rows).sum();
-        self.op(name, width, |output| {
+        self.op(name, width, |buffer| {
+            let output = Slice { buffer, offset: 0, width };
             Op::Linear(op::Linear { input, prologue, parts, output, mode: Output::Store })
         })
+    }
+
+    /// Adds `adapter`s of the normed input to columns of `buffer`, which are theirs from the first on.
+    fn adapt(&mut self, buffer: BufferId, adapters: &[&Adapter]) {
+        debug_assert_ne!(buffer, self.input, "a branch can't write to what others read");
+        let downs = adapters.iter().map(|adapter| adapter.down.clone()).collect();
+        let narrow = self.project("narrow", downs);
+        let (mut from, mut to) = (0, 0);
+        for Adapter { down, up } in adapters {
+            let (rank, width) = (down.weight.rows, up.weight.rows);
+            self.builder.ops.push(Op::Linear(op::Linear {
+                input: Slice { buffer: narrow, offset: from, width: rank },
+                prologue: Prologue::None,
+                parts: vec![up.clone()],
+                output: Slice { buffer, offset: to, width },
+                mode: Output::Add { scale: 1.0 },
+            }));
+            (from, to) = (from + rank, to + width);
+        }
     }
 
     /// Adds a recurrent tensor.

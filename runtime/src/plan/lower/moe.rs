@@ -8,7 +8,7 @@ use crate::plan::op::{self, BufferId, Op, Prologue, Slice, UpMatrices};
 
 pub(super) fn lower(b: &mut Branch<'_>, m: &Moe) -> Vec<Sum> {
     let Some(Latent { down, up }) = &m.latent else {
-        let (input, norm) = (b.x(), b.norm());
+        let (input, norm) = (b.input(), b.norm());
         let routes = route(b, m, m.shared_gate.clone());
         let shared = m.shared.as_ref();
         let made = up_projections(b, m, routes, UpInput { input, norm, shared });
@@ -55,7 +55,7 @@ pub(super) fn lower(b: &mut Branch<'_>, m: &Moe) -> Vec<Sum> {
 
 /// The router.
 fn route(b: &mut Branch<'_>, m: &Moe, shared_gate: Option<Linear>) -> BufferId {
-    let (input, norm) = (b.x(), b.norm());
+    let (input, norm) = (b.input(), b.norm());
     let route = op::MoeRoute { input, norm, router: m.router.clone(), shared_gate, output: input };
     b.op("routes", route.width(), |output| Op::MoeRoute(op::MoeRoute { output, ..route }))
 }

@@ -1,4 +1,5 @@
-//! `gated_linear`: `h = act(s_g (G n(x) + b_g)) * s_u (U n(x) + b_u)`, with factors `s` of the config: the first half of a gated feed-forward network, with its norm.
+//! `gated_linear`: `h = act(s_g (G n(x) + b_g) + d_g) * (s_u (U n(x) + b_u) + d_u)`, with factors `s` of the config: the first half of a
+//! gated feed-forward network, with its norm. `d` is what was computed before, by an adapter; elsewhere 0.
 
 use kinglet_models::{self as spec, Activation, Norm};
 
@@ -18,6 +19,8 @@ pub struct GatedLinear {
     pub gate: spec::Linear,
     /// `U`, `[inner, hidden]`.
     pub up: spec::Linear,
+    /// `d_g` and `d_u` side by side, `[T, 2 * inner]`.
+    pub added: Option<BufferId>,
     /// `act`.
     pub activation: Activation,
     /// `h`, `[T, inner]`.
@@ -31,6 +34,7 @@ impl Describe for GatedLinear {
 
     fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input);
+        uses.reads.extend(self.added);
         uses.writes.push(self.output);
         self.norm.iter().for_each(|norm| uses.norm(norm));
         uses.linear(&self.gate);

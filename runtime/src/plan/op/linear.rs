@@ -4,8 +4,8 @@
 use kinglet_models::{self as spec, Activation, GateActivation, Norm};
 
 use super::{
-    BufferId, Cut, Describe, MatrixSite, Preparation, ProjectionInput, Scratch, Slice, StateId,
-    SteppedState, Uses, Widths,
+    Cut, Describe, MatrixSite, Preparation, ProjectionInput, Scratch, Slice, StateId, SteppedState,
+    Uses, Widths,
 };
 
 /// One or several projections of the same input, their outputs side by side.
@@ -18,7 +18,7 @@ pub struct Linear {
     /// Matrices of equal `cols`; their rows are stacked in this order.
     pub parts: Vec<spec::Linear>,
     /// `y`, `[T, sum of rows]`.
-    pub output: BufferId,
+    pub output: Slice,
     /// What happens to the result.
     pub mode: Output,
 }
@@ -97,9 +97,9 @@ impl Describe for Linear {
 
     fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input.buffer);
-        uses.writes.push(self.output);
+        uses.writes.push(self.output.buffer);
         if let Output::Add { .. } = self.mode {
-            uses.reads.push(self.output);
+            uses.reads.push(self.output.buffer);
         }
         match &self.prologue {
             Prologue::None | Prologue::PlainNorm { .. } => {}

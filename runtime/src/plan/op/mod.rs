@@ -13,6 +13,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod attention;
+mod concat;
 mod conv1d;
 mod describe;
 mod embed;
@@ -31,6 +32,7 @@ mod moe_up;
 mod residual_norm;
 
 pub use attention::{Attention, AttentionSpan, AttentionValues};
+pub use concat::Concat;
 pub use conv1d::Conv1d;
 pub use describe::{
     Cut, Describe, DoubleBuffer, ExpertInput, InputPart, MatrixSite, Preparation, ProjectionInput,
@@ -85,6 +87,8 @@ pub enum Op {
     HeadLinear(HeadLinear),
     /// Softmax attention over a cache.
     Attention(Attention),
+    /// Columns of buffers side by side.
+    Concat(Concat),
     /// Depthwise causal convolution.
     Conv1d(Conv1d),
     /// Mamba's scan.
@@ -118,6 +122,7 @@ impl Op {
             Op::GatedLinear(op) => op,
             Op::HeadLinear(op) => op,
             Op::Attention(op) => op,
+            Op::Concat(op) => op,
             Op::Conv1d(op) => op,
             Op::MambaScan(op) => op,
             Op::Mamba2Scan(op) => op,
@@ -140,6 +145,7 @@ impl Op {
             Op::GatedLinear(op) => op,
             Op::HeadLinear(op) => op,
             Op::Attention(op) => op,
+            Op::Concat(op) => op,
             Op::Conv1d(op) => op,
             Op::MambaScan(op) => op,
             Op::Mamba2Scan(op) => op,

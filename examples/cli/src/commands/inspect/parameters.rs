@@ -1,9 +1,9 @@
 //! Parameter counts by component.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 
 use kinglet::ModelSpec;
-use kinglet::models::{self, Held, Linear, Mixer, Norm, Share, TensorSpec};
+use kinglet::models::{self, Linear, Mixer, Norm, Share, TensorSpec};
 
 /// A part of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,9 +49,12 @@ impl Parameters {
         let mut counts =
             Self { tied: spec.head.linear.weight == spec.embedding.table, ..Self::default() };
         counts.add(Component::Embedding, spec.embedding.table.elements() as u64);
+        // Layers may share tensors.
+        let mut seen = HashSet::new();
         for block in &spec.blocks {
-            block.norms().for_each(|one| counts.add(Component::Norms, norm(one)));
-            block.branches.iter().for_each(|branch| counts.mixer(&branch.mixer));
+            let norms = block.norms().filter(|norm| seen.insert((&*norm.weight.name, 0)));
+            norms.for_each(|one| counts.add(Component::Norms, norm(one)));
+            block.branches.iter().for_each(|branch| counts.mixer(&branch.mixer, &mut seen));
         }
         counts.add(Component::Norms, norm(&spec.head.norm));
         let head = if counts.tied {
@@ -67,7 +70,7 @@ impl Parameters {
     /// Counts the parameters of one mixer.
     pub(super) fn of_mixer(mixer: &Mixer) -> u64 {
         let mut counts = Self::default();
-        counts.mixer(mixer);
+        counts.mixer(mixer, &mut HashSet::new());
         counts.total()
     }
 
@@ -90,15 +93,14 @@ impl Parameters {
         count.active += parameters / share.of.max(1) as u64 * share.used as u64;
     }
 
-    fn mixer(&mut self, mixer: &Mixer) {
+    /// Counts the parts of `mixer` that are not in `seen`, by tensor and first row.
+    fn mixer<'a>(&mut self, mixer: &'a Mixer, seen: &mut HashSet<(&'a str, usize)>) {
         // Sum the parts of a share before dividing.
         let mut sums = BTreeMap::new();
-        let mut vectors = BTreeSet::new();
         for part in mixer.parts() {
-            // Parts of one matrix share its bias.
-            if let Held::Vector(vector) = part.held
-                && !vectors.insert(&vector.name)
-            {
+            let (tensor, _) = part.held.tensor();
+            // Parts of one matrix share its bias, and layers may share all.
+            if !seen.insert((&tensor.name, part.held.matrix().map_or(0, |rows| rows.row_offset))) {
                 continue;
             }
             *sums.entry((part.component, part.share)).or_insert(0) += part.held.elements() as u64;

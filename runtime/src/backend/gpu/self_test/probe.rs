@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use kinglet_models::{
-    Block, Branch, Embedding, Head, Linear, Matrix, Mixer, ModelSpec, Role, Small, SmallPart,
+    Block, Branch, Embedding, Head, Input, Linear, Matrix, Mixer, ModelSpec, Residual, Role, Small,
+    SmallPart, Target,
 };
 
 use super::tensors::Tensors;
@@ -49,6 +50,15 @@ impl Probe {
             let mixer = mixer(t, &branch.mixer, &small)?;
             branches.push(Branch { mixer, input_scale: 1.0, scale: 1.0 });
         }
+        // A single block passes nothing on to others.
+        let (input, width) = match block.input {
+            Input::Stream | Input::Aside => (Input::Stream, hidden),
+            Input::WithEmbeddings => (Input::WithEmbeddings, 2 * hidden),
+        };
+        let residual = match block.residual {
+            Residual::Nothing => Residual::Stream,
+            Residual::Stream | Residual::Normed { .. } => block.residual,
+        };
         let mut parts = block.branches.iter().flat_map(|branch| branch.mixer.parts());
         let routes = parts.any(|part| part.role == Role::Router);
         let name = block.branches.first().map_or("nothing", |b| b.mixer.layer().title());
@@ -61,11 +71,13 @@ impl Probe {
             embedding: Embedding { table, scale: (hidden as f32).sqrt() },
             blocks: vec![Block {
                 layer: 0,
-                norm: block.norm.as_ref().map(|norm| t.norm(norm, hidden)),
+                input,
+                norm: block.norm.as_ref().map(|norm| t.norm(norm, width)),
                 branches,
                 post_norm: block.post_norm.as_ref().map(|norm| t.norm(norm, hidden)),
-                residual: block.residual,
+                residual,
                 residual_scale: 1.0,
+                target: Target::Stream,
             }],
             head: Head {
                 norm: t.norm(&real.head.norm, hidden),

@@ -1,0 +1,33 @@
+//! `concat` on the CPU: token by token, on one thread, since it only copies.
+
+use super::CpuOp;
+use super::step::Step;
+use crate::Error;
+use crate::plan::op;
+
+pub(super) struct Concat {
+    op: op::Concat,
+}
+
+impl Concat {
+    pub(super) fn new(op: &op::Concat) -> Self {
+        Self { op: op.clone() }
+    }
+}
+
+impl CpuOp for Concat {
+    fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
+        let mut output = step.buffers.take(self.op.output);
+        let width = step.buffers.width(self.op.output);
+        for (token, mut row) in output.data().chunks_mut(width).enumerate() {
+            for input in &self.op.inputs {
+                let (x, stride) = step.buffers.slice(*input);
+                let (columns, rest) = row.split_at_mut(input.width);
+                columns.copy_from_slice(&x[token * stride..][..input.width]);
+                row = rest;
+            }
+        }
+        step.buffers.put(output);
+        Ok(())
+    }
+}
