@@ -258,12 +258,13 @@ fn joinable(layers: &[Experts]) -> bool {
     parts.flat_map(|parts| parts.keys()).all(|p| matches!(&**p, "weight" | "scales" | "biases"))
 }
 
-/// Renames the router of each layer, and the module of the experts.
+/// Renames the router of each layer, and the module of the experts. A bias for the selection keeps its name.
 fn route(entries: &mut [Entry], layers: &[Experts], module: &str, router: &str) {
     for Experts { outer, name, .. } in layers {
         for entry in entries.iter_mut() {
             for old in ["gate", "router.layer"] {
-                if let Some(part) = entry.0.strip_prefix(&format!("{outer}{name}.{old}.")) {
+                let part = entry.0.strip_prefix(&format!("{outer}{name}.{old}."));
+                if let Some(part) = part.filter(|part| !part.contains("correction")) {
                     entry.0 = format!("{outer}{module}.{router}.{part}");
                 }
             }
@@ -372,10 +373,9 @@ fn halves_and_projections_are_found_in_one_tensor() {
         }
         let mut found = false;
         for path in names {
-            let parts: Vec<Parts> = from
-                .iter()
-                .map(|name| take(&mut all, &format!("{path}.{name}")).unwrap())
-                .collect();
+            // Latent attention has queries, and no keys of its own.
+            let parts = from.iter().map(|name| take(&mut all, &format!("{path}.{name}")));
+            let parts = parts.collect::<Option<Vec<Parts>>>()?;
             let first = &parts[0];
             let apart = parts.iter().any(|other| {
                 other.keys().ne(first.keys())

@@ -184,8 +184,6 @@ GRANITE = [
     # Like some checkpoints on the hub: bf16 with the recurrent parameters in f32.
     variant(_GRANITE, "mixed", dtype="bfloat16", keep_f32=("A_log", "dt_bias", ".D"), length=70,
             config={**_GRANITE_ODD, **_DENSE}, ablations={}),
-    variant(_GRANITE, "sharded", shard="40KB", length=70,
-            config={**_GRANITE_ODD, "num_local_experts": 4}, ablations={}),
 ]
 
 # ------------------------------------------------------------------------------------------------ xlstm

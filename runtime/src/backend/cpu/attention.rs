@@ -22,6 +22,9 @@ use crate::weights::Weights;
 /// Query rows per task: tokens times heads of a group.
 const QUERY_ROWS: usize = 32;
 
+/// Products of a score that are summed one after the other: rounding errors of longer sums would show in the exponents.
+const SUMMED: usize = 256;
+
 /// Stands for "no score yet". Finite, so that differences are defined.
 const LOWEST: f32 = -1e30;
 
@@ -223,19 +226,21 @@ impl Attention {
         for page in task.pages.clone() {
             let page = if page < task.sinks { page } else { page + task.skipped };
             let (keys, values) = cache.page(page).unpacked(isa, shape, value_dim, unpacked);
-            isa.dispatch(Gemm {
-                m: rows,
-                n: PAGE,
-                k: dim,
-                a: queries,
-                a_row: dim,
-                a_col: 1,
-                b: keys,
-                b_row: PAGE,
-                c: &mut *scores,
-                c_row: PAGE,
-                accumulate: false,
-            });
+            for first in (0..dim).step_by(SUMMED) {
+                isa.dispatch(Gemm {
+                    m: rows,
+                    n: PAGE,
+                    k: SUMMED.min(dim - first),
+                    a: &queries[first..],
+                    a_row: dim,
+                    a_col: 1,
+                    b: &keys[first * PAGE..],
+                    b_row: PAGE,
+                    c: &mut *scores,
+                    c_row: PAGE,
+                    accumulate: first > 0,
+                });
+            }
             for i in 0..rows {
                 let position = positions[task.from + i / group];
                 // The number of slots in the page that lie before a position.
