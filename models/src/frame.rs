@@ -165,6 +165,11 @@ impl<'a> Frame<'a> {
         self.tied = tied;
     }
 
+    /// Whether head and embedding are one matrix.
+    pub(crate) fn is_tied(&self) -> bool {
+        self.tied
+    }
+
     /// A norm over the residual stream.
     pub(crate) fn norm(&self, prefix: &str) -> Norm {
         Norm::new(prefix, self.hidden, self.eps)

@@ -140,6 +140,8 @@ def _case(family, name, formats, dtype="bfloat16", config=None, edit=None, legac
     gains = {"embed_tokens": 1 / 6.0} if family.startswith("granite") else {}
     if family == "falcon_h1":
         gains = {"embed_tokens": 1 / 3.0}
+    if family == "zamba2":
+        gains = {"q_proj.weight": 0.8, "k_proj.weight": 0.8}
     base = Case(family, name, {**_BASES[family], **(config or {})}, length=length, dtype=dtype, gains=gains)
     if family in _LACKING:
         job["raw"] = True
@@ -291,9 +293,13 @@ def all_cases():
         _case("bamba", "nvfp4", ["nvfp4-4-16"], mode="nvfp4"),
         _case("nemotron_h", "affine4", ["affine-4-64"], **_affine(4, 64)),
         _case("nemotron_h", "affine8", ["affine-8-32"], dtype="float32", **_affine(8, 32)),
+<<<<<<< ours
         _case("nemotron_h", "latent4", ["affine-4-32"], **_affine(4, 32),
               config={"layers_block_type": ["moe", "full_attention"], "moe_latent_size": 32, "n_routed_experts": 2}),
         _case("zamba2", "affine4", ["affine-4-32"], **_affine(4, 32)),
+=======
+        _case("zamba2", "affine4", ["affine-4-32"], **_affine(4, 32), config={"num_hidden_layers": 2, "layers_block_type": ["linear_attention", "hybrid"]}),
+>>>>>>> theirs
         _case("zamba2", "affine8", ["affine-8-32"], dtype="float16", **_affine(8, 32),
               config={"num_hidden_layers": 2, "layers_block_type": ["hybrid", "linear_attention"]}),
         _case("falcon_h1", "affine4", ["affine-4-64"], dtype="float32", **_affine(4, 64)),

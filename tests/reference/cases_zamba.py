@@ -24,7 +24,8 @@ _ZAMBA2 = Case(
          intermediate_size=18, num_attention_heads=4, num_mem_blocks=2, use_shared_attention_adapter=True, adapter_rank=3,
          use_mem_rope=True, max_position_embeddings=256, mamba_d_state=6, mamba_expand=1, mamba_ngroups=2, n_mamba_heads=4,
          rope_parameters={"rope_type": "default", "rope_theta": 1000.0}),
-    length=72,
+    # Without residual connections within the shared block, sharper attention amplifies every rounding.
+    length=72, gains={"q_proj.weight": 0.8, "k_proj.weight": 0.8},
     ablations={
         "blocks": other_block, "embeddings": no_embeddings, "linear": zero(".linear.weight"), "groups": swap_groups,
         "attention adapters": zero("linear_k_adapter_list"), "adapters": zero("gate_up_proj_adapter_list"),
@@ -49,7 +50,7 @@ ZAMBA2 = [
              " position. The single-token decode of transformers 5.24.0 does not, so its cached greedy tokens differ; the greedy"
              " tokens here come from full recomputation.",
     ),
-    variant(_ZAMBA2, "bf16", dtype="bfloat16", ablations={}, config={"num_hidden_layers": 3, "layers_block_type": ["hybrid", "hybrid", "linear_attention"]}),
+    variant(_ZAMBA2, "bf16", dtype="bfloat16", seed=18, ablations={}, config={"mamba_ngroups": 1, "num_hidden_layers": 3, "layers_block_type": ["hybrid", "linear_attention", "linear_attention"]}),
 ]
 
 CASES = ZAMBA2

@@ -48,8 +48,8 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
         false => None,
     };
     let hybrids: Vec<usize> = (0..frame.layers).filter(|&layer| is_hybrid[layer]).collect();
-    // The layer whose names a use of a shared block has.
-    let first = |index: usize| hybrids[index % blocks_shared];
+    // The layer whose names a use of a shared block has. The reference shares nothing if head and embedding are not tied.
+    let first = |index: usize| hybrids[if frame.is_tied() { index % blocks_shared } else { index }];
 
     let mut blocks = Vec::new();
     for layer in 0..frame.layers {

@@ -102,6 +102,14 @@ fn what_the_reference_does_not_compute_is_refused() {
 }
 
 #[test]
+fn without_a_tied_head_nothing_is_shared() {
+    let model = spec_of(&with(&config(), json!({"tie_word_embeddings": false})));
+    let name = |block: usize| &*attention(&model, block).k.weight.tensor.name;
+    assert_eq!(name(7), "model.layers.3.shared_transformer.self_attn.k_proj.weight");
+    assert!(!model.ignored.iter().any(|pattern| pattern.contains("shared_transformer")));
+}
+
+#[test]
 fn the_default_layers() {
     let config = without(&with(&config(), json!({"num_hidden_layers": 54})), "layers_block_type");
     let model = spec_of(&config);
