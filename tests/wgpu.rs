@@ -128,7 +128,8 @@ fn sessions_that_decode_together_share_the_launches_on_their_tensors() {
     for case in families() {
         let model = open(&case, &target.options);
         let mixers = model.spec().blocks.iter().flat_map(|block| &block.branches);
-        let attention = mixers.filter(|b| matches!(b.mixer, Mixer::Attention(_))).count();
+        let caches = |m: &Mixer| matches!(m, Mixer::Attention(_) | Mixer::LatentAttention(_));
+        let attention = mixers.filter(|branch| caches(&branch.mixer)).count();
         // Attention takes two launches for each session.
         let of_one = model.dispatches(1);
         assert_eq!(model.dispatches_together(&[1; 4]), of_one + 6 * attention, "{}", case.name);

@@ -13,6 +13,13 @@ const MLX: &[[&str; 2]] = &[
     [".v_conv1d.weight", ".v_conv.conv.weight"],
 ];
 
+/// The same of `transformers` 5, which saves the dense networks of Kimi Linear under the name of its experts.
+const SAVED: &[[&str; 2]] = &[
+    [".mlp.gate_proj.", ".block_sparse_moe.gate_proj."],
+    [".mlp.up_proj.", ".block_sparse_moe.up_proj."],
+    [".mlp.down_proj.", ".block_sparse_moe.down_proj."],
+];
+
 /// Experts of Kimi Linear, next to which it has this bias.
 const EXPERTS: &str = ".block_sparse_moe.";
 const SELECTION_BIAS: &str = ".block_sparse_moe.gate.e_score_correction_bias";
@@ -42,7 +49,7 @@ pub(crate) fn fit(mixer: &mut Mixer, stored: &Names<'_>) {
         if stored.has(name) {
             continue;
         }
-        let others = MLX.iter().filter(|[own, _]| name.contains(own));
+        let others = MLX.iter().chain(SAVED).filter(|[own, _]| name.contains(own));
         let others = others.map(|[own, other]| name.replace(own, other));
         if let Some(other) = others.into_iter().find(|other| stored.has(other)) {
             *name = other;

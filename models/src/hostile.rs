@@ -61,7 +61,7 @@ pub(crate) fn samples() -> Vec<Value> {
                 &with(&with(&base, mamba.clone()), experts.clone()),
                 json!({"layer_types": ["mamba", "attention", "mamba"]}),
             ),
-            "qwen3_next" | "qwen3_5_text" | "qwen3_5_moe_text" | "olmo_hybrid" => with(
+            "qwen3_next" | "qwen3_5_text" | "qwen3_5_moe_text" => with(
                 &with(&base, experts.clone()),
                 json!({"layer_types": ["linear_attention", "full_attention", "linear_attention"],
                     "full_attention_interval": 2, "attn_output_gate": true,
@@ -69,6 +69,13 @@ pub(crate) fn samples() -> Vec<Value> {
                     "linear_conv_kernel_dim": 4, "linear_key_head_dim": 6,
                     "linear_value_head_dim": 5, "linear_num_key_heads": 2,
                     "linear_num_value_heads": 4}),
+            ),
+            "olmo_hybrid" => with(
+                &with(&base, json!({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}})),
+                json!({"layer_types": ["linear_attention", "full_attention", "linear_attention"],
+                    "linear_conv_kernel_dim": 4, "linear_key_head_dim": 6,
+                    "linear_value_head_dim": 5, "linear_num_key_heads": 2,
+                    "linear_num_value_heads": 4, "linear_allow_neg_eigval": true}),
             ),
             "kimi_linear" => with(
                 &with(&base, experts.clone()),

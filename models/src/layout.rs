@@ -101,8 +101,7 @@ const ROUTER: ModuleTable = ModuleTable {
 
 /// Gate, up and down of a feed-forward network that every token uses.
 const FEED_FORWARD: ModuleTable = ModuleTable {
-    // transformers 5 saves the dense networks of Kimi Linear under the name of its experts.
-    names: &["mlp", "shared_mlp", "feed_forward", "shared_expert", "block_sparse_moe"],
+    names: &["mlp", "shared_mlp", "feed_forward", "shared_expert"],
     ways: &[
         PROJECTIONS,
         &["input_linear.weight", "input_linear.weight", "output_linear.weight"],

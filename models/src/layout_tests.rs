@@ -36,7 +36,10 @@ fn both_layouts_have_the_same_matrices_and_vectors_in_the_same_order() {
         }
         assert_eq!(vectors(&one).len(), vectors(&other).len());
         for ((a, kind), (b, other)) in vectors(&one).into_iter().zip(vectors(&other)) {
-            assert_eq!((&a.name, a.elements(), kind), (&b.name, b.elements(), other));
+            // mlx-lm has a module around each convolution of Kimi Linear, and the bias beside the gate.
+            let moved = config["model_type"] == "kimi_linear";
+            assert!(moved || a.name == b.name, "{} {}", a.name, b.name);
+            assert_eq!((a.elements(), kind), (b.elements(), other));
         }
         // The same number of elements, each in exactly one place.
         let all = |model: &ModelSpec| model.tensors().iter().map(|t| t.elements()).sum();
@@ -64,6 +67,7 @@ fn experts_are_stacked_and_halves_taken_apart() {
                 | "lfm2_moe"
                 | "jamba"
                 | "nemotron_h"
+                | "kimi_linear"
         );
         assert_eq!(one == other, same, "{family}");
         let (stack, conv, inner) = match family {

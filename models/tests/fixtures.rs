@@ -83,11 +83,15 @@ fn specs_name_the_tensors_of_the_files() -> Result<(), Box<dyn Error>> {
     let (cases, _) = cases()?;
     assert!(!cases.is_empty(), "no fixtures");
     for case in &cases {
-        let model = read_spec(&case.join("config.json"))?;
+        let mut model = read_spec(&case.join("config.json"))?;
+        let mut found = shapes(case)?;
+        if model.model_type == "kimi_linear" {
+            // transformers saves its dense networks under the name of its experts.
+            model.fit_names(&found.keys().map(String::as_str).collect::<Vec<_>>());
+        }
         let wanted: Shapes =
             model.tensors().into_iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
         assert_eq!(wanted.len(), model.tensors().len(), "{}: a name twice", case.display());
-        let mut found = shapes(case)?;
         found.retain(|name, _| !model.ignored.iter().any(|pattern| matches(pattern, name)));
         assert_eq!(wanted, found, "{}", case.display());
     }
@@ -119,11 +123,12 @@ fn specs_in_the_layout_of_mlx_name_the_tensors_of_what_it_converts() -> Result<(
         let mut model = spec_in(&config, Layout::Mlx)?;
         other_names += usize::from(model != spec(&config)?);
         let all = shapes(case)?;
-        // Families of which mlx-lm changes the weights are not written in its layout, only read.
+        // Families of which mlx-lm changes the weights are not written in its layout, only read; nor are the parts of a projection that it
+        // makes of the whole (Kimi Linear).
         let mut read = model.clone();
         read.fit_names(&all.keys().map(String::as_str).collect::<Vec<_>>());
         read.fit_factors(|name| all.get(name).map(Vec::as_slice))?;
-        if read.is_folded() {
+        if read.is_folded() || model.model_type == "kimi_linear" {
             model = read;
         }
         let packed = |name: &str| {

@@ -203,9 +203,9 @@ fn capacity_of_cache() -> u32 {
 }
 
 /// Stores key or value head `kv` at its place.
-fn keep(head: Head, place: u32, kv: u32, ids: Ids) {
+fn keep(kind: u32, head: Head, place: u32, kv: u32, ids: Ids) {
     let number = place * params.kv_heads + kv;
-    if head.kind == KEY {
+    if kind == KEY {
         for (var i = thread_of(ids); i < params.head_dim; i += THREADS) {
             keys[number * params.head_dim + i] = ready(head, i);
         }
@@ -224,8 +224,8 @@ fn keep(head: Head, place: u32, kv: u32, ids: Ids) {
 //# use weights
 
 /// Stores key or value head `kv` at its place.
-fn keep(head: Head, place: u32, kv: u32, ids: Ids) {
-    if head.kind == KEY {
+fn keep(kind: u32, head: Head, place: u32, kv: u32, ids: Ids) {
+    if kind == KEY {
         stage(head, params.head_dim, ids);
         store_staged_key(at_of(place, kv), ids);
     } else {
@@ -251,7 +251,7 @@ fn keep(head: Head, place: u32, kv: u32, ids: Ids) {
     }
     let head = find_head(kind, number, token, ids);
     if kind != QUERY {
-        keep(head, place_of(step.position + t, capacity_of_cache()), number, ids);
+        keep(kind, head, place_of(step.position + t, capacity_of_cache()), number, ids);
         return;
     }
     for (var i = thread_of(ids); i < params.head_dim; i += THREADS) {

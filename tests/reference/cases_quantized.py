@@ -247,6 +247,7 @@ def all_cases():
         _case("granitemoe", "affine4", ["affine-4-32", "affine-8-64"], **_affine(4, 32)),
         _case("granitemoe", "affine8", ["affine-8-64"], dtype="float16", config={"attention_bias": True}, **_affine(8, 64)),
         _case("granitemoeshared", "affine4", ["affine-4-32"], **_affine(4, 32)),
+        _case("granitemoeshared", "affine8", ["affine-8-32"], dtype="float16", **_affine(8, 32)),
         # In half precision the decays that it stores would be rounded, each table by itself.
         _case("minimax", "affine4", ["affine-4-32"], dtype="float32", **_affine(4, 32)),
         _case("minimax", "affine8", ["affine-8-64"], dtype="float32", **_affine(8, 64)),
@@ -293,13 +294,10 @@ def all_cases():
         _case("bamba", "nvfp4", ["nvfp4-4-16"], mode="nvfp4"),
         _case("nemotron_h", "affine4", ["affine-4-64"], **_affine(4, 64)),
         _case("nemotron_h", "affine8", ["affine-8-32"], dtype="float32", **_affine(8, 32)),
-<<<<<<< ours
         _case("nemotron_h", "latent4", ["affine-4-32"], **_affine(4, 32),
               config={"layers_block_type": ["moe", "full_attention"], "moe_latent_size": 32, "n_routed_experts": 2}),
-        _case("zamba2", "affine4", ["affine-4-32"], **_affine(4, 32)),
-=======
-        _case("zamba2", "affine4", ["affine-4-32"], **_affine(4, 32), config={"num_hidden_layers": 2, "layers_block_type": ["linear_attention", "hybrid"]}),
->>>>>>> theirs
+        _case("zamba2", "affine4", ["affine-4-32"], **_affine(4, 32),
+              config={"num_hidden_layers": 2, "layers_block_type": ["linear_attention", "hybrid"]}),
         _case("zamba2", "affine8", ["affine-8-32"], dtype="float16", **_affine(8, 32),
               config={"num_hidden_layers": 2, "layers_block_type": ["hybrid", "linear_attention"]}),
         _case("falcon_h1", "affine4", ["affine-4-64"], dtype="float32", **_affine(4, 64)),

@@ -3,10 +3,9 @@
 
 use std::io::Cursor;
 
-use kinglet::models::Mixer;
 use kinglet::{Activations, Model, StateType};
 use kinglet_tests::random::Random;
-use kinglet_tests::{Case, relative_l2};
+use kinglet_tests::{Case, rounded_error};
 
 use crate::{On, alone, everywhere, open, rows_from, tokens};
 
@@ -18,17 +17,9 @@ fn model(case: &Case, on: &On, of_type: StateType) -> Model {
     open(case, &on.threads(2).activations(Activations::F32).state_type(of_type))
 }
 
-/// The relative L2 error of logits. For the gated delta rule that of the median token: it divides by the lengths of queries, keys and
-/// outputs, so the error is amplified where they are short.
+/// See [`rounded_error`].
 fn error_of(model: &Model, got: &[f32], expected: &[f32]) -> f64 {
-    let mut branches = model.spec().blocks.iter().flat_map(|block| &block.branches);
-    if !branches.any(|branch| matches!(branch.mixer, Mixer::GatedDelta(_))) {
-        return relative_l2(got, expected);
-    }
-    let rows = got.chunks(model.vocab()).zip(expected.chunks(model.vocab()));
-    let mut errors: Vec<f64> = rows.map(|(got, expected)| relative_l2(got, expected)).collect();
-    errors.sort_by(f64::total_cmp);
-    errors[errors.len() / 2]
+    rounded_error(model.spec(), got, expected)
 }
 
 /// Bytes of recurrent tensors, without a device's alignment.

@@ -125,6 +125,12 @@ fn shape(frame: &Frame<'_>, heads: usize) -> Result<DeltaShape, ModelError> {
     // As the reference rounds it: down, from three quarters in double precision.
     let key_dim = (0.75 * frame.hidden as f64 / key_heads as f64) as usize;
     let key_dim = fields.size_or("linear_key_head_dim", key_dim, 0, usize::MAX)?;
+    if key_dim == 0 {
+        return Err(ModelError::Missing {
+            field: fields.path("linear_key_head_dim"),
+            expected: "a width of at least 1, since three quarters of hidden_size over linear_num_key_heads are less",
+        });
+    }
     let value_dim = key_dim.saturating_mul(2);
     DeltaShape { key_heads: heads, value_heads: heads, key_dim, value_dim, kernel: 4 }.read(frame)
 }

@@ -70,7 +70,9 @@ fn roles_shares_and_components_fit_the_tensors() {
                 tensor.name
             );
             assert!(components.contains(&part.component.name), "{}", tensor.name);
-            let routed = part.component.name == "moe experts";
+            // Every token goes to and from a narrower stream of experts.
+            let stream = [Role::In, Role::Out].contains(&part.role);
+            let routed = part.component.name == "moe experts" && !stream;
             assert_eq!(part.share != Share::ALL, routed, "{}", tensor.name);
         }
     });
@@ -111,9 +113,13 @@ fn small_layers_have_the_shapes_of_their_parts() {
     });
 }
 
-/// The width of the residual stream: the rows of the first output projection.
+/// The width of the residual stream: what a router reads, or the rows of the first output projection.
 fn mixer_hidden(mixer: &Mixer) -> usize {
     let parts = mixer.parts();
+    let router = parts.iter().find(|part| part.role == Role::Router);
+    if let Some(router) = router.and_then(|part| part.held.matrix()) {
+        return router.cols;
+    }
     let out = parts.iter().find(|part| [Role::Out, Role::Down].contains(&part.role));
     out.and_then(|part| part.held.matrix()).map_or(0, |matrix| matrix.rows)
 }

@@ -23,7 +23,7 @@ use crate::weights::Weights;
 const QUERY_ROWS: usize = 32;
 
 /// Products of a score that are summed one after the other: rounding errors of longer sums would show in the exponents.
-const SUMMED: usize = 256;
+const SUMMED: usize = 64;
 
 /// Stands for "no score yet". Finite, so that differences are defined.
 const LOWEST: f32 = -1e30;
