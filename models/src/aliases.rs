@@ -8,9 +8,9 @@ use crate::{LatentAttention, Matrix, Mixer};
 const MLX: &[[&str; 2]] = &[
     [SELECTION_BIAS, ".mlp.e_score_correction_bias"],
     [EXPERTS, ".mlp."],
-    [".q_conv1d.weight", ".q_conv.conv.weight"],
-    [".k_conv1d.weight", ".k_conv.conv.weight"],
-    [".v_conv1d.weight", ".v_conv.conv.weight"],
+    [".self_attn.q_conv1d.weight", ".self_attn.q_conv.conv.weight"],
+    [".self_attn.k_conv1d.weight", ".self_attn.k_conv.conv.weight"],
+    [".self_attn.v_conv1d.weight", ".self_attn.v_conv.conv.weight"],
 ];
 
 /// The same of `transformers` 5, which saves the dense networks of Kimi Linear under the name of its experts.
@@ -18,6 +18,13 @@ const SAVED: &[[&str; 2]] = &[
     [".mlp.gate_proj.", ".block_sparse_moe.gate_proj."],
     [".mlp.up_proj.", ".block_sparse_moe.up_proj."],
     [".mlp.down_proj.", ".block_sparse_moe.down_proj."],
+];
+
+/// Dense networks of LFM2-MoE; mlx-lm keeps these names in LFM2.
+const NUMBERED: &[[&str; 2]] = &[
+    [".feed_forward.w1.", ".feed_forward.gate_proj."],
+    [".feed_forward.w3.", ".feed_forward.up_proj."],
+    [".feed_forward.w2.", ".feed_forward.down_proj."],
 ];
 
 /// Experts of Kimi Linear, next to which it has this bias.
@@ -58,7 +65,15 @@ pub(crate) fn fit(mixer: &mut Mixer, stored: &Names<'_>) {
 }
 
 /// Gives the tensors of a layer the names of mlx-lm. It has no up projections of latents as one tensor, but makes them of it.
-pub(crate) fn to_mlx(mixer: &mut Mixer) {
+/// `numbered`: whether dense networks have numbers for names, which mlx-lm has none for.
+pub(crate) fn to_mlx(mixer: &mut Mixer, numbered: bool) {
+    if let (Mixer::Dense(_), true) = (&*mixer, numbered) {
+        for name in names(mixer) {
+            if let Some([own, other]) = NUMBERED.iter().find(|[own, _]| name.contains(own)) {
+                *name = name.replace(own, other);
+            }
+        }
+    }
     let mut all = names(mixer);
     // mlx-lm keeps the name of other families' experts.
     let moved = all.iter().any(|name| name.contains(SELECTION_BIAS));

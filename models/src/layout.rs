@@ -192,6 +192,7 @@ impl ModelSpec {
                 };
             }
         }
+        let numbered = self.model_type == "lfm2_moe";
         for branch in branches(&mut self) {
             for (module, mut linears) in modules(&mut branch.mixer) {
                 match module {
@@ -214,7 +215,7 @@ impl ModelSpec {
                     Module::Own | Module::Attention | Module::SharedExpert | Module::Router => {}
                 }
             }
-            aliases::to_mlx(&mut branch.mixer);
+            aliases::to_mlx(&mut branch.mixer, numbered);
         }
         self
     }

@@ -117,9 +117,6 @@ LFM3 = [
                         layer_types=["sliding_attention", "conv", "full_attention"]),
             ablations={**_TAPS, "conv.bias": zero("conv.conv.bias"), "proj.bias": zero("v_proj.bias", "o_proj.bias"),
                        "norms": {"use_sandwich_norm": False}}),
-    variant(_LFM3, "plain_norms", length=70, dtype="bfloat16", ablations={},
-            config=dict(use_sandwich_norm=False, num_hidden_layers=1, layer_types=["sliding_attention"], vocab_size=32,
-                        rope_parameters={"sliding_attention": {"rope_type": "linear", "rope_theta": 100.0, "factor": 2.0}})),
 ]
 
 CASES = LFM2 + LFM2_MOE + LFM3

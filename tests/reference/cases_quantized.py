@@ -244,6 +244,8 @@ def all_cases():
         _case("lfm2_moe", "affine8", ["affine-8-32", "affine-8-64"], dtype="float16", **_affine(8, 32),
               config={"use_expert_bias": False, "num_dense_layers": 0, "num_hidden_layers": 1, "layer_types": ["full_attention"]}),
         _case("lfm3", "affine4", ["affine-4-64"], **_affine(4, 64)),
+        _case("lfm3", "affine8", ["affine-8-32"], dtype="float16", **_affine(8, 32),
+              config={"num_hidden_layers": 1, "layer_types": ["full_attention"], "use_sandwich_norm": False}),
         _case("granitemoe", "affine4", ["affine-4-32", "affine-8-64"], **_affine(4, 32)),
         _case("granitemoe", "affine8", ["affine-8-64"], dtype="float16", config={"attention_bias": True}, **_affine(8, 64)),
         _case("granitemoeshared", "affine4", ["affine-4-32"], **_affine(4, 32)),

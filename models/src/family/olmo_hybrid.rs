@@ -126,9 +126,10 @@ fn shape(frame: &Frame<'_>, heads: usize) -> Result<DeltaShape, ModelError> {
     let key_dim = (0.75 * frame.hidden as f64 / key_heads as f64) as usize;
     let key_dim = fields.size_or("linear_key_head_dim", key_dim, 0, usize::MAX)?;
     if key_dim == 0 {
-        return Err(ModelError::Missing {
+        return Err(ModelError::OutOfRange {
             field: fields.path("linear_key_head_dim"),
-            expected: "a width of at least 1, since three quarters of hidden_size over linear_num_key_heads are less",
+            value: format!("0, from hidden_size = {} and {key_heads} heads", frame.hidden),
+            expected: "at least 1".into(),
         });
     }
     let value_dim = key_dim.saturating_mul(2);

@@ -69,6 +69,10 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     let mut spec = frame.model("zamba2", blocks)?;
     let uses = hybrids.iter().enumerate().map(|(index, &layer)| (layer, first(index)));
     spec.ignored.extend(copies(uses, "shared_transformer"));
+    if !frame.is_tied() {
+        // Each block has adapters for all uses of the block that it would share.
+        spec.ignored.push("*.shared_transformer.*_adapter_list.*".into());
+    }
     Ok(spec)
 }
 

@@ -48,6 +48,7 @@ pub struct LatentAttention {
 
 /// How latent attention makes its queries.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "a model has few of them")]
 pub enum LatentQueries {
     /// `[rows, hidden]`.
     Full(Linear),

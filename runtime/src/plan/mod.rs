@@ -81,10 +81,10 @@ impl Plan {
     /// The residual stream that the head reads, `[T, hidden]`. Nothing overwrites it until the next
     /// step.
     pub fn stream(&self) -> Option<BufferId> {
-        self.ops.iter().rev().find_map(|op| match op {
-            Op::Head(head) => Some(head.input),
-            _ => None,
-        })
+        self.ops
+            .iter()
+            .rev()
+            .find_map(|op| if let Op::Head(head) = op { Some(head.input) } else { None })
     }
 
     /// Limits attention to the last `window` positions and the first `sinks`, in layers that see
