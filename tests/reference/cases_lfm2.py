@@ -73,7 +73,7 @@ _LFM2_MOE = Case(
 LFM2_MOE = [
     _LFM2_MOE,
     # Experts in every layer, by their scores alone, whose weights are as the sigmoids are.
-    variant(_LFM2_MOE, "odd", length=70, dtype="bfloat16",
+    variant(_LFM2_MOE, "odd", length=70, dtype="bfloat16", seed=100,
             config=dict(vocab_size=61, hidden_size=36, num_attention_heads=3, num_key_value_heads=1, num_dense_layers=0,
                         num_hidden_layers=2, layer_types=["full_attention", "conv"], conv_bias=True, conv_L_cache=4,
                         num_experts=6, num_experts_per_tok=3, use_expert_bias=False, norm_topk_prob=False,
