@@ -227,6 +227,22 @@ fn threads_that_share_sessions_at_random_get_a_status() {
 }
 
 #[test]
+fn a_prediction_head_or_a_draft_model_drafts_without_changing_the_answer() {
+    if !there("gcc") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile("gcc", "-std=c99", "tests/ffi/speculation.c", folder.path());
+    let cases = kinglet_tests::prediction_cases();
+    let of_head = run(&program, &[cases[0].folder.path()], "");
+    let of_model = run(&program, &[&model("hybrid"), &model("hybrid")], "");
+    for printed in [of_head, of_model] {
+        let drafted: u32 = printed.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(drafted > 0, "{printed}");
+    }
+}
+
+#[test]
 fn models_are_opened_from_regions_of_an_archive() {
     if !there("gcc") {
         return;

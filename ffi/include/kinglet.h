@@ -775,6 +775,15 @@ kinglet_status kinglet_generation_options_set_draft_model(struct kinglet_generat
                                                           size_t tokens);
 
 /**
+ * Like `kinglet_generation_options_set_speculation`, but the model's own prediction head drafts the
+ * tokens. The model must have been opened with `kinglet_model_options_set_prediction_head`;
+ * otherwise creating a generation with these options returns `KINGLET_INVALID_ARGUMENT`. 2 is
+ * usual. A draft model that is set too goes before.
+ */
+kinglet_status kinglet_generation_options_set_head_speculation(struct kinglet_generation_options *options,
+                                                               size_t tokens);
+
+/**
  * Sets the tools that the model may call in a chat: a JSON list of descriptions in the form that
  * its template expects. Null for none.
  */
@@ -1166,6 +1175,13 @@ kinglet_status kinglet_model_options_set_context_limit(struct kinglet_model_opti
  * (0, the default). Missing tensors are always an error.
  */
 kinglet_status kinglet_model_options_set_strict(struct kinglet_model_options *options, int32_t strict);
+
+/**
+ * Sets whether the checkpoint's head for multi-token prediction is opened too (1), so that it can
+ * draft tokens: `kinglet_generation_options_set_head_speculation`. A checkpoint without such a head
+ * is then an error. 0 is the default.
+ */
+kinglet_status kinglet_model_options_set_prediction_head(struct kinglet_model_options *options, int32_t open);
 
 /**
  * The inverse of the newer `kinglet_model_options_set_strict`: whether tensors that the model does

@@ -65,6 +65,8 @@ pub(crate) struct GenerationOptions {
     pub(crate) answer: AnswerOptions,
     /// Draft model, and the maximum number of tokens it drafts in a step.
     pub(crate) draft: Option<(Arc<ModelObject>, usize)>,
+    /// The maximum number of tokens that the model's prediction head drafts in a step.
+    pub(crate) head_drafts: usize,
     pub(crate) tools: Option<Vec<Value>>,
     pub(crate) variables: Map<String, Value>,
     /// Name of the chat template.
@@ -335,6 +337,21 @@ pub extern "C" fn kinglet_generation_options_set_draft_model(
     set(options, |options| {
         let draft = handle::get_optional::<ModelObject>(draft)?;
         options.draft = draft.zip(Some(guesses(tokens)?)).filter(|(_, tokens)| *tokens > 0);
+        Ok(())
+    })
+}
+
+/// Like `kinglet_generation_options_set_speculation`, but the model's own prediction head drafts the
+/// tokens. The model must have been opened with `kinglet_model_options_set_prediction_head`;
+/// otherwise creating a generation with these options returns `KINGLET_INVALID_ARGUMENT`. 2 is
+/// usual. A draft model that is set too goes before.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_generation_options_set_head_speculation(
+    options: *mut kinglet_generation_options,
+    tokens: usize,
+) -> kinglet_status {
+    set(options, |options| {
+        options.head_drafts = guesses(tokens)?;
         Ok(())
     })
 }

@@ -54,6 +54,14 @@ impl Generator {
         let mut answer = Answer::new(&inner.session, model.defaults()?, prompt, &options.answer)?;
         if let Some((draft, most)) = &options.draft {
             answer = answer.speculate(drafter(model, inner, draft)?, *most);
+        } else if options.head_drafts > 0 {
+            if !model.model.has_prediction_head() {
+                return Err(Failure::argument(
+                    "drafts of the prediction head: the model was opened without one; see \
+                     kinglet_model_options_set_prediction_head",
+                ));
+            }
+            answer = answer.speculate_with_head(options.head_drafts);
         }
         Ok(Self { answer, keeps, cache_bytes: model.options.cache_bytes })
     }

@@ -269,6 +269,20 @@ pub extern "C" fn kinglet_model_options_set_strict(
     })
 }
 
+/// Sets whether the checkpoint's head for multi-token prediction is opened too (1), so that it can
+/// draft tokens: `kinglet_generation_options_set_head_speculation`. A checkpoint without such a head
+/// is then an error. 0 is the default.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_model_options_set_prediction_head(
+    options: *mut kinglet_model_options,
+    open: i32,
+) -> kinglet_status {
+    set(options, |options| {
+        options.model.prediction_head = open != 0;
+        Ok(())
+    })
+}
+
 /// The inverse of the newer `kinglet_model_options_set_strict`: whether tensors that the model does
 /// not use are only a warning in the log (1, the default) or an error (0).
 #[unsafe(no_mangle)]
