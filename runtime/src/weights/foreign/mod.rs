@@ -13,8 +13,9 @@
 //! in 8 bits, with a warning. FP8 matrices whose rows are not whole groups of 32 become f32. Scales of activations and caches (`X.input_scale`, `X.k_scale`, ...) are ignored:
 //! neither is quantized here.
 
+mod error;
+
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,7 +26,8 @@ use kinglet_quant::foreign::{
 use kinglet_quant::{DType, Format, Mode, e8m0};
 use safetensors::Dtype;
 
-use super::error::{Name, Shape, WeightsError};
+pub use self::error::ConversionError;
+use super::error::WeightsError;
 use super::header::Entry;
 use super::map::{Part, Source};
 use super::{Weights, dense_dtype};
@@ -44,76 +46,6 @@ const UNUSED: [&str; 11] = [
     "_proj_input_scale",
     "_proj_activation_scale",
 ];
-
-/// Why tensors of a foreign layout can't be converted.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum ConversionError {
-    /// A tensor of the layer is missing.
-    Missing {
-        /// Its name.
-        name: String,
-    },
-    /// A tensor's shape doesn't match the others.
-    Shape {
-        /// Its name.
-        name: String,
-        /// Its shape.
-        found: Vec<usize>,
-        /// The expected shape.
-        expected: String,
-    },
-    /// A tensor has the wrong type.
-    Dtype {
-        /// Its name.
-        name: String,
-        /// Its type.
-        found: String,
-        /// The expected types.
-        expected: &'static str,
-    },
-    /// Another tensor already has the result's name.
-    Occupied {
-        /// The name.
-        name: String,
-    },
-    /// A nonzero bias accompanies a matrix that is multiplied without one.
-    Bias {
-        /// Its name.
-        name: String,
-    },
-    /// The contents are invalid, or no format has such rows.
-    Contents(ForeignError),
-}
-
-impl fmt::Display for ConversionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing { name } => write!(f, "{} is missing", Name(name)),
-            Self::Shape { name, found, expected } => {
-                write!(f, "{} has shape {}, expected {expected}", Name(name), Shape(found))
-            }
-            Self::Dtype { name, found, expected } => {
-                write!(f, "{} has dtype {found}, expected {expected}", Name(name))
-            }
-            Self::Occupied { name } => {
-                write!(f, "{} exists too, and nothing tells which of the two to use", Name(name))
-            }
-            Self::Bias { name } => write!(
-                f,
-                "{} is not zero, but the model adds no bias there: convert the checkpoint again without biases",
-                Name(name)
-            ),
-            Self::Contents(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<ForeignError> for ConversionError {
-    fn from(error: ForeignError) -> Self {
-        Self::Contents(error)
-    }
-}
 
 /// The outcome of a conversion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -536,45 +468,4 @@ fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_are_found_by_shape_and_config() {
-        let shape = [96, 64];
-        assert_eq!(block(shape, &[], None), Some([96, 64]));
-        assert_eq!(block(shape, &[1], Some([128, 128])), Some([96, 64]));
-        assert_eq!(block(shape, &[96], None), Some([1, 64]));
-        assert_eq!(block(shape, &[96, 1], None), Some([1, 64]));
-        assert_eq!(block(shape, &[2, 2], Some([64, 32])), Some([64, 32]));
-        assert_eq!(block(shape, &[3, 2], None), Some([32, 32]));
-        assert_eq!(block(shape, &[3, 1], None), Some([32, 64]));
-        // 96 rows in blocks of 64 give two, the last one shorter. Without a config they would be
-        // blocks of 48.
-        assert_eq!(block(shape, &[2, 1], Some([64, 128])), Some([64, 128]));
-        assert_eq!(block(shape, &[2, 1], None), Some([48, 64]));
-        for wrong in [&[95][..], &[0], &[0, 0], &[7, 5], &[97, 1], &[96, 1, 1], &[usize::MAX, 1]] {
-            assert_eq!(block(shape, wrong, Some([64, 32])), None, "{wrong:?}");
-        }
-        assert_eq!(block(shape, &[2, 2], Some([0, 0])), Some([48, 32]));
-        assert_eq!(block([0, 0], &[2, 2], None), None);
-    }
-
-    #[test]
-    fn groups_are_as_stated_or_equal() {
-        assert_eq!(group_size(96, 2, Some(64)), Some(64));
-        assert_eq!(group_size(96, 2, None), Some(48));
-        assert_eq!(group_size(96, 3, Some(64)), Some(32));
-        assert_eq!(group_size(96, 1, None), Some(96));
-        assert_eq!(group_size(96, 0, Some(64)), None);
-        assert_eq!(group_size(96, 200, None), None);
-    }
-
-    #[test]
-    fn results_are_in_order() {
-        let items: Vec<usize> = (0..1000).collect();
-        let squares = in_parallel(&items, |n| n * n);
-        assert!(squares.iter().enumerate().all(|(i, square)| *square == i * i));
-        assert!(in_parallel(&[] as &[usize], |n| *n).is_empty());
-    }
-}
+mod tests;
