@@ -37,6 +37,8 @@ int main(int argc, char **argv) {
     OK(kinglet_session_create(model, &session));
     if (!session || !plain) return 1;
 
+    HANDLE(kinglet_model_options_set_prediction_head(made_up, 1));
+    HANDLE(kinglet_generation_options_set_head_speculation(made_up, 2));
     OK(kinglet_generation_options_create(&greedy));
     OK(kinglet_generation_options_set(greedy, KINGLET_TEMPERATURE, 0));
     OK(kinglet_generation_options_set_max_tokens(greedy, COUNT));

@@ -1,18 +1,14 @@
 //! The wgpu backend beyond the numbers of its ops: kernels per step, weights larger than a binding,
 //! quantized weights, sessions, errors.
 
-use std::sync::Arc;
-
 use kinglet::backend::Logits;
 use kinglet::models::{
     Block, DeltaInputs, DeltaProjection, Input, LatentQueries, Mixer, Residual, Target,
 };
-use kinglet::op::Op;
 use kinglet::testing::DeviceLimits;
 use kinglet::{Activations, Backend, Error, Model, ModelOptions, Run, Session};
 use kinglet_tests::random::Random;
 use kinglet_tests::target::wgpu_targets;
-use kinglet_tests::tensors::{Stored, Tensors};
 use kinglet_tests::{Case, cases, quantized_cases, relative_l2};
 
 mod formats;

@@ -20,14 +20,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kinglet_models::Quantization;
-use kinglet_quant::foreign::{
-    Awq, Converted, ForeignError, Fp8, Gptq, awq, fp8, fp8_weights, gptq,
-};
+use kinglet_quant::foreign::{Awq, Converted, Fp8, Gptq, awq, fp8, fp8_weights, gptq};
 use kinglet_quant::{DType, Format, Mode, e8m0};
 use safetensors::Dtype;
 
 pub use self::error::ConversionError;
-use super::error::WeightsError;
+use super::error::{Name, WeightsError};
 use super::header::Entry;
 use super::map::{Part, Source};
 use super::{Weights, dense_dtype};
