@@ -5,6 +5,7 @@
 //! counts as absent, except for the few fields in which `null` has a meaning of its own.
 
 use crate::ModelError;
+use crate::family::{reader_of_class, reader_of_type};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
@@ -147,11 +148,11 @@ impl Config {
 /// Whether an object is the config of a supported family.
 fn is_supported(object: &Map<String, Value>) -> bool {
     match object.get("model_type").filter(|value| !value.is_null()) {
-        Some(name) => name.as_str().is_some_and(|name| crate::supported().any(|n| n == name)),
+        Some(name) => name.as_str().is_some_and(|name| reader_of_type(name).is_some()),
         None => object
             .get("architectures")
             .and_then(|names| names.get(0)?.as_str())
-            .is_some_and(|name| crate::FAMILIES.iter().any(|family| family.class == name)),
+            .is_some_and(|name| reader_of_class(name).is_some()),
     }
 }
 

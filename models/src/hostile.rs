@@ -87,6 +87,12 @@ pub(crate) fn samples() -> Vec<Value> {
                     "num_expert_group": 2, "topk_group": 1, "num_shared_experts": 1,
                     "moe_renormalize": true, "routed_scaling_factor": 2.5}),
             ),
+            "zamba" => with(
+                &with(&base, mamba.clone()),
+                json!({"layers_block_type": ["hybrid", "mamba", "hybrid"], "n_mamba_heads": 2,
+                    "mamba_dt_rank": 3, "attention_head_dim": 16, "attention_hidden_size": 64,
+                    "hidden_mamba_act": "silu", "attn_layer_period": 2, "attn_layer_offset": 1}),
+            ),
             "zamba2" => with(
                 &with(&base, mamba.clone()),
                 json!({"layers_block_type": ["hybrid", "mamba", "hybrid"], "n_mamba_heads": 8,

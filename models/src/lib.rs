@@ -45,11 +45,16 @@ pub use quantization::{Gptq, MlxQuantization, Quantization, Stated};
 pub use spec::*;
 pub use tensors::{TensorKind, Tie};
 
-use family::FAMILIES;
+use family::{FAMILIES, SPELLINGS, reader_of_class, reader_of_type};
 
-/// The values of `model_type` that [`spec()`] knows.
+/// The families: the values of `model_type` that [`spec()`] knows, without the [`spellings`].
 pub fn supported() -> impl Iterator<Item = &'static str> {
     FAMILIES.iter().map(|family| family.model_type)
+}
+
+/// Other values of `model_type` that [`spec()`] knows: names that checkpoints of a family had before `transformers` had the family.
+pub fn spellings() -> impl Iterator<Item = &'static str> {
+    SPELLINGS.iter().map(|spelling| spelling.model_type)
 }
 
 /// What the model of `config` computes, and which tensors it needs.
@@ -73,23 +78,23 @@ pub fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
 /// As [`spec()`].
 pub fn spec_in(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError> {
     let config = &*config.language();
-    let (family, value) = match (config.model_type()?, config.architecture()?) {
-        (Some(name), _) => (FAMILIES.iter().find(|family| family.model_type == name), name),
-        (None, Some(name)) => (FAMILIES.iter().find(|family| family.class == name), name),
+    let (read, value) = match (config.model_type()?, config.architecture()?) {
+        (Some(name), _) => (reader_of_type(name), name),
+        (None, Some(name)) => (reader_of_class(name), name),
         (None, None) => {
-            return Err(ModelError::NoModelType { supported: supported().collect() });
+            return Err(ModelError::NoModelType { supported: supported().chain(spellings()).collect() });
         }
     };
-    let Some(family) = family else {
+    let Some(read) = read else {
         let mut value = format!("{:?}", config::shorten(value));
         if let Some((part, inner)) = config.part_model_type() {
             value += &format!(", with {:?} as its {part}", config::shorten(inner));
         }
-        return Err(ModelError::UnknownModelType { value, supported: supported().collect() });
+        return Err(ModelError::UnknownModelType { value, supported: supported().chain(spellings()).collect() });
     };
     // Fail now: otherwise packed words could be taken for plain weights.
     config.quantization()?;
-    let spec = (family.spec)(config)?;
+    let spec = read(config)?;
     Ok(match layout {
         Layout::Transformers => spec,
         Layout::Mlx => spec.into_mlx(),

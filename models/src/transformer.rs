@@ -39,6 +39,11 @@ impl<'a> Transformer<'a> {
         Ok(Self { frame, heads, activation, rope })
     }
 
+    /// The same with another rotary encoding.
+    pub(crate) fn with_rope(self, rope: Rope) -> Self {
+        Self { rope, ..self }
+    }
+
     /// The attention of the layer `PREFIX`. `bias` tells whether q, k and v have biases, and
     /// whether o has one.
     pub(crate) fn attention(&self, prefix: &str, bias: (bool, bool)) -> Attention {

@@ -9,6 +9,8 @@ struct Params {
     cols: u32,
     /// First column of x in its buffer.
     input_offset: u32,
+    /// From one column of x to the next.
+    input_step: u32,
     input_stride: u32,
     /// First column in y.
     output_offset: u32,
@@ -27,6 +29,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if id.x >= params.cols {
         return;
     }
-    let source = token * params.input_stride + params.input_offset + id.x;
+    let source = token * params.input_stride + params.input_offset + id.x * params.input_step;
     output[token * params.output_stride + params.output_offset + id.x] = input[source];
 }

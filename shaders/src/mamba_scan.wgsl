@@ -1,5 +1,5 @@
 // `mamba_scan`: h[c,n] = exp(dt[c] A[c,n]) h[c,n] + dt[c] B[n] x[c], y[c] = (sum_n C[n] h[c,n] + d[c] x[c]) * silu(z[c]).
-// A workgroup takes 32 channels through all tokens of a run, 16 tokens at a time; four threads share the states of a
+// A workgroup takes 32 channels of a head through all tokens of a run, 16 tokens at a time; four threads share the states of a
 // channel, 16 of which are in registers. A token's own part of y, dt x (B . C), is kept separate from the carried
 // state.
 //# kernel MambaScan - states: any number of tokens
@@ -20,6 +20,10 @@ const SPAN: u32 = 16u;
 
 struct Params {
     inner: u32,
+    /// Channels of a head.
+    width: u32,
+    /// Columns from B and C of a head to those of the next.
+    head_stride: u32,
     state_dim: u32,
     z_offset: u32,
     z_stride: u32,
@@ -79,10 +83,13 @@ var<workgroup> parts: array<f32, 2048>;
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let run = runs[group.z];
     let own = run.slot * KEPT_UNIT;
-    let first_channel = group.x * CHANNELS;
+    // x counts channels of a head, y heads.
+    let first_channel = group.y * params.width + group.x * CHANNELS;
+    let end = (group.y + 1u) * params.width;
+    let head = group.y * params.head_stride;
     let channel = first_channel + thread % CHANNELS;
     let share = thread / CHANNELS;
-    let used = channel < params.inner;
+    let used = channel < end;
     var h: array<f32, HELD>;
     var a: array<f32, HELD>;
     for (var first = 0u; first < params.state_dim; first += PASS) {
@@ -101,13 +108,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let count = min(SPAN, run.tokens - start);
             let token = run.start + start;
             if thread < count {
-                let row = (token + thread) * params.bc_stride;
+                let row = (token + thread) * params.bc_stride + head;
                 factors[thread] = vec2(factor(row + params.b_offset), factor(row + params.c_offset));
             }
             for (var i = thread; i < count * PASS; i += THREADS) {
                 var pair = vec2(0.0);
                 if i % PASS < width {
-                    let at = (token + i / PASS) * params.bc_stride + first + i % PASS;
+                    let at = (token + i / PASS) * params.bc_stride + head + first + i % PASS;
                     pair = vec2(bc[at + params.b_offset], bc[at + params.c_offset]);
                     if params.b_weight != ABSENT {
                         let n = first + i % PASS;
@@ -118,7 +125,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
             for (var i = thread; i < count * CHANNELS; i += THREADS) {
                 var pair = vec2(0.0);
-                if first_channel + i % CHANNELS < params.inner {
+                if first_channel + i % CHANNELS < end {
                     let at = (token + i / CHANNELS) * params.inner + first_channel + i % CHANNELS;
                     pair = vec2(softplus(dt[at]), x[at]);
                 }
@@ -143,7 +150,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var i = thread; i < count * CHANNELS; i += THREADS) {
                 let t = i / CHANNELS;
                 let column = first_channel + i % CHANNELS;
-                if column < params.inner {
+                if column < end {
                     let at = (token + t) * params.inner + column;
                     let part = t * SHARES * CHANNELS + i % CHANNELS;
                     var y = parts[part] + parts[part + CHANNELS] + parts[part + 2u * CHANNELS] + parts[part + 3u * CHANNELS];

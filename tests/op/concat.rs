@@ -1,6 +1,6 @@
 //! `concat`: `y = [x_1 | x_2 | ...]`.
 
-use kinglet::op::{Concat, Op, Slice};
+use kinglet::op::{Concat, Op, Strided};
 use kinglet_tests::random::Random;
 use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
@@ -10,12 +10,13 @@ use crate::TOKENS;
 fn check(widths: &[usize], lengths: &[usize]) {
     let mut rig = Rig::new(format!("concat {widths:?}"), Stored::F32, lengths);
     let input = |&width: &usize| {
-        // Columns of a wider buffer.
+        // Columns of a wider buffer, or every other one.
         let (before, after) = (rig.random.between(0, 4), rig.random.between(0, 4));
-        let buffer = rig.input(before + width + after, Random::normal).buffer;
-        Slice { buffer, offset: before, width }
+        let step = rig.random.between(1, 3);
+        let buffer = rig.input(before + step * width + after, Random::normal).buffer;
+        Strided { buffer, offset: before, step, width }
     };
-    let mut inputs: Vec<Slice> = widths.iter().map(input).collect();
+    let mut inputs: Vec<Strided> = widths.iter().map(input).collect();
     // One of them twice.
     inputs.extend(inputs.first().copied().filter(|_| inputs.len() > 1));
     let output = rig.buffer("y", inputs.iter().map(|input| input.width).sum());

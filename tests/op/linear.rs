@@ -24,8 +24,10 @@ enum Kind {
     GatedNorm {
         groups: usize,
     },
+    /// Whether the groups have one weight in common.
     NormGate {
         groups: usize,
+        common: bool,
         activation: GateActivation,
     },
 }
@@ -67,7 +69,7 @@ fn check(
     };
     let (input, gate) = (side(cols, 5), side(gates, 3));
     let width = match kind {
-        Kind::NormGate { groups, .. } => cols / groups,
+        Kind::NormGate { groups, common: true, .. } => cols / groups,
         _ => cols,
     };
     let norm = rig.norm(width, eps, kind == Kind::Norm { bias: true });
@@ -78,7 +80,7 @@ fn check(
         Kind::SiluGate => Prologue::SiluGate { gate },
         Kind::SigmoidGate { .. } => Prologue::SigmoidGate { gate },
         Kind::GatedNorm { groups } => Prologue::GatedNorm { gate, norm, groups },
-        Kind::NormGate { groups, activation } => {
+        Kind::NormGate { groups, activation, .. } => {
             Prologue::NormGate { norm, groups, gate, activation }
         }
     };
@@ -141,7 +143,10 @@ fn behind_a_gate() {
         check(Kind::SiluGate, &[rows], cols, add, stored, lengths);
         check(Kind::GatedNorm { groups }, &[rows], cols, add, stored, lengths);
         for activation in [GateActivation::Silu, GateActivation::Sigmoid] {
-            check(Kind::NormGate { groups, activation }, &[rows], cols, add, stored, lengths);
+            for common in [true, false] {
+                let kind = Kind::NormGate { groups, common, activation };
+                check(kind, &[rows], cols, add, stored, lengths);
+            }
         }
     });
 }

@@ -27,7 +27,11 @@ fn check(
     // B and C are adjacent after other columns, as they are after the low-rank step sizes.
     let b_offset = rig.random.between(0, 5);
     let c_offset = b_offset + state_dim;
-    let bc = rig.input(c_offset + state_dim + 1, Random::normal);
+    // Where the channels can be split, two or three heads, each with its columns.
+    let heads =
+        [3, 2].into_iter().find(|heads| inner % heads == 0 && lengths.len() != 2).unwrap_or(1);
+    let head_stride = c_offset + state_dim + 1;
+    let bc = rig.input(heads * head_stride, Random::normal);
     let a_log = rig.tensor(&[inner, state_dim], |random| random.uniform(-1.0, 2.8));
     let d = rig.tensor(&[inner], Random::normal);
     let bc_norm = norm.map(|(eps, weighted)| {
@@ -42,6 +46,8 @@ fn check(
         dt: dt.buffer,
         b: Slice { buffer: bc.buffer, offset: b_offset, width: state_dim },
         c: Slice { buffer: bc.buffer, offset: c_offset, width: state_dim },
+        heads,
+        head_stride,
         bc_norm,
         a_log,
         d,

@@ -211,11 +211,13 @@ def nemotron(family, draw):
         common(draw), layers_block_type=blocks, intermediate_size=draw.randrange(9, 120), ssm_state_size=draw.choice([4, 7, 16, 32, 64]),
         n_groups=groups, mamba_num_heads=groups * draw.choice([1, 2, 3, 4]), mamba_head_dim=draw.choice([6, 7, 8, 16, 20, 32]),
         conv_kernel=draw.choice([2, 3, 4]), chunk_size=draw.choice([32, 64, 128]), use_conv_bias=flag(draw, 0.7), use_bias=flag(draw),
-        mlp_bias=flag(draw) and "moe" not in blocks, attention_bias=flag(draw), mlp_hidden_act=draw.choice(["relu2", "relu2", "silu"]),
+        mlp_bias=flag(draw), attention_bias=flag(draw), mlp_hidden_act=draw.choice(["relu2", "relu2", "silu"]),
         time_step_min=draw.choice([0.001, 0.05]), n_routed_experts=experts, num_experts_per_tok=draw.choice([1, 2, 3]), n_group=expert_groups,
         topk_group=draw.randrange(1, expert_groups + 1), moe_intermediate_size=draw.randrange(5, 40),
         moe_shared_expert_intermediate_size=draw.randrange(5, 40), norm_topk_prob=flag(draw, 0.5),
         routed_scaling_factor=draw.choice([1.0, 2.5])))
+    if flag(draw):
+        config["moe_latent_size"] = draw.randrange(5, 40)
     return config
 
 
@@ -227,7 +229,7 @@ def falcon_h1(family, draw):
         common(draw), num_hidden_layers=draw.choice([1, 2, 3]), intermediate_size=draw.randrange(9, 120), rms_norm_eps=1e-5,
         mamba_d_ssm=heads * width, mamba_n_heads=heads, mamba_d_head=width, mamba_n_groups=groups, mamba_d_state=draw.choice([4, 7, 16, 32]),
         mamba_d_conv=draw.choice([2, 3, 4]), mamba_chunk_size=draw.choice([32, 64, 128]), mamba_rms_norm=flag(draw, 0.5),
-        mamba_norm_before_gate=False, attention_bias=flag(draw), mlp_bias=flag(draw), mamba_proj_bias=flag(draw),
+        mamba_norm_before_gate=flag(draw, 0.5), attention_bias=flag(draw), mlp_bias=flag(draw), mamba_proj_bias=flag(draw),
         projectors_bias=flag(draw), mamba_conv_bias=flag(draw, 0.7), rope_parameters=draw.choice(ROPE[:2]), embedding_multiplier=1.0,
         lm_head_multiplier=factor(), key_multiplier=factor(), attention_in_multiplier=factor(), attention_out_multiplier=factor(),
         ssm_in_multiplier=factor(), ssm_out_multiplier=factor(), mlp_multipliers=[factor(), factor()],
@@ -259,6 +261,95 @@ def lfm2(family, draw):
                 block_auto_adjust_ff_dim=flag(draw, 0.5), rope_parameters=draw.choice(ROPE[:2]))
 
 
+def lfm2_moe(family, draw):
+    config = lfm2("lfm2", draw)
+    for field in ("block_multiple_of", "block_ffn_dim_multiplier", "block_auto_adjust_ff_dim"):
+        del config[field]
+    experts, active = experts_of(draw)
+    return dict(config, num_experts=experts, num_experts_per_tok=active, moe_intermediate_size=draw.randrange(5, 40),
+                num_dense_layers=draw.randrange(config["num_hidden_layers"]), use_expert_bias=flag(draw, 0.6),
+                norm_topk_prob=flag(draw, 0.6), routed_scaling_factor=draw.choice([1.0, 1.7]))
+
+
+def lfm3(family, draw):
+    layers = draw.choice([2, 3, 4])
+    full = draw.choice([{"rope_type": "proportional", "rope_theta": 10000.0, "partial_rotary_factor": draw.choice([0.3, 0.5, 1.0])}, ROPE[0]])
+    sliding = draw.choice(["full_attention", "sliding_attention"])
+    kinds_of = kinds(draw, "conv", layers, sliding)
+    kinds_of[draw.randrange(layers)] = draw.choice(["full_attention", "sliding_attention"])
+    return heads_of(draw, dict(
+        common(draw), num_hidden_layers=layers, layer_types=kinds_of, intermediate_size=draw.randrange(9, 120), norm_eps=1e-5,
+        sliding_window=draw.choice([5, 13, 40, 64]), conv_L_cache=draw.choice([2, 3, 7, 9]), conv_bias=flag(draw), attention_bias=flag(draw),
+        use_sandwich_norm=flag(draw, 0.6), use_attention_gate=flag(draw, 0.6), pad_token_id=0,
+        rope_parameters=draw.choice([None, {"full_attention": full, "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}])))
+
+
+def olmo_hybrid(family, draw):
+    layers, heads = draw.choice([2, 3, 4]), draw.choice([1, 2, 3, 4])
+    key_heads = draw.choice([1, 2, 3, 4])
+    # transformers saves the joint convolution in three equal parts.
+    key_heads, value_heads, key_dim, value_dim = draw.choice([
+        (key_heads, key_heads, width := draw.randrange(4, 20), width), (key_heads, 2 * key_heads, 2 * draw.randrange(2, 10), draw.randrange(4, 20))])
+    if (2 * key_heads * key_dim + value_heads * value_dim) % 3:
+        return None
+    theta = draw.choice([None, 10000.0])
+    return dict(common(draw), num_hidden_layers=layers, layer_types=kinds(draw, "linear_attention", layers), num_attention_heads=heads,
+                hidden_size=heads * 2 * draw.randrange(6, 20), num_key_value_heads=draw.choice([n for n in range(1, heads + 1) if heads % n == 0]),
+                intermediate_size=draw.randrange(9, 120), rms_norm_eps=draw.choice([1e-5, 1e-6]), attention_bias=flag(draw),
+                linear_conv_kernel_dim=draw.choice([2, 3, 4, 5]), linear_key_head_dim=key_dim, linear_value_head_dim=value_dim,
+                linear_num_key_heads=key_heads, linear_num_value_heads=value_heads, linear_allow_neg_eigval=flag(draw, 0.5), pad_token_id=0,
+                rope_parameters={"rope_type": "default", "rope_theta": theta})
+
+
+def kimi_linear(family, draw):
+    layers, heads = draw.choice([2, 3, 4]), draw.choice([1, 2, 3, 4])
+    groups = draw.choice([1, 1, 2, 3])
+    experts = groups * draw.choice([2, 3, 4])
+    return dict(common(draw), num_hidden_layers=layers, layer_types=kinds(draw, "linear_attention", layers),
+                mlp_layer_types=[draw.choice(["dense", "sparse"]) for _ in range(layers)], intermediate_size=draw.randrange(9, 80),
+                moe_intermediate_size=draw.randrange(4, 40), num_attention_heads=heads, num_key_value_heads=heads, rms_norm_eps=1e-5,
+                kv_lora_rank=draw.randrange(4, 40), q_lora_rank=draw.choice([None, draw.randrange(4, 30)]), qk_nope_head_dim=draw.randrange(3, 24),
+                qk_rope_head_dim=draw.choice([0, 2, 5, 8]), v_head_dim=draw.randrange(3, 30), linear_head_dim=draw.randrange(4, 30),
+                linear_num_heads=draw.choice([1, 2, 3, 5]), linear_conv_kernel_dim=draw.choice([2, 3, 4]), attention_bias=flag(draw),
+                n_shared_experts=draw.choice([1, 1, 2]), num_local_experts=experts, num_experts_per_tok=draw.choice([1, 2]), n_group=groups,
+                topk_group=draw.randrange(1, groups + 1), norm_topk_prob=flag(draw, 0.6), routed_scaling_factor=draw.choice([1.0, 2.446]),
+                pad_token_id=0, bos_token_id=None, eos_token_id=None)
+
+
+def granitemoe(family, draw):
+    config = dense("granite", draw)
+    experts, active = experts_of(draw)
+    del config["mlp_bias"]
+    config.update(num_local_experts=experts, num_experts_per_tok=active, intermediate_size=draw.randrange(9, 60))
+    if family == "granitemoeshared":
+        config["shared_intermediate_size"] = draw.choice([0, draw.randrange(5, 60), draw.randrange(5, 60)])
+    return config
+
+
+def zamba(family, draw):
+    """Zamba and Zamba2: layers of which some have a shared block."""
+    layers, heads = draw.choice([2, 3, 4]), draw.choice([1, 2, 4])
+    config = dict(common(draw), num_hidden_layers=layers, layers_block_type=kinds(draw, "linear_attention", layers, "hybrid"), num_attention_heads=heads,
+                  hidden_size=4 * draw.randrange(4, 16), intermediate_size=draw.randrange(9, 80), rms_norm_eps=1e-5,
+                  mamba_d_state=draw.choice([3, 5, 8, 16, 33]), mamba_d_conv=draw.choice([2, 3, 4]), mamba_expand=draw.choice([1, 2]),
+                  num_key_value_heads=draw.choice([n for n in range(1, heads + 1) if heads % n == 0]), hidden_act=draw.choice(["gelu", "silu"]))
+    channels = config["mamba_expand"] * config["hidden_size"]
+    if family == "zamba":
+        # transformers 5.24.0 can't load a block that only one layer has.
+        if config["layers_block_type"].count("hybrid") == 1:
+            return None
+        config.update(n_mamba_heads=draw.choice([n for n in (1, 2, 4, channels // 4) if channels % n == 0]), mamba_dt_rank=draw.randrange(1, 12),
+                      mamba_conv_bias=flag(draw, 0.7), mamba_proj_bias=flag(draw))
+        if flag(draw):
+            config["attention_head_dim"] = draw.randrange(4, 24)
+        return config
+    groups = draw.choice([1, 2])
+    config.update(n_mamba_heads=groups * draw.choice([1, 2]), mamba_ngroups=groups, num_mem_blocks=draw.choice([1, 2]), adapter_rank=draw.randrange(1, 12),
+                  use_mem_rope=flag(draw, 0.5), add_bias_linear=flag(draw), time_step_min=draw.choice([0.001, 0.05]),
+                  use_shared_attention_adapter=config["num_key_value_heads"] == heads and flag(draw, 0.5), rope_parameters=ROPE[0])
+    return config
+
+
 def minimax(family, draw):
     layers = draw.choice([2, 3])
     experts, active = experts_of(draw)
@@ -275,8 +366,19 @@ MAKERS = {
     **dict.fromkeys(["granitemoehybrid", "bamba"], hybrid),
     **dict.fromkeys(["mamba", "mamba2", "falcon_mamba", "xlstm"], recurrent),
     **dict.fromkeys(["qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"], delta),
-    "nemotron_h": nemotron, "falcon_h1": falcon_h1, "jamba": jamba, "lfm2": lfm2, "minimax": minimax,
+    **dict.fromkeys(["granitemoe", "granitemoeshared"], granitemoe),
+    **dict.fromkeys(["zamba", "zamba2"], zamba),
+    "nemotron_h": nemotron, "falcon_h1": falcon_h1, "jamba": jamba, "lfm2": lfm2, "lfm2_moe": lfm2_moe, "lfm3": lfm3, "minimax": minimax,
+    "olmo_hybrid": olmo_hybrid, "kimi_linear": kimi_linear,
 }
+
+
+def gains(family):
+    """Factors on random weights, as the committed cases of a family have them."""
+    if family.startswith("granite"):
+        return {"embed_tokens": 1 / 6.0}
+    # Without residual connections within the shared block, sharper attention amplifies every rounding.
+    return {"q_proj.weight": 0.8, "k_proj.weight": 0.8} if family == "zamba2" else {}
 
 
 def drawn(seed, families):
@@ -289,7 +391,7 @@ def drawn(seed, families):
     return Case(
         family, f"seed{seed}", config, length=draw.choice([70, 90, 131, 200, 290]), seed=1000 * seed,
         dtype=draw.choice(["float32", "float32", "bfloat16", "float16"]),
-        gains={"embed_tokens": 1 / 6.0} if family.startswith("granite") else {},
+        gains=gains(family),
         # The cached decoding of transformers is not checked here.
         cached="unsupported",
     )

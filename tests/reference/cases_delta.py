@@ -78,7 +78,7 @@ QWEN3_NEXT = [
                     "num_experts_per_tok": 3, "attention_bias": True},
             ablations={"norm_topk_prob": {"norm_topk_prob": True}, "key heads": swap_blocks,
                        "attention_bias": zero("q_proj.bias")}),
-    variant(_NEXT, "dense_layers", length=83,
+    variant(_NEXT, "dense_layers", dtype="bfloat16", length=83,
             config={"mlp_only_layers": [0, 2], "tie_word_embeddings": True, "linear_num_key_heads": 4},
             ablations={"key heads": swap_blocks}),
     variant(_NEXT, "bf16", dtype="bfloat16", ablations={}),
@@ -114,7 +114,7 @@ _QWEN3_5_MOE = Case(
 
 QWEN3_5_MOE = [
     _QWEN3_5_MOE,
-    variant(_QWEN3_5_MOE, "odd", length=77, config={**_ODD, "num_experts": 5, "num_experts_per_tok": 3},
+    variant(_QWEN3_5_MOE, "odd", dtype="bfloat16", length=77, config={**_ODD, "num_experts": 5, "num_experts_per_tok": 3},
             ablations={"value heads": swap_value_heads}),
 ]
 

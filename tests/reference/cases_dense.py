@@ -48,9 +48,9 @@ _YARN = dict(
 
 LLAMA = [
     _LLAMA,
-    variant(_LLAMA, "odd", config={**_ODD}, length=71),
+    variant(_LLAMA, "odd", dtype="bfloat16", config={**_ODD}, length=71),
     variant(
-        _LLAMA, "linear", length=77, ablations={"factor": _theta(10000.0)},
+        _LLAMA, "linear", dtype="bfloat16", length=77, ablations={"factor": _theta(10000.0)},
         config={**_SMALL, "num_key_value_heads": 3,
                 "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 3.0}},
     ),
@@ -64,7 +64,7 @@ LLAMA = [
         },
     ),
     variant(
-        _LLAMA, "dynamic", config={**_SMALL, "max_position_embeddings": 24, "rope_parameters": _DYNAMIC},
+        _LLAMA, "dynamic", dtype="bfloat16", config={**_SMALL, "max_position_embeddings": 24, "rope_parameters": _DYNAMIC},
         ablations={
             "rope_type": _theta(10000.0),
             "factor": {"rope_parameters": {**_DYNAMIC, "factor": 2.0}},
@@ -81,7 +81,7 @@ LLAMA = [
         },
     ),
     variant(
-        _LLAMA, "yarn_attention_factor", length=70,
+        _LLAMA, "yarn_attention_factor", dtype="bfloat16", length=70,
         config={**_SMALL, "rope_parameters": {**_YARN, "attention_factor": 0.7, "truncate": False, "factor": 6.0}},
         ablations={"attention_factor": {"rope_parameters": {**_YARN, "factor": 6.0, "truncate": False}},
                    "truncate": {"rope_parameters": {**_YARN, "factor": 6.0, "attention_factor": 0.7}}},
@@ -96,7 +96,7 @@ LLAMA = [
     ),
     # 4 heads of width 20 in a hidden size of 48: q_proj is [80, 48], o_proj [48, 80].
     variant(
-        _LLAMA, "head_dim", length=79,
+        _LLAMA, "head_dim", dtype="bfloat16", length=79,
         config=dict(hidden_size=48, head_dim=20, num_attention_heads=4, num_key_value_heads=2,
                     intermediate_size=56, vocab_size=101),
     ),
@@ -113,7 +113,7 @@ _MISTRAL = Case(
 
 MISTRAL = [
     _MISTRAL,
-    variant(_MISTRAL, "no_window", length=71, config={"sliding_window": None, "num_key_value_heads": 3},
+    variant(_MISTRAL, "no_window", dtype="bfloat16", length=71, config={"sliding_window": None, "num_key_value_heads": 3},
             ablations={"sliding_window": {"sliding_window": 32}}),
     # head_dim differs from hidden / heads, as in Mistral Nemo.
     variant(_MISTRAL, "head_dim", length=77,
@@ -181,7 +181,7 @@ _GRANITE = Case(
 
 GRANITE = [
     _GRANITE,
-    variant(_GRANITE, "biases", length=71,
+    variant(_GRANITE, "biases", dtype="bfloat16", length=71,
             config={**_SMALL, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False},
             ablations={**_GRANITE.ablations, "bias": zero("proj.bias")}),
 ]

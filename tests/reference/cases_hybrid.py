@@ -26,6 +26,10 @@ _NEMOTRON_MOE = dict(
 )
 
 
+_NEMOTRON_SMALL = {**_NEMOTRON_ODD, **_NEMOTRON_MOE, "vocab_size": 61, "hidden_size": 28, "mlp_bias": True, "n_routed_experts": 4}
+_EXPERT_BIASES = {f"{name}.bias": zero(f"shared_experts.{name}.bias") for name in ("up_proj", "down_proj")}
+
+
 def no_selection_bias(model):
     """Experts are chosen by their scores alone."""
     hit = [m.e_score_correction_bias.zero_() for m in model.modules() if hasattr(m, "e_score_correction_bias")]
@@ -35,7 +39,7 @@ def no_selection_bias(model):
 NEMOTRON_H = [
     _NEMOTRON,
     variant(
-        _NEMOTRON, "moe", config={**_NEMOTRON_ODD, **_NEMOTRON_MOE}, length=77,
+        _NEMOTRON, "moe", dtype="bfloat16", config={**_NEMOTRON_ODD, **_NEMOTRON_MOE}, length=77,
         ablations={
             "norm_topk_prob": {"norm_topk_prob": False}, "routed_scaling_factor": {"routed_scaling_factor": 1.0},
             "num_experts_per_tok": {"num_experts_per_tok": 3}, "selection bias": no_selection_bias,
@@ -44,7 +48,7 @@ NEMOTRON_H = [
     ),
     # Experts of the best groups, whose weights are as the sigmoids are.
     variant(
-        _NEMOTRON, "groups", length=71,
+        _NEMOTRON, "groups", dtype="bfloat16", length=71,
         config={**_NEMOTRON_ODD, **_NEMOTRON_MOE, "n_routed_experts": 8, "n_group": 4, "topk_group": 2,
                 "num_experts_per_tok": 3, "norm_topk_prob": False, "routed_scaling_factor": 1.0},
         ablations={"topk_group": {"topk_group": 4}, "n_group": {"n_group": 2}, "norm_topk_prob": {"norm_topk_prob": True},
@@ -58,6 +62,14 @@ NEMOTRON_H = [
         ablations={"to latent": zero("fc1_latent_proj"), "from latent": zero("fc2_latent_proj"),
                    "shared experts": zero("shared_experts.down_proj"), "selection bias": no_selection_bias,
                    "routed_scaling_factor": {"routed_scaling_factor": 1.0}},
+    ),
+    # Biases of the shared expert, and of the projections around the others.
+    variant(_NEMOTRON, "expert_biases", dtype="bfloat16", length=70, config={**_NEMOTRON_SMALL, "layers_block_type": ["moe", "full_attention"]},
+            ablations=_EXPERT_BIASES),
+    variant(
+        _NEMOTRON, "latent_biases", dtype="bfloat16", length=70,
+        config={**_NEMOTRON_SMALL, "layers_block_type": ["full_attention", "moe"], "moe_latent_size": 20},
+        ablations={**_EXPERT_BIASES, "fc1": zero("fc1_latent_proj.bias"), "fc2": zero("fc2_latent_proj.bias")},
     ),
     variant(
         _NEMOTRON, "biases", length=74,
@@ -91,6 +103,12 @@ def _each(multipliers):
     return changes
 
 
+def one_group(model):
+    """One gated norm over the whole inner width."""
+    hit = [setattr(m, "n_groups", 1) for m in model.modules() if hasattr(m, "norm_before_gate")]
+    assert hit
+
+
 _FALCON_H1 = Case(
     "falcon_h1", "plain",
     dict(vocab_size=112, hidden_size=48, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
@@ -112,6 +130,10 @@ FALCON_H1 = [
     # The gated norm after the gate, over each group.
     variant(_FALCON_H1, "norm_after", length=71, ablations=_each(MULTIPLIERS),
             config={**_FALCON_H1_ODD, "mamba_rms_norm": True, "mamba_norm_before_gate": False}),
+    # The gated norm before the gate, as is the default.
+    variant(_FALCON_H1, "norm_before", dtype="bfloat16", length=70,
+            config={**_FALCON_H1_ODD, "vocab_size": 61, "num_hidden_layers": 1, "mamba_rms_norm": True},
+            ablations={"norm_before_gate": {"mamba_norm_before_gate": False}, "norm per group": one_group}),
     variant(
         _FALCON_H1, "biases", length=74,
         config={**_FALCON_H1_ODD, "attention_bias": True, "mlp_bias": True, "mamba_proj_bias": True, "projectors_bias": True,
@@ -120,7 +142,7 @@ FALCON_H1 = [
                    ("q_proj", "v_proj", "o_proj", "in_proj", "out_proj", "gate_proj", "up_proj", "down_proj")},
     ),
     # Sizes by expansion, and no multipliers.
-    variant(_FALCON_H1, "expand", length=70, ablations={}, gains={},
+    variant(_FALCON_H1, "expand", dtype="bfloat16", length=70, ablations={}, gains={},
             config={**_FALCON_H1_ODD, **_PLAIN, "mamba_d_ssm": None, "mamba_expand": 2, "mamba_d_head": "auto"}),
 ]
 
@@ -154,7 +176,7 @@ def norms_of_ones(*names):
 
 JAMBA = [
     _JAMBA,
-    variant(_JAMBA, "odd", config={**_JAMBA_ODD, "expert_layer_period": 1, "expert_layer_offset": 0, "num_experts": 5},
+    variant(_JAMBA, "odd", dtype="bfloat16", config={**_JAMBA_ODD, "expert_layer_period": 1, "expert_layer_offset": 0, "num_experts": 5},
             length=71, ablations={name: norms_of_ones(name) for name in ("dt_layernorm", "b_layernorm", "c_layernorm")}),
     # One expert is a dense network.
     variant(_JAMBA, "dense", config={**_JAMBA_ODD, "num_experts": 1, "num_experts_per_tok": 1, "tie_word_embeddings": True},

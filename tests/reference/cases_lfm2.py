@@ -36,7 +36,7 @@ _LFM2 = Case(
 LFM2 = [
     _LFM2,
     # Kernels of even and of odd length, biases, a head of its own, a width that is rounded up.
-    variant(_LFM2, "biases", length=71,
+    variant(_LFM2, "biases", dtype="bfloat16", length=71,
             config=dict(vocab_size=97, hidden_size=36, num_attention_heads=3, num_key_value_heads=1,
                         intermediate_size=50, block_multiple_of=5, block_ffn_dim_multiplier=1.3, conv_bias=True,
                         num_hidden_layers=4,
@@ -44,12 +44,12 @@ LFM2 = [
                         layer_types=["full_attention", "conv", "full_attention", "conv"]),
             ablations={**_TAPS, "conv.bias": zero("conv.conv.bias"), "in_proj.bias": zero("in_proj.bias"),
                        "out_proj.bias": zero("conv.out_proj.bias")}),
-    variant(_LFM2, "long_kernel", length=83,
+    variant(_LFM2, "long_kernel", dtype="bfloat16", length=83,
             config=dict(conv_L_cache=11, block_auto_adjust_ff_dim=False, intermediate_size=40, num_hidden_layers=3,
                         layer_types=["conv", "conv", "full_attention"]),
             ablations=_TAPS),
     # A single tap has no past: no state. Every head has keys of its own.
-    variant(_LFM2, "one_tap", length=74, cached="same",
+    variant(_LFM2, "one_tap", dtype="bfloat16", length=74, cached="same",
             config=dict(conv_L_cache=1, intermediate_size=71, num_key_value_heads=4, num_hidden_layers=2,
                         layer_types=["conv", "full_attention"]),
             ablations={"taps": zero("conv.conv.weight")}),

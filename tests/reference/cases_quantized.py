@@ -111,6 +111,11 @@ _BASES = {
                   ffn_proj_factor=1.0, ffn_round_up_to_multiple_of=32, chunk_size=64),
     "bamba": {**_ATTENTION, **_MAMBA2, "num_hidden_layers": 2, "attn_layer_indices": [1], "intermediate_size": 64,
               "mamba_n_groups": 2, "rope_parameters": {**_ROPE, "partial_rotary_factor": 0.5}},
+    "zamba": dict(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4,
+        layers_block_type=["hybrid", "linear_attention", "hybrid"], max_position_embeddings=256, mamba_d_state=8, mamba_expand=1,
+        n_mamba_heads=2, mamba_dt_rank=4,
+    ),
     "zamba2": dict(
         vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4, adapter_rank=32,
         layers_block_type=["hybrid", "linear_attention", "hybrid"], max_position_embeddings=256, mamba_d_state=8, mamba_expand=1,
@@ -133,7 +138,7 @@ _BASES = {
         "mamba_d_state": 16, "mamba_d_conv": 4, "mamba_expand": 1, "mamba_dt_rank": 32,
     },
 }
-_LACKING = ("bamba", "granitemoeshared", "lfm3", "minimax", "xlstm", "zamba2")  # not supported by mlx-lm
+_LACKING = ("bamba", "granitemoeshared", "lfm3", "minimax", "xlstm", "zamba", "zamba2")  # not supported by mlx-lm
 
 
 def _case(family, name, formats, dtype="bfloat16", config=None, edit=None, legacy=True, length=40, note="", **job):
@@ -298,6 +303,8 @@ def all_cases():
         _case("nemotron_h", "affine8", ["affine-8-32"], dtype="float32", **_affine(8, 32)),
         _case("nemotron_h", "latent4", ["affine-4-32"], **_affine(4, 32),
               config={"layers_block_type": ["moe", "full_attention"], "moe_latent_size": 32, "n_routed_experts": 2}),
+        _case("zamba", "affine4", ["affine-4-32"], **_affine(4, 32)),
+        _case("zamba", "affine8", ["affine-8-32"], dtype="float16", **_affine(8, 32)),
         _case("zamba2", "affine4", ["affine-4-32"], **_affine(4, 32),
               config={"num_hidden_layers": 2, "layers_block_type": ["linear_attention", "hybrid"]}),
         _case("zamba2", "affine8", ["affine-8-32"], dtype="float16", **_affine(8, 32),

@@ -93,7 +93,7 @@ _MAMBA_ODD = dict(vocab_size=97, hidden_size=40, state_size=9, conv_kernel=3, ti
 
 MAMBA = [
     _MAMBA,
-    variant(_MAMBA, "untied", config={**_MAMBA_ODD, "tie_word_embeddings": False}, length=71),
+    variant(_MAMBA, "untied", dtype="bfloat16", config={**_MAMBA_ODD, "tie_word_embeddings": False}, length=71),
     variant(_MAMBA, "biases", config={**_MAMBA_ODD, "use_bias": True, "conv_kernel": 2}, length=77,
             ablations={"in_proj.bias": zero("in_proj.bias"), "out_proj.bias": zero("out_proj.bias")}),
     variant(_MAMBA, "no_conv_bias", length=74, ablations={},
@@ -114,7 +114,7 @@ _FALCON = Case(
 
 FALCON_MAMBA = [
     _FALCON,
-    variant(_FALCON, "eps", length=71,
+    variant(_FALCON, "eps", dtype="bfloat16", length=71,
             config={**_MAMBA_ODD, "mixer_rms_eps": 0.25, "tie_word_embeddings": False},
             ablations={"mixer_rms_eps": {"mixer_rms_eps": 1e-6}}),
     variant(_FALCON, "biases", config={**_MAMBA_ODD, "use_bias": True, "use_conv_bias": False}, length=77,
@@ -156,17 +156,17 @@ _DENSE = dict(num_local_experts=0, num_experts_per_tok=0, intermediate_size=40, 
 GRANITE = [
     _GRANITE,
     variant(
-        _GRANITE, "rope", length=71,
+        _GRANITE, "rope", dtype="bfloat16", length=71,
         config={**_GRANITE_ODD, "position_embedding_type": "rope", "rope_parameters": _ROPE,
                 "tie_word_embeddings": False, "num_local_experts": 5, "num_experts_per_tok": 3},
         ablations={**_MULTIPLIERS, "rope": {"position_embedding_type": "nope"},
                    "rope_theta": {"rope_parameters": {**_ROPE, "rope_theta": 100.0}}},
     ),
     variant(_GRANITE, "dense", config={**_GRANITE_ODD, **_DENSE}, length=83, ablations=_MULTIPLIERS),
-    variant(_GRANITE, "groups", config={**_GRANITE_ODD, **_DENSE, "mamba_n_groups": 2}, length=77,
+    variant(_GRANITE, "groups", dtype="bfloat16", config={**_GRANITE_ODD, **_DENSE, "mamba_n_groups": 2}, length=77,
             ablations={"groups": swap_groups, "norm per group": norm_over_all}),
     variant(
-        _GRANITE, "biases", length=74,
+        _GRANITE, "biases", dtype="bfloat16", length=74,
         config={**_GRANITE_ODD, **_DENSE, "attention_bias": True, "mamba_conv_bias": False, "mamba_proj_bias": True,
                 "mamba_expand": 1, "mamba_n_heads": 3, "num_local_experts": 4, "num_experts_per_tok": 1,
                 "intermediate_size": 14,
@@ -236,7 +236,7 @@ XLSTM = [
         ablations={name: zero(name) for name in ("qkv_opreact.bias", "ifgate_preact.bias", "proj_up_gate_z.bias")},
     ),
     # Gates like those of a trained model (igate bias -10: the exponent of the stabilizer is far from 0).
-    variant(_XLSTM, "small_igate", config=_XLSTM_ODD, length=74, gains={"igate_preact.bias": 8.0}, **_NO_CACHE),
+    variant(_XLSTM, "small_igate", dtype="bfloat16", config=_XLSTM_ODD, length=74, gains={"igate_preact.bias": 8.0}, **_NO_CACHE),
     variant(_XLSTM, "bf16", dtype="bfloat16", config=_XLSTM_ODD, **_NO_CACHE),
     variant(_XLSTM, "f16", dtype="float16", config=_XLSTM_ODD, **_NO_CACHE),
 ]
@@ -263,11 +263,11 @@ _BAMBA_ODD = dict(
 BAMBA = [
     _BAMBA,
     variant(
-        _BAMBA, "groups", length=71, config={**_BAMBA_ODD, "attn_layer_indices": [0, 2], "tie_word_embeddings": True},
+        _BAMBA, "groups", dtype="bfloat16", length=71, config={**_BAMBA_ODD, "attn_layer_indices": [0, 2], "tie_word_embeddings": True},
         ablations={"groups": swap_groups, "norm per group": norm_over_all},
     ),
     variant(
-        _BAMBA, "biases", length=77,
+        _BAMBA, "biases", dtype="bfloat16", length=77,
         config={**_BAMBA_ODD, "attention_bias": True, "mlp_bias": True, "mamba_proj_bias": True,
                 "mamba_conv_bias": False, "mamba_n_groups": 1, "attn_layer_indices": [2]},
         ablations={name: zero(f"{name}.bias") for name in

@@ -53,4 +53,23 @@ ZAMBA2 = [
     variant(_ZAMBA2, "bf16", dtype="bfloat16", seed=18, ablations={}, config={"mamba_ngroups": 1, "num_hidden_layers": 3, "layers_block_type": ["hybrid", "linear_attention", "linear_attention"]}),
 ]
 
-CASES = ZAMBA2
+_ZAMBA = Case(
+    "zamba", "plain",
+    dict(vocab_size=48, hidden_size=16, num_hidden_layers=4, layers_block_type=["linear_attention", "hybrid", "linear_attention", "hybrid"],
+         intermediate_size=22, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, n_mamba_heads=2,
+         mamba_d_state=5, mamba_dt_rank=3),
+    length=76,
+    ablations={"embeddings": no_embeddings, "linear": zero(".linear.weight"), "D": zero(".D"), "dt": zero("dt_proj_bias"),
+               "activation": {"hidden_act": "silu"}, "rms_norm_eps": {"rms_norm_eps": 0.1}},
+)
+
+ZAMBA = [
+    _ZAMBA,
+    variant(_ZAMBA, "heads", length=71, ablations={"biases": zero("in_proj.bias")},
+            config=dict(num_hidden_layers=3, layers_block_type=["hybrid", "linear_attention", "hybrid"], n_mamba_heads=3, hidden_size=12,
+                        attention_head_dim=10, num_key_value_heads=4, mamba_d_state=17, mamba_conv_bias=False, mamba_proj_bias=True,
+                        mamba_d_conv=3, tie_word_embeddings=False)),
+    variant(_ZAMBA, "bf16", dtype="bfloat16", ablations={}),
+]
+
+CASES = ZAMBA + ZAMBA2

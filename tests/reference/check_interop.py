@@ -58,7 +58,7 @@ SAVED = {
     "granitemoehybrid/plain": ["--mode", "nvfp4"],
     "mamba/plain": ["--mode", "nvfp4"],
 }
-LACKING = ("xlstm", "bamba")  # not supported by mlx-lm
+LACKING = ("xlstm", "bamba", "granitemoeshared", "lfm3", "zamba")  # not supported by mlx-lm
 
 
 def run(*line):

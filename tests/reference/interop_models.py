@@ -25,6 +25,19 @@ _YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_posi
 _MOE = dict(num_experts_per_tok=2, sliding_window=None)
 _MAMBA = dict(vocab_size=320, hidden_size=128, state_size=16, time_step_rank=64)
 _MAMBA2 = dict(vocab_size=320, hidden_size=128, num_heads=4, head_dim=64, state_size=64, n_groups=1)
+# Convolutions of queries, keys and values are equally wide: transformers saves them in equal parts.
+_DELTA = dict(linear_conv_kernel_dim=4, linear_key_head_dim=32, linear_value_head_dim=16, linear_num_key_heads=2, linear_num_value_heads=4)
+_LFM2 = dict(vocab_size=320, hidden_size=128, intermediate_size=192, num_attention_heads=4, num_key_value_heads=2)
+_KIMI = dict(
+    vocab_size=320, hidden_size=128, intermediate_size=192, moe_intermediate_size=128, num_attention_heads=2, num_key_value_heads=2,
+    kv_lora_rank=128, qk_nope_head_dim=64, qk_rope_head_dim=64, v_head_dim=64, linear_head_dim=64, linear_num_heads=2)
+_NEMOTRON = dict(
+    vocab_size=320, hidden_size=128, intermediate_size=192, ssm_state_size=64, mamba_num_heads=4, mamba_head_dim=32, n_groups=1,
+    head_dim=32, moe_intermediate_size=128, moe_shared_expert_intermediate_size=128, n_routed_experts=4, num_experts_per_tok=2)
+_JAMBA = {**_WIDE, "num_experts": 4, "num_experts_per_tok": 2, "mamba_d_state": 16, "mamba_dt_rank": 64}
+_ZAMBA = dict(
+    vocab_size=320, hidden_size=128, intermediate_size=192, num_attention_heads=4, num_key_value_heads=4, num_hidden_layers=3,
+    layers_block_type=["linear_attention", "hybrid", "hybrid"], mamba_d_state=16)
 _GRANITE_H = dict(**_WIDE, shared_intermediate_size=128, mamba_n_heads=4, mamba_d_head=64, mamba_d_state=64)
 
 
@@ -63,6 +76,19 @@ def cases():
         wide("granitemoehybrid", "dense",
              {**_GRANITE_H, "num_local_experts": 0, "num_experts_per_tok": 0, "position_embedding_type": "rope",
               "rope_parameters": _ROPE, "tie_word_embeddings": False}, **bf16),
+        wide("granitemoe", "bf16", {**_WIDE, "num_local_experts": 4, "num_experts_per_tok": 2}, **bf16),
+        wide("lfm2", "bf16", {**_LFM2, "block_multiple_of": 64}, **bf16),
+        wide("lfm2_moe", "bf16", {**_LFM2, "moe_intermediate_size": 128, "num_experts": 4}, **bf16),
+        wide("olmo_hybrid", "bf16", {**_WIDE, **_DELTA}, **bf16),
+        wide("kimi_linear", "bf16", {**_KIMI}, **bf16),
+        wide("kimi_linear", "low_rank", {**_KIMI, "q_lora_rank": 64, "tie_word_embeddings": True}),
+        wide("jamba", "bf16", {**_JAMBA}, **bf16),
+        wide("nemotron_h", "bf16", {**_NEMOTRON}, **bf16),
+        wide("nemotron_h", "moe", {**_NEMOTRON, "layers_block_type": ["linear_attention", "moe", "full_attention", "moe"]}, **bf16),
+        wide("granitemoeshared", "bf16", {**_WIDE, "num_local_experts": 4, "shared_intermediate_size": 128}, **bf16),
+        wide("lfm3", "bf16", {**_WIDE, "head_dim": 32}, **bf16),
+        wide("zamba", "bf16", {**_ZAMBA, "mamba_dt_rank": 64}, **bf16),
+        wide("zamba2", "bf16", {**_ZAMBA, "n_mamba_heads": 4, "mamba_ngroups": 1, "adapter_rank": 64, "num_mem_blocks": 1}, **bf16),
         wide("xlstm", "bf16", dict(vocab_size=320, hidden_size=128, num_heads=2), **bf16),
         wide("bamba", "bf16",
              {**_WIDE, "mamba_n_heads": 4, "mamba_d_head": 64, "mamba_d_state": 64}, **bf16),

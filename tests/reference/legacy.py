@@ -242,6 +242,15 @@ def _zamba2(config):
           time_step_min=0.001, num_mem_blocks=1, use_mem_rope=False, use_shared_attention_adapter=False, use_long_context=False)
 
 
+def _zamba(config):
+    kinds = config.pop("layers_block_type")
+    config["layers_block_type"] = ["mamba" if kind == "linear_attention" else kind for kind in kinds]
+    _drop(config, tie_word_embeddings=True, mamba_conv_bias=True, mamba_proj_bias=False, hidden_mamba_act="silu",
+          attention_hidden_size=2 * config["hidden_size"],
+          attention_head_dim=2 * config["hidden_size"] // config["num_attention_heads"])
+    config.update(use_mamba_kernels=True, attn_layer_period=6, attn_layer_offset=4)
+
+
 # These came with transformers 5.
 _NEW = ("qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid", "lfm3")
 
@@ -255,7 +264,7 @@ _RULES = {
     "mamba": _mamba, "falcon_mamba": _mamba, "mamba2": _mamba2, "xlstm": _xlstm, "lfm2": _lfm2, "lfm2_moe": _lfm2_moe, "lfm3": _lfm3,
     "minimax": _minimax, "granitemoe": _granitemoe, "granitemoeshared": _granitemoe,
     "kimi_linear": _kimi,
-    "zamba2": _zamba2,
+    "zamba": _zamba, "zamba2": _zamba2,
 }
 
 

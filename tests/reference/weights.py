@@ -29,10 +29,10 @@ def _time_step_bias(shape, g):
 
 def _draw(name, shape, g):
     if name.endswith("A_log"):
-        if len(shape) == 2:  # Mamba: [d_inner, d_state], rates 1..d_state as in S4D-real
-            return torch.log(torch.arange(1, shape[1] + 1).float()).expand(shape) + _normal(shape, g, 0.3)
+        if len(shape) in (2, 3):  # Mamba: [d_inner, d_state], by head too in Zamba, rates 1..d_state as in S4D-real
+            return torch.log(torch.arange(1, shape[-1] + 1).float()).expand(shape) + _normal(shape, g, 0.3)
         return torch.log(_uniform(shape, g, 1.0, 16.0)) + _normal(shape, g, 0.1)
-    if name.endswith("dt_bias") or name.endswith("dt_proj.bias"):
+    if name.endswith(("dt_bias", "dt_proj.bias", "dt_proj_bias")):
         return _time_step_bias(shape, g)
     if name.endswith(".D"):
         return 1.0 + _normal(shape, g, 0.5)

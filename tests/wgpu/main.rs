@@ -58,10 +58,12 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
                 | Mixer::MLstm(_)
                 | Mixer::ShortConv(_)
                 | Mixer::LinearAttention(_) => 3,
-                // Around experts of a narrower stream are two projections, and beside them another network.
+                // Around experts of a narrower stream are two projections; beside them, or if it has biases, the shared one is a network.
                 Mixer::Moe(moe) => {
                     let latent = moe.latent.is_some();
-                    3 + if latent { 2 + 2 * usize::from(moe.shared.is_some()) } else { 0 }
+                    let beside =
+                        moe.shared.as_ref().is_some_and(|shared| latent || shared.is_biased());
+                    3 + 2 * usize::from(latent) + 2 * usize::from(beside)
                 }
                 // Adapters: one for the narrow side of all, one for each wide side.
                 Mixer::Attention(attention) => 4 + 4 * usize::from(attention.adapters.is_some()),
@@ -82,7 +84,8 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
                 Mixer::Dense(dense) => {
                     2 + 2 * usize::from(dense.adapter.is_some()) + usize::from(dense.out.is_some())
                 }
-                Mixer::Mamba(_) => 6,
+                // Two more for each further head, and two where x and z must be taken apart.
+                Mixer::Mamba(mamba) => 4 + 2 * mamba.heads() + 2 * usize::from(mamba.alternating),
             })
             .sum();
         // A stream that is normed itself takes one more, and so does a norm after the branches.

@@ -33,7 +33,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     frame.refuse_window()?;
     let fields = &frame.fields;
     let factors = Factors::read(fields)?;
-    let (shape, norm) = mamba(&frame)?;
+    let (shape, gate) = mamba(&frame)?;
     let defaults = HeadDefaults { heads: 32, kv_heads: Some(8), head_dim: None };
     let heads = Heads::read(&frame, defaults)?;
     let defaults = RopeDefaults { theta: 10000.0, partial: None, max_positions: 8192 };
@@ -47,9 +47,13 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     for layer in 0..frame.layers {
         let prefix = format!("model.layers.{layer}");
         let mut mamba = shape.layer(&format!("{prefix}.mamba"));
-        if !norm {
-            mamba.gate = Mamba2Gate::Silu;
-        }
+        mamba.gate = match (gate, mamba.gate) {
+            (Gate::NormBefore, Mamba2Gate::NormAfter { norm, groups }) => {
+                Mamba2Gate::NormBefore { norm, groups }
+            }
+            (Gate::Silu, _) => Mamba2Gate::Silu,
+            (_, usual) => usual,
+        };
         mamba.in_scales = factors.sections;
         let mut attention = heads.attention(
             &format!("{prefix}.self_attn"),
@@ -150,8 +154,16 @@ fn unbiased(linear: &Linear, factor: f32) -> Result<(), FoldError> {
     }
 }
 
-/// The Mamba-2 layers, and whether they have a norm.
-fn mamba(frame: &Frame<'_>) -> Result<(Mamba2Shape, bool), ModelError> {
+/// Whether Mamba-2's output is normed, before or after its gate.
+#[derive(Clone, Copy, Debug)]
+enum Gate {
+    Silu,
+    NormBefore,
+    NormAfter,
+}
+
+/// The Mamba-2 layers, and their gate.
+fn mamba(frame: &Frame<'_>) -> Result<(Mamba2Shape, Gate), ModelError> {
     const INNER: &str = "mamba_d_ssm";
     const HEAD_DIM: &str = "mamba_d_head";
     let fields = &frame.fields;
@@ -163,9 +175,11 @@ fn mamba(frame: &Frame<'_>) -> Result<(Mamba2Shape, bool), ModelError> {
     let heads = fields.size_or("mamba_n_heads", 128, 1, limit::HEADS)?;
     let auto = fields.get(HEAD_DIM).is_none_or(|value| value.as_str() == Some("auto"));
     let norm = fields.bool_or("mamba_rms_norm", false)?;
-    if norm && fields.bool_or("mamba_norm_before_gate", true)? {
-        return Err(fields.unsupported("mamba_norm_before_gate", "supported: false"));
-    }
+    let gate = match (norm, fields.bool_or("mamba_norm_before_gate", true)?) {
+        (false, _) => Gate::Silu,
+        (true, true) => Gate::NormBefore,
+        (true, false) => Gate::NormAfter,
+    };
     let shape = Mamba2Shape {
         hidden: frame.hidden,
         inner,
@@ -185,7 +199,7 @@ fn mamba(frame: &Frame<'_>) -> Result<(Mamba2Shape, bool), ModelError> {
     };
     shape.check()?;
     frame.require_silu()?;
-    Ok((shape, norm))
+    Ok((shape, gate))
 }
 
 /// Factors on the input and output of a branch.

@@ -40,12 +40,23 @@ fn attention_and_mamba_are_branches_of_one_block() {
 }
 
 #[test]
-fn the_norm_is_optional() {
-    let normed = json!({"mamba_rms_norm": true, "mamba_norm_before_gate": false});
-    let model = spec_of(&with(&config(), normed));
-    assert_eq!(shape(&model, "model.layers.0.mamba.norm.weight"), [30]);
-    let before = error_of(&with(&config(), json!({"mamba_rms_norm": true})));
-    assert!(before.contains("mamba_norm_before_gate"), "{before}");
+fn the_norm_is_optional_and_before_or_after_the_gate() {
+    let gate = |patch: Value| {
+        let model = spec_of(&with(&config(), patch));
+        assert_eq!(shape(&model, "model.layers.0.mamba.norm.weight"), [30]);
+        mamba2(&model, 0).gate.clone()
+    };
+    let after = gate(json!({"mamba_rms_norm": true, "mamba_norm_before_gate": false}));
+    assert!(matches!(after, Mamba2Gate::NormAfter { groups: 3, .. }), "{after:?}");
+    for before in [
+        json!({"mamba_rms_norm": true}),
+        json!({"mamba_rms_norm": true, "mamba_norm_before_gate": true}),
+    ] {
+        let before = gate(before);
+        assert!(matches!(before, Mamba2Gate::NormBefore { groups: 3, .. }), "{before:?}");
+    }
+    let neither = spec_of(&with(&config(), json!({"mamba_norm_before_gate": true})));
+    assert_eq!(mamba2(&neither, 0).gate, Mamba2Gate::Silu);
 }
 
 #[test]

@@ -86,9 +86,10 @@ impl MambaShape {
         };
         Mamba {
             in_proj: linear("in_proj", 2 * inner, hidden, self.bias),
+            alternating: false,
             conv: Conv::new(&format!("{prefix}.conv1d"), inner, self.kernel, self.conv_bias),
-            x_proj: linear("x_proj", dt_rank + 2 * state, inner, false),
-            dt_proj: linear("dt_proj", inner, dt_rank, true),
+            x_proj: vec![linear("x_proj", dt_rank + 2 * state, inner, false)],
+            dt_proj: vec![linear("dt_proj", inner, dt_rank, true)],
             a_log: TensorSpec::new(format!("{prefix}.A_log"), [inner, state]),
             d: TensorSpec::new(format!("{prefix}.D"), [inner]),
             out_proj: linear("out_proj", hidden, inner, self.bias),

@@ -92,6 +92,73 @@ fn factors_have_two_names() {
     assert!(error_of(&with(&config(), json!({"postnorm": false}))).contains("postnorm"));
 }
 
+/// The same model in the spelling of MiniMax's own code.
+fn published(model_type: &str) -> Value {
+    let config = without(&config(), "layer_types");
+    with(
+        &config,
+        json!({"model_type": model_type, "attn_type_list": [0, 1, 0], "postnorm": true,
+            "rope_theta": 1e7, "rotary_dim": 4, "shared_intermediate_size": 0, "sliding_window": null,
+            "layernorm_linear_attention_alpha": 3.5, "layernorm_full_attention_alpha": 2.5,
+            "layernorm_mlp_alpha": 1.5, "shared_moe_mode": "sigmoid"}),
+    )
+}
+
+#[test]
+fn published_checkpoints_have_names_of_their_own() {
+    let config = published("minimax_text_01");
+    let model = spec_of(&config);
+    assert_eq!((&*model.model_type, &*kinds(&config)), ("minimax", "lmamlm"));
+    assert_eq!(spec_of(&published("minimax_m1")), model);
+    let by_class = json!({"architectures": ["MiniMaxText01ForCausalLM"]});
+    assert_eq!(spec_of(&with(&without(&config, "model_type"), by_class)), model);
+    // Half of a head is rotated.
+    let rope = |config: &Value| attention(&spec_of(config), 2).rope.clone().expect("rope");
+    assert_eq!(rope(&config).inv_freq, [1.0, 1e7f64.powf(-0.5) as f32]);
+    assert_eq!(rope(&without(&config, "rotary_dim")).inv_freq.len(), 4);
+    let alphas = [0, 1, 2].map(|block| model.blocks[block].residual);
+    assert_eq!(alphas, [3.5, 1.5, 2.5].map(|scale| Residual::Normed { scale }));
+    // Without the field branches are added to the stream as it is.
+    let plain = [
+        "postnorm",
+        "layernorm_linear_attention_alpha",
+        "layernorm_full_attention_alpha",
+        "layernorm_mlp_alpha",
+    ];
+    let plain = plain.iter().fold(config.clone(), |config, key| without(&config, key));
+    assert!(spec_of(&plain).blocks.iter().all(|block| block.residual == Residual::Stream));
+    for (patch, part) in [
+        (json!({"postnorm": false}), "layernorm_full_attention_alpha"),
+        (json!({"shared_intermediate_size": 16}), "shared_intermediate_size"),
+        (json!({"shared_intermediate_size": [0, 16, 0]}), "shared_intermediate_size"),
+        (json!({"attn_type_list": null}), "attn_type_list"),
+        (json!({"rotary_dim": 10}), "rotary_dim"),
+        (json!({"rotary_dim": 3}), "rotary_dim"),
+        (json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "rope_scaling"),
+    ] {
+        let error = error_of(&with(&config, patch));
+        assert!(error.contains(part), "{error}");
+    }
+    spec_of(&with(&config, json!({"shared_intermediate_size": [0, 0, 0]})));
+}
+
+#[test]
+fn published_decays_of_heads_that_are_no_power_of_two() {
+    let config = with(
+        &published("minimax_text_01"),
+        json!({"num_attention_heads": 6, "num_key_value_heads": 3}),
+    );
+    let model = spec_of(&config);
+    // Four as of four heads, then the first and the third of eight.
+    let exponents = [2.0, 4.0, 6.0, 8.0, 1.0, 3.0];
+    for (block, factor) in [(0, 1.0 + 1e-5), (4, 1e-5)] {
+        for (found, exponent) in linear_attention(&model, block).log_decays.iter().zip(exponents) {
+            let exact = -2f64.powf(-exponent) * factor;
+            assert!((f64::from(*found) / exact - 1.0).abs() < 1e-6, "{found} {exact}");
+        }
+    }
+}
+
 #[test]
 fn the_window_is_that_of_softmax_attention() {
     let model = spec_of(&with(&config(), json!({"sliding_window": 5})));

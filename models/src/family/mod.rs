@@ -30,6 +30,7 @@ pub(crate) mod qwen3_5_text;
 mod qwen3_moe;
 pub(crate) mod qwen3_next;
 mod xlstm;
+mod zamba;
 mod zamba2;
 
 use mlx::{NamedField, Root};
@@ -46,7 +47,7 @@ pub(crate) struct Family {
     /// Its entry in `architectures`.
     pub(crate) class: &'static str,
     /// Reads its config.
-    pub(crate) spec: fn(&Config) -> Result<ModelSpec, ModelError>,
+    pub(crate) spec: Reader,
     /// Whether mlx-lm supports it: its quantized checkpoints use mlx-lm's names and stacks,
     /// otherwise those of the family's file.
     pub(crate) in_mlx: bool,
@@ -56,6 +57,36 @@ pub(crate) struct Family {
     /// takes these factors out of a spec.
     pub(crate) unfold: Option<Unfold>,
 }
+
+/// Another `model_type` of a family, whose file reads these configs too.
+pub(crate) struct Spelling {
+    /// The `model_type`.
+    pub(crate) model_type: &'static str,
+    /// The entry in `architectures`.
+    pub(crate) class: &'static str,
+    /// Reads the config. The spec has the family's `model_type`.
+    pub(crate) spec: Reader,
+}
+
+/// Reads a config.
+pub(crate) type Reader = fn(&Config) -> Result<ModelSpec, ModelError>;
+
+/// What reads configs with this `model_type`.
+pub(crate) fn reader_of_type(name: &str) -> Option<Reader> {
+    let family = FAMILIES.iter().find(|family| family.model_type == name);
+    let spelling = || SPELLINGS.iter().find(|spelling| spelling.model_type == name);
+    family.map(|family| family.spec).or_else(|| spelling().map(|spelling| spelling.spec))
+}
+
+/// What reads configs with this entry in `architectures`.
+pub(crate) fn reader_of_class(name: &str) -> Option<Reader> {
+    let family = FAMILIES.iter().find(|family| family.class == name);
+    let spelling = || SPELLINGS.iter().find(|spelling| spelling.class == name);
+    family.map(|family| family.spec).or_else(|| spelling().map(|spelling| spelling.spec))
+}
+
+/// Other values of `model_type` than the families'.
+pub(crate) const SPELLINGS: &[Spelling] = &[minimax::TEXT_01, minimax::M1];
 
 /// Every family, in alphabetical order.
 pub(crate) const FAMILIES: &[Family] = &[
@@ -87,5 +118,6 @@ pub(crate) const FAMILIES: &[Family] = &[
     qwen3_moe::FAMILY,
     qwen3_next::FAMILY,
     xlstm::FAMILY,
+    zamba::FAMILY,
     zamba2::FAMILY,
 ];

@@ -216,15 +216,13 @@ struct Experts {
     grouping: Grouping,
     renormalize: bool,
     scale: f32,
+    /// Whether what every token uses has biases: the shared expert, and the projections around the chosen ones.
+    bias: bool,
 }
 
 impl Experts {
     fn read(frame: &Frame<'_>, layers: usize, bias: bool) -> Result<Self, ModelError> {
         let fields = &frame.fields;
-        if bias {
-            let experts = "experts have no biases";
-            return Err(fields.unsupported("mlp_bias", experts));
-        }
         let counts = Counts::read(frame, layers, CountDefaults { experts: 8, top_k: 2 })?;
         let inner = frame.inner("moe_intermediate_size", 7688)?;
         let latent = fields.size("moe_latent_size", 1, limit::WIDTH)?;
@@ -237,6 +235,7 @@ impl Experts {
             grouping: Grouping::read(fields, counts, GroupRank::SumOfTwoLargest)?,
             renormalize: fields.bool_or("norm_topk_prob", true)?,
             scale: fields.finite("routed_scaling_factor")?.unwrap_or(1.0) as f32,
+            bias,
         })
     }
 
@@ -247,8 +246,8 @@ impl Experts {
         let names = ["up_proj", "down_proj"];
         let width = self.latent.unwrap_or(hidden);
         let latent = self.latent.map(|latent| Latent {
-            down: Linear::new(&format!("{prefix}.fc1_latent_proj"), latent, hidden, false),
-            up: Linear::new(&format!("{prefix}.fc2_latent_proj"), hidden, latent, false),
+            down: Linear::new(&format!("{prefix}.fc1_latent_proj"), latent, hidden, self.bias),
+            up: Linear::new(&format!("{prefix}.fc2_latent_proj"), hidden, latent, self.bias),
         });
         Mixer::Moe(Moe {
             router: Router {
@@ -272,7 +271,7 @@ impl Experts {
                 activation,
             ),
             latent,
-            shared: Some(plain(&shared, [hidden, self.shared], activation, false)),
+            shared: Some(plain(&shared, [hidden, self.shared], activation, self.bias)),
             shared_gate: None,
         })
     }

@@ -70,6 +70,22 @@ fn experts_may_read_a_narrower_stream() {
 }
 
 #[test]
+fn biases_are_those_of_what_every_token_uses() {
+    let model = spec_of(&with(&config(), json!({"moe_latent_size": 10, "mlp_bias": true})));
+    let mixer = "backbone.layers.1.mixer";
+    for (name, width) in [
+        ("fc1_latent_proj", 10),
+        ("fc2_latent_proj", 24),
+        ("shared_experts.up_proj", 18),
+        ("shared_experts.down_proj", 24),
+    ] {
+        assert_eq!(shape(&model, &format!("{mixer}.{name}.bias")), [width]);
+    }
+    assert!(!moe(&model, 1).experts.iter().any(crate::Dense::is_biased));
+    assert!(needs(&model, "backbone.layers.3.mixer.up_proj.bias"));
+}
+
+#[test]
 fn older_spellings() {
     let model = spec_of(&config());
     let older = without(&config(), "layers_block_type");
@@ -87,7 +103,6 @@ fn older_spellings() {
 fn what_is_not_computed_is_refused() {
     let error = |patch| error_of(&with(&config(), patch));
     assert!(error(json!({"moe_latent_size": 0})).contains("moe_latent_size"));
-    assert!(error(json!({"mlp_bias": true})).contains("mlp_bias"));
     assert!(error(json!({"topk_group": 5})).contains("at most the number of groups, 4"));
     assert!(error(json!({"topk_group": 1})).contains("at most the 2 experts of 1 groups"));
     assert!(error(json!({"n_group": 3})).contains("n_group"));

@@ -23,6 +23,9 @@ pub(super) const FAMILY: Family = Family {
     unfold: None,
 };
 
+/// Maximum context with `use_long_context`.
+const LONG_CONTEXT: usize = 16384;
+
 /// Epsilon of Mamba-2's gated norm, which no field sets.
 const GATED_NORM_EPS: f32 = 1e-5;
 
@@ -35,9 +38,11 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
     )?;
     frame.refuse_window()?;
     let fields = &frame.fields;
-    if fields.bool_or("use_long_context", false)? {
+    let is_long = fields.bool_or("use_long_context", false)?;
+    if is_long && fields.bool_or("use_mem_rope", false)? {
         // Versions of the reference differ in what it does to the rotation.
-        return Err(fields.unsupported("use_long_context", "supported: false"));
+        let supported = "supported: false, unless use_mem_rope is false";
+        return Err(fields.unsupported("use_long_context", supported));
     }
     let is_hybrid = hybrid_layers(&frame, default_layers)?;
     let bias = fields.bool_or("add_bias_linear", false)?;
@@ -67,6 +72,9 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
         }
     }
     let mut spec = frame.model("zamba2", blocks)?;
+    if is_long {
+        spec.max_positions = Some(LONG_CONTEXT);
+    }
     let uses = hybrids.iter().enumerate().map(|(index, &layer)| (layer, first(index)));
     spec.ignored.extend(copies(uses, "shared_transformer"));
     if !frame.is_tied() {

@@ -1,5 +1,5 @@
 use crate::testing::*;
-use crate::{Input, Residual, Target};
+use crate::{Input, ModelSpec, Residual, Target};
 use serde_json::{Value, json};
 
 fn config() -> Value {
@@ -84,10 +84,16 @@ fn the_shared_block_reads_the_embeddings_and_reaches_mamba_alone() {
 }
 
 #[test]
+fn a_long_context_without_rotation_is_a_larger_maximum() {
+    let long = spec_of(&with(&config(), json!({"use_long_context": true})));
+    assert_eq!(long, ModelSpec { max_positions: Some(16384), ..spec_of(&config()) });
+}
+
+#[test]
 fn what_the_reference_does_not_compute_is_refused() {
     for (patch, parts) in [
         (json!({"num_key_value_heads": 2}), &["num_key_value_heads = 2", "adapters"][..]),
-        (json!({"use_long_context": true}), &["use_long_context"]),
+        (json!({"use_long_context": true, "use_mem_rope": true}), &["use_long_context"]),
         (
             json!({"layers_block_type": ["hybrid", "g", "hybrid", "hybrid", "mamba"]}),
             &["layer_types[1]", "\"g\""],

@@ -107,6 +107,12 @@ impl Dense {
         self.up.weight.rows
     }
 
+    /// Whether any of its projections has a bias.
+    pub fn is_biased(&self) -> bool {
+        let projections = self.gate.iter().chain([&self.up, &self.down]);
+        projections.into_iter().any(|linear| linear.bias.is_some())
+    }
+
     /// Its activation, and that it has no gate.
     pub(super) fn words(&self) -> String {
         let plain = if self.gate.is_none() { ", ungated" } else { "" };

@@ -1,5 +1,7 @@
 //! Mamba: a selective state space with a state per channel.
 
+use std::fmt;
+
 use crate::spec::{Conv, Linear, TensorSpec};
 
 use super::{Layer, Mixer, Module, Role, Rope, Section, Small};
@@ -9,20 +11,23 @@ use super::{Layer, Mixer, Module, Role, Rope, Section, Small};
 /// With `[x | z] = in_proj(u)`, `x = silu(conv(x))`, `[r | B | C] = x_proj(x)`,
 /// `dt = softplus(dt_proj(r))`, `A = -exp(a_log)`:
 /// `h[c,n] = exp(dt[c] A[c,n]) h[c,n] + dt[c] B[n] x[c]`, `y[c] = sum_n C[n] h[c,n] + d[c] x[c]`,
-/// output `out_proj(y * silu(z))`.
-#[derive(Clone, Debug, PartialEq)]
+/// output `out_proj(y * silu(z))`. The channels may be split into heads, each with an `x_proj` and a `dt_proj` of its own, and so with its
+/// own `r`, `B` and `C` (Zamba).
+#[derive(Clone, PartialEq)]
 pub struct Mamba {
     /// `[2 * inner, hidden]`.
     pub in_proj: Linear,
+    /// Whether the rows of `x` and `z` alternate in `in_proj` (Zamba); else those of `x` come first.
+    pub alternating: bool,
     /// Over `inner` channels.
     pub conv: Conv,
-    /// `[dt_rank + 2 * state, inner]`.
-    pub x_proj: Linear,
-    /// `[inner, dt_rank]`, with bias.
-    pub dt_proj: Linear,
-    /// `[inner, state]`.
+    /// For each head, `[dt_rank + 2 * state, inner / heads]`.
+    pub x_proj: Vec<Linear>,
+    /// For each head, `[inner / heads, dt_rank]`, with bias.
+    pub dt_proj: Vec<Linear>,
+    /// `[inner, state]`, or `[heads, inner / heads, state]`.
     pub a_log: TensorSpec,
-    /// `[inner]`.
+    /// `[inner]`, or `[heads, inner / heads]`.
     pub d: TensorSpec,
     /// `[hidden, inner]`.
     pub out_proj: Linear,
@@ -34,6 +39,27 @@ pub struct Mamba {
     pub dt_rank: usize,
     /// RMS norms of `r`, `B` and `C`, each normed separately.
     pub bcdt_norm: Option<BcdtNorm>,
+}
+
+impl fmt::Debug for Mamba {
+    // Saved sessions identify a model by this text, so it omits what most models don't have.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { in_proj, alternating, conv, x_proj, dt_proj, a_log, d, out_proj, .. } = self;
+        let Self { inner, state, dt_rank, bcdt_norm, .. } = self;
+        let mut fields = f.debug_struct("Mamba");
+        fields.field("in_proj", in_proj);
+        if *alternating {
+            fields.field("alternating", alternating);
+        }
+        fields.field("conv", conv);
+        match (&x_proj[..], &dt_proj[..]) {
+            ([x_proj], [dt_proj]) => fields.field("x_proj", x_proj).field("dt_proj", dt_proj),
+            _ => fields.field("x_proj", x_proj).field("dt_proj", dt_proj),
+        };
+        fields.field("a_log", a_log).field("d", d).field("out_proj", out_proj);
+        fields.field("inner", inner).field("state", state).field("dt_rank", dt_rank);
+        fields.field("bcdt_norm", bcdt_norm).finish()
+    }
 }
 
 /// RMS norms of Mamba's low-rank step sizes, `B` and `C`.
@@ -58,6 +84,7 @@ pub struct BcdtWeights {
 
 describe!(Mamba, |parts| Mamba {
     in_proj,
+    alternating: _,
     conv,
     x_proj,
     dt_proj,
@@ -71,17 +98,28 @@ describe!(Mamba, |parts| Mamba {
 } => {
     parts.linear(Role::In, in_proj);
     parts.conv(conv);
-    parts.linear(Role::StateIn, x_proj);
+    for head in x_proj {
+        parts.linear(Role::StateIn, head);
+    }
     if let Some(BcdtNorm { weights: Some(BcdtWeights { dt, b, c }), eps: _ }) = bcdt_norm {
         parts.vector(Role::Norm, dt);
         parts.vector(Role::Norm, b);
         parts.vector(Role::Norm, c);
     }
-    parts.linear(Role::TimeStep, dt_proj);
+    for head in dt_proj {
+        parts.linear(Role::TimeStep, head);
+    }
     parts.vector(Role::Decay, a_log);
     parts.vector(Role::Skip, d);
     parts.linear(Role::Out, out_proj);
 });
+
+impl Mamba {
+    /// Heads, by which step sizes, `B` and `C` differ; 1 nearly everywhere.
+    pub fn heads(&self) -> usize {
+        self.x_proj.len().max(1)
+    }
+}
 
 impl Layer for Mamba {
     fn kind(&self) -> &'static str {
@@ -103,7 +141,12 @@ impl Layer for Mamba {
     fn sizes(&self) -> String {
         let norm = if self.bcdt_norm.is_some() { ", B C dt normed" } else { "" };
         let (inner, state, rank) = (self.inner, self.state, self.dt_rank);
-        format!("{inner} channels, state {state}, dt rank {rank}, conv {}{norm}", self.conv.kernel)
+        let heads = match self.heads() {
+            1 => String::new(),
+            heads => format!(" in {heads} heads"),
+        };
+        let kernel = self.conv.kernel;
+        format!("{inner} channels{heads}, state {state}, dt rank {rank}, conv {kernel}{norm}")
     }
 
     fn rope(&self) -> Option<&Rope> {
@@ -111,14 +154,28 @@ impl Layer for Mamba {
     }
 
     fn small(&self, to: &Small) -> Mixer {
-        let (inner, dt_rank) = (self.inner.min(to.width), self.dt_rank.min(to.width));
+        let heads = self.heads();
+        let width = (self.inner.min(to.width) / heads).max(1);
+        let (inner, dt_rank) = (width * heads, self.dt_rank.min(to.width));
+        // Of all heads in one dimension, or by head.
+        let by_head = |tensor: &TensorSpec, rest: &[usize]| match tensor.shape.len() - rest.len() {
+            1 => tensor.sized([&[inner], rest].concat()),
+            _ => tensor.sized([&[heads, width], rest].concat()),
+        };
+        let dt_proj = |head: &Linear| {
+            let bias = head.bias.as_ref().map(|bias| by_head(bias, &[]));
+            Linear { bias, ..head.sized(width, dt_rank) }
+        };
         Mixer::Mamba(Self {
             in_proj: self.in_proj.sized(2 * inner, to.hidden),
+            alternating: self.alternating,
             conv: self.conv.sized(inner),
-            x_proj: self.x_proj.sized(dt_rank + 2 * self.state, inner),
-            dt_proj: self.dt_proj.sized(inner, dt_rank),
-            a_log: self.a_log.sized([inner, self.state]),
-            d: self.d.sized([inner]),
+            x_proj: (self.x_proj.iter())
+                .map(|head| head.sized(dt_rank + 2 * self.state, width))
+                .collect(),
+            dt_proj: self.dt_proj.iter().map(dt_proj).collect(),
+            a_log: by_head(&self.a_log, &[self.state]),
+            d: by_head(&self.d, &[]),
             out_proj: self.out_proj.sized(to.hidden, inner),
             inner,
             state: self.state,

@@ -51,6 +51,13 @@ pub enum Mamba2Gate {
         /// Number of equal parts that are normed separately.
         groups: usize,
     },
+    /// RMS norm of `y` over each of `groups` equal parts, times the weight `[inner]`, then times `silu(z)`.
+    NormBefore {
+        /// Weight `[inner]` and epsilon.
+        norm: Norm,
+        /// Number of equal parts that are normed separately.
+        groups: usize,
+    },
 }
 
 describe!(Mamba2, |parts| Mamba2 {
@@ -75,7 +82,9 @@ describe!(Mamba2, |parts| Mamba2 {
     parts.vector(Role::TimeBias, dt_bias);
     match gate {
         Mamba2Gate::Silu => {}
-        Mamba2Gate::NormAfter { norm, groups: _ } => parts.norm(norm),
+        Mamba2Gate::NormAfter { norm, groups: _ } | Mamba2Gate::NormBefore { norm, groups: _ } => {
+            parts.norm(norm);
+        }
     }
     parts.linear(Role::Out, out_proj);
 });
@@ -116,12 +125,15 @@ impl Layer for Mamba2 {
         let heads = groups * share.min(least);
         let (inner, state) = (heads * self.head_dim, self.state);
         let channels = inner + 2 * groups * state;
+        let parts = |parts: usize| if parts == 1 { 1 } else { groups };
         let gate = match &self.gate {
             Mamba2Gate::Silu => Mamba2Gate::Silu,
-            Mamba2Gate::NormAfter { norm, groups: parts } => Mamba2Gate::NormAfter {
-                norm: norm.sized(inner),
-                groups: if *parts == 1 { 1 } else { groups },
-            },
+            Mamba2Gate::NormAfter { norm, groups } => {
+                Mamba2Gate::NormAfter { norm: norm.sized(inner), groups: parts(*groups) }
+            }
+            Mamba2Gate::NormBefore { norm, groups } => {
+                Mamba2Gate::NormBefore { norm: norm.sized(inner), groups: parts(*groups) }
+            }
         };
         Mixer::Mamba2(Self {
             in_proj: self.in_proj.sized(inner + channels + heads, to.hidden),

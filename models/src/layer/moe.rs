@@ -17,7 +17,8 @@ pub struct Moe {
     pub experts: Vec<Dense>,
     /// Projections around the experts that the router chooses, to a narrower stream and back; router and shared expert see the whole.
     pub latent: Option<Latent>,
-    /// The expert that sees every token; its inner width may differ from the experts', its activation and whether it is gated may not.
+    /// The expert that sees every token; its inner width may differ from the experts', and it may have biases. Its activation and whether
+    /// it is gated may not differ.
     pub shared: Option<Dense>,
     /// `[1, hidden]`: the shared expert's weight is the sigmoid of this (Qwen2-MoE's `shared_expert_gate`), else 1.
     pub shared_gate: Option<Linear>,

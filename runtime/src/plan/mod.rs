@@ -227,7 +227,8 @@ impl Builder {
 
     /// Adds a copy of `inputs` side by side.
     fn concat(&mut self, name: &'static str, inputs: &[BufferId]) -> BufferId {
-        let inputs: Vec<Slice> = inputs.iter().map(|&input| self.whole(input)).collect();
+        let inputs: Vec<op::Strided> =
+            inputs.iter().map(|&input| self.whole(input).into()).collect();
         let output = self.buffer(name, inputs.iter().map(|input| input.width).sum());
         self.ops.push(Op::Concat(op::Concat { inputs, output }));
         output

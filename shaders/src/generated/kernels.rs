@@ -368,4 +368,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "eeced6896f78636c";
+pub(crate) const SOURCES: &str = "953717a2bdf80d3a";

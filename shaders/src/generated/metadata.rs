@@ -87,7 +87,7 @@ const B54: &[Binding] = &[b("step", Uniform), b("params", Uniform), b("draw", Un
 const B55: &[Binding] = &[b("step", Uniform), b("params", Uniform), b("draw", Uniform), b("logits", Read), b("largest", Read), b("chosen", ReadWrite), ];
 
 const P0: &[Field] = &[u("heads", 0), u("kv_heads", 4), u("head_dim", 8), u("value_dim", 12), u("latent", 16), u("query_stride", 20), u("query_start", 24), u("input_stride", 28), u("key_start", 32), u("value_start", 36), u("output_stride", 40), u("q_norm", 44), u("k_norm", 48), u("normed", 52), u("pairs", 56), u("rope_start", 60), u("interleaved", 64), f("q_eps", 68), f("k_eps", 72), f("clip", 76), u("window", 80), u("sinks", 84), f("scale", 88), u("pieces", 92), u("rows", 96), ];
-const P1: &[Field] = &[u("cols", 0), u("input_offset", 4), u("input_stride", 8), u("output_offset", 12), u("output_stride", 16), ];
+const P1: &[Field] = &[u("cols", 0), u("input_offset", 4), u("input_step", 8), u("input_stride", 12), u("output_offset", 16), u("output_stride", 20), ];
 const P2: &[Field] = &[u("channels", 0), u("kernel", 4), u("input_offset", 8), u("input_stride", 12), u("input_gate_offset", 16), u("input_gate_stride", 20), u("output_gate_offset", 24), u("output_gate_stride", 28), u("silu", 32), u("output_stride", 36), u("weight", 40), u("bias", 44), ];
 const P3: &[Field] = &[u("elements", 0), ];
 const P4: &[Field] = &[u("cols", 0), u("first_row", 4), u("rows", 8), u("output_stride", 12), f("scale", 16), u("matrix.offset", 32), u("matrix.stride", 36), u("matrix.scales", 40), u("matrix.scale_stride", 44), u("matrix.units", 48), u("matrix.kind", 52), f("matrix.factor", 56), ];
@@ -101,7 +101,7 @@ const P11: &[Field] = &[u("first_row", 0), u("rows", 4), u("output_stride", 8), 
 const P12: &[Field] = &[u("first_row", 0), u("rows", 4), u("output_stride", 8), u("bias", 12), u("factors", 16), u("mode", 20), u("activation", 24), f("scale", 28), u("matrix.offset", 32), u("matrix.stride", 36), u("matrix.scales", 40), u("matrix.scale_stride", 44), u("matrix.units", 48), u("matrix.kind", 52), f("matrix.factor", 56), u("tiles.cols", 64), u("tiles.stride", 68), ];
 const P13: &[Field] = &[u("heads", 0), u("key_dim", 4), u("value_dim", 8), u("queries", 12), u("queries_stride", 16), u("keys", 20), u("keys_stride", 24), u("values", 28), u("values_stride", 32), u("activation", 36), f("scale", 40), u("log_decays", 44), u("input_stride", 48), u("output_stride", 52), ];
 const P14: &[Field] = &[u("heads", 0), u("head_dim", 4), u("groups", 8), u("state_dim", 12), u("channels", 16), u("kernel", 20), u("input_stride", 24), u("output_stride", 28), u("weight", 32), u("bias", 36), u("a_log", 40), u("d", 44), u("dt_bias", 48), f("dt_low", 52), f("dt_high", 56), ];
-const P15: &[Field] = &[u("inner", 0), u("state_dim", 4), u("z_offset", 8), u("z_stride", 12), u("b_offset", 16), u("c_offset", 20), u("bc_stride", 24), u("a_log", 28), u("d", 32), u("b_weight", 36), u("c_weight", 40), u("norm", 44), f("eps", 48), ];
+const P15: &[Field] = &[u("inner", 0), u("width", 4), u("head_stride", 8), u("state_dim", 12), u("z_offset", 16), u("z_stride", 20), u("b_offset", 24), u("c_offset", 28), u("bc_stride", 32), u("a_log", 36), u("d", 40), u("b_weight", 44), u("c_weight", 48), u("norm", 52), f("eps", 56), ];
 const P16: &[Field] = &[u("heads", 0), u("qk_head_dim", 4), u("v_head_dim", 8), u("input_stride", 12), u("output_stride", 16), u("norm_weight", 20), u("norm_bias", 24), f("gate_soft_cap", 28), f("eps", 32), f("norm_eps", 36), ];
 const P17: &[Field] = &[u("rows", 0), u("top_k", 4), u("first_expert", 8), u("experts", 12), u("shared_inner", 16), u("inner", 20), u("places", 24), u("input_stride", 28), u("lanes", 32), u("shared_gated", 36), u("store", 40), u("routes_stride", 44), u("output_stride", 48), f("scale", 52), u("matrix.offset", 64), u("matrix.stride", 68), u("matrix.scales", 72), u("matrix.scale_stride", 76), u("matrix.units", 80), u("matrix.kind", 84), f("matrix.factor", 88), u("shared_matrix.offset", 96), u("shared_matrix.stride", 100), u("shared_matrix.scales", 104), u("shared_matrix.scale_stride", 108), u("shared_matrix.units", 112), u("shared_matrix.kind", 116), f("shared_matrix.factor", 120), ];
 const P18: &[Field] = &[u("rows", 0), u("top_k", 4), u("first_expert", 8), u("experts", 12), u("shared_inner", 16), u("all_experts", 20), u("items", 24), u("part_stride", 28), u("matrix.offset", 32), u("matrix.stride", 36), u("matrix.scales", 40), u("matrix.scale_stride", 44), u("matrix.units", 48), u("matrix.kind", 52), f("matrix.factor", 56), u("shared_matrix.offset", 64), u("shared_matrix.stride", 68), u("shared_matrix.scales", 72), u("shared_matrix.scale_stride", 76), u("shared_matrix.units", 80), u("shared_matrix.kind", 84), f("shared_matrix.factor", 88), u("tiles.cols", 96), u("tiles.stride", 100), ];
@@ -137,7 +137,7 @@ pub(crate) const METADATA: &[(&str, Metadata)] = &[
     ("attention.prepare_packed.affine4.workgroup", m(B0, [64, 5376], false, [0, 0], 100, P0)),
     ("attention.prepare_packed.affine8.subgroup", m(B0, [64, 5184], true, [0, 0], 100, P0)),
     ("attention.prepare_packed.affine8.workgroup", m(B0, [64, 5376], false, [0, 0], 100, P0)),
-    ("concat", m(B4, [64, 0], false, [0, 0], 20, P1)),
+    ("concat", m(B4, [64, 0], false, [0, 0], 24, P1)),
     ("conv1d.f16", m(B5, [64, 0], false, [0, 0], 48, P2)),
     ("conv1d.f32", m(B5, [64, 0], false, [0, 0], 48, P2)),
     ("copy", m(B4, [256, 0], false, [0, 0], 4, P3)),
@@ -581,8 +581,8 @@ pub(crate) const METADATA: &[(&str, Metadata)] = &[
     ("mamba2_scan.step_any.f16.workgroup", m(B27, [256, 13568], false, [0, 0], 60, P14)),
     ("mamba2_scan.step_any.f32.subgroup", m(B27, [256, 12800], true, [0, 0], 60, P14)),
     ("mamba2_scan.step_any.f32.workgroup", m(B27, [256, 13568], false, [0, 0], 60, P14)),
-    ("mamba_scan.f16", m(B33, [128, 14464], false, [0, 0], 52, P15)),
-    ("mamba_scan.f32", m(B33, [128, 14464], false, [0, 0], 52, P15)),
+    ("mamba_scan.f16", m(B33, [128, 14464], false, [0, 0], 60, P15)),
+    ("mamba_scan.f32", m(B33, [128, 14464], false, [0, 0], 60, P15)),
     ("mlstm_scan.finish.subgroup", m(B39, [256, 4352], true, [0, 0], 40, P16)),
     ("mlstm_scan.finish.workgroup", m(B39, [256, 5120], false, [0, 0], 40, P16)),
     ("mlstm_scan.outputs", m(B38, [256, 9472], false, [0, 0], 40, P16)),

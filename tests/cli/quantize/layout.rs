@@ -45,6 +45,7 @@ fn the_result_runs_and_gives_the_logits_of_its_decoded_weights() {
         ("xlstm/plain", &["--mode", "mxfp8"]),
         ("granitemoehybrid/plain", &["--mode", "nvfp4"]),
         ("mixtral/plain", &["--mode", "nvfp4"]),
+        ("zamba/plain", &["--mode", "nvfp4"]),
         ("llama/plain", &["--bits", "6", "--group-size", "32"]),
         ("quantized/granitemoehybrid-unquantized", &["--bits", "5", "--group-size", "32"]),
     ] {
@@ -90,6 +91,25 @@ fn what_is_kept_keeps_its_type_and_bytes() {
     for name in ["norm_mlstm.weight", "multihead_norm.weight", "igate_preact.bias"] {
         let found = kept.iter().find(|tensor| tensor["name"].as_str().unwrap().ends_with(name));
         assert!(found.unwrap()["format"].is_null(), "{name}");
+    }
+}
+
+/// A stack that is a parameter of its layer has no names for scales.
+#[test]
+fn parameters_that_are_no_module_are_kept() {
+    let out = Out::new();
+    let report = report(&fixture("zamba/plain"), &out, &["--mode", "nvfp4"]);
+    let tensors = report["tensors"].as_array().unwrap();
+    for (end, format, kept) in [
+        ("x_proj_weight", json!(null), json!("parameter")),
+        ("dt_proj_weight", json!(null), json!("parameter")),
+        ("mamba.in_proj.weight", json!("nvfp4"), json!(null)),
+        ("self_attn.q_proj.weight", json!("nvfp4"), json!(null)),
+    ] {
+        let found = tensors.iter().filter(|t| t["name"].as_str().unwrap().ends_with(end));
+        let found: Vec<_> = found.map(|t| (&t["format"]["mode"], &t["kept"])).collect();
+        assert!(!found.is_empty(), "{end}");
+        assert!(found.iter().all(|found| *found == (&format, &kept)), "{end}: {found:?}");
     }
 }
 

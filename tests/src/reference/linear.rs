@@ -68,8 +68,11 @@ fn prologue(prologue: &Prologue, x: Rows, pass: &Pass<'_>) -> Rows {
                 GateActivation::Sigmoid => sigmoid,
             };
             let gated = |(x, gate): (&Vec<f64>, Vec<f64>)| -> Vec<f64> {
-                let groups = x.chunks(x.len() / groups);
-                let normed = groups.flat_map(|g| product(&plain_norm(g, norm.eps), &weight));
+                // A weight for all groups, or one for each.
+                let part = x.len() / groups;
+                let weights = weight.chunks(part).cycle();
+                let groups = x.chunks(part).zip(weights);
+                let normed = groups.flat_map(|(g, w)| product(&plain_norm(g, norm.eps), w));
                 normed.zip(gate).map(|(x, gate)| x * activation(gate)).collect()
             };
             x.iter().zip(pass.columns(*gate)).map(gated).collect()

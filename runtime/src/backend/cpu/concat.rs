@@ -21,9 +21,11 @@ impl CpuOp for Concat {
         let width = step.buffers.width(self.op.output);
         for (token, mut row) in output.data().chunks_mut(width).enumerate() {
             for input in &self.op.inputs {
-                let (x, stride) = step.buffers.slice(*input);
+                let (x, stride) =
+                    (step.buffers.get(input.buffer), step.buffers.width(input.buffer));
                 let (columns, rest) = row.split_at_mut(input.width);
-                columns.copy_from_slice(&x[token * stride..][..input.width]);
+                let x = x[token * stride + input.offset..].iter().step_by(input.step);
+                columns.iter_mut().zip(x).for_each(|(out, x)| *out = *x);
                 row = rest;
             }
         }

@@ -22,6 +22,8 @@ pub(super) struct MambaScan {
     dt: BufferId,
     b: Slice,
     c: Slice,
+    heads: usize,
+    head_stride: usize,
     bc_norm_eps: Option<f32>,
     /// Of the norms of B and C; empty without weights.
     bc_weights: [Vec<f32>; 2],
@@ -47,6 +49,8 @@ impl MambaScan {
             dt: op.dt,
             b: op.b,
             c: op.c,
+            heads: op.heads,
+            head_stride: op.head_stride,
             bc_norm_eps: op.bc_norm.as_ref().map(|norm| norm.eps),
             bc_weights: match op.bc_weights() {
                 Some([b, c]) => [weights.vector(b)?, weights.vector(c)?],
@@ -66,13 +70,15 @@ impl CpuOp for MambaScan {
     fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let (isa, inner, n) = (step.isa, self.inner, self.state_dim);
         let tokens = step.tokens.len();
-        // B and C of every token, side by side.
-        let mut bc = step.scratch.take(tokens * 2 * n)?;
+        // B and C of every head of every token, side by side.
+        let heads = self.heads;
+        let mut bc = step.scratch.take(tokens * heads * 2 * n)?;
         let [b_weight, c_weight] = &self.bc_weights;
         for (slice, offset, weight) in [(self.b, 0, b_weight), (self.c, n, c_weight)] {
             let (x, stride) = step.buffers.slice(slice);
-            for t in 0..tokens {
-                let (x, out) = (&x[t * stride..][..n], &mut bc[t * 2 * n + offset..][..n]);
+            for place in 0..tokens * heads {
+                let x = &x[place / heads * stride + place % heads * self.head_stride..][..n];
+                let out = &mut bc[place * 2 * n + offset..][..n];
                 match self.bc_norm_eps {
                     Some(eps) => isa.dispatch(RmsNorm { x, weight, bias: &[], eps, out }),
                     None => out.copy_from_slice(x),
@@ -101,7 +107,7 @@ impl CpuOp for MambaScan {
                 x: &x[start * inner..],
                 dt: &dt[start * inner..],
                 z: (&z[start * z_stride..], z_stride),
-                bc: &bc[start * 2 * n..],
+                bc: &bc[start * heads * 2 * n..],
                 out,
                 state,
             });
@@ -130,10 +136,15 @@ impl Kernel for ScanTask<'_, '_> {
     fn run<S: Simd>(mut self, s: S) {
         let range = self.out.range.clone();
         let (inner, n) = (self.op.inner, self.op.state_dim);
+        let (heads, width) = (self.op.heads, inner / self.op.heads);
         for t in 0..self.len {
-            let (b, c) = self.bc[t * 2 * n..][..2 * n].split_at(n);
-            for start in (0..range.len()).step_by(S::LANES) {
-                let end = (start + S::LANES).min(range.len());
+            let mut start = 0;
+            while start < range.len() {
+                // Lanes are channels of one head.
+                let head = (range.start + start) / width;
+                let last = range.len().min((head + 1) * width - range.start);
+                let end = (start + S::LANES).min(last);
+                let (b, c) = self.bc[(t * heads + head) * 2 * n..][..2 * n].split_at(n);
                 let channels = range.start + start..range.start + end;
                 let x = load(s, &self.x[t * inner..][channels.clone()]);
                 let dt = math::softplus(s, load(s, &self.dt[t * inner..][channels.clone()]));
@@ -150,6 +161,7 @@ impl Kernel for ScanTask<'_, '_> {
                 let (z, stride) = self.z;
                 let gate = math::silu(s, load(s, &z[t * stride..][channels]));
                 store(s, s.mul(y, gate), &mut self.out.row(t)[start..end]);
+                start = end;
             }
         }
     }

@@ -213,7 +213,8 @@ pub(super) enum Before {
     SiluGate { gate: Slice },
     SigmoidGate { gate: Slice },
     GatedNorm { gate: Slice, weight: Vec<f32>, eps: f32, groups: usize },
-    NormGate { weight: Vec<f32>, eps: f32, gate: Slice, activation: GateActivation },
+    /// The norm of parts of `part` elements; their weight is common or one for each.
+    NormGate { weight: Vec<f32>, part: usize, eps: f32, gate: Slice, activation: GateActivation },
 }
 
 impl Before {
@@ -232,8 +233,9 @@ impl Before {
                 eps: norm.eps,
                 groups: *groups,
             },
-            Prologue::NormGate { norm, groups: _, gate, activation } => Self::NormGate {
+            Prologue::NormGate { norm, groups, gate, activation } => Self::NormGate {
                 weight: weights.norm_weight(norm)?,
+                part: gate.width / (*groups).max(1),
                 eps: norm.eps,
                 gate: *gate,
                 activation: *activation,
@@ -281,10 +283,13 @@ impl Before {
                     norm_in_place(isa, out, weight, *eps, &mut gated);
                 }
             }
-            Self::NormGate { weight, eps, gate, activation } => {
-                let (part, activation, eps) = (weight.len().max(1), *activation, *eps);
+            Self::NormGate { weight, part, eps, gate, activation } => {
+                let (part, activation, eps) = ((*part).max(1), *activation, *eps);
                 let parts = x.chunks(part).zip(out.chunks_mut(part));
-                for ((x, out), gate) in parts.zip(gate_row(gate).chunks(part)) {
+                let weights = weight.chunks(part).cycle();
+                for (((x, out), gate), weight) in
+                    parts.zip(gate_row(gate).chunks(part)).zip(weights)
+                {
                     isa.dispatch(NormGate { x, weight, eps, gate, activation, out });
                 }
             }

@@ -20,6 +20,7 @@ pub(super) fn add(op: &op::Concat, builder: &mut Builder<'_>) -> Result<(), Erro
                 params
                     .set("cols", input.width)
                     .set("input_offset", input.offset)
+                    .set("input_step", input.step)
                     .set("input_stride", builder.width(input.buffer))
                     .set("output_offset", first)
                     .set("output_stride", builder.width(op.output));

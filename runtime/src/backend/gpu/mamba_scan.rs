@@ -32,6 +32,7 @@ pub(super) fn add(op: &op::MambaScan, builder: &mut Builder<'_>) -> Result<(), E
         ("state", Resource::State(op.state, 0)),
         ("output", builder.buffer(op.output)),
     ];
+    let width = op.inner / op.heads.max(1);
     let stored = builder.state_type(op.state);
     builder.launch(
         Kernel::MambaScan,
@@ -39,6 +40,8 @@ pub(super) fn add(op: &op::MambaScan, builder: &mut Builder<'_>) -> Result<(), E
         |builder, params| {
             params
                 .set("inner", op.inner)
+                .set("width", width)
+                .set("head_stride", op.head_stride)
                 .set("state_dim", op.state_dim)
                 .set("z_offset", op.z.offset)
                 .set("z_stride", builder.width(op.z.buffer))
@@ -53,7 +56,7 @@ pub(super) fn add(op: &op::MambaScan, builder: &mut Builder<'_>) -> Result<(), E
                 .set_f32("eps", op.bc_norm.as_ref().map_or(0.0, |norm| norm.eps));
         },
         &resources,
-        [Extent::Fixed(op.inner.div_ceil(CHANNELS)), Extent::Fixed(1)],
+        [Extent::Fixed(width.div_ceil(CHANNELS)), Extent::Fixed(op.heads)],
         (Scope::Runs, When::Always),
     )
 }

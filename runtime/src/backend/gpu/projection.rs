@@ -88,13 +88,16 @@ impl Builder<'_> {
             }
             Prologue::NormGate { norm, groups, gate, activation } => {
                 check_groups(*groups)?;
+                // Groups with a common weight have copies of it.
+                let weight = self.weights.norm_weight(norm)?;
+                let copies = input.width / weight.len().max(1);
                 PrologueParams {
                     kind: match activation {
                         GateActivation::Silu => 6,
                         GateActivation::Sigmoid => 7,
                     },
                     gate: *gate,
-                    weight: vectors.push(&self.weights.norm_weight(norm)?.repeat(*groups)),
+                    weight: vectors.push(&weight.repeat(copies)),
                     groups: *groups,
                     eps: norm.eps,
                     ..plain

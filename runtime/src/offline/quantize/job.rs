@@ -170,6 +170,7 @@ impl Job {
             let ragged = format.and_then(|format| format.check_cols(tensor.cols()).err());
             tensor.kept = match (format, ragged, found) {
                 (None, ..) => Some(Kept::Recipe),
+                (Some(_), ..) if !tensor.name.ends_with(".weight") => Some(Kept::Parameter),
                 (Some(_), ..) if role.is_gate() && !named => Some(Kept::Gate),
                 (Some(_), Some(source), Some((index, ..))) if named => {
                     let path = tensor.path().to_string();

@@ -55,6 +55,8 @@ pub enum Kept {
         /// The format that was meant for it.
         format: Format,
     },
+    /// It is a parameter without a module's name (Zamba's `x_proj_weight`): the layout has no names for its scales.
+    Parameter,
     /// The recipe keeps it.
     Recipe,
 }
@@ -66,6 +68,7 @@ impl Kept {
             Self::NotAMatrix => "not a matrix",
             Self::Gate => "gate",
             Self::Ragged { .. } => "ragged",
+            Self::Parameter => "parameter",
             Self::Recipe => "recipe",
         }
     }

@@ -1,6 +1,6 @@
 //! Mamba-2: one projection, convolution and scan in one op, gate and norm before the output projection.
 
-use kinglet_models::{Linear, Mamba2, Mamba2Gate};
+use kinglet_models::{GateActivation, Linear, Mamba2, Mamba2Gate};
 
 use super::{Branch, Sum};
 use crate::plan::op::{self, Op, Prologue, Slice};
@@ -33,6 +33,12 @@ pub(super) fn lower(b: &mut Branch<'_>, m: &Mamba2) -> Sum {
         Mamba2Gate::NormAfter { norm, groups } => {
             Prologue::GatedNorm { gate, norm: norm.clone(), groups: *groups }
         }
+        Mamba2Gate::NormBefore { norm, groups } => Prologue::NormGate {
+            norm: norm.clone(),
+            groups: *groups,
+            gate,
+            activation: GateActivation::Silu,
+        },
     };
     b.sum(output, prologue, &m.out_proj)
 }

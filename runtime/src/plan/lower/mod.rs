@@ -170,6 +170,31 @@ impl Branch<'_> {
         })
     }
 
+    /// Projects the columns `input` of each head with its own of `parts`, the results side by side.
+    fn by_head(
+        &mut self,
+        name: &'static str,
+        input: impl Fn(usize) -> Slice,
+        prologue: &Prologue,
+        parts: &[Linear],
+    ) -> BufferId {
+        let width = parts.iter().map(|part| part.weight.rows).sum();
+        let buffer = self.builder.buffer(name, width);
+        let mut offset = 0;
+        for (head, part) in parts.iter().enumerate() {
+            let width = part.weight.rows;
+            self.builder.ops.push(Op::Linear(op::Linear {
+                input: input(head),
+                prologue: prologue.clone(),
+                parts: vec![part.clone()],
+                output: Slice { buffer, offset, width },
+                mode: Output::Store,
+            }));
+            offset += width;
+        }
+        buffer
+    }
+
     /// Adds `adapter`s of the normed input to columns of `buffer`, which are theirs from the first on.
     fn adapt(&mut self, buffer: BufferId, adapters: &[&Adapter]) {
         debug_assert_ne!(buffer, self.input, "a branch can't write to what others read");

@@ -1,5 +1,5 @@
 //! A mixture of experts: the router, the experts' up projections, their down projections. Experts of a narrower stream are between two
-//! projections more, and the expert that sees every token is then a network beside them.
+//! projections more. The expert that sees every token is a network beside them then, and wherever it has biases.
 
 use kinglet_models::{Activation, Dense, Latent, Linear, Matrix, Moe, Norm};
 
@@ -7,38 +7,46 @@ use super::{Branch, Sum, dense};
 use crate::plan::op::{self, BufferId, Op, Prologue, Slice, UpMatrices};
 
 pub(super) fn lower(b: &mut Branch<'_>, m: &Moe) -> Vec<Sum> {
-    let Some(Latent { down, up }) = &m.latent else {
-        let (input, norm) = (b.input(), b.norm());
-        let routes = route(b, m, m.shared_gate.clone());
-        let shared = m.shared.as_ref();
-        let made = up_projections(b, m, routes, UpInput { input, norm, shared });
-        return vec![Sum::Experts {
-            input: made,
-            routes,
-            top_k: m.router.top_k,
-            experts: downs(m),
-            shared: shared.map(|dense| dense.down.weight.clone()),
-            shared_gated: m.shared_gate.is_some(),
-        }];
+    // The ops of the chosen experts take the shared one along if it reads and writes the same stream and has no biases.
+    let shared = m.shared.as_ref();
+    let (along, beside) = match m.latent.is_some() || shared.is_some_and(Dense::is_biased) {
+        true => (None, shared),
+        false => (shared, None),
     };
-    let routes = route(b, m, None);
-    let input = b.project("latent", vec![down.clone()]);
-    let made = up_projections(b, m, routes, UpInput { input, norm: None, shared: None });
-    let summed = b.op("summed", down.weight.rows, |output| {
-        Op::MoeDown(op::MoeDown {
+    let along_gate = m.shared_gate.as_ref().filter(|_| along.is_some());
+    let routes = route(b, m, along_gate.cloned());
+    let (input, norm) = match &m.latent {
+        Some(latent) => (b.project("latent", vec![latent.down.clone()]), None),
+        None => (b.input(), b.norm()),
+    };
+    let made = up_projections(b, m, routes, UpInput { input, norm, shared: along });
+    let mut sums = vec![match &m.latent {
+        Some(Latent { down, up }) => {
+            let summed = b.op("summed", down.weight.rows, |output| {
+                Op::MoeDown(op::MoeDown {
+                    input: made,
+                    routes,
+                    top_k: m.router.top_k,
+                    experts: downs(m),
+                    shared: None,
+                    shared_gated: false,
+                    scale: 1.0,
+                    store: true,
+                    output,
+                })
+            });
+            b.sum(summed, Prologue::None, up)
+        }
+        None => Sum::Experts {
             input: made,
             routes,
             top_k: m.router.top_k,
             experts: downs(m),
-            shared: None,
-            shared_gated: false,
-            scale: 1.0,
-            store: true,
-            output,
-        })
-    });
-    let mut sums = vec![b.sum(summed, Prologue::None, up)];
-    if let Some(shared) = &m.shared {
+            shared: along.map(|dense| dense.down.weight.clone()),
+            shared_gated: along_gate.is_some(),
+        },
+    }];
+    if let Some(shared) = beside {
         let inner = dense::inner(b, shared);
         let prologue = match &m.shared_gate {
             // One gate for the whole network: what it reads is multiplied instead of what it adds.

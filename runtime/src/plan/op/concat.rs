@@ -1,4 +1,5 @@
-//! `concat`: `y = [x_1 | x_2 | ...]`, columns of buffers side by side. Of one buffer it is a copy.
+//! `concat`: `y = [x_1 | x_2 | ...]`, columns of buffers side by side. Of one buffer it is a copy; with a step it takes every other
+//! column.
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, ProjectionInput, Scratch, Slice, StateId, SteppedState,
@@ -9,9 +10,28 @@ use super::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Concat {
     /// `x_i`, `[T, width_i]`, in order.
-    pub inputs: Vec<Slice>,
+    pub inputs: Vec<Strided>,
     /// `y`, `[T, sum of widths]`.
     pub output: BufferId,
+}
+
+/// Columns of a buffer that need not be neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strided {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// First column.
+    pub offset: usize,
+    /// From one column to the next.
+    pub step: usize,
+    /// Number of columns.
+    pub width: usize,
+}
+
+impl From<Slice> for Strided {
+    fn from(Slice { buffer, offset, width }: Slice) -> Self {
+        Self { buffer, offset, step: 1, width }
+    }
 }
 
 impl Describe for Concat {

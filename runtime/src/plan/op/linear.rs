@@ -55,10 +55,10 @@ pub enum Prologue {
         /// Parts that are normed separately.
         groups: usize,
     },
-    /// RMS norm of each of `groups` equal parts of `x`, times the weight, which all parts share, times `activation(gate)` (the gated
-    /// delta rule; MiniMax-01, arXiv:2501.08313, section 2.2: the gate comes after the norm).
+    /// RMS norm of each of `groups` equal parts of `x`, times the weight, times `activation(gate)` (the gated delta rule; MiniMax-01,
+    /// arXiv:2501.08313, section 2.2: the gate comes after the norm).
     NormGate {
-        /// Weight `[width / groups]` and epsilon.
+        /// Weight `[width / groups]`, which all parts share, or `[width]`, and epsilon.
         norm: Norm,
         /// Parts that are normed by themselves.
         groups: usize,

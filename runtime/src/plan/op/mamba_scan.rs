@@ -1,7 +1,7 @@
 //! `mamba_scan`: the selective scan of Mamba with its skip and gate.
 //!
 //! `h[c,n] = exp(dt[c] A[c,n]) h[c,n] + dt[c] B[n] x[c]`, `y[c] = (sum_n C[n] h[c,n] + d[c] x[c]) * silu(z[c])`,
-//! with `dt = softplus(.)` and `A = -exp(a_log)` (Gu and Dao, 2023, algorithm 2).
+//! with `dt = softplus(.)` and `A = -exp(a_log)` (Gu and Dao, 2023, algorithm 2), where `B` and `C` are those of the channel's head.
 
 use kinglet_models::TensorSpec;
 
@@ -19,10 +19,14 @@ pub struct MambaScan {
     pub z: Slice,
     /// `dt` before its softplus, `[T, inner]`.
     pub dt: BufferId,
-    /// `B`, `[T, state]`.
+    /// `B` of the first head, `[T, state]`.
     pub b: Slice,
-    /// `C`, `[T, state]`.
+    /// `C` of the first head, `[T, state]`.
     pub c: Slice,
+    /// Heads: equal parts of the channels, each with its own `B` and `C`.
+    pub heads: usize,
+    /// Columns from the `B` and `C` of a head to those of the next.
+    pub head_stride: usize,
     /// RMS norms of `B` and of `C`.
     pub bc_norm: Option<BcNorm>,
     /// `[inner, state]`.

@@ -32,7 +32,7 @@ mod moe_up;
 mod residual_norm;
 
 pub use attention::{Attention, AttentionSpan, AttentionValues};
-pub use concat::Concat;
+pub use concat::{Concat, Strided};
 pub use conv1d::Conv1d;
 pub use describe::{
     Cut, Describe, DoubleBuffer, ExpertInput, InputPart, MatrixSite, Preparation, ProjectionInput,
