@@ -498,6 +498,7 @@ fn branches_of_a_block_see_the_stream_from_before_it() {
             post_norm: None,
             residual: Residual::Stream,
             residual_scale: 1.5,
+            stream_norm: None,
             target: models::Target::Stream,
         };
         let pairs: Vec<[&Branch; 2]> = (0..branches.len())

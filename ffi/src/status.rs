@@ -123,7 +123,7 @@ impl From<Error> for Failure {
             Error::ForeignSession | Error::StateForm { .. } => KINGLET_INVALID_STATE,
             Error::NoLogits => return crate::session::no_logits(),
             Error::PoisonedSession => KINGLET_POISONED,
-            Error::ContextFull { .. } => KINGLET_CONTEXT_FULL,
+            Error::ContextFull { .. } | Error::PositionsFull { .. } => KINGLET_CONTEXT_FULL,
             Error::NotReachable { .. } | Error::CutOutOfRange { .. } => KINGLET_NOT_REACHABLE,
             Error::SavedState { source, .. } => of_saved(source),
             Error::Unsupported { .. } => KINGLET_UNSUPPORTED,

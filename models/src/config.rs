@@ -393,6 +393,20 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A list of objects; messages about their fields include its name and their places.
+    pub(crate) fn objects(&self, key: &str) -> Result<Option<Vec<Fields<'a>>>, ModelError> {
+        let Some(list) = self.list(key, "a list of objects")? else { return Ok(None) };
+        let objects = list.iter().enumerate().map(|(place, value)| match value {
+            Value::Object(map) => Ok(Fields { map, path: format!("{}[{place}].", self.path(key)) }),
+            other => Err(ModelError::WrongType {
+                field: format!("{}[{place}]", self.path(key)),
+                found: describe(other),
+                expected: "an object",
+            }),
+        });
+        objects.collect::<Result<_, _>>().map(Some)
+    }
+
     fn list(
         &self,
         key: &str,

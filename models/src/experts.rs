@@ -222,6 +222,7 @@ pub(crate) fn named_experts(
     Moe {
         router: Router::softmax(router, counts.top_k, renormalize),
         experts: separate_experts(&prefix, counts.experts, names, sizes, activation),
+        expert_norm: None,
         latent: None,
         shared: None,
         shared_gate: None,

@@ -19,6 +19,8 @@ pub(crate) mod limit {
     pub(crate) const VOCAB: usize = 1 << 24;
     /// Layers.
     pub(crate) const LAYERS: usize = 1 << 12;
+    /// Parts of a layer that is a list of them.
+    pub(crate) const PARTS: usize = 64;
     /// Experts of a layer.
     pub(crate) const EXPERTS: usize = 1 << 12;
     /// Experts of all layers: each is a few hundred bytes of spec.
@@ -185,6 +187,7 @@ impl<'a> Frame<'a> {
             post_norm: None,
             residual: Residual::Stream,
             residual_scale: 1.0,
+            stream_norm: None,
             target: Target::Stream,
         }
     }
@@ -221,7 +224,7 @@ impl<'a> Frame<'a> {
             hidden: self.hidden,
             vocab: self.vocab,
             max_positions,
-            embedding: Embedding { table, scale: 1.0 },
+            embedding: Embedding { table, scale: 1.0, positions: None },
             blocks,
             head: Head {
                 norm: self.norm(self.names.norm),

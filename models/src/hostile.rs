@@ -36,6 +36,23 @@ pub(crate) fn samples() -> Vec<Value> {
         "ffn_proj_factor": 2.667, "ffn_round_up_to_multiple_of": 8, "gate_soft_cap": 15.0,
         "time_step_limit": [0.0, {"__float__": "Infinity"}]
     });
+    let blocks = json!({
+        "vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 5, "norm": "layer",
+        "norm_eps": 1e-5, "norm_position": "post", "positions": "learned",
+        "max_position_embeddings": 64, "embedding_scale": 2.0, "residual_scale": 0.5,
+        "logit_soft_cap": 30.0, "tie_word_embeddings": false, "pattern": ["m", "a", "e"],
+        "kinds": {
+            "m": [{"type": "mamba2", "state_size": 5, "num_heads": 4, "head_dim": 8, "n_groups": 2,
+                    "time_step_limit": [0.0, {"__float__": "Infinity"}], "gate": "silu"},
+                {"type": "mamba", "state_size": 4, "dt_rank": 3, "expand": 1, "bias": true}],
+            "a": [{"type": "attention", "num_heads": 4, "num_kv_heads": 2, "head_dim": 8,
+                    "rope_theta": 1e4, "window": 5, "qk_norm": true, "bias": true},
+                {"type": "mlp", "intermediate_size": 20, "activation": "relu2", "gated": false,
+                    "norm": "rms", "norm_eps": 1e-3, "residual_scale": 2.0}],
+            "e": [{"type": "moe", "num_experts": 6, "top_k": 2, "intermediate_size": 8,
+                "temperature": 0.5, "groups": 3, "top_groups": 2, "latent_size": 16,
+                "shared_intermediate_size": 12, "expert_norm": true}]}
+    });
     let samples = supported().map(|name| {
         let fields = match name {
             "mamba" | "falcon_mamba" | "mamba2" | "xlstm" => recurrent.clone(),
@@ -119,6 +136,8 @@ pub(crate) fn samples() -> Vec<Value> {
                 json!({"embedding_multiplier": 2.0, "attention_multiplier": 0.3,
                     "residual_multiplier": 0.2, "logits_scaling": 8.0, "attention_bias": true}),
             ),
+            // No field is taken that isn't known.
+            "kinglet_hybrid" => blocks.clone(),
             "minimax" => with(&with(&base, experts.clone()), lightning.clone()),
             _ => with(&base, experts.clone()),
         };

@@ -369,7 +369,7 @@ fn fit_embedding(spec: &mut ModelSpec, stored: &Names<'_>) {
 /// Gives the norms around the branches their other names where a checkpoint has only these.
 fn fit_norms(spec: &mut ModelSpec, stored: &Names<'_>) {
     for block in &mut spec.blocks {
-        for norm in block.norm.iter_mut().chain(&mut block.post_norm) {
+        for norm in block.norms_mut() {
             let name = &norm.weight.name;
             let mut others = NORMS
                 .iter()

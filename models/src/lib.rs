@@ -82,7 +82,9 @@ pub fn spec_in(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError>
         (Some(name), _) => (reader_of_type(name), name),
         (None, Some(name)) => (reader_of_class(name), name),
         (None, None) => {
-            return Err(ModelError::NoModelType { supported: supported().chain(spellings()).collect() });
+            return Err(ModelError::NoModelType {
+                supported: supported().chain(spellings()).collect(),
+            });
         }
     };
     let Some(read) = read else {
@@ -90,7 +92,10 @@ pub fn spec_in(config: &Config, layout: Layout) -> Result<ModelSpec, ModelError>
         if let Some((part, inner)) = config.part_model_type() {
             value += &format!(", with {:?} as its {part}", config::shorten(inner));
         }
-        return Err(ModelError::UnknownModelType { value, supported: supported().chain(spellings()).collect() });
+        return Err(ModelError::UnknownModelType {
+            value,
+            supported: supported().chain(spellings()).collect(),
+        });
     };
     // Fail now: otherwise packed words could be taken for plain weights.
     config.quantization()?;

@@ -128,7 +128,7 @@ fn encoding(
 
 /// Frequencies that do not depend on the position.
 fn plain(inv_freq: Vec<f32>) -> Rope {
-    Rope { inv_freq, attention_factor: 1.0, interleaved: false, dynamic: None }
+    Rope { inv_freq, attention_factor: 1.0, interleaved: false, dynamic: None, exact: None }
 }
 
 const PARTIAL: &str = "partial_rotary_factor";

@@ -289,3 +289,16 @@ fn errors() {
     let error = error_of(&with(&config(), json!({"head_dim": 7})));
     assert!(error.contains("head_dim"), "{error}");
 }
+
+#[test]
+fn exact_angles_stay_exact_far_away() {
+    let rope = Rope::exact(500_000.0, 8);
+    let position = 100_000_000;
+    for (i, angle) in rope.angles_at(position).into_iter().enumerate() {
+        let expected = 1e8 * 500_000f64.powf(-2.0 * i as f64 / 8.0);
+        assert!((angle - expected).abs() < 1e-6, "{i}: {angle}, not {expected}");
+    }
+    let rounded = Rope { exact: None, ..rope };
+    let angle = rounded.angles_at(position)[1];
+    assert!((angle - 1e8 * 500_000f64.powf(-0.25)).abs() > 0.01, "{angle}");
+}

@@ -3,9 +3,10 @@
 //! A model is an embedding, a list of residual blocks and a head:
 //!
 //! ```text
-//! x  = embedding.scale * E[token]
+//! x  = embedding.scale * E[token] + positions
 //! x  = block.residual(x)
-//!    + block.residual_scale * post_norm(sum over branches of (branch.scale * mixer(branch.input_scale * norm(x))))     for each block
+//!    + block.residual_scale * post_norm(sum over branches of (branch.scale * mixer(branch.input_scale * norm(x))))
+//! x  = block.stream_norm(x)                                                                                            for each block
 //! logits = soft_cap(head.scale * W norm(x))
 //! ```
 //!
@@ -130,14 +131,15 @@ impl From<Matrix> for Linear {
 }
 
 /// Root-mean-square normalisation, `scale * (x / sqrt(mean(x^2) + eps) * (offset + weight) + bias)`
-/// (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, eq. 4).
+/// (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, eq. 4); of `x - mean(x)` if it is `centred`
+/// (Ba et al., "Layer Normalization", 2016, eq. 3).
 ///
 /// `offset` and `scale` become part of weight and bias when these are read.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Norm {
     /// `[width]`.
     pub weight: TensorSpec,
-    /// `[width]`; rare (xLSTM with `use_bias`).
+    /// `[width]`; rare (layer norms, xLSTM with `use_bias`).
     pub bias: Option<TensorSpec>,
     /// Added to the mean square.
     pub eps: f32,
@@ -145,13 +147,36 @@ pub struct Norm {
     pub offset: f32,
     /// A factor of the config on the result; 1 nearly everywhere.
     pub scale: f32,
+    /// Whether the mean is subtracted first, as in a layer norm. Only norms of the residual stream honour it: see [`Block::norms`] and
+    /// [`Head::norm`].
+    pub centred: bool,
+}
+
+impl fmt::Debug for Norm {
+    // Saved sessions identify a model by this text, so it omits what most models don't have.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { weight, bias, eps, offset, scale, centred } = self;
+        let mut fields = f.debug_struct("Norm");
+        fields.field("weight", weight).field("bias", bias).field("eps", eps);
+        fields.field("offset", offset).field("scale", scale);
+        if *centred {
+            fields.field("centred", centred);
+        }
+        fields.finish()
+    }
 }
 
 impl Norm {
     /// The norm `PREFIX.weight` over `width` elements.
     pub fn new(prefix: &str, width: usize, eps: f32) -> Self {
         let weight = TensorSpec::new(format!("{prefix}.weight"), [width]);
-        Self { weight, bias: None, eps, offset: 0.0, scale: 1.0 }
+        Self { weight, bias: None, eps, offset: 0.0, scale: 1.0, centred: false }
+    }
+
+    /// The layer norm `PREFIX.weight`, `PREFIX.bias` over `width` elements.
+    pub fn layer(prefix: &str, width: usize, eps: f32) -> Self {
+        let bias = Some(TensorSpec::new(format!("{prefix}.bias"), [width]));
+        Self { bias, centred: true, ..Self::new(prefix, width, eps) }
     }
 
     /// The same with weights that are stored as their distance from 1.
@@ -207,13 +232,55 @@ pub struct ModelSpec {
     pub ignored: Vec<String>,
 }
 
-/// Token embedding: `x = scale * E[token]`.
-#[derive(Clone, Debug, PartialEq)]
+/// Token embedding: `x = scale * E[token]`, plus a vector of the token's position where there are such.
+#[derive(Clone, PartialEq)]
 pub struct Embedding {
     /// `E`, `[vocab, hidden]`.
     pub table: Matrix,
     /// Granite's `embedding_multiplier`; 1 elsewhere.
     pub scale: f32,
+    /// What is added for the position; rare.
+    pub positions: Option<Positions>,
+}
+
+impl fmt::Debug for Embedding {
+    // Saved sessions identify a model by this text, so it omits what most models don't have.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table, scale, positions } = self;
+        let mut fields = f.debug_struct("Embedding");
+        fields.field("table", table).field("scale", scale);
+        if let Some(positions) = positions {
+            fields.field("positions", positions);
+        }
+        fields.finish()
+    }
+}
+
+/// Vectors of positions, added to the embeddings of tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Positions {
+    /// Row `t` of a learned table, `[positions, hidden]`, at position `t`; there are no positions after it (Gehring et al.,
+    /// "Convolutional Sequence to Sequence Learning", 2017, section 3.1).
+    Learned(Matrix),
+    /// With `a_i = t / 10000^(2 i / hidden)`: `sin(a_i)` in column `i`, `cos(a_i)` in column `hidden / 2 + i`. `hidden` is even. The
+    /// sines of Vaswani et al., "Attention Is All You Need", 2017, section 3.5, in halves.
+    Sinusoidal,
+}
+
+impl Positions {
+    /// The learned table.
+    pub fn table(&self) -> Option<&Matrix> {
+        match self {
+            Self::Learned(table) => Some(table),
+            Self::Sinusoidal => None,
+        }
+    }
+
+    /// Angle per position of each pair of columns, for a stream of `hidden` columns.
+    pub fn sinusoid(hidden: usize) -> Vec<f64> {
+        let pairs = (0..hidden / 2).map(|i| -2.0 * i as f64 / hidden as f64);
+        pairs.map(|exponent| 10000f64.powf(exponent)).collect()
+    }
 }
 
 /// Logits: `z = scale * (W norm(x) + b)`, then `cap * tanh(z / cap)` if `soft_cap` is given.
@@ -232,7 +299,7 @@ pub struct Head {
     pub untied: Option<Linear>,
 }
 
-/// One residual block: `x = residual(x) + residual_scale * post_norm(sum of branch.scale * mixer(norm(x)))`.
+/// One residual block: `x = stream_norm(residual(x) + residual_scale * post_norm(sum of branch.scale * mixer(norm(x))))`.
 #[derive(Clone, PartialEq)]
 pub struct Block {
     /// Index of its layer in the checkpoint; several blocks may share one.
@@ -251,6 +318,9 @@ pub struct Block {
     pub residual: Residual,
     /// Granite's `residual_multiplier`, MiniMax's beta; 1 elsewhere.
     pub residual_scale: f32,
+    /// The norm of the result, over `hidden`: what the stream becomes where norms come after the sums (Vaswani et al., "Attention Is All
+    /// You Need", 2017, section 3.1).
+    pub stream_norm: Option<Norm>,
     /// What the result becomes.
     pub target: Target,
 }
@@ -294,17 +364,22 @@ pub enum Residual {
 }
 
 impl Block {
-    /// Its norms: before the branches, and after them.
+    /// Its norms: before the branches, after them, and of the result.
     pub fn norms(&self) -> impl Iterator<Item = &Norm> {
-        self.norm.iter().chain(&self.post_norm)
+        self.norm.iter().chain(&self.post_norm).chain(&self.stream_norm)
+    }
+
+    /// The same, mutable.
+    pub fn norms_mut(&mut self) -> impl Iterator<Item = &mut Norm> {
+        self.norm.iter_mut().chain(&mut self.post_norm).chain(&mut self.stream_norm)
     }
 }
 
 impl fmt::Debug for Block {
     // Saved sessions identify a model by this text, so it omits what most models don't have.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { layer, input, norm, branches, post_norm, residual, residual_scale, target } =
-            self;
+        let Self { layer, input, norm, branches, post_norm, residual, .. } = self;
+        let Self { residual_scale, stream_norm, target, .. } = self;
         let mut fields = f.debug_struct("Block");
         fields.field("layer", layer);
         if *input != Input::Stream {
@@ -321,6 +396,9 @@ impl fmt::Debug for Block {
             fields.field("residual", residual);
         }
         fields.field("residual_scale", residual_scale);
+        if let Some(norm) = stream_norm {
+            fields.field("stream_norm", norm);
+        }
         if *target != Target::Stream {
             fields.field("target", target);
         }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::layer::{GatedDelta, Held, Mixer, Place};
-use crate::spec::{Linear, Matrix, ModelSpec, Norm, TensorSpec};
+use crate::spec::{Linear, Matrix, ModelSpec, Norm, Positions, TensorSpec};
 
 /// What a checkpoint holds for two matrices that the config ties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +33,17 @@ impl ModelSpec {
     /// separately is included too.
     pub(crate) fn places(&mut self) -> Vec<Place<'_>> {
         let mut all = vec![Place::Table(&mut self.embedding.table)];
+        match &mut self.embedding.positions {
+            Some(Positions::Learned(table)) => all.push(Place::Table(table)),
+            Some(Positions::Sinusoidal) | None => {}
+        }
         for block in &mut self.blocks {
             block.norm.iter_mut().for_each(|norm| norm_places(&mut all, norm));
             for branch in &mut block.branches {
                 all.extend(branch.mixer.places().into_iter().map(|part| part.place));
             }
             block.post_norm.iter_mut().for_each(|norm| norm_places(&mut all, norm));
+            block.stream_norm.iter_mut().for_each(|norm| norm_places(&mut all, norm));
         }
         norm_places(&mut all, &mut self.head.norm);
         let heads = [Some(&mut self.head.linear), self.head.untied.as_mut()];
@@ -117,12 +122,15 @@ impl ModelSpec {
 
     fn walk(&self) -> Vec<Held<'_>> {
         let mut all = vec![Held::Matrix(&self.embedding.table)];
+        let positions = self.embedding.positions.as_ref().and_then(Positions::table);
+        all.extend(positions.map(Held::Matrix));
         for block in &self.blocks {
             block.norm.iter().for_each(|before| norm(&mut all, before));
             for branch in &block.branches {
                 all.extend(branch.mixer.parts().into_iter().map(|part| part.held));
             }
             block.post_norm.iter().for_each(|after| norm(&mut all, after));
+            block.stream_norm.iter().for_each(|after| norm(&mut all, after));
         }
         norm(&mut all, &self.head.norm);
         all.push(Held::Matrix(&self.head.linear.weight));

@@ -86,6 +86,15 @@ pub enum Error {
         /// The limit, in tokens.
         limit: usize,
     },
+    /// The model has learned a vector for each position, and the session would go beyond the last.
+    PositionsFull {
+        /// Tokens the session holds.
+        held: usize,
+        /// Tokens that would be added.
+        more: usize,
+        /// Learned positions.
+        positions: usize,
+    },
     /// The session's state can't be brought back to the requested position.
     NotReachable {
         /// The requested position.
@@ -307,6 +316,11 @@ impl fmt::Display for Error {
             Self::ContextFull { held, more, limit } => write!(
                 f,
                 "the session holds {held} tokens; {more} more would exceed its limit of {limit}"
+            ),
+            Self::PositionsFull { held, more, positions } => write!(
+                f,
+                "the session holds {held} tokens; {more} more would go beyond the {positions} positions that the model has learned \
+                 (`max_position_embeddings`)"
             ),
             Self::OutOfMemory { what, bytes } => {
                 write!(f, "not enough memory for {what} ({bytes} bytes)")

@@ -159,6 +159,7 @@ impl Model {
     /// # Errors
     /// If there is not enough memory for its state.
     pub fn session(&self) -> Result<Session, Error> {
+        let limit = self.shared.options.context_limit;
         Ok(Session {
             model: self.clone(),
             state: self.executable().new_state()?,
@@ -166,7 +167,7 @@ impl Model {
             logits: Vec::new(),
             retained: Retained::default(),
             poisoned: false,
-            context_limit: self.shared.options.context_limit,
+            context_limit: self.learned_positions().into_iter().chain(limit).min(),
             cancel: None,
         })
     }
@@ -321,8 +322,21 @@ impl Model {
         }
         let held = session.tokens.len();
         match session.context_limit.filter(|&limit| held + more > limit) {
-            Some(limit) => Err(Error::ContextFull { held, more, limit }),
+            Some(limit) => Err(self.full(held, more, limit)),
             None => Ok(()),
+        }
+    }
+
+    /// Number of learned positions; `None` if a session may have any length.
+    fn learned_positions(&self) -> Option<usize> {
+        Some(self.spec().embedding.positions.as_ref()?.table()?.rows)
+    }
+
+    /// The error for a session of `held` tokens that can't take `more` because of its `limit`.
+    pub(crate) fn full(&self, held: usize, more: usize, limit: usize) -> Error {
+        match self.learned_positions() {
+            Some(positions) if positions == limit => Error::PositionsFull { held, more, positions },
+            _ => Error::ContextFull { held, more, limit },
         }
     }
 

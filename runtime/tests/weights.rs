@@ -39,7 +39,11 @@ fn spec() -> ModelSpec {
         hidden: 2,
         vocab: 3,
         max_positions: None,
-        embedding: Embedding { table: Matrix::whole("model.embed.weight", 3, 2), scale: 1.0 },
+        embedding: Embedding {
+            table: Matrix::whole("model.embed.weight", 3, 2),
+            scale: 1.0,
+            positions: None,
+        },
         blocks: vec![Block {
             layer: 0,
             input: Input::Stream,
@@ -48,6 +52,7 @@ fn spec() -> ModelSpec {
             post_norm: None,
             residual: Residual::Stream,
             residual_scale: 1.0,
+            stream_norm: None,
             target: Target::Stream,
         }],
         head: Head {

@@ -1,4 +1,5 @@
-// `moe_up`: h_e = act(G_e n(x)) * (U_e n(x)), or h_e = act(U_e n(x)), for each chosen expert of a token, and for the shared expert.
+// `moe_up`: h_e = act(G_e n(x)) * (U_e n(x)), or h_e = act(U_e n(x)), for each chosen expert of a token, and for the shared expert;
+// or of inputs x_e that each place has by itself.
 //
 // In `weights`, the rows of all gates G_e come one after the other, then those of all U_e; then, where the shared expert
 // is stored alike, its G and U. Without gates there are no rows of G.
@@ -34,6 +35,8 @@ struct Params {
     routes_stride: u32,
     /// Threads that share rows; a power of two.
     lanes: u32,
+    /// Elements of the input between two places; 0 if they have the same.
+    part: u32,
     @align(16) matrix: Matrix,
     @align(16) shared_matrix: Matrix,
     @align(16) prologue: Prologue,
@@ -42,6 +45,8 @@ struct Params {
     all_experts: u32,
     /// Index of the first item in `lists`.
     items: u32,
+    /// Elements of `prepared` between two places of a token; 0 if they have the same.
+    part_stride: u32,
     @align(16) matrix: Matrix,
     @align(16) shared_matrix: Matrix,
     @align(16) tiles: Tiles,
@@ -91,7 +96,9 @@ struct Params {
     }
     let within = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(inner - 1u));
     let rows = select(within + up_row, vec4(within.xy + gate_row, within.xy + up_row), gated);
-    let sum = multiply_rows(matrix, rows, params.prologue, token, params.lanes, ids);
+    var p = params.prologue;
+    p.input_offset += place * params.part;
+    let sum = multiply_rows(matrix, rows, p, token, params.lanes, ids);
     if lane < share && first + lane < inner {
         let value = activation(params.activation, sum[lane]) * select(1.0, sum[(lane + 2u) % 4u], gated);
         output[token * params.output_stride + column + first + lane] = value;
@@ -127,7 +134,8 @@ fn weight_row(tile: Tile, place: u32) -> u32 {
 }
 
 fn input_row(tile: Tile, place: u32) -> u32 {
-    return item_of(tile, place).x * (params.tiles.stride / 4u);
+    let item = item_of(tile, place);
+    return (item.x * params.tiles.stride + item.y * params.part_stride) / 4u;
 }
 
 fn finish_tile(tile: Tile, place: u32, pair: u32, products: vec2<f32>) {

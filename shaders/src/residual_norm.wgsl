@@ -15,6 +15,8 @@ struct Params {
     bias: u32,
     eps: f32,
     scale: f32,
+    /// Whether the mean is subtracted first.
+    centred: u32,
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
@@ -40,15 +42,23 @@ fn source(at: u32) -> f32 {
 //# use main
     let thread = thread_of(ids);
     let first = (step.start + group.x) * params.width;
+    var mean = 0.0;
+    if params.centred != 0u {
+        var total = 0.0;
+        for (var k = thread; k < params.width; k += THREADS) {
+            total += source(first + k);
+        }
+        mean = sum_over(vec4(total, 0.0, 0.0, 0.0), ids, THREADS).x / f32(params.width);
+    }
     var squares = 0.0;
     for (var k = thread; k < params.width; k += THREADS) {
-        let value = source(first + k);
+        let value = source(first + k) - mean;
         squares += value * value;
     }
     let sum = sum_over(vec4(squares, 0.0, 0.0, 0.0), ids, THREADS).x;
     let factor = inverseSqrt(sum / f32(params.width) + params.eps);
     for (var k = thread; k < params.width; k += THREADS) {
-        var value = factor * source(first + k) * vectors[params.weight + k];
+        var value = factor * (source(first + k) - mean) * vectors[params.weight + k];
         if params.bias != ABSENT {
             value += vectors[params.bias + k];
         }

@@ -95,10 +95,9 @@ fn minimax_has_an_older_spelling() {
     let case = case_named("minimax/plain");
     let text = std::fs::read_to_string(case.folder.join("config.json")).unwrap();
     let config: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
-    for (model_type, class) in [
-        ("minimax_text_01", "MiniMaxText01ForCausalLM"),
-        ("minimax_m1", "MiniMaxM1ForCausalLM"),
-    ] {
+    for (model_type, class) in
+        [("minimax_text_01", "MiniMaxText01ForCausalLM"), ("minimax_m1", "MiniMaxM1ForCausalLM")]
+    {
         let mut older = config.clone();
         for part in ["linear", "full"] {
             for factor in ["alpha", "beta"] {

@@ -92,6 +92,7 @@ fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
     let k_norm = rig.norm(k_width, eps, false);
     let rope = (pairs > 0).then(|| Rope {
         inv_freq: inv_freq(pairs),
+        exact: None,
         attention_factor: 1.25,
         interleaved: rig.random.between(0, 1) == 1,
         dynamic: None,

@@ -1,6 +1,6 @@
 //! `linear`: `y = s (W f(x) + b)`, with every `f`, stored, also after an activation, and added, with one matrix and several.
 
-use kinglet::models::{Activation, GateActivation};
+use kinglet::models::{self, Activation, GateActivation};
 use kinglet::op::{Linear, Op, Output, Prologue, Slice};
 use kinglet_tests::random::Random;
 use kinglet_tests::rig::Rig;
@@ -13,6 +13,10 @@ use crate::{TOKENS, each};
 enum Kind {
     None,
     Norm {
+        bias: bool,
+    },
+    /// The mean is subtracted first.
+    LayerNorm {
         bias: bool,
     },
     PlainNorm,
@@ -72,10 +76,12 @@ fn check(
         Kind::NormGate { groups, common: true, .. } => cols / groups,
         _ => cols,
     };
-    let norm = rig.norm(width, eps, kind == Kind::Norm { bias: true });
+    let bias = matches!(kind, Kind::Norm { bias: true } | Kind::LayerNorm { bias: true });
+    let norm = rig.norm(width, eps, bias);
     let prologue = match kind {
         Kind::None => Prologue::None,
         Kind::Norm { .. } => Prologue::Norm(norm),
+        Kind::LayerNorm { .. } => Prologue::Norm(models::Norm { centred: true, ..norm }),
         Kind::PlainNorm => Prologue::PlainNorm { eps },
         Kind::SiluGate => Prologue::SiluGate { gate },
         Kind::SigmoidGate { .. } => Prologue::SigmoidGate { gate },
@@ -131,6 +137,8 @@ fn behind_a_norm() {
     each(&[(5, 1), (8, 12), (33, 67), (130, 258)], TOKENS, |(rows, cols), stored, lengths| {
         check(Kind::Norm { bias: false }, &[rows], cols, Output::Store, stored, lengths);
         check(Kind::Norm { bias: true }, &[rows], cols, Output::Store, stored, lengths);
+        check(Kind::LayerNorm { bias: false }, &[rows], cols, Output::Store, stored, lengths);
+        check(Kind::LayerNorm { bias: true }, &[rows], cols, Output::Store, stored, lengths);
         check(Kind::PlainNorm, &[rows], cols, Output::Store, stored, lengths);
     });
 }

@@ -9,6 +9,7 @@ mod attention;
 mod concat;
 mod conv1d;
 mod embed;
+mod expert_norm;
 mod gated_delta_scan;
 mod gated_linear;
 mod head;
@@ -22,6 +23,7 @@ mod mlstm_scan;
 mod moe_down;
 mod moe_route;
 mod moe_up;
+mod positions;
 mod residual_norm;
 mod siblings;
 

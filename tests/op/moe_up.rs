@@ -75,6 +75,7 @@ fn check(
     let (x, routes) = (input.buffer, chosen.buffer);
     rig.op(Op::MoeUp(MoeUp {
         input: x,
+        own_inputs: false,
         norm,
         routes,
         top_k,
@@ -84,6 +85,36 @@ fn check(
         output,
     }));
     rig.check(output);
+}
+
+/// Experts with inputs of their own.
+fn check_own([experts, top_k, inner, _, hidden]: [usize; 5], stored: Stored, lengths: &[usize]) {
+    let name = format!("moe_up {top_k} of {experts}, {inner} x {hidden}, own inputs");
+    let mut rig = Rig::new(name, stored, lengths);
+    let input = rig.input(top_k * hidden, Random::normal).buffer;
+    let tokens = rig.tokens();
+    let rows = (0..tokens).map(|_| routes(&mut rig.random, experts, top_k, false)).collect();
+    let routes = rig.input_rows(rows).buffer;
+    let mut half = || rig.linear(inner, hidden, false).weight;
+    let experts = (0..experts).map(|_| UpMatrices { gate: Some(half()), up: half() }).collect();
+    let output = rig.buffer("inner", top_k * inner);
+    rig.op(Op::MoeUp(MoeUp {
+        input,
+        own_inputs: true,
+        norm: None,
+        routes,
+        top_k,
+        experts,
+        shared: None,
+        activation: Activation::Gelu,
+        output,
+    }));
+    rig.check(output);
+}
+
+#[test]
+fn inputs_of_each_expert() {
+    each(SHAPES, TOKENS, check_own);
 }
 
 #[test]

@@ -170,7 +170,7 @@ impl Rig {
         let weight = self.tensor(&[width], |random| 1.0 - offset + 0.3 * random.normal());
         let bias = bias.then(|| self.tensor(&[width], Random::normal));
         let scale = if self.count.is_multiple_of(3) { 0.7 } else { 1.0 };
-        Norm { weight, bias, eps, offset: offset as f32, scale }
+        Norm { weight, bias, eps, offset: offset as f32, scale, centred: false }
     }
 
     /// A depthwise convolution.

@@ -474,7 +474,7 @@ macro_rules! families {
 }
 
 families! {
-    bamba falcon_h1 falcon_mamba granite granitemoe granitemoehybrid granitemoeshared jamba kimi_linear lfm2 lfm2_moe lfm3 llama mamba mamba2
+    bamba falcon_h1 falcon_mamba granite granitemoe granitemoehybrid granitemoeshared jamba kimi_linear kinglet_hybrid lfm2 lfm2_moe lfm3 llama mamba mamba2
     minimax mistral mixtral nemotron_h olmo_hybrid olmoe qwen2 qwen3 qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next xlstm
     zamba zamba2
 }

@@ -166,6 +166,7 @@ fn quantized(format: Format, extra: usize, random: &mut Random) -> (Plan, Tensor
             output: routes,
         }),
         Op::MoeUp(op::MoeUp {
+            own_inputs: false,
             input: x,
             norm: Some(norm.clone()),
             routes,

@@ -58,12 +58,13 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
                 | Mixer::MLstm(_)
                 | Mixer::ShortConv(_)
                 | Mixer::LinearAttention(_) => 3,
-                // Around experts of a narrower stream are two projections; beside them, or if it has biases, the shared one is a network.
+                // Around experts of a narrower stream are two projections, their inputs may be normed; beside them, or if it has biases,
+                // the shared one is a network.
                 Mixer::Moe(moe) => {
-                    let latent = moe.latent.is_some();
-                    let beside =
-                        moe.shared.as_ref().is_some_and(|shared| latent || shared.is_biased());
-                    3 + 2 * usize::from(latent) + 2 * usize::from(beside)
+                    let (latent, normed) = (moe.latent.is_some(), moe.expert_norm.is_some());
+                    let shared = moe.shared.as_ref();
+                    let beside = shared.is_some_and(|it| latent || normed || it.is_biased());
+                    3 + 2 * usize::from(latent) + usize::from(normed) + 2 * usize::from(beside)
                 }
                 // Adapters: one for the narrow side of all, one for each wide side.
                 Mixer::Attention(attention) => 4 + 4 * usize::from(attention.adapters.is_some()),
@@ -92,6 +93,7 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
         let norms = |block: &Block| {
             usize::from(matches!(block.residual, Residual::Normed { .. }))
                 + usize::from(block.post_norm.is_some())
+                + usize::from(block.stream_norm.is_some())
         };
         // Two streams side by side are two copies, and a stream that must stay as it is takes one.
         let copies = |block: &Block| {
@@ -101,7 +103,8 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
         let blocks = &model.spec().blocks;
         let kept = blocks.iter().any(|block| block.input == Input::WithEmbeddings);
         let around: usize = blocks.iter().map(|block| norms(block) + copies(block)).sum();
-        let allowed = allowed + around + usize::from(kept);
+        let positions = model.spec().embedding.positions.is_some();
+        let allowed = allowed + around + usize::from(kept) + usize::from(positions);
         // The embedding and the head are one dispatch each.
         assert_eq!(model.dispatches(1), allowed + 2, "{}", case.name);
         // In prefill each projection needs a dispatch that prepares its input, and chunked scans

@@ -75,6 +75,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
             post_norm: None,
             residual: Residual::Stream,
             residual_scale: 1.0,
+            stream_norm: None,
             target: Target::Stream,
         });
         let mut dense = frame.dense(&format!("{prefix}.feed_forward"), inner, activation, mlp_bias);

@@ -77,6 +77,7 @@ impl Experts {
             // The reference takes the softmax over the chosen logits alone, which is the same.
             router: Router::softmax(router, counts.top_k, true),
             experts: fused_experts(names, counts.experts, [frame.hidden, inner], activation),
+            expert_norm: None,
             latent: None,
             shared: None,
             shared_gate: None,

@@ -88,6 +88,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
                 Mixer::Moe(Moe {
                     router: Router::softmax(router, top_k, false),
                     experts: separate_experts(&prefix, experts, names, [hidden, width], activation),
+                    expert_norm: None,
                     latent: None,
                     shared: None,
                     shared_gate: None,

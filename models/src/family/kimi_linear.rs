@@ -309,6 +309,7 @@ impl Experts {
             ),
             shared: (self.shared > 0).then(|| shared(self.shared)),
             shared_gate: None,
+            expert_norm: None,
             latent: None,
         }
     }

@@ -102,6 +102,7 @@ impl Experts {
                 scale: self.scale,
             },
             experts: separate_experts(&prefix, experts, names, sizes, Activation::Silu),
+            expert_norm: None,
             latent: None,
             shared: None,
             shared_gate: None,

@@ -106,8 +106,7 @@ fn spec(config: &Config, code: &Code) -> Result<ModelSpec, ModelError> {
     if !normed && !code.any_norm {
         return Err(fields.unsupported("postnorm", "branches are added to the normed stream"));
     }
-    let [full, linear, mlp] =
-        [FULL, LINEAR, MLP].map(|names| Factors::read(fields, names, normed));
+    let [full, linear, mlp] = [FULL, LINEAR, MLP].map(|names| Factors::read(fields, names, normed));
     let (full, linear, mlp) = (full?, linear?, mlp?);
 
     let mut blocks = Vec::new();
@@ -157,7 +156,9 @@ fn refuse_shared_expert(fields: &Fields<'_>) -> Result<(), ModelError> {
     const KEY: &str = "shared_intermediate_size";
     let none = |value: &serde_json::Value| value.as_u64() == Some(0);
     match fields.get(KEY) {
-        Some(value) if !none(value) && !value.as_array().is_some_and(|all| all.iter().all(none)) => {
+        Some(value)
+            if !none(value) && !value.as_array().is_some_and(|all| all.iter().all(none)) =>
+        {
             Err(fields.unsupported(KEY, "supported: 0, no expert that every token uses"))
         }
         _ => Ok(()),
@@ -294,6 +295,7 @@ fn experts(model: &Transformer<'_>, counts: Counts, inner: usize, prefix: &str) 
     Moe {
         router: Router::softmax(router, counts.top_k, true),
         experts: separate_experts(&prefix, counts.experts, names, sizes, model.activation),
+        expert_norm: None,
         latent: None,
         shared: None,
         shared_gate: None,

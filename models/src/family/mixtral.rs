@@ -40,6 +40,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
         let moe = Moe {
             router: Router::softmax(router, counts.top_k, true),
             experts,
+            expert_norm: None,
             latent: None,
             shared: None,
             shared_gate: None,

@@ -11,6 +11,7 @@ mod granitemoehybrid;
 mod granitemoeshared;
 mod jamba;
 mod kimi_linear;
+mod kinglet_hybrid;
 mod lfm2;
 mod lfm2_moe;
 mod lfm3;
@@ -99,6 +100,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     granitemoeshared::FAMILY,
     jamba::FAMILY,
     kimi_linear::FAMILY,
+    kinglet_hybrid::FAMILY,
     lfm2::FAMILY,
     lfm2_moe::FAMILY,
     lfm3::FAMILY,

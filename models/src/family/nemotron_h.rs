@@ -270,6 +270,7 @@ impl Experts {
                 [width, self.inner],
                 activation,
             ),
+            expert_norm: None,
             latent,
             shared: Some(plain(&shared, [hidden, self.shared], activation, self.bias)),
             shared_gate: None,

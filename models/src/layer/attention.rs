@@ -98,6 +98,9 @@ pub struct Rope {
     pub interleaved: bool,
     /// How the angles change beyond the context that the model was trained on (type dynamic).
     pub dynamic: Option<DynamicRope>,
+    /// `inv_freq` in double precision, for angles that are exact at any position. Without it an angle is a product in single precision,
+    /// as in `transformers`: at a position of a million it is off by up to 0.05.
+    pub exact: Option<Vec<f64>>,
 }
 
 /// Rotary frequencies that depend on the length ("dynamic NTK scaling", by Reddit users bloc97 and emozilla, 2023): in a sequence of
@@ -118,6 +121,31 @@ pub struct DynamicRope {
 }
 
 impl Rope {
+    /// The encoding of a whole head of `head_dim` elements in halves: pair `i` turns by `theta^(-2 i / head_dim)` for each position,
+    /// exactly.
+    pub fn exact(theta: f64, head_dim: usize) -> Self {
+        let exponents = (0..head_dim / 2).map(|i| -2.0 * i as f64 / head_dim as f64);
+        let frequencies: Vec<f64> = exponents.map(|exponent| theta.powf(exponent)).collect();
+        Self {
+            inv_freq: frequencies.iter().map(|&inv| inv as f32).collect(),
+            attention_factor: 1.0,
+            interleaved: false,
+            dynamic: None,
+            exact: Some(frequencies),
+        }
+    }
+
+    /// The angle of each pair at `position`, as the reference computes it.
+    pub fn angles_at(&self, position: usize) -> Vec<f64> {
+        match &self.exact {
+            Some(exact) => exact.iter().map(|inv| position as f64 * inv).collect(),
+            None => {
+                let inv_freq = self.inv_freq_at(position);
+                inv_freq.iter().map(|inv| f64::from(position as f32 * inv)).collect()
+            }
+        }
+    }
+
     /// Angles per position of each pair, for a token at `position`.
     pub fn inv_freq_at(&self, position: usize) -> Cow<'_, [f32]> {
         match &self.dynamic {
@@ -154,6 +182,9 @@ impl fmt::Debug for Rope {
         }
         if let Some(dynamic) = &self.dynamic {
             fields.field("dynamic", dynamic);
+        }
+        if let Some(exact) = &self.exact {
+            fields.field("exact", exact);
         }
         fields.finish()
     }

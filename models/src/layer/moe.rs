@@ -1,6 +1,6 @@
 //! A mixture of experts: feed-forward networks of which each token uses a few.
 
-use crate::spec::Linear;
+use crate::spec::{Linear, Norm};
 
 use super::{Dense, Layer, Mixer, Module, Role, Rope, Router, Section, Share, Small};
 
@@ -8,13 +8,15 @@ use super::{Dense, Layer, Mixer, Module, Role, Rope, Router, Section, Share, Sma
 /// that sees every token.
 ///
 /// With `w` the router's weights, `y = sum of w_e E_e(x) + shared(x)`; between latent projections `y = up(sum of w_e E_e(down(x))) +
-/// shared(x)`.
+/// shared(x)`. With `expert_norm`, an expert reads `norm_e(x)`, or `norm_e(down(x))`, in place of its argument.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moe {
     /// The choice.
     pub router: Router,
     /// All of one shape, without biases and factors.
     pub experts: Vec<Dense>,
+    /// RMS norm of each chosen expert's input, over the width of that; its weight is `[experts, width]`.
+    pub expert_norm: Option<Norm>,
     /// Projections around the experts that the router chooses, to a narrower stream and back; router and shared expert see the whole.
     pub latent: Option<Latent>,
     /// The expert that sees every token; its inner width may differ from the experts', and it may have biases. Its activation and whether
@@ -38,7 +40,7 @@ const EXPERTS: usize = 0;
 const SHARED: usize = 1;
 const ROUTER: usize = 2;
 
-describe!(Moe, |parts| Moe { router, experts, latent, shared, shared_gate } => {
+describe!(Moe, |parts| Moe { router, experts, expert_norm, latent, shared, shared_gate } => {
     let Router { linear, selection_bias, top_k, score: _, groups: _, renormalize: _, epsilon: _, scale: _ } =
         router;
     let share = Share { used: *top_k, of: experts.len() };
@@ -53,6 +55,10 @@ describe!(Moe, |parts| Moe { router, experts, latent, shared, shared_gate } => {
         parts.section(around);
         parts.linear(Role::In, down);
         up_from_latent = Some(up);
+    }
+    if let Some(norm) = expert_norm {
+        parts.section(Section { component: EXPERTS, module: Module::Own, share });
+        parts.norm(norm);
     }
     parts.section(Section { component: EXPERTS, module: Module::Experts, share });
     for expert in experts {
@@ -99,7 +105,10 @@ impl Layer for Moe {
         let choice = self.router.words();
         let latent = self.latent.as_ref();
         let latent = latent.map_or(String::new(), |l| format!(" on {}", l.down.weight.rows));
-        format!("{used} of {count} experts{choice}, {width} wide{latent}{shared}, {activation}")
+        let normed = if self.expert_norm.is_some() { ", inputs normed" } else { "" };
+        format!(
+            "{used} of {count} experts{choice}, {width} wide{latent}{shared}, {activation}{normed}"
+        )
     }
 
     fn rope(&self) -> Option<&Rope> {
@@ -119,6 +128,10 @@ impl Layer for Moe {
         let chosen = self.experts.iter().take(count);
         Mixer::Moe(Self {
             router: self.router.sized(count, to.hidden),
+            expert_norm: self
+                .expert_norm
+                .as_ref()
+                .map(|norm| Norm { weight: norm.weight.sized([count, stream]), ..norm.clone() }),
             experts: chosen.map(|expert| expert.sized(stream, to.expert_width)).collect(),
             latent,
             shared: self.shared.as_ref().map(sized),

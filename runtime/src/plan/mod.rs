@@ -58,6 +58,12 @@ impl Plan {
             scale: embedding.scale,
             output: x,
         }));
+        builder.ops.extend(
+            embedding
+                .positions
+                .clone()
+                .map(|table| Op::Positions(op::Positions { table, output: x })),
+        );
         builder.finish(x, spec)
     }
 
@@ -290,6 +296,9 @@ impl Builder {
             }
             None => self.sum(lowered, whole, block.residual_scale, nothing),
         }
+        self.ops.extend(block.stream_norm.clone().map(|norm| {
+            Op::ResidualNorm(op::ResidualNorm { stream: target, branch: None, norm, scale: 1.0 })
+        }));
         if block.target == Target::Aside {
             streams.aside = Some(target);
         }

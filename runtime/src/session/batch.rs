@@ -286,7 +286,7 @@ impl Sequence {
         // `join` checked that the prompt fits.
         let (held, more) = (session.tokens.len(), usize::from(self.pending.is_some()));
         match session.context_limit.filter(|&limit| held + more > limit) {
-            Some(limit) => Err(Error::ContextFull { held, more, limit }),
+            Some(limit) => Err(session.model.full(held, more, limit)),
             None => Ok(()),
         }
     }

@@ -47,6 +47,9 @@ const PROLOGUE_SIGMOID: u32 = 8u;
 /// x * sigmoid(gate), a gate for each of `groups` equal parts.
 const PROLOGUE_PART_SIGMOID: u32 = 9u;
 
+/// A layer norm over all columns, with its mean and factor found first.
+const PROLOGUE_LAYER_NORM: u32 = 10u;
+
 /// Most groups of a norm.
 //# when head_rows
 const MAX_GROUPS: u32 = 256u;
@@ -105,6 +108,11 @@ var<workgroup> scales: array<f32, MAX_GROUPS>;
 /// [groups].
 var<workgroup> means: array<f32, MAX_GROUPS>;
 
+/// Whether the norm subtracts the mean of each group.
+fn is_centred(p: Prologue) -> bool {
+    return true;
+}
+
 /// Whether elements are multiplied with their gate before the norm's weight.
 fn is_gated(p: Prologue) -> bool {
     return false;
@@ -125,9 +133,18 @@ fn has_late_factor(p: Prologue) -> bool {
     return false;
 }
 //# unless head_rows
+/// Of a layer norm's only group.
+var<workgroup> means: array<f32, 1>;
+
+/// Whether the norm subtracts the mean of each group.
+fn is_centred(p: Prologue) -> bool {
+    return p.kind == PROLOGUE_LAYER_NORM;
+}
+
 /// Whether elements are multiplied by a function of their gate before the norm's weight.
 fn is_gated(p: Prologue) -> bool {
-    return p.kind != PROLOGUE_NONE && p.kind != PROLOGUE_NORM && p.kind != PROLOGUE_SCALED_NORM;
+    return p.kind != PROLOGUE_NONE && p.kind != PROLOGUE_NORM && p.kind != PROLOGUE_SCALED_NORM
+        && p.kind != PROLOGUE_LAYER_NORM;
 }
 
 /// Whether that happens before the norm's squares are summed, too.
@@ -138,7 +155,7 @@ fn is_normed_gated(p: Prologue) -> bool {
 /// Whether `find_scales` must run before `weighted`.
 fn needs_scales(p: Prologue) -> bool {
     return p.kind == PROLOGUE_SCALED_NORM || p.kind == PROLOGUE_SCALED_GATED_NORM
-        || p.kind == PROLOGUE_NORM_SILU || p.kind == PROLOGUE_NORM_SIGMOID;
+        || p.kind == PROLOGUE_NORM_SILU || p.kind == PROLOGUE_NORM_SIGMOID || p.kind == PROLOGUE_LAYER_NORM;
 }
 
 /// Whether the result must be multiplied by `norm_factor`.
@@ -193,7 +210,11 @@ fn normed(p: Prologue, token: u32, k: u32) -> f32 {
 fn weighted(p: Prologue, value: f32, k: u32) -> f32 {
     var result = value;
     if needs_scales(p) {
-        result *= scales[k / (p.cols / p.groups)];
+        let group = k / (p.cols / p.groups);
+        if is_centred(p) {
+            result -= means[group];
+        }
+        result *= scales[group];
     }
     if p.weight != ABSENT {
         result *= small(p.weight + k);
@@ -216,7 +237,16 @@ fn spread(p: Prologue, token: u32, start: u32, i: u32, span: u32, width: u32) ->
     return vec4(normed(p, token, k.x), normed(p, token, k.y), normed(p, token, k.z), normed(p, token, k.w));
 }
 
-/// Computes `scales` for `token`: a span of threads takes a group, so that all threads are busy even with few groups.
+/// The mean of all elements of `token`.
+fn mean_of(p: Prologue, token: u32, ids: Ids) -> f32 {
+    var total = 0.0;
+    for (var k = thread_of(ids); k < p.cols; k += THREADS) {
+        total += gated(p, token, k);
+    }
+    return sum_over(vec4(total, 0.0, 0.0, 0.0), ids, THREADS).x / f32(p.cols);
+}
+
+/// Computes `scales`, and `means` where they are subtracted, for `token`: a span of threads takes a group, so that all threads are busy even with few groups.
 fn find_scales(p: Prologue, token: u32, ids: Ids) {
     let width = p.cols / p.groups;
     var span = THREADS;
@@ -228,31 +258,34 @@ fn find_scales(p: Prologue, token: u32, ids: Ids) {
         let group = first + thread_of(ids) / span;
         // If no group is left, use the last one.
         let start = min(group, p.groups - 1u) * width;
-        // Mean and squares in one pass: differences from the first element are summed. Since that is one of n elements,
-        // its squared distance from the mean is at most n times the variance, which bounds the cancellation.
+        // Differences from an origin near the mean are summed, so that nothing cancels.
         var origin = 0.0;
         //# when head_rows
+        // Mean and squares in one pass: the origin is the first element. Since that is one of n elements, its squared
+        // distance from the mean is at most n times the variance, which bounds the cancellation.
         origin = gated(p, token, start);
+        //# unless head_rows
+        if is_centred(p) {
+            origin = mean_of(p, token, ids);
+        }
         //# end
         var total = 0.0;
         var squares = 0.0;
         for (var i = lane; i < width; i += 4u * span) {
             let inside = vec4(i) + span * vec4(0u, 1u, 2u, 3u) < vec4(width);
             let value = select(vec4(0.0), spread(p, token, start, i, span, width) - origin, inside);
-            //# when head_rows
             total += dot(value, vec4(1.0));
-            //# end
             squares += dot(value, value);
         }
         let sums = sum_over(vec4(squares, total, 0.0, 0.0), ids, span);
         var sum = sums.x;
-        //# when head_rows
-        let mean = sums.y / f32(width);
-        sum = max(sum - sums.y * mean, 0.0);
-        if group < p.groups && lane == 0u {
-            means[group] = origin + mean;
+        if is_centred(p) {
+            let mean = sums.y / f32(width);
+            sum = max(sum - sums.y * mean, 0.0);
+            if group < p.groups && lane == 0u {
+                means[group] = origin + mean;
+            }
         }
-        //# end
         if group < p.groups && lane == 0u {
             scales[group] = norm_factor(p, sum, width);
         }

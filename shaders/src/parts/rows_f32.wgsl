@@ -38,9 +38,9 @@ fn four_weighted(p: Prologue, token: u32, value: vec4<f32>, k: vec4<u32>) -> vec
     var result = value;
     if needs_scales(p) {
         let group = k / (p.cols / p.groups);
-        //# when head_rows
-        result -= vec4(means[group.x], means[group.y], means[group.z], means[group.w]);
-        //# end
+        if is_centred(p) {
+            result -= vec4(means[group.x], means[group.y], means[group.z], means[group.w]);
+        }
         result *= vec4(scales[group.x], scales[group.y], scales[group.z], scales[group.w]);
     }
     if p.weight != ABSENT {

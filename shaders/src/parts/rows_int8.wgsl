@@ -70,10 +70,10 @@ fn eight_weighted(p: Prologue, token: u32, value: Eight, k: u32) -> Eight {
         let rest = vec4((group + 1u) * width - k);
         let in_next_low = vec4(0u, 1u, 2u, 3u) >= rest;
         let in_next_high = vec4(4u, 5u, 6u, 7u) >= rest;
-        //# when head_rows
-        low -= select(vec4(means[group]), vec4(means[next]), in_next_low);
-        high -= select(vec4(means[group]), vec4(means[next]), in_next_high);
-        //# end
+        if is_centred(p) {
+            low -= select(vec4(means[group]), vec4(means[next]), in_next_low);
+            high -= select(vec4(means[group]), vec4(means[next]), in_next_high);
+        }
         low *= select(vec4(scales[group]), vec4(scales[next]), in_next_low);
         high *= select(vec4(scales[group]), vec4(scales[next]), in_next_high);
     }

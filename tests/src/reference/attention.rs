@@ -73,12 +73,15 @@ fn clipped(op: &Attention, x: &[f64]) -> Vec<f64> {
 /// From `rope_start` on, pair `(i, i + pairs)` of each head, or pair `(2 i, 2 i + 1)`, is turned by `position * inv_freq[i]`.
 fn rotated(op: &Attention, mut x: Vec<f64>, position: usize) -> Vec<f64> {
     let Some(rope) = &op.rope else { return x };
-    let inv_freq = rope.inv_freq_at(position);
+    let inv_freq: Vec<f64> = match &rope.exact {
+        Some(exact) => exact.clone(),
+        None => rope.inv_freq_at(position).iter().map(|&inv| inv.into()).collect(),
+    };
     let factor = f64::from(rope.attention_factor);
     for head in x.chunks_mut(op.head_dim) {
         let head = &mut head[op.rope_start..];
         for (i, &inv) in inv_freq.iter().enumerate() {
-            let (sin, cos) = (position as f64 * f64::from(inv)).sin_cos();
+            let (sin, cos) = (position as f64 * inv).sin_cos();
             let at = if rope.interleaved { (2 * i, 2 * i + 1) } else { (i, i + inv_freq.len()) };
             let (a, b) = (head[at.0], head[at.1]);
             head[at.0] = (a * cos - b * sin) * factor;

@@ -20,6 +20,7 @@ mod attention;
 mod concat;
 mod conv1d;
 mod embed;
+mod expert_norm;
 mod gated_delta_scan;
 mod gated_linear;
 mod head;
@@ -33,6 +34,7 @@ mod mlstm_scan;
 mod moe_down;
 pub mod moe_route;
 mod moe_up;
+mod positions;
 mod residual_norm;
 mod values;
 
@@ -81,6 +83,7 @@ impl<'a> Pass<'a> {
     pub fn op(&mut self, op: &Op) {
         match op {
             Op::Embed(op) => self.write(op.output, embed::embed(op, self)),
+            Op::Positions(op) => self.write(op.output, positions::positions(op, self)),
             Op::Linear(op) => self.write(op.output.buffer, linear::linear(op, self)),
             Op::GatedLinear(op) => self.write(op.output, gated_linear::gated_linear(op, self)),
             Op::HeadLinear(op) => self.write(op.output, head_linear::head_linear(op, self)),
@@ -97,6 +100,7 @@ impl<'a> Pass<'a> {
                 self.write(op.output, linear_attention::linear_attention(op, self));
             }
             Op::MoeRoute(op) => self.write(op.output, moe_route::moe_route(op, self)),
+            Op::ExpertNorm(op) => self.write(op.output, expert_norm::expert_norm(op, self)),
             Op::MoeUp(op) => self.write(op.output, moe_up::moe_up(op, self)),
             Op::MoeDown(op) => self.write(op.output, moe_down::moe_down(op, self)),
             Op::ResidualNorm(op) => {

@@ -3,7 +3,7 @@
 use kinglet::models::{self as spec, Matrix, TensorSpec};
 use kinglet::weights::{Weights, WeightsError};
 
-use super::math::{dot, plain_norm, silu};
+use super::math::{dot, layer_norm, plain_norm, silu};
 
 /// Reads weights.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ impl Values<'_> {
         let bias = norm.bias.as_ref().map(|bias| self.vector(bias));
         let weight = self.vector(&norm.weight);
         let weight = weight.into_iter().map(|w| f64::from(norm.offset) + w).collect();
-        Norm { weight, bias, eps: norm.eps, scale: norm.scale.into() }
+        Norm { weight, bias, eps: norm.eps, scale: norm.scale.into(), centred: norm.centred }
     }
 
     /// A norm, or the identity without one.
@@ -102,7 +102,7 @@ impl Linear {
     }
 }
 
-/// RMS norm with its weight and bias.
+/// RMS norm or layer norm with its weight and bias.
 #[derive(Clone, Debug)]
 pub struct Norm {
     /// `[width]`.
@@ -113,13 +113,15 @@ pub struct Norm {
     pub eps: f32,
     /// Factor on the result.
     pub scale: f64,
+    /// Whether the mean is subtracted first.
+    pub centred: bool,
 }
 
 impl Norm {
-    /// `scale * (x / sqrt(mean(x^2) + eps) * weight + bias)`.
+    /// `scale * (x / sqrt(mean(x^2) + eps) * weight + bias)`, of `x - mean(x)` if it is centred.
     pub fn apply(&self, x: &[f64]) -> Vec<f64> {
         let bias = |i: usize| self.bias.as_ref().map_or(0.0, |bias| bias[i]);
-        let normed = plain_norm(x, self.eps);
+        let normed = if self.centred { layer_norm(x, self.eps) } else { plain_norm(x, self.eps) };
         let pairs = normed.iter().zip(&self.weight).enumerate();
         pairs.map(|(i, (x, w))| self.scale * (x * w + bias(i))).collect()
     }

@@ -66,7 +66,7 @@ fn code(error: &Error) -> &'static str {
         Error::DeviceLost { .. } | Error::DeviceTimeout { .. } => "device-lost",
         Error::NoAdapter { .. } => "no-webgpu",
         Error::Device { .. } => "device",
-        Error::ContextFull { .. } => "context-full",
+        Error::ContextFull { .. } | Error::PositionsFull { .. } => "context-full",
         Error::Cancelled => "aborted",
         Error::SavedState { source: SavedStateError::Io { .. }, .. } => "file",
         Error::SavedState { .. } => "saved-state",

@@ -441,18 +441,16 @@ struct Rotation {
 }
 
 impl Rotation {
-    /// Angles are f32 products, as the reference computes them; their cosines are then exact to
-    /// f32.
+    /// Cosines and sines are exact to f32.
     fn new(rope: &Rope, positions: &[usize]) -> Self {
         let factor = f64::from(rope.attention_factor);
-        let angle = |position: usize, inv: f32| {
-            let (sin, cos) = f64::from(position as f32 * inv).sin_cos();
+        let turn = |angle: f64| {
+            let (sin, cos) = angle.sin_cos();
             ((cos * factor) as f32, (sin * factor) as f32)
         };
         let mut table = Vec::with_capacity(positions.len() * rope.inv_freq.len());
         for &position in positions {
-            let inv_freq = rope.inv_freq_at(position);
-            table.extend(inv_freq.iter().map(|&inv| angle(position, inv)));
+            table.extend(rope.angles_at(position).into_iter().map(turn));
         }
         Self { table, pairs: rope.inv_freq.len(), interleaved: rope.interleaved }
     }

@@ -17,6 +17,7 @@ mod attention;
 mod concat;
 mod conv1d;
 mod embed;
+mod expert_norm;
 mod gated_delta_scan;
 mod gated_linear;
 mod head;
@@ -34,6 +35,7 @@ mod moe_down;
 mod moe_route;
 mod moe_up;
 pub(crate) mod observe;
+mod positions;
 mod projection;
 mod residual_norm;
 pub(crate) mod simd;
@@ -199,6 +201,7 @@ impl CpuExecutable {
 fn compile(op: &Op, weights: &Weights) -> Result<Box<dyn CpuOp>, Error> {
     Ok(match op {
         Op::Embed(op) => Box::new(embed::Embed::new(op, weights)?),
+        Op::Positions(op) => Box::new(positions::Positions::new(op, weights)?),
         Op::Linear(op) => Box::new(linear::Linear::new(op, weights)?),
         Op::GatedLinear(op) => Box::new(gated_linear::GatedLinear::new(op, weights)?),
         Op::HeadLinear(op) => Box::new(head_linear::HeadLinear::new(op, weights)?),
@@ -211,6 +214,7 @@ fn compile(op: &Op, weights: &Weights) -> Result<Box<dyn CpuOp>, Error> {
         Op::GatedDeltaScan(op) => Box::new(gated_delta_scan::GatedDeltaScan::new(op, weights)?),
         Op::LinearAttention(op) => Box::new(linear_attention::LinearAttention::new(op)),
         Op::MoeRoute(op) => Box::new(moe_route::MoeRoute::new(op, weights)?),
+        Op::ExpertNorm(op) => Box::new(expert_norm::ExpertNorm::new(op, weights)?),
         Op::MoeUp(op) => Box::new(moe_up::MoeUp::new(op, weights)?),
         Op::MoeDown(op) => Box::new(moe_down::MoeDown::new(op, weights)?),
         Op::ResidualNorm(op) => Box::new(residual_norm::ResidualNorm::new(op, weights)?),

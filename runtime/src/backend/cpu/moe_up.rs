@@ -15,11 +15,13 @@ use crate::weights::Weights;
 pub(super) struct MoeUp {
     input: BufferId,
     before: Before,
+    own_inputs: bool,
     routes: BufferId,
     top_k: usize,
     experts: Vec<GatedPair>,
     shared: Option<GatedPair>,
     inner: usize,
+    hidden: usize,
     output: BufferId,
 }
 
@@ -36,11 +38,13 @@ impl MoeUp {
         Ok(Self {
             input: op.input,
             before: Before::norm(op.norm.as_ref(), weights)?,
+            own_inputs: op.own_inputs,
             routes: op.routes,
             top_k: op.top_k,
             experts: op.experts.iter().map(pair).collect::<Result<_, _>>()?,
             shared: op.shared.as_ref().map(pair).transpose()?,
             inner: op.inner(),
+            hidden: op.hidden(),
             output: op.output,
         })
     }
@@ -82,10 +86,11 @@ impl Grouping {
 impl CpuOp for MoeUp {
     fn run(&self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         let (tokens, isa, team) = (step.tokens.len(), step.isa, step.team);
-        let width = step.buffers.width(self.input);
+        let all_inputs = step.buffers.width(self.input);
+        let width = self.hidden;
         let stride = step.buffers.width(self.output);
         let mut output = step.buffers.take(self.output);
-        let slice = Slice { buffer: self.input, offset: 0, width };
+        let slice = Slice { buffer: self.input, offset: 0, width: all_inputs };
         let input = prepare(&mut prepare_from!(step), slice, &self.before, None)?;
         let x = input.vectors();
         let routes = (step.buffers.get(self.routes), step.buffers.width(self.routes));
@@ -95,7 +100,9 @@ impl CpuOp for MoeUp {
         let mut gathered = step.scratch.take(entries.len() * width)?;
         let gathered_used = &mut gathered[..entries.len() * width];
         let gather = |i: usize, out: &mut [f32]| {
-            out.copy_from_slice(&x.x[entries[i].0 * x.stride..][..width]);
+            let (token, place) = entries[i];
+            let own = if self.own_inputs { place * width } else { 0 };
+            out.copy_from_slice(&x.x[token * x.stride + own..][..width]);
         };
         if tokens < 4 {
             gathered_used.chunks_mut(width).enumerate().for_each(|(i, out)| gather(i, out));

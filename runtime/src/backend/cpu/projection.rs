@@ -2,7 +2,7 @@
 
 use super::inputs::{Inputs, Means};
 use super::kernel::dot::{MatMul, Rows, Vectors};
-use super::kernel::elementwise::{NormGate, RmsNorm, SigmoidGate, SiluGate};
+use super::kernel::elementwise::{LayerNorm, NormGate, RmsNorm, SigmoidGate, SiluGate};
 use super::kernel::packed::decode::Decode;
 use super::kernel::packed::exact::Exact;
 use super::kernel::packed::has_whole_codes;
@@ -209,12 +209,32 @@ pub(super) fn project(
 /// The computation before a projection, with its weights.
 pub(super) enum Before {
     Nothing,
-    Norm { weight: Vec<f32>, bias: Vec<f32>, eps: f32 },
-    SiluGate { gate: Slice },
-    SigmoidGate { gate: Slice },
-    GatedNorm { gate: Slice, weight: Vec<f32>, eps: f32, groups: usize },
+    Norm {
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        eps: f32,
+        centred: bool,
+    },
+    SiluGate {
+        gate: Slice,
+    },
+    SigmoidGate {
+        gate: Slice,
+    },
+    GatedNorm {
+        gate: Slice,
+        weight: Vec<f32>,
+        eps: f32,
+        groups: usize,
+    },
     /// The norm of parts of `part` elements; their weight is common or one for each.
-    NormGate { weight: Vec<f32>, part: usize, eps: f32, gate: Slice, activation: GateActivation },
+    NormGate {
+        weight: Vec<f32>,
+        part: usize,
+        eps: f32,
+        gate: Slice,
+        activation: GateActivation,
+    },
 }
 
 impl Before {
@@ -223,7 +243,7 @@ impl Before {
             Prologue::None => Self::Nothing,
             Prologue::Norm(norm) => Self::norm(Some(norm), weights)?,
             Prologue::PlainNorm { eps } => {
-                Self::Norm { weight: Vec::new(), bias: Vec::new(), eps: *eps }
+                Self::Norm { weight: Vec::new(), bias: Vec::new(), eps: *eps, centred: false }
             }
             Prologue::SiluGate { gate } => Self::SiluGate { gate: *gate },
             Prologue::SigmoidGate { gate } => Self::SigmoidGate { gate: *gate },
@@ -249,6 +269,7 @@ impl Before {
             weight: weights.norm_weight(norm)?,
             bias: weights.norm_bias(norm)?.unwrap_or_default(),
             eps: norm.eps,
+            centred: norm.centred,
         })
     }
 
@@ -260,7 +281,10 @@ impl Before {
         };
         match self {
             Self::Nothing => out.copy_from_slice(x),
-            Self::Norm { weight, bias, eps } => {
+            Self::Norm { weight, bias, eps, centred: true } => {
+                isa.dispatch(LayerNorm { x, weight, bias, eps: *eps, out });
+            }
+            Self::Norm { weight, bias, eps, centred: false } => {
                 isa.dispatch(RmsNorm { x, weight, bias, eps: *eps, out });
             }
             Self::SiluGate { gate } => isa.dispatch(SiluGate { x, gate: gate_row(gate), out }),

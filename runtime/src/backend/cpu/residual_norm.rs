@@ -1,7 +1,7 @@
 //! `residual_norm` on the CPU: token by token.
 
 use super::CpuOp;
-use super::kernel::elementwise::{AddScaled, RmsNorm, ScaleAndCap};
+use super::kernel::elementwise::{AddScaled, LayerNorm, RmsNorm, ScaleAndCap};
 use super::split::chunks;
 use super::step::Step;
 use crate::Error;
@@ -42,7 +42,11 @@ impl CpuOp for ResidualNorm {
                 None => &*x,
             };
             let (weight, bias, eps) = (&self.weight, &self.bias, norm.eps);
-            isa.dispatch(RmsNorm { x: source, weight, bias, eps, out: &mut *normed });
+            if norm.centred {
+                isa.dispatch(LayerNorm { x: source, weight, bias, eps, out: &mut *normed });
+            } else {
+                isa.dispatch(RmsNorm { x: source, weight, bias, eps, out: &mut *normed });
+            }
             if added.is_some() {
                 isa.dispatch(AddScaled { scale: *scale, x: normed, out: x });
             } else {

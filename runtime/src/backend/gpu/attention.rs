@@ -4,7 +4,7 @@
 use kinglet_shaders::{Kernel, WeightType};
 
 use super::builder::{Builder, Vectors};
-use super::memory::Rotation;
+use super::memory::Angles;
 use super::params::ABSENT;
 use super::recording::{Extent, FEW, Resource, Scope, When};
 use crate::Error;
@@ -48,7 +48,7 @@ pub(super) fn add(op: &op::Attention, builder: &mut Builder<'_>) -> Result<(), E
     let pairs = op.rope.as_ref().map_or(0, |rope| rope.inv_freq.len());
     let interleaved = op.rope.as_ref().is_some_and(|rope| rope.interleaved);
     let rotation = match &op.rope {
-        Some(rope) => rotation(builder, rope)?,
+        Some(rope) => builder.rotation(Angles::Rope(rope.clone()))?,
         None => vectors,
     };
     // Each kernel binds some of these.
@@ -129,16 +129,4 @@ pub(super) fn add(op: &op::Attention, builder: &mut Builder<'_>) -> Result<(), E
 fn rows_at_once(quads: usize, widest: usize) -> usize {
     let most = if widest <= 128 { 8 } else { 4 };
     (256 / quads.max(1)).clamp(1, most)
-}
-
-/// The table of `rope`, shared by the layers with the same rotation.
-fn rotation(builder: &mut Builder<'_>, rope: &kinglet_models::Rope) -> Result<Resource, Error> {
-    if let Some(known) = builder.rotations.iter().find(|known| known.rope == *rope) {
-        return Ok(Resource::Memory(known.memory));
-    }
-    let bytes = 8 * (builder.chunk * rope.inv_freq.len()) as u64;
-    let name = format!("rotation {}", builder.rotations.len());
-    let memory = builder.storage("rotations", &name, bytes)?;
-    builder.rotations.push(Rotation { rope: rope.clone(), memory });
-    Ok(Resource::Memory(memory))
 }

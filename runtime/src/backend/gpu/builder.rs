@@ -11,7 +11,7 @@ use kinglet_shaders::{Arithmetic, BindingKind, Kernel, Variant, WeightType};
 use super::api::Usage;
 use super::grouped::Grouping;
 use super::layout::Layout;
-use super::memory::{self, Memory, Rotation, Sizes};
+use super::memory::{self, Angles, Memory, Rotation, Sizes};
 use super::params::{ABSENT, Params};
 use super::recording::{
     Access, Allocation, AllocationId, Binding, Extent, Launch, Recording, Resource, Scope, When,
@@ -134,6 +134,7 @@ fn add(op: &Op, builder: &mut Builder<'_>) -> Result<(), Error> {
     }
     match op {
         Op::Embed(op) => super::embed::add(op, builder),
+        Op::Positions(op) => super::positions::add(op, builder),
         Op::Linear(op) => super::linear::add(op, builder),
         Op::GatedLinear(op) => super::gated_linear::add(op, builder),
         Op::HeadLinear(op) => super::head_linear::add(op, builder),
@@ -146,6 +147,7 @@ fn add(op: &Op, builder: &mut Builder<'_>) -> Result<(), Error> {
         Op::GatedDeltaScan(op) => super::gated_delta_scan::add(op, builder),
         Op::LinearAttention(op) => super::linear_attention::add(op, builder),
         Op::MoeRoute(op) => super::moe_route::add(op, builder),
+        Op::ExpertNorm(op) => super::expert_norm::add(op, builder),
         Op::MoeUp(op) => super::moe_up::add(op, builder),
         Op::MoeDown(op) => super::moe_down::add(op, builder),
         Op::ResidualNorm(op) => super::residual_norm::add(op, builder),
@@ -214,6 +216,18 @@ impl Builder<'_> {
         bytes: u64,
     ) -> Result<AllocationId, Error> {
         self.allocations.bound(what, name, bytes, Usage::Storage)
+    }
+
+    /// The table of cosines and sines of `angles`, shared by all that turn alike.
+    pub(super) fn rotation(&mut self, angles: Angles) -> Result<Resource, Error> {
+        if let Some(known) = self.rotations.iter().find(|known| known.angles == angles) {
+            return Ok(Resource::Memory(known.memory));
+        }
+        let bytes = 8 * (self.chunk * angles.pairs()) as u64;
+        let name = format!("rotation {}", self.rotations.len());
+        let memory = self.storage("rotations", &name, bytes)?;
+        self.rotations.push(Rotation { angles, memory });
+        Ok(Resource::Memory(memory))
     }
 
     /// How a state is stored. Kernels have variants for it, as for the types of weights.

@@ -48,25 +48,66 @@ pub(super) struct ScratchMemory {
 /// Cosines and sines of the positions of a step, for all layers with the same rotation.
 #[derive(Clone, Debug)]
 pub(super) struct Rotation {
-    pub rope: spec::Rope,
+    pub angles: Angles,
     /// `[chunk, pairs]` of cosine and sine.
     pub memory: AllocationId,
 }
 
+/// What turns with the position.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Angles {
+    /// Pairs of elements of a head.
+    Rope(spec::Rope),
+    /// Sines that are added to the embeddings: `[pairs]`, the angle per position of each pair of columns.
+    Sinusoid(Vec<f64>),
+}
+
+impl Angles {
+    /// Number of pairs.
+    pub(super) fn pairs(&self) -> usize {
+        match self {
+            Self::Rope(rope) => rope.inv_freq.len(),
+            Self::Sinusoid(frequencies) => frequencies.len(),
+        }
+    }
+
+    /// The angles at a position, and the factor on their cosines and sines.
+    fn at(&self, position: usize) -> (Vec<f64>, f64) {
+        match self {
+            Self::Rope(rope) => (rope.angles_at(position), rope.attention_factor.into()),
+            Self::Sinusoid(frequencies) => {
+                (frequencies.iter().map(|inv| position as f64 * inv).collect(), 1.0)
+            }
+        }
+    }
+}
+
 impl Rotation {
-    /// Cosine and sine of each position of `runs`, times the attention factor.
+    /// Cosine and sine of each position of `runs`, times the factor.
     pub(super) fn turns(&self, runs: &[Step]) -> Vec<[f32; 2]> {
         let mut turns = Vec::new();
         for run in runs {
             for position in run.position..run.position + run.tokens {
-                let inv_freq = self.rope.inv_freq_at(position as usize);
-                turns.extend(inv_freq.iter().map(|inv| {
-                    let (sin, cos) = (position as f32 * inv).sin_cos();
-                    [cos * self.rope.attention_factor, sin * self.rope.attention_factor]
+                let (angles, factor) = self.angles.at(position as usize);
+                turns.extend(angles.into_iter().map(|angle| {
+                    let (sin, cos) = angle.sin_cos();
+                    [(cos * factor) as f32, (sin * factor) as f32]
                 }));
             }
         }
         turns
+    }
+}
+
+#[cfg(test)]
+#[test]
+fn turns_are_exact_far_away() {
+    let angles = Angles::Sinusoid(spec::Positions::sinusoid(8));
+    let rotation = Rotation { angles, memory: AllocationId(0) };
+    let run = Step { position: 100_000_000, tokens: 1, ..Step::default() };
+    for (i, [cos, sin]) in rotation.turns(&[run]).into_iter().enumerate() {
+        let angle = 1e8 / 10000f64.powf(2.0 * i as f64 / 8.0);
+        assert_eq!([cos, sin], [angle.cos() as f32, angle.sin() as f32]);
     }
 }
 

@@ -8,11 +8,11 @@ use super::builder::{Builder, Vectors};
 use super::grouped::Grouped;
 use super::layout::Layout;
 use super::params::activation;
-use super::projection::{rows_of, set_matrix};
+use super::projection::{PREPARED, rows_of, set_matrix};
 use super::recording::{Extent, Resource, Scope, When};
 use super::weights::{Piece, Section, bytes_of};
 use crate::Error;
-use crate::plan::op;
+use crate::plan::op::{self, Slice};
 
 /// A piece with experts, the shared expert or both. The shared expert's sections begin at `shared`.
 pub(super) struct Experts {
@@ -84,7 +84,12 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
     let share = if op.gated() { 2 } else { 1 };
     let pieces = upload(builder, vec![experts], shared, op.experts.len())?;
     let mut vectors = Vectors::default();
-    let prologue = builder.norm(&mut vectors, builder.whole(op.input), op.norm.as_ref())?;
+    let all = builder.whole(op.input);
+    // What one expert reads; the others' inputs follow where each has its own.
+    let one = Slice { width: op.hidden(), ..all };
+    let prologue = builder.norm(&mut vectors, one, op.norm.as_ref())?;
+    let every = builder.norm(&mut vectors, all, op.norm.as_ref().filter(|_| !op.own_inputs))?;
+    let part = if op.own_inputs { op.hidden() } else { 0 };
     let vectors = builder.vectors(&vectors)?;
     let width = builder.width(op.output);
     for Experts { piece, has_experts, shared } in &pieces {
@@ -115,6 +120,7 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
                     .set("output_stride", builder.width(op.output))
                     .set("activation", activation(op.activation))
                     .set("gated", usize::from(op.gated()))
+                    .set("part", part)
                     .set("lanes", lanes);
                 set_matrix(params, "matrix", piece, 0);
                 set_matrix(params, "shared_matrix", piece, shared.unwrap_or(0));
@@ -131,13 +137,13 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
         &Grouped {
             kernels: [Kernel::MoeUpSmallTiles, Kernel::MoeUpTiles],
             pieces: &pieces,
-            prologue: &prologue,
+            prologue: &every,
             vectors,
             routes: op.routes,
             experts: op.experts.len(),
             top_k: op.top_k,
             shared: op.shared.is_some(),
-            parts: (0, 0),
+            parts: if op.own_inputs { (op.top_k, op.hidden()) } else { (0, 0) },
             rows: share * op.inner().max(op.shared_inner()),
             output: builder.buffer(op.output),
         },
@@ -148,7 +154,8 @@ pub(super) fn add(op: &op::MoeUp, builder: &mut Builder<'_>) -> Result<(), Error
                 .set("output_stride", width)
                 .set("activation", activation(op.activation))
                 .set("gated", usize::from(op.gated()))
-                .set("tiles.cols", prologue.input.width);
+                .set("part_stride", part.next_multiple_of(PREPARED))
+                .set("tiles.cols", op.hidden());
         },
     )
 }

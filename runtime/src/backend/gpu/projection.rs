@@ -115,7 +115,11 @@ impl Builder<'_> {
     ) -> Result<PrologueParams, Error> {
         let Some(norm) = norm else { return self.prologue(vectors, input, &Prologue::None) };
         let (weight, bias) = self.norm_vectors(vectors, norm)?;
-        let kind = if norm.bias.is_some() { 4 } else { 1 };
+        let kind = match (norm.centred, norm.bias.is_some()) {
+            (true, _) => 10,
+            (false, true) => 4,
+            (false, false) => 1,
+        };
         Ok(PrologueParams { kind, input, gate: input, weight, bias, groups: 1, eps: norm.eps })
     }
 

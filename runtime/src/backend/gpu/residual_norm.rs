@@ -25,6 +25,7 @@ pub(super) fn add(op: &op::ResidualNorm, builder: &mut Builder<'_>) -> Result<()
         |builder, params| {
             params
                 .set("width", builder.width(op.stream))
+                .set("centred", usize::from(op.norm.centred))
                 .set_u32("weight", weight)
                 .set_u32("bias", bias)
                 .set_f32("eps", op.norm.eps)

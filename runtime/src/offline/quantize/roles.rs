@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 pub use kinglet_models::Role;
-use kinglet_models::{Matrix, ModelSpec, Share};
+use kinglet_models::{Matrix, ModelSpec, Positions, Share};
 
 /// The share of the tokens that reach each expert's matrices, if the router spreads them evenly.
 pub(super) fn share_of_tokens(spec: &ModelSpec) -> HashMap<Matrix, f64> {
@@ -26,6 +26,8 @@ pub(super) struct Placed<'a> {
 pub(super) fn matrices(spec: &ModelSpec) -> Vec<Placed<'_>> {
     let mut all =
         vec![Placed { role: Role::Embedding, layer: None, matrix: &spec.embedding.table }];
+    let positions = spec.embedding.positions.as_ref().and_then(Positions::table);
+    all.extend(positions.map(|matrix| Placed { role: Role::Embedding, layer: None, matrix }));
     for block in &spec.blocks {
         for part in block.branches.iter().flat_map(|branch| branch.mixer.parts()) {
             if let Some(matrix) = part.held.matrix() {

@@ -36,7 +36,7 @@ pub(super) fn lower(b: &mut Branch<'_>, m: &Mamba) -> Sum {
     let prologue = match norm.map(|norm| (norm.eps, &norm.weights)) {
         Some((eps, Some(weights))) => {
             let weight = weights.dt.clone();
-            Prologue::Norm(Norm { weight, bias: None, eps, offset: 0.0, scale: 1.0 })
+            Prologue::Norm(Norm { weight, ..Norm::new("", 0, eps) })
         }
         Some((eps, None)) => Prologue::PlainNorm { eps },
         None => Prologue::None,

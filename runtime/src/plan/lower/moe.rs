@@ -1,5 +1,6 @@
 //! A mixture of experts: the router, the experts' up projections, their down projections. Experts of a narrower stream are between two
-//! projections more. The expert that sees every token is a network beside them then, and wherever it has biases.
+//! projections more, and experts that norm their inputs have these made for them. The expert that sees every token is a network beside
+//! them then, and wherever it has biases.
 
 use kinglet_models::{Activation, Dense, Latent, Linear, Matrix, Moe, Norm};
 
@@ -7,12 +8,14 @@ use super::{Branch, Sum, dense};
 use crate::plan::op::{self, BufferId, Op, Prologue, Slice, UpMatrices};
 
 pub(super) fn lower(b: &mut Branch<'_>, m: &Moe) -> Vec<Sum> {
-    // The ops of the chosen experts take the shared one along if it reads and writes the same stream and has no biases.
+    // The ops of the chosen experts take the shared one along if it reads and writes the same stream, as it is, and has no biases.
     let shared = m.shared.as_ref();
-    let (along, beside) = match m.latent.is_some() || shared.is_some_and(Dense::is_biased) {
-        true => (None, shared),
-        false => (shared, None),
-    };
+    let (along, beside) =
+        match m.latent.is_some() || m.expert_norm.is_some() || shared.is_some_and(Dense::is_biased)
+        {
+            true => (None, shared),
+            false => (shared, None),
+        };
     let along_gate = m.shared_gate.as_ref().filter(|_| along.is_some());
     let routes = route(b, m, along_gate.cloned());
     let (input, norm) = match &m.latent {
@@ -76,8 +79,21 @@ struct UpInput<'a> {
 }
 
 fn up_projections(b: &mut Branch<'_>, m: &Moe, routes: BufferId, from: UpInput<'_>) -> BufferId {
-    let UpInput { input, norm, shared } = from;
+    let UpInput { mut input, mut norm, shared } = from;
     let top_k = m.router.top_k;
+    if let Some(expert_norm) = m.expert_norm.clone() {
+        let (first, width) = (norm.take(), b.whole(input).width);
+        input = b.op("expert inputs", top_k * width, |output| {
+            Op::ExpertNorm(op::ExpertNorm {
+                input,
+                norm: first,
+                routes,
+                top_k,
+                expert_norm,
+                output,
+            })
+        });
+    }
     let pair = |dense: &Dense| UpMatrices {
         gate: dense.gate.as_ref().map(|gate| gate.weight.clone()),
         up: dense.up.weight.clone(),
@@ -87,6 +103,7 @@ fn up_projections(b: &mut Branch<'_>, m: &Moe, routes: BufferId, from: UpInput<'
     b.op("inner", width, |output| {
         Op::MoeUp(op::MoeUp {
             input,
+            own_inputs: m.expert_norm.is_some(),
             norm,
             routes,
             top_k,

@@ -17,6 +17,7 @@ mod concat;
 mod conv1d;
 mod describe;
 mod embed;
+mod expert_norm;
 mod gated_delta_scan;
 mod gated_linear;
 mod head;
@@ -29,6 +30,7 @@ mod mlstm_scan;
 mod moe_down;
 mod moe_route;
 mod moe_up;
+mod positions;
 mod residual_norm;
 
 pub use attention::{Attention, AttentionSpan, AttentionValues};
@@ -39,6 +41,7 @@ pub use describe::{
     Scratch, SteppedState, Widths,
 };
 pub use embed::Embed;
+pub use expert_norm::ExpertNorm;
 pub use gated_delta_scan::GatedDeltaScan;
 pub use gated_linear::GatedLinear;
 pub use head::Head;
@@ -51,6 +54,7 @@ pub use mlstm_scan::MLstmScan;
 pub use moe_down::MoeDown;
 pub use moe_route::MoeRoute;
 pub use moe_up::{MoeUp, UpMatrices};
+pub use positions::Positions;
 pub use residual_norm::ResidualNorm;
 
 use kinglet_models::{Matrix, TensorSpec};
@@ -79,6 +83,8 @@ pub struct Slice {
 pub enum Op {
     /// Token embedding.
     Embed(Embed),
+    /// Vectors of positions, added to embeddings.
+    Positions(Positions),
     /// A projection with what comes before and after it.
     Linear(Linear),
     /// Two projections, one gating the other.
@@ -103,6 +109,8 @@ pub enum Op {
     LinearAttention(LinearAttention),
     /// The router: chooses the experts of each token.
     MoeRoute(MoeRoute),
+    /// A norm of each expert's input.
+    ExpertNorm(ExpertNorm),
     /// The experts' up projections.
     MoeUp(MoeUp),
     /// The experts' down projections.
@@ -118,6 +126,7 @@ impl Op {
     pub fn description(&self) -> &dyn Describe {
         match self {
             Op::Embed(op) => op,
+            Op::Positions(op) => op,
             Op::Linear(op) => op,
             Op::GatedLinear(op) => op,
             Op::HeadLinear(op) => op,
@@ -130,6 +139,7 @@ impl Op {
             Op::GatedDeltaScan(op) => op,
             Op::LinearAttention(op) => op,
             Op::MoeRoute(op) => op,
+            Op::ExpertNorm(op) => op,
             Op::MoeUp(op) => op,
             Op::MoeDown(op) => op,
             Op::ResidualNorm(op) => op,
@@ -141,6 +151,7 @@ impl Op {
     pub fn description_mut(&mut self) -> &mut dyn Describe {
         match self {
             Op::Embed(op) => op,
+            Op::Positions(op) => op,
             Op::Linear(op) => op,
             Op::GatedLinear(op) => op,
             Op::HeadLinear(op) => op,
@@ -153,6 +164,7 @@ impl Op {
             Op::GatedDeltaScan(op) => op,
             Op::LinearAttention(op) => op,
             Op::MoeRoute(op) => op,
+            Op::ExpertNorm(op) => op,
             Op::MoeUp(op) => op,
             Op::MoeDown(op) => op,
             Op::ResidualNorm(op) => op,

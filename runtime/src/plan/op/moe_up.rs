@@ -1,5 +1,5 @@
 //! `moe_up`: `h_e = act(G_e n(x)) * (U_e n(x))`, or without gates `h_e = act(U_e n(x))`, for each chosen expert `e` of a token, and for
-//! the shared expert.
+//! the shared expert. Or `h_e` of `x_e`, where each of a token's experts has an input of its own.
 
 use kinglet_models::{Activation, Matrix, Norm};
 
@@ -27,8 +27,10 @@ impl UpMatrices {
 /// First half of the experts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MoeUp {
-    /// `x`, `[T, hidden]`.
+    /// `x`, `[T, hidden]`; or `x_e`, `[T, top_k * hidden]`, in the order of the token's experts.
     pub input: BufferId,
+    /// Whether each expert of a token has an input of its own. Then there are neither `norm` nor `shared`.
+    pub own_inputs: bool,
     /// `n`; none where it is the identity.
     pub norm: Option<Norm>,
     /// The output of [`MoeRoute`](super::MoeRoute).
@@ -46,6 +48,16 @@ pub struct MoeUp {
 }
 
 impl MoeUp {
+    /// Width of what an expert reads.
+    pub fn hidden(&self) -> usize {
+        self.experts.first().map_or(0, |expert| expert.up.cols)
+    }
+
+    /// Number of inputs side by side.
+    pub fn inputs(&self) -> usize {
+        if self.own_inputs { self.top_k } else { 1 }
+    }
+
     /// Width of an expert.
     pub fn inner(&self) -> usize {
         self.experts.first().map_or(0, |expert| expert.up.rows)
@@ -85,8 +97,12 @@ impl Describe for MoeUp {
         None
     }
 
-    fn widths(&self, _align: usize) -> Widths {
-        Widths { prepared: self.experts.first().map_or(0, |expert| expert.up.cols), ..Widths::NONE }
+    fn widths(&self, align: usize) -> Widths {
+        let prepared = match self.own_inputs {
+            true => self.top_k * self.hidden().next_multiple_of(align),
+            false => self.hidden(),
+        };
+        Widths { prepared, ..Widths::NONE }
     }
 
     fn scratch(&self, _cut: &Cut) -> Scratch {
@@ -100,20 +116,21 @@ impl Describe for MoeUp {
     fn projection_input(&self) -> Option<ProjectionInput<'_>> {
         Some(ProjectionInput {
             buffer: self.input,
-            columns: None,
+            columns: self.own_inputs.then_some(0..0),
             preparation: Preparation::of(self.norm.as_ref()),
             experts: Some(ExpertInput {
                 routes: self.routes,
                 top_k: self.top_k,
                 count: self.experts.len(),
-                inner: None,
+                inner: self.own_inputs.then(|| self.hidden()),
             }),
         })
     }
 
     fn sites(&self) -> Vec<MatrixSite<'_>> {
         let experts = self.experts.iter().enumerate().flat_map(|(expert, matrices)| {
-            matrices.matrices().map(move |matrix| MatrixSite::expert(matrix, expert, true))
+            let also_all = !self.own_inputs;
+            matrices.matrices().map(move |matrix| MatrixSite::expert(matrix, expert, also_all))
         });
         let shared = self.shared.iter().flat_map(UpMatrices::matrices);
         experts.chain(shared.map(MatrixSite::all)).collect()

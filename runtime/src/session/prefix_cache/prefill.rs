@@ -31,7 +31,7 @@ impl Prefill {
         boundaries: &[usize],
     ) -> Result<Self, Error> {
         if let Some(limit) = session.context_limit.filter(|&limit| prompt.len() > limit) {
-            return Err(Error::ContextFull { held: 0, more: prompt.len(), limit });
+            return Err(session.model.full(0, prompt.len(), limit));
         }
         let reused = match cache {
             Some(cache) => cache.resume(session, prompt)?,

@@ -65,7 +65,7 @@ impl Model {
         file.check_tensors(self, position).map_err(of_input)?;
         let mut session = self.session()?;
         if let Some(limit) = session.context_limit.filter(|&limit| position > limit) {
-            return Err(Error::ContextFull { held: 0, more: position, limit });
+            return Err(self.full(0, position, limit));
         }
         let vocab = self.vocab();
         // Read in the file's order, which is that of the checksum.

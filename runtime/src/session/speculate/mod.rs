@@ -145,7 +145,7 @@ impl<'a> Speculating<'a> {
         room: usize,
     ) -> Result<(), Error> {
         if let Some(limit) = session.context_limit.filter(|&limit| session.tokens.len() >= limit) {
-            return Err(Error::ContextFull { held: session.tokens.len(), more: 1, limit });
+            return Err(session.model.full(session.tokens.len(), 1, limit));
         }
         let position = self.go_back(session)?;
         let lag = session.tokens.len() - position;

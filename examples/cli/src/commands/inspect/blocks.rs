@@ -90,8 +90,9 @@ fn info(block: &Block, dispatches: &mut Dispatches<'_>) -> BlockInfo {
     let sizes = mixers().map(|mixer| mixer.layer().sizes()).collect::<Vec<_>>().join("; ");
     let tensors = block.norms().flat_map(|norm| [&norm.weight].into_iter().chain(&norm.bias));
     let norms: usize = tensors.map(TensorSpec::elements).sum();
-    let Block { input, norm, post_norm, residual, target, .. } = block;
-    let around = (input, norm.is_some(), post_norm.is_some(), residual, target);
+    let Block { input, norm, post_norm, residual, stream_norm, target, .. } = block;
+    let has = [norm, post_norm, stream_norm].map(Option::is_some);
+    let around = (input, has, residual, target);
     BlockInfo {
         parameters: mixers().map(Parameters::of_mixer).sum::<u64>() + norms as u64,
         dispatches: dispatches.of(block, format!("{kind}: {sizes}; {around:?}")),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use kinglet::ModelSpec;
-use kinglet::models::{self, Linear, Mixer, Norm, Share, TensorSpec};
+use kinglet::models::{self, Linear, Mixer, Norm, Positions, Share, TensorSpec};
 
 /// A part of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +49,9 @@ impl Parameters {
         let mut counts =
             Self { tied: spec.head.linear.weight == spec.embedding.table, ..Self::default() };
         counts.add(Component::Embedding, spec.embedding.table.elements() as u64);
+        let positions = spec.embedding.positions.as_ref().and_then(Positions::table);
+        let rows = positions.map_or(0, |table| table.elements() as u64);
+        counts.add(Component::Embedding, rows);
         // Layers may share tensors.
         let mut seen = HashSet::new();
         for block in &spec.blocks {

@@ -85,6 +85,44 @@ impl Kernel for RmsNorm<'_> {
     }
 }
 
+/// Layer norm: the [`RmsNorm`] of `x - mean(x)`. The squares are summed around the mean, so nothing cancels.
+pub(crate) struct LayerNorm<'a> {
+    pub x: &'a [f32],
+    pub weight: &'a [f32],
+    pub bias: &'a [f32],
+    pub eps: f32,
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for LayerNorm<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { x, weight, bias, eps, out } = self;
+        let count = x.len().max(1) as f32;
+        let (blocks, rest) = S::blocks(x);
+        let mut sums = [s.zero(); 4];
+        for (i, block) in blocks.iter().enumerate() {
+            sums[i % 4] = s.add(s.load(block), sums[i % 4]);
+        }
+        let total = s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])));
+        let mean = (total + rest.iter().sum::<f32>()) / count;
+        let shift = s.splat(mean);
+        each_vector!(s, out, [x], s.sub(x, shift));
+        let scale = s.splat(1.0 / (SumOfSquares(out).run(s) / count + eps).sqrt());
+        if bias.is_empty() {
+            each_vector!(s, out, [x, weight], s.mul(s.mul(s.sub(x, shift), scale), weight));
+        } else {
+            each_vector!(
+                s,
+                out,
+                [x, weight, bias],
+                s.fma(s.mul(s.sub(x, shift), scale), weight, bias)
+            );
+        }
+    }
+}
+
 /// `out = x * silu(gate)`.
 pub(crate) struct SiluGate<'a> {
     pub x: &'a [f32],

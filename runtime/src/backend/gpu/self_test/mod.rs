@@ -250,6 +250,11 @@ fn sessions(count: usize) -> usize {
     if count <= FEW { 2 } else { 1 }
 }
 
+/// Tokens of the longest session.
+fn length() -> usize {
+    FORMS.into_iter().flatten().sum()
+}
+
 /// The logits of all tokens of [`FORMS`], step by step; within a step, session by session.
 async fn logits(executable: &dyn Executable) -> Result<Vec<f32>, Error> {
     let mut states = [executable.new_state()?, executable.new_state()?];

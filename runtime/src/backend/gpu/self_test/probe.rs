@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use kinglet_models::{
-    Block, Branch, Embedding, Head, Input, Linear, Matrix, Mixer, ModelSpec, Residual, Role, Small,
-    SmallPart, Target,
+    Block, Branch, Embedding, Head, Input, Linear, Matrix, Mixer, ModelSpec, Positions, Residual,
+    Role, Small, SmallPart, Target,
 };
 
 use super::tensors::Tensors;
@@ -40,6 +40,13 @@ impl Probe {
         let hidden = real.hidden.min(SMALL.hidden);
         let small = Small { hidden, ..SMALL };
         let table = t.matrix(&real.embedding.table, VOCAB, hidden)?;
+        let positions = match &real.embedding.positions {
+            Some(Positions::Learned(table)) => {
+                Some(Positions::Learned(t.matrix(table, super::length(), hidden)?))
+            }
+            Some(Positions::Sinusoidal) => Some(Positions::Sinusoidal),
+            None => None,
+        };
         let linear = if real.head.linear.weight == real.embedding.table {
             Linear::from(table.clone())
         } else {
@@ -68,7 +75,7 @@ impl Probe {
             vocab: VOCAB,
             max_positions: None,
             // The table has the size of a matrix that keeps sizes.
-            embedding: Embedding { table, scale: (hidden as f32).sqrt() },
+            embedding: Embedding { table, scale: (hidden as f32).sqrt(), positions },
             blocks: vec![Block {
                 layer: 0,
                 input,
@@ -77,6 +84,7 @@ impl Probe {
                 post_norm: block.post_norm.as_ref().map(|norm| t.norm(norm, hidden)),
                 residual,
                 residual_scale: 1.0,
+                stream_norm: block.stream_norm.as_ref().map(|norm| t.norm(norm, hidden)),
                 target: Target::Stream,
             }],
             head: Head {
