@@ -31,13 +31,20 @@ struct Params {
     v_head_dim: u32,
     input_stride: u32,
     output_stride: u32,
-    /// Offsets in `vectors`, [heads * v_head_dim] each.
+    /// Offsets in `vectors`, [heads * v_head_dim] each; `ABSENT` for none.
     norm_weight: u32,
     norm_bias: u32,
     /// 0 for none.
     gate_soft_cap: f32,
     eps: f32,
     norm_eps: f32,
+    /// Whether the norm subtracts the mean.
+    centred: u32,
+    /// Whether the past counts e^f, not sigmoid(f).
+    exponential_forget: u32,
+    /// First column of the second gate in `stream`; `ABSENT` for none.
+    stream_gate: u32,
+    stream_stride: u32,
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
@@ -68,7 +75,11 @@ fn row_of(t: u32) -> u32 {
 fn gates(t: u32, head: u32) -> vec2<f32> {
     let at = row_of(t) + value_column(2u * params.heads) + head;
     let i = soft_cap(input[at], params.gate_soft_cap);
-    return vec2(i, log_sigmoid(soft_cap(input[at + params.heads], params.gate_soft_cap)));
+    let f = soft_cap(input[at + params.heads], params.gate_soft_cap);
+    if params.exponential_forget != 0u {
+        return vec2(i, f);
+    }
+    return vec2(i, log_sigmoid(f));
 }
 
 //# when step pass
@@ -99,6 +110,8 @@ fn head_state() -> u32 {
 //# when finish
 /// The op's small tensors, concatenated.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
+/// The second gate, [T, stream_stride]; the input again if there is none.
+@group(0) @binding(_) var<storage, read> stream: array<f32>;
 //# when step finish
 /// y, [T, output_stride]; after `step` it is h, before norm and gate.
 @group(0) @binding(_) var<storage, read_write> output: array<f32>;
@@ -237,11 +250,17 @@ const VALUES: u32 = 8u;
 /// Writes element `column` of a head's y at token `t` of the run, from the normed value.
 fn finish(t: u32, head: u32, column: u32, normed: f32) {
     let at = head * params.v_head_dim + column;
-    var y = normed * vectors[params.norm_weight + at];
+    var y = normed;
+    if params.norm_weight != ABSENT {
+        y *= vectors[params.norm_weight + at];
+    }
     if params.norm_bias != ABSENT {
         y += vectors[params.norm_bias + at];
     }
-    let gate = sigmoid(input[row_of(t) + gate_column(head) + column]);
+    var gate = sigmoid(input[row_of(t) + gate_column(head) + column]);
+    if params.stream_gate != ABSENT {
+        gate *= silu(stream[(step.start + t) * params.stream_stride + params.stream_gate + at]);
+    }
     output[(step.start + t) * params.output_stride + at] = gate * y;
 }
 
@@ -262,7 +281,10 @@ fn finish(t: u32, head: u32, column: u32, normed: f32) {
             total += h[j];
         }
     }
-    let mean = sum_over(vec4(total, 0.0, 0.0, 0.0), ids, THREADS).x / f32(width);
+    var mean = sum_over(vec4(total, 0.0, 0.0, 0.0), ids, THREADS).x / f32(width);
+    if params.centred == 0u {
+        mean = 0.0;
+    }
     var squares = 0.0;
     for (var j = 0u; j < VALUES; j += 1u) {
         if j * THREADS + thread < width {
@@ -270,7 +292,10 @@ fn finish(t: u32, head: u32, column: u32, normed: f32) {
         }
     }
     let variance = sum_over(vec4(squares, 0.0, 0.0, 0.0), ids, THREADS).x / f32(width);
-    let factor = inverseSqrt(variance + params.norm_eps);
+    var factor = inverseSqrt(variance + params.norm_eps);
+    if params.norm_weight == ABSENT {
+        factor = 1.0;
+    }
     for (var j = 0u; j < VALUES; j += 1u) {
         let column = j * THREADS + thread;
         if column < width {

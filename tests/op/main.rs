@@ -14,6 +14,9 @@ mod gated_delta_scan;
 mod gated_linear;
 mod head;
 mod head_linear;
+mod head_norm;
+mod kernel_attention;
+mod layers;
 mod linear;
 mod linear_attention;
 mod mamba2_scan;
@@ -26,6 +29,7 @@ mod moe_up;
 mod positions;
 mod residual_norm;
 mod siblings;
+mod slstm_scan;
 
 use kinglet_tests::tensors::Stored;
 

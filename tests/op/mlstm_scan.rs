@@ -1,8 +1,10 @@
-//! `mlstm_scan`: with `i = cap(i)`, `f = logsigmoid(cap(f))`, `m' = max(f + m, i)`:
+//! `mlstm_scan`: with `i = cap(i)`, `f = logsigmoid(cap(f))` or `cap(f)`, `m' = max(f + m, i)`:
 //! `C = e^(f+m-m') C + e^(i-m') k v^T`, `n = e^(f+m-m') n + e^(i-m') k`,
-//! `h = (q^T C / sqrt(dk)) / (max(|q . n| / sqrt(dk), e^-m') + eps)`, `y = sigmoid(o) * (layer_norm(h) * weight + bias)`.
+//! `h = (q^T C / sqrt(dk)) / (max(|q . n| / sqrt(dk), e^-m') + eps)`,
+//! `y = sigmoid(o) * (norm(h) * weight + bias) * silu(b)`, where there may be no norm and no `b`.
 
-use kinglet::op::{Linear, MLstmScan, Op, Output, Prologue};
+use kinglet::models::ForgetGate;
+use kinglet::op::{Linear, MLstmScan, Op, Output, Prologue, Slice};
 use kinglet_tests::random::Random;
 use kinglet_tests::rig::Rig;
 use kinglet_tests::tensors::Stored;
@@ -32,10 +34,31 @@ struct Gates {
     qk: f64,
     /// Factor on the bound.
     bound: f64,
+    forget: ForgetGate,
+    /// The norm of heads.
+    norm: HeadNorm,
+    /// Whether there is a second gate.
+    stream: bool,
 }
 
-const USUAL: Gates =
-    Gates { name: "usual", i: (-1.0, 2.0), f: (3.0, 2.0), cap: Some(15.0), qk: 0.0, bound: 10.0 };
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum HeadNorm {
+    None,
+    Layer,
+    Rms,
+}
+
+const USUAL: Gates = Gates {
+    name: "usual",
+    i: (-1.0, 2.0),
+    f: (3.0, 2.0),
+    cap: Some(15.0),
+    qk: 0.0,
+    bound: 10.0,
+    forget: ForgetGate::Sigmoid,
+    norm: HeadNorm::Layer,
+    stream: false,
+};
 
 fn check(shape: Shape, gates: Gates, bias: bool, stored: Stored, lengths: &[usize]) {
     check_before(None, shape, gates, bias, stored, lengths);
@@ -70,7 +93,12 @@ fn check_before(
         mean + spread * random.normal()
     });
     let norm_eps = 1e-6;
-    let head_norm = rig.norm(heads * v, norm_eps, bias);
+    let normed = gates.norm != HeadNorm::None;
+    let head_norm = normed.then(|| rig.norm(heads * v, norm_eps, bias));
+    let stream_gate = gates.stream.then(|| {
+        let stream = rig.input(3 + heads * v + 2, Random::normal);
+        Slice { buffer: stream.buffer, offset: 3, width: heads * v }
+    });
     let state = rig.state(&[heads, qk * v + qk + 1]);
     let output = rig.buffer("y", heads * v);
     let eps = 1e-6;
@@ -80,8 +108,11 @@ fn check_before(
         qk_head_dim: qk,
         v_head_dim: v,
         gate_soft_cap: gates.cap,
+        forget_gate: gates.forget,
         eps,
         head_norm,
+        centred: gates.norm == HeadNorm::Layer,
+        stream_gate,
         state,
         output,
         defers_norm: rows.is_some(),
@@ -185,6 +216,42 @@ fn gates_far_out() {
     for gates in all {
         for lengths in [&[5][..], &[64], &[130], &[9, 70]] {
             check(shape(3, 12, 14), gates, false, Stored::F32, lengths);
+        }
+    }
+}
+
+/// Exponential forget gates, whose logarithms have any sign, with each norm of heads and with a second gate.
+#[test]
+fn every_gate_and_norm() {
+    let exponential = Gates {
+        name: "exponential",
+        forget: ForgetGate::Exponential,
+        f: (0.0, 1.0),
+        cap: None,
+        norm: HeadNorm::Rms,
+        stream: true,
+        ..USUAL
+    };
+    // Without a norm nothing hides where `q . n` crosses zero, so it must not.
+    let bare = Gates { name: "no norm", norm: HeadNorm::None, qk: 2.0, ..exponential };
+    let all = [
+        exponential,
+        bare,
+        Gates { name: "sigmoid", forget: ForgetGate::Sigmoid, f: (3.0, 2.0), ..bare },
+        Gates { name: "layer norm", norm: HeadNorm::Layer, qk: 2.0, ..exponential },
+        // The stabilizer grows at every token, or falls.
+        Gates { name: "grows", f: (2.0, 1.0), qk: 2.0, ..exponential },
+        Gates { name: "falls", f: (-4.0, 2.0), i: (-30.0, 9.0), qk: 2.0, ..exponential },
+    ];
+    for gates in all {
+        for (shape, lengths) in [
+            (shape(3, 12, 14), &[5][..]),
+            (shape(2, 33, 70), &[64]),
+            (shape(3, 12, 14), &[130]),
+            (shape(1, 70, 20), &[9, 70]),
+            (shape(2, 20, 37), &[4, 2, 5, 1]),
+        ] {
+            check(shape, gates, false, Stored::F32, lengths);
         }
     }
 }

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use kinglet::backend::{BackendRun, Executable, Logits, SessionState, compile};
-use kinglet::models::{self as spec, Conv, Matrix, Norm, TensorSpec};
+use kinglet::models::{self as spec, Conv, Matrix, ModelSpec, Norm, TensorSpec};
 use kinglet::op::{AttentionSpan, BufferId, Embed, Head, Op, Slice, StateId};
 use kinglet::plan::{Buffer, Plan, State, StateFormat, StateKind};
 use kinglet::weights::Weights;
@@ -198,7 +198,7 @@ impl Rig {
 
     fn push_state(&mut self, kind: StateKind) -> StateId {
         let name = format!("layer.0.state{}", self.states.len());
-        self.states.push(State { name, kind, format: StateFormat::F32 });
+        self.states.push(State { name, kind, format: StateFormat::F32, exact: false });
         StateId(self.states.len() - 1)
     }
 
@@ -285,6 +285,22 @@ pub struct Bench {
 }
 
 impl Bench {
+    /// A whole model, on sessions of these lengths; the targets' bounds are multiplied by `bound`.
+    pub fn of_model(
+        name: impl Into<String>,
+        spec: &ModelSpec,
+        weights: Weights,
+        lengths: &[usize],
+        bound: f64,
+    ) -> Self {
+        let name = format!("{}, sessions {lengths:?}", name.into());
+        let mut random = Random::named(&name);
+        let tokens: usize = lengths.iter().sum();
+        let ids = (0..tokens).map(|_| random.between(0, spec.vocab - 1) as u32).collect();
+        let (plan, lengths) = (Arc::new(Plan::new(spec)), lengths.to_vec());
+        Self { name, plan, weights, lengths, ids, bound, copied: None }
+    }
+
     /// The reference's result for each session, `[sessions][T, vocab]`, or `[T, width]` of a copied
     /// buffer.
     pub fn expected(&self) -> Vec<Rows> {

@@ -54,10 +54,19 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
         let allowed: usize = mixers
             .iter()
             .map(|branch| match &branch.mixer {
-                Mixer::Mamba2(_)
-                | Mixer::MLstm(_)
-                | Mixer::ShortConv(_)
-                | Mixer::LinearAttention(_) => 3,
+                Mixer::Mamba2(_) | Mixer::ShortConv(_) | Mixer::LinearAttention(_) => 3,
+                // A width of its own takes three more: the projection to it, norms of queries and keys, and two gates after the scan; its
+                // convolution two, with the values' projection.
+                Mixer::MLstm(mlstm) => match &mlstm.inner {
+                    None => 3,
+                    Some(inner) => 6 + 2 * usize::from(inner.conv.is_some()),
+                },
+                // One more where queries and keys are normed or rotated.
+                Mixer::KernelAttention(attention) => {
+                    let prepared = attention.qk_norm.is_some() || attention.rope.is_some();
+                    3 + usize::from(prepared)
+                }
+                Mixer::SLstm(_) => 4,
                 // Around experts of a narrower stream are two projections, their inputs may be normed; beside them, or if it has biases,
                 // the shared one is a network.
                 Mixer::Moe(moe) => {
@@ -116,6 +125,7 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
                     | Mixer::MLstm(_)
                     | Mixer::GatedDelta(_)
                     | Mixer::LinearAttention(_)
+                    | Mixer::KernelAttention(_)
             )
         };
         let scans = mixers.iter().filter(|branch| in_chunks(&branch.mixer)).count();

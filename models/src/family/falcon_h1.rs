@@ -133,6 +133,8 @@ fn unfold(spec: &mut ModelSpec) -> Result<(), FoldError> {
             | Mixer::GatedDelta(_)
             | Mixer::ShortConv(_)
             | Mixer::LinearAttention(_)
+            | Mixer::KernelAttention(_)
+            | Mixer::SLstm(_)
             | Mixer::Moe(_) => {}
         }
     }

@@ -5,7 +5,8 @@ use super::Family;
 use crate::config::Fields;
 use crate::frame::{BACKBONE, Frame, FrameDefaults, FrameNames, divide, equal, limit};
 use crate::{
-    Activation, Config, Dense, Linear, MLstm, Mixer, ModelError, ModelSpec, Norm, TensorSpec,
+    Activation, Config, Dense, ForgetGate, Linear, MLstm, Mixer, ModelError, ModelSpec, Norm,
+    TensorSpec,
 };
 
 const NAMES: FrameNames = FrameNames { norm: "backbone.out_norm", eps: "norm_eps", ..BACKBONE };
@@ -155,7 +156,11 @@ impl Shape {
             v_head_dim,
             gate_soft_cap: self.gate_soft_cap,
             eps: self.eps,
-            head_norm: self.norm(&format!("{prefix}.multihead_norm"), v, norm_eps),
+            head_norm: Some(self.norm(&format!("{prefix}.multihead_norm"), v, norm_eps)),
+            centred: true,
+            forget_gate: ForgetGate::Sigmoid,
+            qk_norm: None,
+            inner: None,
         })
     }
 

@@ -16,7 +16,8 @@ fn a_layer_is_an_mlstm_and_a_feed_forward_network() {
     assert_eq!((model.blocks.len(), model.head.soft_cap), (4, Some(30.0)));
     let first = mlstm(&model, 0);
     assert_eq!((first.heads, first.qk_head_dim, first.v_head_dim), (4, 6, 12));
-    assert_eq!((first.gate_soft_cap, first.eps, first.head_norm.eps), (Some(15.0), 1e-4, 1e-5));
+    let norm_eps = first.head_norm.as_ref().map(|norm| norm.eps);
+    assert_eq!((first.gate_soft_cap, first.eps, norm_eps), (Some(15.0), 1e-4, Some(1e-5)));
     let prefix = "backbone.blocks.1.mlstm_layer";
     assert_eq!(shape(&model, &format!("{prefix}.k.weight")), [24, 48]);
     assert_eq!(shape(&model, &format!("{prefix}.ogate_preact.weight")), [48, 48]);

@@ -33,6 +33,7 @@ macro_rules! describe {
 mod attention;
 mod dense;
 mod gated_delta;
+mod kernel_attention;
 mod latent_attention;
 mod linear_attention;
 mod mamba;
@@ -41,6 +42,7 @@ mod mlstm;
 mod moe;
 mod router;
 mod short_conv;
+mod slstm;
 
 #[cfg(test)]
 mod tests;
@@ -50,17 +52,19 @@ pub use dense::{Activation, Dense};
 pub use gated_delta::{
     DeltaInputs, DeltaProjection, DeltaProjections, GateActivation, GatedDelta, KeyHeadProjections,
 };
+pub use kernel_attention::KernelAttention;
 pub use latent_attention::{LatentAttention, LatentQueries};
 pub use linear_attention::LinearAttention;
 pub use mamba::{BcdtNorm, BcdtWeights, Mamba};
 pub use mamba2::{Mamba2, Mamba2Gate};
-pub use mlstm::MLstm;
+pub use mlstm::{MLstm, MLstmInner, MLstmSizes};
 pub use moe::{Latent, Moe};
 pub use part::{Component, Held, Module, Part, Parts, PartsMut, Section, Share};
 pub(crate) use part::{PartMut, Place};
 pub use role::{Precision, Role};
 pub use router::{ExpertGroups, GroupRank, Router, Score};
 pub use short_conv::ShortConv;
+pub use slstm::{CellGating, ForgetGate, SLstm};
 pub use small::{Small, SmallPart};
 
 /// The interface of a kind of layer. No method has a default, so a new kind must implement all of
@@ -158,6 +162,10 @@ mixers! {
     ShortConv,
     /// Linear attention with a fixed decay for each head (MiniMax).
     LinearAttention,
+    /// Linear attention that is normalised by the sum of its weights.
+    KernelAttention,
+    /// LSTM with a memory for each channel (xLSTM).
+    SLstm,
     /// Gated feed-forward network.
     Dense,
     /// Mixture of experts.

@@ -17,7 +17,7 @@ pub enum Role {
     Latent,
     /// The input projection of a Mamba layer, or of the narrower stream of experts.
     In,
-    /// Mamba's projection to step sizes, B and C.
+    /// Mamba's projection to step sizes, B and C, and sLSTM's to its gates.
     StateIn,
     /// Mamba's step-size projection, and the one to the decays of Kimi Delta Attention.
     TimeStep,
@@ -45,6 +45,8 @@ pub enum Role {
     Bias,
     /// The taps of a convolution over time.
     Conv,
+    /// Matrices of a recurrent network on what it put out before: a stack of small ones.
+    Recurrent,
     /// Decay of a state.
     Decay,
     /// Skip connection around a recurrence.
@@ -90,6 +92,7 @@ impl Role {
             Self::Norm => "norm",
             Self::Bias => "bias",
             Self::Conv => "conv",
+            Self::Recurrent => "recurrent",
             Self::Decay => "decay",
             Self::Skip => "skip",
             Self::TimeBias => "time bias",
@@ -115,9 +118,13 @@ impl Role {
             | Self::Down
             | Self::Adapter => Precision::Free,
             Self::CellGate | Self::Router | Self::SharedGate => Precision::Guarded,
-            Self::Norm | Self::Bias | Self::Conv | Self::Decay | Self::Skip | Self::TimeBias => {
-                Precision::Full
-            }
+            Self::Norm
+            | Self::Bias
+            | Self::Conv
+            | Self::Recurrent
+            | Self::Decay
+            | Self::Skip
+            | Self::TimeBias => Precision::Full,
         }
     }
 
@@ -135,6 +142,7 @@ impl Role {
             Self::Decay | Self::Skip => 0.5,
             Self::TimeBias => -1.0,
             Self::Bias
+            | Self::Recurrent
             | Self::Embedding
             | Self::Head
             | Self::Query

@@ -1,6 +1,9 @@
 use std::collections::HashSet;
 
-use super::{Held, Mixer, Place, Precision, Role, Share, Small};
+use super::{
+    CellGating, ForgetGate, Held, KernelAttention, MLstm, MLstmSizes, Mixer, Place, Precision,
+    Role, Rope, SLstm, Share, Small,
+};
 use crate::hostile::samples;
 use crate::testing::spec_of;
 use crate::{ModelSpec, TensorKind};
@@ -9,10 +12,35 @@ fn mixers(spec: &mut ModelSpec) -> impl Iterator<Item = &mut Mixer> {
     spec.blocks.iter_mut().flat_map(|block| &mut block.branches).map(|branch| &mut branch.mixer)
 }
 
+/// Layers with fields that no family there sets.
+fn made() -> [Mixer; 6] {
+    let slstm = |gating, mixes| Mixer::SLstm(SLstm::new("p", 32, [2, 16], gating, mixes, 1e-5));
+    let mlstm = |conv_kernel, normed| {
+        let sizes =
+            MLstmSizes { hidden: 16, heads: 2, qk_head_dim: 8, v_head_dim: 16, conv_kernel };
+        Mixer::MLstm(MLstm::with_inner("p", sizes, ForgetGate::Exponential, normed, 1e-5))
+    };
+    let attention = |bias, norm, rope| {
+        Mixer::KernelAttention(KernelAttention::new("p", 16, [4, 2, 4], bias, norm, rope))
+    };
+    [
+        slstm(CellGating::Exponential(ForgetGate::Sigmoid), true),
+        slstm(CellGating::Sigmoid, false),
+        mlstm(4, true),
+        mlstm(0, false),
+        attention(true, Some(1e-5), Some(Rope::exact(1e4, 4))),
+        attention(false, None, None),
+    ]
+}
+
 /// Runs `check` on every layer of a model of every family, and asserts that every kind of layer
 /// occurred.
 fn each_layer(mut check: impl FnMut(&mut Mixer)) {
     let mut kinds = HashSet::new();
+    for mut mixer in made() {
+        kinds.insert(mixer.layer().kind());
+        check(&mut mixer);
+    }
     for config in samples() {
         let mut spec = spec_of(&config);
         for mixer in mixers(&mut spec) {
@@ -20,7 +48,7 @@ fn each_layer(mut check: impl FnMut(&mut Mixer)) {
             check(mixer);
         }
     }
-    assert_eq!(kinds.len(), 10, "{kinds:?}");
+    assert_eq!(kinds.len(), 12, "{kinds:?}");
 }
 
 #[test]
@@ -90,8 +118,8 @@ fn small_layers_have_the_shapes_of_their_parts() {
                     // Attention beside the embeddings reads twice the hidden width.
                     let sizes = [matrix.rows, matrix.cols];
                     let hidden = [1, 2].iter().any(|n| sizes.contains(&(n * small.hidden)));
-                    // From and to a latent, or from one low rank to another width.
-                    let latent = shrunk.layer().kind() == "latent attention";
+                    // From and to a latent, or from one low rank to another width; or within a width of the layer's own.
+                    let latent = ["latent attention", "slstm"].contains(&shrunk.layer().kind());
                     let within = latent
                         || [Role::StateIn, Role::TimeStep, Role::OutputGate, Role::Adapter]
                             .contains(&part.role);

@@ -109,10 +109,11 @@ impl Plan {
         self
     }
 
-    /// Sets the formats of recurrent tensors and of key/value caches.
+    /// Sets the formats of recurrent tensors, except for those that must be [exact](State::exact), and of key/value caches.
     pub fn with_formats(mut self, tensors: StateFormat, caches: StateFormat) -> Self {
         for state in &mut self.states {
             state.format = match state.kind {
+                StateKind::Tensor { .. } if state.exact => StateFormat::F32,
                 StateKind::Tensor { .. } => tensors,
                 StateKind::KeyValue { .. } => caches,
             };
@@ -178,7 +179,7 @@ impl Builder {
 
     /// Adds a state named after its layer. Further ones of the same name, from other branches or
     /// blocks of that layer, are numbered.
-    fn state(&mut self, layer: usize, what: &str, kind: StateKind) -> StateId {
+    fn state(&mut self, layer: usize, what: &str, kind: StateKind, exact: bool) -> StateId {
         let first = format!("layer.{layer}.{what}");
         let mut name = first.clone();
         let mut number = 1;
@@ -194,7 +195,7 @@ impl Builder {
             number += 1;
             name = format!("{first}.{number}");
         }
-        self.states.push(State { name, kind, format: StateFormat::F32 });
+        self.states.push(State { name, kind, format: StateFormat::F32, exact });
         StateId(self.states.len() - 1)
     }
 

@@ -11,6 +11,8 @@ pub struct State {
     pub kind: StateKind,
     /// How its numbers are stored between steps.
     pub format: StateFormat,
+    /// Whether that must be f32: sums that never decay leave the range and the precision of f16.
+    pub exact: bool,
 }
 
 /// How the numbers of a state are stored between steps.

@@ -25,6 +25,8 @@ mod gated_delta_scan;
 mod gated_linear;
 mod head;
 mod head_linear;
+mod head_norm;
+mod kernel_attention;
 mod linear;
 mod linear_attention;
 mod mamba2_scan;
@@ -36,6 +38,7 @@ pub mod moe_route;
 mod moe_up;
 mod positions;
 mod residual_norm;
+mod slstm_scan;
 mod values;
 
 use kinglet::op::{BufferId, Op, Slice};
@@ -99,6 +102,11 @@ impl<'a> Pass<'a> {
             Op::LinearAttention(op) => {
                 self.write(op.output, linear_attention::linear_attention(op, self));
             }
+            Op::HeadNorm(op) => self.write(op.output, head_norm::head_norm(op, self)),
+            Op::KernelAttention(op) => {
+                self.write(op.output, kernel_attention::kernel_attention(op, self));
+            }
+            Op::SLstmScan(op) => self.write(op.output, slstm_scan::slstm_scan(op, self)),
             Op::MoeRoute(op) => self.write(op.output, moe_route::moe_route(op, self)),
             Op::ExpertNorm(op) => self.write(op.output, expert_norm::expert_norm(op, self)),
             Op::MoeUp(op) => self.write(op.output, moe_up::moe_up(op, self)),

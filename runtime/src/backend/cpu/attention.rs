@@ -433,7 +433,7 @@ impl Ready<'_> {
 }
 
 /// Cosines and sines of the positions of a step.
-struct Rotation {
+pub(super) struct Rotation {
     /// `[T, pairs]` of (cos, sin).
     table: Vec<(f32, f32)>,
     pairs: usize,
@@ -442,7 +442,7 @@ struct Rotation {
 
 impl Rotation {
     /// Cosines and sines are exact to f32.
-    fn new(rope: &Rope, positions: &[usize]) -> Self {
+    pub(super) fn new(rope: &Rope, positions: &[usize]) -> Self {
         let factor = f64::from(rope.attention_factor);
         let turn = |angle: f64| {
             let (sin, cos) = angle.sin_cos();
@@ -456,7 +456,7 @@ impl Rotation {
     }
 
     /// Rotates the first `2 * pairs` elements of a head.
-    fn apply(&self, token: usize, head: &mut [f32]) {
+    pub(super) fn apply(&self, token: usize, head: &mut [f32]) {
         let angles = &self.table[token * self.pairs..][..self.pairs];
         let turn = |a: &mut f32, b: &mut f32, (cos, sin): &(f32, f32)| {
             (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);

@@ -14,6 +14,8 @@
 //! Queries are scaled by `1 / sqrt(dk)`. This is the op's recurrence, unrolled. All exponents are
 //! at most 0.
 
+use kinglet_models::ForgetGate;
+
 use super::CpuOp;
 use super::kernel::dot::{MatMul, Rows, Vectors};
 use super::kernel::elementwise::AddScaled;
@@ -34,17 +36,18 @@ const STEPWISE: usize = 8;
 
 pub(super) struct MLstmScan {
     op: op::MLstmScan,
+    /// Of the heads' norms; empty without one.
     weight: Vec<f32>,
     bias: Vec<f32>,
 }
 
 impl MLstmScan {
     pub(super) fn new(op: &op::MLstmScan, weights: &Weights) -> Result<Self, Error> {
-        Ok(Self {
-            weight: weights.norm_weight(&op.head_norm)?,
-            bias: weights.norm_bias(&op.head_norm)?.unwrap_or_default(),
-            op: op.clone(),
-        })
+        let (weight, bias) = match &op.head_norm {
+            Some(norm) => (weights.norm_weight(norm)?, weights.norm_bias(norm)?),
+            None => (Vec::new(), None),
+        };
+        Ok(Self { weight, bias: bias.unwrap_or_default(), op: op.clone() })
     }
 
     /// Scratch elements per thread: a chunk's weights, scaled queries or keys, and output.
@@ -60,6 +63,7 @@ impl CpuOp for MLstmScan {
         let mut output = step.buffers.take(op.output);
         let input = step.buffers.get(op.input);
         let stride = step.buffers.width(op.input);
+        let stream = op.stream_gate.map(|gate| step.buffers.slice(gate));
         let spans: Vec<_> = step.runs.iter().map(|run| (run.start, run.len)).collect();
         let split =
             by_head(step.runs, output.data(), op.state, heads, op.v_head_dim, op.head_state());
@@ -69,7 +73,9 @@ impl CpuOp for MLstmScan {
             let (start, len) = spans[task / heads];
             let head = task % heads;
             let input = &input[start * stride..];
-            HeadTask { scan: self, isa, head, len, input, stride }.run(local, &mut out, state);
+            let stream = stream.map(|(gates, stride)| (&gates[start * stride..], stride));
+            let task = HeadTask { scan: self, isa, head, len, input, stride, stream };
+            task.run(local, &mut out, state);
         });
         step.buffers.put(output);
         Ok(())
@@ -85,6 +91,8 @@ struct HeadTask<'a> {
     /// The run's rows of q, k, v, o, i, f.
     input: &'a [f32],
     stride: usize,
+    /// The run's rows of `b`, and the distance between them.
+    stream: Option<(&'a [f32], usize)>,
 }
 
 /// `C` `[dk, dv]`, `n` `[dk]` and `m` of a head.
@@ -131,8 +139,11 @@ impl HeadTask<'_> {
             None => x,
         };
         let (i, f) = (cap(self.part(4, t)[0]), cap(self.part(5, t)[0]));
-        // ln sigmoid(f), without overflow for very negative f.
-        (i, f.min(0.0) - (-f.abs()).exp().ln_1p())
+        match self.scan.op.forget_gate {
+            // ln sigmoid(f), without overflow for very negative f.
+            ForgetGate::Sigmoid => (i, f.min(0.0) - (-f.abs()).exp().ln_1p()),
+            ForgetGate::Exponential => (i, f),
+        }
     }
 
     fn step(&self, t: usize, out: &mut [f32], state: &mut State<'_>) {
@@ -286,19 +297,29 @@ impl HeadTask<'_> {
         *state.m = m[last] as f32;
     }
 
-    /// Layer norm of the head, weight and bias, output gate.
+    /// Norm of the head, weight and bias, output gate, the gate beside the cell.
     fn finish(&self, t: usize, h: &mut [f32]) {
         let dv = self.scan.op.v_head_dim;
-        let mean = h.iter().map(|&x| f64::from(x)).sum::<f64>() / dv as f64;
-        let variance = h.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / dv as f64;
-        let scale = (1.0 / (variance + f64::from(self.scan.op.head_norm.eps)).sqrt()) as f32;
         let first = self.head * dv;
-        let bias = self.scan.bias.get(first..first + dv);
+        if let Some(norm) = &self.scan.op.head_norm {
+            let mean = match self.scan.op.centred {
+                true => h.iter().map(|&x| f64::from(x)).sum::<f64>() / dv as f64,
+                false => 0.0,
+            };
+            let squares = h.iter().map(|&x| (f64::from(x) - mean).powi(2));
+            let variance = squares.sum::<f64>() / dv as f64;
+            let scale = (1.0 / (variance + f64::from(norm.eps)).sqrt()) as f32;
+            let bias = self.scan.bias.get(first..first + dv);
+            for (j, h) in h.iter_mut().enumerate() {
+                let normed = (*h - mean as f32) * scale * self.scan.weight[first + j];
+                *h = normed + bias.map_or(0.0, |bias| bias[j]);
+            }
+        }
         let gate = &self.part(3, t)[..dv];
-        for (j, h) in h.iter_mut().enumerate() {
-            let normed = (*h - mean as f32) * scale * self.scan.weight[first + j];
-            let value = normed + bias.map_or(0.0, |bias| bias[j]);
-            *h = value / (1.0 + (-gate[j]).exp());
+        h.iter_mut().zip(gate).for_each(|(h, gate)| *h /= 1.0 + (-gate).exp());
+        if let Some((stream, stride)) = self.stream {
+            let gate = &stream[t * stride + first..][..dv];
+            h.iter_mut().zip(gate).for_each(|(h, gate)| *h *= gate / (1.0 + (-gate).exp()));
         }
     }
 }

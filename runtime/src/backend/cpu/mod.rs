@@ -22,8 +22,10 @@ mod gated_delta_scan;
 mod gated_linear;
 mod head;
 mod head_linear;
+mod head_norm;
 mod inputs;
 mod kernel;
+mod kernel_attention;
 mod kv;
 mod kv_page;
 mod linear;
@@ -39,6 +41,7 @@ mod positions;
 mod projection;
 mod residual_norm;
 pub(crate) mod simd;
+mod slstm_scan;
 mod split;
 mod state;
 mod step;
@@ -213,6 +216,9 @@ fn compile(op: &Op, weights: &Weights) -> Result<Box<dyn CpuOp>, Error> {
         Op::MLstmScan(op) => Box::new(mlstm_scan::MLstmScan::new(op, weights)?),
         Op::GatedDeltaScan(op) => Box::new(gated_delta_scan::GatedDeltaScan::new(op, weights)?),
         Op::LinearAttention(op) => Box::new(linear_attention::LinearAttention::new(op)),
+        Op::HeadNorm(op) => Box::new(head_norm::HeadNorm::new(op, weights)?),
+        Op::KernelAttention(op) => Box::new(kernel_attention::KernelAttention::new(op)),
+        Op::SLstmScan(op) => Box::new(slstm_scan::SLstmScan::new(op, weights)?),
         Op::MoeRoute(op) => Box::new(moe_route::MoeRoute::new(op, weights)?),
         Op::ExpertNorm(op) => Box::new(expert_norm::ExpertNorm::new(op, weights)?),
         Op::MoeUp(op) => Box::new(moe_up::MoeUp::new(op, weights)?),

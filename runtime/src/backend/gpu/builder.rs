@@ -146,6 +146,9 @@ fn add(op: &Op, builder: &mut Builder<'_>) -> Result<(), Error> {
         Op::MLstmScan(op) => super::mlstm_scan::add(op, builder),
         Op::GatedDeltaScan(op) => super::gated_delta_scan::add(op, builder),
         Op::LinearAttention(op) => super::linear_attention::add(op, builder),
+        Op::HeadNorm(op) => super::head_norm::add(op, builder),
+        Op::KernelAttention(op) => super::kernel_attention::add(op, builder),
+        Op::SLstmScan(op) => super::slstm_scan::add(op, builder),
         Op::MoeRoute(op) => super::moe_route::add(op, builder),
         Op::ExpertNorm(op) => super::expert_norm::add(op, builder),
         Op::MoeUp(op) => super::moe_up::add(op, builder),
@@ -293,7 +296,15 @@ impl Builder<'_> {
 
     /// A buffer with the op's small tensors.
     pub(super) fn vectors(&mut self, vectors: &Vectors) -> Result<Resource, Error> {
-        let bytes = bytemuck::cast_slice(&vectors.0).to_vec();
+        self.small(bytemuck::cast_slice(&vectors.0).to_vec())
+    }
+
+    /// A buffer with whole numbers of an op.
+    pub(super) fn words(&mut self, words: &[u32]) -> Result<Resource, Error> {
+        self.small(bytemuck::cast_slice(words).to_vec())
+    }
+
+    fn small(&mut self, bytes: Vec<u8>) -> Result<Resource, Error> {
         let name = format!("vectors {}", self.allocations.all.len());
         let memory = self.storage("small tensors", &name, bytes.len() as u64)?;
         self.allocations.uploads.push((memory, Contents::Bytes(bytes)));

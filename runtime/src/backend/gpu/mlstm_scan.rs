@@ -1,9 +1,11 @@
 //! `mlstm_scan` on a GPU: one dispatch for few tokens, five for many. For few tokens the norm and the gate of the heads are left to the projection
 //! that follows, where the plan allows it.
 
+use kinglet_models::ForgetGate;
 use kinglet_shaders::Kernel;
 
 use super::builder::{Builder, Vectors};
+use super::params::ABSENT;
 use super::projection;
 use super::recording::{Extent, Resource, Scope, When};
 use crate::Error;
@@ -24,7 +26,12 @@ pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), E
         return Err(Error::DeviceLimit { what: "mLSTM's width of values".into(), needed, limit });
     }
     let mut vectors = Vectors::default();
-    let (norm_weight, norm_bias) = builder.norm_vectors(&mut vectors, &op.head_norm)?;
+    let (norm_weight, norm_bias) = match &op.head_norm {
+        Some(norm) => builder.norm_vectors(&mut vectors, norm)?,
+        None => (ABSENT, ABSENT),
+    };
+    // Bound, but not read without one.
+    let stream = op.stream_gate.map_or(op.input, |gate| gate.buffer);
     let vectors = builder.vectors(&vectors)?;
     let deferred = op.defers_norm && op.heads <= projection::MAX_HEADS;
     if deferred {
@@ -37,6 +44,7 @@ pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), E
         ("vectors", vectors),
         ("state", Resource::State(op.state, 0)),
         ("output", builder.buffer(op.output)),
+        ("stream", builder.buffer(stream)),
         ("scores", Resource::Memory(scratch.squares)),
         ("added", Resource::Memory(scratch.states)),
         ("states", Resource::Memory(scratch.states)),
@@ -58,7 +66,14 @@ pub(super) fn add(op: &op::MLstmScan, builder: &mut Builder<'_>) -> Result<(), E
                     .set_u32("norm_bias", norm_bias)
                     .set_f32("gate_soft_cap", op.gate_soft_cap.unwrap_or(0.0))
                     .set_f32("eps", op.eps)
-                    .set_f32("norm_eps", op.head_norm.eps);
+                    .set_f32("norm_eps", op.head_norm.as_ref().map_or(1.0, |norm| norm.eps))
+                    .set("centred", usize::from(op.centred))
+                    .set(
+                        "exponential_forget",
+                        usize::from(op.forget_gate == ForgetGate::Exponential),
+                    )
+                    .set("stream_gate", op.stream_gate.map_or(ABSENT as usize, |gate| gate.offset))
+                    .set("stream_stride", builder.width(stream));
             },
             &resources,
             groups,

@@ -133,7 +133,10 @@ impl Builder<'_> {
         let width = scan.heads * scan.v_head_dim;
         // After queries, keys and values.
         let offset = 2 * scan.heads * scan.qk_head_dim + width;
-        let (weight, bias) = self.norm_vectors(vectors, &scan.head_norm)?;
+        // A scan without a norm defers none.
+        let fault = || self.target.fault("a scan without a norm defers it");
+        let norm = scan.head_norm.as_ref().ok_or_else(fault)?;
+        let (weight, bias) = self.norm_vectors(vectors, norm)?;
         Ok(PrologueParams {
             // The kernel knows.
             kind: 0,
@@ -142,7 +145,7 @@ impl Builder<'_> {
             weight,
             bias,
             groups: scan.heads,
-            eps: scan.head_norm.eps,
+            eps: norm.eps,
         })
     }
 

@@ -108,7 +108,13 @@ pub fn prior(role: Role, tied: bool, last: bool, seen: f64) -> f64 {
         Role::OutputGate => 0.7,
         Role::Head | Role::Embedding => 0.5,
         // These are never quantized.
-        Role::Norm | Role::Bias | Role::Conv | Role::Decay | Role::Skip | Role::TimeBias => 0.0,
+        Role::Norm
+        | Role::Bias
+        | Role::Conv
+        | Role::Recurrent
+        | Role::Decay
+        | Role::Skip
+        | Role::TimeBias => 0.0,
     };
     role * seen.clamp(0.0, 1.0).sqrt() * if last { 1.4 } else { 1.0 }
 }

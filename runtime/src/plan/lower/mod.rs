@@ -9,6 +9,7 @@
 mod attention;
 mod dense;
 mod gated_delta;
+mod kernel_attention;
 mod latent_attention;
 mod linear_attention;
 mod mamba;
@@ -16,6 +17,7 @@ mod mamba2;
 mod mlstm;
 mod moe;
 mod short_conv;
+mod slstm;
 
 use kinglet_models::{Adapter, Block, Conv, Linear, Matrix, Mixer, Norm};
 
@@ -39,6 +41,8 @@ pub(super) fn branch(
         Mixer::GatedDelta(layer) => gated_delta::lower(b, layer),
         Mixer::ShortConv(layer) => short_conv::lower(b, layer),
         Mixer::LinearAttention(layer) => linear_attention::lower(b, layer),
+        Mixer::KernelAttention(layer) => kernel_attention::lower(b, layer),
+        Mixer::SLstm(layer) => slstm::lower(b, layer),
         Mixer::Dense(layer) => dense::lower(b, layer),
         Mixer::Moe(layer) => return moe::lower(b, layer),
     }]
@@ -217,7 +221,13 @@ impl Branch<'_> {
     /// Adds a recurrent tensor.
     fn state(&mut self, what: &str, shape: &[usize]) -> StateId {
         let kind = StateKind::Tensor { shape: shape.to_vec() };
-        self.builder.state(self.block.layer, what, kind)
+        self.builder.state(self.block.layer, what, kind, false)
+    }
+
+    /// Adds a recurrent tensor that is always stored in f32.
+    fn exact_state(&mut self, what: &str, shape: &[usize]) -> StateId {
+        let kind = StateKind::Tensor { shape: shape.to_vec() };
+        self.builder.state(self.block.layer, what, kind, true)
     }
 
     /// Adds the state of a convolution: its last inputs.
@@ -239,7 +249,7 @@ impl Branch<'_> {
         window: Option<usize>,
     ) -> StateId {
         let kind = StateKind::KeyValue { kv_heads, key_dim, value_dim, window, sinks: 0 };
-        self.builder.state(self.block.layer, "kv", kind)
+        self.builder.state(self.block.layer, "kv", kind, false)
     }
 
     /// What the branch adds: `linear` of `prologue(input)`.

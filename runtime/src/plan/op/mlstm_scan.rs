@@ -1,17 +1,17 @@
 //! `mlstm_scan`: the matrix-memory recurrence of mLSTM, the norm of its heads and its output gate.
 //!
-//! The input of a token is `[q | k | v | o | i | f]`. For each head, with `i = cap(i)`, `f = logsigmoid(cap(f))`,
+//! The input of a token is `[q | k | v | o | i | f]`. For each head, with `i = cap(i)`, `f = logsigmoid(cap(f))` or `cap(f)`,
 //! `m' = max(f + m, i)`:
 //! `C = e^(f+m-m') C + e^(i-m') k v^T`, `n = e^(f+m-m') n + e^(i-m') k`,
 //! `h = (q^T C / sqrt(dk)) / (max(|q . n| / sqrt(dk), e^-m') + eps)`,
-//! `y = sigmoid(o) * (layer_norm(h) * weight + bias)`
+//! `y = sigmoid(o) * (norm(h) * weight + bias) * silu(b)`, where there may be no norm and no `b`
 //! (Beck et al., "xLSTM", 2024, eq. 19 to 27, with the stabilizer of eq. 15; the chunkwise form follows by
 //! unrolling the recurrence over a chunk).
 
-use kinglet_models::Norm;
+use kinglet_models::{ForgetGate, Norm};
 
 use super::{
-    BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, StateId,
+    BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, Slice, StateId,
     SteppedState, Uses, Widths,
 };
 
@@ -28,10 +28,16 @@ pub struct MLstmScan {
     pub v_head_dim: usize,
     /// `cap * tanh(x / cap)` on the input and forget gates.
     pub gate_soft_cap: Option<f32>,
+    /// What the past counts.
+    pub forget_gate: ForgetGate,
     /// Added to the denominator.
     pub eps: f32,
-    /// Weight and bias `[heads * v_head_dim]`, and epsilon, of the heads' layer norms.
-    pub head_norm: Norm,
+    /// Weight and bias `[heads * v_head_dim]`, and epsilon, of the heads' norms.
+    pub head_norm: Option<Norm>,
+    /// Whether these subtract the mean: layer norms, else RMS.
+    pub centred: bool,
+    /// `b`, `[T, heads * v_head_dim]`.
+    pub stream_gate: Option<Slice>,
     /// `[heads, qk_head_dim * v_head_dim + qk_head_dim + 1]`: `C` by rows of keys, `n`, `m`.
     pub state: StateId,
     /// `y`, `[T, heads * v_head_dim]`.
@@ -56,7 +62,10 @@ impl Describe for MLstmScan {
     fn uses<'a>(&'a self, uses: &mut Uses<'a>) {
         uses.reads.push(self.input);
         uses.writes.push(self.output);
-        uses.norm(&self.head_norm);
+        if let Some(gate) = self.stream_gate.filter(|gate| gate.buffer != self.input) {
+            uses.reads.push(gate.buffer);
+        }
+        self.head_norm.iter().for_each(|norm| uses.norm(norm));
     }
 
     /// All workgroups of a head read its `n` and `m`.

@@ -22,6 +22,8 @@ mod gated_delta_scan;
 mod gated_linear;
 mod head;
 mod head_linear;
+mod head_norm;
+mod kernel_attention;
 mod linear;
 mod linear_attention;
 mod mamba2_scan;
@@ -32,6 +34,7 @@ mod moe_route;
 mod moe_up;
 mod positions;
 mod residual_norm;
+mod slstm_scan;
 
 pub use attention::{Attention, AttentionSpan, AttentionValues};
 pub use concat::{Concat, Strided};
@@ -46,6 +49,8 @@ pub use gated_delta_scan::GatedDeltaScan;
 pub use gated_linear::GatedLinear;
 pub use head::Head;
 pub use head_linear::HeadLinear;
+pub use head_norm::{HeadNorm, HeadPart};
+pub use kernel_attention::KernelAttention;
 pub use linear::{Linear, Output, Prologue};
 pub use linear_attention::{HeadColumns, LinearAttention};
 pub use mamba_scan::{BcNorm, MambaScan};
@@ -56,6 +61,7 @@ pub use moe_route::MoeRoute;
 pub use moe_up::{MoeUp, UpMatrices};
 pub use positions::Positions;
 pub use residual_norm::ResidualNorm;
+pub use slstm_scan::SLstmScan;
 
 use kinglet_models::{Matrix, TensorSpec};
 
@@ -107,6 +113,12 @@ pub enum Op {
     GatedDeltaScan(GatedDeltaScan),
     /// Attention without a softmax, with a fixed decay for each head.
     LinearAttention(LinearAttention),
+    /// Norm and rotation of heads.
+    HeadNorm(HeadNorm),
+    /// Attention without a softmax, normalised by the sum of its weights.
+    KernelAttention(KernelAttention),
+    /// sLSTM's scan.
+    SLstmScan(SLstmScan),
     /// The router: chooses the experts of each token.
     MoeRoute(MoeRoute),
     /// A norm of each expert's input.
@@ -138,6 +150,9 @@ impl Op {
             Op::MLstmScan(op) => op,
             Op::GatedDeltaScan(op) => op,
             Op::LinearAttention(op) => op,
+            Op::HeadNorm(op) => op,
+            Op::KernelAttention(op) => op,
+            Op::SLstmScan(op) => op,
             Op::MoeRoute(op) => op,
             Op::ExpertNorm(op) => op,
             Op::MoeUp(op) => op,
@@ -163,6 +178,9 @@ impl Op {
             Op::MLstmScan(op) => op,
             Op::GatedDeltaScan(op) => op,
             Op::LinearAttention(op) => op,
+            Op::HeadNorm(op) => op,
+            Op::KernelAttention(op) => op,
+            Op::SLstmScan(op) => op,
             Op::MoeRoute(op) => op,
             Op::ExpertNorm(op) => op,
             Op::MoeUp(op) => op,
