@@ -2,8 +2,9 @@
 //! of the plan.
 
 use kinglet::models::{
-    Block, CellGating, Embedding, ForgetGate, Head, Input, KernelAttention, MLstm, MLstmSizes,
-    Matrix, Mixer, ModelSpec, Norm, Residual, Rope, SLstm, Target, TensorSpec,
+    Block, CellGating, Embedding, ForgetGate, Head, HybridAttention, Input, KernelAttention, MLstm,
+    MLstmSizes, Matrix, Mixer, ModelSpec, MultiLevelAttention, Norm, Residual, Rope, SLstm, Target,
+    TensorSpec, Tiers,
 };
 use kinglet_tests::random::Random;
 use kinglet_tests::rig::Bench;
@@ -129,5 +130,60 @@ fn mlstm_layers_with_a_width_of_their_own() {
     };
     for (lengths, stored) in LENGTHS.into_iter().zip(Stored::ALL.into_iter().cycle()) {
         check("mlstm layers", mixers(), stored, lengths, 5.0);
+    }
+}
+
+#[test]
+fn hybrid_attention_layers() {
+    let tiers = Tiers {
+        window: 6,
+        full_until: 10,
+        dilated_until: 30,
+        linear_until: 45,
+        levels: 2,
+        global_first: 2,
+        global_top: 3,
+        hierarchy_block: 4,
+        hierarchy_levels: 2,
+        hierarchy_width: 2,
+    };
+    let hybrid = |prefix, sizes: [usize; 3], prepared: bool, tiers| {
+        let rope = prepared.then(|| Rope::exact(1e4, sizes[2]));
+        let norm = prepared.then_some(1e-5);
+        Mixer::HybridAttention(HybridAttention::new(
+            prefix, HIDDEN, sizes, prepared, norm, rope, prepared, tiers,
+        ))
+    };
+    let early = Tiers { window: 3, full_until: 3, dilated_until: 3, linear_until: 3, ..tiers };
+    let mixers = || {
+        vec![
+            hybrid("0", [4, 2, 6], true, tiers),
+            hybrid("1", [3, 3, 10], false, tiers),
+            hybrid("2", [4, 1, 8], true, early),
+        ]
+    };
+    for (lengths, stored) in LENGTHS.into_iter().zip(Stored::ALL.into_iter().cycle()) {
+        check("hybrid attention layers", mixers(), stored, lengths, 5.0);
+    }
+}
+
+#[test]
+fn multi_level_attention_layers() {
+    let levels = |prefix, sizes: [usize; 3], prepared: bool, windows| {
+        let rope = prepared.then(|| Rope::exact(1e4, sizes[2]));
+        let norm = prepared.then_some(1e-5);
+        Mixer::MultiLevelAttention(MultiLevelAttention::new(
+            prefix, HIDDEN, sizes, prepared, norm, rope, windows,
+        ))
+    };
+    let mixers = || {
+        vec![
+            levels("0", [4, 2, 6], true, vec![None; 3]),
+            levels("1", [3, 3, 10], false, vec![Some(9), Some(20)]),
+            levels("2", [4, 1, 8], true, vec![Some(5), None, None, Some(64)]),
+        ]
+    };
+    for (lengths, stored) in LENGTHS.into_iter().zip(Stored::ALL.into_iter().cycle()) {
+        check("multi-level attention layers", mixers(), stored, lengths, 5.0);
     }
 }

@@ -91,6 +91,18 @@ fn a_decode_step_launches_no_more_kernels_than_the_design_allows() {
                         4 + usize::from(low(&all.decay)) + usize::from(low(&all.gate))
                     }
                 },
+                // Two of the launches are for chosen keys and for the hierarchy.
+                Mixer::HybridAttention(hybrid) => {
+                    let prepared = hybrid.qk_norm.is_some() || hybrid.rope.is_some();
+                    let tiers = &hybrid.tiers;
+                    let hierarchy = tiers.hierarchy_levels.min(tiers.hierarchy_width) > 0;
+                    let steps = usize::from(tiers.global_top > 0) + usize::from(hierarchy);
+                    6 + usize::from(prepared) + steps
+                }
+                Mixer::MultiLevelAttention(attention) => {
+                    let prepared = attention.qk_norm.is_some() || attention.rope.is_some();
+                    4 + usize::from(prepared)
+                }
                 Mixer::Dense(dense) => {
                     2 + 2 * usize::from(dense.adapter.is_some()) + usize::from(dense.out.is_some())
                 }
@@ -139,7 +151,12 @@ fn sessions_that_decode_together_share_the_launches_on_their_tensors() {
     for case in families() {
         let model = open(&case, &target.options);
         let mixers = model.spec().blocks.iter().flat_map(|block| &block.branches);
-        let caches = |m: &Mixer| matches!(m, Mixer::Attention(_) | Mixer::LatentAttention(_));
+        let caches = |m: &Mixer| {
+            matches!(
+                m,
+                Mixer::Attention(_) | Mixer::LatentAttention(_) | Mixer::MultiLevelAttention(_)
+            )
+        };
         let attention = mixers.filter(|branch| caches(&branch.mixer)).count();
         // Attention takes two launches for each session.
         let of_one = model.dispatches(1);

@@ -135,6 +135,8 @@ fn unfold(spec: &mut ModelSpec) -> Result<(), FoldError> {
             | Mixer::LinearAttention(_)
             | Mixer::KernelAttention(_)
             | Mixer::SLstm(_)
+            | Mixer::HybridAttention(_)
+            | Mixer::MultiLevelAttention(_)
             | Mixer::Moe(_) => {}
         }
     }

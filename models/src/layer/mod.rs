@@ -33,6 +33,7 @@ macro_rules! describe {
 mod attention;
 mod dense;
 mod gated_delta;
+mod hybrid_attention;
 mod kernel_attention;
 mod latent_attention;
 mod linear_attention;
@@ -40,6 +41,7 @@ mod mamba;
 mod mamba2;
 mod mlstm;
 mod moe;
+mod multi_level_attention;
 mod router;
 mod short_conv;
 mod slstm;
@@ -52,6 +54,7 @@ pub use dense::{Activation, Dense};
 pub use gated_delta::{
     DeltaInputs, DeltaProjection, DeltaProjections, GateActivation, GatedDelta, KeyHeadProjections,
 };
+pub use hybrid_attention::{HybridAttention, Tiers};
 pub use kernel_attention::KernelAttention;
 pub use latent_attention::{LatentAttention, LatentQueries};
 pub use linear_attention::LinearAttention;
@@ -59,6 +62,7 @@ pub use mamba::{BcdtNorm, BcdtWeights, Mamba};
 pub use mamba2::{Mamba2, Mamba2Gate};
 pub use mlstm::{MLstm, MLstmInner, MLstmSizes};
 pub use moe::{Latent, Moe};
+pub use multi_level_attention::MultiLevelAttention;
 pub use part::{Component, Held, Module, Part, Parts, PartsMut, Section, Share};
 pub(crate) use part::{PartMut, Place};
 pub use role::{Precision, Role};
@@ -166,6 +170,10 @@ mixers! {
     KernelAttention,
     /// LSTM with a memory for each channel (xLSTM).
     SLstm,
+    /// Attention whose reach changes with the position.
+    HybridAttention,
+    /// Attention to means of blocks, at several levels.
+    MultiLevelAttention,
     /// Gated feed-forward network.
     Dense,
     /// Mixture of experts.

@@ -23,7 +23,8 @@ pub enum Role {
     TimeStep,
     /// The output gate of mLSTM, attention or the gated delta rule.
     OutputGate,
-    /// The input and forget gates of mLSTM, and what the gated delta rule writes and how fast it forgets: a row per head.
+    /// The input and forget gates of mLSTM, what the gated delta rule writes and how fast it forgets, and the importance of a token in hybrid attention:
+    /// a row per head.
     CellGate,
     /// Output projection of attention, a recurrent layer or the narrower stream of experts, back to the residual stream.
     Out,
@@ -51,6 +52,8 @@ pub enum Role {
     Decay,
     /// Skip connection around a recurrence.
     Skip,
+    /// How much each of several forms of attention counts.
+    Mix,
     /// Bias added to step sizes before the softplus.
     TimeBias,
 }
@@ -95,6 +98,7 @@ impl Role {
             Self::Recurrent => "recurrent",
             Self::Decay => "decay",
             Self::Skip => "skip",
+            Self::Mix => "mix",
             Self::TimeBias => "time bias",
         }
     }
@@ -124,6 +128,7 @@ impl Role {
             | Self::Recurrent
             | Self::Decay
             | Self::Skip
+            | Self::Mix
             | Self::TimeBias => Precision::Full,
         }
     }
@@ -143,6 +148,7 @@ impl Role {
             Self::TimeBias => -1.0,
             Self::Bias
             | Self::Recurrent
+            | Self::Mix
             | Self::Embedding
             | Self::Head
             | Self::Query

@@ -1,8 +1,8 @@
 use std::collections::HashSet;
 
 use super::{
-    CellGating, ForgetGate, Held, KernelAttention, MLstm, MLstmSizes, Mixer, Place, Precision,
-    Role, Rope, SLstm, Share, Small,
+    CellGating, ForgetGate, Held, HybridAttention, KernelAttention, MLstm, MLstmSizes, Mixer,
+    MultiLevelAttention, Place, Precision, Role, Rope, SLstm, Share, Small, Tiers,
 };
 use crate::hostile::samples;
 use crate::testing::spec_of;
@@ -13,7 +13,7 @@ fn mixers(spec: &mut ModelSpec) -> impl Iterator<Item = &mut Mixer> {
 }
 
 /// Layers with fields that no family there sets.
-fn made() -> [Mixer; 6] {
+fn made() -> [Mixer; 10] {
     let slstm = |gating, mixes| Mixer::SLstm(SLstm::new("p", 32, [2, 16], gating, mixes, 1e-5));
     let mlstm = |conv_kernel, normed| {
         let sizes =
@@ -23,6 +23,27 @@ fn made() -> [Mixer; 6] {
     let attention = |bias, norm, rope| {
         Mixer::KernelAttention(KernelAttention::new("p", 16, [4, 2, 4], bias, norm, rope))
     };
+    let tiers = Tiers {
+        window: 8,
+        full_until: 20,
+        dilated_until: 50,
+        linear_until: 90,
+        levels: 3,
+        global_first: 4,
+        global_top: 6,
+        hierarchy_block: 4,
+        hierarchy_levels: 2,
+        hierarchy_width: 3,
+    };
+    let hybrid = |bias, norm, rope, context| {
+        let sizes = [4, 2, 4];
+        let layer = HybridAttention::new("p", 16, sizes, bias, norm, rope, context, tiers);
+        Mixer::HybridAttention(layer)
+    };
+    let levels = |bias, norm, rope, windows| {
+        let layer = MultiLevelAttention::new("p", 16, [4, 2, 4], bias, norm, rope, windows);
+        Mixer::MultiLevelAttention(layer)
+    };
     [
         slstm(CellGating::Exponential(ForgetGate::Sigmoid), true),
         slstm(CellGating::Sigmoid, false),
@@ -30,6 +51,10 @@ fn made() -> [Mixer; 6] {
         mlstm(0, false),
         attention(true, Some(1e-5), Some(Rope::exact(1e4, 4))),
         attention(false, None, None),
+        hybrid(true, Some(1e-5), Some(Rope::exact(1e4, 4)), true),
+        hybrid(false, None, None, false),
+        levels(true, Some(1e-5), Some(Rope::exact(1e4, 4)), vec![None; 3]),
+        levels(false, None, None, vec![Some(6), None]),
     ]
 }
 
@@ -48,7 +73,7 @@ fn each_layer(mut check: impl FnMut(&mut Mixer)) {
             check(mixer);
         }
     }
-    assert_eq!(kinds.len(), 12, "{kinds:?}");
+    assert_eq!(kinds.len(), 14, "{kinds:?}");
 }
 
 #[test]

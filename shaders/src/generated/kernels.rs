@@ -29,6 +29,8 @@ pub enum Kernel {
     Copy,
     /// `embed`: any number of tokens.
     Embed,
+    /// `expert_norm`: any number of tokens.
+    ExpertNorm,
     /// `gated_delta_scan`: few tokens.
     DeltaStep,
     /// `gated_delta_scan`: many tokens: decayed queries and keys, for a decay of each head.
@@ -61,6 +63,30 @@ pub enum Kernel {
     HeadLinearRows,
     /// `head_linear`: outputs are columns of the matrices.
     HeadLinearColumns,
+    /// `head_norm`: any number of tokens.
+    HeadNorm,
+    /// `hybrid_attention`: the keys with the largest scores, for each token.
+    HybridChoose,
+    /// `hybrid_attention`: the hierarchy of means.
+    HybridFold,
+    /// `hybrid_attention`: the linear memory.
+    HybridRecall,
+    /// `hybrid_attention`: attention of a token.
+    HybridAttend,
+    /// `hybrid_attention`: keys that leave the ring, chosen keys and means go to their places.
+    HybridMove,
+    /// `hybrid_attention`: the run's keys go to the ring.
+    HybridAppend,
+    /// `kernel_attention`: few tokens.
+    KernelAttentionStep,
+    /// `kernel_attention`: many tokens: Q K^T of each chunk.
+    KernelAttentionScores,
+    /// `kernel_attention`: many tokens: what each chunk adds to the sums.
+    KernelAttentionStates,
+    /// `kernel_attention`: many tokens: the sums before each chunk.
+    KernelAttentionPass,
+    /// `kernel_attention`: many tokens: the outputs.
+    KernelAttentionOutputs,
     /// `linear`: few tokens.
     LinearRows,
     /// `linear`: few tokens, after a layer norm of each head and a gate.
@@ -127,6 +153,14 @@ pub enum Kernel {
     MoeUpTiles,
     /// `moe_up`: up to 32 tokens.
     MoeUpSmallTiles,
+    /// `multi_level_attention`: keys and values join the cache.
+    MultiLevelStore,
+    /// `multi_level_attention`: attention of a token.
+    MultiLevelAttend,
+    /// `positions`: rows of a table, of one run.
+    PositionsLearned,
+    /// `positions`: sines and cosines, of any runs.
+    PositionsSinusoidal,
     /// `prepare`: prepares many tokens for a projection.
     Prepare,
     /// `residual_norm`: norms the residual stream in place.
@@ -143,11 +177,13 @@ pub enum Kernel {
     SampleDrawn,
     /// `sample`: samples from the most probable tokens.
     SampleSorted,
+    /// `slstm_scan`: any number of tokens.
+    SLstmScan,
 }
 
 impl Kernel {
     /// Every kernel.
-    pub const ALL: [Self; 69] = [
+    pub const ALL: [Self; 87] = [
         Self::AttentionPrepare,
         Self::AttentionAttend,
         Self::AttentionPieces,
@@ -160,6 +196,7 @@ impl Kernel {
         Self::Conv1d,
         Self::Copy,
         Self::Embed,
+        Self::ExpertNorm,
         Self::DeltaStep,
         Self::DeltaPrepare,
         Self::DeltaPrepareChannels,
@@ -176,6 +213,18 @@ impl Kernel {
         Self::HeadSmallTiles,
         Self::HeadLinearRows,
         Self::HeadLinearColumns,
+        Self::HeadNorm,
+        Self::HybridChoose,
+        Self::HybridFold,
+        Self::HybridRecall,
+        Self::HybridAttend,
+        Self::HybridMove,
+        Self::HybridAppend,
+        Self::KernelAttentionStep,
+        Self::KernelAttentionScores,
+        Self::KernelAttentionStates,
+        Self::KernelAttentionPass,
+        Self::KernelAttentionOutputs,
         Self::LinearRows,
         Self::LinearHeadRows,
         Self::LinearTiles,
@@ -209,6 +258,10 @@ impl Kernel {
         Self::MoeUpRows,
         Self::MoeUpTiles,
         Self::MoeUpSmallTiles,
+        Self::MultiLevelStore,
+        Self::MultiLevelAttend,
+        Self::PositionsLearned,
+        Self::PositionsSinusoidal,
         Self::Prepare,
         Self::ResidualNormStream,
         Self::ResidualNormBranch,
@@ -217,12 +270,13 @@ impl Kernel {
         Self::SampleMasses,
         Self::SampleDrawn,
         Self::SampleSorted,
+        Self::SLstmScan,
     ];
 }
 
 /// The declarations, in the order of [`Kernel`].
 #[rustfmt::skip]
-pub(crate) const KERNELS: [Declaration; 69] = [
+pub(crate) const KERNELS: [Declaration; 87] = [
     Declaration { file: "attention", form: "prepare", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "attention", form: "attend", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "attention", form: "pieces", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
@@ -235,6 +289,7 @@ pub(crate) const KERNELS: [Declaration; 69] = [
     Declaration { file: "conv1d", form: "", stored: Stored::States, arithmetic: Kinds::Plain, reduces: false, samples: false },
     Declaration { file: "copy", form: "", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
     Declaration { file: "embed", form: "", stored: Stored::Weights, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "expert_norm", form: "", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "gated_delta_scan", form: "step", stored: Stored::States, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "gated_delta_scan", form: "prepare", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
     Declaration { file: "gated_delta_scan", form: "prepare_channels", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
@@ -251,6 +306,18 @@ pub(crate) const KERNELS: [Declaration; 69] = [
     Declaration { file: "head", form: "small_tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
     Declaration { file: "head_linear", form: "rows", stored: Stored::Weights, arithmetic: Kinds::Plain, reduces: false, samples: false },
     Declaration { file: "head_linear", form: "columns", stored: Stored::Weights, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "head_norm", form: "", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "hybrid_attention", form: "choose", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "hybrid_attention", form: "fold", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "hybrid_attention", form: "recall", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "hybrid_attention", form: "attend", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "hybrid_attention", form: "move", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "hybrid_attention", form: "append", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "kernel_attention", form: "step", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "kernel_attention", form: "scores", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "kernel_attention", form: "states", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "kernel_attention", form: "pass", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "kernel_attention", form: "outputs", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
     Declaration { file: "linear", form: "rows", stored: Stored::Weights, arithmetic: Kinds::Int8, reduces: true, samples: false },
     Declaration { file: "linear", form: "head_rows", stored: Stored::Weights, arithmetic: Kinds::Int8, reduces: true, samples: false },
     Declaration { file: "linear", form: "tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
@@ -284,6 +351,10 @@ pub(crate) const KERNELS: [Declaration; 69] = [
     Declaration { file: "moe_up", form: "rows", stored: Stored::Weights, arithmetic: Kinds::Int8, reduces: true, samples: false },
     Declaration { file: "moe_up", form: "tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
     Declaration { file: "moe_up", form: "small_tiles", stored: Stored::Weights, arithmetic: Kinds::Tiled, reduces: false, samples: false },
+    Declaration { file: "multi_level_attention", form: "store", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "multi_level_attention", form: "attend", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
+    Declaration { file: "positions", form: "learned", stored: Stored::Weights, arithmetic: Kinds::Plain, reduces: false, samples: false },
+    Declaration { file: "positions", form: "sinusoidal", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: false },
     Declaration { file: "prepare", form: "", stored: Stored::Nothing, arithmetic: Kinds::F16, reduces: true, samples: false },
     Declaration { file: "residual_norm", form: "stream", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
     Declaration { file: "residual_norm", form: "branch", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
@@ -292,6 +363,7 @@ pub(crate) const KERNELS: [Declaration; 69] = [
     Declaration { file: "sample", form: "masses", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: true },
     Declaration { file: "sample", form: "drawn", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: true },
     Declaration { file: "sample", form: "sorted", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: false, samples: true },
+    Declaration { file: "slstm_scan", form: "", stored: Stored::Nothing, arithmetic: Kinds::Plain, reduces: true, samples: false },
 ];
 
 /// Every WGSL file by its name.
@@ -302,10 +374,14 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("conv1d", include_str!("../conv1d.wgsl")),
     ("copy", include_str!("../copy.wgsl")),
     ("embed", include_str!("../embed.wgsl")),
+    ("expert_norm", include_str!("../expert_norm.wgsl")),
     ("gated_delta_scan", include_str!("../gated_delta_scan.wgsl")),
     ("gated_linear", include_str!("../gated_linear.wgsl")),
     ("head", include_str!("../head.wgsl")),
     ("head_linear", include_str!("../head_linear.wgsl")),
+    ("head_norm", include_str!("../head_norm.wgsl")),
+    ("hybrid_attention", include_str!("../hybrid_attention.wgsl")),
+    ("kernel_attention", include_str!("../kernel_attention.wgsl")),
     ("linear", include_str!("../linear.wgsl")),
     ("linear_attention", include_str!("../linear_attention.wgsl")),
     ("mamba2_scan", include_str!("../mamba2_scan.wgsl")),
@@ -315,9 +391,12 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("moe_group", include_str!("../moe_group.wgsl")),
     ("moe_route", include_str!("../moe_route.wgsl")),
     ("moe_up", include_str!("../moe_up.wgsl")),
+    ("multi_level_attention", include_str!("../multi_level_attention.wgsl")),
+    ("positions", include_str!("../positions.wgsl")),
     ("prepare", include_str!("../prepare.wgsl")),
     ("residual_norm", include_str!("../residual_norm.wgsl")),
     ("sample", include_str!("../sample.wgsl")),
+    ("slstm_scan", include_str!("../slstm_scan.wgsl")),
     ("absent", include_str!("../parts/absent.wgsl")),
     ("affine", include_str!("../parts/affine.wgsl")),
     ("affine_any", include_str!("../parts/affine_any.wgsl")),
@@ -325,6 +404,7 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("cache_affine4", include_str!("../parts/cache_affine4.wgsl")),
     ("cache_affine8", include_str!("../parts/cache_affine8.wgsl")),
     ("cache_packed", include_str!("../parts/cache_packed.wgsl")),
+    ("compensated", include_str!("../parts/compensated.wgsl")),
     ("decays", include_str!("../parts/decays.wgsl")),
     ("delta_chunks", include_str!("../parts/delta_chunks.wgsl")),
     ("drawing", include_str!("../parts/drawing.wgsl")),
@@ -368,4 +448,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "953717a2bdf80d3a";
+pub(crate) const SOURCES: &str = "c96a547076ef7312";

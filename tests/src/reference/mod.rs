@@ -26,6 +26,7 @@ mod gated_linear;
 mod head;
 mod head_linear;
 mod head_norm;
+mod hybrid_attention;
 mod kernel_attention;
 mod linear;
 mod linear_attention;
@@ -36,6 +37,7 @@ mod mlstm_scan;
 mod moe_down;
 pub mod moe_route;
 mod moe_up;
+mod multi_level_attention;
 mod positions;
 mod residual_norm;
 mod slstm_scan;
@@ -107,6 +109,12 @@ impl<'a> Pass<'a> {
                 self.write(op.output, kernel_attention::kernel_attention(op, self));
             }
             Op::SLstmScan(op) => self.write(op.output, slstm_scan::slstm_scan(op, self)),
+            Op::HybridAttention(op) => {
+                self.write(op.output, hybrid_attention::hybrid_attention(op, self));
+            }
+            Op::MultiLevelAttention(op) => {
+                self.write(op.output, multi_level_attention::multi_level_attention(op, self));
+            }
             Op::MoeRoute(op) => self.write(op.output, moe_route::moe_route(op, self)),
             Op::ExpertNorm(op) => self.write(op.output, expert_norm::expert_norm(op, self)),
             Op::MoeUp(op) => self.write(op.output, moe_up::moe_up(op, self)),

@@ -26,7 +26,7 @@ const QUERY_ROWS: usize = 32;
 const SUMMED: usize = 64;
 
 /// Stands for "no score yet". Finite, so that differences are defined.
-const LOWEST: f32 = -1e30;
+pub(super) const LOWEST: f32 = -1e30;
 
 pub(super) struct Attention {
     op: op::Attention,
@@ -277,12 +277,13 @@ impl Attention {
 
 /// Turns a page's scores into weights relative to the largest score so far, and rescales the
 /// earlier sums to it.
-struct SoftmaxRow<'a> {
-    scores: &'a mut [f32],
-    first: usize,
-    end: usize,
+pub(super) struct SoftmaxRow<'a> {
+    pub scores: &'a mut [f32],
+    /// Of these, the first that counts, and the one after the last.
+    pub first: usize,
+    pub end: usize,
     /// `[acc.., m, l]`.
-    out: &'a mut [f32],
+    pub out: &'a mut [f32],
 }
 
 impl Kernel for SoftmaxRow<'_> {

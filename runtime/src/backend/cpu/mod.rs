@@ -23,6 +23,8 @@ mod gated_linear;
 mod head;
 mod head_linear;
 mod head_norm;
+mod hybrid_attention;
+mod hybrid_keys;
 mod inputs;
 mod kernel;
 mod kernel_attention;
@@ -36,6 +38,7 @@ mod mlstm_scan;
 mod moe_down;
 mod moe_route;
 mod moe_up;
+mod multi_level_attention;
 pub(crate) mod observe;
 mod positions;
 mod projection;
@@ -219,6 +222,10 @@ fn compile(op: &Op, weights: &Weights) -> Result<Box<dyn CpuOp>, Error> {
         Op::HeadNorm(op) => Box::new(head_norm::HeadNorm::new(op, weights)?),
         Op::KernelAttention(op) => Box::new(kernel_attention::KernelAttention::new(op)),
         Op::SLstmScan(op) => Box::new(slstm_scan::SLstmScan::new(op, weights)?),
+        Op::HybridAttention(op) => Box::new(hybrid_attention::HybridAttention::new(op, weights)?),
+        Op::MultiLevelAttention(op) => {
+            Box::new(multi_level_attention::MultiLevelAttention::new(op, weights)?)
+        }
         Op::MoeRoute(op) => Box::new(moe_route::MoeRoute::new(op, weights)?),
         Op::ExpertNorm(op) => Box::new(expert_norm::ExpertNorm::new(op, weights)?),
         Op::MoeUp(op) => Box::new(moe_up::MoeUp::new(op, weights)?),

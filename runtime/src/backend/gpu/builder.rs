@@ -149,6 +149,8 @@ fn add(op: &Op, builder: &mut Builder<'_>) -> Result<(), Error> {
         Op::HeadNorm(op) => super::head_norm::add(op, builder),
         Op::KernelAttention(op) => super::kernel_attention::add(op, builder),
         Op::SLstmScan(op) => super::slstm_scan::add(op, builder),
+        Op::HybridAttention(op) => super::hybrid_attention::add(op, builder),
+        Op::MultiLevelAttention(op) => super::multi_level_attention::add(op, builder),
         Op::MoeRoute(op) => super::moe_route::add(op, builder),
         Op::ExpertNorm(op) => super::expert_norm::add(op, builder),
         Op::MoeUp(op) => super::moe_up::add(op, builder),

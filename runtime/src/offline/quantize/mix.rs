@@ -114,6 +114,7 @@ pub fn prior(role: Role, tied: bool, last: bool, seen: f64) -> f64 {
         | Role::Recurrent
         | Role::Decay
         | Role::Skip
+        | Role::Mix
         | Role::TimeBias => 0.0,
     };
     role * seen.clamp(0.0, 1.0).sqrt() * if last { 1.4 } else { 1.0 }

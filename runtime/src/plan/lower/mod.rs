@@ -9,6 +9,7 @@
 mod attention;
 mod dense;
 mod gated_delta;
+mod hybrid_attention;
 mod kernel_attention;
 mod latent_attention;
 mod linear_attention;
@@ -16,13 +17,14 @@ mod mamba;
 mod mamba2;
 mod mlstm;
 mod moe;
+mod multi_level_attention;
 mod short_conv;
 mod slstm;
 
-use kinglet_models::{Adapter, Block, Conv, Linear, Matrix, Mixer, Norm};
+use kinglet_models::{Adapter, Block, Conv, Linear, Matrix, Mixer, Norm, QkNorm, Rope};
 
 use super::{Builder, Plan, StateKind};
-use crate::plan::op::{self, BufferId, Op, Output, Prologue, Slice, StateId};
+use crate::plan::op::{self, BufferId, HeadPart, Op, Output, Prologue, Slice, StateId};
 
 /// Lowers a branch of `block`, which reads `input`, up to what it adds to `x`: the sum of these.
 pub(super) fn branch(
@@ -43,6 +45,8 @@ pub(super) fn branch(
         Mixer::LinearAttention(layer) => linear_attention::lower(b, layer),
         Mixer::KernelAttention(layer) => kernel_attention::lower(b, layer),
         Mixer::SLstm(layer) => slstm::lower(b, layer),
+        Mixer::HybridAttention(layer) => hybrid_attention::lower(b, layer),
+        Mixer::MultiLevelAttention(layer) => multi_level_attention::lower(b, layer),
         Mixer::Dense(layer) => dense::lower(b, layer),
         Mixer::Moe(layer) => return moe::lower(b, layer),
     }]
@@ -250,6 +254,32 @@ impl Branch<'_> {
     ) -> StateId {
         let kind = StateKind::KeyValue { kv_heads, key_dim, value_dim, window, sinks: 0 };
         self.builder.state(self.block.layer, "kv", kind, false)
+    }
+
+    /// Norms and rotates the heads of width `dim` in the first columns of `input`, `queries` of queries and `keys` of keys. Returns the buffer
+    /// that holds them in the same columns.
+    fn heads(
+        &mut self,
+        input: BufferId,
+        [queries, keys, dim]: [usize; 3],
+        norm: Option<&QkNorm>,
+        rope: Option<&Rope>,
+    ) -> BufferId {
+        if norm.is_none() && rope.is_none() {
+            return input;
+        }
+        let part = |offset, width, norm: Option<&Norm>| HeadPart {
+            input: Slice { buffer: input, offset, width },
+            head_dim: dim,
+            norm: norm.cloned(),
+            rotated: rope.is_some(),
+        };
+        let parts = vec![
+            part(0, queries, norm.map(|norm| &norm.q)),
+            part(queries, keys, norm.map(|norm| &norm.k)),
+        ];
+        let rope = rope.cloned();
+        self.op("qk", queries + keys, |output| Op::HeadNorm(op::HeadNorm { parts, rope, output }))
     }
 
     /// What the branch adds: `linear` of `prologue(input)`.

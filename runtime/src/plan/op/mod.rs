@@ -23,6 +23,7 @@ mod gated_linear;
 mod head;
 mod head_linear;
 mod head_norm;
+mod hybrid_attention;
 mod kernel_attention;
 mod linear;
 mod linear_attention;
@@ -32,6 +33,7 @@ mod mlstm_scan;
 mod moe_down;
 mod moe_route;
 mod moe_up;
+mod multi_level_attention;
 mod positions;
 mod residual_norm;
 mod slstm_scan;
@@ -50,6 +52,7 @@ pub use gated_linear::GatedLinear;
 pub use head::Head;
 pub use head_linear::HeadLinear;
 pub use head_norm::{HeadNorm, HeadPart};
+pub use hybrid_attention::{DIRECT, HybridAttention, HybridLayout};
 pub use kernel_attention::KernelAttention;
 pub use linear::{Linear, Output, Prologue};
 pub use linear_attention::{HeadColumns, LinearAttention};
@@ -59,6 +62,7 @@ pub use mlstm_scan::MLstmScan;
 pub use moe_down::MoeDown;
 pub use moe_route::MoeRoute;
 pub use moe_up::{MoeUp, UpMatrices};
+pub use multi_level_attention::{MultiLevelAttention, multi_level_window};
 pub use positions::Positions;
 pub use residual_norm::ResidualNorm;
 pub use slstm_scan::SLstmScan;
@@ -119,6 +123,10 @@ pub enum Op {
     KernelAttention(KernelAttention),
     /// sLSTM's scan.
     SLstmScan(SLstmScan),
+    /// Softmax attention in tiers, with a linear memory.
+    HybridAttention(HybridAttention),
+    /// Softmax attention to means of blocks, at several levels.
+    MultiLevelAttention(MultiLevelAttention),
     /// The router: chooses the experts of each token.
     MoeRoute(MoeRoute),
     /// A norm of each expert's input.
@@ -153,6 +161,8 @@ impl Op {
             Op::HeadNorm(op) => op,
             Op::KernelAttention(op) => op,
             Op::SLstmScan(op) => op,
+            Op::HybridAttention(op) => op,
+            Op::MultiLevelAttention(op) => op,
             Op::MoeRoute(op) => op,
             Op::ExpertNorm(op) => op,
             Op::MoeUp(op) => op,
@@ -181,6 +191,8 @@ impl Op {
             Op::HeadNorm(op) => op,
             Op::KernelAttention(op) => op,
             Op::SLstmScan(op) => op,
+            Op::HybridAttention(op) => op,
+            Op::MultiLevelAttention(op) => op,
             Op::MoeRoute(op) => op,
             Op::ExpertNorm(op) => op,
             Op::MoeUp(op) => op,
