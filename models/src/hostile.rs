@@ -40,7 +40,7 @@ pub(crate) fn samples() -> Vec<Value> {
         "vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 5, "norm": "layer",
         "norm_eps": 1e-5, "norm_position": "post", "positions": "learned",
         "max_position_embeddings": 64, "embedding_scale": 2.0, "residual_scale": 0.5,
-        "logit_soft_cap": 30.0, "tie_word_embeddings": false, "pattern": ["m", "a", "e"],
+        "logit_soft_cap": 30.0, "tie_word_embeddings": false, "pattern": ["m", "a", "e", "l"],
         "kinds": {
             "m": [{"type": "mamba2", "state_size": 5, "num_heads": 4, "head_dim": 8, "n_groups": 2,
                     "time_step_limit": [0.0, {"__float__": "Infinity"}], "gate": "silu"},
@@ -51,7 +51,12 @@ pub(crate) fn samples() -> Vec<Value> {
                     "norm": "rms", "norm_eps": 1e-3, "residual_scale": 2.0}],
             "e": [{"type": "moe", "num_experts": 6, "top_k": 2, "intermediate_size": 8,
                 "temperature": 0.5, "groups": 3, "top_groups": 2, "latent_size": 16,
-                "shared_intermediate_size": 12, "expert_norm": true}]}
+                "shared_intermediate_size": 12, "expert_norm": true}],
+            "l": [{"type": "linear_attention", "num_heads": 4, "num_kv_heads": 2, "head_dim": 8,
+                    "rope_theta": 1e4, "qk_norm": true, "bias": true},
+                {"type": "mlstm", "num_heads": 2, "qk_head_dim": 8, "proj_factor": 0.5,
+                    "forget_gate": "exp", "conv_kernel": 3, "head_norm": true},
+                {"type": "slstm", "num_heads": 2, "forget_gate": "exp"}]}
     });
     let samples = supported().map(|name| {
         let fields = match name {

@@ -232,6 +232,22 @@ pub struct ModelSpec {
     pub ignored: Vec<String>,
 }
 
+impl ModelSpec {
+    /// The model without its blocks: embedding and head.
+    pub fn frame(&self) -> Self {
+        Self {
+            model_type: String::new(),
+            hidden: self.hidden,
+            vocab: self.vocab,
+            max_positions: None,
+            embedding: self.embedding.clone(),
+            blocks: Vec::new(),
+            head: self.head.clone(),
+            ignored: Vec::new(),
+        }
+    }
+}
+
 /// Token embedding: `x = scale * E[token]`, plus a vector of the token's position where there are such.
 #[derive(Clone, PartialEq)]
 pub struct Embedding {

@@ -24,6 +24,7 @@
 //! for the CPU. Its vector code is compiled if `simd128` is enabled for the whole build; there is
 //! nothing to detect.
 
+pub mod analysis;
 pub mod answer;
 pub mod backend;
 mod cancel;

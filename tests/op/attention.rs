@@ -96,7 +96,6 @@ fn check(shape: Shape, choices: Choices, stored: Stored, lengths: &[usize]) {
         attention_factor: 1.25,
         interleaved: rig.random.between(0, 1) == 1,
         dynamic: None,
-        exact: None,
     });
     let held = if latent.is_some() { 0 } else { value_dim };
     let cache = rig.cache(kv_heads, [dim, held], AttentionSpan { window, sinks });

@@ -41,9 +41,14 @@ enum Scores {
 }
 
 fn check(shape: Shape, tiers: Tiers, scores: Scores, lengths: &[usize]) {
+    check_from(0, shape, tiers, scores, lengths);
+}
+
+/// Checks sessions that begin at `position`.
+fn check_from(position: usize, shape: Shape, tiers: Tiers, scores: Scores, lengths: &[usize]) {
     let Shape { heads, kv_heads, dim } = shape;
     let name = format!("hybrid_attention {shape:?} {tiers:?} {scores:?}");
-    let mut rig = Rig::new(name, Stored::F32, lengths).bound(2.0);
+    let mut rig = Rig::new(name, Stored::F32, lengths).bound(2.0).starting_at(position);
     let tiers = match scores {
         Scores::Absent => Tiers { global_top: 0, ..tiers },
         Scores::Sized(_) => tiers,
@@ -177,5 +182,26 @@ fn every_size_of_the_global_keys_and_the_hierarchy() {
 fn every_length_around_the_borders() {
     for length in [4, 5, 6, 10, 11, 12, 46, 47, 48, 65, 66, 67, 71, 83] {
         check(shape(2, 1, 4), SHORT, Scores::Sized(0.2), &[length]);
+    }
+}
+
+/// A sequence that begins at a large position is one that begins at 0, as long as it is in the last tier from the first key that leaves the
+/// window on, and blocks of all levels begin where it does.
+#[test]
+fn positions_up_to_four_billion_are_exact() {
+    let last = |window| Tiers {
+        window,
+        full_until: window,
+        dilated_until: window,
+        linear_until: window,
+        global_first: 0,
+        global_top: 5,
+        hierarchy_block: 4,
+        ..SHORT
+    };
+    for position in [100_000_000, (1 << 24) + 16, 4_294_960_000] {
+        for lengths in [&[100][..], &[150, 33]] {
+            check_from(position, shape(4, 2, 6), last(7), Scores::Sized(0.1), lengths);
+        }
     }
 }

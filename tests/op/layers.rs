@@ -21,6 +21,7 @@ fn model(mixers: Vec<Mixer>) -> ModelSpec {
         norm: Some(Norm::new(&format!("{layer}.norm"), HIDDEN, 1e-5)),
         branches: vec![mixer.into()],
         post_norm: None,
+        stream_norm: None,
         residual: Residual::Stream,
         residual_scale: 1.0,
         target: Target::Stream,
@@ -39,7 +40,7 @@ fn model(mixers: Vec<Mixer>) -> ModelSpec {
             soft_cap: None,
             untied: None,
         },
-        embedding: Embedding { table, scale: 1.0 },
+        embedding: Embedding { table, scale: 1.0, positions: None },
         ignored: Vec::new(),
     }
 }

@@ -74,7 +74,7 @@ def hybrid(**fields):
     return {"type": "hybrid_attention", "num_heads": 4, "num_kv_heads": 2, "head_dim": 8, **TIERS, **fields}
 
 
-EXISTING = [
+CASES = [
     case(
         "attention",
         {"a": [attention(num_kv_heads=2, rope_theta=500.0, qk_norm=True), mlp()],
@@ -162,9 +162,6 @@ EXISTING = [
         {"m": [mamba2(num_heads=2)], "a": [attention(num_heads=2, num_kv_heads=1), mlp(16)], "e": [moe(num_experts=4)]},
         ["m", "m", "a", "e"], layers=7, ablations={"conv": zero("0.0.conv1d.weight")},
     ),
-]
-
-NEW = [
     case(
         "linear_attention",
         {"a": [{"type": "linear_attention", "num_heads": 4, "num_kv_heads": 2, "head_dim": 8, "qk_norm": True, "rope_theta": 100.0}, mlp()],
@@ -245,9 +242,6 @@ NEW = [
         tie_word_embeddings=False,
     ),
 ]
-
-CASES = EXISTING + NEW
-
 
 # Quantized by `mx.quantize` under their own names, in groups of 32: bits, the type of what isn't quantized, and the case.
 QUANTIZED = [

@@ -1,6 +1,6 @@
 """Makes the cases of `kinglet_hybrid`, whose reference is the plain PyTorch in `blocks/`.
 
-    python make_blocks.py                   # all missing cases of parts that the engine has
+    python make_blocks.py                   # all missing cases
     python make_blocks.py moe mlstm --force # some cases again
     python make_blocks.py --check           # recompute the logits of existing cases and compare
     python make_blocks.py --mlx PYTHON      # all missing quantized cases; see make_quantized.py
@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from blocks.config import spelled_out
 from blocks.model import Model
-from cases_blocks import CASES, EXISTING, QUANTIZED, changed
+from cases_blocks import CASES, QUANTIZED, changed
 from f64 import rel_l2
 from make import GREEDY, PROMPT, Rejected
 from mlx_names import read
@@ -269,7 +269,7 @@ def check(case):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", help="names of cases; default: those of EXISTING")
+    parser.add_argument("cases", nargs="*", help="names of cases; default: all")
     parser.add_argument("--mlx", help="Python with the packages of requirements-mlx.txt: makes the quantized cases")
     parser.add_argument("--force", action="store_true", help="make existing cases again")
     parser.add_argument("--check", action="store_true")
@@ -291,7 +291,7 @@ def main():
     failed = []
     if options.check and not options.cases:
         failed += [case.path for _, _, case in QUANTIZED if not check_quantized(case)]
-    for case in CASES if options.list or options.check or options.cases else EXISTING:
+    for case in CASES:
         done = (FIXTURES / case.name / "reference.safetensors").exists()
         if options.cases and case.name not in options.cases:
             continue

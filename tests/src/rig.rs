@@ -13,7 +13,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use kinglet::backend::{BackendRun, Executable, Logits, SessionState, compile};
+use kinglet::backend::{BackendRun, Executable, Logits, PortableState, SessionState, compile};
 use kinglet::models::{self as spec, Conv, Matrix, ModelSpec, Norm, TensorSpec};
 use kinglet::op::{AttentionSpan, BufferId, Embed, Head, Op, Slice, StateId};
 use kinglet::plan::{Buffer, Plan, State, StateFormat, StateKind};
@@ -35,6 +35,7 @@ pub struct Rig {
     lengths: Vec<usize>,
     distinct: usize,
     bound: f64,
+    position: usize,
     tensors: Tensors,
     count: usize,
     inputs: Vec<(BufferId, Vec<f64>)>,
@@ -64,6 +65,7 @@ impl Rig {
             lengths: lengths.to_vec(),
             distinct: lengths.iter().sum(),
             bound: 1.0,
+            position: 0,
             tensors: Tensors::default(),
             count: 0,
             inputs: Vec::new(),
@@ -76,6 +78,12 @@ impl Rig {
     /// Multiplies the targets' bounds by `factor`, for ops that sum over a sequence or divide by small numbers.
     pub fn bound(mut self, factor: f64) -> Self {
         self.bound = factor;
+        self
+    }
+
+    /// Lets sessions begin at `position` with states of zeros. The reference begins at 0.
+    pub fn starting_at(mut self, position: usize) -> Self {
+        self.position = position;
         self
     }
 
@@ -259,6 +267,7 @@ impl Rig {
             lengths: self.lengths,
             ids,
             bound: self.bound,
+            position: self.position,
             copied: None,
         }
     }
@@ -280,6 +289,8 @@ pub struct Bench {
     lengths: Vec<usize>,
     ids: Vec<u32>,
     bound: f64,
+    /// Where sessions begin.
+    position: usize,
     /// The buffer that the head copies, if it does nothing else.
     copied: Option<BufferId>,
 }
@@ -298,7 +309,7 @@ impl Bench {
         let tokens: usize = lengths.iter().sum();
         let ids = (0..tokens).map(|_| random.between(0, spec.vocab - 1) as u32).collect();
         let (plan, lengths) = (Arc::new(Plan::new(spec)), lengths.to_vec());
-        Self { name, plan, weights, lengths, ids, bound, copied: None }
+        Self { name, plan, weights, lengths, ids, bound, position: 0, copied: None }
     }
 
     /// The reference's result for each session, `[sessions][T, vocab]`, or `[T, width]` of a copied
@@ -336,6 +347,16 @@ impl Bench {
             .unwrap_or_else(|e| panic!("{} on {}: {e}", self.name, target.name))
     }
 
+    /// The state of a session that begins.
+    fn new_state(&self, executable: &dyn Executable) -> Box<dyn SessionState> {
+        let mut state = executable.new_state().unwrap();
+        for (id, tensor) in self.plan.states.iter().enumerate().filter(|_| self.position > 0) {
+            let zeros = PortableState::Tensor(vec![0.0; tensor.elements(0)]);
+            state.import(self.position, StateId(id), zeros).unwrap();
+        }
+        state
+    }
+
     /// The final logits of each session, `[rows, vocab]`; `wanted` selects which are computed, by
     /// session and by its tokens in the step.
     pub fn run(
@@ -345,7 +366,7 @@ impl Bench {
         wanted: impl Fn(usize, Range<usize>) -> Logits,
     ) -> Vec<Vec<f32>> {
         let sessions = self.sessions();
-        let new = |_| executable.new_state().unwrap();
+        let new = |_| self.new_state(executable);
         let mut states: Vec<Box<dyn SessionState>> = sessions.iter().map(new).collect();
         let mut logits = vec![Vec::new(); sessions.len()];
         let mut done = vec![0; sessions.len()];

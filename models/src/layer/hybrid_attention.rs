@@ -87,6 +87,27 @@ impl Tiers {
         (1..=self.levels).take_while(|&level| self.dilated(level).0 < self.dilated_until).count()
     }
 
+    /// The most keys that the last of `context` tokens sees: those of each kind, though a key may be of several.
+    pub fn most_seen(&self, context: usize) -> usize {
+        if context <= self.full_until {
+            return context;
+        }
+        let outside = context.saturating_sub(self.window);
+        let near = context.min(self.window);
+        let global = outside.min(self.global_first).saturating_add(outside.min(self.global_top));
+        let thinned = match context {
+            _ if context <= self.dilated_until => (1..=self.used_levels())
+                .map(|level| {
+                    let (from, to) = self.dilated(level);
+                    to.min(context).saturating_sub(from).div_ceil(1 << level)
+                })
+                .sum(),
+            _ if context <= self.linear_until => 0,
+            _ => self.hierarchy_levels.saturating_mul(self.hierarchy_width),
+        };
+        near.saturating_add(global).saturating_add(thinned)
+    }
+
     /// The distances, from the first to before the second, of the dilated keys of a level.
     pub fn dilated(&self, level: usize) -> (usize, usize) {
         let far = |level: usize| {

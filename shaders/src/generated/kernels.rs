@@ -409,6 +409,8 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("delta_chunks", include_str!("../parts/delta_chunks.wgsl")),
     ("drawing", include_str!("../parts/drawing.wgsl")),
     ("grouped", include_str!("../parts/grouped.wgsl")),
+    ("hybrid_attend", include_str!("../parts/hybrid_attend.wgsl")),
+    ("hybrid_sums", include_str!("../parts/hybrid_sums.wgsl")),
     ("main_subgroup", include_str!("../parts/main_subgroup.wgsl")),
     ("main_workgroup", include_str!("../parts/main_workgroup.wgsl")),
     ("mamba2_chunks", include_str!("../parts/mamba2_chunks.wgsl")),
@@ -448,4 +450,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "c96a547076ef7312";
+pub(crate) const SOURCES: &str = "e7764ec93280d7b4";

@@ -1,10 +1,13 @@
 //! `attention`, `linear_attention`, `hybrid_attention` and `multi_level_attention`.
 
-use super::part::{Layer, not_computed};
+use super::part::Layer;
 use super::{Defaults, indivisible, required};
 use crate::config::{Fields, MAX_POSITIONS};
 use crate::frame::{limit, product};
-use crate::{Attention, Linear, Mixer, ModelError, Norm, QkNorm, Rope};
+use crate::{
+    Attention, HybridAttention, KernelAttention, Linear, Mixer, ModelError, MultiLevelAttention,
+    Norm, QkNorm, Rope, Tiers,
+};
 
 /// Fields of `attention`.
 pub(super) const ATTENTION: &[&str] =
@@ -94,6 +97,11 @@ impl Heads {
         })
     }
 
+    /// Heads, key/value heads, and the width of a head.
+    fn sizes(&self) -> [usize; 3] {
+        [self.heads, self.kv_heads, self.head_dim]
+    }
+
     /// Softmax attention with the tensors `PREFIX.*`.
     pub(super) fn attention(&self, prefix: &str, window: Option<usize>) -> Attention {
         let Self { hidden, heads, kv_heads, head_dim, bias, .. } = *self;
@@ -134,73 +142,68 @@ pub(super) fn attention(fields: &Fields<'_>, defaults: &Defaults) -> Result<Laye
 }
 
 pub(super) fn linear(fields: &Fields<'_>, defaults: &Defaults) -> Result<Layer, ModelError> {
-    Heads::read(fields, defaults)?;
-    Err(not_computed(fields))
-}
-
-/// The tiers of `hybrid_attention`, and what each of them sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tiers {
-    pub(super) window: usize,
-    pub(super) full_until: usize,
-    pub(super) dilated_until: usize,
-    pub(super) linear_until: usize,
-    pub(super) levels: usize,
-    pub(super) global_first: usize,
-    pub(super) global_top: usize,
-    pub(super) context: bool,
-    pub(super) hierarchy_block: usize,
-    pub(super) hierarchy_levels: usize,
-    pub(super) hierarchy_width: usize,
+    let heads = Heads::read(fields, defaults)?;
+    Ok(Layer::new(move |prefix| {
+        let (sizes, rope) = (heads.sizes(), heads.rope.clone());
+        let Heads { hidden, bias, norm_eps, .. } = heads;
+        Mixer::KernelAttention(KernelAttention::new(prefix, hidden, sizes, bias, norm_eps, rope))
+    }))
 }
 
 /// Largest exponent of a block size or of a dilation.
 const MOST_LEVELS: usize = 24;
 
-impl Tiers {
-    pub(super) fn read(fields: &Fields<'_>) -> Result<Self, ModelError> {
-        let bound = |key: &str, default: usize, least: usize| {
-            fields.size_or(key, default, least, MAX_POSITIONS)
-        };
-        let tiers = Self {
-            window: bound("window", 4096, 1)?,
-            full_until: bound("full_until", 4096, 0)?,
-            dilated_until: bound("dilated_until", 32768, 0)?,
-            linear_until: bound("linear_until", 1_000_000, 0)?,
-            levels: fields.size_or("levels", 3, 0, MOST_LEVELS)?,
-            global_first: fields.size_or("global_first", 4, 0, limit::WIDTH)?,
-            global_top: fields.size_or("global_top", 64, 0, limit::WIDTH)?,
-            context: fields.bool_or("context", true)?,
-            hierarchy_block: fields.size_or("hierarchy_block", 64, 1, limit::WIDTH)?,
-            hierarchy_levels: fields.size_or("hierarchy_levels", 4, 0, MOST_LEVELS)?,
-            hierarchy_width: fields.size_or("hierarchy_width", 16, 0, limit::WIDTH)?,
-        };
-        let thresholds = [
-            ("window", tiers.window),
-            ("full_until", tiers.full_until),
-            ("dilated_until", tiers.dilated_until),
-            ("linear_until", tiers.linear_until),
-        ];
-        for pair in thresholds.windows(2) {
-            if let [(before, least), (key, value)] = *pair
-                && value < least
-            {
-                let expected = format!("at least {before} = {least}");
-                return Err(indivisible(fields, key, value, expected));
-            }
+/// The tiers of `hybrid_attention`, and whether keys have scores.
+fn tiers(fields: &Fields<'_>) -> Result<(Tiers, bool), ModelError> {
+    let bound = |key: &str, default: usize, least: usize| {
+        fields.size_or(key, default, least, MAX_POSITIONS)
+    };
+    let tiers = Tiers {
+        window: bound("window", 4096, 1)?,
+        full_until: bound("full_until", 4096, 0)?,
+        dilated_until: bound("dilated_until", 32768, 0)?,
+        linear_until: bound("linear_until", 1_000_000, 0)?,
+        levels: fields.size_or("levels", 3, 0, MOST_LEVELS)?,
+        global_first: fields.size_or("global_first", 4, 0, limit::WIDTH)?,
+        global_top: fields.size_or("global_top", 64, 0, limit::WIDTH)?,
+        hierarchy_block: fields.size_or("hierarchy_block", 64, 1, limit::WIDTH)?,
+        hierarchy_levels: fields.size_or("hierarchy_levels", 4, 0, MOST_LEVELS)?,
+        hierarchy_width: fields.size_or("hierarchy_width", 16, 0, limit::WIDTH)?,
+    };
+    let context = fields.bool_or("context", true)?;
+    let thresholds = [
+        ("window", tiers.window),
+        ("full_until", tiers.full_until),
+        ("dilated_until", tiers.dilated_until),
+        ("linear_until", tiers.linear_until),
+    ];
+    for pair in thresholds.windows(2) {
+        if let [(before, least), (key, value)] = *pair
+            && value < least
+        {
+            let expected = format!("at least {before} = {least}");
+            return Err(indivisible(fields, key, value, expected));
         }
-        Ok(tiers)
     }
+    // Without scores none is the largest.
+    let global_top = if context { tiers.global_top } else { 0 };
+    Ok((Tiers { global_top, ..tiers }, context))
 }
 
 pub(super) fn hybrid(fields: &Fields<'_>, defaults: &Defaults) -> Result<Layer, ModelError> {
-    Heads::read(fields, defaults)?;
-    Tiers::read(fields)?;
-    Err(not_computed(fields))
+    let heads = Heads::read(fields, defaults)?;
+    let (tiers, context) = tiers(fields)?;
+    Ok(Layer::new(move |prefix| {
+        let (sizes, rope) = (heads.sizes(), heads.rope.clone());
+        let Heads { hidden, bias, norm_eps, .. } = heads;
+        let layer =
+            HybridAttention::new(prefix, hidden, sizes, bias, norm_eps, rope, context, tiers);
+        Mixer::HybridAttention(layer)
+    }))
 }
 
-/// The windows of the levels of `multi_level_attention`; 0 for none.
-pub(super) fn windows(fields: &Fields<'_>) -> Result<Vec<usize>, ModelError> {
+/// The windows of the levels of `multi_level_attention`.
+fn windows(fields: &Fields<'_>) -> Result<Vec<Option<usize>>, ModelError> {
     let levels = fields.size_or("levels", 3, 1, MOST_LEVELS)?;
     let windows = fields.sizes("windows", 0, MAX_POSITIONS)?.unwrap_or(vec![0; levels]);
     if windows.len() != levels {
@@ -211,11 +214,16 @@ pub(super) fn windows(fields: &Fields<'_>) -> Result<Vec<usize>, ModelError> {
             because: "levels",
         });
     }
-    Ok(windows)
+    Ok(windows.into_iter().map(|window| Some(window).filter(|&window| window > 0)).collect())
 }
 
 pub(super) fn multi_level(fields: &Fields<'_>, defaults: &Defaults) -> Result<Layer, ModelError> {
-    Heads::read(fields, defaults)?;
-    windows(fields)?;
-    Err(not_computed(fields))
+    let heads = Heads::read(fields, defaults)?;
+    let windows = windows(fields)?;
+    Ok(Layer::new(move |prefix| {
+        let (sizes, rope, windows) = (heads.sizes(), heads.rope.clone(), windows.clone());
+        let Heads { hidden, bias, norm_eps, .. } = heads;
+        let layer = MultiLevelAttention::new(prefix, hidden, sizes, bias, norm_eps, rope, windows);
+        Mixer::MultiLevelAttention(layer)
+    }))
 }

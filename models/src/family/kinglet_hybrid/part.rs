@@ -72,12 +72,3 @@ impl Part {
         })
     }
 }
-
-/// The error for a part that this version can't compute yet. Its fields were valid.
-pub(super) fn not_computed(fields: &Fields<'_>) -> ModelError {
-    let computed = "attention, mamba, mamba2, mlp, moe";
-    fields.unsupported(
-        "type",
-        format!("parts of this type are not computed yet; supported: {computed}"),
-    )
-}

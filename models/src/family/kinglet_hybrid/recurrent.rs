@@ -1,12 +1,14 @@
 //! `mamba`, `mamba2`, `mlstm` and `slstm`.
 
-use super::part::{Layer, not_computed};
+use super::part::Layer;
 use super::{Defaults, indivisible, required};
 use crate::config::Fields;
 use crate::family::mamba::MambaShape;
 use crate::family::mamba2::{Mamba2Shape, dt_limit};
 use crate::frame::{limit, product};
-use crate::{Mamba2Gate, Mixer, ModelError, Norm};
+use crate::{
+    CellGating, ForgetGate, MLstm, MLstmSizes, Mamba2Gate, Mixer, ModelError, Norm, SLstm,
+};
 
 /// Fields of `mamba`.
 pub(super) const MAMBA: &[&str] =
@@ -118,85 +120,54 @@ fn inner(
     Ok(inner)
 }
 
-/// Whether the forget gate is an exponential, not a sigmoid.
-fn forgets_by_exp(fields: &Fields<'_>) -> Result<bool, ModelError> {
+fn forget_gate(fields: &Fields<'_>) -> Result<ForgetGate, ModelError> {
     match fields.str("forget_gate")?.unwrap_or("sigmoid") {
-        "sigmoid" => Ok(false),
-        "exp" => Ok(true),
+        "sigmoid" => Ok(ForgetGate::Sigmoid),
+        "exp" => Ok(ForgetGate::Exponential),
         _ => Err(fields.unsupported("forget_gate", "supported: sigmoid, exp")),
     }
 }
 
-/// Sizes and switches of `mlstm`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Mlstm {
-    pub(super) heads: usize,
-    pub(super) qk_head_dim: usize,
-    pub(super) inner: usize,
-    pub(super) exp_forget: bool,
-    /// 0 without a convolution.
-    pub(super) conv_kernel: usize,
-    pub(super) head_norm: bool,
-}
-
-impl Mlstm {
-    pub(super) fn read(fields: &Fields<'_>, defaults: &Defaults) -> Result<Self, ModelError> {
-        let heads = required(fields, "num_heads", limit::HEADS)?;
-        let qk_head_dim = required(fields, "qk_head_dim", limit::ROWS)?;
-        product("num_heads * qk_head_dim", &[heads, qk_head_dim], limit::ROWS)?;
-        Ok(Self {
-            heads,
-            qk_head_dim,
-            inner: inner(fields, defaults.hidden, 2.0, heads)?,
-            exp_forget: forgets_by_exp(fields)?,
-            conv_kernel: fields.size_or("conv_kernel", 0, 0, limit::KERNEL)?,
-            head_norm: fields.bool_or("head_norm", false)?,
-        })
-    }
-}
-
 pub(super) fn mlstm(fields: &Fields<'_>, defaults: &Defaults) -> Result<Layer, ModelError> {
-    Mlstm::read(fields, defaults)?;
-    Err(not_computed(fields))
-}
-
-/// Sizes and switches of `slstm`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Slstm {
-    pub(super) heads: usize,
-    pub(super) inner: usize,
-    /// Whether the input gate is an exponential, and the state normalised.
-    pub(super) exp_gating: bool,
-    /// Whether the forget gate is; of exponential gating alone.
-    pub(super) exp_forget: bool,
-    pub(super) memory_mixing: bool,
-}
-
-impl Slstm {
-    pub(super) fn read(fields: &Fields<'_>, defaults: &Defaults) -> Result<Self, ModelError> {
-        let heads = required(fields, "num_heads", limit::HEADS)?;
-        let exp_gating = match fields.str("gating")?.unwrap_or("exp") {
-            "exp" => true,
-            "sigmoid" => false,
-            _ => return Err(fields.unsupported("gating", "supported: exp, sigmoid")),
-        };
-        let exp_forget = forgets_by_exp(fields)?;
-        if exp_forget && !exp_gating {
-            return Err(
-                fields.unsupported("forget_gate", "sigmoid gating has a sigmoid as forget gate")
-            );
-        }
-        Ok(Self {
-            heads,
-            inner: inner(fields, defaults.hidden, 1.0, heads)?,
-            exp_gating,
-            exp_forget,
-            memory_mixing: fields.bool_or("memory_mixing", true)?,
-        })
-    }
+    let heads = required(fields, "num_heads", limit::HEADS)?;
+    let qk_head_dim = required(fields, "qk_head_dim", limit::ROWS)?;
+    product("num_heads * qk_head_dim", &[heads, qk_head_dim], limit::ROWS)?;
+    let (hidden, eps) = (defaults.hidden, defaults.eps);
+    let sizes = MLstmSizes {
+        hidden,
+        heads,
+        qk_head_dim,
+        v_head_dim: inner(fields, hidden, 2.0, heads)? / heads,
+        conv_kernel: fields.size_or("conv_kernel", 0, 0, limit::KERNEL)?,
+    };
+    let forget_gate = forget_gate(fields)?;
+    let normed = fields.bool_or("head_norm", false)?;
+    Ok(Layer::new(move |prefix| {
+        Mixer::MLstm(MLstm::with_inner(prefix, sizes, forget_gate, normed, eps))
+    }))
 }
 
 pub(super) fn slstm(fields: &Fields<'_>, defaults: &Defaults) -> Result<Layer, ModelError> {
-    Slstm::read(fields, defaults)?;
-    Err(not_computed(fields))
+    let heads = required(fields, "num_heads", limit::HEADS)?;
+    let forget_gate = forget_gate(fields)?;
+    let gating = match fields.str("gating")?.unwrap_or("exp") {
+        "exp" => CellGating::Exponential(forget_gate),
+        "sigmoid" if forget_gate == ForgetGate::Exponential => {
+            let problem = "sigmoid gating has a sigmoid as forget gate";
+            return Err(fields.unsupported("forget_gate", problem));
+        }
+        "sigmoid" => CellGating::Sigmoid,
+        _ => return Err(fields.unsupported("gating", "supported: exp, sigmoid")),
+    };
+    let (hidden, eps) = (defaults.hidden, defaults.eps);
+    let head_dim = inner(fields, hidden, 1.0, heads)? / heads;
+    let mixes = fields.bool_or("memory_mixing", true)?;
+    product(
+        "4 * num_heads * (proj_factor * hidden_size / num_heads)",
+        &[4, heads, head_dim],
+        limit::ROWS,
+    )?;
+    Ok(Layer::new(move |prefix| {
+        Mixer::SLstm(SLstm::new(prefix, hidden, [heads, head_dim], gating, mixes, eps))
+    }))
 }

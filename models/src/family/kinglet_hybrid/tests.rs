@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use crate::testing::{error_of, spec_of, with};
-use crate::{Activation, Mamba2Gate, Mixer, Positions, Residual};
+use crate::{Activation, CellGating, ForgetGate, Mamba2Gate, Mixer, Positions, Residual, Tiers};
 
 /// A model with one kind of layer of one part.
 fn config(part: Value) -> Value {
@@ -252,16 +252,47 @@ fn thresholds_rise_and_the_later_one_is_named() {
 }
 
 #[test]
-fn parts_without_a_layer_are_refused_after_their_fields_are_read() {
-    for part in [
-        attention("linear_attention"),
-        attention("hybrid_attention"),
-        attention("multi_level_attention"),
-        json!({"type": "mlstm", "num_heads": 2, "qk_head_dim": 8}),
-        json!({"type": "slstm", "num_heads": 2}),
-    ] {
-        refused(&config(part.clone()), &["kinds.a[0].type", "not computed yet"]);
-    }
+fn cells_and_attention_of_our_own_have_the_defaults_of_the_format() {
+    let of = |part: Value| layer(part, json!({}));
+    let Mixer::KernelAttention(linear) = of(attention("linear_attention")) else { panic!() };
+    assert_eq!((linear.heads, linear.kv_heads, linear.head_dim), (6, 6, 8));
+    assert_eq!((linear.rope, linear.qk_norm, linear.q.bias), (None, None, None));
+    let Mixer::HybridAttention(hybrid) = of(attention("hybrid_attention")) else { panic!() };
+    let tiers = Tiers {
+        window: 4096,
+        full_until: 4096,
+        dilated_until: 32768,
+        linear_until: 1_000_000,
+        levels: 3,
+        global_first: 4,
+        global_top: 64,
+        hierarchy_block: 64,
+        hierarchy_levels: 4,
+        hierarchy_width: 16,
+    };
+    assert_eq!(hybrid.tiers, tiers);
+    assert_eq!(hybrid.context.map(|context| context.weight.rows), Some(6));
+    let without = layer(attention("hybrid_attention"), json!({"context": false}));
+    let Mixer::HybridAttention(without) = without else { panic!() };
+    assert_eq!((without.context, without.tiers.global_top), (None, 0));
+    let Mixer::MultiLevelAttention(levels) = of(attention("multi_level_attention")) else {
+        panic!()
+    };
+    assert_eq!(levels.windows, [None; 3]);
+    let windows = json!({"levels": 2, "windows": [0, 9]});
+    let Mixer::MultiLevelAttention(levels) = layer(attention("multi_level_attention"), windows)
+    else {
+        panic!()
+    };
+    assert_eq!(levels.windows, [None, Some(9)]);
+    let Mixer::MLstm(mlstm) = of(json!({"type": "mlstm", "num_heads": 2, "qk_head_dim": 8})) else {
+        panic!()
+    };
+    assert_eq!((mlstm.v_head_dim, mlstm.forget_gate), (32, ForgetGate::Sigmoid));
+    assert!(mlstm.head_norm.is_none() && mlstm.inner.is_some_and(|inner| inner.conv.is_none()));
+    let Mixer::SLstm(slstm) = of(json!({"type": "slstm", "num_heads": 2})) else { panic!() };
+    assert_eq!(slstm.gating, CellGating::Exponential(ForgetGate::Sigmoid));
+    assert_eq!(slstm.recurrent.map(|tensor| tensor.shape), Some(vec![2, 4, 16, 16]));
     let levels = json!({"windows": [1, 2]});
     refused(&config(with(&attention("multi_level_attention"), levels)), &["kinds.a[0].windows"]);
 }

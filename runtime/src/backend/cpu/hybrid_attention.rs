@@ -4,8 +4,8 @@
 
 use super::CpuOp;
 use super::attention::{LOWEST, SoftmaxRow};
-use super::hybrid_keys::{Head, Span, Strided, Table, code, pair, set_pair};
-use super::kernel::compensated::{AddTo, EluPlusOne, SumStep};
+use super::hybrid_keys::{Head, Span, Strided, Table, code, set_pair};
+use super::hybrid_scan::Scan;
 use super::kernel::dot::{MatMul, Rows, Vectors};
 use super::kernel::gemm::Gemm;
 use super::simd::Isa;
@@ -127,12 +127,12 @@ impl CpuOp for HybridAttention {
                 by_run(&mut recalled, lens(), kv_heads, |len| self.passed(len).recalled),
             ),
         );
-        let locals = step.locals.get(2 * (2 * dim + 1) + dim * (1 + group) + dim + 1)?;
+        let locals = step.locals.get(Scan::local_len(op))?;
         step.team.for_each_with(locals, tasks, split, |local, task, parts| {
             let (state, chosen, (means, recalled)) = parts;
             let (run, kv) = (task / kv_heads, task % kv_heads);
             let queries = part(op.queries, spans[run].0, kv * group * dim);
-            let scan = Scan { layer: self, isa, head: head_of(run, kv), queries };
+            let scan = Scan { isa, head: head_of(run, kv), queries };
             scan.run(local, state, chosen, means, recalled);
         });
 
@@ -186,183 +186,6 @@ impl CpuOp for HybridAttention {
         }
         Ok(())
     }
-}
-
-/// The keys of a run that leave the window, one after another.
-struct Scan<'a> {
-    layer: &'a HybridAttention,
-    isa: Isa,
-    head: Head<'a>,
-    /// The rows of the queries of this head's group.
-    queries: Strided<'a>,
-}
-
-impl Scan<'_> {
-    fn run(
-        &self,
-        local: &mut [f32],
-        state: &mut [f32],
-        chosen: &mut [f32],
-        means: &mut [f32],
-        recalled: &mut [f32],
-    ) {
-        let (op, layout, head) = (&self.layer.op, &self.layer.layout, &self.head);
-        let (dim, group) = (layout.dim, self.layer.group());
-        let (record, local) = local.split_at_mut(2 * dim + 1);
-        let (mean, local) = local.split_at_mut(2 * dim + 1);
-        let first = head.first_position(state);
-        let mut slots = Slots::of(head, state, first);
-        let recalled = recalled.chunks_mut((group * (dim + 1)).max(1));
-        for (i, recalled) in (0..head.len).zip(recalled) {
-            let t = head.start + i;
-            if let Some(j) = t.checked_sub(op.tiers.window).filter(|&j| j >= first) {
-                let (table, row) = match j.checked_sub(head.start) {
-                    Some(own) => (head.own, own),
-                    None => (head.held(state), j % layout.ring),
-                };
-                table.copy(row, dim, record);
-                slots.offer(j, record[2 * dim], i);
-                self.fold(j, record, mean, state, means);
-                let queries =
-                    (t >= op.tiers.dilated_until).then(|| self.queries.row(i, group * dim));
-                self.remember(record, queries.unwrap_or_default(), local, state, recalled);
-            }
-            slots.write(&mut chosen[i * layout.top_count..][..layout.top_count]);
-        }
-    }
-
-    /// Adds a key's record to the hierarchy.
-    fn fold(
-        &self,
-        j: usize,
-        record: &[f32],
-        mean: &mut [f32],
-        state: &mut [f32],
-        means: &mut [f32],
-    ) {
-        let (layout, head) = (&self.layer.layout, &self.head);
-        let (levels, dim, block) =
-            (self.layer.op.mean_levels(), layout.dim, self.layer.op.block_size(0));
-        if levels == 0 {
-            return;
-        }
-        let complete = (j + 1).is_multiple_of(block);
-        // Key, value and score of the open block; what they rounded off is in the next row.
-        for (table, from, width) in
-            [(0, 0, dim), (layout.values(), dim, dim), (layout.scores(), 2 * dim, 1)]
-        {
-            let open = &mut state[table + layout.open * width..][..2 * width];
-            let (high, low) = open.split_at_mut(width);
-            let x = &record[from..from + width];
-            self.isa.dispatch(AddTo { x, high: &mut *high, low: &mut *low });
-            if complete {
-                let sums = high.iter().zip(&*low).map(|(high, low)| (high + low) / block as f32);
-                mean[from..from + width].iter_mut().zip(sums).for_each(|(mean, sum)| *mean = sum);
-                open.fill(0.0);
-            }
-        }
-        if !complete {
-            return;
-        }
-        let (mut b, mut before) = (j / block, 0);
-        let held = head.held(state);
-        let capacities = self.layer.op.blocks(head.len);
-        for (level, capacity) in capacities.into_iter().enumerate() {
-            let done = head.done(level);
-            let at = |block: usize| (before + block - done) * record.len();
-            means[at(b)..][..record.len()].copy_from_slice(mean);
-            if b.is_multiple_of(2) {
-                break;
-            }
-            // The block of the next level is this one and the one before it.
-            let half = |a: &mut f32, b: f32| *a = 0.5 * (*a + b);
-            if b > done {
-                let other = &means[at(b - 1)..][..record.len()];
-                mean.iter_mut().zip(other).for_each(|(a, b)| half(a, *b));
-            } else {
-                let row = head.mean_row(level, b - 1);
-                let (key, value) = (held.keys.row(row, dim), held.values.row(row, dim));
-                let score = held.scores.map(|scores| scores.row(row, 1)).unwrap_or_default();
-                let other = key.iter().chain(value).chain(score);
-                mean.iter_mut().zip(other).for_each(|(a, b)| half(a, *b));
-            }
-            (b, before) = (b / 2, before + capacity);
-        }
-    }
-
-    /// Adds a key's record to the linear memory, and reads that for `queries`.
-    fn remember(
-        &self,
-        record: &[f32],
-        queries: &[f32],
-        local: &mut [f32],
-        state: &mut [f32],
-        recalled: &mut [f32],
-    ) {
-        let layout = &self.layer.layout;
-        let dim = layout.dim;
-        let (key, local) = local.split_at_mut(dim);
-        let (value, local) = local.split_at_mut(dim + 1);
-        // The sum of weights is the sum of a value that is always 1.
-        value[..dim].copy_from_slice(&record[dim..2 * dim]);
-        value[dim] = 1.0;
-        let features = &mut local[..queries.len()];
-        self.isa.dispatch(EluPlusOne { x: &record[..dim], out: &mut *key });
-        self.isa.dispatch(EluPlusOne { x: queries, out: &mut *features });
-        let memory = &mut state[layout.memory()..];
-        let (high, low) = memory.split_at_mut(layout.memory_len());
-        self.isa.dispatch(SumStep { queries: features, key, value, out: recalled, high, low });
-    }
-}
-
-/// The keys outside the window with the largest scores.
-struct Slots {
-    /// Rounded score, position and code of each.
-    held: Vec<(f32, usize, usize)>,
-    most: usize,
-}
-
-impl Slots {
-    /// As the state has them.
-    fn of(head: &Head<'_>, state: &[f32], first: usize) -> Self {
-        let (layout, window) = (head.layout, head.op.tiers.window);
-        let most = layout.top_count;
-        let left = head.start.saturating_sub(window).saturating_sub(first);
-        let slot = |slot: usize| {
-            let score = state[layout.scores() + layout.top + slot];
-            (rounded(score), pair(&state[layout.positions() + 2 * slot..]), code::HELD)
-        };
-        let mut held = Vec::with_capacity(most);
-        held.extend((0..left.min(most)).map(slot));
-        Self { held, most }
-    }
-
-    /// A key leaves the window at token `i` of the run.
-    fn offer(&mut self, j: usize, score: f32, i: usize) {
-        let new = (rounded(score), j, code::LEAVING + i);
-        if self.held.len() < self.most {
-            return self.held.push(new);
-        }
-        // Of equal scores the latest goes first.
-        let worst = self.held.iter_mut().min_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
-        if let Some(worst) = worst.filter(|worst| new.0 > worst.0) {
-            *worst = new;
-        }
-    }
-
-    /// Writes the code of each slot.
-    fn write(&self, out: &mut [f32]) {
-        out.fill(code::NONE as f32);
-        out.iter_mut().zip(&self.held).for_each(|(out, slot)| *out = slot.2 as f32);
-    }
-}
-
-/// `floor(1024 s + 0.5)`, exactly.
-fn rounded(score: f32) -> f32 {
-    let steps = 1024.0 * score;
-    let below = steps.floor();
-    // Equal zeros compare as equal.
-    if steps - below >= 0.5 { below + 1.0 } else { below + 0.0 }
 }
 
 /// A token's queries of a key/value head.
@@ -519,29 +342,4 @@ fn store(layout: &HybridLayout, table: Table<'_>, row: usize, state: &mut [f32],
     state[layout.values() + to * dim..][..dim].copy_from_slice(table.values.row(row, dim));
     let score = table.scores.map_or(0.0, |scores| scores.row(row, 1)[0]);
     state[layout.scores() + to] = score;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scores_are_rounded_exactly() {
-        let cases = [(0.0, 0.0), (0.5 / 1024.0, 1.0), (-0.5 / 1024.0, 0.0), (-0.6 / 1024.0, -1.0)];
-        for (score, expected) in cases {
-            assert_eq!(rounded(score), expected, "{score}");
-        }
-        // The sum with 0.5 would round up.
-        assert_eq!(rounded(0.49999997 / 1024.0), 0.0);
-        assert_eq!(rounded(8388609.0 / 1024.0), 8388609.0);
-    }
-
-    #[test]
-    fn positions_up_to_a_hundred_million_are_exact() {
-        let mut numbers = [0.0; 2];
-        for position in [0, 1, 65535, 65536, 16777217, 99999999, 100000000, 4294967295] {
-            set_pair(&mut numbers, position);
-            assert_eq!(pair(&numbers), position);
-        }
-    }
 }

@@ -89,6 +89,11 @@ pub(super) mod code {
 }
 
 impl<'a> Head<'a> {
+    /// Query heads that share the head.
+    pub(super) fn group(&self) -> usize {
+        self.op.heads / self.op.kv_heads.max(1)
+    }
+
     /// The rows of the state of this head.
     pub(super) fn held(&self, state: &'a [f32]) -> Table<'a> {
         let (layout, dim) = (self.layout, self.layout.dim);
@@ -275,5 +280,19 @@ pub(super) fn pair(numbers: &[f32]) -> usize {
 pub(super) fn set_pair(numbers: &mut [f32], value: usize) {
     if let [high, low, ..] = numbers {
         (*high, *low) = ((value / 65536) as f32, (value % 65536) as f32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_up_to_a_hundred_million_are_exact() {
+        let mut numbers = [0.0; 2];
+        for position in [0, 1, 65535, 65536, 16777217, 99999999, 100000000, 4294967295] {
+            set_pair(&mut numbers, position);
+            assert_eq!(pair(&numbers), position);
+        }
     }
 }

@@ -25,6 +25,7 @@ mod head_linear;
 mod head_norm;
 mod hybrid_attention;
 mod hybrid_keys;
+mod hybrid_scan;
 mod inputs;
 mod kernel;
 mod kernel_attention;

@@ -9,7 +9,7 @@ use kinglet_models::{Norm, QkNorm, Rope};
 
 use super::{
     BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, Slice, StateId,
-    SteppedState, Uses, Widths,
+    SteppedState, Uses, Widths, Work, flops,
 };
 
 /// Number of workgroups to aim for in a decode step's attention.
@@ -165,6 +165,13 @@ impl Describe for Attention {
     fn scratch(&self, cut: &Cut) -> Scratch {
         let pieces = self.pieces(cut.few, cut.max_bytes);
         Scratch { tokens: cut.few * self.heads * pieces * (self.value_dim() + 2), ..Scratch::NONE }
+    }
+
+    /// Scores with every position that is seen, and the sum of their values.
+    fn work(&self, context: usize) -> Work {
+        let seen = context.min(1) + self.span().count(context.saturating_sub(1));
+        let widths = self.head_dim + self.value_dim();
+        Work { attention: flops([2, self.heads, widths, seen]), ..Work::NONE }
     }
 
     /// Tiles process a chunk of tokens at a time.

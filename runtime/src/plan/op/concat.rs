@@ -3,7 +3,7 @@
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, ProjectionInput, Scratch, Slice, StateId, SteppedState,
-    Uses, Widths,
+    Uses, Widths, Work,
 };
 
 /// Columns of buffers side by side.
@@ -58,6 +58,10 @@ impl Describe for Concat {
 
     fn scratch(&self, _cut: &Cut) -> Scratch {
         Scratch::NONE
+    }
+
+    fn work(&self, _context: usize) -> Work {
+        Work::NONE
     }
 
     fn loop_turns(&self) -> usize {

@@ -8,7 +8,7 @@ use kinglet_models::Conv;
 
 use super::{
     BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, Slice, StateId,
-    SteppedState, Uses, Widths,
+    SteppedState, Uses, Widths, Work, flops,
 };
 
 /// Depthwise causal convolution with the last gated inputs as state.
@@ -72,6 +72,10 @@ impl Describe for Conv1d {
 
     fn scratch(&self, _cut: &Cut) -> Scratch {
         Scratch::NONE
+    }
+
+    fn work(&self, _context: usize) -> Work {
+        Work { scan: flops([2, self.channels(), self.kernel()]), ..Work::NONE }
     }
 
     fn loop_turns(&self) -> usize {

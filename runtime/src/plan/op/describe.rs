@@ -32,6 +32,9 @@ pub trait Describe {
     /// Memory that the op's dispatches pass to each other within a run.
     fn scratch(&self, cut: &Cut) -> Scratch;
 
+    /// Floating-point operations of the last of `context` tokens, besides its products with the matrices in [`Uses`].
+    fn work(&self, context: usize) -> Work;
+
     /// Most iterations that one thread spends in the op's loops for each token of a run.
     fn loop_turns(&self) -> usize;
 
@@ -68,6 +71,26 @@ pub enum DoubleBuffer {
         /// Elements at the end of each part.
         elements: usize,
     },
+}
+
+/// Floating-point operations of one token, where a multiply-add is two. Scans count as in their recurrent form. Norms, activations and
+/// gates are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Recurrences and convolutions.
+    pub scan: u64,
+    /// Products with keys and values.
+    pub attention: u64,
+}
+
+impl Work {
+    /// The op needs none.
+    pub const NONE: Self = Self { scan: 0, attention: 0 };
+}
+
+/// The product of `factors`, saturating: sizes come from a file.
+pub(super) fn flops<const N: usize>(factors: [usize; N]) -> u64 {
+    factors.into_iter().fold(1, |product, factor| product.saturating_mul(factor as u64))
 }
 
 /// Elements per token of a step.

@@ -4,7 +4,7 @@ use kinglet_models::Matrix;
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, ProjectionInput, Scratch, StateId, SteppedState, Uses,
-    Widths,
+    Widths, Work,
 };
 
 /// Token embedding.
@@ -42,6 +42,10 @@ impl Describe for Embed {
 
     fn scratch(&self, _cut: &Cut) -> Scratch {
         Scratch::NONE
+    }
+
+    fn work(&self, _context: usize) -> Work {
+        Work::NONE
     }
 
     fn loop_turns(&self) -> usize {

@@ -5,7 +5,7 @@ use kinglet_models::Norm;
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, ProjectionInput, Scratch, StateId, SteppedState, Uses,
-    Widths,
+    Widths, Work,
 };
 
 /// A norm of each expert's input.
@@ -55,6 +55,10 @@ impl Describe for ExpertNorm {
 
     fn loop_turns(&self) -> usize {
         1
+    }
+
+    fn work(&self, _context: usize) -> Work {
+        Work::NONE
     }
 
     fn projection_input(&self) -> Option<ProjectionInput<'_>> {

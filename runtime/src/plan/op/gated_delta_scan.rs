@@ -13,7 +13,7 @@ use kinglet_models::TensorSpec;
 
 use super::{
     BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, Slice, StateId,
-    SteppedState, Uses, Widths,
+    SteppedState, Uses, Widths, Work, flops,
 };
 
 /// The recurrence of one layer with the gated delta rule.
@@ -96,6 +96,11 @@ impl Describe for GatedDeltaScan {
             states: chunks * heads * self.key_dim * self.value_dim,
             chunks: chunks * heads * self.decays(),
         }
+    }
+
+    /// For each element of the state: its decay, `S^T k`, the update and `S^T q`.
+    fn work(&self, _context: usize) -> Work {
+        Work { scan: flops([7, self.value_heads, self.key_dim, self.value_dim]), ..Work::NONE }
     }
 
     /// Scans go through a chunk of tokens at a time.

@@ -5,7 +5,7 @@ use kinglet_models::{self as spec, Activation, Norm};
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, Preparation, ProjectionInput, Scratch, StateId,
-    SteppedState, Uses, Widths,
+    SteppedState, Uses, Widths, Work,
 };
 
 /// Two projections of the normed input, one gating the other.
@@ -55,6 +55,10 @@ impl Describe for GatedLinear {
 
     fn scratch(&self, _cut: &Cut) -> Scratch {
         Scratch::NONE
+    }
+
+    fn work(&self, _context: usize) -> Work {
+        Work::NONE
     }
 
     fn loop_turns(&self) -> usize {

@@ -5,7 +5,7 @@ use kinglet_models::{self as spec, Norm};
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, Preparation, ProjectionInput, Scratch, StateId,
-    SteppedState, Uses, Widths,
+    SteppedState, Uses, Widths, Work,
 };
 
 /// Logits of some of a step's tokens.
@@ -50,6 +50,10 @@ impl Describe for Head {
 
     fn scratch(&self, _cut: &Cut) -> Scratch {
         Scratch::NONE
+    }
+
+    fn work(&self, _context: usize) -> Work {
+        Work::NONE
     }
 
     fn loop_turns(&self) -> usize {

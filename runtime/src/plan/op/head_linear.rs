@@ -7,7 +7,7 @@ use kinglet_models::Matrix;
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, ProjectionInput, Scratch, Slice, StateId, SteppedState,
-    Uses, Widths,
+    Uses, Widths, Work,
 };
 
 /// A projection of each head. Some elements of a head may be carried along unchanged.
@@ -67,6 +67,10 @@ impl Describe for HeadLinear {
 
     fn scratch(&self, _cut: &Cut) -> Scratch {
         Scratch::NONE
+    }
+
+    fn work(&self, _context: usize) -> Work {
+        Work::NONE
     }
 
     fn loop_turns(&self) -> usize {

@@ -8,7 +8,7 @@ use kinglet_models::{Norm, Rope};
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, ProjectionInput, Scratch, Slice, StateId, SteppedState,
-    Uses, Widths,
+    Uses, Widths, Work,
 };
 
 /// Norm and rotation of heads.
@@ -83,6 +83,10 @@ impl Describe for HeadNorm {
 
     fn loop_turns(&self) -> usize {
         1
+    }
+
+    fn work(&self, _context: usize) -> Work {
+        Work::NONE
     }
 
     fn projection_input(&self) -> Option<ProjectionInput<'_>> {

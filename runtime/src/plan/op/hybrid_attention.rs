@@ -14,7 +14,7 @@ use kinglet_models::{TensorSpec, Tiers};
 
 use super::{
     BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, Slice, StateId,
-    SteppedState, Uses, Widths,
+    SteppedState, Uses, Widths, Work, flops,
 };
 
 /// Attention in tiers, with grouped key/value heads.
@@ -228,6 +228,18 @@ impl Describe for HybridAttention {
     /// The linear memory goes from token to token: for each, a thread adds to a column and reads it for all query heads.
     fn loop_turns(&self) -> usize {
         self.head_dim * (self.heads / self.kv_heads.max(1)).div_ceil(4).max(1)
+    }
+
+    /// Scores with the keys that are seen, and the sum of their values; keys that join the linear memory, and what queries read of it.
+    fn work(&self, context: usize) -> Work {
+        let seen = self.tiers.most_seen(context);
+        let memory = self.head_dim * (self.head_dim + 1);
+        let (joins, reads) = (context > self.tiers.window, context > self.tiers.dilated_until);
+        let heads = self.kv_heads * usize::from(joins) + self.heads * usize::from(reads);
+        Work {
+            attention: flops([4, self.heads, self.head_dim, seen]),
+            scan: flops([2, heads, memory]),
+        }
     }
 
     fn projection_input(&self) -> Option<ProjectionInput<'_>> {

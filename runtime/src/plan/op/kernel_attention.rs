@@ -7,7 +7,7 @@
 
 use super::{
     BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, Slice, StateId,
-    SteppedState, Uses, Widths,
+    SteppedState, Uses, Widths, Work, flops,
 };
 
 /// Normalised linear attention with grouped key/value heads.
@@ -97,6 +97,14 @@ impl Describe for KernelAttention {
     /// Scans go through a chunk of tokens at a time.
     fn loop_turns(&self) -> usize {
         1
+    }
+
+    /// A key and a value join the sums, which each query head then reads.
+    fn work(&self, _context: usize) -> Work {
+        Work {
+            scan: flops([2, self.kv_heads.saturating_add(self.heads), self.sums()]),
+            ..Work::NONE
+        }
     }
 
     fn projection_input(&self) -> Option<ProjectionInput<'_>> {

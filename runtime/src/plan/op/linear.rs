@@ -5,7 +5,7 @@ use kinglet_models::{self as spec, Activation, GateActivation, Norm};
 
 use super::{
     Cut, Describe, MatrixSite, Preparation, ProjectionInput, Scratch, Slice, StateId, SteppedState,
-    Uses, Widths,
+    Uses, Widths, Work,
 };
 
 /// One or several projections of the same input, their outputs side by side.
@@ -129,6 +129,10 @@ impl Describe for Linear {
 
     fn scratch(&self, _cut: &Cut) -> Scratch {
         Scratch::NONE
+    }
+
+    fn work(&self, _context: usize) -> Work {
+        Work::NONE
     }
 
     fn loop_turns(&self) -> usize {

@@ -9,7 +9,7 @@ use kinglet_models::Activation;
 
 use super::{
     BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, StateId,
-    SteppedState, Uses, Widths,
+    SteppedState, Uses, Widths, Work, flops,
 };
 
 /// The recurrence of one layer of linear attention.
@@ -93,6 +93,11 @@ impl Describe for LinearAttention {
             states: chunks * self.heads() * self.key_dim * self.value_dim,
             chunks: 0,
         }
+    }
+
+    /// For each element of the state: its decay, the update and `S^T q`.
+    fn work(&self, _context: usize) -> Work {
+        Work { scan: flops([5, self.heads(), self.key_dim, self.value_dim]), ..Work::NONE }
     }
 
     /// Scans go through a chunk of tokens at a time.

@@ -9,7 +9,7 @@ use kinglet_models::{Conv, TensorSpec};
 
 use super::{
     BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, StateId,
-    SteppedState, Uses, Widths,
+    SteppedState, Uses, Widths, Work, flops,
 };
 
 /// Convolution and scan of one Mamba-2 layer.
@@ -91,6 +91,16 @@ impl Describe for Mamba2Scan {
             squares: chunks * self.groups * cut.chunk * cut.chunk,
             states: chunks * self.heads * self.state_dim * self.head_dim,
             chunks: chunks * self.heads,
+        }
+    }
+
+    /// The convolution; for each element of the state its decay, the update and `C^T S`; the skip.
+    fn work(&self, _context: usize) -> Work {
+        let conv = flops([2, self.conv.channels, self.conv.kernel]);
+        let state = flops([5, self.inner(), self.state_dim]);
+        Work {
+            scan: conv.saturating_add(state).saturating_add(flops([2, self.inner()])),
+            ..Work::NONE
         }
     }
 

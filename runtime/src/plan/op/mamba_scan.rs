@@ -7,7 +7,7 @@ use kinglet_models::TensorSpec;
 
 use super::{
     BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, Slice, StateId,
-    SteppedState, Uses, Widths,
+    SteppedState, Uses, Widths, Work, flops,
 };
 
 /// The scan of one Mamba layer.
@@ -86,6 +86,12 @@ impl Describe for MambaScan {
 
     fn scratch(&self, _cut: &Cut) -> Scratch {
         Scratch::NONE
+    }
+
+    /// For each element of the state: `dt A`, its decay, the update and the product with `C`; the skip.
+    fn work(&self, _context: usize) -> Work {
+        let state = flops([6, self.inner, self.state_dim]);
+        Work { scan: state.saturating_add(flops([2, self.inner])), ..Work::NONE }
     }
 
     /// A thread processes a channel's state in blocks of 16 elements.

@@ -12,7 +12,7 @@ use kinglet_models::{ForgetGate, Norm};
 
 use super::{
     BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, Slice, StateId,
-    SteppedState, Uses, Widths,
+    SteppedState, Uses, Widths, Work, flops,
 };
 
 /// The recurrence of one mLSTM layer.
@@ -91,6 +91,11 @@ impl Describe for MLstmScan {
             states: chunks * self.heads * self.head_state(),
             chunks: chunks * self.heads * (2 + 3 * cut.chunk),
         }
+    }
+
+    /// For each element of `C` and of `n`: its decay, the update and the product with `q`.
+    fn work(&self, _context: usize) -> Work {
+        Work { scan: flops([5, self.heads, self.qk_head_dim, self.v_head_dim + 1]), ..Work::NONE }
     }
 
     /// Scans process a chunk of tokens at a time.

@@ -41,9 +41,10 @@ mod slstm_scan;
 pub use attention::{Attention, AttentionSpan, AttentionValues};
 pub use concat::{Concat, Strided};
 pub use conv1d::Conv1d;
+use describe::flops;
 pub use describe::{
     Cut, Describe, DoubleBuffer, ExpertInput, InputPart, MatrixSite, Preparation, ProjectionInput,
-    Scratch, SteppedState, Widths,
+    Scratch, SteppedState, Widths, Work,
 };
 pub use embed::Embed;
 pub use expert_norm::ExpertNorm;

@@ -4,7 +4,7 @@ use kinglet_models::Matrix;
 
 use super::{
     BufferId, Cut, Describe, ExpertInput, MatrixSite, Preparation, ProjectionInput, Scratch,
-    StateId, SteppedState, Uses, Widths,
+    StateId, SteppedState, Uses, Widths, Work,
 };
 
 /// The experts' down projections, their weighted sum and the residual connection.
@@ -77,6 +77,10 @@ impl Describe for MoeDown {
 
     fn scratch(&self, _cut: &Cut) -> Scratch {
         Scratch::NONE
+    }
+
+    fn work(&self, _context: usize) -> Work {
+        Work::NONE
     }
 
     fn loop_turns(&self) -> usize {

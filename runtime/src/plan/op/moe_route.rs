@@ -5,7 +5,7 @@ use kinglet_models::{self as spec, Norm, Router};
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, ProjectionInput, Scratch, StateId, SteppedState, Uses,
-    Widths,
+    Widths, Work,
 };
 
 /// The router.
@@ -59,6 +59,10 @@ impl Describe for MoeRoute {
 
     fn scratch(&self, _cut: &Cut) -> Scratch {
         Scratch::NONE
+    }
+
+    fn work(&self, _context: usize) -> Work {
+        Work::NONE
     }
 
     fn loop_turns(&self) -> usize {

@@ -5,7 +5,7 @@ use kinglet_models::{Activation, Matrix, Norm};
 
 use super::{
     BufferId, Cut, Describe, ExpertInput, MatrixSite, Preparation, ProjectionInput, Scratch,
-    StateId, SteppedState, Uses, Widths,
+    StateId, SteppedState, Uses, Widths, Work,
 };
 
 /// What an expert's first half multiplies with.
@@ -107,6 +107,10 @@ impl Describe for MoeUp {
 
     fn scratch(&self, _cut: &Cut) -> Scratch {
         Scratch::NONE
+    }
+
+    fn work(&self, _context: usize) -> Work {
+        Work::NONE
     }
 
     fn loop_turns(&self) -> usize {

@@ -13,7 +13,7 @@ use kinglet_models::TensorSpec;
 
 use super::{
     BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, Slice, StateId,
-    SteppedState, Uses, Widths,
+    SteppedState, Uses, Widths, Work, flops,
 };
 
 /// Attention at several levels, with grouped key/value heads.
@@ -89,6 +89,19 @@ impl Describe for MultiLevelAttention {
     /// A thread goes through the elements of keys and values, one token as another.
     fn loop_turns(&self) -> usize {
         1
+    }
+
+    /// Scores with the blocks of each level, and the sums of their values; the means are sums of all positions that are seen.
+    fn work(&self, context: usize) -> Work {
+        let seen = |window: &Option<usize>| window.map_or(context, |window| window.min(context));
+        let levels = self.windows.iter().enumerate().map(|(level, window)| {
+            let block = 1usize.checked_shl(level as u32).unwrap_or(usize::MAX);
+            let scores = flops([4, self.heads, self.head_dim, seen(window).div_ceil(block)]);
+            let means =
+                if level == 0 { 0 } else { flops([2, self.kv_heads, self.head_dim, seen(window)]) };
+            scores.saturating_add(means)
+        });
+        Work { attention: levels.fold(0, u64::saturating_add), ..Work::NONE }
     }
 
     fn projection_input(&self) -> Option<ProjectionInput<'_>> {

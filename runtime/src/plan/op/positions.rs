@@ -4,7 +4,7 @@ use kinglet_models as spec;
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, ProjectionInput, Scratch, StateId, SteppedState, Uses,
-    Widths,
+    Widths, Work,
 };
 
 /// Vectors of positions, added to embeddings.
@@ -48,6 +48,10 @@ impl Describe for Positions {
 
     fn loop_turns(&self) -> usize {
         1
+    }
+
+    fn work(&self, _context: usize) -> Work {
+        Work::NONE
     }
 
     fn projection_input(&self) -> Option<ProjectionInput<'_>> {

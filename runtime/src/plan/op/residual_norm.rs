@@ -8,7 +8,7 @@ use kinglet_models::Norm;
 
 use super::{
     BufferId, Cut, Describe, MatrixSite, ProjectionInput, Scratch, StateId, SteppedState, Uses,
-    Widths,
+    Widths, Work,
 };
 
 /// A norm of the residual stream, or of what a branch adds to it.
@@ -50,6 +50,10 @@ impl Describe for ResidualNorm {
 
     fn scratch(&self, _cut: &Cut) -> Scratch {
         Scratch::NONE
+    }
+
+    fn work(&self, _context: usize) -> Work {
+        Work::NONE
     }
 
     fn loop_turns(&self) -> usize {

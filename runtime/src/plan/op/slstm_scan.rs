@@ -10,7 +10,7 @@ use kinglet_models::{CellGating, Norm, TensorSpec};
 
 use super::{
     BufferId, Cut, Describe, DoubleBuffer, MatrixSite, ProjectionInput, Scratch, StateId,
-    SteppedState, Uses, Widths,
+    SteppedState, Uses, Widths, Work, flops,
 };
 
 /// The recurrence of one sLSTM layer.
@@ -77,6 +77,18 @@ impl Describe for SLstmScan {
         let channels = self.head_dim.div_ceil(256);
         let mixed = if self.recurrent.is_some() { channels * self.head_dim } else { 0 };
         64 + 8 * channels + mixed
+    }
+
+    /// The memory mixing; for each channel what becomes of `c` and `n`.
+    fn work(&self, _context: usize) -> Work {
+        let mixing = flops([
+            8 * usize::from(self.recurrent.is_some()),
+            self.heads,
+            self.head_dim,
+            self.head_dim,
+        ]);
+        let cells = flops([5, self.heads, self.head_dim]);
+        Work { scan: mixing.saturating_add(cells), ..Work::NONE }
     }
 
     fn projection_input(&self) -> Option<ProjectionInput<'_>> {

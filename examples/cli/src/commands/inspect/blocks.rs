@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 
 use kinglet::ModelSpec;
+use kinglet::analysis::Parameters;
 use kinglet::models::{Block, TensorSpec};
 use kinglet::plan::Plan;
-
-use super::parameters::Parameters;
 
 /// Consecutive layers with the same blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,25 +61,10 @@ impl Dispatches<'_> {
         if let Some(&known) = self.known.get(&description) {
             return known;
         }
-        let ops = |blocks| Plan::new(&ModelSpec { blocks, ..self.frame() }).ops.len();
+        let ops = |blocks| Plan::new(&ModelSpec { blocks, ..self.spec.frame() }).ops.len();
         let dispatches = ops(vec![block.clone()]) - ops(Vec::new());
         self.known.insert(description, dispatches);
         dispatches
-    }
-
-    /// The model without its blocks.
-    fn frame(&self) -> ModelSpec {
-        let spec = self.spec;
-        ModelSpec {
-            model_type: String::new(),
-            hidden: spec.hidden,
-            vocab: spec.vocab,
-            max_positions: None,
-            embedding: spec.embedding.clone(),
-            blocks: Vec::new(),
-            head: spec.head.clone(),
-            ignored: Vec::new(),
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The report as JSON. Sizes are in bytes.
 
+use kinglet::analysis::{ComponentWork, WorkPerToken};
 use kinglet::plan::Plan;
 use serde_json::{Value, json};
 
@@ -31,8 +32,10 @@ pub(super) fn report(
             "tied": report.parameters.tied,
             "components": components.collect::<Vec<_>>(),
         },
+        "work": work(&report.work),
         "weights": report.stored.as_ref().map(stored),
         "memory": memory(&report.memory),
+        "memory_by_context": contexts(report),
         "decode_traffic": report.stored.as_ref().map(|stored| json!({
             "depth": report.memory.context,
             "weights": stored.traffic.weights,
@@ -51,6 +54,41 @@ pub(super) fn report(
         value["check"] = json!({ "bytes": bytes, "non_finite": false });
     }
     value
+}
+
+/// Floating-point operations.
+fn work(work: &WorkPerToken) -> Value {
+    let row = |work: &ComponentWork| {
+        json!({
+            "projections": work.projections,
+            "scans": work.scans,
+            "attention": work.attention,
+            "total": work.total(),
+        })
+    };
+    let components = work.components.iter().map(|(component, work)| {
+        let mut value = row(work);
+        value["component"] = json!(component.name());
+        value
+    });
+    let mut value = row(&work.sum());
+    value["context"] = json!(work.context);
+    value["components"] = components.collect();
+    value
+}
+
+fn contexts(report: &Report) -> Value {
+    let rows = report.contexts().into_iter().map(|memory| {
+        let weights = report.memory.weights;
+        json!({
+            "context": memory.context,
+            "weights": weights,
+            "recurrent_state": memory.recurrent,
+            "key_value": memory.key_value,
+            "total": weights.and_then(|weights| weights.checked_add(memory.total())),
+        })
+    });
+    rows.collect()
 }
 
 fn layers(run: &LayerRun) -> Value {

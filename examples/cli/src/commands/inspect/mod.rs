@@ -3,12 +3,14 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
-use kinglet::plan::{Plan, StateKind};
+use clap::{Args, ValueHint};
+use kinglet::analysis::{Parameters, StateMemory, WorkPerToken};
+use kinglet::plan::Plan;
 use kinglet::weights::{CheckOptions, Checked, Weights, WeightsError};
 use kinglet::{Checkpoint, Error, ModelSpec};
 
 use crate::args::{ModelArgs, count};
+use crate::atomic::AtomicFile;
 use crate::error::CliError;
 use crate::output::{Format, Output};
 use crate::progress::{Progress, Unit};
@@ -16,16 +18,17 @@ use crate::{interrupt, model_folder, table};
 
 mod blocks;
 mod formats;
+mod html;
 mod json;
-mod parameters;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 use blocks::LayerRun;
 use formats::StoredRow;
-use parameters::Parameters;
 
+/// Contexts that memory is shown for.
+const CONTEXTS: [usize; 5] = [1 << 10, 1 << 12, 1 << 13, 1 << 15, 1 << 17];
 /// Tokens of a prefill step, for the size of its buffers.
 const STEP: usize = 512;
 
@@ -35,14 +38,19 @@ everything but the sizes of stored weights.
 
 Active parameters exclude the experts that a token does not use. A head that is
 tied to the embedding counts once, as embedding. Memory is for one session.
+FLOPs are those of the last token of the context in decode, a multiply-add being
+two: products with matrices, scans (with convolutions), and attention. Norms,
+activations and gates are not counted.
 
---plan, --tensors and --check replace the summary; with --json they add to it.
+--plan, --tensors, --check and --report replace the summary; with --json they add
+to it. The report is one file that needs no network.
 
 Examples:
   kinglet inspect --model DIR --context 131072
   kinglet inspect --model DIR --plan
   kinglet inspect --model DIR --tensors        show how each tensor is stored
   kinglet inspect --model DIR --check          look for NaN and infinity
+  kinglet inspect --model DIR --report model.html
   kinglet inspect --model DIR --json | jq .parameters";
 
 /// Options of `inspect`.
@@ -61,6 +69,12 @@ pub(crate) struct InspectArgs {
     /// Check all weights for NaN and infinity, and print nothing else
     #[arg(long)]
     check: bool,
+    /// Write a page with plots to FILE, and print nothing else
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    report: Option<PathBuf>,
+    /// Memory bandwidth in GB/s, for the speeds in the report
+    #[arg(long, value_name = "GB/S", default_value_t = 50.0, requires = "report", value_parser = bandwidth)]
+    bandwidth: f64,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -73,6 +87,7 @@ struct Report {
     plan: Plan,
     layers: Vec<LayerRun>,
     parameters: Parameters,
+    work: WorkPerToken,
     stored: Option<Stored>,
     memory: Memory,
 }
@@ -104,15 +119,7 @@ struct Memory {
 
 impl Memory {
     fn new(plan: &Plan, context: usize, weights: Option<u64>) -> Self {
-        let (mut recurrent, mut key_value) = (0u64, 0u64);
-        for state in &plan.states {
-            let bytes = state.bytes(context) as u64;
-            let sum = match state.kind {
-                StateKind::Tensor { .. } => &mut recurrent,
-                StateKind::KeyValue { .. } => &mut key_value,
-            };
-            *sum = sum.saturating_add(bytes);
-        }
+        let StateMemory { recurrent, key_value, .. } = StateMemory::of(plan, context);
         let prefill_tokens = context.min(STEP);
         Self {
             context,
@@ -129,6 +136,14 @@ impl Memory {
     fn total(&self) -> Option<u64> {
         let parts = [self.recurrent, self.key_value, self.prefill_buffers];
         parts.into_iter().try_fold(self.weights?, u64::checked_add)
+    }
+}
+
+/// A bandwidth in GB/s.
+fn bandwidth(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(speed) if (0.001..=1e6).contains(&speed) => Ok(speed),
+        _ => Err("expected a number of GB/s from 0.001 to 1000000".into()),
     }
 }
 
@@ -158,6 +173,12 @@ pub(crate) fn run(model: &ModelArgs, args: &InspectArgs) -> Result<(), CliError>
     let stored = weights.as_ref().map(|(weights, checked)| (weights, checked));
     let report = Report::new(folder, spec, stored, args.context)?;
     let weights = weights.map(|(weights, _)| weights);
+    if let Some(path) = &args.report {
+        let page = html::page(&report, weights.as_ref(), args.bandwidth);
+        let mut file = AtomicFile::create(path)?;
+        file.write(page.as_bytes())?;
+        file.commit()?;
+    }
     let format = if args.json { Format::Json } else { Format::Text };
     let mut output = Output::new(format);
     // Print the tables first: the check may take minutes.
@@ -170,7 +191,7 @@ pub(crate) fn run(model: &ModelArgs, args: &InspectArgs) -> Result<(), CliError>
         if args.plan {
             parts.push(tables::plan(&report, width));
         }
-        if !args.plan && !args.tensors && !args.check {
+        if !args.plan && !args.tensors && !args.check && args.report.is_none() {
             parts.push(tables::summary(&report, width));
         }
         output.styled(&parts.join("\n"))?;
@@ -205,12 +226,20 @@ impl Report {
         Ok(Self {
             layers: blocks::layers(&spec),
             parameters: Parameters::of(&spec),
+            work: WorkPerToken::of(&spec, context),
             folder,
             spec,
             plan,
             stored,
             memory,
         })
+    }
+}
+
+impl Report {
+    /// The state of a session at each of [`CONTEXTS`].
+    fn contexts(&self) -> Vec<StateMemory> {
+        CONTEXTS.iter().map(|&context| StateMemory::of(&self.plan, context)).collect()
     }
 }
 

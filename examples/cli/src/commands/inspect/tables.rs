@@ -12,8 +12,10 @@ pub(super) fn summary(report: &Report, width: usize) -> String {
     for part in [
         blocks(report, width),
         parameters(report, width),
+        work(report, width),
         weights(report, width),
         memory(report, width),
+        contexts(report, width),
     ] {
         // Writing to a string can't fail.
         let _ = write!(text, "\n{part}");
@@ -91,6 +93,47 @@ fn parameters(report: &Report, width: usize) -> String {
         grouped(parameters.active()),
         "100.0 %".to_string(),
     ]);
+    table.render(width)
+}
+
+/// Floating-point operations by component.
+fn work(report: &Report, width: usize) -> String {
+    let work = &report.work;
+    let header = format!("FLOPs per token at {}", grouped_usize(work.context));
+    let names = [header.as_str(), "projections", "scans", "attention", "share"];
+    let mut table = Table::new(&names).right(&[1, 2, 3, 4]);
+    let total = work.total().max(1) as f64;
+    let sum = work.sum();
+    let rows = work.components.iter().map(|(component, work)| (component.name(), work));
+    for (name, work) in rows.chain([("all", &sum)]) {
+        let counted = [work.projections, work.scans, work.attention].map(flops);
+        let [projections, scans, attention] = counted;
+        let share = format!("{:.1} %", 100.0 * work.total() as f64 / total);
+        table.row([name.to_string(), projections, scans, attention, share]);
+    }
+    table.render(width)
+}
+
+/// A count of operations; nothing for none.
+fn flops(count: u64) -> String {
+    if count == 0 { String::new() } else { short(count) }
+}
+
+/// Memory against the length of the context.
+fn contexts(report: &Report, width: usize) -> String {
+    let names = ["context", "weights", "recurrent", "keys and values", "all"];
+    let mut table = Table::new(&names).right(&[0, 1, 2, 3, 4]);
+    for memory in report.contexts() {
+        let weights = report.memory.weights;
+        let all = weights.map_or(memory.total(), |weights| weights.saturating_add(memory.total()));
+        table.row([
+            grouped_usize(memory.context),
+            weights.map_or_else(|| "unknown".into(), bytes),
+            bytes(memory.recurrent),
+            bytes(memory.key_value),
+            bytes(all),
+        ]);
+    }
     table.render(width)
 }
 

@@ -3,8 +3,8 @@ use std::path::{Path, PathBuf};
 use kinglet::models::{Block, Config, Input, ModelSpec, spec};
 use serde_json::Value;
 
-use super::parameters::Component;
 use super::*;
+use kinglet::analysis::ModelComponent as Component;
 
 /// Every model folder of the fixtures.
 fn fixtures() -> Vec<PathBuf> {

@@ -2,22 +2,26 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use kinglet::ModelSpec;
-use kinglet::models::{self, Linear, Mixer, Norm, Positions, Share, TensorSpec};
+use kinglet_models::{
+    self as models, Linear, Mixer, ModelSpec, Norm, Positions, Share, TensorSpec,
+};
 
-/// A part of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Component {
+/// A part of a model that parameters and work are counted for. Ordered as in tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ModelComponent {
+    /// The embedding table.
     Embedding,
     /// A component of a layer.
     Layer(models::Component),
     /// Norms before blocks and head; norms within a mixer count for the mixer.
     Norms,
+    /// From the residual stream to logits.
     Head,
 }
 
-impl Component {
-    pub(super) fn name(self) -> &'static str {
+impl ModelComponent {
+    /// Name in tables and JSON.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Embedding => "embedding",
             Self::Layer(component) => component.name,
@@ -29,68 +33,72 @@ impl Component {
 
 /// Parameters of one component.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Count {
-    pub(super) total: u64,
+pub struct ParameterCount {
+    /// All of them.
+    pub total: u64,
     /// Excludes experts that a token does not use.
-    pub(super) active: u64,
+    pub active: u64,
 }
 
 /// Parameters of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Parameters {
-    pub(super) components: BTreeMap<Component, Count>,
+pub struct Parameters {
+    /// Parameters of each component that has some.
+    pub components: BTreeMap<ModelComponent, ParameterCount>,
     /// Whether the head uses the embedding's matrix, which then counts only there.
-    pub(super) tied: bool,
+    pub tied: bool,
 }
 
 impl Parameters {
     /// Counts the parameters of `spec`.
-    pub(super) fn of(spec: &ModelSpec) -> Self {
+    pub fn of(spec: &ModelSpec) -> Self {
         let mut counts =
             Self { tied: spec.head.linear.weight == spec.embedding.table, ..Self::default() };
-        counts.add(Component::Embedding, spec.embedding.table.elements() as u64);
+        counts.add(ModelComponent::Embedding, spec.embedding.table.elements() as u64);
         let positions = spec.embedding.positions.as_ref().and_then(Positions::table);
         let rows = positions.map_or(0, |table| table.elements() as u64);
-        counts.add(Component::Embedding, rows);
+        counts.add(ModelComponent::Embedding, rows);
         // Layers may share tensors.
         let mut seen = HashSet::new();
         for block in &spec.blocks {
             let norms = block.norms().filter(|norm| seen.insert((&*norm.weight.name, 0)));
-            norms.for_each(|one| counts.add(Component::Norms, norm(one)));
+            norms.for_each(|one| counts.add(ModelComponent::Norms, norm(one)));
             block.branches.iter().for_each(|branch| counts.mixer(&branch.mixer, &mut seen));
         }
-        counts.add(Component::Norms, norm(&spec.head.norm));
+        counts.add(ModelComponent::Norms, norm(&spec.head.norm));
         let head = if counts.tied {
             spec.head.linear.bias.as_ref().map_or(0, tensor)
         } else {
             linear(&spec.head.linear)
         };
-        counts.add(Component::Head, head);
+        counts.add(ModelComponent::Head, head);
         counts.components.retain(|_, count| count.total > 0);
         counts
     }
 
     /// Counts the parameters of one mixer.
-    pub(super) fn of_mixer(mixer: &Mixer) -> u64 {
+    pub fn of_mixer(mixer: &Mixer) -> u64 {
         let mut counts = Self::default();
         counts.mixer(mixer, &mut HashSet::new());
         counts.total()
     }
 
-    pub(super) fn total(&self) -> u64 {
+    /// All parameters.
+    pub fn total(&self) -> u64 {
         self.components.values().map(|count| count.total).sum()
     }
 
-    pub(super) fn active(&self) -> u64 {
+    /// Parameters that a token uses.
+    pub fn active(&self) -> u64 {
         self.components.values().map(|count| count.active).sum()
     }
 
-    fn add(&mut self, component: Component, parameters: u64) {
+    fn add(&mut self, component: ModelComponent, parameters: u64) {
         self.add_share(component, parameters, Share::ALL);
     }
 
     /// Adds `parameters`, of which `share` are active.
-    fn add_share(&mut self, component: Component, parameters: u64, share: Share) {
+    fn add_share(&mut self, component: ModelComponent, parameters: u64, share: Share) {
         let count = self.components.entry(component).or_default();
         count.total += parameters;
         count.active += parameters / share.of.max(1) as u64 * share.used as u64;
@@ -109,7 +117,7 @@ impl Parameters {
             *sums.entry((part.component, part.share)).or_insert(0) += part.held.elements() as u64;
         }
         for ((component, share), parameters) in sums {
-            self.add_share(Component::Layer(component), parameters, share);
+            self.add_share(ModelComponent::Layer(component), parameters, share);
         }
     }
 }
