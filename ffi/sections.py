@@ -66,7 +66,7 @@ SECTIONS = [
         ["kinglet_model_options_create", "kinglet_model_options_delete", "kinglet_progress_callback",
          "kinglet_model_options_*"],
     ),
-    ("Devices and memory", "", ["kinglet_devices_*", "kinglet_estimate"]),
+    ("Devices and memory", "", ["kinglet_devices_*", "kinglet_estimate", "kinglet_model_expert_use"]),
     (
         "Models that are not in a folder",
         "",

@@ -3,14 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use kinglet::analysis::{
-    LayerMemory, PrecisionSize, Sight, StateMemory, WeightPrecision, WorkPerToken, sights,
+    ExpertUse, LayerMemory, PrecisionSize, Sight, StateMemory, WeightPrecision, WorkPerToken, fit,
+    sights,
 };
 use kinglet::models::Matrix;
 use kinglet::plan::Plan;
 use kinglet::quant::{DType, Format};
 use kinglet::quantize::{Job, JobOptions};
 use kinglet::weights::CheckOptions;
-use kinglet::{Checkpoint, ModelSpec};
+use kinglet::{
+    Backend, CacheType, Checkpoint, Error, MemoryEstimate, Model, ModelOptions, ModelSpec,
+    StateType,
+};
 use kinglet_tests::fixtures;
 
 fn demo() -> PathBuf {
@@ -205,4 +209,199 @@ fn a_precision_has_the_size_that_quantizing_gives() {
     let dense = |dtype| PrecisionSize::of(spec, weights, WeightPrecision::Dense(dtype)).total();
     let elements: u64 = spec.tensors().iter().map(|tensor| tensor.elements() as u64).sum();
     assert_eq!([dense(DType::F32), dense(DType::BF16)], [4 * elements, 2 * elements]);
+}
+
+#[test]
+fn the_best_choice_that_fits_comes_first() {
+    let checkpoint = Checkpoint::open(&demo(), CheckOptions { strict: false }).unwrap();
+    let (spec, weights) = (&checkpoint.spec, &checkpoint.weights);
+    let context = 1 << 16;
+    let fitting = |memory: u64| fit(spec, weights, memory, context).unwrap();
+    // Everything fits: the weights as they are stored, and nothing else is worse than it needs to be.
+    let all = fitting(1 << 40).choices;
+    assert_eq!(
+        all.iter().map(|choice| choice.bits).collect::<Vec<_>>(),
+        [None, Some(8), Some(6), Some(5), Some(4), Some(3), Some(2)]
+    );
+    for choice in &all {
+        assert_eq!(
+            (choice.cache, choice.state, choice.window),
+            (CacheType::F32, StateType::F32, None)
+        );
+    }
+    assert!(all.is_sorted_by(|a, b| a.memory.total() > b.memory.total()));
+    // What fits, fits; less memory never gives a better best choice.
+    let mut last = 0.0;
+    for megabytes in [200, 150, 100, 80, 60, 50, 40, 30, 20] {
+        let memory = megabytes * 1_000_000;
+        let found = fitting(memory);
+        for choice in &found.choices {
+            assert!(choice.memory.total() <= memory, "{choice:?}");
+            // The same numbers as for these options without the search.
+            let mut options = ModelOptions::new().cache_type(choice.cache).state_type(choice.state);
+            if let Some(window) = choice.window {
+                options = options.attention_window(window, 4);
+            }
+            let known = kinglet::estimate(demo(), &options, context).unwrap();
+            assert_eq!((choice.memory.state, choice.memory.working), (known.state, known.working));
+        }
+        let Some(best) = found.choices.first() else {
+            assert!(found.smallest.memory.total() > memory);
+            continue;
+        };
+        assert!(found.choices.iter().all(|other| best.window.is_none() || other.window.is_some()));
+        let loss = best.loss() + if best.window.is_some() { 10.0 } else { 0.0 };
+        assert!(loss >= last, "{megabytes}: {best:?}");
+        last = loss;
+    }
+    assert!(last > 10.0, "a window was needed");
+    let nothing = fitting(1000);
+    assert!(nothing.choices.is_empty());
+    assert_eq!(
+        (nothing.smallest.bits, nothing.smallest.cache, nothing.smallest.window),
+        (Some(2), CacheType::Affine4, Some(1024))
+    );
+}
+
+#[test]
+fn codes_stay_as_they_are() {
+    let folder = fixtures().join("quantized/granite-nvfp4");
+    let checkpoint = Checkpoint::open(&folder, CheckOptions { strict: false }).unwrap();
+    let found = fit(&checkpoint.spec, &checkpoint.weights, 1 << 30, 100).unwrap();
+    assert_eq!(found.choices.iter().map(|choice| choice.bits).collect::<Vec<_>>(), [None]);
+    assert_eq!(found.choices[0].memory.weights, checkpoint.weights.total_bytes());
+}
+
+/// Peak of the process's resident memory, in bytes.
+#[cfg(target_os = "linux")]
+fn peak() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    1024 * line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
+}
+
+/// Options of a run in a child process: `CONTEXT,KV,STATE`.
+const MEASURE: &str = "KINGLET_MEASURE_MEMORY";
+
+fn measured_options(cache: &str, state: &str) -> ModelOptions {
+    let options = ModelOptions::new().backend(Backend::Cpu).threads(2);
+    options.cache_type(cache.parse().unwrap()).state_type(state.parse().unwrap())
+}
+
+/// The child process of the next test.
+#[cfg(target_os = "linux")]
+#[test]
+fn child_that_measures_its_memory() {
+    let Ok(asked) = std::env::var(MEASURE) else { return };
+    let [context, cache, state] = asked.split(',').collect::<Vec<_>>()[..] else {
+        panic!("{asked}")
+    };
+    let before = peak();
+    let model = Model::open(demo(), &measured_options(cache, state)).unwrap();
+    let mut session = model.session().unwrap();
+    let context: u32 = context.parse().unwrap();
+    let tokens: Vec<u32> = (0..context).map(|i| (i * 7919) % 8192).collect();
+    session.feed(&tokens).unwrap();
+    println!("measured {}", peak() - before);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_estimate_is_what_a_process_needs() {
+    let program = std::env::current_exe().unwrap();
+    let runs = [
+        (600, "32", "32"),
+        (4096, "32", "32"),
+        (8192, "32", "16"),
+        (4096, "8", "32"),
+        (4096, "4", "16"),
+    ];
+    for (context, cache, state) in runs {
+        let mut child = std::process::Command::new(&program);
+        child.args([
+            "--exact",
+            "child_that_measures_its_memory",
+            "--nocapture",
+            "--test-threads=1",
+        ]);
+        let output = child.env(MEASURE, format!("{context},{cache},{state}")).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let measured = text
+            .lines()
+            .find_map(|line| line.rsplit_once("measured "))
+            .unwrap_or_else(|| panic!("{output:?}"));
+        let measured: f64 = measured.1.parse().unwrap();
+        let options = measured_options(cache, state);
+        let estimate: MemoryEstimate = kinglet::estimate(demo(), &options, context).unwrap();
+        let ratio = estimate.total() as f64 / measured;
+        assert!(
+            (0.9..1.1).contains(&ratio),
+            "{context},{cache},{state}: {ratio}: {measured}, {estimate:?}"
+        );
+    }
+}
+
+#[test]
+fn every_expert_that_a_token_uses_is_counted_once() {
+    let options = ModelOptions::new().backend(Backend::Cpu).threads(1);
+    let model = Model::open(fixtures().join("mixtral/bf16"), &options).unwrap();
+    let tokens: Vec<u32> = (0..50).map(|i| (i * 31) % 97).collect();
+    let mut calls = Vec::new();
+    let used = ExpertUse::of(&model, &tokens, 20, &mut |done, total| {
+        calls.push((done, total));
+        true
+    })
+    .unwrap();
+    assert_eq!(calls, [(20, 50), (40, 50), (50, 50)]);
+    assert_eq!(used.layers.iter().map(|(layer, _)| *layer).collect::<Vec<_>>(), [0, 1]);
+    for (_, counts) in &used.layers {
+        assert_eq!((counts.tokens.len(), counts.top_k, counts.seen()), (5, 3, 50));
+        assert_eq!(counts.tokens.iter().sum::<u64>(), 3 * 50);
+        // The router's weights of a token add up to one.
+        assert!((counts.weights.iter().sum::<f64>() - 50.0).abs() < 1e-3);
+        assert!(
+            counts
+                .tokens
+                .iter()
+                .zip(&counts.weights)
+                .all(|(tokens, weight)| *weight <= *tokens as f64)
+        );
+        let shares: f64 = (0..5).map(|expert| counts.share(expert)).sum();
+        assert!((shares - 3.0).abs() < 1e-9);
+        assert!((1.0..=5.0 / 3.0).contains(&counts.imbalance()), "{}", counts.imbalance());
+    }
+    // Windows are texts of their own.
+    let mut parts = ExpertUse::default();
+    for window in tokens.chunks(20) {
+        let one = ExpertUse::of(&model, window, 20, &mut |_, _| true).unwrap();
+        if parts.layers.is_empty() {
+            parts = one;
+            continue;
+        }
+        for ((_, sum), (_, more)) in parts.layers.iter_mut().zip(&one.layers) {
+            sum.tokens.iter_mut().zip(&more.tokens).for_each(|(sum, more)| *sum += more);
+        }
+    }
+    for ((_, together), (_, apart)) in used.layers.iter().zip(&parts.layers) {
+        assert_eq!(together.tokens, apart.tokens);
+    }
+    // Stopping keeps what was counted.
+    let stopped = ExpertUse::of(&model, &tokens, 20, &mut |_, _| false).unwrap();
+    assert_eq!(stopped.layers[0].1.seen(), 20);
+    assert_eq!(stopped.layers[0].1.tokens.len(), 5);
+}
+
+#[test]
+fn counting_experts_refuses_what_it_cannot_count() {
+    let options = ModelOptions::new().backend(Backend::Cpu).threads(1);
+    let model = Model::open(fixtures().join("mixtral/bf16"), &options).unwrap();
+    let count = |tokens: &[u32], window| ExpertUse::of(&model, tokens, window, &mut |_, _| true);
+    assert!(matches!(
+        count(&[1, 97], 4),
+        Err(Error::TokenOutOfRange { id: 97, index: 1, vocab: 97 })
+    ));
+    assert!(matches!(count(&[1], 0), Err(Error::Option { name: "context", .. })));
+    assert_eq!(count(&[], 4).unwrap().layers[0].1.imbalance(), 1.0);
+    let mamba = Model::open(fixtures().join("mamba/bf16"), &options).unwrap();
+    assert!(ExpertUse::of(&mamba, &[1, 2], 4, &mut |_, _| true).unwrap().layers.is_empty());
 }

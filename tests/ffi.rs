@@ -243,6 +243,26 @@ fn a_prediction_head_or_a_draft_model_drafts_without_changing_the_answer() {
 }
 
 #[test]
+fn experts_are_counted_through_c() {
+    if !there("gcc") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile("gcc", "-std=c99", "tests/ffi/experts.c", folder.path());
+    let printed = run(&program, &[&model("hybrid"), &model("xlstm")], "");
+    let lines: Vec<serde_json::Value> =
+        printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[1], serde_json::json!([]));
+    let layers = lines[0].as_array().unwrap();
+    assert_eq!(layers.len(), 10);
+    for (index, layer) in layers.iter().enumerate() {
+        assert_eq!((&layer["layer"], &layer["experts_per_token"]), (&index.into(), &2.into()));
+        let tokens = layer["tokens"].as_array().unwrap();
+        assert_eq!(tokens.iter().map(|count| count.as_u64().unwrap()).sum::<u64>(), 2 * 8);
+    }
+}
+
+#[test]
 fn models_are_opened_from_regions_of_an_archive() {
     if !there("gcc") {
         return;

@@ -1262,6 +1262,18 @@ kinglet_status kinglet_estimate(const char *path,
                                 uint64_t *state,
                                 uint64_t *working);
 
+/**
+ * Runs the model over `count` tokens, on the CPU, in windows of 2,048 that start from an empty
+ * state, and counts which experts they use. `json` is a list with an object for each layer with
+ * experts, in order: `layer`, `experts_per_token`, and by expert `tokens` (how many used it) and
+ * `weights` (the sum of the router's weights). It is empty if the model has no experts. Free it
+ * with `kinglet_free`.
+ */
+kinglet_status kinglet_model_expert_use(const struct kinglet_model *model,
+                                        const uint32_t *tokens,
+                                        size_t count,
+                                        char **json);
+
 /* ==== Models that are not in a folder ==== */
 
 /**

@@ -4,9 +4,11 @@ use std::ffi::c_char;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use kinglet::analysis::ExpertUse;
 use kinglet::answer::AnswerDefaults;
 use kinglet::text::{ChatTemplate, Tokenizer};
 use kinglet::{Model, Mounted};
+use serde_json::json;
 
 use crate::files::{Files, kinglet_files};
 use crate::guard::call;
@@ -14,6 +16,9 @@ use crate::handle::{self, Object};
 use crate::memory::{self, MAX_TOKENS};
 use crate::model_options::{self, OpenOptions, kinglet_model_options};
 use crate::status::{Failure, kinglet_status};
+
+/// Tokens of a window in which experts are counted.
+const EXPERT_WINDOW: usize = 2048;
 
 /// An open model: its weights and everything needed to compute. Thread-safe; steps of its sessions
 /// run one after another.
@@ -194,6 +199,36 @@ pub extern "C" fn kinglet_model_vocabulary(
     count: *mut usize,
 ) -> kinglet_status {
     call(|| memory::write(count, "count", handle::get::<ModelObject>(model)?.model.vocab()))
+}
+
+/// Runs the model over `count` tokens, on the CPU, in windows of 2,048 that start from an empty
+/// state, and counts which experts they use. `json` is a list with an object for each layer with
+/// experts, in order: `layer`, `experts_per_token`, and by expert `tokens` (how many used it) and
+/// `weights` (the sum of the router's weights). It is empty if the model has no experts. Free it
+/// with `kinglet_free`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_model_expert_use(
+    model: *const kinglet_model,
+    tokens: *const u32,
+    count: usize,
+    json: *mut *mut c_char,
+) -> kinglet_status {
+    call(|| {
+        memory::check_out(json, "json")?;
+        let model = handle::get::<ModelObject>(model)?;
+        let tokens = memory::slice(tokens, count, MAX_TOKENS, "tokens")?;
+        let used = ExpertUse::of(&model.model, tokens, EXPERT_WINDOW, &mut |_, _| true)?;
+        let layers = used.layers.iter().map(|(layer, counts)| {
+            json!({
+                "layer": layer,
+                "experts_per_token": counts.top_k,
+                "tokens": counts.tokens,
+                "weights": counts.weights,
+            })
+        });
+        let text = serde_json::Value::Array(layers.collect()).to_string();
+        memory::lend_bytes(text.into_bytes(), json, std::ptr::null_mut())
+    })
 }
 
 /// Returns the number of floats in a token's embedding.

@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 
 /// The samples, with experts in Qwen3's second layer.
 fn configs() -> Vec<Value> {
-    samples().iter().map(|sample| with(sample, json!({"mlp_only_layers": []}))).collect()
+    let samples = samples().into_iter().map(|sample| match sample.get("mlp_only_layers") {
+        Some(_) => with(&sample, json!({"mlp_only_layers": []})),
+        None => sample,
+    });
+    samples.collect()
 }
 
 fn both(config: &Value) -> [ModelSpec; 2] {

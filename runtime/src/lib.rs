@@ -61,7 +61,7 @@ pub use kinglet_models::{self as models, ModelSpec};
 pub use kinglet_quant as quant;
 pub use model::{Model, Run};
 pub use model_options::{Activations, CacheType, ModelOptions, StateType};
-pub use offline::{calibrate, eval, quantize};
+pub use offline::{calibrate, eval, init, quantize};
 pub use plan::estimate::{MemoryEstimate, estimate};
 pub use plan::op;
 pub use plan::traffic::Traffic;

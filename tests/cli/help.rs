@@ -2,13 +2,15 @@
 
 use crate::support::{command, kinglet, run};
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 12] = [
     "chat",
     "generate",
     "logits",
     "tokenize",
     "inspect",
+    "fit",
     "eval",
+    "init",
     "quantize",
     "bench",
     "devices",
@@ -112,6 +114,7 @@ fn counts_begin_with_one() {
         &["generate", "--prompt", "x", "--attention-window", "0"],
         &["generate", "--prompt", "x", "--threads", "0"],
         &["inspect", "--context", "0"],
+        &["fit", "--memory", "1GB", "--context", "0"],
         &["quantize", "--calibrate", "x", "--calibrate-tokens", "0", "--dry-run"],
         &["bench", "--prefill", "99999999999"],
         &["bench", "--depth", "0,99999999999"],
@@ -146,7 +149,7 @@ fn help_names_every_command_and_the_exit_codes() {
     // Each option exists only where it has an effect.
     let runs = ["chat", "generate", "logits", "eval", "bench"];
     for (option, commands) in [
-        ("--model", &["tokenize", "inspect", "quantize"][..]),
+        ("--model", &["tokenize", "inspect", "fit", "quantize"][..]),
         ("--threads", &["quantize"]),
         ("--backend", &[]),
         ("--kv-bits", &[]),

@@ -44,6 +44,8 @@ fn every_table_fits_the_terminal() {
         vec!["inspect"],
         vec!["inspect", "--plan"],
         vec!["inspect", "--tensors"],
+        vec!["inspect", "--experts", "--text", text],
+        vec!["fit", "--memory", "40MB", "--context", "65536"],
         vec!["quantize", "--dry-run", "--group-size", "32"],
         vec!["quantize", "--dry-run", "--group-size", "32", "--tensors"],
     ];

@@ -61,6 +61,8 @@ fn unread(family: &str, field: &str) -> bool {
         "falcon_h1" => field == "mamba_expand",
         // Latent attention has widths of its own; the one saved is that of its common key.
         "kimi_linear" => field == "head_dim",
+        // They follow from the hidden size and the number of heads.
+        "zamba2" => ["attention_hidden_size", "attention_head_dim"].contains(&field),
         // Every layer has experts.
         "qwen3_5_moe_text" => field == "intermediate_size",
         // Nor are the sizes of experts read where no layer has any.

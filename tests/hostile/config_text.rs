@@ -64,7 +64,13 @@ fn mangled_at_random() {
                 Ok(()) => opened += 1,
             }
         }
-        assert!(refused > 40 && opened > 40, "{}: {refused} refused, {opened} opened", case.name);
+        // A field that isn't known is an error in Kinglet's own format, and so is nearly every change of a letter.
+        let least = if case.name.starts_with("kinglet_hybrid/") { 10 } else { 40 };
+        assert!(
+            refused > 40 && opened > least,
+            "{}: {refused} refused, {opened} opened",
+            case.name
+        );
     }
 }
 

@@ -4,14 +4,14 @@ import copy
 
 from cases import Case
 
-TINY = dict(model_type="kinglet_hybrid", vocab_size=40, hidden_size=32, dtype="bfloat16")
+TINY = dict(model_type="kinglet_hybrid", vocab_size=40, hidden_size=32)
 
 
-def case(name, kinds, pattern=None, layers=None, ablations=None, length=72, seed=0, gains=None, note="", **config):
+def case(name, kinds, pattern=None, layers=None, ablations=None, length=72, seed=0, gains=None, note="", dtype="bfloat16", **config):
     """A case whose layers are `kinds`, each once if no pattern is given."""
     pattern = pattern or list(kinds)
-    values = {**TINY, "num_hidden_layers": layers or len(pattern), "kinds": kinds, "pattern": pattern, **config}
-    return Case("kinglet_hybrid", name, values, length=length, seed=seed, ablations=ablations or {}, dtype="bfloat16", gains=gains or {}, note=note)
+    values = {**TINY, "dtype": dtype, "num_hidden_layers": layers or len(pattern), "kinds": kinds, "pattern": pattern, **config}
+    return Case("kinglet_hybrid", name, values, length=length, seed=seed, ablations=ablations or {}, dtype=dtype, gains=gains or {}, note=note)
 
 
 def top(**fields):
@@ -160,7 +160,8 @@ CASES = [
     case(
         "plain",
         {"m": [mamba2(num_heads=2)], "a": [attention(num_heads=2, num_kv_heads=1), mlp(16)], "e": [moe(num_experts=4)]},
-        ["m", "m", "a", "e"], layers=7, ablations={"conv": zero("0.0.conv1d.weight")},
+        ["m", "a", "e"], layers=5, ablations={"conv": zero("0.0.conv1d.weight")}, dtype="float32",
+        architectures=["KingletHybridForCausalLM"], transformers_version="5.24.0", bos_token_id=1, eos_token_id=[2, 3], pad_token_id=0,
     ),
     case(
         "linear_attention",

@@ -158,7 +158,8 @@ def main():
             try:
                 run(options.kinglet, "quantize", "--model", source, "--out", ours, *method, *arguments)
                 logits = options.work / "logits.safetensors"
-                run(options.kinglet, "logits", "--model", ours, "--tokens", ",".join(map(str, tokens)), "--out", logits)
+                text = ",".join(map(str, tokens))
+                run(options.kinglet, "logits", "--activations", "f32", "--model", ours, "--tokens", text, "--out", logits)
                 got = load_file(logits)["logits"]
                 assert np.isfinite(got).all(), "logits that are not finite"
                 if source.name.startswith(LACKING):

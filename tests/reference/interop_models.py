@@ -14,6 +14,7 @@ import torch
 
 from cases import Case, all_cases, variant
 from make import build, save
+from make_quantized import as_published, dense_names
 
 _WIDE = dict(vocab_size=320, hidden_size=128, intermediate_size=192, num_attention_heads=4, num_key_value_heads=2,
              max_position_embeddings=256)
@@ -34,7 +35,8 @@ _KIMI = dict(
 _NEMOTRON = dict(
     vocab_size=320, hidden_size=128, intermediate_size=192, ssm_state_size=64, mamba_num_heads=4, mamba_head_dim=32, n_groups=1,
     head_dim=32, moe_intermediate_size=128, moe_shared_expert_intermediate_size=128, n_routed_experts=4, num_experts_per_tok=2)
-_JAMBA = {**_WIDE, "num_experts": 4, "num_experts_per_tok": 2, "mamba_d_state": 16, "mamba_dt_rank": 64}
+# A token takes every expert: mlx-lm divides the weights of the chosen ones by their sum.
+_JAMBA = {**_WIDE, "num_experts": 2, "num_experts_per_tok": 2, "mamba_d_state": 16, "mamba_dt_rank": 64}
 _ZAMBA = dict(
     vocab_size=320, hidden_size=128, intermediate_size=192, num_attention_heads=4, num_key_value_heads=4, num_hidden_layers=3,
     layers_block_type=["linear_attention", "hybrid", "hybrid"], mamba_d_state=16)
@@ -104,6 +106,11 @@ def main():
             continue
         model, tokens = build(case, case.seed)
         save(case, model, folder)
+        # The names that mlx-lm reads.
+        if case.family == "olmo_hybrid":
+            as_published(folder / "model.safetensors", case.config)
+        if case.family == "kimi_linear":
+            dense_names(folder / "model.safetensors")
         (folder / "tokens.json").write_text(json.dumps(tokens))
         print(folder.name, flush=True)
 

@@ -3,8 +3,8 @@
 
 use kinglet::plan::StateKind;
 use kinglet::{Error, Logits, Model, ModelOptions, Run, Session};
-use kinglet_tests::cases;
 use kinglet_tests::random::Random;
+use kinglet_tests::{case_named, cases};
 
 use crate::{alone, assert_near, chosen, everywhere, open, rows_from, tokens};
 
@@ -219,6 +219,29 @@ fn refused_steps_change_nothing() {
         assert_near(two.feed_all(rest).unwrap(), &expected, &case.name);
         assert!(matches!(one.feed(&[1]), Err(Error::ContextFull { held: 60, more: 1, limit: 60 })));
     }
+}
+
+/// A learned table of positions ends, and the error names the field with its length.
+#[test]
+fn positions_past_a_learned_table_are_refused() {
+    let case = case_named("kinglet_hybrid/learned");
+    for options in [ModelOptions::new(), ModelOptions::new().context_limit(1000)] {
+        let model = open(&case, &options.backend(kinglet::Backend::Cpu));
+        let mut session = model.session().unwrap();
+        assert_eq!(session.context_limit(), Some(96));
+        let refused = |error: Error| {
+            assert!(matches!(error, Error::PositionsFull { positions: 96, .. }), "{error:?}");
+            assert!(error.to_string().contains("`max_position_embeddings`"), "{error}");
+        };
+        refused(session.feed(&[1; 97]).unwrap_err());
+        session.feed(&[1; 95]).unwrap();
+        refused(session.feed(&[1; 2]).unwrap_err());
+        session.feed(&[1]).unwrap();
+        refused(session.feed(&[1]).unwrap_err());
+    }
+    let limited = open(&case, &ModelOptions::new().backend(kinglet::Backend::Cpu).context_limit(9));
+    let error = limited.session().unwrap().feed(&[1; 10]).unwrap_err();
+    assert!(matches!(error, Error::ContextFull { limit: 9, .. }), "{error:?}");
 }
 
 #[test]

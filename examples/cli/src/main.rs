@@ -94,8 +94,12 @@ enum Command {
     Tokenize(Looking<commands::tokenize::TokenizeArgs>),
     /// Show a model's structure: blocks, parameters, memory, ops
     Inspect(Looking<commands::inspect::InspectArgs>),
+    /// Find how a model fits a device: bits of weights and states for a memory size
+    Fit(Looking<commands::fit::FitArgs>),
     /// Measure how well a model predicts a text, and how far it is from a reference
     Eval(Running<commands::eval::EvalArgs>),
+    /// Write a checkpoint with random weights, from a preset or a config
+    Init(commands::init::InitArgs),
     /// Write a checkpoint with fewer bits per weight
     Quantize(Looking<commands::quantize::QuantizeArgs>),
     /// Measure prefill and decode speed, in tokens per second and relative to memory bandwidth
@@ -178,7 +182,9 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Logits(run) => commands::logits::run(&run.global, &run.args),
         Command::Tokenize(look) => commands::tokenize::run(&look.model, look.args),
         Command::Inspect(look) => commands::inspect::run(&look.model, &look.args),
+        Command::Fit(look) => commands::fit::run(&look.model, &look.args),
         Command::Eval(run) => commands::eval::run(&run.global, &run.args),
+        Command::Init(args) => commands::init::run(&args),
         Command::Quantize(look) => commands::quantize::run(&look.model, &look.args),
         Command::Bench(run) => commands::bench::run(&run.global, &run.args),
         Command::Devices(args) => commands::devices::run(&args),

@@ -315,7 +315,7 @@ impl Experts {
     }
 }
 
-/// mlx-lm requires the lists of layers, and reads the number of dense ones.
+/// mlx-lm requires the lists of layers and a base of rotations, which it doesn't use, and reads the number of dense layers.
 fn older_fields(root: &Root) -> Vec<NamedField> {
     let mut fields = Vec::new();
     let names = present(root, "layer_types").and_then(Value::as_array);
@@ -340,6 +340,9 @@ fn older_fields(root: &Root) -> Vec<NamedField> {
     if let Some(names) = names.filter(|_| present(root, FIRST_DENSE).is_none()) {
         let dense = names.iter().take_while(|name| *name == "dense").count();
         fields.push((FIRST_DENSE, dense.into()));
+    }
+    if present(root, "rope_theta").is_none() {
+        fields.push(("rope_theta", 10000.0.into()));
     }
     fields
 }

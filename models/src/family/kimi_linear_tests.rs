@@ -124,10 +124,12 @@ fn what_is_not_computed_is_refused() {
 }
 
 #[test]
-fn mlx_lm_gets_the_lists_of_layers() {
+fn mlx_lm_gets_the_lists_of_layers_and_a_base() {
     let text = newer().to_string();
     let fields = mlx_fields(&Config::parse(&text).unwrap());
     let own = config()["linear_attn_config"].clone();
-    assert_eq!(fields, [(LINEAR, own), (FIRST_DENSE, json!(1))]);
-    assert_eq!(mlx_fields(&Config::parse(&config().to_string()).unwrap()), []);
+    let theta = ("rope_theta", json!(10000.0));
+    assert_eq!(fields, [(LINEAR, own), (FIRST_DENSE, json!(1)), theta]);
+    let published = with(&config(), json!({"rope_theta": 1e6})).to_string();
+    assert_eq!(mlx_fields(&Config::parse(&published).unwrap()), []);
 }

@@ -60,6 +60,8 @@ struct Code {
     any_norm: bool,
     /// Whether `rotary_dim` tells how many elements of a head are rotated.
     rotary_dim: bool,
+    /// Whether `shared_intermediate_size` means an expert that every token uses.
+    shared_expert: bool,
     /// Kinds of layers if no field lists them: whether each is linear attention. None: they must be listed.
     layers: Option<fn(usize) -> bool>,
     /// Logarithms of the decays of the heads of a layer: heads, layer, layers.
@@ -71,6 +73,7 @@ const TRANSFORMERS: Code = Code {
     postnorm: true,
     any_norm: false,
     rotary_dim: false,
+    shared_expert: false,
     layers: Some(|layer| layer % 2 == 1),
     log_decays,
 };
@@ -80,6 +83,7 @@ const OWN: Code = Code {
     postnorm: false,
     any_norm: true,
     rotary_dim: true,
+    shared_expert: true,
     layers: None,
     log_decays: own_log_decays,
 };
@@ -92,7 +96,9 @@ fn spec(config: &Config, code: &Code) -> Result<ModelSpec, ModelError> {
         model = model.with_rope(rope);
     }
     let (frame, fields) = (&model.frame, &model.frame.fields);
-    refuse_shared_expert(fields)?;
+    if code.shared_expert {
+        refuse_shared_expert(fields)?;
+    }
     let inner = frame.inner("intermediate_size", 14336)?;
     let counts = Counts::read(frame, frame.layers, EXPERTS)?;
     counts.check_stacks([frame.hidden, inner])?;

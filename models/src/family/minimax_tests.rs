@@ -114,7 +114,7 @@ fn published_checkpoints_have_names_of_their_own() {
     assert_eq!(spec_of(&with(&without(&config, "model_type"), by_class)), model);
     // Half of a head is rotated.
     let rope = |config: &Value| attention(&spec_of(config), 2).rope.clone().expect("rope");
-    assert_eq!(rope(&config).inv_freq, [1.0, 1e7f64.powf(-0.5) as f32]);
+    assert_eq!(rope(&config).inv_freq, [1.0, (1e7f64.sqrt() as f32).recip()]);
     assert_eq!(rope(&without(&config, "rotary_dim")).inv_freq.len(), 4);
     let alphas = [0, 1, 2].map(|block| model.blocks[block].residual);
     assert_eq!(alphas, [3.5, 1.5, 2.5].map(|scale| Residual::Normed { scale }));

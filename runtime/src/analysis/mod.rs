@@ -12,11 +12,15 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod experts;
+mod fit;
 mod memory;
 mod parameters;
 mod precision;
 mod work;
 
+pub use experts::{ExpertCounts, ExpertUse};
+pub use fit::{Fit, FitChoice, fit};
 pub use memory::{LayerMemory, Sight, StateMemory, sights};
 pub use parameters::{ModelComponent, ParameterCount, Parameters};
 pub use precision::{PrecisionSize, WeightPrecision};

@@ -1,5 +1,7 @@
-//! Work on a model apart from answering: measuring it and quantizing it.
+//! Work on a model apart from answering: measuring it, quantizing it, making one.
 
 pub mod calibrate;
 pub mod eval;
+mod folder;
+pub mod init;
 pub mod quantize;

@@ -3,11 +3,14 @@
 use std::path::Path;
 
 use crate::plan::Plan;
+use crate::plan::op::{Cut, Scratch, Widths};
 use crate::weights::Weights;
 use crate::{Error, ModelOptions, read_spec, resolve_folder};
 
 /// Tokens per step if the options don't say; the CPU backend's default.
 const DEFAULT_CHUNK: usize = 512;
+/// Tokens that a scan takes at once, on the CPU and on GPUs.
+const SCAN_CHUNK: usize = 64;
 
 /// Memory of a model and its first session, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,7 +21,7 @@ pub struct MemoryEstimate {
     pub weights: u64,
     /// State of one session at the requested context.
     pub state: u64,
-    /// Activations of the largest step, and its logits. Excludes scratch memory of single ops.
+    /// Activations of the largest step, its logits, and the scratch memory of its ops.
     pub working: u64,
 }
 
@@ -37,9 +40,26 @@ impl MemoryEstimate {
         Self {
             weights: weights.total_bytes(),
             state: state.fold(0, u64::saturating_add),
-            working: slots.fold(floats(plan.vocab), u64::saturating_add),
+            working: slots
+                .fold(floats(plan.vocab), u64::saturating_add)
+                .saturating_add(floats(scratch(plan, chunk))),
         }
     }
+}
+
+/// Elements of scratch memory for a step of `tokens` tokens. Ops use it in turn, so the largest of each kind counts.
+fn scratch(plan: &Plan, tokens: usize) -> usize {
+    let cut = Cut { tokens, few: 1, chunk: SCAN_CHUNK, max_bytes: u64::MAX };
+    let (mut scratch, mut widths) = (Scratch::NONE, Widths::NONE);
+    for op in &plan.ops {
+        scratch = scratch.max(op.description().scratch(&cut));
+        widths = widths.max(op.description().widths(1));
+    }
+    let Scratch { tokens: values, squares, states, chunks } = scratch;
+    let Widths { prepared, queries, shares } = widths;
+    let for_tokens = [prepared, queries, shares].map(|width| width.saturating_mul(tokens));
+    let all = [values, squares, states, chunks].into_iter().chain(for_tokens);
+    all.fold(0, usize::saturating_add)
 }
 
 /// Estimates the model in `folder` with one session of `context` tokens. Reads `config.json` and

@@ -17,6 +17,7 @@ use super::split::chunks;
 use super::state::CpuState;
 use super::step::{Step, StepRun};
 use super::team::Team;
+use crate::analysis::ExpertCounts;
 use crate::backend::executable::Logits;
 use crate::error::grow;
 use crate::plan::Plan;
@@ -207,6 +208,42 @@ impl CpuExecutable {
     /// # Errors
     /// If there is not enough memory.
     pub(crate) fn observe(&self, tokens: &[u32], observer: &mut Observer) -> Result<(), Error> {
+        self.watch(tokens, |index, op, step| observer.look(index, op, step))
+    }
+
+    /// Runs `tokens` from an empty state and adds what its routers choose to `counts`.
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub(crate) fn count_experts(
+        &self,
+        tokens: &[u32],
+        counts: &mut [ExpertCounts],
+    ) -> Result<(), Error> {
+        let last = counts.iter().map(|counts| counts.op).max();
+        self.watch(tokens, |index, op, step| {
+            let input = op.description().projection_input();
+            let experts = input.and_then(|input| input.experts);
+            let counts = counts.iter_mut().find(|counts| counts.op == index);
+            if let Some((counts, ExpertInput { routes, top_k, .. })) = counts.zip(experts) {
+                let width = step.buffers.width(routes);
+                for row in step.buffers.get(routes).chunks(width) {
+                    for (expert, weight) in row[..top_k].iter().zip(&row[top_k..]) {
+                        counts.tokens[*expert as usize] += 1;
+                        counts.weights[*expert as usize] += f64::from(*weight);
+                    }
+                }
+            }
+            Ok(last.is_some_and(|last| index < last))
+        })
+    }
+
+    /// Runs `tokens` from an empty state and calls `look` before each op, until it returns `false`.
+    fn watch(
+        &self,
+        tokens: &[u32],
+        mut look: impl FnMut(usize, &Op, &mut Step<'_, '_>) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
         let mut guard = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let workspace = &mut *guard;
         let mut state = CpuState::new(&self.plan)?;
@@ -235,7 +272,7 @@ impl CpuExecutable {
                 activations: Activations::F32,
             };
             for (index, (op, plan)) in self.ops.iter().zip(&self.plan.ops).enumerate() {
-                if !observer.look(index, plan, &mut step)? {
+                if !look(index, plan, &mut step)? {
                     break;
                 }
                 op.run(&mut step)?;

@@ -206,7 +206,7 @@ pub(super) fn project(
     Ok(())
 }
 
-/// The computation before a projection, with its weights.
+/// The computation before a projection, with its weights. `NormGate` norms parts of `part` elements, whose weight is common or one for each.
 pub(super) enum Before {
     Nothing,
     Norm {

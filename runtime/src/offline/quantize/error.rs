@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use kinglet_quant::{EncodeError, FeedbackError, FormatError};
 
-use super::folder::Refused;
+use crate::offline::folder::Refused;
 
 /// Why a checkpoint can't be quantized.
 #[derive(Debug)]

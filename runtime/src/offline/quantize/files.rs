@@ -7,9 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::QuantizeError;
-use super::folder::sync_folder;
 use super::write::failed_write;
 use crate::files::small_file;
+use crate::offline::folder::sync_folder;
 use crate::weights::unread;
 
 /// Largest file that is copied, in bytes. Vocabularies have tens of megabytes.

@@ -23,7 +23,6 @@
 mod config_json;
 mod error;
 mod files;
-mod folder;
 mod job;
 mod method;
 mod mix;
@@ -35,9 +34,9 @@ mod shards;
 mod target;
 mod write;
 
+pub use super::folder::Refused;
 pub use error::QuantizeError;
 pub use files::Companions;
-pub use folder::Refused;
 pub use job::{DEFAULT_SHARD_BYTES, Job, JobOptions};
 pub use kinglet_quant::{Encoder, ErrorMeasure, Format, FormatError, Mode};
 pub use method::{EachRow, Method, Round, RowEncoder, Search};
@@ -47,3 +46,6 @@ pub use report::{Report, TensorReport};
 pub use roles::Role;
 pub use target::{Kept, Piece, TargetTensor};
 pub use write::WriteOptions;
+
+pub(super) use shards::{index as weights_index, lay_out};
+pub(super) use write::Files;

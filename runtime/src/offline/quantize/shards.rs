@@ -9,27 +9,31 @@ use super::target::{Part, TargetTensor};
 
 /// One safetensors file.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Shard {
+pub(in crate::offline) struct Shard {
     /// Its name.
-    pub(super) name: String,
+    pub(in crate::offline) name: String,
     /// The bytes before the data: the header's length and the header.
-    pub(super) header: Vec<u8>,
+    pub(in crate::offline) header: Vec<u8>,
     /// Size of the whole file, in bytes.
-    pub(super) len: u64,
+    pub(in crate::offline) len: u64,
 }
 
 /// The place of a tensor's parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(in crate::offline) struct Place {
     /// Index of the shard.
-    pub(super) shard: usize,
+    pub(in crate::offline) shard: usize,
     /// The offset of each part in the file.
-    pub(super) offsets: Vec<u64>,
+    pub(in crate::offline) offsets: Vec<u64>,
 }
 
 /// Assigns tensors to files of at most `max_bytes` of data, unless a single tensor is larger. A
-/// tensor's scales are in its file. Returns a place for each tensor.
-pub(super) fn lay_out(tensors: &[TargetTensor], max_bytes: u64) -> (Vec<Shard>, Vec<Place>) {
+/// tensor's scales are in its file. Returns a place for each tensor. `layout` is the name in the files' metadata.
+pub(in crate::offline) fn lay_out(
+    tensors: &[TargetTensor],
+    max_bytes: u64,
+    layout: &str,
+) -> (Vec<Shard>, Vec<Place>) {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut size = 0u64;
     for (index, tensor) in tensors.iter().enumerate() {
@@ -60,7 +64,7 @@ pub(super) fn lay_out(tensors: &[TargetTensor], max_bytes: u64) -> (Vec<Shard>, 
         // Larger elements come first, so that every tensor is aligned to its elements.
         parts.sort_by_key(|(_, _, part)| std::cmp::Reverse(part.size));
         let mut header = Map::new();
-        header.insert("__metadata__".into(), json!({ "format": "mlx" }));
+        header.insert("__metadata__".into(), json!({ "format": layout }));
         let mut end = 0u64;
         let mut begins = Vec::new();
         for (index, at, part) in parts {
@@ -95,7 +99,11 @@ fn with_length(header: &Value) -> Vec<u8> {
 }
 
 /// The text of `model.safetensors.index.json`.
-pub(super) fn index(tensors: &[TargetTensor], shards: &[Shard], places: &[Place]) -> String {
+pub(in crate::offline) fn index(
+    tensors: &[TargetTensor],
+    shards: &[Shard],
+    places: &[Place],
+) -> String {
     let mut map = BTreeMap::new();
     let (mut bytes, mut weights) = (0u64, 0u64);
     for (tensor, place) in tensors.iter().zip(places) {

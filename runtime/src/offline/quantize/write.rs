@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 use kinglet_quant::{Encoder, ErrorMeasure, Quantized};
 
 use super::error::QuantizeError;
-use super::folder::{self, StagedFolder};
 use super::job::Job;
 use super::method::{Method, RowEncoder};
 use super::report::{Report, TensorReport};
 use super::shards::{self, Place, Shard};
 use super::target::{Piece, TargetTensor};
 use crate::Error;
+use crate::offline::folder::{self, StagedFolder};
 use crate::weights::{Access, Encoding, MatrixData, MatrixView, Progress};
 
 /// Weights per block, unless a row is longer: 4 MiB as f32.
@@ -98,7 +98,7 @@ impl Job {
     /// # Errors
     /// [`QuantizeError::Out`], or [`QuantizeError::Io`] if the place can't be examined.
     pub fn check_out(&self, out: &Path, replace: bool) -> Result<(), QuantizeError> {
-        folder::check(out, self.folder(), replace).map(drop)
+        folder::check(out, Some(self.folder()), replace).map(drop)
     }
 
     /// Writes the new checkpoint to the folder `out`, which appears when it is complete and on the
@@ -116,8 +116,9 @@ impl Job {
         progress: Progress<'_>,
     ) -> Result<Report, Error> {
         let begun = Instant::now();
-        let place = folder::check(out, self.folder(), options.replace)?;
-        let (shards, places) = shards::lay_out(&self.tensors, self.options().max_shard_bytes);
+        let place = folder::check(out, Some(self.folder()), options.replace)?;
+        let (shards, places) =
+            shards::lay_out(&self.tensors, self.options().max_shard_bytes, "mlx");
         let staged = StagedFolder::create(&place)?;
         let needed = shards.iter().map(|shard| shard.len).fold(0, u64::saturating_add);
         let files = Files::create(staged.path(), &shards, needed)?;
@@ -410,14 +411,18 @@ fn measure(out: &Quantized, buffers: &mut Buffers) -> ErrorMeasure {
 }
 
 /// The new safetensors files, open, with their headers.
-struct Files {
+pub(in crate::offline) struct Files {
     files: Vec<(PathBuf, Mutex<File>)>,
     /// Size of all files in bytes, for the message when the disk is full.
     needed: u64,
 }
 
 impl Files {
-    fn create(folder: &Path, shards: &[Shard], needed: u64) -> Result<Self, QuantizeError> {
+    pub(in crate::offline) fn create(
+        folder: &Path,
+        shards: &[Shard],
+        needed: u64,
+    ) -> Result<Self, QuantizeError> {
         let mut files = Self { files: Vec::new(), needed };
         for (index, shard) in shards.iter().enumerate() {
             let path = folder.join(&shard.name);
@@ -432,7 +437,12 @@ impl Files {
         Ok(files)
     }
 
-    fn write(&self, shard: usize, at: u64, bytes: &[u8]) -> Result<(), QuantizeError> {
+    pub(in crate::offline) fn write(
+        &self,
+        shard: usize,
+        at: u64,
+        bytes: &[u8],
+    ) -> Result<(), QuantizeError> {
         let Some((path, file)) = self.files.get(shard) else { return Ok(()) };
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         let written = file.seek(SeekFrom::Start(at)).and_then(|_| file.write_all(bytes));
@@ -440,7 +450,7 @@ impl Files {
     }
 
     /// Waits until everything is on the disk.
-    fn finish(&self) -> Result<(), QuantizeError> {
+    pub(in crate::offline) fn finish(&self) -> Result<(), QuantizeError> {
         for (path, file) in &self.files {
             let file = file.lock().unwrap_or_else(PoisonError::into_inner);
             file.sync_all().map_err(|source| failed_write(path, source, self.needed))?;
@@ -448,7 +458,11 @@ impl Files {
         Ok(())
     }
 
-    fn write_text(&self, path: &Path, text: &str) -> Result<(), QuantizeError> {
+    pub(in crate::offline) fn write_text(
+        &self,
+        path: &Path,
+        text: &str,
+    ) -> Result<(), QuantizeError> {
         let write = || {
             let mut file = File::create_new(path)?;
             file.write_all(text.as_bytes())?;

@@ -1,22 +1,26 @@
 //! `kinglet inspect`: a model's structure, memory and ops. Reads `config.json` and the headers of
 //! the weights, and the weights themselves only for `--check`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueHint};
 use kinglet::analysis::{Parameters, StateMemory, WorkPerToken};
+use kinglet::models::PRESETS;
 use kinglet::plan::Plan;
 use kinglet::weights::{CheckOptions, Checked, Weights, WeightsError};
 use kinglet::{Checkpoint, Error, ModelSpec};
 
 use crate::args::{ModelArgs, count};
 use crate::atomic::AtomicFile;
+use crate::commands::init;
 use crate::error::CliError;
 use crate::output::{Format, Output};
 use crate::progress::{Progress, Unit};
 use crate::{interrupt, model_folder, table};
 
 mod blocks;
+mod experts;
 mod formats;
 mod html;
 mod json;
@@ -42,15 +46,17 @@ FLOPs are those of the last token of the context in decode, a multiply-add being
 two: products with matrices, scans (with convolutions), and attention. Norms,
 activations and gates are not counted.
 
---plan, --tensors, --check and --report replace the summary; with --json they add
-to it. The report is one file that needs no network.
+--plan, --tensors, --check, --experts and --report replace the summary; with
+--json they add to it. The report is one file that needs no network.
 
 Examples:
   kinglet inspect --model DIR --context 131072
   kinglet inspect --model DIR --plan
+  kinglet inspect --preset ultra-52b           sizes without a checkpoint
   kinglet inspect --model DIR --tensors        show how each tensor is stored
   kinglet inspect --model DIR --check          look for NaN and infinity
   kinglet inspect --model DIR --report model.html
+  kinglet inspect --model DIR --experts --text book.txt
   kinglet inspect --model DIR --json | jq .parameters";
 
 /// Options of `inspect`.
@@ -60,6 +66,12 @@ pub(crate) struct InspectArgs {
     /// Number of tokens in the context, for memory and traffic
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = count())]
     context: usize,
+    /// Show a configuration by name instead of a model folder
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(PRESETS), hide_possible_values = true)]
+    preset: Option<String>,
+    /// Factor on the sizes of the preset
+    #[arg(long, value_name = "S", default_value_t = 1.0, requires = "preset", value_parser = init::scale)]
+    scale: f64,
     /// List the ops that the model runs as, and nothing else
     #[arg(long)]
     plan: bool,
@@ -69,6 +81,12 @@ pub(crate) struct InspectArgs {
     /// Check all weights for NaN and infinity, and print nothing else
     #[arg(long)]
     check: bool,
+    /// Run a text and show how often each expert is used, and nothing else
+    #[arg(long, requires = "text")]
+    experts: bool,
+    /// Text for --experts, UTF-8; - is standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "experts")]
+    text: Option<PathBuf>,
     /// Write a page with plots to FILE, and print nothing else
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     report: Option<PathBuf>,
@@ -139,6 +157,11 @@ impl Memory {
     }
 }
 
+/// The model of a preset.
+fn preset_spec(name: &str, scale: f64) -> Result<ModelSpec, CliError> {
+    init::spec_of(&init::config(name, scale)?, &Path::new(name).join("config.json"))
+}
+
 /// A bandwidth in GB/s.
 fn bandwidth(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -153,14 +176,23 @@ fn bandwidth(text: &str) -> Result<f64, String> {
 /// If there is no model, or it is broken or not supported, or `--check` finds a non-finite weight;
 /// [`CliError::Interrupted`] after Ctrl-C.
 pub(crate) fn run(model: &ModelArgs, args: &InspectArgs) -> Result<(), CliError> {
-    let folder = model_folder::find(model.model.as_deref())?;
-    let checkpoint = match Checkpoint::open(&folder, CheckOptions { strict: model.strict }) {
-        Ok(checkpoint) => Some(checkpoint),
-        // A config without weights describes a model too.
-        Err(Error::Weights(WeightsError::NoWeights { .. })) => None,
-        Err(error) => return Err(error.into()),
+    let (folder, checkpoint, preset) = match &args.preset {
+        Some(name) => (PathBuf::from(name), None, Some(preset_spec(name, args.scale)?)),
+        None => {
+            let folder = model_folder::find(model.model.as_deref())?;
+            let checkpoint = match Checkpoint::open(&folder, CheckOptions { strict: model.strict })
+            {
+                Ok(checkpoint) => Some(checkpoint),
+                // A config without weights describes a model too.
+                Err(Error::Weights(WeightsError::NoWeights { .. })) => None,
+                Err(error) => return Err(error.into()),
+            };
+            (folder, checkpoint, None)
+        }
     };
-    for (asked, flag) in [(args.check, "--check"), (args.tensors, "--tensors")] {
+    for (asked, flag) in
+        [(args.check, "--check"), (args.tensors, "--tensors"), (args.experts, "--experts")]
+    {
         if asked && checkpoint.is_none() {
             let problem = format!("{flag} needs weights, but the folder has none");
             return Err(CliError::Contents { path: folder, problem });
@@ -168,7 +200,7 @@ pub(crate) fn run(model: &ModelArgs, args: &InspectArgs) -> Result<(), CliError>
     }
     let (spec, weights) = match checkpoint {
         Some(Checkpoint { spec, weights, checked, .. }) => (spec, Some((weights, checked))),
-        None => (kinglet::read_spec(&folder)?, None),
+        None => (preset.map_or_else(|| kinglet::read_spec(&folder), Ok)?, None),
     };
     let stored = weights.as_ref().map(|(weights, checked)| (weights, checked));
     let report = Report::new(folder, spec, stored, args.context)?;
@@ -179,6 +211,10 @@ pub(crate) fn run(model: &ModelArgs, args: &InspectArgs) -> Result<(), CliError>
         file.write(page.as_bytes())?;
         file.commit()?;
     }
+    let used = match (&args.text, args.experts) {
+        (Some(text), true) => Some(experts::count(&report.folder, text, model.strict)?),
+        _ => None,
+    };
     let format = if args.json { Format::Json } else { Format::Text };
     let mut output = Output::new(format);
     // Print the tables first: the check may take minutes.
@@ -188,10 +224,13 @@ pub(crate) fn run(model: &ModelArgs, args: &InspectArgs) -> Result<(), CliError>
         if let Some(stored) = report.stored.as_ref().filter(|_| args.tensors) {
             parts.push(tables::tensors(stored, width));
         }
+        if let Some(used) = &used {
+            parts.push(experts::table(used, width));
+        }
         if args.plan {
             parts.push(tables::plan(&report, width));
         }
-        if !args.plan && !args.tensors && !args.check && args.report.is_none() {
+        if !args.plan && !args.tensors && !args.check && args.report.is_none() && !args.experts {
             parts.push(tables::summary(&report, width));
         }
         output.styled(&parts.join("\n"))?;
@@ -206,7 +245,11 @@ pub(crate) fn run(model: &ModelArgs, args: &InspectArgs) -> Result<(), CliError>
         }
         (Format::Text, None) => Ok(()),
         (Format::Json, scanned) => {
-            output.event(&json::report(&report, args.plan, args.tensors, scanned))
+            let mut value = json::report(&report, args.plan, args.tensors, scanned);
+            if let Some(used) = &used {
+                value["experts"] = experts::to_json(used);
+            }
+            output.event(&value)
         }
     }
 }

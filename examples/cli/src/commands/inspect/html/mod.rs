@@ -90,7 +90,7 @@ fn parameters(report: &Report) -> String {
             value: format!("{} ({})", short(count.total), percent(count.total, total)),
         }
     });
-    let figure = bars(&rows.collect::<Vec<_>>(), &["used by every token", "idle for a token"]);
+    let figure = bars(&rows.collect::<Vec<_>>(), &["used by a token", "idle for a token"]);
     let about =
         "Weights, biases and norms of each component. A token uses only some of the experts.";
     section("Parameters by component", about, &figure)

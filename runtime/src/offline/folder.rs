@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::error::QuantizeError;
+use super::quantize::QuantizeError;
 
 /// The file that is locked while the folder is filled.
 const LOCK: &str = ".lock";
@@ -52,7 +52,7 @@ impl fmt::Display for Refused {
 
 /// A folder that is being filled. Dropping it before [`StagedFolder::commit`] removes it.
 #[derive(Debug)]
-pub(super) struct StagedFolder {
+pub(in crate::offline) struct StagedFolder {
     staging: PathBuf,
     place: PathBuf,
     /// Locked while the folder is being filled.
@@ -64,11 +64,16 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Quant
     move |source| QuantizeError::Io { doing, path, source }
 }
 
-/// Checks that `place` can be written to: it must not touch `model`, and must be missing, an empty
+/// Checks that `place` can be written to: it must not touch `model`, if one is read, and must be missing, an empty
 /// folder, or with `replace` a checkpoint. Returns the place without links in its path.
-pub(super) fn check(place: &Path, model: &Path, replace: bool) -> Result<PathBuf, QuantizeError> {
+pub(in crate::offline) fn check(
+    place: &Path,
+    model: Option<&Path>,
+    replace: bool,
+) -> Result<PathBuf, QuantizeError> {
     let refuse = |problem| QuantizeError::Out { path: place.into(), problem };
-    let model = fs::canonicalize(model).map_err(io_error("find", model))?;
+    let canonical = |model: &Path| fs::canonicalize(model).map_err(io_error("find", model));
+    let model = model.map(canonical).transpose()?;
     let resolved = match fs::canonicalize(place) {
         Ok(found) => {
             if !found.is_dir() {
@@ -86,7 +91,7 @@ pub(super) fn check(place: &Path, model: &Path, replace: bool) -> Result<PathBuf
         }
         Err(error) => return Err(io_error("find", place)(error)),
     };
-    if resolved.starts_with(&model) || model.starts_with(&resolved) {
+    if model.is_some_and(|model| resolved.starts_with(&model) || model.starts_with(&resolved)) {
         return Err(refuse(Refused::Model));
     }
     if resolved.file_name().is_none() {
@@ -131,7 +136,7 @@ fn names(folder: &Path) -> Result<Vec<String>, QuantizeError> {
 impl StagedFolder {
     /// Creates the folder that will become `place`, which must have passed [`check`]. Removes what
     /// killed processes left.
-    pub(super) fn create(place: &Path) -> Result<Self, QuantizeError> {
+    pub(in crate::offline) fn create(place: &Path) -> Result<Self, QuantizeError> {
         let refuse = || QuantizeError::Out { path: place.into(), problem: Refused::NoName };
         let parent = place.parent().ok_or_else(refuse)?;
         let name = place.file_name().ok_or_else(refuse)?.to_string_lossy().into_owned();
@@ -162,13 +167,13 @@ impl StagedFolder {
     }
 
     /// The folder to write the files to.
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::offline) fn path(&self) -> &Path {
         &self.staging
     }
 
     /// Moves the folder to its place, replacing what was there. All files must have been synced to
     /// the disk.
-    pub(super) fn commit(mut self) -> Result<(), QuantizeError> {
+    pub(in crate::offline) fn commit(mut self) -> Result<(), QuantizeError> {
         let lock = self.staging.join(LOCK);
         self.lock = None;
         fs::remove_file(&lock).map_err(io_error("remove", &lock))?;
@@ -239,7 +244,7 @@ fn remove_leftovers(parent: &Path, prefix: &str) {
 }
 
 /// Syncs the entries of a folder to the disk, if the system can.
-pub(super) fn sync_folder(folder: &Path) -> Result<(), QuantizeError> {
+pub(in crate::offline) fn sync_folder(folder: &Path) -> Result<(), QuantizeError> {
     if cfg!(unix) {
         let file = File::open(folder).map_err(io_error("open", folder))?;
         match file.sync_all() {
