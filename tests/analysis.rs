@@ -213,7 +213,7 @@ fn a_precision_has_the_size_that_quantizing_gives() {
 
 #[test]
 fn the_best_choice_that_fits_comes_first() {
-    let checkpoint = Checkpoint::open(&demo(), CheckOptions { strict: false }).unwrap();
+    let checkpoint = Checkpoint::open(demo(), CheckOptions { strict: false }).unwrap();
     let (spec, weights) = (&checkpoint.spec, &checkpoint.weights);
     let context = 1 << 16;
     let fitting = |memory: u64| fit(spec, weights, memory, context).unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kinglet::backend::{BackendRun, Logits, compile};
-use kinglet::models::{self, Block, Branch, Input, Mixer, ModelSpec, Residual, Role};
+use kinglet::models::{self, Block, Branch, Input, ModelSpec, Residual, Role};
 use kinglet::op::Op;
 use kinglet::plan::Plan;
 use kinglet::quant::{Format, Mode};
@@ -20,7 +20,10 @@ use tempfile::TempDir;
 
 use kinglet_tests::reference;
 use kinglet_tests::target::{Target, wgpu_targets};
-use kinglet_tests::{Case, argmax, case_named, cases, foreign_cases, quantized_cases, relative_l2};
+use kinglet_tests::{
+    Case, amplifies_rounding, argmax, case_named, cases, foreign_cases, quantized_cases,
+    relative_l2,
+};
 
 /// Bound on the relative L2 error of f32 logits on the CPU.
 const BOUND: f64 = 1e-5;
@@ -235,14 +238,13 @@ fn logits_and_greedy_tokens_on_wgpu_equal_the_reference() {
                 let mut errors: Vec<f64> = rows.map(|(a, b)| relative_l2(a, b)).collect();
                 errors.sort_by(f64::total_cmp);
                 // Rounding sends some tokens to other experts, and later tokens see the effect in
-                // the state. The gated delta rule divides by the lengths of queries, keys and
-                // outputs, so rounding is amplified where they are short: transformers itself,
-                // with inputs of projections rounded to f16, moves single tokens by up to 0.13.
-                let mut branches = model.spec().blocks.iter().flat_map(|block| &block.branches);
-                let amplifies = branches.any(|branch| {
-                    matches!(branch.mixer, Mixer::GatedDelta(_))
-                        || branch.mixer.parts().iter().any(|part| part.role == Role::Router)
-                });
+                // the state.
+                let spec = model.spec();
+                let mut branches = spec.blocks.iter().flat_map(|block| &block.branches);
+                let amplifies = amplifies_rounding(spec)
+                    || branches.any(|branch| {
+                        branch.mixer.parts().iter().any(|part| part.role == Role::Router)
+                    });
                 let worst = if amplifies { errors.len() / 2 } else { errors.len() - 1 };
                 let error = errors[worst];
                 if error.is_nan() || error > bound || got.iter().any(|x| !x.is_finite()) {

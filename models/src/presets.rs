@@ -147,7 +147,7 @@ impl Scale {
         let inner = 2 * self.width(hidden);
         let [heads, kv_heads] = self.attention_heads(hidden / 128, 8, 128);
         let mamba_heads = inner / 64;
-        let groups = (1..=8).rev().find(|groups| mamba_heads % groups == 0).unwrap_or(1);
+        let groups = (1..=8).rev().find(|&groups| mamba_heads.is_multiple_of(groups)).unwrap_or(1);
         let kinds = json!({
             "m": [{
                 "type": "mamba2", "state_size": 128, "num_heads": mamba_heads, "head_dim": 64, "n_groups": groups, "conv_kernel": 4,

@@ -3,7 +3,7 @@
 //! ```no_run
 //! use kinglet::analysis::{Parameters, WorkPerToken};
 //!
-//! let spec = kinglet::read_spec("model")?;
+//! let spec = kinglet::read_spec(std::path::Path::new("model"))?;
 //! let parameters = Parameters::of(&spec);
 //! let work = WorkPerToken::of(&spec, 4096);
 //! println!("{} parameters, {} FLOPs per token", parameters.total(), work.total());

@@ -73,8 +73,14 @@ fn every_fixture_has_as_many_parameters_as_its_tensors_have_elements() {
         let outside = |c: &Component| matches!(c, Component::Embedding | Component::Head);
         let around = report.parameters.components.iter().filter(|(c, _)| outside(c));
         let around: u64 = around.map(|(_, count)| count.total).sum();
-        let sum = blocks.sum::<u64>() + around + report.spec.hidden as u64;
-        // Each use of a shared block shows all of its parameters. The final norm has no bias in any family.
+        let norm = &report.spec.head.norm;
+        let norm: usize = [Some(&norm.weight), norm.bias.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|tensor| tensor.elements())
+            .sum();
+        let sum = blocks.sum::<u64>() + around + norm as u64;
+        // Each use of a shared block shows all of its parameters.
         assert_eq!(
             sum,
             elements + repeated(&report.spec),
@@ -103,8 +109,9 @@ fn memory_and_traffic_match_the_plan() {
         // Each block that reads the embeddings counts the op that keeps them, which the plan has once.
         let readers = report.spec.blocks.iter().filter(|b| b.input == Input::WithEmbeddings);
         let again = readers.count().saturating_sub(1);
-        // The embedding and the head add one op each.
-        assert_eq!(dispatches + 2, report.plan.ops.len() + again, "{}", folder.display());
+        // The embedding and the head add one op each, and so do positions.
+        let around = 2 + usize::from(report.spec.embedding.positions.is_some());
+        assert_eq!(dispatches + around, report.plan.ops.len() + again, "{}", folder.display());
     }
 }
 
