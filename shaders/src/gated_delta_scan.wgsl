@@ -72,7 +72,7 @@ fn row_of(t: u32) -> u32 {
 //# when step prepare prepare_channels scores
 /// [T, decay_stride].
 @group(0) @binding(_) var<storage, read> decays: array<f32>;
-/// The op's small tensors, one behind the other.
+/// The op's small tensors, one after the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 
 /// The log decay `i` of a head at token `t` of the run.

@@ -69,7 +69,7 @@ const THREADS: u32 = 256u;
 //# when tiles small_tiles
 //# use tiles
 //# use math
-/// The op's small tensors, one behind the other.
+/// The op's small tensors, one after the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 
 fn small(i: u32) -> f32 {

@@ -42,7 +42,7 @@ struct Params {
 @group(0) @binding(_) var<uniform> params: Params;
 
 //# when step step_any pass states outputs
-/// The op's small tensors, one behind the other.
+/// The op's small tensors, one after the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 
 /// A head's decay over `tokens` tokens.

@@ -42,7 +42,7 @@ struct Params {
 //# when attend
 /// [T, query_stride].
 @group(0) @binding(_) var<storage, read> query_input: array<f32>;
-/// The op's small tensors, one behind the other.
+/// The op's small tensors, one after the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 /// [capacity, kv_heads, dim].
 @group(0) @binding(_) var<storage, read> keys: array<f32>;

@@ -20,7 +20,7 @@ struct Params {
 }
 
 @group(0) @binding(_) var<uniform> params: Params;
-/// The op's small tensors, one behind the other.
+/// The op's small tensors, one after the other.
 @group(0) @binding(_) var<storage, read> vectors: array<f32>;
 /// x, [T, width].
 @group(0) @binding(_) var<storage, read_write> stream: array<f32>;

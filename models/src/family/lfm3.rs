@@ -5,7 +5,7 @@ use super::lfm2::{ConvFields, NAMES, dense};
 use crate::frame::{Frame, FrameDefaults, FrameNames};
 use crate::rope::{RopeDefaults, proportional_rope, rope_of_kind};
 use crate::transformer::{HeadDefaults, Heads};
-use crate::{Attention, Block, Config, Linear, Mixer, ModelError, ModelSpec, Norm, QkNorm, Rope};
+use crate::{Attention, Block, Config, Linear, Mixer, ModelError, ModelSpec, QkNorm, Rope};
 
 /// This family.
 pub(super) const FAMILY: Family = Family {
@@ -159,11 +159,10 @@ impl AttentionFields {
         };
         let bias = (self.bias, self.bias);
         let plain = self.heads.attention(&prefix, frame.hidden, bias, rope.cloned());
-        let norm = |name| Norm::new(&format!("{prefix}.{name}"), self.heads.head_dim, frame.eps);
         let gate =
             || Linear::new(&format!("{prefix}.gate_proj"), self.heads.heads, frame.hidden, false);
         Mixer::Attention(Attention {
-            qk_norm: Some(QkNorm { q: norm("q_norm"), k: norm("k_norm"), per_head: true }),
+            qk_norm: Some(QkNorm::of_heads(&prefix, self.heads.head_dim, frame.eps)),
             gate: self.gated.then(gate).into_iter().collect(),
             window,
             ..plain

@@ -4,7 +4,7 @@
 use super::Family;
 use crate::frame::{Frame, FrameDefaults, MODEL};
 use crate::transformer::{HeadDefaults, Transformer, TransformerDefaults};
-use crate::{Attention, Config, ModelError, ModelSpec, Norm, QkNorm};
+use crate::{Attention, Config, ModelError, ModelSpec, QkNorm};
 
 const DEFAULTS: TransformerDefaults = TransformerDefaults {
     frame: FrameDefaults { hidden: 4096, vocab: 151936, layers: 32, eps: 1e-6, tied: false },
@@ -41,11 +41,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ModelError> {
 
 /// The norms of each head's queries and keys in the layer `PREFIX`.
 pub(crate) fn head_norms(frame: &Frame<'_>, prefix: &str, head_dim: usize) -> QkNorm {
-    QkNorm {
-        q: Norm::new(&format!("{prefix}.self_attn.q_norm"), head_dim, frame.eps),
-        k: Norm::new(&format!("{prefix}.self_attn.k_norm"), head_dim, frame.eps),
-        per_head: true,
-    }
+    QkNorm::of_heads(&format!("{prefix}.self_attn"), head_dim, frame.eps)
 }
 
 #[cfg(test)]

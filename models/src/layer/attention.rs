@@ -85,6 +85,14 @@ pub struct QkNorm {
     pub per_head: bool,
 }
 
+impl QkNorm {
+    /// The norms `PREFIX.q_norm` and `PREFIX.k_norm` of each head by itself, of width `head_dim`.
+    pub fn of_heads(prefix: &str, head_dim: usize, eps: f32) -> Self {
+        let norm = |name: &str| Norm::new(&format!("{prefix}.{name}"), head_dim, eps);
+        Self { q: norm("q_norm"), k: norm("k_norm"), per_head: true }
+    }
+}
+
 /// Rotary position encoding (Su et al., "RoFormer", 2021): `rotated = 2 * inv_freq.len()` elements at the front of each head are
 /// turned in pairs. In the half-split form of `transformers`, element `i` is turned with element `i + rotated / 2`; in the interleaved
 /// form of the paper (GPT-J, DeepSeek, Cohere), element `2 i` with `2 i + 1`.
@@ -262,10 +270,7 @@ impl Layer for Attention {
     }
 
     fn sizes(&self) -> String {
-        let mut text = format!("{} of {}", super::plural(self.heads, "head"), self.head_dim);
-        if self.kv_heads != self.heads {
-            text += &format!(", {} for keys and values", self.kv_heads);
-        }
+        let mut text = super::grouped_heads(self.heads, self.kv_heads, self.head_dim);
         match self.rope.as_ref().map(|rope| 2 * rope.inv_freq.len()) {
             None => text += ", no positions",
             Some(rotated) if rotated == self.head_dim => text += ", rope",

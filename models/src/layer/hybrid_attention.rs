@@ -1,7 +1,7 @@
 //! Attention whose reach changes with the position: all of the past, then a window with thinned and chosen keys, then a memory of
 //! constant size for the rest.
 
-use crate::spec::{Linear, Norm, TensorSpec};
+use crate::spec::{Linear, TensorSpec};
 
 use super::{Layer, Mixer, Module, QkNorm, Role, Rope, Section, Small};
 
@@ -145,11 +145,7 @@ impl HybridAttention {
             heads,
             kv_heads,
             head_dim,
-            qk_norm: norm.map(|eps| QkNorm {
-                q: Norm::new(&name("q_norm"), head_dim, eps),
-                k: Norm::new(&name("k_norm"), head_dim, eps),
-                per_head: true,
-            }),
+            qk_norm: norm.map(|eps| QkNorm::of_heads(prefix, head_dim, eps)),
             rope,
             tiers: Tiers { global_top: if context { tiers.global_top } else { 0 }, ..tiers },
             eps: 1e-6,
@@ -204,10 +200,7 @@ impl Layer for HybridAttention {
     }
 
     fn sizes(&self) -> String {
-        let mut text = format!("{} of {}", super::plural(self.heads, "head"), self.head_dim);
-        if self.kv_heads != self.heads {
-            text += &format!(", {} for keys and values", self.kv_heads);
-        }
+        let text = super::grouped_heads(self.heads, self.kv_heads, self.head_dim);
         let Tiers { window, full_until, dilated_until, linear_until, .. } = self.tiers;
         text + &format!(
             ", window {window}, tiers up to {full_until}, {dilated_until} and {linear_until}"
@@ -220,11 +213,9 @@ impl Layer for HybridAttention {
 
     /// The tiers end early, so that a short sequence reaches the last.
     fn small(&self, to: &Small) -> Mixer {
-        let (group, dim) = ((self.heads / self.kv_heads.max(1)).max(1), self.head_dim);
-        // Enough heads for a row of the output projection to be whole groups of any quantized format.
-        let least = (to.width / 2).div_ceil((group * dim).max(1)).max(to.heads);
-        let kv_heads = self.kv_heads.min(least);
-        let (queries, keys) = (kv_heads * group * dim, kv_heads * dim);
+        let dim = self.head_dim;
+        let [heads, kv_heads] = to.grouped_heads(self.heads, self.kv_heads, dim);
+        let (queries, keys) = (heads * dim, kv_heads * dim);
         let tiers = self.tiers;
         let until = |tier: usize, windows: usize| tier.min(to.window.saturating_mul(windows));
         Mixer::HybridAttention(Self {
@@ -232,9 +223,9 @@ impl Layer for HybridAttention {
             k: self.k.sized(keys, to.hidden),
             v: self.v.sized(keys, to.hidden),
             context: self.context.as_ref().map(|context| context.sized(kv_heads, to.hidden)),
-            linear_gate: self.linear_gate.sized([kv_heads * group]),
+            linear_gate: self.linear_gate.sized([heads]),
             o: self.o.sized(to.hidden, queries),
-            heads: kv_heads * group,
+            heads,
             kv_heads,
             head_dim: dim,
             qk_norm: self.qk_norm.clone(),

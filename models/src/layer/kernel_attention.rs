@@ -1,6 +1,6 @@
 //! Attention without a softmax that weighs all of the past, normalised by the sum of its weights.
 
-use crate::spec::{Linear, Norm};
+use crate::spec::Linear;
 
 use super::{Layer, Mixer, Module, QkNorm, Role, Rope, Section, Small};
 
@@ -56,11 +56,7 @@ impl KernelAttention {
             heads,
             kv_heads,
             head_dim,
-            qk_norm: norm.map(|eps| QkNorm {
-                q: Norm::new(&name("q_norm"), head_dim, eps),
-                k: Norm::new(&name("k_norm"), head_dim, eps),
-                per_head: true,
-            }),
+            qk_norm: norm.map(|eps| QkNorm::of_heads(prefix, head_dim, eps)),
             rope,
             eps: 1e-6,
         }
@@ -107,11 +103,7 @@ impl Layer for KernelAttention {
     }
 
     fn sizes(&self) -> String {
-        let mut text = format!("{} of {}", super::plural(self.heads, "head"), self.head_dim);
-        if self.kv_heads != self.heads {
-            text += &format!(", {} for keys and values", self.kv_heads);
-        }
-        text
+        super::grouped_heads(self.heads, self.kv_heads, self.head_dim)
     }
 
     fn rope(&self) -> Option<&Rope> {
@@ -119,17 +111,15 @@ impl Layer for KernelAttention {
     }
 
     fn small(&self, to: &Small) -> Mixer {
-        let (group, dim) = ((self.heads / self.kv_heads.max(1)).max(1), self.head_dim);
-        // Enough heads for a row of the output projection to be whole groups of any quantized format.
-        let least = (to.width / 2).div_ceil((group * dim).max(1)).max(to.heads);
-        let kv_heads = self.kv_heads.min(least);
-        let (queries, keys) = (kv_heads * group * dim, kv_heads * dim);
+        let dim = self.head_dim;
+        let [heads, kv_heads] = to.grouped_heads(self.heads, self.kv_heads, dim);
+        let (queries, keys) = (heads * dim, kv_heads * dim);
         Mixer::KernelAttention(Self {
             q: self.q.sized(queries, to.hidden),
             k: self.k.sized(keys, to.hidden),
             v: self.v.sized(keys, to.hidden),
             o: self.o.sized(to.hidden, queries),
-            heads: kv_heads * group,
+            heads,
             kv_heads,
             head_dim: dim,
             qk_norm: self.qk_norm.clone(),

@@ -127,7 +127,7 @@ impl MLstm {
         let (inner, keys) = (heads * v_head_dim, heads * qk_head_dim);
         let name = |name: &str| format!("{prefix}.{name}");
         let linear = |part: &str, rows, bias| Linear::new(&name(part), rows, inner, bias);
-        let norm = |part: &str, width| Norm::new(&name(part), width, norm_eps);
+        let head_norm = || Norm::new(&name("head_norm"), inner, norm_eps);
         let conv = || Conv::new(&name("conv1d"), inner, conv_kernel, true);
         Self {
             q: linear("q", keys, false),
@@ -142,14 +142,10 @@ impl MLstm {
             v_head_dim,
             gate_soft_cap: None,
             eps: 1e-6,
-            head_norm: normed.then(|| norm("head_norm", inner)),
+            head_norm: normed.then(head_norm),
             centred: false,
             forget_gate,
-            qk_norm: Some(QkNorm {
-                q: norm("q_norm", qk_head_dim),
-                k: norm("k_norm", qk_head_dim),
-                per_head: true,
-            }),
+            qk_norm: Some(QkNorm::of_heads(prefix, qk_head_dim, norm_eps)),
             inner: Some(Box::new(MLstmInner {
                 in_proj: Linear::new(&name("in_proj"), 2 * inner, hidden, false),
                 conv: (conv_kernel > 0).then(conv),

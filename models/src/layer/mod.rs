@@ -201,3 +201,9 @@ impl Mixer {
 fn plural(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
+
+/// Heads and their width, in words.
+fn grouped_heads(heads: usize, kv_heads: usize, head_dim: usize) -> String {
+    let text = format!("{} of {head_dim}", plural(heads, "head"));
+    if kv_heads == heads { text } else { format!("{text}, {kv_heads} for keys and values") }
+}

@@ -1,6 +1,6 @@
 //! Attention at several resolutions: over the positions so far, over means of pairs, of fours, and so on.
 
-use crate::spec::{Linear, Norm, TensorSpec};
+use crate::spec::{Linear, TensorSpec};
 
 use super::{Layer, Mixer, Module, QkNorm, Role, Rope, Section, Small};
 
@@ -57,11 +57,7 @@ impl MultiLevelAttention {
             heads,
             kv_heads,
             head_dim,
-            qk_norm: norm.map(|eps| QkNorm {
-                q: Norm::new(&name("q_norm"), head_dim, eps),
-                k: Norm::new(&name("k_norm"), head_dim, eps),
-                per_head: true,
-            }),
+            qk_norm: norm.map(|eps| QkNorm::of_heads(prefix, head_dim, eps)),
             rope,
             windows,
         }
@@ -110,10 +106,7 @@ impl Layer for MultiLevelAttention {
     }
 
     fn sizes(&self) -> String {
-        let mut text = format!("{} of {}", super::plural(self.heads, "head"), self.head_dim);
-        if self.kv_heads != self.heads {
-            text += &format!(", {} for keys and values", self.kv_heads);
-        }
+        let mut text = super::grouped_heads(self.heads, self.kv_heads, self.head_dim);
         text += &format!(", {}", super::plural(self.windows.len(), "level"));
         if self.windows.iter().any(Option::is_some) {
             let window = |window: &Option<usize>| window.unwrap_or(0).to_string();
@@ -128,19 +121,17 @@ impl Layer for MultiLevelAttention {
     }
 
     fn small(&self, to: &Small) -> Mixer {
-        let (group, dim) = ((self.heads / self.kv_heads.max(1)).max(1), self.head_dim);
-        // Enough heads for a row of the output projection to be whole groups of any quantized format.
-        let least = (to.width / 2).div_ceil((group * dim).max(1)).max(to.heads);
-        let kv_heads = self.kv_heads.min(least);
-        let (queries, keys) = (kv_heads * group * dim, kv_heads * dim);
+        let dim = self.head_dim;
+        let [heads, kv_heads] = to.grouped_heads(self.heads, self.kv_heads, dim);
+        let (queries, keys) = (heads * dim, kv_heads * dim);
         let windows = self.windows.iter().map(|own| own.map(|window| window.min(to.window)));
         Mixer::MultiLevelAttention(Self {
             q: self.q.sized(queries, to.hidden),
             k: self.k.sized(keys, to.hidden),
             v: self.v.sized(keys, to.hidden),
             o: self.o.sized(to.hidden, queries),
-            level_logits: self.level_logits.sized([kv_heads * group, self.windows.len()]),
-            heads: kv_heads * group,
+            level_logits: self.level_logits.sized([heads, self.windows.len()]),
+            heads,
             kv_heads,
             head_dim: dim,
             qk_norm: self.qk_norm.clone(),

@@ -22,6 +22,22 @@ pub struct Small {
     pub window: usize,
 }
 
+impl Small {
+    /// Query and key/value heads of a small version of a layer with `heads` and `kv_heads` of width `head_dim`: the same number of queries for
+    /// each key, and enough heads for a row of the output projection to be whole groups of any quantized format.
+    pub(super) fn grouped_heads(
+        &self,
+        heads: usize,
+        kv_heads: usize,
+        head_dim: usize,
+    ) -> [usize; 2] {
+        let group = (heads / kv_heads.max(1)).max(1);
+        let least = (self.width / 2).div_ceil((group * head_dim).max(1)).max(self.heads);
+        let kv_heads = kv_heads.min(least);
+        [kv_heads * group, kv_heads]
+    }
+}
+
 /// A tensor of a small layer, to be replaced by an existing one.
 #[derive(Debug)]
 pub enum SmallPart<'a> {

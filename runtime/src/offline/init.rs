@@ -105,7 +105,7 @@ pub struct InitReport {
 /// complete and on the disk. `progress` gets the bytes written and their total; `false` stops.
 ///
 /// # Errors
-/// If the config is not one that Kinglet computes, `out` is refused or a file can't be written. Nothing is left behind then.
+/// If the config is not supported, `out` is refused or a file can't be written. No folder remains then.
 pub fn init(
     config: &str,
     out: &Path,
@@ -213,7 +213,7 @@ enum Fill {
     LogOfUniform(f64, f64),
     /// What softplus makes a step in the range of [`STEPS`], its logarithm uniform.
     Step,
-    /// From the first to the last of so many elements.
+    /// Evenly spaced values: the first, the last, and how many.
     Line(f64, f64, usize),
 }
 

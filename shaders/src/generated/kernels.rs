@@ -450,4 +450,4 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// The hash of the files that this was made from (see `sources.rs`).
-pub(crate) const SOURCES: &str = "e7764ec93280d7b4";
+pub(crate) const SOURCES: &str = "cbeb18c6611cb7ee";

@@ -1,6 +1,6 @@
 // The gated delta rule of many tokens: in chunks.
 //
-// What a chunk of a head hands on, one behind the other, rows of 64 tokens: queries `e^s q`, keys `e^s k`, then W in their place, keys
+// What a chunk of a head hands on, one after the other, rows of 64 tokens: queries `e^s q`, keys `e^s k`, then W in their place, keys
 // `e^(s_last - s) k`, values V', then U in their place, and where each channel decays by itself the log decays. Tokens behind the last
 // of the run have zeros.
 

@@ -6,7 +6,7 @@ use crate::config::{Fields, MAX_POSITIONS};
 use crate::frame::{limit, product};
 use crate::{
     Attention, HybridAttention, KernelAttention, Linear, Mixer, ModelError, MultiLevelAttention,
-    Norm, QkNorm, Rope, Tiers,
+    QkNorm, Rope, Tiers,
 };
 
 /// Fields of `attention`.
@@ -118,11 +118,7 @@ impl Heads {
             kv_heads,
             head_dim,
             scale: (head_dim as f64).powf(-0.5) as f32,
-            qk_norm: self.norm_eps.map(|eps| QkNorm {
-                q: Norm::new(&format!("{prefix}.q_norm"), head_dim, eps),
-                k: Norm::new(&format!("{prefix}.k_norm"), head_dim, eps),
-                per_head: true,
-            }),
+            qk_norm: self.norm_eps.map(|eps| QkNorm::of_heads(prefix, head_dim, eps)),
             clip: None,
             rope: self.rope.clone(),
             gate: Vec::new(),

@@ -253,7 +253,7 @@ fn pattern(fields: &Fields<'_>, kinds: &[Kind<'_>]) -> Result<Vec<usize>, ModelE
     names.iter().enumerate().map(index).collect()
 }
 
-/// Fails if the model has so many parts or experts that its spec would be large.
+/// Bounds the parts and experts of a model, since its spec holds each of them.
 fn check_sizes(
     fields: &Fields<'_>,
     kinds: &[Kind<'_>],

@@ -65,7 +65,7 @@ impl HybridAttention {
     }
 }
 
-/// Splits `memory` among runs and key/value heads, by the elements that each head of a run of so many tokens takes.
+/// Splits `memory` among key/value heads and runs of `lengths` tokens, of which each takes `of(length)` elements per head.
 fn by_run<'a>(
     mut memory: &'a mut [f32],
     lengths: impl Iterator<Item = usize>,

@@ -161,8 +161,8 @@ impl HybridAttention {
         (0..self.mean_levels()).map(|level| tokens.div_ceil(self.block_size(level))).collect()
     }
 
-    /// Elements of the parts of what is passed on within a run of `tokens` tokens: the chosen keys of each token and key/value head; the means
-    /// of so many `blocks`; what each head reads in the linear memory, and the sum of its weights.
+    /// Elements of the scratch memory of a run of `tokens` tokens, by part: the chosen keys of each token and key/value head; the means of
+    /// `blocks` blocks; what each head reads in the linear memory, and the sum of its weights.
     pub fn passed(&self, tokens: usize, blocks: usize) -> [usize; 3] {
         [
             tokens * self.kv_heads * self.tiers.global_top,
